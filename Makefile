@@ -1,0 +1,48 @@
+# CRM Bridge: `make help` lists what there is. Everything sets itself up first.
+
+PYTHON ?= python3.13
+VENV := .venv
+BIN := $(VENV)/bin
+SET_UP := $(VENV)/.set-up
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check unit integration lock clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: $(SET_UP) ## Start everything here, play every flow, show what happened
+	@$(BIN)/python -m local.demo
+
+run: $(SET_UP) ## Start everything here and leave it running (OPTIONS="--help" explains)
+	@$(BIN)/python -m local $(OPTIONS)
+
+test: check unit integration ## Everything that CI runs
+
+check: $(SET_UP) ## Formatting, lint, types, the template
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	AWS_DEFAULT_REGION=eu-west-1 $(BIN)/cfn-lint template.yaml
+
+unit: $(SET_UP) ## Tests without a network
+	$(BIN)/pytest tests/unit
+
+integration: $(SET_UP) ## Tests of the whole bundle over real HTTP
+	$(BIN)/pytest tests/integration
+
+lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet layers/shared/requirements.in -o layers/shared/requirements.txt
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-dev.in -o requirements-dev.txt
+
+clean: ## Remove what was installed and built
+	rm -rf $(VENV) .aws-sam .local .mypy_cache .pytest_cache .ruff_cache
+
+# The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
+$(SET_UP): requirements-dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed: install Python 3.13, or name it: make PYTHON=/path/to/python3.13"; exit 1; }
+	@echo "Setting up $(VENV) (about a minute, once) ..."
+	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

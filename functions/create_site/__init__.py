@@ -1,0 +1,1 @@
+"""A new customer in a CRM becomes a site at illu."""

@@ -1,0 +1,70 @@
+"""The decisions of create_site: which event it is, how it is sent, how it is recognised, what it links."""
+
+from collections.abc import Sequence
+from math import isclose
+from typing import Protocol
+
+from create_site.models import CreatedSite, CreateSite
+from crm_bridge.clients.illu import IlluClient, IlluSite, ListedIlluSite
+from crm_bridge.engine import Hit
+from crm_bridge.errors import NotConfiguredError
+from crm_bridge.links import Identity, Link
+from crm_bridge.tenants import Tenant
+from crm_bridge.transport import Deadline, Transport
+
+SAME_PLACE = 1e-4
+"""Degrees within which two positions are one, about 11 m: a vendor may round what it stores."""
+
+
+class Sites(Protocol):
+    """What this flow needs of illu."""
+
+    @property
+    def search_lag(self) -> int: ...
+
+    def create_site(self, *, name: str, latitude: float, longitude: float, address: str) -> IlluSite: ...
+
+    def list_sites(self, *, name: str) -> list[ListedIlluSite]: ...
+
+
+class CreateSiteFlow:
+    name = "create_site"
+    command = CreateSite
+
+    def vendor(self, tenant: Tenant, transport: Transport, deadline: Deadline) -> Sites:
+        if tenant.illu is None:
+            raise NotConfiguredError("The tenant's secret has no illu block. Add it, then send again.")
+        return IlluClient(tenant.illu, transport, deadline)
+
+    def key(self, command: CreateSite) -> str:
+        return command.customer_id
+
+    def send(self, command: CreateSite, vendor: Sites) -> CreatedSite:
+        site = vendor.create_site(
+            name=command.name, latitude=command.latitude, longitude=command.longitude, address=command.address
+        )
+        return _created(command, site)
+
+    def find(self, command: CreateSite, vendor: Sites) -> Sequence[Hit[CreatedSite]]:
+        """illu stores no id of ours, so a site is recognised by its name and position."""
+        return [
+            Hit(_created(command, site), site.created_at)
+            for site in vendor.list_sites(name=command.name)
+            if _is_the_one(command, site)
+        ]
+
+    def links(self, command: CreateSite, result: CreatedSite) -> Sequence[Link]:
+        return [Link(Identity("crm", "customer", command.customer_id), Identity("illu", "site", str(result.site_id)))]
+
+
+def _created(command: CreateSite, site: IlluSite) -> CreatedSite:
+    members = site.model_dump(mode="json", exclude_unset=True)
+    return CreatedSite.model_validate({**members, "customer_id": command.customer_id})
+
+
+def _is_the_one(command: CreateSite, site: ListedIlluSite) -> bool:
+    return (
+        site.name.split() == command.name.split()
+        and isclose(site.latitude, command.latitude, rel_tol=0, abs_tol=SAME_PLACE)
+        and isclose(site.longitude, command.longitude, rel_tol=0, abs_tol=SAME_PLACE)
+    )

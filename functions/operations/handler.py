@@ -1,0 +1,67 @@
+"""Entry of operations: look at an operation, look a link up. Nothing here calls a vendor."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from crm_bridge.api import Context, Request, Response, respond
+from crm_bridge.errors import NotFoundError
+from crm_bridge.links import Identity
+from crm_bridge.operations import Operation
+from crm_bridge.runtime import runtime
+
+SCOPE = "operations"
+
+
+def _show_operation(request: Request) -> Response:
+    operation = runtime().operations.get(request.path["id"])
+    if operation.tenant != request.caller.tenant:  # the same answer as for one that does not exist
+        raise NotFoundError("There is no operation with this id.")
+    return Response(200, _shown(operation))
+
+
+def _shown(operation: Operation) -> dict[str, object]:
+    return {
+        "operation_id": operation.operation_id,
+        "flow": operation.flow,
+        "natural_key": operation.natural_key,
+        "state": operation.state,
+        "attempts": [
+            {"at": _time(attempt.at), "event": attempt.event, "reason": attempt.reason, "vendor_status": attempt.status}
+            for attempt in operation.attempts
+        ],
+        "due_at": _time(operation.due_at),
+        "created_at": _time(operation.created_at),
+        "updated_at": _time(operation.updated_at),
+        "answer": json.loads(operation.answer) if operation.answer else None,
+    }
+
+
+def _show_links(request: Request) -> Response:
+    identity = Identity(request.path["system"], request.path["entity"], request.path["id"])
+    partners = runtime().links.of(request.caller.tenant, identity)
+    if not partners:
+        raise NotFoundError("This id is linked to nothing.")
+    links = [
+        {
+            "system": partner.identity.system,
+            "entity": partner.identity.entity,
+            "id": partner.identity.id,
+            "operation_id": partner.operation_id,
+            "linked_at": partner.linked_at.isoformat(),
+        }
+        for partner in partners
+    ]
+    return Response(200, {"links": links})
+
+
+def _time(seconds: int | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+ROUTES = {"GET /operations/{id}": _show_operation, "GET /links/{system}/{entity}/{id}": _show_links}
+
+
+def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
+    return respond(event, context, ROUTES, scope=SCOPE, keys=runtime().keys)

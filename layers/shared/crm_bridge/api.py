@@ -1,0 +1,217 @@
+"""The HTTP entry: API Gateway's event in, authenticated and parsed, the route's answer or a problem document out.
+
+API Gateway has matched the route already and names it in `routeKey`, so there is nothing left to route but a table.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pydantic_core
+from pydantic import BaseModel, ValidationError
+
+from crm_bridge.engine import Engine, Flow, Outcome, Vendor
+from crm_bridge.errors import (
+    BrokenContractError,
+    ContractBrokenError,
+    FieldError,
+    ForbiddenError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    NotJsonError,
+    ProblemError,
+    RefusedByVendorError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+)
+from crm_bridge.operations import State
+from crm_bridge.telemetry import add_to_log, bind_log, count, log_defect, logger
+from crm_bridge.tenants import ApiKeys, Caller
+from crm_bridge.transport import RESERVE, Deadline
+
+MAX_BODY = 128 * 1024
+JSON = "application/json"
+PROBLEM_TYPE = "urn:crm-bridge:problem:"
+
+
+class Context(Protocol):
+    """What the bridge uses of Lambda's context object."""
+
+    aws_request_id: str
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One authenticated request. Its repr shows neither its body nor its headers."""
+
+    caller: Caller
+    deadline: Deadline
+    path: Mapping[str, str] = field(repr=False)
+    """The route's parameters, decoded."""
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def wants_later(self) -> bool:
+        """RFC 7240: the caller would rather have a 202 at once than wait for the vendor."""
+        preferences = self.headers.get("prefer", "").lower().split(",")
+        return "respond-async" in (preference.split(";")[0].strip() for preference in preferences)
+
+    def parse[M: BaseModel](self, model: type[M]) -> M:
+        """The body as `model`. Raises the ProblemError that says what is wrong with it, field by field."""
+        if len(self.body) > MAX_BODY:
+            raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
+        kind = self.headers.get("content-type", JSON).split(";")[0].strip().lower()
+        if kind != JSON and not kind.endswith("+json"):
+            raise UnsupportedMediaTypeError(f"Send the body as JSON, with the header 'Content-Type: {JSON}'.")
+        if not self.body.strip():
+            raise NotJsonError("The body is empty. Send a JSON object.")
+        try:
+            parsed = pydantic_core.from_json(self.body, allow_inf_nan=False)
+        except ValueError as error:
+            raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
+        if not isinstance(parsed, dict):
+            raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
+        try:
+            return model.model_validate(parsed)
+        except ValidationError as error:
+            raise InvalidError(
+                "Correct the fields named in errors.", fields=list(_field_errors(error, model))
+            ) from None
+
+
+def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldError]:
+    found = []
+    for detail in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in detail["loc"])
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "missing":
+            message = "is required"
+        elif detail["type"] == "extra_forbidden":
+            message = "is not known here"
+            if len(detail["loc"]) == 1:
+                message += f"; known are {', '.join(model.model_fields)}"
+        found.append(FieldError(name, message))
+    return found
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: Mapping[str, object] | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+type Route = Callable[[Request], Response]
+
+
+def respond(
+    event: Mapping[str, Any],
+    context: Context,
+    routes: Mapping[str, Route],
+    *,
+    scope: str,
+    keys: ApiKeys,
+) -> dict[str, object]:
+    """Answer an API Gateway HTTP API event (payload format 2.0). Never raises: what fails becomes a problem document.
+
+    Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+    """
+    bind_log(flow=scope, request_id=context.aws_request_id)
+    try:
+        response = _routed(event, context, routes, scope=scope, keys=keys)
+    except ProblemError as problem:
+        response = _problem(problem)
+    except Exception as error:  # noqa: BLE001 - the entry: nothing may leave the function unanswered
+        log_defect(error)
+        count("Defects", flow=scope)
+        response = _problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
+    logger().info("answered", extra={"route": event.get("routeKey"), "status": response.status})
+    return _as_lambda(response)
+
+
+def _routed(
+    event: Mapping[str, Any],
+    context: Context,
+    routes: Mapping[str, Route],
+    *,
+    scope: str,
+    keys: ApiKeys,
+) -> Response:
+    headers = {name.lower(): value for name, value in event.get("headers", {}).items()}
+    caller = keys.caller(headers)
+    add_to_log(tenant=caller.tenant)
+    if scope not in caller.scopes:
+        raise ForbiddenError(f"This API key lacks the scope {scope}.")
+    route = routes.get(event["routeKey"])
+    if route is None:
+        raise NotFoundError(f"There is no route {event['routeKey']}.")
+    return route(
+        Request(
+            caller=caller,
+            deadline=Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE),
+            path=event.get("pathParameters", {}),
+            headers=headers,
+            body=_body(event),
+        )
+    )
+
+
+def _body(event: Mapping[str, Any]) -> bytes:
+    body: str = event.get("body") or ""
+    if not event.get("isBase64Encoded"):
+        return body.encode()
+    return base64.b64decode(body)
+
+
+def run_flow[C: BaseModel, V: Vendor, R: BaseModel](engine: Engine, flow: Flow[C, V, R], request: Request) -> Response:
+    """Parse the flow's command out of the request, carry it, and tell the caller what came of it."""
+    command = request.parse(flow.command)
+    outcome = engine.run(
+        flow, command, tenant=request.caller.tenant, deadline=request.deadline, later=request.wants_later
+    )
+    return _told(outcome)
+
+
+def _told(outcome: Outcome) -> Response:
+    operation = outcome.operation
+    if isinstance(outcome.error, ContractBrokenError):
+        raise BrokenContractError(
+            f"{outcome.error.message}. The event is kept, and the bridge goes on with it by itself.",
+            operation_id=operation.operation_id,
+        )
+    if outcome.error and operation.state is State.REJECTED:
+        raise RefusedByVendorError(outcome.error.message, operation_id=operation.operation_id)
+    body = {**json.loads(operation.answer or "{}"), "operation_id": operation.operation_id}
+    if outcome.warnings:
+        body["warnings"] = list(outcome.warnings)
+    if operation.state is State.SUCCEEDED:
+        return Response(201 if outcome.carried else 200, body)
+    return Response(202, {**body, "state": operation.state}, {"Location": f"/operations/{operation.operation_id}"})
+
+
+def _problem(problem: ProblemError) -> Response:
+    """Source: https://www.rfc-editor.org/rfc/rfc9457"""
+    body: dict[str, object] = {
+        "type": PROBLEM_TYPE + problem.kind,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "retryable": problem.retryable,
+    }
+    if problem.operation_id:
+        body["operation_id"] = problem.operation_id
+    if problem.fields:
+        body["errors"] = [{"field": error.field, "message": error.message} for error in problem.fields]
+    return Response(problem.status, body, {**problem.headers, "Content-Type": "application/problem+json"})
+
+
+def _as_lambda(response: Response) -> dict[str, object]:
+    headers = {"Content-Type": JSON, "Cache-Control": "no-store", **response.headers}
+    body = "" if response.body is None else json.dumps(response.body)
+    return {"statusCode": response.status, "headers": headers, "body": body, "isBase64Encoded": False}

@@ -1,0 +1,1 @@
+"""One module per vendor. Each names the vendor's page above the call that it makes."""

@@ -1,0 +1,365 @@
+"""The engine: carries one operation to its vendor with one effect, whatever fails on the way.
+
+It is the only place that knows the states and what follows what. A flow tells it how to name an event, how to send it,
+how to find out whether it is there already, and what to link; see `Flow`.
+"""
+
+import math
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import BaseModel
+
+from crm_bridge.errors import (
+    CannotLookError,
+    Event,
+    LinkTakenError,
+    NotDoneError,
+    RunningError,
+    SeveralFoundError,
+    SignInRefusedError,
+    StorageError,
+    UnavailableError,
+    VendorError,
+)
+from crm_bridge.links import Link, Links
+from crm_bridge.operations import Attempt, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.telemetry import add_to_log, count, logger
+from crm_bridge.tenants import Tenant, Tenants
+from crm_bridge.transport import RESERVE, Deadline, Transport
+
+if TYPE_CHECKING:
+    pass
+
+TRANSITIONS: dict[tuple[State | None, Event], State] = {
+    (None, Event.ACCEPTED): State.WAITING,
+    (None, Event.CLAIMED): State.SENDING,
+    (State.REJECTED, Event.ACCEPTED): State.WAITING,
+    (State.REJECTED, Event.CLAIMED): State.SENDING,
+    (State.WAITING, Event.REDELIVERED): State.SENDING,
+    (State.UNKNOWN, Event.REDELIVERED): State.SENDING,
+    (State.SENDING, Event.LEASE_EXPIRED): State.UNKNOWN,
+    (State.SENDING, Event.DONE): State.SUCCEEDED,
+    (State.SENDING, Event.FOUND): State.SUCCEEDED,
+    (State.SENDING, Event.REFUSED): State.REJECTED,
+    (State.SENDING, Event.NOT_DONE): State.WAITING,
+    (State.SENDING, Event.MAYBE_DONE): State.UNKNOWN,
+    (State.SENDING, Event.NOT_FOUND_YET): State.UNKNOWN,
+    (State.SENDING, Event.LOOK_FAILED): State.UNKNOWN,
+    (State.SENDING, Event.IN_DOUBT): State.PARKED,
+    (State.SENDING, Event.LINK_TAKEN): State.PARKED,
+    (State.SENDING, Event.OUT_OF_ATTEMPTS): State.PARKED,
+}
+"""Which state follows which, and upon what; `None` is "not stored yet". Whatever is not in here does not happen."""
+
+REPLACEABLE = frozenset(state for state, event in TRANSITIONS if state and event is Event.CLAIMED)
+"""States that a new request for the same event may replace."""
+DUE = frozenset(state for state, event in TRANSITIONS if state and event in (Event.REDELIVERED, Event.LEASE_EXPIRED))
+"""States out of which the bridge takes an operation up again by itself, at its `due_at`."""
+
+MINUTE, HOUR = 60, 3600
+REDELIVERY = (30, 2 * MINUTE, 10 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 10 * HOUR, 14 * HOUR, 24 * HOUR)
+"""Seconds from the first try to the second, and so on, give or take a fifth. After the last a person decides."""
+LAST_TRY = len(REDELIVERY) + 1
+LONGEST_WAIT = 24 * HOUR
+"""Seconds; a vendor's Retry-After is honoured up to this."""
+LEASE_MARGIN = int(RESERVE) + 10
+"""Seconds that a lease outlasts its holder's deadline: until the function ends, and as much as clocks may differ."""
+CLOCK_SKEW = 60
+"""Seconds by which a vendor's clock may be behind ours before its new record looks older than our first attempt."""
+KEEP_REJECTED = 90 * 24 * HOUR
+"""Seconds for which an operation that created nothing is kept for whoever asks."""
+
+
+@dataclass(frozen=True)
+class Hit[ResultT]:
+    """A record at the vendor that fits a command. `created_at` is None where the vendor does not say."""
+
+    result: ResultT
+    created_at: datetime | None = None
+
+
+class Vendor(Protocol):
+    """What the engine needs of any vendor's client."""
+
+    @property
+    def search_lag(self) -> int:
+        """Seconds after which a new record is sure to be found by a look-up."""
+
+
+class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
+    """One kind of event. It decides nothing about states, repeats or storage."""
+
+    name: str
+    command: type[CommandT]
+
+    def vendor(self, tenant: Tenant, transport: Transport, deadline: Deadline) -> VendorT:
+        """The client of this tenant's vendor. Raises NotConfiguredError."""
+
+    def key(self, command: CommandT) -> str:
+        """The natural key: what makes the event itself unique within tenant and flow."""
+
+    def send(self, command: CommandT, vendor: VendorT) -> ResultT:
+        """One creating call, not repeated. Raises VendorError."""
+
+    def find(self, command: CommandT, vendor: VendorT) -> Sequence[Hit[ResultT]]:
+        """All that the vendor holds and that this command could have made. Raises VendorError, CannotLookError."""
+
+    def links(self, command: CommandT, result: ResultT) -> Sequence[Link]:
+        """What is tied together once `result` is there."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a request or a redelivery came to. `carried` if this very call did the work."""
+
+    operation: Operation
+    carried: bool
+    error: VendorError | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Engine:
+    """Runs operations. One instance per execution environment; threads may share it."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        links: Links,
+        tenants: Tenants,
+        transport: Transport,
+        *,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._operations = operations
+        self._links = links
+        self._tenants = tenants
+        self._transport = transport
+        self._clock = clock
+        self._jitter = jitter
+
+    def run[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, *, tenant: str, deadline: Deadline, later: bool = False
+    ) -> Outcome:
+        """Carry a command that a caller sent, or tell what became of the same event before.
+
+        `later` only accepts it, and the dispatcher carries it. Raises RunningError while another call carries it, and
+        UnavailableError if it could not be accepted; then nothing was sent.
+        """
+        flow.vendor(
+            self._tenants.get(tenant), self._transport, deadline
+        )  # an event that could never be sent is not accepted
+        now = self._now()
+        payload = command.model_dump_json()
+        claimed = Operation(
+            operation_id=operation_id(tenant, flow.name, flow.key(command)),
+            tenant=tenant,
+            flow=flow.name,
+            natural_key=flow.key(command),
+            state=TRANSITIONS[None, Event.ACCEPTED if later else Event.CLAIMED],
+            fingerprint=fingerprint(payload),
+            payload=payload,
+            tries=0 if later else 1,
+            lease=uuid.uuid4().hex,
+            due_at=now if later else self._lease_end(now, deadline),
+            created_at=now,
+            updated_at=now,
+            first_sent_at=None if later else now,
+        )
+        add_to_log(operation_id=claimed.operation_id)
+        claim = self._operations.create(claimed, over=REPLACEABLE)
+        if not claim.won:
+            return self._known(claim.operation, claimed.fingerprint)
+        if later:
+            return Outcome(claim.operation, carried=False)
+        return self._send(flow, command, claim.operation, deadline)
+
+    def redeliver[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], operation_id: str, *, deadline: Deadline
+    ) -> Outcome | None:
+        """Take an operation up again that is due; None if it is not, or no longer.
+
+        Raises StorageError, NotConfiguredError; then it stays due, at the latest when its lease is over.
+        """
+        now = self._now()
+        until = self._lease_end(now, deadline)
+        claim = self._operations.claim(operation_id, lease=uuid.uuid4().hex, now=now, until=until, states=DUE)
+        if claim is None or not claim.won:
+            return None
+        operation = claim.operation
+        add_to_log(tenant=operation.tenant)
+        if operation.was is State.SENDING:
+            operation = _noted(operation, Event.LEASE_EXPIRED, now, "whoever was sending it has died")
+        if operation.tries > LAST_TRY:
+            return self._unsuccessful(operation, Event.OUT_OF_ATTEMPTS)
+        command = flow.command.model_validate_json(operation.payload or "")
+        if operation.was is State.WAITING:
+            return self._send(flow, command, operation, deadline)
+        if operation.was is State.SENDING:
+            operation = operation.model_copy(update={"unknown_since": now})  # its request may be on its way until now
+        return self._look(flow, command, operation, deadline)
+
+    def _known(self, operation: Operation, fingerprint: str) -> Outcome:
+        if operation.state is State.SENDING:
+            raise RunningError(
+                "The same event is being carried right now. Ask again after the time in Retry-After.",
+                headers={"Retry-After": str(max(1, min(2, (operation.due_at or 0) - self._now())))},
+                operation_id=operation.operation_id,
+            )
+        warnings = (
+            ()
+            if operation.fingerprint == fingerprint
+            else ("This event was accepted before with another payload. That one counts; nothing was sent now.",)
+        )
+        return Outcome(operation, carried=False, warnings=warnings)
+
+    def _send[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
+    ) -> Outcome:
+        try:
+            result = self._signed_in(flow, operation.tenant, deadline, lambda vendor: flow.send(command, vendor))
+        except VendorError as error:
+            return self._unsuccessful(operation, error.event, error)
+        return self._succeed(flow, command, operation, Event.DONE, result)
+
+    def _look[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
+    ) -> Outcome:
+        """From unknown: adopt what is there, wait for the vendor's search, send once more, or ask a person."""
+        try:
+            hits = self._signed_in(flow, operation.tenant, deadline, lambda vendor: flow.find(command, vendor))
+            fitting = [hit for hit in hits if self._could_be(flow, command, operation, hit)]
+            search_lag = flow.vendor(self._tenants.get(operation.tenant), self._transport, deadline).search_lag
+        except CannotLookError as error:
+            return self._unsuccessful(operation, error.event, error)
+        except (VendorError, UnavailableError) as error:  # the question failed, by a refusal too: nothing is known
+            failed = error if isinstance(error, VendorError) else None
+            return self._unsuccessful(operation, Event.LOOK_FAILED, failed)
+        if len(fitting) == 1:
+            return self._succeed(flow, command, operation, Event.FOUND, fitting[0].result)
+        if fitting:
+            several = SeveralFoundError(f"{len(fitting)} records at the vendor fit this event", vendor=flow.name)
+            return self._unsuccessful(operation, several.event, several)
+        visible_at = (operation.unknown_since or operation.updated_at) + search_lag
+        if self._now() < visible_at:
+            return self._unsuccessful(operation, Event.NOT_FOUND_YET, due_at=visible_at)
+        return self._send(flow, command, operation, deadline)
+
+    def _could_be[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, operation: Operation, hit: Hit[R]
+    ) -> bool:
+        """Not if it was there before we first sent, nor if it is linked to something else (a namesake)."""
+        earliest = (operation.first_sent_at or operation.created_at) - CLOCK_SKEW
+        if hit.created_at is not None and hit.created_at.timestamp() < earliest:
+            return False
+        return not self._links.taken(operation.tenant, flow.links(command, hit.result), operation.operation_id)
+
+    def _signed_in[C: BaseModel, V: Vendor, R: BaseModel, T](
+        self, flow: Flow[C, V, R], tenant: str, deadline: Deadline, call: Callable[[V], T]
+    ) -> T:
+        """`call`, and once more with credentials read afresh if the vendor refuses them: they may just have changed."""
+        try:
+            settings = self._tenants.get(tenant)
+            try:
+                return call(flow.vendor(settings, self._transport, deadline))
+            except SignInRefusedError:
+                fresh = self._tenants.get(tenant, fresh=True)
+                if fresh == settings:
+                    raise
+            return call(flow.vendor(fresh, self._transport, deadline))
+        except SignInRefusedError:
+            count("SignInRefused", flow=flow.name)
+            raise
+        except UnavailableError as error:
+            raise NotDoneError(error.detail, vendor=flow.name) from error
+
+    def _succeed[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, operation: Operation, event: Event, result: R
+    ) -> Outcome:
+        links = flow.links(command, result)
+        now = self._now()
+        done = _noted(operation, event, now).model_copy(
+            update={
+                "state": TRANSITIONS[State.SENDING, event],
+                "answer": result.model_dump_json(),
+                "payload": None,
+                "due_at": None,
+                "updated_at": now,
+            }
+        )
+        try:
+            return Outcome(self._saved(operation, done, event, links), carried=True)
+        except LinkTakenError:
+            if event is Event.FOUND:  # another operation adopted it just now; what is left is found at the next look
+                return self._unsuccessful(
+                    operation, Event.LOOK_FAILED, reason="the record was adopted by another event"
+                )
+            made = ", ".join(f"{link.right.system} {link.right.entity} {link.right.id}" for link in links)
+            return self._unsuccessful(
+                operation, Event.LINK_TAKEN, reason=f"{made} cannot be linked: it is linked already"
+            )
+
+    def _unsuccessful(
+        self,
+        operation: Operation,
+        event: Event,
+        error: VendorError | None = None,
+        *,
+        reason: str = "",
+        due_at: int | None = None,
+    ) -> Outcome:
+        now = self._now()
+        noted = _noted(operation, event, now, error.message if error else reason, error.status if error else None)
+        state = TRANSITIONS[State.SENDING, event]
+        if state in DUE and operation.tries >= LAST_TRY:
+            noted = _noted(noted, Event.OUT_OF_ATTEMPTS, now)
+            state = TRANSITIONS[State.SENDING, Event.OUT_OF_ATTEMPTS]
+        changes: dict[str, object] = {"state": state, "due_at": None, "updated_at": now}
+        if state in DUE:
+            changes["due_at"] = due_at or now + self._wait(operation.tries, error.retry_after if error else None)
+        if event is Event.MAYBE_DONE:
+            changes["unknown_since"] = now
+        if state is State.REJECTED:
+            changes |= {"payload": None, "expires_at": now + KEEP_REJECTED}
+        return Outcome(self._saved(operation, noted.model_copy(update=changes), event), carried=True, error=error)
+
+    def _saved(self, held: Operation, changed: Operation, event: Event, links: Sequence[Link] = ()) -> Operation:
+        """What the table holds afterwards: `changed`, what a later holder wrote, or `held`, to heal by its lease."""
+        puts = list(self._links.puts(held.tenant, links, held.operation_id, changed.updated_at))
+        try:
+            stored = self._operations.save(changed, puts)
+        except StorageError:
+            stored = held
+        if stored is held or stored.lease != held.lease:
+            # Whoever has to decide in the end needs the ids that would be lost here.
+            ids = [f"{link.right.system} {link.right.entity} {link.right.id}" for link in links]
+            logger().error("not settled", extra={"event": event, "state": changed.state, "made": ids})
+            count("NotSettled", flow=held.flow)
+            return stored
+        status = changed.attempts[-1].status
+        logger().info(
+            "operation", extra={"event": event, "state": stored.state, "try": stored.tries, "vendor_status": status}
+        )
+        count("Operations", flow=stored.flow, state=stored.state)
+        return stored
+
+    def _wait(self, tries: int, retry_after: float | None) -> int:
+        planned = REDELIVERY[tries - 1] * (0.8 + 0.4 * self._jitter())
+        return math.ceil(max(planned, min(retry_after or 0, LONGEST_WAIT)))
+
+    def _lease_end(self, now: int, deadline: Deadline) -> int:
+        return math.ceil(now + deadline.remaining() + LEASE_MARGIN)
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+
+def _noted(operation: Operation, event: Event, now: int, reason: str = "", status: int | None = None) -> Operation:
+    attempt = Attempt(at=now, event=event, reason=reason, status=status)
+    return operation.model_copy(update={"attempts": (*operation.attempts, attempt)})

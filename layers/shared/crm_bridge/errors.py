@@ -1,0 +1,202 @@
+"""Every error of the bridge, and what each one says may safely happen next.
+
+BridgeError
+├── ProblemError                  the caller gets an RFC 9457 problem
+│   ├── NotJsonError              400
+│   ├── UnauthenticatedError      401
+│   ├── ForbiddenError            403
+│   ├── NotFoundError             404
+│   ├── RunningError              409  ask again after Retry-After
+│   ├── TooLargeError             413
+│   ├── UnsupportedMediaTypeError 415
+│   ├── InvalidError              422  says which field and why
+│   ├── RefusedByVendorError      422  with the vendor's own words
+│   ├── InternalError             500  a defect of ours; what was stored heals by itself
+│   ├── BrokenContractError       502  the vendor answered nonsense; the bridge finds out what it did
+│   └── UnavailableError          503  nothing was accepted; send the same again
+│       ├── StorageError          DynamoDB or Secrets Manager did not answer
+│       └── NotConfiguredError    the tenant's secret lacks what the flow needs
+├── LinkTakenError                the id belongs to another operation's link already
+└── VendorError                   a call to a vendor brought no result
+    ├── NotDoneError              surely not done: send again later
+    │   └── SignInRefusedError    the credentials are wrong: read them again, then wait and alarm
+    ├── RefusedError              the vendor refused for good: sending the same again is useless
+    ├── MaybeDoneError            the vendor may have done it: look before sending
+    │   └── ContractBrokenError   it answered, but not as its documentation says
+    ├── CannotLookError           the vendor cannot be asked: a person decides
+    └── SeveralFoundError         it was asked, and more than one record fits: a person decides
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Event(StrEnum):
+    """What can happen to an operation. `engine.TRANSITIONS` says which state follows."""
+
+    ACCEPTED = "accepted"
+    CLAIMED = "claimed"
+    REDELIVERED = "redelivered"
+    DONE = "done"
+    FOUND = "found"
+    REFUSED = "refused"
+    NOT_DONE = "not done"
+    MAYBE_DONE = "maybe done"
+    NOT_FOUND_YET = "not found yet"
+    LOOK_FAILED = "look failed"
+    LEASE_EXPIRED = "lease expired"
+    IN_DOUBT = "in doubt"
+    LINK_TAKEN = "link taken"
+    OUT_OF_ATTEMPTS = "out of attempts"
+
+
+class BridgeError(Exception):
+    """Root of everything that the bridge raises on purpose."""
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One field of a request that cannot be accepted, named as the caller wrote it (`site.latitude`)."""
+
+    field: str
+    message: str
+
+
+class ProblemError(BridgeError):
+    """Becomes the answer `status` with an `application/problem+json` body.
+
+    `detail` is shown to the caller: it says what to do and never repeats the input.
+    """
+
+    status: ClassVar[int]
+    kind: ClassVar[str]
+    title: ClassVar[str]
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        fields: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        operation_id: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = tuple(fields)
+        self.headers = dict(headers or {})
+        self.operation_id = operation_id
+
+
+class NotJsonError(ProblemError):
+    status, kind, title = 400, "not-json", "The body is not JSON"
+
+
+class UnauthenticatedError(ProblemError):
+    status, kind, title = 401, "unauthenticated", "No valid API key"
+
+
+class ForbiddenError(ProblemError):
+    status, kind, title = 403, "forbidden", "The API key does not allow this"
+
+
+class NotFoundError(ProblemError):
+    status, kind, title = 404, "not-found", "There is no such thing"
+
+
+class RunningError(ProblemError):
+    status, kind, title = 409, "running", "The same event is being carried right now"
+    retryable = True
+
+
+class TooLargeError(ProblemError):
+    status, kind, title = 413, "too-large", "The body is too large"
+
+
+class UnsupportedMediaTypeError(ProblemError):
+    status, kind, title = 415, "unsupported-media-type", "The content type is not understood"
+
+
+class InvalidError(ProblemError):
+    status, kind, title = 422, "invalid", "The request is not valid"
+
+
+class RefusedByVendorError(ProblemError):
+    status, kind, title = 422, "refused-by-vendor", "The vendor refused this for good"
+
+
+class InternalError(ProblemError):
+    status, kind, title = 500, "internal", "The bridge failed"
+    retryable = True
+
+
+class BrokenContractError(ProblemError):
+    status, kind, title = 502, "broken-contract", "The vendor's answer makes no sense"
+    retryable = True
+
+
+class UnavailableError(ProblemError):
+    status, kind, title = 503, "unavailable", "The event could not be accepted"
+    retryable = True
+
+
+class StorageError(UnavailableError):
+    """DynamoDB or Secrets Manager did not answer, even after repeats."""
+
+
+class NotConfiguredError(UnavailableError):
+    """The tenant's secret is missing, invalid, or has no block for the vendor of this flow."""
+
+
+class LinkTakenError(BridgeError):
+    """A one-to-one link would tie an id that another operation has tied already."""
+
+
+class VendorError(BridgeError):
+    """A call to a vendor brought no result; `event` is what the engine makes of it.
+
+    `message` is short, redacted text: the vendor's own words where it gave any. It goes to the caller and into the
+    operation's attempts, and is kept out of logs, because a vendor may repeat what it was sent.
+    """
+
+    event: ClassVar[Event]
+
+    def __init__(
+        self, message: str, *, vendor: str, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.vendor = vendor
+        self.status = status
+        self.retry_after = retry_after
+        """Seconds that the vendor asked us to wait, if it did."""
+
+
+class NotDoneError(VendorError):
+    event = Event.NOT_DONE
+
+
+class SignInRefusedError(NotDoneError):
+    pass
+
+
+class RefusedError(VendorError):
+    event = Event.REFUSED
+
+
+class MaybeDoneError(VendorError):
+    event = Event.MAYBE_DONE
+
+
+class ContractBrokenError(MaybeDoneError):
+    pass
+
+
+class CannotLookError(VendorError):
+    event = Event.IN_DOUBT
+
+
+class SeveralFoundError(VendorError):
+    event = Event.IN_DOUBT

@@ -1,0 +1,148 @@
+"""Links: "this id in that system is that id in the other", stored in both directions.
+
+A link is two rows, one under each of its ids. Where an id may have only one partner of that kind, the row's sort key
+leaves the partner's id out, so that the table itself refuses a second one, in whichever order two writers arrive.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from crm_bridge.dynamodb import deserialize, guarded, serialize
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A record in some system: `Identity("illu", "site", "4711")`."""
+
+    system: str
+    entity: str
+    id: str
+
+
+class Cardinality(Enum):
+    """How many right ids a left id may have, and how many left ids a right id."""
+
+    ONE_TO_ONE = (1, 1)
+    MANY_TO_ONE = (1, None)
+    MANY_TO_MANY = (None, None)
+
+
+@dataclass(frozen=True)
+class Link:
+    left: Identity
+    right: Identity
+    cardinality: Cardinality = Cardinality.ONE_TO_ONE
+
+
+@dataclass(frozen=True)
+class Partner:
+    """What an identity is linked to, since when, and by which operation."""
+
+    identity: Identity
+    operation_id: str
+    linked_at: datetime
+
+
+@dataclass(frozen=True)
+class _Row:
+    identity: Identity
+    partner: Identity
+    exclusive: bool
+
+    def key(self, tenant: str) -> dict[str, str]:
+        partner = _joined(self.partner.system, self.partner.entity)
+        if not self.exclusive:
+            partner = f"{partner}#{_joined(self.partner.id)}"
+        return {"identity": _partition(tenant, self.identity), "partner": partner}
+
+
+class Links:
+    """The link table. One instance per execution environment; threads may share it."""
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def of(self, tenant: str, identity: Identity) -> list[Partner]:
+        """Everything that `identity` is linked to. Raises StorageError."""
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            ConsistentRead=True,
+            KeyConditionExpression="#identity = :identity",
+            ExpressionAttributeNames={"#identity": "identity"},
+            ExpressionAttributeValues=serialize({":identity": _partition(tenant, identity)}),
+        )
+        with guarded():
+            return [_partner(deserialize(item)) for page in pages for item in page["Items"]]
+
+    def taken(self, tenant: str, links: Sequence[Link], operation_id: str) -> bool:
+        """Whether another operation holds an exclusive end of one of these links. Raises StorageError."""
+        keys = [row.key(tenant) for row in _rows(links) if row.exclusive]
+        if not keys:
+            return False
+        with guarded():
+            answer = self._client.batch_get_item(
+                RequestItems={self._table: {"Keys": [serialize(key) for key in keys], "ConsistentRead": True}}
+            )
+        if answer["UnprocessedKeys"]:
+            return True  # throttled, so nothing is known: the safe answer keeps the operation from adopting the id
+        return any(deserialize(item)["operation_id"] != operation_id for item in answer["Responses"][self._table])
+
+    def puts(
+        self, tenant: str, links: Sequence[Link], operation_id: str, now: float
+    ) -> "Iterator[TransactWriteItemTypeDef]":
+        """The writes that store `links`, for the transaction that settles their operation."""
+        for row in _rows(links):
+            item = {
+                **row.key(tenant),
+                "partner_system": row.partner.system,
+                "partner_entity": row.partner.entity,
+                "partner_id": row.partner.id,
+                "operation_id": operation_id,
+                "linked_at": int(now),
+            }
+            # A row that is not exclusive has both ids in its key: whoever writes it writes the same link.
+            yield (
+                {
+                    "Put": {
+                        "TableName": self._table,
+                        "Item": serialize(item),
+                        "ConditionExpression": "attribute_not_exists(#identity) OR operation_id = :operation_id",
+                        "ExpressionAttributeNames": {"#identity": "identity"},
+                        "ExpressionAttributeValues": serialize({":operation_id": operation_id}),
+                    }
+                }
+                if row.exclusive
+                else {"Put": {"TableName": self._table, "Item": serialize(item)}}
+            )
+
+
+def _rows(links: Sequence[Link]) -> Iterator[_Row]:
+    for link in links:
+        rights, lefts = link.cardinality.value
+        yield _Row(link.left, link.right, exclusive=rights == 1)
+        yield _Row(link.right, link.left, exclusive=lefts == 1)
+
+
+def _partition(tenant: str, identity: Identity) -> str:
+    return _joined(tenant, identity.system, identity.entity, identity.id)
+
+
+def _joined(*parts: str) -> str:
+    # Escapes only what could make two different lists of parts the same string: keys stay short and readable.
+    return "#".join(part.replace("%", "%25").replace("#", "%23") for part in parts)
+
+
+def _partner(item: dict[str, object]) -> Partner:
+    return Partner(
+        Identity(str(item["partner_system"]), str(item["partner_entity"]), str(item["partner_id"])),
+        str(item["operation_id"]),
+        datetime.fromtimestamp(int(str(item["linked_at"])), UTC),
+    )

@@ -1,0 +1,260 @@
+"""The operation record and its table. What a state means and which one follows is the engine's business."""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from time import sleep
+from typing import TYPE_CHECKING, cast
+
+from botocore.exceptions import ClientError
+from pydantic import BaseModel, ConfigDict
+
+from crm_bridge.dynamodb import deserialize, guarded, serialize
+from crm_bridge.errors import Event, LinkTakenError, NotFoundError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
+
+DUE_INDEX = "due"
+SHARDS = "0123456789abcdef"
+"""The due index is spread over these partitions, so that a backlog is not read from a single one."""
+
+
+class State(StrEnum):
+    SENDING = "sending"
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    WAITING = "waiting"
+    UNKNOWN = "unknown"
+    PARKED = "parked"
+
+
+class Attempt(BaseModel):
+    """One thing that was tried for an operation, for the person who asks why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: int
+    """Epoch seconds at which it was over."""
+    event: Event
+    reason: str = ""
+    status: int | None = None
+    """The vendor's HTTP status, if it gave one."""
+
+
+class Operation(BaseModel):
+    """One command on its way. All times are epoch seconds.
+
+    `lease` is the token of whoever claimed it last. `due_at` is when the bridge must look at the operation again; while
+    it is being sent, that is when its lease expires. `was` is the state out of which it was claimed. `first_sent_at`
+    bounds what a look-up may adopt; `unknown_since` bounds how long the vendor's search may lag behind.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    operation_id: str
+    tenant: str
+    flow: str
+    natural_key: str
+    state: State
+    fingerprint: str
+    payload: str | None = None
+    answer: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    tries: int = 0
+    lease: str | None = None
+    was: State | None = None
+    due_at: int | None = None
+    created_at: int
+    updated_at: int
+    first_sent_at: int | None = None
+    unknown_since: int | None = None
+    expires_at: int | None = None
+
+    @property
+    def shard(self) -> str:
+        return self.operation_id[-1]
+
+
+def operation_id(tenant: str, flow: str, natural_key: str) -> str:
+    """The id under which an event is known: the same event gives the same id, in whichever function it arrives."""
+    digest = hashlib.sha256(f"{tenant}\0{flow}\0{natural_key}".encode()).hexdigest()
+    return f"op_{digest[:32]}"
+
+
+def fingerprint(payload: str) -> str:
+    return hashlib.sha256(payload.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`won`: the caller holds the lease of `operation`. Else `operation` is what the table holds instead."""
+
+    won: bool
+    operation: Operation
+
+
+class Operations:
+    """The operation table. One instance per execution environment; threads may share it.
+
+    A conditional write whose answer got lost is repeated by the AWS client, and then fails on its own first success.
+    Every method therefore compares the lease that it wrote before it believes to have lost.
+    """
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def get(self, operation_id: str) -> Operation:
+        """Raises NotFoundError, StorageError."""
+        with guarded():
+            answer = self._client.get_item(TableName=self._table, Key=_key(operation_id), ConsistentRead=True)
+        if "Item" not in answer:
+            raise NotFoundError("There is no operation with this id.")
+        return _operation(answer["Item"])
+
+    def create(self, operation: Operation, *, over: Iterable[State]) -> Claim:
+        """Store a new operation unless there is one already that is in none of the states `over`.
+
+        One round trip either way. The attempts of an operation that it replaces are kept. Raises StorageError.
+        """
+        states = _values("over", over)
+        with guarded():
+            try:
+                answer = _through_conflicts(
+                    lambda: self._client.put_item(
+                        TableName=self._table,
+                        Item=_item(operation),
+                        ConditionExpression=f"attribute_not_exists(operation_id) OR #state IN ({', '.join(states)})",
+                        ExpressionAttributeNames={"#state": "state"},
+                        ExpressionAttributeValues=serialize(states),
+                        ReturnValues="ALL_OLD",
+                        ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    )
+                )
+            except ClientError as error:
+                existing = _operation(_existing(error))
+                return Claim(existing.lease == operation.lease, existing)
+        if "Attributes" in answer:
+            replaced = _operation(answer["Attributes"])
+            operation = operation.model_copy(update={"attempts": replaced.attempts})
+        return Claim(True, operation)
+
+    def claim(self, operation_id: str, *, lease: str, now: int, until: int, states: Iterable[State]) -> Claim | None:
+        """Take over an operation that is due in one of `states`. None: there is none with this id.
+
+        Raises StorageError.
+        """
+        accepted = _values("state", states)
+        values = {":sending": State.SENDING.value, ":lease": lease, ":until": until, ":one": 1, ":now": now}
+        with guarded():
+            try:
+                answer = _through_conflicts(
+                    lambda: self._client.update_item(
+                        TableName=self._table,
+                        Key=_key(operation_id),
+                        UpdateExpression="SET #was = #state, #state = :sending, #lease = :lease, due_at = :until, "
+                        "tries = tries + :one, updated_at = :now, first_sent_at = if_not_exists(first_sent_at, :now)",
+                        ConditionExpression=f"#state IN ({', '.join(accepted)}) AND due_at <= :now",
+                        ExpressionAttributeNames={"#state": "state", "#was": "was", "#lease": "lease"},
+                        ExpressionAttributeValues=serialize({**values, **accepted}),
+                        ReturnValues="ALL_NEW",
+                        ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    )
+                )
+            except ClientError as error:
+                item = _existing(error)
+                if not item:
+                    return None
+                existing = _operation(item)
+                return Claim(existing.lease == lease, existing)
+        return Claim(True, _operation(answer["Attributes"]))
+
+    def save(self, operation: Operation, links: "Sequence[TransactWriteItemTypeDef]" = ()) -> Operation:
+        """Write what became of an operation that the caller holds, and its links, in one transaction.
+
+        Returns what the table holds afterwards: `operation`, or what another holder of the lease made of it.
+        Raises LinkTakenError, StorageError; then nothing was written.
+        """
+        put: TransactWriteItemTypeDef = {
+            "Put": {
+                "TableName": self._table,
+                "Item": _item(operation),
+                "ConditionExpression": "#lease = :lease AND #state = :sending",
+                "ExpressionAttributeNames": {"#lease": "lease", "#state": "state"},
+                "ExpressionAttributeValues": serialize({":lease": operation.lease, ":sending": State.SENDING.value}),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+        with guarded():
+            try:
+                _through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *links]))
+            except self._client.exceptions.TransactionCanceledException as error:
+                reasons = error.response["CancellationReasons"]
+                if reasons[0].get("Code") == "ConditionalCheckFailed":
+                    return _operation(cast("dict[str, AttributeValueTypeDef]", reasons[0]["Item"]))
+                if any(reason.get("Code") == "ConditionalCheckFailed" for reason in reasons):
+                    raise LinkTakenError("another operation holds this link") from error
+                raise
+        return operation
+
+    def due(self, shard: str, now: int, limit: int) -> "list[tuple[str, str]]":
+        """Ids and flows of what is due in one shard, oldest first. Raises StorageError."""
+        with guarded():
+            answer = self._client.query(
+                TableName=self._table,
+                IndexName=DUE_INDEX,
+                KeyConditionExpression="due_shard = :shard AND due_at <= :now",
+                ExpressionAttributeValues=serialize({":shard": shard, ":now": now}),
+                Limit=limit,
+            )
+        items = [deserialize(item) for item in answer["Items"]]
+        return [(str(item["operation_id"]), str(item["flow"])) for item in items]
+
+
+def _through_conflicts[T](call: Callable[[], T]) -> T:
+    """Repeat a write that met another transaction on the same item, which the AWS client does not do by itself."""
+    for attempt in range(6):
+        try:
+            return call()
+        except ClientError as error:
+            if not _is_conflict(error):
+                raise
+        sleep(random.uniform(0, 0.02 * 2**attempt))
+    return call()
+
+
+def _is_conflict(error: ClientError) -> bool:
+    codes = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
+    return error.response["Error"]["Code"] == "TransactionConflictException" or (
+        "TransactionConflict" in codes and "ConditionalCheckFailed" not in codes
+    )
+
+
+def _key(operation_id: str) -> "dict[str, AttributeValueTypeDef]":
+    return {"operation_id": {"S": operation_id}}
+
+
+def _values(prefix: str, states: Iterable[State]) -> dict[str, object]:
+    return {f":{prefix}{number}": state.value for number, state in enumerate(states)}
+
+
+def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
+    item = operation.model_dump(mode="json", exclude_none=True)
+    if operation.due_at is not None:
+        item["due_shard"] = operation.shard  # with due_at the key of the due index, so only what is due is in it
+    return serialize(item)
+
+
+def _operation(item: "Mapping[str, AttributeValueTypeDef]") -> Operation:
+    return Operation.model_validate(deserialize(item))
+
+
+def _existing(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
+    """The item that made a condition fail; raises `error` again if it was something else."""
+    if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+        raise error
+    return cast("dict[str, AttributeValueTypeDef]", error.response.get("Item", {}))

@@ -1,0 +1,46 @@
+"""What a function is made of: built once per execution environment out of its environment variables, at first use."""
+
+import os
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+import boto3
+
+from crm_bridge import dynamodb
+from crm_bridge.engine import Engine
+from crm_bridge.links import Links
+from crm_bridge.operations import Operations
+from crm_bridge.tenants import ApiKeys, Tenants
+from crm_bridge.transport import Transport
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+
+@dataclass(frozen=True)
+class Runtime:
+    operations: Operations
+    links: Links
+    keys: ApiKeys
+    engine: Engine
+
+    @cached_property
+    def sqs(self) -> "SQSClient":
+        return boto3.client("sqs", config=dynamodb.AWS_CONFIG)
+
+
+@cache
+def runtime() -> Runtime:
+    """The variables are those of `Globals` in template.yaml; a missing one is a KeyError that names it."""
+    client = dynamodb.client()
+    operations = Operations(client, os.environ["OPERATIONS_TABLE"])
+    links = Links(client, os.environ["LINKS_TABLE"])
+    key_headers = tuple(name.strip().lower() for name in os.environ["API_KEY_HEADERS"].split(",") if name.strip())
+    tenants = Tenants(boto3.client("secretsmanager", config=dynamodb.AWS_CONFIG), os.environ["SECRET_PREFIX"])
+    return Runtime(
+        operations=operations,
+        links=links,
+        keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers),
+        engine=Engine(operations, links, tenants, Transport()),
+    )

@@ -1,0 +1,199 @@
+"""What API Gateway, the queue pollers and the scheduler do on AWS, around the real handlers.
+
+Source of the event's shape: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+"""
+
+import base64
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
+from werkzeug.wrappers import Request, Response
+
+from crm_bridge.telemetry import log_defect
+from local.server import Server, in_background
+from local.template import ApiRoute, Function
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+LARGEST_BODY = 10 * 1024 * 1024
+_TEXT = ("text/", "application/json", "application/xml", "application/javascript")
+
+
+class InvocationContext:
+    """Lambda's context object, as far as handlers use it."""
+
+    def __init__(self, function: Function) -> None:
+        self.aws_request_id = str(uuid.uuid4())
+        self.function_name = function.name
+        self._end = time.monotonic() + function.timeout
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._end - time.monotonic()) * 1000))
+
+
+class FunctionFailedError(Exception):
+    """A handler raised. On AWS that would be in the function's log; here it was logged the same way."""
+
+
+def invoke(function: Function, event: Mapping[str, Any]) -> Any:
+    """Run a function's real handler in this process. Raises FunctionFailedError."""
+    module, _, name = function.handler.rpartition(".")
+    handler: Callable[[Mapping[str, Any], InvocationContext], Any] = getattr(import_module(module), name)
+    try:
+        return handler(event, InvocationContext(function))
+    except Exception as error:
+        log_defect(error)
+        raise FunctionFailedError(function.name) from error
+
+
+class Gateway:
+    """The HTTP API: finds the route, makes its event, answers with what the function returns."""
+
+    def __init__(self, routes: Iterable[ApiRoute], functions: Mapping[str, Function], port: int = 0) -> None:
+        self._functions = functions
+        rules = [
+            Rule(route.path.replace("{", "<").replace("}", ">"), methods=[route.method], endpoint=route)
+            for route in routes
+        ]
+        self._routes = Map(rules, strict_slashes=False, merge_slashes=False)
+        self._server = Server("the gateway", self._answer, port)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        request = Request(environ)
+        return self._response(request)(environ, start_response)
+
+    def _response(self, request: Request) -> Response:
+        body = request.get_data()
+        if len(body) > LARGEST_BODY:
+            return _message(413, "Request Entity Too Large")
+        try:
+            route, path_parameters = self._routes.bind_to_environ(request.environ).match()
+        except HTTPException:  # API Gateway tells nothing apart
+            return _message(404, "Not Found")
+        event = http_event(request, route, path_parameters, body)
+        try:
+            answer = invoke(self._functions[route.function], event)
+        except FunctionFailedError:
+            return _message(500, "Internal Server Error")
+        content = answer.get("body") or ""
+        data = base64.b64decode(content) if answer.get("isBase64Encoded") else content.encode()
+        return Response(data, status=answer["statusCode"], headers=answer.get("headers"))
+
+
+def http_event(
+    request: Request, route: ApiRoute, path_parameters: Mapping[str, object], body: bytes
+) -> dict[str, object]:
+    """An event in API Gateway's payload format 2.0."""
+    now = datetime.now(UTC)
+    text, encoded = _body(body, request.mimetype)
+    event: dict[str, object] = {
+        "version": "2.0",
+        "routeKey": f"{route.method} {route.path}",
+        "rawPath": request.path,
+        "rawQueryString": request.query_string.decode(),
+        "headers": {name.lower(): value for name, value in request.headers.items()},
+        "requestContext": {
+            "http": {"method": request.method, "path": request.path, "protocol": "HTTP/1.1"},
+            "requestId": str(uuid.uuid4()),
+            "routeKey": f"{route.method} {route.path}",
+            "stage": "$default",
+            "time": now.strftime("%d/%b/%Y:%H:%M:%S %z"),
+            "timeEpoch": int(now.timestamp() * 1000),
+        },
+        "isBase64Encoded": encoded,
+    }
+    if path_parameters:
+        event["pathParameters"] = {name: str(value) for name, value in path_parameters.items()}
+    if request.args:
+        event["queryStringParameters"] = {name: ",".join(request.args.getlist(name)) for name in request.args}
+    if body:
+        event["body"] = text
+    return event
+
+
+def _body(body: bytes, mimetype: str) -> tuple[str, bool]:
+    if not mimetype or mimetype.startswith(_TEXT) or mimetype.endswith("+json"):
+        try:
+            return body.decode(), False
+        except UnicodeDecodeError:
+            pass
+    return base64.b64encode(body).decode(), True
+
+
+def _message(status: int, message: str) -> Response:
+    return Response(json.dumps({"message": message}), status=status, mimetype="application/json")
+
+
+def poll_queue(
+    sqs: "SQSClient", queue_url: str, queue_arn: str, batch_size: int, function: Function
+) -> Callable[[], None]:
+    """Hand a queue's messages to its function, as an event source mapping with partial batch responses does.
+
+    Returns what ends it.
+    """
+
+    def work(stop: threading.Event) -> None:
+        while not stop.is_set():
+            messages = sqs.receive_message(
+                QueueUrl=queue_url, MaxNumberOfMessages=batch_size, WaitTimeSeconds=1, AttributeNames=["All"]
+            ).get("Messages", [])
+            if not messages:
+                stop.wait(0.2)  # an endpoint that does not wait would be asked without a pause
+                continue
+            try:
+                answer = invoke(function, {"Records": [_record(message, queue_arn) for message in messages]})
+            except FunctionFailedError:
+                continue  # the batch stays on the queue
+            failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+            for message in messages:
+                if message["MessageId"] not in failed:
+                    sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+
+    return in_background(f"poller of {function.name}", work)
+
+
+def _record(message: "MessageTypeDef", queue_arn: str) -> dict[str, object]:
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message.get("Attributes", {}),
+        "messageAttributes": {},
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": queue_arn,
+        "awsRegion": queue_arn.split(":")[3],
+    }
+
+
+def run_on_schedule(seconds: float, function: Function) -> Callable[[], None]:
+    """Invoke a function at a fixed rate. Returns what ends it."""
+
+    def work(stop: threading.Event) -> None:
+        while not stop.wait(seconds):
+            with suppress(FunctionFailedError):  # the next run comes
+                invoke(function, {"source": "aws.events", "detail-type": "Scheduled Event"})
+
+    return in_background(f"schedule of {function.name}", work)

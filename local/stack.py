@@ -1,0 +1,160 @@
+"""The bundle on one machine, as one thing that starts and stops: see `Stack`."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import boto3
+
+from crm_bridge.runtime import runtime
+from crm_bridge.tenants import new_api_key
+from local.aws import EmbeddedAws
+from local.gateway import Gateway, invoke, poll_queue, run_on_schedule
+from local.template import Template
+from local.vendors.illu import IlluSimulator
+
+REGION = "eu-west-1"
+DEMO_TENANT = "demo"
+DEMO_KEY = "crmb_demo-key-for-this-machine-only"
+"""The events in `events/` carry it, so it is the same on every machine, and valid on none but this."""
+SCOPES = frozenset({"create_site", "operations"})
+
+
+class Stack:
+    """Embedded AWS, simulated vendors, a tenant, and the gateway, from `with` to its end.
+
+    `port` 0 takes free ports; else the gateway gets `port`, the embedded AWS the next, and the simulators those after.
+    `tenant` is a name and its secret's document instead of the demo tenant. `aws_endpoint` is used instead of the
+    embedded AWS; it must speak CloudFormation, DynamoDB, SQS and Secrets Manager. Handlers run in this process with
+    the environment of template.yaml, so there is one stack in a process at a time. Raises PortInUseError.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        tenant: tuple[str, str] | None = None,
+        vendors: bool = True,
+        aws_endpoint: str | None = None,
+        background: bool = True,
+    ) -> None:
+        self.template = Template()
+        self.aws = None if aws_endpoint else EmbeddedAws(port and port + 1)
+        self._aws_endpoint = aws_endpoint
+        self.illu = IlluSimulator(port=port and port + 2, next_id=4711)
+        self._vendors = vendors
+        self._tenant = tenant
+        self._background = background
+        self.gateway = Gateway(self.template.routes, self.template.functions, port)
+        self.tenant_name, self.api_key = tenant[0] if tenant else DEMO_TENANT, DEMO_KEY
+        self._exits = ExitStack()
+
+    @property
+    def url(self) -> str:
+        return self.gateway.url
+
+    @property
+    def aws_url(self) -> str:
+        return self._aws_endpoint or (self.aws.url if self.aws else "")
+
+    def __enter__(self) -> Self:
+        with ExitStack() as exits:
+            if self.aws:
+                self.aws.start()
+                exits.callback(self.aws.stop)
+            if self._vendors:
+                self.illu.start()
+                exits.callback(self.illu.stop)
+            self._deploy(exits)
+            self._add_tenant()
+            self.gateway.start()
+            exits.callback(self.gateway.stop)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exits.close()
+
+    def invoke(self, function: str, event: Mapping[str, object]) -> object:
+        """Run a function of the template by its name there."""
+        return invoke(self.template.functions[function], event)
+
+    def add_key(self, tenant: str, scopes: frozenset[str], label: str, *, expires_at: int | None = None) -> str:
+        key = new_api_key()
+        runtime().keys.add(key, tenant, scopes, label, expires_at=expires_at)
+        return key
+
+    def put_secret(self, tenant: str, document: str) -> None:
+        secrets = boto3.client("secretsmanager")
+        name = os.environ["SECRET_PREFIX"] + tenant
+        try:
+            secrets.create_secret(Name=name, SecretString=document)
+        except secrets.exceptions.ResourceExistsException:
+            secrets.put_secret_value(SecretId=name, SecretString=document)
+
+    def demo_tenant(self) -> str:
+        """The secret of a tenant whose vendors are the simulators."""
+        illu = {"base_url": self.illu.url, "org_id": self.illu.org_id, "api_key": self.illu.api_key}
+        return json.dumps({"illu": {**illu, "site_list_path": "/orgs/{org_id}/sites?name={name}", "search_lag": 5}})
+
+    def _deploy(self, exits: ExitStack) -> None:
+        """Create tables and queues as template.yaml says, and give this process the functions' environment."""
+        exits.callback(_restore, dict(os.environ))
+        os.environ["AWS_ENDPOINT_URL"] = self.aws_url
+        os.environ.setdefault("AWS_DEFAULT_REGION", REGION)
+        if self.aws:  # never the credentials of a real account
+            os.environ |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_SESSION_TOKEN": "local"}
+        variables: dict[str, object] = {}
+        for function in self.template.functions.values():
+            for name, value in function.environment.items():
+                if variables.setdefault(name, value) != value:
+                    raise ValueError(f"functions disagree on the environment variable {name}")
+        sources = {f"queue{number}": source.queue_arn for number, source in enumerate(self.template.queue_sources)}
+        names = {f"variable{number}": name for number, name in enumerate(variables)}
+        outputs = _deploy_stores(
+            self.template.stores({**sources, **{output: variables[name] for output, name in names.items()}})
+        )
+        os.environ |= {name: outputs[output] for output, name in names.items()}
+        runtime.cache_clear()
+        exits.callback(runtime.cache_clear)
+        if self._background:
+            self._start_background({output: outputs[output] for output in sources}, exits)
+
+    def _start_background(self, queue_arns: Mapping[str, str], exits: ExitStack) -> None:
+        functions = self.template.functions
+        for source, arn in zip(self.template.queue_sources, queue_arns.values(), strict=True):
+            sqs = boto3.client("sqs")
+            url = sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
+            exits.callback(poll_queue(sqs, url, arn, source.batch_size, functions[source.function]))
+        for schedule in self.template.schedules:
+            exits.callback(run_on_schedule(schedule.seconds, functions[schedule.function]))
+
+    def _add_tenant(self) -> None:
+        document = self._tenant[1] if self._tenant else self.demo_tenant()
+        self.put_secret(self.tenant_name, document)
+        if self._tenant or self._aws_endpoint:
+            self.api_key = self.add_key(self.tenant_name, SCOPES, "made by the local stack")
+        else:
+            runtime().keys.add(DEMO_KEY, DEMO_TENANT, SCOPES, "demo")
+
+
+def _deploy_stores(template: Mapping[str, object]) -> dict[str, str]:
+    cloudformation = boto3.client("cloudformation")
+    name = "crm-bridge-local"
+    try:
+        cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
+    except cloudformation.exceptions.AlreadyExistsException:
+        pass  # an endpoint of the user's, used before
+    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def _restore(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ |= environment

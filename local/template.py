@@ -1,0 +1,123 @@
+"""What template.yaml says, read through AWS's own SAM translator: functions, routes, queues to poll, schedules."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
+TEMPLATE = Path(__file__).parent.parent / "template.yaml"
+STORES = ("AWS::DynamoDB::Table", "AWS::SQS::Queue")
+_SECONDS = {"minute": 60, "hour": 3600, "day": 86_400}
+
+
+@dataclass(frozen=True)
+class Function:
+    name: str
+    handler: str
+    timeout: int
+    """Seconds."""
+    environment: Mapping[str, object]
+    """Values may be CloudFormation expressions."""
+
+
+@dataclass(frozen=True)
+class ApiRoute:
+    method: str
+    path: str
+    function: str
+
+
+@dataclass(frozen=True)
+class QueueSource:
+    queue_arn: object
+    """A CloudFormation expression."""
+    batch_size: int
+    function: str
+
+
+@dataclass(frozen=True)
+class Schedule:
+    seconds: int
+    function: str
+
+
+class _NoManagedPolicies:
+    """The translator asks AWS for these; the template names none."""
+
+    def load(self) -> dict[str, str]:
+        return {}
+
+
+class Template:
+    """template.yaml after translation. `stores` is the part of it that a machine without Lambda can deploy."""
+
+    def __init__(self, path: Path = TEMPLATE) -> None:
+        source = yaml_parse(path.read_text())
+        # The translator insists that the code was uploaded; here it is run from where it lies.
+        source["Globals"]["Function"]["CodeUri"] = "s3://not/uploaded"
+        for resource in source["Resources"].values():
+            if resource["Type"] == "AWS::Serverless::LayerVersion":
+                resource["Properties"]["ContentUri"] = "s3://not/uploaded"
+        os.environ.setdefault("AWS_DEFAULT_REGION", "eu-west-1")  # the translator reads it, whichever it is
+        self._template: dict[str, Any] = transform(source, {}, _NoManagedPolicies())
+
+    @property
+    def functions(self) -> dict[str, Function]:
+        return {
+            name: Function(name, p["Handler"], p["Timeout"], p.get("Environment", {}).get("Variables", {}))
+            for name, p in self._of_type("AWS::Lambda::Function")
+        }
+
+    @property
+    def routes(self) -> list[ApiRoute]:
+        found = []
+        for _, api in self._of_type("AWS::ApiGatewayV2::Api"):
+            for path, methods in api["Body"]["paths"].items():
+                for method, operation in methods.items():
+                    uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
+                    function = re.search(r"\$\{(\w+)\.Arn\}", uri)
+                    assert function, uri
+                    found.append(ApiRoute(method.upper(), path, function[1]))
+        return found
+
+    @property
+    def queue_sources(self) -> list[QueueSource]:
+        return [
+            QueueSource(p["EventSourceArn"], p["BatchSize"], p["FunctionName"]["Ref"])
+            for _, p in self._of_type("AWS::Lambda::EventSourceMapping")
+        ]
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        return [
+            Schedule(_seconds(p["ScheduleExpression"]), target["Arn"]["Fn::GetAtt"][0])
+            for _, p in self._of_type("AWS::Events::Rule")
+            for target in p["Targets"]
+        ]
+
+    def stores(self, outputs: Mapping[str, object]) -> dict[str, object]:
+        """The tables and queues as a template of their own, which answers the expressions in `outputs`."""
+        kept = {name: resource for name, resource in self._template["Resources"].items() if resource["Type"] in STORES}
+        return {
+            "Parameters": self._template["Parameters"],
+            "Conditions": self._template["Conditions"],
+            "Resources": kept,
+            "Outputs": {name: {"Value": value} for name, value in outputs.items()},
+        }
+
+    def _of_type(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name, resource in self._template["Resources"].items():
+            if resource["Type"] == kind:
+                yield name, resource["Properties"]
+
+
+def _seconds(expression: str) -> int:
+    rate = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", expression)
+    if rate is None:
+        raise ValueError(f"only rate(...) schedules can be run here, not {expression}")
+    return int(rate[1]) * _SECONDS[rate[2]]

@@ -1,0 +1,82 @@
+"""illu, as its integration page documents it: CREATE SITE answers 201, every call needs the bearer key.
+
+Ours, because nothing is documented: the error bodies, what exactly is refused, and `GET /orgs/{org_id}/sites`.
+"""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from werkzeug.wrappers import Request, Response
+
+from local.vendors.simulator import Simulator, json_response
+
+_SITE: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "latitude": (int, float),
+    "longitude": (int, float),
+    "address": str,
+}
+
+
+@dataclass
+class IlluSimulator(Simulator):
+    name: str = "illu"
+    org_id: int = 88
+    api_key: str = "illu-demo-key"
+    sites: list[dict[str, object]] = field(default_factory=list)
+    next_id: int = 4711
+
+    def respond(self, request: Request) -> Response:
+        if request.headers.get("Authorization") != f"Bearer {self.api_key}":
+            return json_response({"message": "Invalid API key"}, 401)
+        collection = request.path.removeprefix(f"/orgs/{self.org_id}/")
+        if collection == request.path:
+            return json_response({"message": "No access to this organisation"}, 403)
+        match request.method, collection:
+            case "POST", "sites":
+                return self._create_site(request)
+            case "GET", "sites":
+                return self._list_sites(request)
+        return json_response({"message": "Not found"}, 404)
+
+    def held(self) -> dict[str, object]:
+        return {"sites": self.sites}
+
+    def add_site(self, name: str, latitude: float, longitude: float, address: str) -> dict[str, object]:
+        """A site as it is after illu made it, whoever asked for it."""
+        site: dict[str, object] = {
+            "site_id": self.next_id,
+            "name": name,
+            "is_active": True,
+            "org_id": self.org_id,
+            "latitude": latitude,
+            "longitude": longitude,
+            "address": address,
+            "created_at": datetime.fromtimestamp(self.clock(), UTC).isoformat(),
+        }
+        self.next_id += 1
+        self.sites.append(site)
+        return site
+
+    def _create_site(self, request: Request) -> Response:
+        try:
+            sent = json.loads(request.get_data())
+        except ValueError:
+            return json_response({"message": "Malformed JSON"}, 400)
+        wrong = [name for name, kind in _SITE.items() if not isinstance(sent.get(name), kind)]
+        if wrong:
+            return json_response({"message": f"Invalid fields: {', '.join(wrong)}"}, 422)
+        site = self.add_site(**{name: sent[name] for name in _SITE})
+        return json_response({name: value for name, value in site.items() if name != "created_at"}, 201)
+
+    def _list_sites(self, request: Request) -> Response:
+        newest = self.clock() - self.search_lag
+        wanted = request.args.get("name")
+        listed = [
+            site
+            for site in self.sites
+            if datetime.fromisoformat(str(site["created_at"])).timestamp() <= newest
+            and (wanted is None or site["name"] == wanted)
+        ]
+        return json_response(listed)

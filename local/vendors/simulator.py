@@ -1,0 +1,188 @@
+"""What all simulators share: a server, a record of what arrived, and faults on demand.
+
+Faults can be ordered in Python (`simulator.fail`) or over HTTP: `POST /_faults {"kind": "close_after", "times": 1}`.
+`GET /_state` tells what the vendor holds and what it was asked.
+"""
+
+import json
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from werkzeug.wrappers import Request, Response
+
+from local.server import Server, cut
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+class Kind(StrEnum):
+    """Ways in which a call can fail. `before` and `after` mean the vendor's doing what it was asked."""
+
+    REFUSE = "refuse"
+    """No connection is accepted for `seconds`."""
+    DELAY = "delay"
+    """The answer comes `seconds` late."""
+    TOO_MANY = "too_many"
+    """429 with `Retry-After: seconds`."""
+    UNAVAILABLE = "unavailable"
+    """503 with `Retry-After: seconds`."""
+    ERROR_BEFORE = "error_before"
+    ERROR_AFTER = "error_after"
+    """500."""
+    CLOSE_BEFORE = "close_before"
+    CLOSE_AFTER = "close_after"
+    """The connection ends without an answer."""
+    WRONG_STATUS = "wrong_status"
+    """It does it, and answers 200 whatever the documentation says."""
+    HTML = "html"
+    """502 with a proxy's HTML page; nothing was done."""
+    BAD_KEY = "bad_key"
+    """401, as after a password change."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    kind: Kind
+    times: int = 1
+    seconds: float = 0
+    method: str = "POST"
+    """Only requests with this method fail."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request that arrived, and what the vendor answered."""
+
+    method: str
+    path: str
+    status: int
+    fault: Kind | None
+
+
+@dataclass
+class Simulator(ABC):
+    """A vendor on loopback. `clock` gives epoch seconds, and can be moved by a test."""
+
+    name: str
+    port: int = 0
+    clock: Callable[[], float] = time.time
+    search_lag: float = 0
+    """Seconds for which a new record is missing in what the vendor lists."""
+    seen: list[Seen] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._faults: list[Fault] = []
+        self.lock = threading.Lock()
+        self._server = Server(f"the {self.name} simulator", self._answer, self.port)
+
+    @abstractmethod
+    def respond(self, request: Request) -> Response:
+        """Do what the vendor does. Called under `lock`."""
+
+    @abstractmethod
+    def held(self) -> dict[str, object]:
+        """What the vendor holds, by kind of record."""
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def fail(self, kind: Kind, *, times: int = 1, seconds: float = 0, method: str = "POST") -> None:
+        """Let the next `times` requests with `method` fail; REFUSE begins at once and ends after `seconds`."""
+        if kind is Kind.REFUSE:
+            self.stop()
+            timer = threading.Timer(seconds, self.start)
+            timer.daemon = True
+            timer.start()
+            return
+        with self.lock:
+            self._faults.append(Fault(kind, times, seconds, method))
+
+    def heal(self) -> None:
+        """Forget the faults that were ordered."""
+        with self.lock:
+            self._faults.clear()
+
+    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        request = Request(environ)
+        request.get_data()  # all of it, before anything is answered: the connection may be used again
+        response = self._steered(request) if request.path.startswith("/_") else self._faulty(request)
+        return response(environ, start_response)
+
+    def _faulty(self, request: Request) -> Response:
+        fault = self._next_fault(request.method)
+        kind = fault.kind if fault else None
+        if kind is Kind.DELAY and fault:
+            time.sleep(fault.seconds)
+        response = self._spared(fault) if fault else None
+        if response is None and kind is not Kind.CLOSE_BEFORE:
+            with self.lock:
+                response = self.respond(request)
+        match kind:
+            case Kind.ERROR_AFTER:
+                response = Response("Internal Server Error", 500)
+            case Kind.WRONG_STATUS if response and response.status_code < 300:
+                response.status_code = 200
+            case Kind.CLOSE_BEFORE | Kind.CLOSE_AFTER:
+                cut(request.environ["werkzeug.socket"])
+        response = response or Response()
+        self.seen.append(Seen(request.method, request.path, response.status_code, kind))
+        return response
+
+    @staticmethod
+    def _spared(fault: Fault) -> Response | None:
+        """The answer of a vendor that did nothing, or None if this fault lets it work."""
+        later = {"Retry-After": f"{fault.seconds:.0f}"}
+        match fault.kind:
+            case Kind.TOO_MANY:
+                return Response('{"message": "Too many requests"}', 429, later, mimetype="application/json")
+            case Kind.UNAVAILABLE:
+                return Response("Service Unavailable", 503, later)
+            case Kind.ERROR_BEFORE:
+                return Response("Internal Server Error", 500)
+            case Kind.HTML:
+                return Response("<html><h1>502 Bad Gateway</h1></html>", 502, mimetype="text/html")
+            case Kind.BAD_KEY:
+                return Response('{"message": "Unauthorized"}', 401, mimetype="application/json")
+        return None
+
+    def _next_fault(self, method: str) -> Fault | None:
+        with self.lock:
+            for number, fault in enumerate(self._faults):
+                if fault.method == method:
+                    if fault.times > 1:
+                        self._faults[number] = replace(fault, times=fault.times - 1)
+                    else:
+                        del self._faults[number]
+                    return fault
+        return None
+
+    def _steered(self, request: Request) -> Response:
+        match request.method, request.path:
+            case "POST", "/_faults":
+                ordered = request.get_json()
+                self.fail(Kind(ordered.pop("kind")), **ordered)
+                return Response(status=204)
+            case "DELETE", "/_faults":
+                self.heal()
+                return Response(status=204)
+            case "GET", "/_state":
+                with self.lock:
+                    return json_response({**self.held(), "requests": [asdict(seen) for seen in self.seen]})
+        return Response(status=404)
+
+
+def json_response(body: object, status: int = 200) -> Response:
+    return Response(json.dumps(body), status, mimetype="application/json")
