@@ -10,7 +10,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -146,32 +148,45 @@ def _message(status: int, message: str) -> Response:
     return Response(json.dumps({"message": message}), status=status, mimetype="application/json")
 
 
-def poll_queue(
-    sqs: "SQSClient", queue_url: str, queue_arn: str, batch_size: int, function: Function
-) -> Callable[[], None]:
-    """Hand a queue's messages to its function, as an event source mapping with partial batch responses does.
+@dataclass(frozen=True)
+class QueueDelivery:
+    """A queue's messages on their way to its function, as an event source mapping with partial batch responses does."""
 
-    Returns what ends it.
-    """
+    sqs: "SQSClient"
+    queue_arn: str
+    batch_size: int
+    function: Function
 
-    def work(stop: threading.Event) -> None:
-        while not stop.is_set():
-            messages = sqs.receive_message(
-                QueueUrl=queue_url, MaxNumberOfMessages=batch_size, WaitTimeSeconds=1, AttributeNames=["All"]
-            ).get("Messages", [])
-            if not messages:
-                stop.wait(0.2)  # an endpoint that does not wait would be asked without a pause
-                continue
-            try:
-                answer = invoke(function, {"Records": [_record(message, queue_arn) for message in messages]})
-            except FunctionFailedError:
-                continue  # the batch stays on the queue
-            failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
-            for message in messages:
-                if message["MessageId"] not in failed:
-                    sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+    @cached_property
+    def _url(self) -> str:
+        return self.sqs.get_queue_url(QueueName=self.queue_arn.rpartition(":")[2])["QueueUrl"]
 
-    return in_background(f"poller of {function.name}", work)
+    def deliver(self, *, wait: int) -> bool:
+        """One batch, waiting up to `wait` seconds for it; False if there was none."""
+        messages = self.sqs.receive_message(
+            QueueUrl=self._url, MaxNumberOfMessages=self.batch_size, WaitTimeSeconds=wait, AttributeNames=["All"]
+        ).get("Messages", [])
+        if not messages:
+            return False
+        try:
+            answer = invoke(self.function, {"Records": [_record(message, self.queue_arn) for message in messages]})
+        except FunctionFailedError:
+            return True  # the batch stays on the queue
+        failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+        for message in messages:
+            if message["MessageId"] not in failed:
+                self.sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+        return True
+
+    def keep_delivering(self) -> Callable[[], None]:
+        """Deliver in the background. Returns what ends it."""
+
+        def work(stop: threading.Event) -> None:
+            while not stop.is_set():
+                if not self.deliver(wait=1):
+                    stop.wait(0.2)  # an endpoint that does not wait would be asked without a pause
+
+        return in_background(f"queue of {self.function.name}", work)
 
 
 def _record(message: "MessageTypeDef", queue_arn: str) -> dict[str, object]:

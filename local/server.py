@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
@@ -81,17 +82,16 @@ class Server:
 
             def finish(self) -> None:
                 connections.discard(self.request)
-                super().finish()
+                with suppress(OSError):  # there may be nobody left to write to
+                    super().finish()
 
         return Handler
 
 
 def cut(connection: socket.socket) -> None:
     """End a connection without an answer."""
-    try:
+    with suppress(OSError):  # the other side may have been quicker
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # the other side was quicker
 
 
 def in_background(name: str, work: Callable[[threading.Event], None]) -> Callable[[], None]:

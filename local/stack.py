@@ -2,8 +2,9 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +13,7 @@ import boto3
 from crm_bridge.runtime import runtime
 from crm_bridge.tenants import new_api_key
 from local.aws import EmbeddedAws
-from local.gateway import Gateway, invoke, poll_queue, run_on_schedule
+from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
 from local.template import Template
 from local.vendors.illu import IlluSimulator
 
@@ -41,15 +42,19 @@ class Stack:
         aws_endpoint: str | None = None,
         background: bool = True,
     ) -> None:
+        """Without `background`, queues and schedules do nothing until `deliver_due` is called."""
         self.template = Template()
         self.aws = None if aws_endpoint else EmbeddedAws(port and port + 1)
         self._aws_endpoint = aws_endpoint
-        self.illu = IlluSimulator(port=port and port + 2, next_id=4711)
+        self._ahead = 0.0
+        self.illu = IlluSimulator(port=port and port + 2, clock=lambda: time.time() + self._ahead)
         self._vendors = vendors
         self._tenant = tenant
         self._background = background
         self.gateway = Gateway(self.template.routes, self.template.functions, port)
-        self.tenant_name, self.api_key = tenant[0] if tenant else DEMO_TENANT, DEMO_KEY
+        self.tenant_name = tenant[0] if tenant else DEMO_TENANT
+        self.api_key = DEMO_KEY
+        self._queues: list[QueueDelivery] = []
         self._exits = ExitStack()
 
     @property
@@ -83,6 +88,18 @@ class Stack:
     def invoke(self, function: str, event: Mapping[str, object]) -> object:
         """Run a function of the template by its name there."""
         return invoke(self.template.functions[function], event)
+
+    def deliver_due(self) -> None:
+        """Run the dispatcher and let the queues' functions take what it found, now instead of in the background."""
+        self.invoke("DispatcherFunction", {})
+        for queue in self._queues:
+            while queue.deliver(wait=0):
+                pass
+
+    def move_clock(self, seconds: float) -> None:
+        """Let time pass for the bridge and the vendors, all at once."""
+        self._ahead += seconds
+        runtime().clock.ahead = self._ahead
 
     def add_key(self, tenant: str, scopes: frozenset[str], label: str, *, expires_at: int | None = None) -> str:
         key = new_api_key()
@@ -122,17 +139,16 @@ class Stack:
         os.environ |= {name: outputs[output] for output, name in names.items()}
         runtime.cache_clear()
         exits.callback(runtime.cache_clear)
-        if self._background:
-            self._start_background({output: outputs[output] for output in sources}, exits)
-
-    def _start_background(self, queue_arns: Mapping[str, str], exits: ExitStack) -> None:
         functions = self.template.functions
-        for source, arn in zip(self.template.queue_sources, queue_arns.values(), strict=True):
-            sqs = boto3.client("sqs")
-            url = sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
-            exits.callback(poll_queue(sqs, url, arn, source.batch_size, functions[source.function]))
-        for schedule in self.template.schedules:
-            exits.callback(run_on_schedule(schedule.seconds, functions[schedule.function]))
+        self._queues = [
+            QueueDelivery(boto3.client("sqs"), outputs[output], source.batch_size, functions[source.function])
+            for output, source in zip(sources, self.template.queue_sources, strict=True)
+        ]
+        if self._background:
+            for queue in self._queues:
+                exits.callback(queue.keep_delivering())
+            for schedule in self.template.schedules:
+                exits.callback(run_on_schedule(schedule.seconds, functions[schedule.function]))
 
     def _add_tenant(self) -> None:
         document = self._tenant[1] if self._tenant else self.demo_tenant()
@@ -146,10 +162,8 @@ class Stack:
 def _deploy_stores(template: Mapping[str, object]) -> dict[str, str]:
     cloudformation = boto3.client("cloudformation")
     name = "crm-bridge-local"
-    try:
+    with suppress(cloudformation.exceptions.AlreadyExistsException):  # an endpoint of the user's, used before
         cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
-    except cloudformation.exceptions.AlreadyExistsException:
-        pass  # an endpoint of the user's, used before
     cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
     stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}

@@ -1,16 +1,11 @@
-"""What every test gets: an environment without the developer's AWS settings, and the events in `events/`."""
+"""What every test gets: an environment without the developer's AWS settings."""
 
-import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from crm_bridge.runtime import runtime
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +18,3 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     yield
     runtime.cache_clear()
-
-
-def load_event(flow: str, case: str) -> dict[str, Any]:
-    """`events/<flow>/<case>.json`"""
-    event: dict[str, Any] = json.loads((ROOT / "events" / flow / f"{case}.json").read_text())
-    return event

@@ -6,7 +6,6 @@ finds nothing to do.
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from itertools import batched
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, o
     bind_log(flow="dispatcher", request_id=context.aws_request_id)
     due: dict[str, list[str]] = {}
     for shard in SHARDS:
-        for operation_id, flow in runtime().operations.due(shard, int(time.time()), PER_SHARD):
+        for operation_id, flow in runtime().operations.due(shard, int(runtime().clock()), PER_SHARD):
             due.setdefault(flow, []).append(operation_id)
     for flow, operation_ids in due.items():
         _enqueue(flow, operation_ids)

@@ -1,6 +1,7 @@
 """What a function is made of: built once per execution environment out of its environment variables, at first use."""
 
 import os
+import time
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -18,8 +19,18 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 
+class Clock:
+    """Epoch seconds. `ahead` is how far a test or the demo has moved the time on."""
+
+    ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
 @dataclass(frozen=True)
 class Runtime:
+    clock: Clock
     operations: Operations
     links: Links
     keys: ApiKeys
@@ -33,14 +44,16 @@ class Runtime:
 @cache
 def runtime() -> Runtime:
     """The variables are those of `Globals` in template.yaml; a missing one is a KeyError that names it."""
+    clock = Clock()
     client = dynamodb.client()
     operations = Operations(client, os.environ["OPERATIONS_TABLE"])
     links = Links(client, os.environ["LINKS_TABLE"])
     key_headers = tuple(name.strip().lower() for name in os.environ["API_KEY_HEADERS"].split(",") if name.strip())
     tenants = Tenants(boto3.client("secretsmanager", config=dynamodb.AWS_CONFIG), os.environ["SECRET_PREFIX"])
     return Runtime(
+        clock=clock,
         operations=operations,
         links=links,
-        keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers),
-        engine=Engine(operations, links, tenants, Transport()),
+        keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, clock),
+        engine=Engine(operations, links, tenants, Transport(), clock=clock),
     )

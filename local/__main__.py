@@ -1,0 +1,130 @@
+"""`python -m local`: start the whole bundle on this machine and leave it running."""
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from crm_bridge.tenants import parse_tenant
+from local.server import PortInUseError
+from local.stack import Stack
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    try:
+        stack = Stack(
+            port=options.port,
+            tenant=_tenant(options.tenant) if options.tenant else None,
+            vendors=not options.no_vendors,
+            aws_endpoint=options.aws_endpoint,
+        )
+        with stack:
+            _banner(stack, vendors=not options.no_vendors)
+            _wait_for_signal()
+    except (PortInUseError, _TenantFileError) as error:
+        sys.stderr.write(f"crm-bridge: {error}\n")
+        return 2
+    sys.stderr.write("stopped\n")
+    return 0
+
+
+class _TenantFileError(Exception):
+    pass
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m local",
+        description="Start the CRM Bridge on this machine: its functions behind a gateway, embedded AWS, simulated "
+        "vendors, and a demo tenant. Ctrl-C stops everything. Nothing is kept, and only this machine can connect.",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=3000,
+        metavar="N",
+        help="the gateway's port; the embedded AWS takes N+1, the simulators those after (default 3000; 0: free ports)",
+    )
+    parser.add_argument(
+        "--tenant",
+        type=Path,
+        metavar="FILE.json",
+        help="use this tenant instead of the demo tenant: the document that Secrets Manager would hold, named as the "
+        "file; docs/configuration.md describes it",
+    )
+    parser.add_argument(
+        "--no-vendors",
+        action="store_true",
+        help="start no simulators: what the tenant's base_url names is called. With real credentials, real records!",
+    )
+    parser.add_argument(
+        "--aws-endpoint",
+        metavar="URL",
+        help="use this AWS endpoint (LocalStack, ministack) instead of the embedded one; tables and queues are created "
+        "there with CloudFormation, with the AWS credentials of your environment",
+    )
+    return parser
+
+
+def _tenant(path: Path) -> tuple[str, str]:
+    try:
+        document = path.read_text()
+        parse_tenant(document)
+    except OSError as error:
+        raise _TenantFileError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise _TenantFileError(f"{path} is not text in UTF-8") from None
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in detail['loc']) or 'the document'}: {detail['msg']}"
+            for detail in error.errors(include_input=False, include_url=False)
+        )
+        raise _TenantFileError(f"{path} is not a tenant: {problems}") from None
+    return path.stem, document
+
+
+def _banner(stack: Stack, *, vendors: bool) -> None:
+    console = Console(stderr=True, highlight=False)
+    console.print("\n[bold]CRM Bridge is running.[/bold] Ctrl-C stops it; nothing is kept.\n")
+    console.print(f"  gateway   {stack.url}")
+    console.print(f"  AWS       {stack.aws_url}")
+    if vendors:
+        console.print(f"  illu      {stack.illu.url}   (simulated; {stack.illu.url}/_state shows what it holds)")
+    console.print(f"  tenant    {stack.tenant_name}")
+    console.print(f"\nA new customer becomes a site. Send it twice, and there is still one:\n\n{_curls(stack)}")
+    if vendors:
+        console.print(
+            "\nLet illu do it but lose the answer. The next call is answered 202, and the bridge finds the site by\n"
+            "itself within two minutes:\n\n"
+            f'  curl {stack.illu.url}/_faults -H "Content-Type: application/json" -d \'{{"kind": "close_after"}}\'\n'
+        )
+    console.print("Log of the functions:\n")
+
+
+def _curls(stack: Stack) -> str:
+    key = f'-H "Authorization: Bearer {stack.api_key}"'
+    body = (
+        '{"customer_id": "C-1001", "name": "Shop 12, Kitale", "latitude": 1.0157, "longitude": 35.0062,'
+        ' "address": "Moi Ave 12"}'
+    )
+    return (
+        f"  curl {stack.url}/sites {key} \\\n"
+        f"       -H \"Content-Type: application/json\" \\\n       -d '{body}'\n\n"
+        f"  curl {stack.url}/links/crm/customer/C-1001 {key}"
+    )
+
+
+def _wait_for_signal() -> None:
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""`make demo`: starts the bundle, plays every flow, prints what happened, and fails if anything is not as it should."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from local.events import load_event
+from local.stack import Stack
+from local.vendors.simulator import Kind
+
+LOG = Path(".local/demo.log")
+TIMEOUT = 30
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that was sent, what came back, how many sites illu then holds, and whether all that is right."""
+
+    what: str
+    sent: str
+    status: int
+    answer: str
+    sites: int
+    right: bool
+
+
+def main() -> int:
+    console = Console(file=sys.stdout, width=118, highlight=False)  # standard output as it is before the redirection
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open("w") as log, redirect_stdout(log), Stack(background=False) as stack:
+        console.print(f"\n[bold]CRM Bridge[/bold] runs at {stack.url}, a simulated illu at {stack.illu.url}.\n")
+        table = Table("", "What happens", "Request", "Status", "Answer", "Sites", box=SIMPLE_HEAD, pad_edge=False)
+        steps = []
+        for chapter in _Play(stack).chapters():
+            for step in chapter:
+                steps.append(step)
+                mark = Text("✓", "green") if step.right else Text("✗", "bold red")
+                table.add_row(mark, step.what, step.sent, str(step.status), step.answer, str(step.sites))
+            table.add_section()
+        console.print(table)
+        _print_sites(console, stack)
+    wrong = [step.what for step in steps if not step.right]
+    if wrong:
+        console.print(f"\n[bold red]{len(wrong)} of {len(steps)} steps went wrong:[/bold red] {'; '.join(wrong)}.")
+    else:
+        console.print(f"\n[bold green]All {len(steps)} steps went right.[/bold green]", end=" ")
+    console.print(f"The functions' log is in {LOG}.")
+    return 1 if wrong else 0
+
+
+class _Play:
+    """The steps of the demo, one after the other, each checked against what illu holds."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._customer: dict[str, Any] = json.loads(load_event("create_site", "new")["body"])
+
+    def chapters(self) -> Iterator[Iterator[Step]]:
+        yield self._once()
+        yield self._linked()
+        yield self._refused()
+        yield self._healed()
+
+    def _once(self) -> Iterator[Step]:
+        new = self._post(self._customer)
+        site_id = new.json().get("site_id")
+        yield self._step("A new customer", "POST /sites C-1001", new, new.status_code == 201 and self._holds(1))
+        again = self._post(self._customer)
+        same = again.status_code == 200 and again.json()["site_id"] == site_id
+        yield self._step("The same event once more", "POST /sites C-1001", again, same and self._holds(1))
+        changed = self._post({**self._customer, "address": "Moi Ave 13"})
+        warned = changed.status_code == 200 and "warnings" in changed.json()
+        yield self._step("The same event, changed", "POST /sites C-1001", changed, warned and self._holds(1))
+
+    def _linked(self) -> Iterator[Step]:
+        from_crm = self._get("/links/crm/customer/C-1001")
+        site_id = str(self._stack.illu.sites[0]["site_id"])
+        there = [link["id"] for link in from_crm.json().get("links", [])] == [site_id]
+        yield self._step("Which site is this customer?", "GET /links/crm/customer/C-1001", from_crm, there)
+        from_illu = self._get(f"/links/illu/site/{site_id}")
+        back = [link["id"] for link in from_illu.json().get("links", [])] == ["C-1001"]
+        yield self._step("Which customer is this site?", f"GET /links/illu/site/{site_id}", from_illu, back)
+
+    def _refused(self) -> Iterator[Step]:
+        invalid = self._post(json.loads(load_event("create_site", "invalid")["body"]))
+        fields = {error["field"] for error in invalid.json().get("errors", [])}
+        named = {"customer_id", "latitude", "longitude", "address", "adress"}
+        yield self._step(
+            "Five mistakes at once", "POST /sites", invalid, invalid.status_code == 422 and fields == named
+        )
+        for what, key, status in (
+            ("No key", None, 401),
+            ("A wrong key", "crmb_not-a-key", 401),
+            ("A key without the scope", self._stack.add_key("demo", frozenset({"operations"}), "no scope"), 403),
+        ):
+            answer = self._post({**self._customer, "customer_id": "C-1002"}, key=key)
+            yield self._step(what, "POST /sites C-1002", answer, answer.status_code == status and self._holds(1))
+
+    def _healed(self) -> Iterator[Step]:
+        for number, (kind, what) in enumerate(
+            ((Kind.CLOSE_AFTER, "illu does it, but its answer is lost"), (Kind.UNAVAILABLE, "illu is down (503)")), 2
+        ):
+            self._stack.illu.fail(kind)
+            customer = {**self._customer, "customer_id": f"C-{1000 + number}", "name": f"Shop {number}, Eldoret"}
+            accepted = self._post(customer)
+            sent = f"POST /sites {customer['customer_id']}"
+            yield self._step(what, sent, accepted, accepted.status_code == 202)
+            healed = self._wait_until_settled(accepted.headers["Location"])
+            right = healed.json()["state"] == "succeeded" and self._holds(number)
+            yield self._step("A minute later", "GET /operations/{id}", healed, right)
+
+    def _wait_until_settled(self, location: str) -> requests.Response:
+        """Move the clock on, a minute at a time, and let the dispatcher and the queue do their work."""
+        for _ in range(5):
+            self._stack.move_clock(60)
+            self._stack.deliver_due()
+            answer = self._get(location)
+            if answer.json()["state"] in ("succeeded", "rejected", "parked"):
+                break
+        return answer
+
+    def _step(self, what: str, sent: str, response: requests.Response, right: bool) -> Step:
+        return Step(what, sent, response.status_code, _told(response.json()), len(self._stack.illu.sites), right)
+
+    def _holds(self, sites: int) -> bool:
+        return len(self._stack.illu.sites) == sites
+
+    def _post(self, body: object, key: str | None = "") -> requests.Response:
+        return requests.post(f"{self._stack.url}/sites", json=body, headers=self._headers(key), timeout=TIMEOUT)
+
+    def _get(self, path: str) -> requests.Response:
+        return requests.get(self._stack.url + path, headers=self._headers(""), timeout=TIMEOUT)
+
+    def _headers(self, key: str | None) -> dict[str, str]:
+        """`key` "" is the tenant's own, None is none at all."""
+        return {} if key is None else {"Authorization": f"Bearer {key or self._stack.api_key}"}
+
+
+def _told(body: Mapping[str, Any]) -> str:
+    """What is worth reading in an answer."""
+    if "errors" in body:
+        return "\n".join(f"{error['field']}: {error['message']}" for error in body["errors"])
+    if "title" in body:
+        return str(body["title"])
+    if "links" in body:
+        return ", ".join(f"{link['system']} {link['entity']} {link['id']}" for link in body["links"])
+    if "attempts" in body:
+        return f"{body['state']} ({', then '.join(attempt['event'] for attempt in body['attempts'])})"
+    told = [f"{name} {body[name]}" for name in ("site_id", "state") if name in body]
+    return "\n".join(told + body.get("warnings", []))
+
+
+def _print_sites(console: Console, stack: Stack) -> None:
+    table = Table(
+        "site_id",
+        "name",
+        "latitude",
+        "longitude",
+        title="What illu holds in the end:",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    for site in stack.illu.sites:
+        table.add_row(*(str(site[name]) for name in ("site_id", "name", "latitude", "longitude")))
+    console.print()
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
