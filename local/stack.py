@@ -133,7 +133,7 @@ class Stack:
                     raise ValueError(f"functions disagree on the environment variable {name}")
         sources = {f"queue{number}": source.queue_arn for number, source in enumerate(self.template.queue_sources)}
         names = {f"variable{number}": name for number, name in enumerate(variables)}
-        outputs = _deploy_stores(
+        outputs = deploy_stores(
             self.template.stores({**sources, **{output: variables[name] for output, name in names.items()}})
         )
         os.environ |= {name: outputs[output] for output, name in names.items()}
@@ -159,7 +159,8 @@ class Stack:
             runtime().keys.add(DEMO_KEY, DEMO_TENANT, SCOPES, "demo")
 
 
-def _deploy_stores(template: Mapping[str, object]) -> dict[str, str]:
+def deploy_stores(template: Mapping[str, object]) -> dict[str, str]:
+    """Create the tables and queues of `Template.stores`; gives its outputs."""
     cloudformation = boto3.client("cloudformation")
     name = "crm-bridge-local"
     with suppress(cloudformation.exceptions.AlreadyExistsException):  # an endpoint of the user's, used before

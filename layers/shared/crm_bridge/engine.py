@@ -351,7 +351,7 @@ class Engine:
 
     def _wait(self, tries: int, retry_after: float | None) -> int:
         planned = REDELIVERY[tries - 1] * (0.8 + 0.4 * self._jitter())
-        return math.ceil(max(planned, min(retry_after or 0, LONGEST_WAIT)))
+        return max(round(planned), math.ceil(min(retry_after or 0, LONGEST_WAIT)))
 
     def _lease_end(self, now: int, deadline: Deadline) -> int:
         return math.ceil(now + deadline.remaining() + LEASE_MARGIN)

@@ -1,0 +1,735 @@
+"""The engine's rules, one by one: moto's tables, a vendor that does what a test tells it, a clock that stands still."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+from pydantic import BaseModel
+
+from crm_bridge import engine as engine_module
+from crm_bridge.engine import DUE, LAST_TRY, REDELIVERY, REPLACEABLE, TRANSITIONS, Engine, Hit, Outcome
+from crm_bridge.errors import (
+    CannotLookError,
+    ContractBrokenError,
+    Event,
+    MaybeDoneError,
+    NotConfiguredError,
+    NotDoneError,
+    RefusedError,
+    RunningError,
+    SignInRefusedError,
+    StorageError,
+    VendorError,
+)
+from crm_bridge.links import Identity, Link
+from crm_bridge.operations import Operation, State, operation_id
+from crm_bridge.tenants import Tenant
+from crm_bridge.transport import Deadline, Transport
+from tests.unit.conftest import Clock, Tables
+
+
+class Order(BaseModel):
+    number: str
+    note: str = "as ordered"
+
+
+class Receipt(BaseModel):
+    receipt: int
+
+
+@dataclass
+class Shop:
+    """A vendor. `answers` are what its next calls come to: an error to raise, or None to do it."""
+
+    answers: list[VendorError | None] = field(default_factory=list)
+    hits: list[Hit[Receipt]] | VendorError = field(default_factory=list)
+    sent: list[Order] = field(default_factory=list)
+    looks: int = 0
+    search_lag: int = 120
+    keys_seen: list[str] = field(default_factory=list)
+    during: Callable[[], None] = lambda: None
+    """Happens while an order is being sent."""
+
+    def order(self, order: Order) -> Receipt:
+        self.sent.append(order)
+        self.during()
+        answer = self.answers.pop(0) if self.answers else None
+        if answer:
+            raise answer
+        return Receipt(receipt=100 + len(self.sent))
+
+
+@dataclass
+class OrderFlow:
+    shop: Shop
+    name: str = "orders"
+    command: type[Order] = Order
+
+    def vendor(self, tenant: Tenant, transport: Transport, deadline: Deadline) -> Shop:  # noqa: ARG002
+        if tenant.illu is None:
+            raise NotConfiguredError("no block")
+        self.shop.keys_seen.append(tenant.illu.api_key.get_secret_value())
+        return self.shop
+
+    def key(self, command: Order) -> str:
+        return command.number
+
+    def send(self, command: Order, vendor: Shop) -> Receipt:
+        return vendor.order(command)
+
+    def find(self, command: Order, vendor: Shop) -> Sequence[Hit[Receipt]]:  # noqa: ARG002
+        vendor.looks += 1
+        if isinstance(vendor.hits, VendorError):
+            raise vendor.hits
+        return vendor.hits
+
+    def links(self, command: Order, result: Receipt) -> Sequence[Link]:
+        return [Link(Identity("crm", "order", command.number), Identity("shop", "receipt", str(result.receipt)))]
+
+
+class Bench:
+    """An engine, its tables, one flow, and what a test does with them."""
+
+    def __init__(self, tables: Tables, clock: Clock) -> None:
+        self.tables = tables
+        self.clock = clock
+        self.shop = Shop()
+        self.flow = OrderFlow(self.shop)
+        self.engine = Engine(
+            tables.operations, tables.links, tables.tenants, Transport(), clock=clock, jitter=lambda: 0.5
+        )
+
+    def run(self, number: str = "1", *, note: str = "as ordered", later: bool = False) -> Outcome:
+        order = Order(number=number, note=note)
+        return self.engine.run(self.flow, order, tenant="acme", deadline=Deadline(21), later=later)
+
+    def redeliver(self, number: str = "1") -> Outcome | None:
+        return self.engine.redeliver(self.flow, operation_id("acme", "orders", number), deadline=Deadline(21))
+
+    def stored(self, number: str = "1") -> Operation:
+        return self.tables.operations.get(operation_id("acme", "orders", number))
+
+    def wait_until_due(self, number: str = "1") -> None:
+        due_at = self.stored(number).due_at
+        assert due_at is not None
+        self.clock.now = due_at
+
+    def linked(self, number: str = "1") -> list[str]:
+        return [p.identity.id for p in self.tables.links.of("acme", Identity("crm", "order", number))]
+
+
+@pytest.fixture
+def bench(tables: Tables, clock: Clock) -> Bench:
+    return Bench(tables, clock)
+
+
+def failing(kind: type[VendorError], **details: float) -> VendorError:
+    return kind("because", vendor="shop", **details)  # type: ignore[arg-type]
+
+
+def hit(receipt: int, clock: Clock, *, ago: float = 0) -> Hit[Receipt]:
+    return Hit(Receipt(receipt=receipt), datetime.fromtimestamp(clock.now - ago, UTC))
+
+
+# ---------------------------------------------------------------- a request
+
+
+def test_succeeds_with_links_both_ways_when_the_vendor_does_it(bench: Bench) -> None:
+    outcome = bench.run()
+    assert outcome.carried
+    assert outcome.operation.state is State.SUCCEEDED
+    assert outcome.operation.answer == '{"receipt":101}'
+    assert bench.linked() == ["101"]
+    back = bench.tables.links.of("acme", Identity("shop", "receipt", "101"))
+    assert [partner.identity for partner in back] == [Identity("crm", "order", "1")]
+    assert back[0].operation_id == outcome.operation.operation_id
+
+
+def test_keeps_no_payload_and_is_not_due_when_it_succeeded(bench: Bench) -> None:
+    bench.run()
+    stored = bench.stored()
+    assert stored.payload is None
+    assert stored.due_at is None
+    assert stored.expires_at is None  # what created something is kept for ever
+
+
+def test_is_stored_with_payload_and_lease_before_it_is_sent(bench: Bench) -> None:
+    seen: list[Operation] = []
+    bench.shop.during = lambda: seen.append(bench.stored())
+    bench.run()
+    assert seen[0].state is State.SENDING
+    assert seen[0].payload == '{"number":"1","note":"as ordered"}'
+    assert seen[0].due_at is not None
+    assert seen[0].due_at >= bench.clock.now + 29  # the lease outlasts the function, whatever it does
+
+
+def test_answers_the_stored_result_when_the_event_is_repeated(bench: Bench) -> None:
+    first = bench.run()
+    again = bench.run()
+    assert not again.carried
+    assert again.operation == first.operation
+    assert again.warnings == ()
+    assert len(bench.shop.sent) == 1
+
+
+def test_warns_and_sends_nothing_when_the_event_is_repeated_with_another_payload(bench: Bench) -> None:
+    bench.run()
+    again = bench.run(note="changed")
+    assert not again.carried
+    assert len(again.warnings) == 1
+    assert len(bench.shop.sent) == 1
+
+
+def test_says_running_when_the_same_event_arrives_while_it_is_sent(bench: Bench) -> None:
+    def repeat() -> None:
+        with pytest.raises(RunningError) as raised:
+            bench.run()
+        assert raised.value.headers["Retry-After"] in ("1", "2")
+        assert raised.value.operation_id == operation_id("acme", "orders", "1")
+
+    bench.shop.during = repeat
+    assert bench.run().operation.state is State.SUCCEEDED
+    assert len(bench.shop.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(NotDoneError, State.WAITING), (MaybeDoneError, State.UNKNOWN), (ContractBrokenError, State.UNKNOWN)],
+)
+def test_sends_nothing_when_the_event_is_repeated_before_it_is_settled(
+    bench: Bench, error: type[VendorError], state: State
+) -> None:
+    bench.shop.answers = [failing(error)]
+    assert bench.run().operation.state is state
+    again = bench.run()
+    assert not again.carried
+    assert again.operation.state is state
+    assert len(bench.shop.sent) == 1
+
+
+def test_two_tenants_and_two_flows_do_not_share_an_operation() -> None:
+    ids = {operation_id(tenant, flow, "1") for tenant in ("a", "b") for flow in ("x", "y")}
+    assert len(ids) == 4
+    assert operation_id("a", "x", "1") in ids
+
+
+def test_is_accepted_for_later_when_the_caller_asks(bench: Bench) -> None:
+    outcome = bench.run(later=True)
+    assert outcome.operation.state is State.WAITING
+    assert bench.shop.sent == []
+    redelivered = bench.redeliver()
+    assert redelivered is not None
+    assert redelivered.operation.state is State.SUCCEEDED
+    assert len(bench.shop.sent) == 1
+
+
+def test_accepts_nothing_when_the_tenant_is_not_configured(bench: Bench) -> None:
+    bench.tables.put_secret("acme", "{}")
+    with pytest.raises(NotConfiguredError):
+        bench.run()
+    assert not bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], 2**40, 10)
+    assert bench.shop.sent == []
+
+
+# ---------------------------------------------------------------- what a failure leaves
+
+
+def test_waits_when_surely_not_done(bench: Bench) -> None:
+    bench.shop.answers = [failing(NotDoneError, status=503)]
+    outcome = bench.run()
+    assert outcome.operation.state is State.WAITING
+    assert outcome.operation.due_at == bench.clock.now + REDELIVERY[0]
+    assert outcome.operation.payload is not None
+    attempt = outcome.operation.attempts[-1]
+    assert (attempt.event, attempt.reason, attempt.status) == (Event.NOT_DONE, "because", 503)
+
+
+def test_honours_retry_after_when_it_is_longer_than_the_plan(bench: Bench) -> None:
+    bench.shop.answers = [failing(NotDoneError, retry_after=600.5)]
+    assert bench.run().operation.due_at == bench.clock.now + 601
+
+
+def test_waits_a_day_at_most_when_retry_after_is_absurd(bench: Bench) -> None:
+    bench.shop.answers = [failing(NotDoneError, retry_after=1e9)]
+    assert bench.run().operation.due_at == bench.clock.now + 86_400
+
+
+@pytest.mark.parametrize(("jitter", "wait"), [(0.0, 24), (0.5, 30), (1.0, 36)])
+def test_spreads_the_wait_by_a_fifth(bench: Bench, jitter: float, wait: int) -> None:
+    bench.engine = Engine(
+        bench.tables.operations,
+        bench.tables.links,
+        bench.tables.tenants,
+        Transport(),
+        clock=bench.clock,
+        jitter=lambda: jitter,
+    )
+    bench.shop.answers = [failing(NotDoneError)]
+    assert bench.run().operation.due_at == bench.clock.now + wait
+
+
+def test_is_rejected_when_the_vendor_refuses(bench: Bench) -> None:
+    bench.shop.answers = [failing(RefusedError, status=422)]
+    outcome = bench.run()
+    stored = bench.stored()
+    assert outcome.operation == stored
+    assert stored.state is State.REJECTED
+    assert stored.payload is None
+    assert stored.due_at is None
+    assert stored.expires_at == bench.clock.now + 90 * 86_400
+    assert bench.linked() == []
+
+
+def test_may_be_sent_again_when_it_was_rejected(bench: Bench) -> None:
+    bench.shop.answers = [failing(RefusedError)]
+    bench.run(note="wrong")
+    outcome = bench.run(note="corrected")
+    assert outcome.carried
+    assert outcome.operation.state is State.SUCCEEDED
+    assert [order.note for order in bench.shop.sent] == ["wrong", "corrected"]
+    assert [attempt.event for attempt in bench.stored().attempts] == [Event.REFUSED, Event.DONE]
+    assert bench.stored().expires_at is None
+
+
+def test_reads_the_secret_again_and_repeats_when_sign_in_is_refused_after_a_rotation(bench: Bench) -> None:
+    bench.run("before")  # the old secret is cached from here on
+    bench.tables.put_secret("acme", '{"illu": {"org_id": 88, "api_key": "illu-key-2"}}')
+    bench.shop.answers = [failing(SignInRefusedError)]
+    outcome = bench.run("1")
+    assert outcome.operation.state is State.SUCCEEDED
+    assert bench.shop.keys_seen[-1] == "illu-key-2"
+    assert outcome.operation.tries == 1
+
+
+def test_waits_when_sign_in_is_refused_with_the_newest_secret(bench: Bench) -> None:
+    bench.shop.answers = [failing(SignInRefusedError, status=401)]
+    assert bench.run().operation.state is State.WAITING
+    assert len(bench.shop.sent) == 1
+
+
+# ---------------------------------------------------------------- redelivery
+
+
+def test_is_sent_again_without_a_look_when_it_was_waiting(bench: Bench) -> None:
+    bench.shop.answers = [failing(NotDoneError)]
+    bench.run()
+    bench.wait_until_due()
+    outcome = bench.redeliver()
+    assert outcome is not None
+    assert outcome.operation.state is State.SUCCEEDED
+    assert bench.shop.looks == 0
+    assert bench.linked() == ["102"]
+
+
+def test_does_nothing_when_it_is_not_due_yet(bench: Bench) -> None:
+    bench.shop.answers = [failing(NotDoneError)]
+    bench.run()
+    bench.wait_until_due()
+    bench.clock.move(-1)
+    assert bench.redeliver() is None
+    assert len(bench.shop.sent) == 1
+
+
+def test_does_nothing_when_it_is_finished_or_gone(bench: Bench) -> None:
+    bench.run()
+    bench.clock.move(10**6)
+    assert bench.redeliver() is None
+    assert bench.redeliver("never heard of") is None
+    assert len(bench.shop.sent) == 1
+
+
+def test_is_carried_once_when_two_workers_take_the_same_operation(bench: Bench) -> None:
+    bench.shop.answers = [failing(NotDoneError)]
+    bench.run()
+    bench.wait_until_due()
+    bench.shop.during = lambda: second.append(bench.redeliver())
+    second: list[Outcome | None] = []
+    first = bench.redeliver()
+    assert first is not None
+    assert second == [None]
+    assert len(bench.shop.sent) == 2  # the one that was not done, and this one
+
+
+def test_is_parked_when_all_attempts_failed_and_each_waited_longer(bench: Bench) -> None:
+    bench.shop.answers = [failing(NotDoneError) for _ in range(LAST_TRY + 5)]
+    bench.run()
+    waits = []
+    while bench.stored().state is State.WAITING:
+        began = bench.clock.now
+        bench.wait_until_due()
+        waits.append(int(bench.clock.now - began))
+        bench.redeliver()
+    assert waits == list(REDELIVERY)
+    stored = bench.stored()
+    assert stored.state is State.PARKED
+    assert stored.due_at is None
+    assert stored.payload is not None  # whoever decides may want to send it again
+    assert [a.event for a in stored.attempts] == [Event.NOT_DONE] * LAST_TRY + [Event.OUT_OF_ATTEMPTS]
+
+
+def test_waits_without_doubt_when_the_secret_cannot_be_read_at_redelivery(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.shop.answers = [failing(NotDoneError)]
+    bench.run()
+    bench.wait_until_due()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.tables.tenants, "get", _raise(StorageError("Secrets Manager is down")))
+        outcome = bench.redeliver()
+    assert outcome is not None
+    assert outcome.operation.state is State.WAITING  # nothing was sent, so nothing is in doubt
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().state is State.SUCCEEDED
+
+
+# ---------------------------------------------------------------- from unknown
+
+
+@pytest.fixture
+def unknown(bench: Bench) -> Bench:
+    """An operation whose answer was lost, and that is due."""
+    bench.shop.answers = [failing(MaybeDoneError)]
+    bench.run()
+    assert bench.stored().state is State.UNKNOWN
+    bench.wait_until_due()
+    return bench
+
+
+def test_adopts_the_record_when_exactly_one_fits(unknown: Bench) -> None:
+    unknown.shop.hits = [hit(101, unknown.clock)]
+    outcome = unknown.redeliver()
+    assert outcome is not None
+    assert outcome.operation.state is State.SUCCEEDED
+    assert outcome.operation.answer == '{"receipt":101}'
+    assert unknown.linked() == ["101"]
+    assert len(unknown.shop.sent) == 1
+
+
+def test_adopts_the_record_when_the_vendor_does_not_say_how_old_it_is(unknown: Bench) -> None:
+    unknown.shop.hits = [Hit(Receipt(receipt=101))]
+    unknown.redeliver()
+    assert unknown.linked() == ["101"]
+
+
+def test_is_parked_when_several_records_fit(unknown: Bench) -> None:
+    unknown.shop.hits = [hit(101, unknown.clock), hit(102, unknown.clock)]
+    unknown.redeliver()
+    assert unknown.stored().state is State.PARKED
+    assert unknown.linked() == []
+    assert len(unknown.shop.sent) == 1
+
+
+def test_is_parked_when_the_vendor_cannot_be_asked(unknown: Bench) -> None:
+    unknown.shop.hits = failing(CannotLookError)
+    unknown.redeliver()
+    stored = unknown.stored()
+    assert stored.state is State.PARKED
+    assert stored.attempts[-1].event is Event.IN_DOUBT
+    assert len(unknown.shop.sent) == 1
+
+
+@pytest.mark.parametrize("error", [NotDoneError, MaybeDoneError, RefusedError, ContractBrokenError, SignInRefusedError])
+def test_stays_unknown_when_the_look_fails(unknown: Bench, error: type[VendorError]) -> None:
+    unknown.shop.hits = failing(error)
+    unknown.redeliver()
+    stored = unknown.stored()
+    assert stored.state is State.UNKNOWN
+    assert stored.attempts[-1].event is Event.LOOK_FAILED
+    assert stored.due_at == unknown.clock.now + REDELIVERY[1]
+    assert len(unknown.shop.sent) == 1
+
+
+def test_stays_unknown_when_the_links_cannot_be_read(unknown: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown.shop.hits = [hit(101, unknown.clock)]
+    monkeypatch.setattr(unknown.tables.links, "taken", _raise(StorageError("down")))
+    unknown.redeliver()
+    assert unknown.stored().state is State.UNKNOWN
+    assert len(unknown.shop.sent) == 1
+
+
+def test_looks_again_after_the_search_lag_and_then_sends_once_more(unknown: Bench) -> None:
+    lost_at = unknown.stored().unknown_since
+    assert lost_at is not None
+    unknown.redeliver()
+    waiting = unknown.stored()
+    assert waiting.state is State.UNKNOWN
+    assert waiting.due_at == lost_at + unknown.shop.search_lag
+    assert len(unknown.shop.sent) == 1
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert unknown.shop.looks == 2
+    assert len(unknown.shop.sent) == 2
+    assert unknown.stored().state is State.SUCCEEDED
+
+
+def test_adopts_the_record_when_it_shows_up_within_the_search_lag(unknown: Bench) -> None:
+    unknown.redeliver()
+    unknown.shop.hits = [hit(101, unknown.clock)]
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert unknown.linked() == ["101"]
+    assert len(unknown.shop.sent) == 1
+
+
+def test_looks_again_when_the_second_sending_is_lost_too(unknown: Bench) -> None:
+    unknown.redeliver()
+    unknown.wait_until_due()
+    unknown.shop.answers = [failing(MaybeDoneError)]
+    unknown.redeliver()
+    stored = unknown.stored()
+    assert stored.state is State.UNKNOWN
+    assert stored.unknown_since == unknown.clock.now  # the lag counts from the last sending
+    unknown.shop.hits = [hit(102, unknown.clock)]
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert unknown.linked() == ["102"]
+    assert len(unknown.shop.sent) == 2
+
+
+def test_does_not_adopt_a_record_that_is_older_than_the_first_attempt(unknown: Bench) -> None:
+    unknown.shop.hits = [hit(99, unknown.clock, ago=unknown.clock.now - unknown.stored().created_at + 61)]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert unknown.linked() == ["102"]  # sent once more, since none of what it found could be ours
+    assert len(unknown.shop.sent) == 2
+
+
+def test_adopts_a_record_when_the_vendors_clock_is_a_minute_behind(unknown: Bench) -> None:
+    unknown.shop.hits = [hit(101, unknown.clock, ago=unknown.clock.now - unknown.stored().created_at + 59)]
+    unknown.redeliver()
+    assert unknown.linked() == ["101"]
+
+
+def test_does_not_adopt_the_record_of_a_namesake(unknown: Bench) -> None:
+    other = unknown.run("other")
+    assert other.operation.answer == '{"receipt":102}'
+    unknown.shop.hits = [hit(102, unknown.clock)]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert unknown.linked("other") == ["102"]
+    assert unknown.linked() == ["103"]
+
+
+def test_looks_again_when_another_operation_adopts_the_record_first(
+    unknown: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown.run("other")
+    unknown.shop.hits = [hit(102, unknown.clock)]
+    monkeypatch.setattr(unknown.tables.links, "taken", lambda *_: False)  # as if it was free a moment ago
+    unknown.redeliver()
+    assert unknown.stored().state is State.UNKNOWN
+    assert unknown.linked("other") == ["102"]
+    assert unknown.linked() == []
+
+
+# ---------------------------------------------------------------- crashes
+
+
+class Killed(BaseException):
+    """The function ends here, as if its process was killed."""
+
+
+def _kill() -> None:
+    raise Killed
+
+
+def test_looks_before_it_sends_when_the_function_was_killed_while_sending(bench: Bench) -> None:
+    bench.shop.during = _kill
+    with pytest.raises(Killed):
+        bench.run()
+    assert bench.stored().state is State.SENDING
+    bench.shop.during = lambda: None
+    bench.shop.hits = [hit(101, bench.clock)]
+    assert bench.redeliver() is None  # its lease holds
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.linked() == ["101"]
+    assert len(bench.shop.sent) == 1
+    assert [attempt.event for attempt in bench.stored().attempts] == [Event.LEASE_EXPIRED, Event.FOUND]
+
+
+def test_waits_out_the_search_lag_from_the_end_of_the_lease_when_the_function_was_killed(bench: Bench) -> None:
+    bench.shop.during = _kill
+    with pytest.raises(Killed):
+        bench.run()
+    bench.shop.during = lambda: None
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().due_at == bench.clock.now + bench.shop.search_lag
+    assert len(bench.shop.sent) == 1
+
+
+def test_knows_its_own_record_when_a_worker_was_killed_at_the_first_sending(bench: Bench) -> None:
+    """Accepted for later, first sent by a worker: the record is younger than that sending, not than the next look."""
+    bench.run(later=True)
+    bench.clock.move(1000)
+    bench.shop.during = _kill
+    with pytest.raises(Killed):
+        bench.redeliver()
+    made = hit(101, bench.clock)
+    bench.shop.during = lambda: None
+    bench.shop.hits = [made]
+    bench.wait_until_due()
+    bench.clock.move(5000)
+    bench.redeliver()
+    assert bench.linked() == ["101"]
+    assert len(bench.shop.sent) == 1
+
+
+def test_is_parked_when_every_try_ends_in_a_crash(bench: Bench) -> None:
+    bench.shop.search_lag = 0
+    bench.shop.during = _kill
+    with pytest.raises(Killed):
+        bench.run()
+    for _ in range(LAST_TRY - 1):
+        bench.wait_until_due()
+        with pytest.raises(Killed):
+            bench.redeliver()
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().state is State.PARKED
+
+
+# ---------------------------------------------------------------- DynamoDB fails
+
+
+def _raise(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_is_unknown_to_the_caller_and_heals_when_it_cannot_be_settled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.tables.operations, "save", _raise(StorageError("down")))
+        outcome = bench.run()
+    assert outcome.operation.state is State.SENDING
+    bench.shop.hits = [hit(101, bench.clock)]
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.linked() == ["101"]
+    assert len(bench.shop.sent) == 1
+
+
+@pytest.mark.parametrize("write", ["PutItem", "TransactWriteItems"])
+def test_succeeds_once_when_a_write_went_through_but_its_answer_was_lost(bench: Bench, write: str) -> None:
+    lost = _lose_answers(bench, {write})
+    outcome = bench.run()
+    assert lost == [write]
+    assert outcome.carried
+    assert outcome.operation.state is State.SUCCEEDED
+    assert len(bench.shop.sent) == 1
+    assert bench.linked() == ["101"]
+
+
+def test_still_waits_for_the_right_reason_when_the_answer_to_its_claim_was_lost(bench: Bench) -> None:
+    bench.shop.answers = [failing(NotDoneError)]
+    bench.run()
+    bench.wait_until_due()
+    lost = _lose_answers(bench, {"UpdateItem"})
+    bench.redeliver()
+    assert lost == ["UpdateItem"]
+    assert bench.shop.looks == 0  # it was waiting, and that is not forgotten
+    assert bench.stored().state is State.SUCCEEDED
+
+
+def _lose_answers(bench: Bench, writes: set[str]) -> list[str]:
+    """Each of these writes reaches the table once; its answer is lost, and the AWS client repeats it by itself."""
+    lost: list[str] = []
+
+    client = bench.tables.operations._client
+    real = client._make_api_call  # type: ignore[attr-defined]
+
+    def call(operation_name: str, arguments: dict[str, object]) -> object:
+        if operation_name in writes and operation_name not in lost:
+            real(operation_name, arguments)
+            lost.append(operation_name)
+        return real(operation_name, arguments)
+
+    client._make_api_call = call  # type: ignore[attr-defined]
+    return lost
+
+
+def test_sends_nothing_when_the_claim_cannot_be_written(bench: Bench) -> None:
+    client = bench.tables.operations._client
+    client._make_api_call = _raise(ReadTimeoutError(endpoint_url="x"))  # type: ignore[attr-defined]
+    with pytest.raises(StorageError):
+        bench.run()
+    assert bench.shop.sent == []
+
+
+def test_loses_to_whoever_took_over_when_its_lease_ran_out(bench: Bench) -> None:
+    """It was stopped for longer than its lease, and another worker adopted what it had made."""
+
+    def take_over() -> None:
+        bench.shop.during = lambda: None
+        bench.wait_until_due()
+        bench.shop.hits = [hit(101, bench.clock)]
+        bench.redeliver()
+
+    bench.shop.during = take_over
+    outcome = bench.run()
+    assert outcome.operation.state is State.SUCCEEDED
+    assert outcome.operation.answer == '{"receipt":101}'
+    assert bench.linked() == ["101"]
+
+
+def test_is_parked_when_the_vendor_answers_an_id_that_is_linked_to_another_event(bench: Bench) -> None:
+    bench.run("other")
+    bench.shop.sent.clear()  # so that the shop gives the same number again
+    bench.run("1")
+    stored = bench.stored("1")
+    assert stored.state is State.PARKED
+    assert stored.attempts[-1].event is Event.LINK_TAKEN
+    assert "shop receipt 101" in stored.attempts[-1].reason
+    assert bench.linked("other") == ["101"]
+    assert bench.linked("1") == []
+
+
+def test_repeats_the_write_when_it_meets_another_transaction(bench: Bench) -> None:
+    client = bench.tables.operations._client
+    real = client._make_api_call  # type: ignore[attr-defined]
+    conflicts = ["PutItem", "TransactWriteItems"]
+
+    def call(operation_name: str, arguments: dict[str, object]) -> object:
+        if operation_name in conflicts:
+            conflicts.remove(operation_name)
+            if operation_name == "PutItem":
+                raise ClientError({"Error": {"Code": "TransactionConflictException"}}, operation_name)
+            raise client.exceptions.TransactionCanceledException(
+                {
+                    "Error": {"Code": "TransactionCanceledException"},
+                    "CancellationReasons": [{"Code": "TransactionConflict"}, {"Code": "None"}, {"Code": "None"}],
+                },
+                operation_name,
+            )
+        return real(operation_name, arguments)
+
+    client._make_api_call = call  # type: ignore[attr-defined]
+    assert bench.run().operation.state is State.SUCCEEDED
+    assert conflicts == []
+
+
+# ---------------------------------------------------------------- the table of transitions
+
+
+def test_the_table_allows_what_the_rules_say() -> None:
+    assert {State.REJECTED} == REPLACEABLE
+    assert {State.SENDING, State.WAITING, State.UNKNOWN} == DUE
+    assert not [state for state, _ in TRANSITIONS if state is State.SUCCEEDED]
+    assert set(TRANSITIONS.values()) == set(State)
+
+
+def test_every_vendor_error_leads_to_a_state() -> None:
+    def all_kinds(kind: type[VendorError]) -> list[type[VendorError]]:
+        return [kind, *(deeper for sub in kind.__subclasses__() for deeper in all_kinds(sub))]
+
+    for kind in all_kinds(VendorError)[1:]:
+        assert (State.SENDING, kind.event) in TRANSITIONS
+    assert max(REDELIVERY) <= engine_module.LONGEST_WAIT
