@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import requests
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
 from local.server import QuickHandler, Server
@@ -35,7 +36,9 @@ class EmbeddedAws:
         return self._server.url
 
     def start(self) -> None:
+        """Empty, whatever ran in this process before. Source: https://docs.getmoto.org/en/latest/docs/server_mode.html"""
         self._server.start()
+        requests.post(f"{self.url}/moto-api/reset", timeout=10).raise_for_status()
 
     def stop(self) -> None:
         self._server.stop()

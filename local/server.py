@@ -84,6 +84,7 @@ class Server:
                 connections.discard(self.request)
                 with suppress(OSError):  # there may be nobody left to write to
                     super().finish()
+                self.rfile.close()
 
         return Handler
 

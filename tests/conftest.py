@@ -1,11 +1,16 @@
-"""What every test gets: an environment without the developer's AWS settings."""
+"""What every test gets: an environment without the developer's settings, and a log in which no secret may be."""
 
 import os
 from collections.abc import Iterator
+from io import StringIO
 
 import pytest
 
 from crm_bridge.runtime import runtime
+from crm_bridge.telemetry import logger
+
+NEVER_LOGGED = ("crmb_", "good-key", "illu-key", "illu-demo-key", "a-secret", "hush-hush", "Moi Ave", "Bearer ")
+"""The keys, secrets and addresses that tests use."""
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +23,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     yield
     runtime.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[StringIO]:
+    """What the functions log during a test."""
+    stream = StringIO()
+    handler = logger().registered_handler
+    assert hasattr(handler, "setStream")
+    before = handler.setStream(stream)
+    yield stream
+    handler.setStream(before)
+    found = [secret for secret in NEVER_LOGGED if secret in stream.getvalue()]
+    assert not found, f"logged: {found}"

@@ -1,6 +1,5 @@
 """Unit tests have no network at all: AWS is moto inside the process, and a vendor is an object."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -57,12 +56,17 @@ class Tables:
             secrets.put_secret_value(SecretId=f"crm-bridge/dev/{name}", SecretString=document)
 
 
+@pytest.fixture(scope="session")
+def template() -> Template:
+    return Template()
+
+
 @pytest.fixture
-def tables(clock: Clock) -> Iterator[Tables]:
+def tables(clock: Clock, template: Template) -> Iterator[Tables]:
     """The tables of template.yaml, empty, and a tenant `acme`."""
     with mock_aws():
         outputs = deploy_stores(
-            Template().stores({name: {"Ref": f"{name}Table"} for name in ("Operations", "Links", "ApiKeys")})
+            template.stores({name: {"Ref": f"{name}Table"} for name in ("Operations", "Links", "ApiKeys")})
         )
         client = dynamodb.client()
         tables = Tables(
@@ -73,4 +77,3 @@ def tables(clock: Clock) -> Iterator[Tables]:
         )
         tables.put_secret("acme", '{"illu": {"org_id": 88, "api_key": "illu-key-1"}}')
         yield tables
-    assert "AWS_ENDPOINT_URL" not in os.environ

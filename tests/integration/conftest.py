@@ -1,0 +1,61 @@
+"""Integration tests run the bundle as it is: HTTP in, real handlers, HTTP to embedded AWS and simulated vendors."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from local.stack import Stack
+
+SITE: dict[str, Any] = {
+    "customer_id": "C-1001",
+    "name": "Shop 12, Kitale",
+    "latitude": 1.0157,
+    "longitude": 35.0062,
+    "address": "Moi Ave 12",
+}
+
+
+class Crm:
+    """A CRM that calls the bridge."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.session = requests.Session()
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=32)
+        self.session.mount("http://", adapter)
+        self.headers = {"Authorization": f"Bearer {stack.api_key}"}
+
+    def post(self, path: str, body: object = None, **options: Any) -> requests.Response:
+        headers = {**self.headers, **options.pop("headers", {})}
+        return self.session.post(self.stack.url + path, json=body, headers=headers, timeout=60, **options)
+
+    def get(self, path: str) -> requests.Response:
+        return self.session.get(self.stack.url + path, headers=self.headers, timeout=60)
+
+    def create_site(self, **changes: object) -> requests.Response:
+        return self.post("/sites", {**SITE, **changes})
+
+    def settle(self, accepted: requests.Response) -> dict[str, Any]:
+        """Move time on until an operation that was answered with 202 is settled."""
+        for _ in range(40):
+            operation: dict[str, Any] = self.get(accepted.headers["Location"]).json()
+            if operation["state"] in ("succeeded", "rejected", "parked"):
+                return operation
+            self.stack.move_clock(60)
+            self.stack.deliver_due()
+        raise AssertionError(f"not settled: {operation}")
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    with Stack(background=False) as stack:
+        yield stack
+
+
+@pytest.fixture
+def crm(stack: Stack) -> Iterator[Crm]:
+    crm = Crm(stack)
+    with crm.session:
+        yield crm

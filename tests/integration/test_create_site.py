@@ -1,0 +1,311 @@
+"""create_site from the CRM's call to illu and back, over real HTTP."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from crm_bridge.runtime import runtime
+from crm_bridge.tenants import new_api_key
+from local.events import load_event
+from local.stack import DEMO_KEY, Stack
+from local.vendors.simulator import Kind
+from tests.integration.conftest import SITE, Crm
+
+
+def test_becomes_a_site_with_illus_own_fields_when_a_customer_is_new(crm: Crm) -> None:
+    answer = crm.create_site()
+    assert answer.status_code == 201
+    body = answer.json()
+    assert body.pop("operation_id").startswith("op_")
+    assert body == {**SITE, "site_id": 4711, "is_active": True, "org_id": 88}
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_is_answered_from_the_store_when_it_is_repeated(crm: Crm) -> None:
+    first, again = crm.create_site(), crm.create_site()
+    assert again.status_code == 200
+    assert again.json() == first.json()
+    assert len(crm.stack.illu.seen) == 1
+
+
+def test_warns_when_it_is_repeated_with_other_fields(crm: Crm) -> None:
+    crm.create_site()
+    again = crm.create_site(address="Moi Ave 13")
+    assert again.status_code == 200
+    assert again.json()["site_id"] == 4711
+    assert len(again.json()["warnings"]) == 1
+    assert len(crm.stack.illu.seen) == 1
+
+
+def test_the_link_is_found_from_both_ends(crm: Crm) -> None:
+    operation_id = crm.create_site().json()["operation_id"]
+    there = crm.get("/links/crm/customer/C-1001").json()["links"]
+    back = crm.get("/links/illu/site/4711").json()["links"]
+    assert [(link["system"], link["entity"], link["id"]) for link in there] == [("illu", "site", "4711")]
+    assert [(link["system"], link["entity"], link["id"]) for link in back] == [("crm", "customer", "C-1001")]
+    assert {link["operation_id"] for link in there + back} == {operation_id}
+    assert crm.get("/links/crm/customer/C-9999").status_code == 404
+
+
+def test_a_tenant_sees_neither_anothers_operations_nor_its_links(crm: Crm) -> None:
+    operation_id = crm.create_site().json()["operation_id"]
+    crm.stack.put_secret("umbrella", crm.stack.demo_tenant())
+    other = Crm(crm.stack)
+    other.headers = {
+        "Authorization": f"Bearer {crm.stack.add_key('umbrella', frozenset({'create_site', 'operations'}), 'x')}"
+    }
+    with other.session:
+        assert other.get(f"/operations/{operation_id}").status_code == 404
+        assert other.get("/links/crm/customer/C-1001").status_code == 404
+        assert other.get("/operations/op_unknown").json() == other.get(f"/operations/{operation_id}").json()
+        assert other.create_site().status_code == 201  # its own customer C-1001
+    assert len(crm.stack.illu.sites) == 2
+
+
+# ---------------------------------------------------------------- who may call
+
+
+def test_is_401_without_a_key_or_with_a_wrong_one_and_403_without_the_scope(crm: Crm) -> None:
+    no_scope = crm.stack.add_key("demo", frozenset({"operations"}), "no scope")
+    for headers, status in (
+        ({"Authorization": ""}, 401),
+        ({"Authorization": f"Bearer {new_api_key()}"}, 401),
+        ({"Authorization": f"Bearer {no_scope}"}, 403),
+    ):
+        answer = crm.post("/sites", SITE, headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["Content-Type"] == "application/problem+json"
+    assert crm.stack.illu.seen == []
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def _bad(case: str, status: int, *, body: str | None = None, kind: str = "application/json", **site: object) -> Any:
+    return pytest.param(body if body is not None else json.dumps({**SITE, **site}), kind, status, id=case)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        _bad("1 MB", 413, body=json.dumps({**SITE, "name": "x" * 1_000_000})),
+        _bad("broken JSON", 400, body='{"customer_id": "C-1'),
+        _bad("empty", 400, body=""),
+        _bad("array", 422, body=json.dumps([SITE])),
+        _bad("NaN", 400, body=json.dumps({**SITE, "latitude": float("nan")})),
+        _bad("wrong content type", 415, kind="text/plain"),
+        _bad("a form", 415, kind="application/x-www-form-urlencoded"),
+        _bad("latitude 91", 422, latitude=91),
+        _bad("name of 10,000 characters", 422, name="x" * 10_000),
+        _bad("no fields", 422, body="{}"),
+        _bad("customer of 1,000 characters", 422, customer_id="x" * 1000),
+    ],
+)
+def test_bad_input_is_a_clear_problem_and_leaves_nothing_behind(
+    crm: Crm, body: str, content_type: str, status: int
+) -> None:
+    answer = crm.session.post(
+        f"{crm.stack.url}/sites",
+        data=body.encode(),
+        headers={**crm.headers, "Content-Type": content_type},
+        timeout=60,
+    )
+    assert answer.status_code == status
+    problem = answer.json()
+    assert problem["status"] == status
+    assert problem["type"].startswith("urn:crm-bridge:problem:")
+    assert len(problem["detail"]) < 300
+    assert crm.stack.illu.seen == []
+    assert crm.stack.aws
+    assert not [call for call in crm.stack.aws.calls if call.endswith((".TransactWriteItems", ".UpdateItem"))]
+    assert crm.stack.aws.calls["DynamoDB_20120810.PutItem"] == 1  # the API key's, at the start of the stack
+
+
+def test_every_wrong_field_is_named(crm: Crm) -> None:
+    answer = crm.post("/sites", json.loads(load_event("create_site", "invalid")["body"]))
+    assert answer.status_code == 422
+    fields = [error["field"] for error in answer.json()["errors"]]
+    assert fields == ["customer_id", "latitude", "longitude", "address", "adress"]
+
+
+def test_an_unknown_route_is_404(crm: Crm) -> None:
+    assert crm.post("/nothing").status_code == 404
+    assert crm.get("/sites").status_code == 404
+
+
+# ---------------------------------------------------------------- what illu may do
+
+
+def test_is_422_with_illus_own_words_when_illu_refuses(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crm.stack.illu, "org_id", 99)
+    answer = crm.create_site()
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:crm-bridge:problem:refused-by-vendor"
+    assert answer.json()["detail"] == "illu answered 403: No access to this organisation"
+    monkeypatch.setattr(crm.stack.illu, "org_id", 88)
+    assert crm.create_site().status_code == 201  # a refused event may be sent again
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_is_502_and_kept_as_unknown_when_illu_breaks_its_contract(crm: Crm) -> None:
+    crm.stack.illu.fail(Kind.WRONG_STATUS)
+    answer = crm.create_site()
+    assert answer.status_code == 502
+    operation_id = answer.json()["operation_id"]
+    assert crm.get(f"/operations/{operation_id}").json()["state"] == "unknown"
+    assert crm.get("/links/crm/customer/C-1001").status_code == 404  # never answered, nor linked, as created
+    accepted = crm.create_site()
+    assert accepted.status_code == 202
+    assert crm.settle(accepted)["answer"]["site_id"] == 4711
+    assert len(crm.stack.illu.sites) == 1
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.DELAY, Kind.WRONG_STATUS, Kind.REFUSE)])
+def test_there_is_one_site_in_the_end_whatever_illu_does(crm: Crm, kind: Kind) -> None:
+    crm.stack.illu.fail(kind, seconds=90)
+    accepted = crm.create_site()
+    assert accepted.status_code == 202
+    assert accepted.json()["state"] in ("waiting", "unknown")
+    assert accepted.headers["Location"] == f"/operations/{accepted.json()['operation_id']}"
+    settled = crm.settle(accepted)
+    assert settled["state"] == "succeeded"
+    assert len(crm.stack.illu.sites) == 1
+    again = crm.create_site()
+    assert again.status_code == 200
+    assert again.json()["site_id"] == crm.stack.illu.sites[0]["site_id"]
+    assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1001"]
+
+
+def test_there_is_one_site_in_the_end_when_illu_refuses_connections(crm: Crm) -> None:
+    crm.stack.illu.stop()
+    accepted = crm.create_site()
+    assert accepted.json()["state"] == "waiting"
+    crm.stack.illu.start()
+    assert crm.settle(accepted)["state"] == "succeeded"
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_there_is_one_site_when_the_answer_is_lost_and_the_search_lags(crm: Crm) -> None:
+    crm.stack.illu.search_lag = 4  # the tenant says 5
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    assert crm.settle(crm.create_site())["state"] == "succeeded"
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_is_parked_in_doubt_when_the_answer_is_lost_and_illu_cannot_be_asked(crm: Crm) -> None:
+    tenant = json.loads(crm.stack.demo_tenant())
+    del tenant["illu"]["site_list_path"]
+    crm.stack.put_secret("demo", json.dumps(tenant))
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    operation = crm.settle(crm.create_site())
+    assert operation["state"] == "parked"
+    assert operation["attempts"][-1]["event"] == "in doubt"
+    assert "site_list_path" in operation["attempts"][-1]["reason"]
+    assert len(crm.stack.illu.sites) == 1
+    assert crm.create_site().status_code == 202  # and it is not sent again
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_the_site_of_a_namesake_at_the_same_place_is_not_adopted(crm: Crm) -> None:
+    assert crm.create_site(customer_id="C-1").status_code == 201
+    crm.stack.illu.fail(Kind.CLOSE_BEFORE)
+    operation = crm.settle(crm.create_site(customer_id="C-2"))
+    assert operation["answer"]["site_id"] == 4712
+    assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1"]
+
+
+def test_a_rotated_key_is_taken_up_without_a_failure(crm: Crm) -> None:
+    assert crm.create_site(customer_id="C-1").status_code == 201
+    crm.stack.illu.api_key = "illu-key-2"
+    crm.stack.put_secret("demo", crm.stack.demo_tenant())
+    assert crm.create_site(customer_id="C-2").status_code == 201
+
+
+def test_is_accepted_at_once_when_the_caller_prefers_not_to_wait(crm: Crm) -> None:
+    accepted = crm.post("/sites", SITE, headers={"Prefer": "respond-async"})
+    assert accepted.status_code == 202
+    assert crm.stack.illu.seen == []
+    assert crm.settle(accepted)["answer"]["site_id"] == 4711
+    assert len(crm.stack.illu.sites) == 1
+
+
+# ---------------------------------------------------------------- the wire
+
+
+def _round_trips(crm: Crm) -> Counter[str]:
+    assert crm.stack.aws
+    calls = Counter({name.partition(".")[2]: count for name, count in crm.stack.aws.calls.items() if "SQS" not in name})
+    return calls + Counter({"illu": len(crm.stack.illu.seen)})
+
+
+def test_takes_three_round_trips_when_new_and_one_when_repeated(crm: Crm) -> None:
+    crm.create_site(customer_id="warm-up")
+    before = _round_trips(crm)
+    crm.create_site()
+    new = _round_trips(crm)
+    assert new - before == Counter({"PutItem": 1, "illu": 1, "TransactWriteItems": 1})
+    crm.create_site()
+    assert _round_trips(crm) - new == Counter({"PutItem": 1})
+
+
+# ---------------------------------------------------------------- races
+
+
+@pytest.fixture
+def eager_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("eager_switches")
+def test_twenty_identical_requests_at_once_make_one_site_a_hundred_times_over(crm: Crm) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        for number in range(100):
+            customer = f"C-{number}"
+            answers = list(pool.map(lambda _, c=customer: crm.create_site(customer_id=c), range(20)))
+            statuses = Counter(answer.status_code for answer in answers)
+            assert statuses[201] == 1, statuses
+            assert statuses[200] + statuses[409] == 19, statuses
+            assert len(crm.stack.illu.sites) == number + 1
+            site_ids = {answer.json()["site_id"] for answer in answers if answer.ok}
+            assert site_ids == {crm.stack.illu.sites[-1]["site_id"]}
+            assert all("Retry-After" in answer.headers for answer in answers if answer.status_code == 409)
+
+
+# ---------------------------------------------------------------- events/
+
+
+@pytest.mark.parametrize(("case", "status"), [("new", 201), ("repeated", 200), ("invalid", 422)])
+def test_the_events_do_what_their_names_say(stack: Stack, case: str, status: int) -> None:
+    if case == "repeated":
+        stack.invoke("CreateSiteFunction", load_event("create_site", "new"))
+    answer = stack.invoke("CreateSiteFunction", load_event("create_site", case))
+    assert isinstance(answer, dict)
+    assert answer["statusCode"] == status
+
+
+def test_the_queue_event_redelivers_the_operation_of_the_new_event(stack: Stack) -> None:
+    stack.illu.fail(Kind.UNAVAILABLE)
+    stack.invoke("CreateSiteFunction", load_event("create_site", "new"))
+    stack.move_clock(60)
+    assert stack.invoke("CreateSiteFunction", load_event("create_site", "from_queue")) == {"batchItemFailures": []}
+    assert len(stack.illu.sites) == 1
+
+
+def test_the_events_carry_the_key_of_the_local_stack() -> None:
+    assert load_event("create_site", "new")["headers"]["authorization"] == f"Bearer {DEMO_KEY}"
+
+
+def test_a_message_goes_back_to_the_queue_when_the_storage_fails(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPERATIONS_TABLE", "not-there")
+    runtime.cache_clear()
+    event = load_event("create_site", "from_queue")
+    answer = stack.invoke("CreateSiteFunction", event)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": event["Records"][0]["messageId"]}]}

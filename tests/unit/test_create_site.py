@@ -1,0 +1,129 @@
+"""The decisions of create_site."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from create_site.flow import CreateSiteFlow
+from create_site.models import CreatedSite, CreateSite
+from crm_bridge.clients.illu import IlluSite, ListedIlluSite
+from crm_bridge.errors import NotConfiguredError
+from crm_bridge.links import Identity, Link
+from crm_bridge.tenants import Tenant
+from crm_bridge.transport import Deadline, Transport
+
+FLOW = CreateSiteFlow()
+SENT: dict[str, Any] = {
+    "customer_id": "C-1001",
+    "name": "Shop 12, Kitale",
+    "latitude": 1.0157,
+    "longitude": 35.0062,
+    "address": "Moi Ave 12",
+}
+COMMAND = CreateSite.model_validate(SENT)
+
+
+class FakeIllu:
+    search_lag = 0
+
+    def __init__(self, *listed: ListedIlluSite) -> None:
+        self.listed = list(listed)
+        self.asked: list[str] = []
+
+    def create_site(self, *, name: str, latitude: float, longitude: float, address: str) -> IlluSite:
+        members = {"name": name, "latitude": latitude, "longitude": longitude, "address": address}
+        return IlluSite.model_validate({"site_id": 4711, "is_active": True, "customer_id": "illu's own", **members})
+
+    def list_sites(self, *, name: str) -> list[ListedIlluSite]:
+        self.asked.append(name)
+        return self.listed
+
+
+def listed(**changes: object) -> ListedIlluSite:
+    return ListedIlluSite.model_validate({"site_id": 4711, **SENT, **changes})
+
+
+def test_the_result_has_illus_own_members_and_our_customer() -> None:
+    result = FLOW.send(COMMAND, FakeIllu())
+    assert result.model_dump() == {**SENT, "site_id": 4711, "is_active": True}
+
+
+def test_the_customer_is_the_natural_key_and_is_linked_to_the_site() -> None:
+    assert FLOW.key(COMMAND) == "C-1001"
+    result = CreatedSite(site_id=4711, customer_id="C-1001")
+    assert FLOW.links(COMMAND, result) == [
+        Link(Identity("crm", "customer", "C-1001"), Identity("illu", "site", "4711"))
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"name": "Shop 12,  Kitale "},
+        {"latitude": 1.01574, "longitude": 35.00616},
+        {"address": "another spelling"},
+        {"latitude": "1.0157"},
+    ],
+)
+def test_finds_a_site_by_its_name_and_position(changes: dict[str, object]) -> None:
+    illu = FakeIllu(listed(**changes))
+    assert [hit.result.site_id for hit in FLOW.find(COMMAND, illu)] == [4711]
+    assert illu.asked == ["Shop 12, Kitale"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "Shop 1"},
+        {"name": "shop 12, kitale"},
+        {"latitude": 1.0159},
+        {"longitude": 35.0064},
+        {"latitude": -1.0157},
+    ],
+)
+def test_does_not_take_another_site_for_it(changes: dict[str, object]) -> None:
+    assert FLOW.find(COMMAND, FakeIllu(listed(**changes))) == []
+
+
+def test_says_what_to_add_when_the_tenant_has_no_illu_block() -> None:
+    with pytest.raises(NotConfiguredError, match="illu"):
+        FLOW.vendor(Tenant(), Transport(), Deadline(1))
+
+
+@pytest.mark.parametrize("latitude", [-90, 90, 0, -0.0, "12.5"])
+def test_takes_every_position_on_earth(latitude: object) -> None:
+    CreateSite.model_validate({**SENT, "latitude": latitude, "longitude": -180})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("latitude", 90.000001),
+        ("latitude", -91),
+        ("latitude", float("nan")),
+        ("latitude", float("inf")),
+        ("longitude", 180.1),
+        ("longitude", None),
+        ("latitude", "north"),
+        ("customer_id", ""),
+        ("customer_id", "  "),
+        ("customer_id", "x" * 201),
+        ("customer_id", None),
+        ("name", "x" * 501),
+        ("name", ["x"]),
+        ("address", " "),
+        ("address", "x" * 1001),
+        ("site_id", 1),
+    ],
+)
+def test_refuses_what_illu_could_not_use(field: str, value: object) -> None:
+    with pytest.raises(ValidationError) as raised:
+        CreateSite.model_validate({**SENT, field: value})
+    assert [error["loc"] for error in raised.value.errors()] == [(field,)]
+
+
+def test_a_number_and_its_text_are_the_same_customer() -> None:
+    assert CreateSite.model_validate({**SENT, "customer_id": 1001}).customer_id == "1001"
+    assert CreateSite.model_validate({**SENT, "customer_id": " 1001 "}).customer_id == "1001"

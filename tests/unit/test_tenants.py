@@ -1,0 +1,180 @@
+"""Tenants' settings, and the API keys."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from pydantic import ValidationError
+
+from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
+from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, Tenant, hash_api_key, new_api_key, parse_tenant
+from tests.unit.conftest import Clock, Tables
+
+ILLU = {"org_id": 88, "api_key": "a-secret"}
+
+
+def illu(**settings: object) -> str:
+    return json.dumps({"illu": {**ILLU, **settings}})
+
+
+def test_settings_have_the_vendors_address_when_none_is_given() -> None:
+    tenant = parse_tenant(illu())
+    assert tenant.illu is not None
+    assert tenant.illu.base_url == "https://api.illu.works"
+    assert tenant.illu.site_list_path is None  # illu documents none
+
+
+def test_a_secret_is_not_shown_by_repr_or_dump() -> None:
+    tenant = parse_tenant(illu())
+    assert "a-secret" not in repr(tenant)
+    assert "a-secret" not in tenant.model_dump_json()
+
+
+@pytest.mark.parametrize("url", ["https://illu.example", "https://illu.example/api/", "http://127.0.0.1:3002"])
+def test_takes_an_address_that_keeps_the_key_secret(url: str) -> None:
+    tenant = parse_tenant(illu(base_url=url))
+    assert tenant.illu is not None
+    assert tenant.illu.base_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"base_url": "http://api.illu.works"},
+        {"base_url": "http://127.0.0.1.illu.example"},
+        {"base_url": "ftp://api.illu.works"},
+        {"base_url": "api.illu.works"},
+        {"base_url": "https://user:password@api.illu.works"},
+        {"base_url": "https://api.illu.works?key=1"},
+        {"base_url": "https://"},
+        {"org_id": 0},
+        {"org_id": "many"},
+        {"api_key": ""},
+        {"api_key": "with\nnewline"},
+        {"api_key": " padded "},
+        {"api_key": "schlüssel"},
+        {"site_list_path": "orgs/1/sites"},
+        {"search_lag": -1},
+        {"search_lag": 86_401},
+        {"apikey": "typo"},
+    ],
+)
+def test_refuses_settings_that_cannot_be_right(settings: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as raised:
+        parse_tenant(illu(**settings))
+    assert "a-secret" not in str(raised.value)
+    assert next(iter(settings)) in str(raised.value)
+
+
+def test_refuses_a_vendor_that_it_does_not_know() -> None:
+    with pytest.raises(ValidationError):
+        Tenant.model_validate({"ilu": ILLU})
+
+
+# ---------------------------------------------------------------- Secrets Manager
+
+
+def test_reads_a_secret_once_and_again_when_told_to(tables: Tables) -> None:
+    assert _key(tables.tenants.get("acme")) == "illu-key-1"
+    tables.put_secret("acme", illu(api_key="illu-key-2"))
+    assert _key(tables.tenants.get("acme")) == "illu-key-1"
+    assert _key(tables.tenants.get("acme", fresh=True)) == "illu-key-2"
+    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+
+
+def test_says_which_secret_to_create_when_there_is_none(tables: Tables) -> None:
+    with pytest.raises(NotConfiguredError, match="crm-bridge/dev/nobody"):
+        tables.tenants.get("nobody")
+
+
+@pytest.mark.parametrize("document", ["", "{", "[]", '{"illu": {"org_id": 88}}', '{"illu": {"api_key": "hush-hush"}}'])
+def test_says_what_to_check_without_showing_it_when_a_secret_is_not_valid(tables: Tables, document: str) -> None:
+    if not document:
+        document = " "
+    tables.put_secret("broken", document)
+    with pytest.raises(NotConfiguredError) as raised:
+        tables.tenants.get("broken")
+    assert "hush-hush" not in raised.value.detail
+    if "hush" in document:
+        assert "illu.org_id" in raised.value.detail
+
+
+def test_is_a_storage_error_when_secrets_manager_fails(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ClientError({"Error": {"Code": "InternalServiceError", "Message": "secret stuff"}}, "GetSecretValue")
+
+    monkeypatch.setattr(tables.tenants._provider, "_get", fail)
+    with pytest.raises(StorageError) as raised:
+        tables.tenants.get("acme")
+    assert "stuff" not in raised.value.detail
+
+
+def _key(tenant: Tenant) -> str:
+    assert tenant.illu is not None
+    return tenant.illu.api_key.get_secret_value()
+
+
+# ---------------------------------------------------------------- API keys
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def test_a_key_is_stored_only_as_its_hash(tables: Tables) -> None:
+    key = new_api_key()
+    assert key.startswith("crmb_")
+    assert len(key) >= 48
+    assert key != new_api_key()
+    tables.keys.add(key, "acme", frozenset({"create_site"}), "the CRM")
+    table = tables.keys._client.scan(TableName=tables.keys._table)["Items"]
+    assert key not in json.dumps(table, default=str)
+    assert table[0]["key_hash"] == {"S": hash_api_key(key)}
+
+
+def test_a_key_is_believed_for_a_minute_and_then_read_again(tables: Tables, clock: Clock) -> None:
+    tables.keys.add("k", "acme", frozenset({"create_site"}), "the CRM")
+    tables.keys.caller(_bearer("k"))
+    _change(tables, "k", disabled=True)
+    clock.move(KEY_MAX_AGE - 1)
+    assert tables.keys.caller(_bearer("k")).tenant == "acme"
+    clock.move(2)
+    with pytest.raises(UnauthenticatedError):
+        tables.keys.caller(_bearer("k"))
+
+
+def test_a_key_is_refused_from_the_second_on_at_which_it_expires(tables: Tables, clock: Clock) -> None:
+    tables.keys.add("k", "acme", frozenset({"create_site"}), "the CRM", expires_at=int(clock.now) + 30)
+    clock.move(29)
+    assert tables.keys.caller(_bearer("k")).label == "the CRM"
+    clock.move(1)  # although it was believed a second ago
+    with pytest.raises(UnauthenticatedError):
+        tables.keys.caller(_bearer("k"))
+
+
+def test_a_flood_of_wrong_keys_is_not_remembered(tables: Tables) -> None:
+    for number in range(5):
+        with pytest.raises(UnauthenticatedError):
+            tables.keys.caller(_bearer(f"wrong-{number}"))
+    assert tables.keys._cache == {}
+
+
+def test_the_cache_of_keys_stays_small(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crm_bridge.tenants.KEY_CACHE", 3)
+    assert KEY_CACHE == 1000
+    for number in range(5):
+        tables.keys.add(f"k{number}", "acme", frozenset({"create_site"}), "the CRM")
+        tables.keys.caller(_bearer(f"k{number}"))
+    assert len(tables.keys._cache) <= 3
+
+
+def _change(tables: Tables, key: str, **members: Any) -> None:
+    put: Callable[..., object] = tables.keys._client.update_item
+    put(
+        TableName=tables.keys._table,
+        Key={"key_hash": {"S": hash_api_key(key)}},
+        UpdateExpression="SET disabled = :d",
+        ExpressionAttributeValues={":d": {"BOOL": members["disabled"]}},
+    )
