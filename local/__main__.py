@@ -15,7 +15,7 @@ from local.stack import Stack
 
 
 def main() -> int:
-    options = _parser().parse_args()
+    options = parser().parse_args()
     try:
         stack = Stack(
             port=options.port,
@@ -37,38 +37,38 @@ class _TenantFileError(Exception):
     pass
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
         prog="python -m local",
         description="Start the CRM Bridge on this machine: its functions behind a gateway, embedded AWS, simulated "
         "vendors, and a demo tenant. Ctrl-C stops everything. Nothing is kept, and only this machine can connect.",
     )
-    parser.add_argument(
+    made.add_argument(
         "--port",
         type=int,
         default=3000,
         metavar="N",
         help="the gateway's port; the embedded AWS takes N+1, the simulators those after (default 3000; 0: free ports)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--tenant",
         type=Path,
         metavar="FILE.json",
         help="use this tenant instead of the demo tenant: the document that Secrets Manager would hold, named as the "
         "file; docs/configuration.md describes it",
     )
-    parser.add_argument(
+    made.add_argument(
         "--no-vendors",
         action="store_true",
         help="start no simulators: what the tenant's base_url names is called. With real credentials, real records!",
     )
-    parser.add_argument(
+    made.add_argument(
         "--aws-endpoint",
         metavar="URL",
         help="use this AWS endpoint (LocalStack, ministack) instead of the embedded one; tables and queues are created "
         "there with CloudFormation, with the AWS credentials of your environment",
     )
-    return parser
+    return made
 
 
 def _tenant(path: Path) -> tuple[str, str]:

@@ -38,7 +38,7 @@ def main() -> int:
     console = Console(file=sys.stdout, width=118, highlight=False)  # standard output as it is before the redirection
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("w") as log, redirect_stdout(log), Stack(background=False) as stack:
-        console.print(f"\n[bold]CRM Bridge[/bold] runs at {stack.url}, a simulated illu at {stack.illu.url}.\n")
+        console.print("\n[bold]CRM Bridge[/bold] is running on this machine, and beside it a simulated illu.\n")
         table = Table("", "What happens", "Request", "Status", "Answer", "Sites", box=SIMPLE_HEAD, pad_edge=False)
         steps = []
         for chapter in _Play(stack).chapters():

@@ -1,0 +1,201 @@
+"""The commands of the README, run as a newcomer would run them."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from crm_bridge.tenants import new_api_key
+from local import demo
+from local.demo import LOG
+from local.stack import DEMO_KEY, Stack
+from local.template import TEMPLATE
+from local.vendors.illu import IlluSimulator
+from tests.conftest import NEVER_LOGGED
+from tests.integration.conftest import SITE
+
+ROOT = TEMPLATE.parent
+README = (ROOT / "README.md").read_text()
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+# ---------------------------------------------------------------- make demo
+
+
+def test_the_demo_goes_right_prints_what_the_readme_shows_and_logs_no_secret(tmp_path: Path) -> None:
+    finished = run("local.demo", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stderr == ""
+    shown = re.search(r"\$ make demo\n(.*?)```", README, re.DOTALL)
+    assert shown
+    assert _lines(finished.stdout) == _lines(shown[1])
+    log = (tmp_path / LOG).read_text()
+    assert '"message":"answered"' in log
+    assert [secret for secret in NEVER_LOGGED if secret in log] == []
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+def test_the_demo_fails_when_illu_holds_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    real = IlluSimulator.add_site
+
+    def twice(self: IlluSimulator, name: str, latitude: float, longitude: float, address: str) -> dict[str, object]:
+        real(self, name, latitude, longitude, address)
+        return real(self, name, latitude, longitude, address)
+
+    monkeypatch.setattr(IlluSimulator, "add_site", twice)
+    assert demo.main() == 1
+
+
+# ---------------------------------------------------------------- make run
+
+
+@contextmanager
+def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`python -m local`, and the banner that it prints."""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "local", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    ) as process:
+        assert process.stderr
+        banner = ""
+        while "Log of the functions" not in banner and (line := process.stderr.readline()):
+            banner += line
+        try:
+            yield process, banner
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+
+
+def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[int, str, str]:
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    return process.returncode, output, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything_cleanly(number: int) -> None:
+    with running("--port", "0") as (process, banner):
+        gateway = re.search(r"gateway\s+(http://127.0.0.1:(\d+))", banner)
+        assert gateway
+        made = requests.post(
+            f"{gateway[1]}/sites", json=SITE, headers={"Authorization": f"Bearer {DEMO_KEY}"}, timeout=30
+        )
+        assert made.status_code == 201
+        code, output, errors = stop(process, number)
+    assert (code, errors.splitlines()) == (0, ["", "stopped"])
+    assert '"message":"answered"' in output  # the functions' log is on standard output
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(("127.0.0.1", int(gateway[2])))
+
+
+def test_the_banner_can_be_pasted() -> None:
+    with running("--port", "0") as (_, banner):
+        commands = re.findall(r"^  curl .*?(?<!\\)\n", banner, re.DOTALL | re.MULTILINE)
+        assert len(commands) == 3
+        answers = [
+            subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True).stdout
+            for command in commands
+        ]
+    assert json.loads(answers[0])["site_id"] == 4711
+    assert json.loads(answers[1])["links"][0]["id"] == "4711"
+    assert answers[2] == ""
+
+
+def test_the_readmes_session_is_what_it_prints() -> None:
+    session = re.findall(r"^\$ (curl .*)\n(\{.*\})$", README, re.MULTILINE)
+    assert len(session) == 2
+    with Stack(background=False) as stack:
+        for command, shown in session:
+            typed = shlex.split(command.replace("http://127.0.0.1:3000", stack.url))
+            answered = subprocess.run(typed, capture_output=True, text=True, timeout=30, check=True).stdout
+            assert _without_time(answered) == _without_time(shown)
+
+
+def _without_time(text: str) -> str:
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:+]+", "TIME", text.strip())
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for first in (port, port - 1):  # the gateway's own, and the one after it
+            finished = run("local", "--port", str(first))
+            assert finished.returncode == 2
+            (line,) = finished.stderr.splitlines()
+            assert f"port {port} is in use" in line
+            assert "--port" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot read"),
+        ("{", "is not a tenant"),
+        ('{"illu": {"org_id": "x", "api_key": "hush-hush"}}', "illu.org_id"),
+        ('{"ilu": {}}', "ilu"),
+    ],
+)
+def test_a_tenant_file_that_cannot_be_used_is_one_clear_line(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "acme.json"
+    if content is not None:
+        path.write_text(content)
+    finished = run("local", "--port", "0", "--tenant", str(path))
+    assert finished.returncode == 2
+    (line,) = finished.stderr.splitlines()
+    assert said in line
+    assert "hush-hush" not in line
+
+
+def test_a_tenant_of_ones_own_calls_the_vendor_that_it_names(tmp_path: Path) -> None:
+    illu = IlluSimulator(org_id=5, api_key="illu-key-of-acme", next_id=9001)
+    illu.start()
+    path = tmp_path / "acme.json"
+    path.write_text(json.dumps({"illu": {"base_url": illu.url, "org_id": 5, "api_key": "illu-key-of-acme"}}))
+    with running("--port", "0", "--tenant", str(path), "--no-vendors") as (_, banner):
+        gateway = re.search(r"gateway\s+(\S+)", banner)
+        key = re.search(r"Bearer (crmb_[\w-]+)", banner)
+        assert gateway
+        assert key
+        assert key[1] != DEMO_KEY
+        assert "tenant    acme" in banner
+        assert "illu " not in banner.split("tenant")[0]
+        for secret, status in ((key[1], 201), (DEMO_KEY, 401), (new_api_key(), 401)):
+            answer = requests.post(
+                f"{gateway[1]}/sites", json=SITE, headers={"Authorization": f"Bearer {secret}"}, timeout=30
+            )
+            assert answer.status_code == status
+    illu.stop()
+    assert [site["site_id"] for site in illu.sites] == [9001]
+
+
+def test_the_help_explains_every_option() -> None:
+    finished = run("local", "--help")
+    assert finished.returncode == 0
+    for option in ("--port", "--tenant", "--no-vendors", "--aws-endpoint"):
+        assert option in finished.stdout

@@ -1,0 +1,107 @@
+"""The docs name everything there is, and nothing that is not."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from crm_bridge import errors
+from crm_bridge.engine import TRANSITIONS
+from crm_bridge.errors import ProblemError
+from crm_bridge.tenants import IlluSettings, Tenant
+from local.__main__ import parser
+from local.template import TEMPLATE
+from local.vendors.simulator import Kind
+
+ROOT = TEMPLATE.parent
+API = (ROOT / "docs/api.md").read_text()
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
+
+
+def state_diagram() -> str:
+    """`TRANSITIONS` as a Mermaid picture."""
+    lines = ["```mermaid", "stateDiagram-v2"]
+    lines += [f"    {before or '[*]'} --> {after}: {event}" for (before, event), after in TRANSITIONS.items()]
+    return "\n".join([*lines, "    succeeded --> [*]", "```"])
+
+
+def test_the_picture_of_the_states_is_drawn_from_the_table() -> None:
+    assert state_diagram() in ARCHITECTURE
+
+
+def test_every_problem_is_in_the_table_with_its_status() -> None:
+    listed = set(re.findall(r"^\| (\d{3}) \| `([\w-]+)` \|", API, re.MULTILINE))
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ProblemError)]
+    assert listed == {(str(kind.status), kind.kind) for kind in kinds if kind is not ProblemError}
+
+
+def test_every_route_has_its_section() -> None:
+    routes = {
+        f"{event['Properties']['Method']} {event['Properties']['Path']}"
+        for resource in SOURCE["Resources"].values()
+        for event in resource.get("Properties", {}).get("Events", {}).values()
+        if event["Type"] == "HttpApi"
+    }
+    assert routes == set(re.findall(r"^## `(.+?)`", API, re.MULTILINE))
+
+
+def test_every_setting_of_a_tenant_is_in_the_table() -> None:
+    listed = set(re.findall(r"^\| `(\w+\.\w+)` \|", CONFIGURATION, re.MULTILINE))
+    assert set(Tenant.model_fields) == {"illu"}
+    assert listed == {f"illu.{name}" for name in IlluSettings.model_fields}
+
+
+def test_every_parameter_of_the_stack_is_in_the_table_with_its_default() -> None:
+    for name, parameter in SOURCE["Parameters"].items():
+        row = re.search(rf"^\| `{name}` \| `?([^|`]*)`? \|", CONFIGURATION, re.MULTILINE)
+        assert row, name
+        assert row[1].strip() == str(parameter["Default"])
+
+
+def test_every_variable_is_named() -> None:
+    for name in SOURCE["Globals"]["Function"]["Environment"]["Variables"]:
+        assert f"`{name}`" in CONFIGURATION
+
+
+def test_every_metric_is_named_with_its_dimensions() -> None:
+    code = "".join(path.read_text() for root in ("functions", "layers") for path in (ROOT / root).rglob("*.py"))
+    counted = re.findall(r"\bcount\(\s*\"(\w+)\"((?:, \w+=)?)", code)
+    assert len(counted) >= 5
+    for metric, _ in counted:
+        assert re.search(rf"^\| `{metric}` \|", CONFIGURATION, re.MULTILINE), metric
+
+
+def test_every_option_and_every_fault_of_the_local_stack_is_named() -> None:
+    options = {option for action in parser()._actions for option in action.option_strings if option.startswith("--")}
+    assert options >= {"--port", "--tenant", "--no-vendors"}
+    for option in options - {"--help"}:
+        assert f"| `{option}" in CONFIGURATION
+    for kind in Kind:
+        assert f"`{kind}`" in CONFIGURATION
+
+
+def test_the_samconfig_sets_only_parameters_that_there_are() -> None:
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    for environment in ("default", "dev", "prod"):
+        overrides = config[environment]["deploy"]["parameters"]["parameter_overrides"]
+        assert {pair.partition("=")[0] for pair in overrides.split()} <= set(SOURCE["Parameters"])
+
+
+@pytest.mark.parametrize("document", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))])
+def test_every_link_to_a_file_leads_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / Path(document).parent / target).exists(), target
+
+
+def test_the_readme_names_every_flow_and_the_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver"):
+        assert f"`{flow}`" in readme
+    for command in ("make demo", "make test", "make run"):
+        assert command in readme

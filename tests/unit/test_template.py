@@ -1,0 +1,97 @@
+"""template.yaml: what the code needs of it, and what must not get lost in it."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from samtranslator.yaml_helper import yaml_parse
+
+from local.template import TEMPLATE, Template
+
+ROOT = TEMPLATE.parent
+SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
+RESOURCES: dict[str, Any] = SOURCE["Resources"]
+
+
+def of_type(kind: str) -> dict[str, Any]:
+    return {name: r.get("Properties", {}) for name, r in RESOURCES.items() if r["Type"] == kind}
+
+
+def test_every_handler_is_there_and_answers_every_route_of_the_template(template: Template) -> None:
+    for name, function in template.functions.items():
+        module, _, handler = function.handler.rpartition(".")
+        entry = import_module(module)
+        assert callable(getattr(entry, handler))
+        routes = {f"{route.method} {route.path}" for route in template.routes if route.function == name}
+        assert routes == set(getattr(entry, "ROUTES", {}))
+
+
+def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
+    given = set(SOURCE["Globals"]["Function"]["Environment"]["Variables"])
+    read = {
+        name
+        for root in ("functions", "layers/shared/crm_bridge")
+        for path in (ROOT / root).rglob("*.py")
+        for name in re.findall(r"os\.environ\[\"(\w+)\"\]", path.read_text())
+    }
+    queues = {f"{name}_QUEUE_URL" for name in ("CREATE_SITE",)}
+    assert given == read | queues | {"POWERTOOLS_LOG_LEVEL"}
+
+
+def test_a_function_ends_before_the_api_gives_up_and_its_queue_waits_six_times_as_long(template: Template) -> None:
+    for function in template.functions.values():
+        assert function.timeout <= 29
+    for source in template.queue_sources:
+        assert isinstance(source.queue_arn, dict)
+        queue = RESOURCES[source.queue_arn["Fn::GetAtt"][0]]["Properties"]
+        assert queue["VisibilityTimeout"] >= 6 * template.functions[source.function].timeout
+        assert queue["RedrivePolicy"]["maxReceiveCount"] >= 3
+
+
+def test_every_function_has_a_role_of_its_own() -> None:
+    roles = [function["Role"]["Fn::GetAtt"][0] for function in of_type("AWS::Serverless::Function").values()]
+    assert len(set(roles)) == len(roles)
+    assert set(roles) == set(of_type("AWS::IAM::Role"))
+
+
+def test_no_policy_reaches_further_than_it_must() -> None:
+    for role in of_type("AWS::IAM::Role").values():
+        assert "ManagedPolicyArns" not in role
+        for policy in role["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+                assert not [action for action in actions if "*" in action]
+                if statement["Resource"] == "*":
+                    assert actions == ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+
+
+def test_what_is_stored_survives_the_stack() -> None:
+    for name, table in of_type("AWS::DynamoDB::Table").items():
+        assert RESOURCES[name]["DeletionPolicy"] == "Retain"
+        assert RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+        assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+        assert table["SSESpecification"]["SSEEnabled"]
+        assert table["BillingMode"] == "PAY_PER_REQUEST"
+        assert table["DeletionProtectionEnabled"]["Fn::If"] == ["IsProd", True, False]
+
+
+def test_the_access_log_shows_neither_keys_nor_paths() -> None:
+    (api,) = of_type("AWS::Serverless::HttpApi").values()
+    logged = set(re.findall(r"\$context\.(\w+)", api["AccessLogSettings"]["Format"]))
+    assert logged == {
+        "requestTime",
+        "requestId",
+        "routeKey",
+        "status",
+        "responseLatency",
+        "integrationErrorMessage",
+    }
+    assert api["DefaultRouteSettings"]["ThrottlingRateLimit"] == {"Ref": "ThrottleRate"}
+
+
+def test_every_event_in_the_folder_belongs_to_a_function(template: Template) -> None:
+    handlers = {function.handler.partition(".")[0] for function in template.functions.values()}
+    folders = {path.name for path in (ROOT / "events").iterdir() if path.is_dir()}
+    assert folders <= handlers
+    assert Path(ROOT / "events/create_site/new.json").exists()
