@@ -1,6 +1,7 @@
 """`python -m local`: start the whole bundle on this machine and leave it running."""
 
 import argparse
+import json
 import signal
 import sys
 import threading
@@ -89,34 +90,51 @@ def _tenant(path: Path) -> tuple[str, str]:
 
 
 def _banner(stack: Stack, *, vendors: bool) -> None:
-    console = Console(stderr=True, highlight=False)
-    console.print("\n[bold]CRM Bridge is running.[/bold] Ctrl-C stops it; nothing is kept.\n")
-    console.print(f"  gateway   {stack.url}")
-    console.print(f"  AWS       {stack.aws_url}")
+    lines = [
+        "",
+        "[bold]CRM Bridge is running.[/bold] Ctrl-C stops it; nothing is kept.",
+        "",
+        f"  gateway   {stack.url}",
+        f"  AWS       {stack.aws_url}",
+    ]
     if vendors:
-        console.print(f"  illu      {stack.illu.url}   (simulated; {stack.illu.url}/_state shows what it holds)")
-    console.print(f"  tenant    {stack.tenant_name}")
-    console.print(f"\nA new customer becomes a site. Send it twice, and there is still one:\n\n{_curls(stack)}")
+        lines.append(f"  illu      {stack.illu.url}   (simulated; {stack.illu.url}/_state shows what it holds)")
+    lines += [
+        f"  tenant    {stack.tenant_name}",
+        "",
+        "A new customer becomes a site. Send it twice: there is still one.",
+        "",
+    ]
+    lines += _curls(stack)
     if vendors:
-        console.print(
-            "\nLet illu do it but lose the answer. The next call is answered 202, and the bridge finds the site by\n"
-            "itself within two minutes:\n\n"
-            f'  curl {stack.illu.url}/_faults -H "Content-Type: application/json" -d \'{{"kind": "close_after"}}\'\n'
-        )
-    console.print("Log of the functions:\n")
+        lines += [
+            "Let illu do it, but lose its answer. The next new customer is answered 202, and within two minutes the",
+            "bridge finds the site by itself.",
+            "",
+            f"""  curl {stack.illu.url}/_faults -H 'Content-Type: application/json' -d '{{"kind": "close_after"}}'""",
+            "",
+        ]
+    lines.append("Log of the functions:")
+    # Lines that were wrapped could not be pasted.
+    Console(stderr=True, highlight=False).print("\n".join(lines), soft_wrap=True)
 
 
-def _curls(stack: Stack) -> str:
-    key = f'-H "Authorization: Bearer {stack.api_key}"'
-    body = (
-        '{"customer_id": "C-1001", "name": "Shop 12, Kitale", "latitude": 1.0157, "longitude": 35.0062,'
-        ' "address": "Moi Ave 12"}'
-    )
-    return (
-        f"  curl {stack.url}/sites {key} \\\n"
-        f"       -H \"Content-Type: application/json\" \\\n       -d '{body}'\n\n"
-        f"  curl {stack.url}/links/crm/customer/C-1001 {key}"
-    )
+def _curls(stack: Stack) -> list[str]:
+    key = f"-H 'Authorization: Bearer {stack.api_key}'"
+    customer = {
+        "customer_id": "C-1001",
+        "name": "Shop 12, Kitale",
+        "latitude": 1.0157,
+        "longitude": 35.0062,
+        "address": "Moi Ave 12",
+    }
+    return [
+        f"  curl {stack.url}/sites {key} \\",
+        f"    -H 'Content-Type: application/json' -d '{json.dumps(customer)}'",
+        "",
+        f"  curl {stack.url}/links/crm/customer/C-1001 {key}",
+        "",
+    ]
 
 
 def _wait_for_signal() -> None:
