@@ -3,7 +3,8 @@
 PYTHON ?= python3.13
 VENV := .venv
 BIN := $(VENV)/bin
-SET_UP := $(VENV)/.set-up
+# Inside the folder that would be missed first if somebody deleted a part of it.
+SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check unit integration lock clean
@@ -14,7 +15,7 @@ help: ## List these targets
 demo: $(SET_UP) ## Start everything here, play every flow, show what happened
 	@$(BIN)/python -m local.demo
 
-run: $(SET_UP) ## Start everything here and leave it running (OPTIONS="--help" explains)
+run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 4000" takes other ports
 	@$(BIN)/python -m local $(OPTIONS)
 
 test: check unit integration ## Everything that CI runs
@@ -40,7 +41,8 @@ clean: ## Remove what was installed and built
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements-dev.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed: install Python 3.13, or name it: make PYTHON=/path/to/python3.13"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || \
+		{ echo "Python 3.13 is needed, and $(PYTHON) is not it. Name one: make PYTHON=/path/to/python3.13"; exit 1; }
 	@echo "Setting up $(VENV) (about a minute, once) ..."
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt

@@ -7,16 +7,25 @@ import sys
 import threading
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 from rich.console import Console
 
+from crm_bridge.operations import operation_id
 from crm_bridge.tenants import parse_tenant
 from local.server import PortInUseError
 from local.stack import Stack
 
+HIGHEST_PORT = 65_535 - 2  # the embedded AWS and the simulator take the next two
+
 
 def main() -> int:
     options = parser().parse_args()
+    if options.no_vendors and not options.tenant:
+        return _failed("--no-vendors needs --tenant: the demo tenant has no vendors but the simulated ones")
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     try:
         stack = Stack(
             port=options.port,
@@ -25,17 +34,31 @@ def main() -> int:
             aws_endpoint=options.aws_endpoint,
         )
         with stack:
-            _banner(stack, vendors=not options.no_vendors)
-            _wait_for_signal()
+            _banner(stack)
+            stopped.wait()
     except (PortInUseError, _TenantFileError) as error:
-        sys.stderr.write(f"crm-bridge: {error}\n")
-        return 2
+        return _failed(str(error))
+    except (BotoCoreError, ClientError, ValueError) as error:
+        if options.aws_endpoint is None:
+            raise
+        return _failed(f"the AWS endpoint cannot be used: {error}")
     sys.stderr.write("stopped\n")
     return 0
 
 
+def _failed(reason: str) -> int:
+    sys.stderr.write(f"crm-bridge: {reason}\n")
+    return 2
+
+
 class _TenantFileError(Exception):
     pass
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"give a number from 0 to {HIGHEST_PORT}")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--port",
-        type=int,
+        type=_port,
         default=3000,
         metavar="N",
         help="the gateway's port; the embedded AWS takes N+1, the simulators those after (default 3000; 0: free ports)",
@@ -81,67 +104,66 @@ def _tenant(path: Path) -> tuple[str, str]:
     except UnicodeDecodeError:
         raise _TenantFileError(f"{path} is not text in UTF-8") from None
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in detail['loc']) or 'the document'}: {detail['msg']}"
-            for detail in error.errors(include_input=False, include_url=False)
-        )
+        details = error.errors(include_input=False, include_url=False)
+        problems = "; ".join(f"{'.'.join(map(str, d['loc'])) or 'the document'}: {d['msg']}" for d in details)
         raise _TenantFileError(f"{path} is not a tenant: {problems}") from None
     return path.stem, document
 
 
-def _banner(stack: Stack, *, vendors: bool) -> None:
+def _banner(stack: Stack) -> None:
+    settings = parse_tenant(stack.tenant_document).illu
+    simulated = settings is not None and settings.base_url == stack.illu.url
     lines = [
         "",
         "[bold]CRM Bridge is running.[/bold] Ctrl-C stops it; nothing is kept.",
         "",
         f"  gateway   {stack.url}",
         f"  AWS       {stack.aws_url}",
-    ]
-    if vendors:
-        lines.append(f"  illu      {stack.illu.url}   (simulated; {stack.illu.url}/_state shows what it holds)")
-    lines += [
         f"  tenant    {stack.tenant_name}",
-        "",
-        "A new customer becomes a site. Send it twice: there is still one.",
-        "",
+        f"  its key   {stack.api_key}",
     ]
-    lines += _curls(stack)
-    if vendors:
+    if simulated:
         lines += [
-            "Let illu do it, but lose its answer. The next new customer is answered 202, and within two minutes the",
-            "bridge finds the site by itself.",
+            f"  illu      {stack.illu.url}   (simulated; {stack.illu.url}/_state shows what it holds)",
             "",
-            f"""  curl {stack.illu.url}/_faults -H 'Content-Type: application/json' -d '{{"kind": "close_after"}}'""",
+            "A new customer becomes a site. Send it twice: there is still one.",
             "",
+            *_create_site(stack, "C-1001", "Shop 12, Kitale"),
+            "",
+            f"  curl {stack.url}/links/crm/customer/C-1001 {_key(stack)}",
+            "",
+            "Let illu do the next one, but lose its answer: you are answered 202. Within two minutes the bridge finds",
+            "the site by itself.",
+            "",
+            f"""  curl {stack.illu.url}/_faults -d '{{"kind": "close_after"}}'""",
+            "",
+            *_create_site(stack, "C-1002", "Shop 2, Eldoret"),
+            "",
+            f"  curl {stack.url}/operations/{operation_id(stack.tenant_name, 'create_site', 'C-1002')} {_key(stack)}",
         ]
-    lines.append("Log of the functions:")
+    elif settings is not None:
+        lines.append(f"  illu      {settings.base_url}   (not simulated: what you send becomes a real record there)")
+    lines += ["", "Log of the functions:"]
     # Lines that were wrapped could not be pasted.
     Console(stderr=True, highlight=False).print("\n".join(lines), soft_wrap=True)
 
 
-def _curls(stack: Stack) -> list[str]:
-    key = f"-H 'Authorization: Bearer {stack.api_key}'"
+def _create_site(stack: Stack, customer_id: str, name: str) -> list[str]:
     customer = {
-        "customer_id": "C-1001",
-        "name": "Shop 12, Kitale",
+        "customer_id": customer_id,
+        "name": name,
         "latitude": 1.0157,
         "longitude": 35.0062,
         "address": "Moi Ave 12",
     }
     return [
-        f"  curl {stack.url}/sites {key} \\",
+        f"  curl {stack.url}/sites {_key(stack)} \\",
         f"    -H 'Content-Type: application/json' -d '{json.dumps(customer)}'",
-        "",
-        f"  curl {stack.url}/links/crm/customer/C-1001 {key}",
-        "",
     ]
 
 
-def _wait_for_signal() -> None:
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
+def _key(stack: Stack) -> str:
+    return f"-H 'Authorization: Bearer {stack.api_key}'"
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ class InvocationContext:
 
     def __init__(self, function: Function) -> None:
         self.aws_request_id = str(uuid.uuid4())
-        self.function_name = function.name
         self._end = time.monotonic() + function.timeout
 
     def get_remaining_time_in_millis(self) -> int:
@@ -69,7 +68,7 @@ class Gateway:
             Rule(route.path.replace("{", "<").replace("}", ">"), methods=[route.method], endpoint=route)
             for route in routes
         ]
-        self._routes = Map(rules, strict_slashes=False, merge_slashes=False)
+        self._routes = Map(rules, strict_slashes=True, merge_slashes=False)
         self._server = Server("the gateway", self._answer, port)
 
     @property

@@ -15,8 +15,8 @@ HOST = "127.0.0.1"
 
 
 class PortInUseError(Exception):
-    def __init__(self, name: str, port: int) -> None:
-        super().__init__(f"port {port} is in use, so {name} cannot start; choose another with --port")
+    def __init__(self, name: str, port: int, reason: str) -> None:
+        super().__init__(f"port {port} cannot be used by {name} ({reason}); choose others with --port N")
 
 
 class QuickHandler(WSGIRequestHandler):
@@ -54,7 +54,7 @@ class Server:
             try:
                 listener.bind((HOST, self.port))
             except OSError as error:
-                raise PortInUseError(self.name, self.port) from error
+                raise PortInUseError(self.name, self.port, error.strerror or "") from error
             listener.listen(128)
             self.port = listener.getsockname()[1]
             # werkzeug ends the process if it cannot bind a port itself; it takes a copy of this socket instead.

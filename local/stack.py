@@ -67,6 +67,9 @@ class Stack:
 
     def __enter__(self) -> Self:
         with ExitStack() as exits:
+            # Everything that listens first, so that a port in use is told at once.
+            self.gateway.start()
+            exits.callback(self.gateway.stop)
             if self.aws:
                 self.aws.start()
                 exits.callback(self.aws.stop)
@@ -75,8 +78,6 @@ class Stack:
                 exits.callback(self.illu.stop)
             self._deploy(exits)
             self._add_tenant()
-            self.gateway.start()
-            exits.callback(self.gateway.stop)
             self._exits = exits.pop_all()
         return self
 
@@ -117,7 +118,7 @@ class Stack:
     def demo_tenant(self) -> str:
         """The secret of a tenant whose vendors are the simulators."""
         illu = {"base_url": self.illu.url, "org_id": self.illu.org_id, "api_key": self.illu.api_key}
-        return json.dumps({"illu": {**illu, "site_list_path": "/orgs/{org_id}/sites?name={name}", "search_lag": 5}})
+        return json.dumps({"illu": {**illu, "site_list_path": "/orgs/{org_id}/sites?name={name}", "search_lag": 30}})
 
     def _deploy(self, exits: ExitStack) -> None:
         """Create tables and queues as template.yaml says, and give this process the functions' environment."""
@@ -150,9 +151,12 @@ class Stack:
             for schedule in self.template.schedules:
                 exits.callback(run_on_schedule(schedule.seconds, functions[schedule.function]))
 
+    @property
+    def tenant_document(self) -> str:
+        return self._tenant[1] if self._tenant else self.demo_tenant()
+
     def _add_tenant(self) -> None:
-        document = self._tenant[1] if self._tenant else self.demo_tenant()
-        self.put_secret(self.tenant_name, document)
+        self.put_secret(self.tenant_name, self.tenant_document)
         if self._tenant or self._aws_endpoint:
             self.api_key = self.add_key(self.tenant_name, SCOPES, "made by the local stack")
         else:

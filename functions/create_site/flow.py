@@ -1,5 +1,7 @@
 """The decisions of create_site: which event it is, how it is sent, how it is recognised, what it links."""
 
+import html
+import unicodedata
 from collections.abc import Sequence
 from math import isclose
 from typing import Protocol
@@ -12,12 +14,15 @@ from crm_bridge.links import Identity, Link
 from crm_bridge.tenants import Tenant
 from crm_bridge.transport import Deadline, Transport
 
-SAME_PLACE = 1e-4
-"""Degrees within which two positions are one, about 11 m: a vendor may round what it stores."""
+SAME_PLACE = 5e-4
+"""Degrees within which two positions are one, about 55 m: a vendor may round to three places what it stores."""
 
 
 class Sites(Protocol):
     """What this flow needs of illu."""
+
+    @property
+    def destination(self) -> str: ...
 
     @property
     def search_lag(self) -> int: ...
@@ -64,7 +69,12 @@ def _created(command: CreateSite, site: IlluSite) -> CreatedSite:
 
 def _is_the_one(command: CreateSite, site: ListedIlluSite) -> bool:
     return (
-        site.name.split() == command.name.split()
+        _plain(site.name) == _plain(command.name)
         and isclose(site.latitude, command.latitude, rel_tol=0, abs_tol=SAME_PLACE)
         and isclose(site.longitude, command.longitude, rel_tol=0, abs_tol=SAME_PLACE)
     )
+
+
+def _plain(name: str) -> list[str]:
+    """A name without what a vendor may change as it stores it: spaces, case, composition, escapes."""
+    return unicodedata.normalize("NFKC", html.unescape(name)).casefold().split()

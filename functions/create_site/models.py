@@ -2,24 +2,21 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
-# The limits on length are ours: illu documents none. Those on degrees are the earth's.
-type Id = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-type Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
-type Address = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+from crm_bridge.fields import Id, Latitude, Longitude, Text
 
 
 class CreateSite(BaseModel):
-    """A customer who is to become a site. Degrees are WGS 84."""
+    """A customer who is to become a site. The limits on length are ours: illu documents none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     customer_id: Id
-    name: Name
-    latitude: float = Field(ge=-90, le=90)
-    longitude: float = Field(ge=-180, le=180)
-    address: Address
+    name: Annotated[Text, Field(max_length=500)]
+    latitude: Latitude
+    longitude: Longitude
+    address: Text
 
 
 class CreatedSite(BaseModel):

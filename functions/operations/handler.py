@@ -1,12 +1,13 @@
 """Entry of operations: look at an operation, look a link up. Nothing here calls a vendor."""
 
 import json
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from crm_bridge.api import Context, Request, Response, respond
+from crm_bridge.api import Context, Request, Response, as_time, respond
 from crm_bridge.errors import NotFoundError
+from crm_bridge.fields import LONGEST_ID
 from crm_bridge.links import Identity
 from crm_bridge.operations import Operation
 from crm_bridge.runtime import runtime
@@ -15,8 +16,9 @@ SCOPE = "operations"
 
 
 def _show_operation(request: Request) -> Response:
-    operation = runtime().operations.get(request.path["id"])
-    if operation.tenant != request.caller.tenant:  # the same answer as for one that does not exist
+    operation_id = request.path["id"]
+    operation = runtime().operations.get(operation_id) if re.fullmatch("op_[0-9a-f]{32}", operation_id) else None
+    if operation is None or operation.tenant != request.caller.tenant:
         raise NotFoundError("There is no operation with this id.")
     return Response(200, _shown(operation))
 
@@ -28,19 +30,25 @@ def _shown(operation: Operation) -> dict[str, object]:
         "natural_key": operation.natural_key,
         "state": operation.state,
         "attempts": [
-            {"at": _time(attempt.at), "event": attempt.event, "reason": attempt.reason, "vendor_status": attempt.status}
+            {
+                "at": as_time(attempt.at),
+                "event": attempt.event,
+                "reason": attempt.reason,
+                "vendor_status": attempt.status,
+            }
             for attempt in operation.attempts
         ],
-        "due_at": _time(operation.due_at),
-        "created_at": _time(operation.created_at),
-        "updated_at": _time(operation.updated_at),
+        "due_at": as_time(operation.due_at),
+        "created_at": as_time(operation.created_at),
+        "updated_at": as_time(operation.updated_at),
         "answer": json.loads(operation.answer) if operation.answer else None,
     }
 
 
 def _show_links(request: Request) -> Response:
     identity = Identity(request.path["system"], request.path["entity"], request.path["id"])
-    partners = runtime().links.of(request.caller.tenant, identity)
+    fits = all(len(part) <= LONGEST_ID for part in (identity.system, identity.entity, identity.id))
+    partners = runtime().links.of(request.caller.tenant, identity) if fits else []
     if not partners:
         raise NotFoundError("This id is linked to nothing.")
     links = [
@@ -54,10 +62,6 @@ def _show_links(request: Request) -> Response:
         for partner in partners
     ]
     return Response(200, {"links": links})
-
-
-def _time(seconds: int | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 ROUTES = {"GET /operations/{id}": _show_operation, "GET /links/{system}/{entity}/{id}": _show_links}

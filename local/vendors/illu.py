@@ -26,6 +26,7 @@ class IlluSimulator(Simulator):
     api_key: str = "illu-demo-key"
     sites: list[dict[str, object]] = field(default_factory=list)
     next_id: int = 4711
+    longest_name: int = 1000
 
     def respond(self, request: Request) -> Response:
         if request.headers.get("Authorization") != f"Bearer {self.api_key}":
@@ -65,6 +66,8 @@ class IlluSimulator(Simulator):
         except ValueError:
             return json_response({"message": "Malformed JSON"}, 400)
         wrong = [name for name, kind in _SITE.items() if not isinstance(sent.get(name), kind)]
+        if not wrong and len(sent["name"]) > self.longest_name:
+            wrong = ["name"]
         if wrong:
             return json_response({"message": f"Invalid fields: {', '.join(wrong)}"}, 422)
         site = self.add_site(**{name: sent[name] for name in _SITE})

@@ -9,10 +9,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from werkzeug.wrappers import Request, Response
 
 from local.server import Server, cut
@@ -46,13 +47,21 @@ class Kind(StrEnum):
     """401, as after a password change."""
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(BaseModel):
+    """An order to fail. Only requests with `method` do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     kind: Kind
-    times: int = 1
-    seconds: float = 0
-    method: str = "POST"
-    """Only requests with this method fail."""
+    times: int = Field(default=1, ge=1)
+    seconds: float = Field(default=0, ge=0, le=3600)
+    method: Literal["GET", "POST", "PUT", "DELETE"] = "POST"
+
+    @model_validator(mode="after")
+    def _takes_time(self) -> "Fault":
+        if self.kind in (Kind.REFUSE, Kind.DELAY) and not self.seconds:
+            raise ValueError(f"{self.kind} needs seconds")
+        return self
 
 
 @dataclass(frozen=True)
@@ -99,16 +108,26 @@ class Simulator(ABC):
     def stop(self) -> None:
         self._server.stop()
 
-    def fail(self, kind: Kind, *, times: int = 1, seconds: float = 0, method: str = "POST") -> None:
+    def fail(
+        self,
+        kind: Kind,
+        *,
+        times: int = 1,
+        seconds: float = 0,
+        method: Literal["GET", "POST", "PUT", "DELETE"] = "POST",
+    ) -> None:
         """Let the next `times` requests with `method` fail; REFUSE begins at once and ends after `seconds`."""
-        if kind is Kind.REFUSE:
+        self._order(Fault(kind=kind, times=times, seconds=seconds, method=method))
+
+    def _order(self, fault: Fault) -> None:
+        if fault.kind is Kind.REFUSE:
             self.stop()
-            timer = threading.Timer(seconds, self.start)
+            timer = threading.Timer(fault.seconds, self.start)
             timer.daemon = True
             timer.start()
             return
         with self.lock:
-            self._faults.append(Fault(kind, times, seconds, method))
+            self._faults.append(fault)
 
     def heal(self) -> None:
         """Forget the faults that were ordered."""
@@ -163,7 +182,7 @@ class Simulator(ABC):
             for number, fault in enumerate(self._faults):
                 if fault.method == method:
                     if fault.times > 1:
-                        self._faults[number] = replace(fault, times=fault.times - 1)
+                        self._faults[number] = fault.model_copy(update={"times": fault.times - 1})
                     else:
                         del self._faults[number]
                     return fault
@@ -172,8 +191,15 @@ class Simulator(ABC):
     def _steered(self, request: Request) -> Response:
         match request.method, request.path:
             case "POST", "/_faults":
-                ordered = request.get_json()
-                self.fail(Kind(ordered.pop("kind")), **ordered)
+                try:
+                    fault = Fault.model_validate_json(request.get_data())
+                except ValidationError as error:
+                    mistakes = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
+                    return json_response({"message": "; ".join(mistakes)}, 400)
+                if fault.kind is Kind.REFUSE:  # a little later, so that whoever orders it is still answered
+                    threading.Timer(0.1, self._order, [fault]).start()
+                else:
+                    self._order(fault)
                 return Response(status=204)
             case "DELETE", "/_faults":
                 self.heal()

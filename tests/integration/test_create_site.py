@@ -142,14 +142,23 @@ def test_an_unknown_route_is_404(crm: Crm) -> None:
 
 
 def test_is_422_with_illus_own_words_when_illu_refuses(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crm.stack.illu, "org_id", 99)
+    monkeypatch.setattr(crm.stack.illu, "longest_name", 5)
     answer = crm.create_site()
     assert answer.status_code == 422
     assert answer.json()["type"] == "urn:crm-bridge:problem:refused-by-vendor"
-    assert answer.json()["detail"] == "illu answered 403: No access to this organisation"
-    monkeypatch.setattr(crm.stack.illu, "org_id", 88)
-    assert crm.create_site().status_code == 201  # a refused event may be sent again
+    assert answer.json()["detail"] == "illu answered 422: Invalid fields: name"
+    assert crm.create_site(name="Shop").status_code == 201  # a refused event may be sent again, corrected
     assert len(crm.stack.illu.sites) == 1
+
+
+def test_waits_and_keeps_the_event_when_the_key_lacks_a_right(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(crm.stack.illu, "org_id", 99)
+        accepted = crm.create_site()
+        assert accepted.status_code == 202
+        assert accepted.json()["state"] == "waiting"
+        assert accepted.json()["reason"] == "illu answered 403: No access to this organisation"
+    assert crm.settle(accepted)["state"] == "succeeded"
 
 
 def test_is_502_and_kept_as_unknown_when_illu_breaks_its_contract(crm: Crm) -> None:
@@ -191,7 +200,7 @@ def test_there_is_one_site_in_the_end_when_illu_refuses_connections(crm: Crm) ->
 
 
 def test_there_is_one_site_when_the_answer_is_lost_and_the_search_lags(crm: Crm) -> None:
-    crm.stack.illu.search_lag = 4  # the tenant says 5
+    crm.stack.illu.search_lag = 29  # the tenant says 30
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     assert crm.settle(crm.create_site())["state"] == "succeeded"
     assert len(crm.stack.illu.sites) == 1

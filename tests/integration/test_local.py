@@ -113,7 +113,7 @@ def test_a_signal_stops_everything_cleanly(number: int) -> None:
 def test_the_banner_can_be_pasted() -> None:
     with running("--port", "0") as (_, banner):
         commands = re.findall(r"^  curl .*?(?<!\\)\n", banner, re.DOTALL | re.MULTILINE)
-        assert len(commands) == 3
+        assert len(commands) == 5
         answers = [
             subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True).stdout
             for command in commands
@@ -121,6 +121,8 @@ def test_the_banner_can_be_pasted() -> None:
     assert json.loads(answers[0])["site_id"] == 4711
     assert json.loads(answers[1])["links"][0]["id"] == "4711"
     assert answers[2] == ""
+    assert json.loads(answers[3])["state"] == "unknown"
+    assert json.loads(answers[4])["attempts"][0]["event"] == "maybe done"
 
 
 def test_the_readmes_session_is_what_it_prints() -> None:
@@ -142,12 +144,27 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        for first in (port, port - 1):  # the gateway's own, and the one after it
-            finished = run("local", "--port", str(first))
-            assert finished.returncode == 2
-            (line,) = finished.stderr.splitlines()
-            assert f"port {port} is in use" in line
-            assert "--port" in line
+        finished = run("local", "--port", str(port))
+    assert finished.returncode == 2
+    (line,) = finished.stderr.splitlines()
+    assert f"port {port} cannot be used by the gateway (Address already in use)" in line
+    assert "--port" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--port", "70000"], "give a number from 0 to 65533"),
+        (["--port", "-1"], "--port"),
+        (["--no-vendors"], "--no-vendors needs --tenant"),
+        (["--port", "0", "--aws-endpoint", "nonsense"], "the AWS endpoint cannot be used"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_said_without_a_traceback(options: list[str], said: str) -> None:
+    finished = run("local", *options)
+    assert finished.returncode == 2
+    assert said in finished.stderr.splitlines()[-1]
+    assert "Traceback" not in finished.stderr
 
 
 @pytest.mark.parametrize(
@@ -177,12 +194,13 @@ def test_a_tenant_of_ones_own_calls_the_vendor_that_it_names(tmp_path: Path) -> 
     path.write_text(json.dumps({"illu": {"base_url": illu.url, "org_id": 5, "api_key": "illu-key-of-acme"}}))
     with running("--port", "0", "--tenant", str(path), "--no-vendors") as (_, banner):
         gateway = re.search(r"gateway\s+(\S+)", banner)
-        key = re.search(r"Bearer (crmb_[\w-]+)", banner)
+        key = re.search(r"its key\s+(crmb_[\w-]+)", banner)
         assert gateway
         assert key
         assert key[1] != DEMO_KEY
         assert "tenant    acme" in banner
-        assert "illu " not in banner.split("tenant")[0]
+        assert f"{illu.url}   (not simulated" in banner
+        assert "C-1001" not in banner  # nothing to paste that would make a real record
         for secret, status in ((key[1], 201), (DEMO_KEY, 401), (new_api_key(), 401)):
             answer = requests.post(
                 f"{gateway[1]}/sites", json=SITE, headers={"Authorization": f"Bearer {secret}"}, timeout=30

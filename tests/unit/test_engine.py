@@ -9,7 +9,18 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from pydantic import BaseModel
 
 from crm_bridge import engine as engine_module
-from crm_bridge.engine import DUE, LAST_TRY, REDELIVERY, REPLACEABLE, TRANSITIONS, Engine, Hit, Outcome
+from crm_bridge.engine import (
+    CLOCK_SKEW,
+    DUE,
+    KEEP_ATTEMPTS,
+    LAST_TRY,
+    REDELIVERY,
+    REPLACEABLE,
+    TRANSITIONS,
+    Engine,
+    Hit,
+    Outcome,
+)
 from crm_bridge.errors import (
     CannotLookError,
     ContractBrokenError,
@@ -48,6 +59,7 @@ class Shop:
     sent: list[Order] = field(default_factory=list)
     looks: int = 0
     search_lag: int = 120
+    destination: str = "https://shop.example/1"
     keys_seen: list[str] = field(default_factory=list)
     during: Callable[[], None] = lambda: None
     """Happens while an order is being sent."""
@@ -109,7 +121,9 @@ class Bench:
         return self.engine.redeliver(self.flow, operation_id("acme", "orders", number), deadline=Deadline(21))
 
     def stored(self, number: str = "1") -> Operation:
-        return self.tables.operations.get(operation_id("acme", "orders", number))
+        operation = self.tables.operations.get(operation_id("acme", "orders", number))
+        assert operation is not None
+        return operation
 
     def wait_until_due(self, number: str = "1") -> None:
         due_at = self.stored(number).due_at
@@ -309,7 +323,41 @@ def test_waits_when_sign_in_is_refused_with_the_newest_secret(bench: Bench) -> N
     assert len(bench.shop.sent) == 1
 
 
+def test_tells_what_is_known_when_the_settings_are_broken_meanwhile(bench: Bench) -> None:
+    bench.run()
+    bench.shop.answers = [failing(RefusedError)]
+    bench.run("refused")
+    bench.tables.put_secret("acme", "{}")
+    bench.tables.tenants.get("acme", fresh=True)
+    assert bench.run().operation.state is State.SUCCEEDED
+    for number in ("new", "refused"):
+        with pytest.raises(NotConfiguredError):
+            bench.run(number)
+
+
+def test_keeps_the_newest_attempts_when_a_refused_event_is_sent_over_and_over(bench: Bench) -> None:
+    for _ in range(KEEP_ATTEMPTS + 3):
+        bench.shop.answers = [failing(RefusedError)]
+        bench.run()
+    bench.run()
+    attempts = bench.stored().attempts
+    assert len(attempts) == KEEP_ATTEMPTS
+    assert attempts[-1].event is Event.DONE
+
+
 # ---------------------------------------------------------------- redelivery
+
+
+def test_is_rejected_and_keeps_its_payload_when_it_is_refused_after_the_caller_was_told_202(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.run(later=True)
+    bench.shop.answers = [failing(RefusedError)]
+    bench.redeliver()
+    stored = bench.stored()
+    assert stored.state is State.REJECTED
+    assert stored.payload is not None
+    assert "RefusedLater" in capsys.readouterr().out
 
 
 def test_is_sent_again_without_a_look_when_it_was_waiting(bench: Bench) -> None:
@@ -490,15 +538,15 @@ def test_looks_again_when_the_second_sending_is_lost_too(unknown: Bench) -> None
 
 
 def test_does_not_adopt_a_record_that_is_older_than_the_first_attempt(unknown: Bench) -> None:
-    unknown.shop.hits = [hit(99, unknown.clock, ago=unknown.clock.now - unknown.stored().created_at + 61)]
+    unknown.shop.hits = [hit(99, unknown.clock, ago=unknown.clock.now - unknown.stored().created_at + CLOCK_SKEW + 1)]
     unknown.clock.move(unknown.shop.search_lag)
     unknown.redeliver()
     assert unknown.linked() == ["102"]  # sent once more, since none of what it found could be ours
     assert len(unknown.shop.sent) == 2
 
 
-def test_adopts_a_record_when_the_vendors_clock_is_a_minute_behind(unknown: Bench) -> None:
-    unknown.shop.hits = [hit(101, unknown.clock, ago=unknown.clock.now - unknown.stored().created_at + 59)]
+def test_adopts_a_record_when_the_vendors_clock_is_a_little_behind(unknown: Bench) -> None:
+    unknown.shop.hits = [hit(101, unknown.clock, ago=unknown.clock.now - unknown.stored().created_at + CLOCK_SKEW - 1)]
     unknown.redeliver()
     assert unknown.linked() == ["101"]
 
@@ -523,6 +571,39 @@ def test_looks_again_when_another_operation_adopts_the_record_first(
     assert unknown.stored().state is State.UNKNOWN
     assert unknown.linked("other") == ["102"]
     assert unknown.linked() == []
+
+
+def test_looks_before_it_sends_when_a_sending_after_a_doubt_was_surely_not_done(unknown: Bench) -> None:
+    """The first sending may still be done late, and the wait for the second is long enough for that."""
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.shop.answers = [failing(NotDoneError)]
+    unknown.redeliver()
+    assert unknown.stored().state is State.WAITING
+    unknown.shop.hits = [hit(101, unknown.clock)]
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert unknown.linked() == ["101"]
+    assert len(unknown.shop.sent) == 2
+
+
+def test_is_parked_when_it_is_refused_after_a_doubt(unknown: Bench) -> None:
+    """The refusal may be about what the first sending made."""
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.shop.answers = [failing(RefusedError, status=409)]
+    unknown.redeliver()
+    stored = unknown.stored()
+    assert stored.state is State.PARKED
+    assert stored.attempts[-1].event is Event.IN_DOUBT
+    assert stored.payload is not None
+
+
+def test_is_parked_when_it_was_sent_to_an_account_that_the_tenant_no_longer_names(unknown: Bench) -> None:
+    unknown.shop.destination = "https://shop.example/2"
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert unknown.stored().state is State.PARKED
+    assert unknown.shop.looks == 0
+    assert len(unknown.shop.sent) == 1
 
 
 # ---------------------------------------------------------------- crashes
@@ -692,7 +773,8 @@ def test_is_parked_when_the_vendor_answers_an_id_that_is_linked_to_another_event
     assert bench.linked("1") == []
 
 
-def test_repeats_the_write_when_it_meets_another_transaction(bench: Bench) -> None:
+@pytest.mark.parametrize("reason", ["TransactionConflict", "ThrottlingError"])
+def test_repeats_the_write_when_it_meets_another_transaction_or_a_throttle(bench: Bench, reason: str) -> None:
     client = bench.tables.operations._client
     real = client._make_api_call  # type: ignore[attr-defined]
     conflicts = ["PutItem", "TransactWriteItems"]
@@ -705,7 +787,7 @@ def test_repeats_the_write_when_it_meets_another_transaction(bench: Bench) -> No
             raise client.exceptions.TransactionCanceledException(
                 {
                     "Error": {"Code": "TransactionCanceledException"},
-                    "CancellationReasons": [{"Code": "TransactionConflict"}, {"Code": "None"}, {"Code": "None"}],
+                    "CancellationReasons": [{"Code": reason}, {"Code": "None"}, {"Code": "None"}],
                 },
                 operation_name,
             )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from crm_bridge.errors import StorageError
 from crm_bridge.links import Cardinality, Identity, Link
 from tests.unit.conftest import Tables
 
@@ -82,6 +83,15 @@ def test_taken_is_what_another_operation_holds(tables: Tables) -> None:
     assert not tables.links.taken("umbrella", [link], "op_2")
     assert not tables.links.taken("acme", [], "op_2")
     assert not tables.links.taken("acme", [Link(customer("C-1"), site("1"), Cardinality.MANY_TO_MANY)], "op_2")
+
+
+def test_nothing_is_said_to_be_free_when_the_table_did_not_answer_in_full(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    throttled = {"Responses": {tables.links._table: []}, "UnprocessedKeys": {tables.links._table: {"Keys": [{}]}}}
+    monkeypatch.setattr(tables.links._client, "batch_get_item", lambda **_: throttled)
+    with pytest.raises(StorageError):
+        tables.links.taken("acme", [Link(customer("C-1"), site("1"))], "op_1")
 
 
 @pytest.mark.parametrize("odd", ["a#b", "a%23b", "a b", "a/b", "ä€😀", "#", "%", "x" * 200, "😀" * 200, "#" * 200])

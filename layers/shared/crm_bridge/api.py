@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pydantic_core
@@ -103,7 +104,7 @@ def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldE
 @dataclass(frozen=True)
 class Response:
     status: int
-    body: Mapping[str, object] | None = field(default=None, repr=False)
+    body: Mapping[str, object] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -145,7 +146,7 @@ def _routed(
 ) -> Response:
     headers = {name.lower(): value for name, value in event.get("headers", {}).items()}
     caller = keys.caller(headers)
-    add_to_log(tenant=caller.tenant)
+    add_to_log(tenant=caller.tenant, api_key=caller.label)
     if scope not in caller.scopes:
         raise ForbiddenError(f"This API key lacks the scope {scope}.")
     route = routes.get(event["routeKey"])
@@ -192,7 +193,15 @@ def _told(outcome: Outcome) -> Response:
         body["warnings"] = list(outcome.warnings)
     if operation.state is State.SUCCEEDED:
         return Response(201 if outcome.carried else 200, body)
-    return Response(202, {**body, "state": operation.state}, {"Location": f"/operations/{operation.operation_id}"})
+    body |= {"state": operation.state, "due_at": as_time(operation.due_at)}
+    if operation.attempts:
+        body["reason"] = operation.attempts[-1].reason
+    return Response(202, body, {"Location": f"/operations/{operation.operation_id}"})
+
+
+def as_time(seconds: int | None) -> str | None:
+    """Epoch seconds as the API shows them: ISO 8601 in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def _problem(problem: ProblemError) -> Response:
@@ -213,5 +222,9 @@ def _problem(problem: ProblemError) -> Response:
 
 def _as_lambda(response: Response) -> dict[str, object]:
     headers = {"Content-Type": JSON, "Cache-Control": "no-store", **response.headers}
-    body = "" if response.body is None else json.dumps(response.body)
-    return {"statusCode": response.status, "headers": headers, "body": body, "isBase64Encoded": False}
+    return {
+        "statusCode": response.status,
+        "headers": headers,
+        "body": json.dumps(response.body),
+        "isBase64Encoded": False,
+    }

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel
 
@@ -20,6 +20,7 @@ from crm_bridge.errors import (
     Event,
     LinkTakenError,
     NotDoneError,
+    RefusedError,
     RunningError,
     SeveralFoundError,
     SignInRefusedError,
@@ -32,9 +33,6 @@ from crm_bridge.operations import Attempt, Operation, Operations, State, fingerp
 from crm_bridge.telemetry import add_to_log, count, logger
 from crm_bridge.tenants import Tenant, Tenants
 from crm_bridge.transport import RESERVE, Deadline, Transport
-
-if TYPE_CHECKING:
-    pass
 
 TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.ACCEPTED): State.WAITING,
@@ -70,8 +68,10 @@ LONGEST_WAIT = 24 * HOUR
 """Seconds; a vendor's Retry-After is honoured up to this."""
 LEASE_MARGIN = int(RESERVE) + 10
 """Seconds that a lease outlasts its holder's deadline: until the function ends, and as much as clocks may differ."""
-CLOCK_SKEW = 60
+CLOCK_SKEW = 300
 """Seconds by which a vendor's clock may be behind ours before its new record looks older than our first attempt."""
+KEEP_ATTEMPTS = 40
+"""The newest ones; an operation's record must stay far below the 400 KB that the table takes."""
 KEEP_REJECTED = 90 * 24 * HOUR
 """Seconds for which an operation that created nothing is kept for whoever asks."""
 
@@ -86,6 +86,10 @@ class Hit[ResultT]:
 
 class Vendor(Protocol):
     """What the engine needs of any vendor's client."""
+
+    @property
+    def destination(self) -> str:
+        """The account at the vendor that is written to, without a secret."""
 
     @property
     def search_lag(self) -> int:
@@ -152,13 +156,20 @@ class Engine:
         `later` only accepts it, and the dispatcher carries it. Raises RunningError while another call carries it, and
         UnavailableError if it could not be accepted; then nothing was sent.
         """
-        flow.vendor(
-            self._tenants.get(tenant), self._transport, deadline
-        )  # an event that could never be sent is not accepted
-        now = self._now()
         payload = command.model_dump_json()
+        new_id = operation_id(tenant, flow.name, flow.key(command))
+        add_to_log(operation_id=new_id)
+        try:
+            vendor = flow.vendor(self._tenants.get(tenant), self._transport, deadline)
+        except UnavailableError:
+            # What could not be sent is not accepted. What is known already is told all the same.
+            known = self._operations.get(new_id)
+            if known is None or known.state in REPLACEABLE:
+                raise
+            return self._known(known, fingerprint(payload))
+        now = self._now()
         claimed = Operation(
-            operation_id=operation_id(tenant, flow.name, flow.key(command)),
+            operation_id=new_id,
             tenant=tenant,
             flow=flow.name,
             natural_key=flow.key(command),
@@ -171,8 +182,8 @@ class Engine:
             created_at=now,
             updated_at=now,
             first_sent_at=None if later else now,
+            sent_to=vendor.destination,
         )
-        add_to_log(operation_id=claimed.operation_id)
         claim = self._operations.create(claimed, over=REPLACEABLE)
         if not claim.won:
             return self._known(claim.operation, claimed.fingerprint)
@@ -199,7 +210,7 @@ class Engine:
         if operation.tries > LAST_TRY:
             return self._unsuccessful(operation, Event.OUT_OF_ATTEMPTS)
         command = flow.command.model_validate_json(operation.payload or "")
-        if operation.was is State.WAITING:
+        if operation.was is State.WAITING and operation.unknown_since is None:
             return self._send(flow, command, operation, deadline)
         if operation.was is State.SENDING:
             operation = operation.model_copy(update={"unknown_since": now})  # its request may be on its way until now
@@ -224,6 +235,10 @@ class Engine:
     ) -> Outcome:
         try:
             result = self._signed_in(flow, operation.tenant, deadline, lambda vendor: flow.send(command, vendor))
+        except RefusedError as error:
+            # An earlier sending may have been done, and be the very reason: only a person can tell.
+            event = error.event if operation.unknown_since is None else Event.IN_DOUBT
+            return self._unsuccessful(operation, event, error)
         except VendorError as error:
             return self._unsuccessful(operation, error.event, error)
         return self._succeed(flow, command, operation, Event.DONE, result)
@@ -233,9 +248,11 @@ class Engine:
     ) -> Outcome:
         """From unknown: adopt what is there, wait for the vendor's search, send once more, or ask a person."""
         try:
+            vendor = flow.vendor(self._tenants.get(operation.tenant), self._transport, deadline)
+            if operation.sent_to != vendor.destination:
+                raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
             hits = self._signed_in(flow, operation.tenant, deadline, lambda vendor: flow.find(command, vendor))
             fitting = [hit for hit in hits if self._could_be(flow, command, operation, hit)]
-            search_lag = flow.vendor(self._tenants.get(operation.tenant), self._transport, deadline).search_lag
         except CannotLookError as error:
             return self._unsuccessful(operation, error.event, error)
         except (VendorError, UnavailableError) as error:  # the question failed, by a refusal too: nothing is known
@@ -246,7 +263,7 @@ class Engine:
         if fitting:
             several = SeveralFoundError(f"{len(fitting)} records at the vendor fit this event", vendor=flow.name)
             return self._unsuccessful(operation, several.event, several)
-        visible_at = (operation.unknown_since or operation.updated_at) + search_lag
+        visible_at = (operation.unknown_since or operation.updated_at) + vendor.search_lag
         if self._now() < visible_at:
             return self._unsuccessful(operation, Event.NOT_FOUND_YET, due_at=visible_at)
         return self._send(flow, command, operation, deadline)
@@ -326,7 +343,11 @@ class Engine:
         if event is Event.MAYBE_DONE:
             changes["unknown_since"] = now
         if state is State.REJECTED:
-            changes |= {"payload": None, "expires_at": now + KEEP_REJECTED}
+            changes["expires_at"] = now + KEEP_REJECTED
+            if operation.was is None:
+                changes["payload"] = None
+            else:  # the caller was told 202 and is gone, so whoever is told next needs to know what was refused
+                count("RefusedLater", flow=operation.flow)
         return Outcome(self._saved(operation, noted.model_copy(update=changes), event), carried=True, error=error)
 
     def _saved(self, held: Operation, changed: Operation, event: Event, links: Sequence[Link] = ()) -> Operation:
@@ -362,4 +383,4 @@ class Engine:
 
 def _noted(operation: Operation, event: Event, now: int, reason: str = "", status: int | None = None) -> Operation:
     attempt = Attempt(at=now, event=event, reason=reason, status=status)
-    return operation.model_copy(update={"attempts": (*operation.attempts, attempt)})
+    return operation.model_copy(update={"attempts": (*operation.attempts[1 - KEEP_ATTEMPTS :], attempt)})

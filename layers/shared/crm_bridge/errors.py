@@ -19,7 +19,7 @@ BridgeError
 ├── LinkTakenError                the id belongs to another operation's link already
 └── VendorError                   a call to a vendor brought no result
     ├── NotDoneError              surely not done: send again later
-    │   └── SignInRefusedError    the credentials are wrong: read them again, then wait and alarm
+    │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
     ├── RefusedError              the vendor refused for good: sending the same again is useless
     ├── MaybeDoneError            the vendor may have done it: look before sending
     │   └── ContractBrokenError   it answered, but not as its documentation says
@@ -103,7 +103,7 @@ class ForbiddenError(ProblemError):
 
 
 class NotFoundError(ProblemError):
-    status, kind, title = 404, "not-found", "There is no such thing"
+    status, kind, title = 404, "not-found", "Not found"
 
 
 class RunningError(ProblemError):

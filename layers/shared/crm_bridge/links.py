@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
+from crm_bridge.errors import StorageError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -92,7 +93,7 @@ class Links:
                 RequestItems={self._table: {"Keys": [serialize(key) for key in keys], "ConsistentRead": True}}
             )
         if answer["UnprocessedKeys"]:
-            return True  # throttled, so nothing is known: the safe answer keeps the operation from adopting the id
+            raise StorageError("The bridge's storage is throttled. Send the same request again.")
         return any(deserialize(item)["operation_id"] != operation_id for item in answer["Responses"][self._table])
 
     def puts(

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
-from crm_bridge.errors import Event, LinkTakenError, NotFoundError
+from crm_bridge.errors import Event, LinkTakenError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -50,7 +50,8 @@ class Operation(BaseModel):
 
     `lease` is the token of whoever claimed it last. `due_at` is when the bridge must look at the operation again; while
     it is being sent, that is when its lease expires. `was` is the state out of which it was claimed. `first_sent_at`
-    bounds what a look-up may adopt; `unknown_since` bounds how long the vendor's search may lag behind.
+    bounds what a look-up may adopt; `unknown_since`, once set, says that a sending may have been done, and bounds how
+    long the vendor's search may lag behind. `sent_to` is where it went, so that it is not looked for elsewhere.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,6 +73,7 @@ class Operation(BaseModel):
     updated_at: int
     first_sent_at: int | None = None
     unknown_since: int | None = None
+    sent_to: str | None = None
     expires_at: int | None = None
 
     @property
@@ -97,6 +99,9 @@ class Claim:
     operation: Operation
 
 
+_PASSING_REASONS = {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+
+
 class Operations:
     """The operation table. One instance per execution environment; threads may share it.
 
@@ -108,13 +113,11 @@ class Operations:
         self._client = client
         self._table = table
 
-    def get(self, operation_id: str) -> Operation:
-        """Raises NotFoundError, StorageError."""
+    def get(self, operation_id: str) -> Operation | None:
+        """Raises StorageError."""
         with guarded():
             answer = self._client.get_item(TableName=self._table, Key=_key(operation_id), ConsistentRead=True)
-        if "Item" not in answer:
-            raise NotFoundError("There is no operation with this id.")
-        return _operation(answer["Item"])
+        return _operation(answer["Item"]) if "Item" in answer else None
 
     def create(self, operation: Operation, *, over: Iterable[State]) -> Claim:
         """Store a new operation unless there is one already that is in none of the states `over`.
@@ -216,21 +219,22 @@ class Operations:
 
 
 def _through_conflicts[T](call: Callable[[], T]) -> T:
-    """Repeat a write that met another transaction on the same item, which the AWS client does not do by itself."""
+    """Repeat a write that met another transaction or a throttle inside one: the AWS client does not do it by itself."""
     for attempt in range(6):
         try:
             return call()
         except ClientError as error:
-            if not _is_conflict(error):
+            if not _is_passing(error):
                 raise
-        sleep(random.uniform(0, 0.02 * 2**attempt))
+        sleep(random.uniform(0, 0.05 * 2**attempt))
     return call()
 
 
-def _is_conflict(error: ClientError) -> bool:
-    codes = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
-    return error.response["Error"]["Code"] == "TransactionConflictException" or (
-        "TransactionConflict" in codes and "ConditionalCheckFailed" not in codes
+def _is_passing(error: ClientError) -> bool:
+    code = error.response["Error"]["Code"]
+    reasons = {reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])}
+    return code == "TransactionConflictException" or (
+        code == "TransactionCanceledException" and reasons <= _PASSING_REASONS
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ SECRET_MAX_AGE = 300
 KEY_MAX_AGE = 60.0
 """Seconds for which a key that was found valid is believed: so long a revoked key may still work."""
 KEY_CACHE = 1000
+_ASK = {"WWW-Authenticate": "Bearer"}
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "host.docker.internal"})
 
 
@@ -45,6 +47,12 @@ def _header_value(value: SecretStr) -> SecretStr:
     return value
 
 
+def _site_list_path(value: str) -> str:
+    if not value.startswith("/") or set(re.findall(r"\{(.*?)\}", value)) - {"org_id", "name"}:
+        raise ValueError("must begin with / and have no placeholders but {org_id} and {name}")
+    return value
+
+
 type VendorUrl = Annotated[str, AfterValidator(_vendor_url)]
 type HeaderSecret = Annotated[SecretStr, AfterValidator(_header_value)]
 
@@ -61,11 +69,11 @@ class IlluSettings(_Settings):
     """The numeric Organization ID of illu's Admin Console."""
     api_key: HeaderSecret
     """Shown in illu's Admin Console; it dies with a password change of the admin that it belongs to."""
-    site_list_path: str | None = Field(default=None, pattern="^/")
+    site_list_path: Annotated[str, AfterValidator(_site_list_path)] | None = None
     """Address that lists sites, below base_url; `{org_id}` and `{name}` are filled in. illu documents none, so none is
     asked unless it is named here; without it a lost answer is put before a person."""
-    search_lag: int = Field(default=120, ge=0, le=86_400)
-    """Seconds after which a new record is sure to be in that list."""
+    search_lag: int = Field(default=120, ge=30, le=86_400)
+    """Seconds after which a new record is sure to be in that list, also if illu was slow to make it."""
 
 
 class Tenant(_Settings):
@@ -167,12 +175,12 @@ class ApiKeys:
                 try:
                     return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
                 except ValueError:
-                    raise UnauthenticatedError("The Basic credentials cannot be read.") from None
+                    raise UnauthenticatedError("The Basic credentials cannot be read.", headers=_ASK) from None
         for name in self._headers:
             if key := headers.get(name):
                 return key.strip()
         ways = " or ".join(("'Authorization: Bearer <key>'", "HTTP Basic", *(f"the header {h}" for h in self._headers)))
-        raise UnauthenticatedError(f"Send an API key: {ways}.", headers={"WWW-Authenticate": "Bearer"})
+        raise UnauthenticatedError(f"Send an API key: {ways}.", headers=_ASK)
 
     def _read(self, hashed: str, now: float) -> "_CachedCaller":
         with guarded():
@@ -180,11 +188,11 @@ class ApiKeys:
         item = deserialize(answer.get("Item", {}))
         expires = int(str(item["expires_at"])) if "expires_at" in item else None
         if not item or item.get("disabled") or (expires is not None and expires <= now):
-            raise UnauthenticatedError("The API key is unknown, disabled or expired. Ask for a new one.")
-        scopes = item["scopes"]
-        assert isinstance(scopes, set)
+            raise UnauthenticatedError("The API key is unknown, disabled or expired. Ask for a new one.", headers=_ASK)
+        scopes = item.get("scopes")
+        scopes = frozenset(str(scope) for scope in scopes) if isinstance(scopes, set | list) else frozenset()
         until = now + KEY_MAX_AGE if expires is None else min(now + KEY_MAX_AGE, expires)
-        return _CachedCaller(Caller(str(item["tenant"]), frozenset(scopes), str(item["label"])), until)
+        return _CachedCaller(Caller(str(item["tenant"]), scopes, str(item.get("label", ""))), until)
 
     def add(self, key: str, tenant: str, scopes: frozenset[str], label: str, *, expires_at: int | None = None) -> None:
         """Raises StorageError."""

@@ -6,13 +6,17 @@ was refused. A client may sharpen it where its vendor says more (`IzzitUp` repor
 
 import io
 import json
+import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
+import pydantic_core
 import requests
 import urllib3
 
@@ -29,11 +33,11 @@ RESERVE = 8.0
 """Seconds of a function's time that no vendor call may use, so that it can always settle its operation itself."""
 CONNECT_TIMEOUT = 3.05
 READ_TIMEOUT = 20.0
-SHORTEST_CALL = 1.0
-"""A call is not begun with less time than this: its answer would be lost."""
+SHORTEST_CALL = 5.0
+"""A call is not begun with less time than this: its answer might be lost for no other reason."""
 MAX_ANSWER = 64 * 1024
 """Bytes; so much fits into an operation's record. What lists records takes more."""
-MAX_IDLE = 15.0
+MAX_IDLE = 4.0
 """A pooled connection that rested for longer may be dead without a sign, as after a frozen function wakes up."""
 MAX_WORDS = 1000
 """So much of a vendor's error text is kept, in characters."""
@@ -64,7 +68,9 @@ class Answer:
     def json(self) -> Any:
         """The parsed body. Raises ContractBrokenError if it is not JSON."""
         try:
-            return json.loads(self.body)
+            # There and back again, so that half a surrogate pair or endless nesting ends here, not in what we store.
+            text = json.dumps(json.loads(self.body), ensure_ascii=False)
+            return pydantic_core.from_json(text.encode(errors="replace"))
         except (ValueError, RecursionError):
             raise ContractBrokenError(
                 f"{self.vendor} answered {self.status} with a body that is not JSON",
@@ -73,7 +79,9 @@ class Answer:
             ) from None
 
     def words(self) -> str:
-        """The vendor's own words in an error: the usual JSON members if there are, else plain text, never markup."""
+        """The vendor's own words in an error: the usual members of a JSON object, or plain text; never markup, and
+        never a whole object, which could be what we sent.
+        """
         try:
             parsed = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -81,25 +89,37 @@ class Answer:
             words = "" if "<" in text else text
         else:
             members = [parsed.get(name) for name in ("message", "error", "detail")] if isinstance(parsed, dict) else []
-            said = [member for member in members if isinstance(member, str) and member]
-            words = said[0] if said else json.dumps(parsed, ensure_ascii=False) if parsed else ""
+            words = next((member for member in members if isinstance(member, str) and member), "")
         for secret in self.secrets:
             words = words.replace(secret, "***").replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***")
         return words[:MAX_WORDS]
 
 
 class _Body(io.BytesIO):
-    """A request body that knows whether it has begun to leave.
+    """A request body that knows whether it has begun to leave, and can be held back.
 
     It is read only after the connection stands and the headers were written. As long as that has not happened, no
     vendor can have acted on the request.
     """
 
-    left = False
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._lock = threading.Lock()
+        self._left = False
+        self._held_back = False
 
     def read(self, size: int | None = -1) -> bytes:
-        self.left = True
+        with self._lock:
+            if self._held_back:
+                raise TimeoutError("the deadline is over")
+            self._left = True
         return super().read(size)
+
+    def hold_back(self) -> bool:
+        """From here on it does not begin to leave; False if it had begun before."""
+        with self._lock:
+            self._held_back = True
+            return not self._left
 
 
 class Transport:
@@ -111,6 +131,8 @@ class Transport:
         # cookie must not travel with another's.
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        # It warns of odd answers with the whole URL, and a URL may hold a customer's name.
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._used_at = time.monotonic()
 
     def call(
@@ -136,23 +158,25 @@ class Transport:
         self._drop_idle_connections()
         data = _Body(json.dumps(body, allow_nan=False).encode()) if body is not None else None
         sent = {**headers, "Accept": "application/json"} | ({"Content-Type": "application/json"} if data else {})
-        connect = min(CONNECT_TIMEOUT, remaining / 2)
-        try:
+
+        def exchange() -> Answer:
             with self._session.request(
                 method,
                 url,
                 data=data,
                 headers=sent,
-                timeout=(connect, min(READ_TIMEOUT, remaining - connect)),
+                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                content = _read(response, deadline, max_answer)
-                return Answer(vendor, response.status_code, response.headers, content, secrets)
+                return Answer(vendor, response.status_code, response.headers, _read(response, max_answer), secrets)
+
+        try:
+            return _within(remaining, exchange)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
             # The text of these errors shows the URL, so only their kind is told.
             kind = type(error).__name__
-            if data is not None and not data.left:
+            if data is not None and data.hold_back():
                 raise NotDoneError(f"{vendor} could not be reached ({kind})", vendor=vendor) from error
             raise MaybeDoneError(f"the answer of {vendor} was lost ({kind})", vendor=vendor) from error
 
@@ -171,23 +195,26 @@ def expect(answer: Answer, *statuses: int) -> None:
 
 
 def _error(answer: Answer) -> VendorError:
-    words = answer.words()
+    words = answer.words() if answer.status >= 400 else ""
     message = f"{answer.vendor} answered {answer.status}" + (f": {words}" if words else "")
+    retry_after = _retry_after(answer.headers)
     kind: type[VendorError]
     match answer.status:
-        case 401:
+        case 401 | 403:  # never the event's fault: a key was changed, or a right is missing
             kind = SignInRefusedError
-        case 429 | 503:
+        case 429:
+            kind = NotDoneError
+        case 503 if retry_after is not None:
             kind = NotDoneError
         case 408:  # the vendor gave up waiting for the request; how much of it arrived is not said
             kind = MaybeDoneError
         case status if 400 <= status < 500:
             kind = RefusedError
-        case status if status >= 500:
+        case status if status >= 500:  # 503 too: a proxy may say so after what is behind it has worked
             kind = MaybeDoneError
         case _:
             kind = ContractBrokenError
-    return kind(message, vendor=answer.vendor, status=answer.status, retry_after=_retry_after(answer.headers))
+    return kind(message, vendor=answer.vendor, status=answer.status, retry_after=retry_after)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -197,17 +224,33 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return float(value[:9])
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
-def _read(response: requests.Response, deadline: Deadline, limit: int) -> bytes:
-    """The body, in pieces, so that neither a slow nor an endless answer can hold the function."""
+def _read(response: requests.Response, limit: int) -> bytes:
+    """The body, unless it is too large."""
     body = bytearray()
     for piece in response.iter_content(64 * 1024):
         body += piece
         if len(body) > limit:
             raise urllib3.exceptions.HTTPError("the answer is too large")
-        if deadline.remaining() <= 0:
-            raise TimeoutError("the answer is too slow")
     return bytes(body)
+
+
+def _within[T](seconds: float, work: Callable[[], T]) -> T:
+    """The result of `work`, or TimeoutError when `seconds` are over.
+
+    A socket's timeout begins anew with every byte, and looking up a name has none at all. So the work is done in a
+    thread of its own, and left to itself when it takes too long.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="vendor call", daemon=True).start()
+    return done.result(timeout=seconds)

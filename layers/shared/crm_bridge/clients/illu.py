@@ -3,8 +3,9 @@
 Documented are CREATE SITE and CREATE JOB. No call that lists anything is: a tenant who knows one may name its address.
 """
 
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote
 
@@ -16,13 +17,13 @@ from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Transport, expect
 
 VENDOR = "illu"
 MAX_LIST = 20 * 1024 * 1024
-_LIST_MEMBERS = ("sites", "items", "data", "results")
-_MORE_MEMBERS = ("next", "next_page", "next_cursor", "has_more")
-_TOTAL_MEMBERS = ("total", "total_count")
+_LIST_MEMBERS = frozenset({"sites", "items", "data", "results"})
+_TOTAL_MEMBERS = frozenset({"total", "total_count", "count"})
 
 
-def _in_utc(value: datetime | None) -> datetime | None:
-    return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+def _only_if_exact(value: datetime | None) -> datetime | None:
+    """A time without a zone may be hours off, and a mere date a day: then it is as good as none."""
+    return value if value and value.tzinfo else None
 
 
 def _usable_id(value: object) -> object:
@@ -45,7 +46,7 @@ class ListedIlluSite(IlluSite):
     name: str
     latitude: float
     longitude: float
-    created_at: Annotated[datetime | None, AfterValidator(_in_utc)] = None
+    created_at: Annotated[datetime | None, AfterValidator(_only_if_exact)] = None
     """Where the list has it, a record from before our first attempt is not taken for ours."""
 
 
@@ -59,6 +60,10 @@ class IlluClient:
         self._settings = settings
         self._transport = transport
         self._deadline = deadline
+
+    @property
+    def destination(self) -> str:
+        return f"{self._settings.base_url}/orgs/{self._settings.org_id}"
 
     @property
     def search_lag(self) -> int:
@@ -87,8 +92,9 @@ class IlluClient:
             raise CannotLookError(
                 "illu documents no way to ask for a site, and the tenant names none (site_list_path)", vendor=VENDOR
             )
-        path = self._settings.site_list_path.replace("{org_id}", str(self._settings.org_id))
-        answer = self._call("GET", path.replace("{name}", quote(name, safe="")), max_answer=MAX_LIST)
+        fills = {"{org_id}": str(self._settings.org_id), "{name}": quote(name, safe="")}
+        path = re.sub(r"\{(?:org_id|name)\}", lambda place: fills[place[0]], self._settings.site_list_path)
+        answer = self._call("GET", path, max_answer=MAX_LIST)
         expect(answer, 200)
         try:
             return _SITES.validate_python(_whole_list(answer))
@@ -110,16 +116,14 @@ class IlluClient:
 
 
 def _whole_list(answer: Answer) -> list[object]:
+    """The list, if nothing in the answer hints at there being more of it. What we don't know may be such a hint."""
     parsed = answer.json()
-    if isinstance(parsed, list) and 'rel="next"' not in answer.headers.get("Link", ""):
-        return parsed
-    if isinstance(parsed, Mapping):
-        items = next((parsed[name] for name in _LIST_MEMBERS if isinstance(parsed.get(name), list)), None)
-        more = any(parsed.get(name) for name in _MORE_MEMBERS)
-        if (
-            items is not None
-            and not more
-            and all(parsed.get(name, len(items)) == len(items) for name in _TOTAL_MEMBERS)
-        ):
-            return list(items)
-    raise CannotLookError("illu's site list is not a list, or not the whole of it", vendor=VENDOR)
+    if "next" not in answer.headers.get("Link", "").lower():
+        if isinstance(parsed, list):
+            return parsed
+        if isinstance(parsed, Mapping):
+            lists = [value for name, value in parsed.items() if name in _LIST_MEMBERS and isinstance(value, list)]
+            totals = [value for name, value in parsed.items() if name in _TOTAL_MEMBERS]
+            if len(lists) == 1 and len(parsed) == 1 + len(totals) and all(total == len(lists[0]) for total in totals):
+                return lists[0]
+    raise CannotLookError("illu's site list is not a list, or may not be the whole of it", vendor=VENDOR)

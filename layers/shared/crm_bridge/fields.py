@@ -1,0 +1,36 @@
+"""Types of the fields that several commands have."""
+
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+LONGEST_ID = 200
+"""Characters; a limit of ours, which keeps every key of our tables within DynamoDB's."""
+
+
+def _text_of_whole_number(value: object) -> object:
+    # 1001 and "1001" are one customer to a CRM; 1001.0 may be another number that was rounded on its way.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _printable(value: str) -> str:
+    if any(unicodedata.category(character) == "Cc" and character not in "\t\r\n" for character in value):
+        raise ValueError("must not contain control characters")
+    return unicodedata.normalize("NFC", value)
+
+
+def _not_a_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+type Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_printable)
+]
+type Id = Annotated[Text, BeforeValidator(_text_of_whole_number), Field(max_length=LONGEST_ID)]
+"""An id of another system, as text."""
+type Latitude = Annotated[float, BeforeValidator(_not_a_boolean), Field(ge=-90, le=90)]
+type Longitude = Annotated[float, BeforeValidator(_not_a_boolean), Field(ge=-180, le=180)]
+"""Degrees, WGS 84."""
