@@ -83,16 +83,21 @@ class Answer:
         never a whole object, which could be what we sent.
         """
         try:
-            parsed = json.loads(self.body)
+            words = _said(json.loads(self.body))
         except (ValueError, RecursionError):
             text = self.body.decode(errors="replace").strip()
             words = "" if "<" in text else text
-        else:
-            members = [parsed.get(name) for name in ("message", "error", "detail")] if isinstance(parsed, dict) else []
-            words = next((member for member in members if isinstance(member, str) and member), "")
         for secret in self.secrets:
             words = words.replace(secret, "***").replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***")
         return words[:MAX_WORDS]
+
+
+def _said(value: object) -> str:
+    if isinstance(value, dict):
+        return next(filter(None, (_said(value.get(name)) for name in ("message", "error", "detail", "errors"))), "")
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_said, value)))
+    return value if isinstance(value, str) else ""
 
 
 class _Body(io.BytesIO):
