@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlsplit
 
 import pydantic_core
 import requests
@@ -89,7 +90,7 @@ class Answer:
             words = "" if "<" in text else text
         for secret in self.secrets:
             words = words.replace(secret, "***").replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***")
-        return words[:MAX_WORDS]
+        return words[:MAX_WORDS].encode(errors="replace").decode()  # half a surrogate pair could not be stored
 
 
 def _said(value: object) -> str:
@@ -127,18 +128,23 @@ class _Body(io.BytesIO):
             return not self._left
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None at all: a redirect is an answer like any other, and not even its address is looked at."""
+
+
 class Transport:
     """A pool of connections for one execution environment; threads may share it."""
 
     def __init__(self) -> None:
-        self._session = requests.Session()
+        self._session = _Session()
         # The machine's proxy settings and .netrc must not redirect or re-authenticate a call, and one tenant's
         # cookie must not travel with another's.
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # It warns of odd answers with the whole URL, and a URL may hold a customer's name.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-        self._used_at = time.monotonic()
+        self._used_at: dict[str, float] = {}
 
     def call(
         self,
@@ -160,7 +166,7 @@ class Transport:
         remaining = deadline.remaining()
         if remaining < SHORTEST_CALL:
             raise NotDoneError(f"no time was left to call {vendor}", vendor=vendor)
-        self._drop_idle_connections()
+        self._drop_idle_connections(urlsplit(url).netloc)
         data = _Body(json.dumps(body, allow_nan=False).encode()) if body is not None else None
         sent = {**headers, "Accept": "application/json"} | ({"Content-Type": "application/json"} if data else {})
 
@@ -182,14 +188,15 @@ class Transport:
             # The text of these errors shows the URL, so only their kind is told.
             kind = type(error).__name__
             if data is not None and data.hold_back():
-                raise NotDoneError(f"{vendor} could not be reached ({kind})", vendor=vendor) from error
-            raise MaybeDoneError(f"the answer of {vendor} was lost ({kind})", vendor=vendor) from error
+                raise NotDoneError(f"{vendor} could not be reached ({kind})", vendor=vendor) from None
+            raise MaybeDoneError(f"the answer of {vendor} was lost ({kind})", vendor=vendor) from None
 
-    def _drop_idle_connections(self) -> None:
+    def _drop_idle_connections(self, host: str) -> None:
         now = time.monotonic()
-        if now - self._used_at > MAX_IDLE:
+        if now - self._used_at.get(host, now) > MAX_IDLE:
             self._session.close()
-        self._used_at = now
+            self._used_at.clear()
+        self._used_at[host] = now
 
 
 def expect(answer: Answer, *statuses: int) -> None:

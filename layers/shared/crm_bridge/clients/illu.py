@@ -19,6 +19,7 @@ VENDOR = "illu"
 MAX_LIST = 20 * 1024 * 1024
 _LIST_MEMBERS = frozenset({"sites", "items", "data", "results"})
 _TOTAL_MEMBERS = frozenset({"total", "total_count", "count"})
+_MORE_MEMBERS = frozenset({"next", "next_page", "next_cursor", "has_more"})
 
 
 def _only_if_exact(value: datetime | None) -> datetime | None:
@@ -123,7 +124,11 @@ def _whole_list(answer: Answer) -> list[object]:
             return parsed
         if isinstance(parsed, Mapping):
             lists = [value for name, value in parsed.items() if name in _LIST_MEMBERS and isinstance(value, list)]
-            totals = [value for name, value in parsed.items() if name in _TOTAL_MEMBERS]
-            if len(lists) == 1 and len(parsed) == 1 + len(totals) and all(total == len(lists[0]) for total in totals):
+            others = {name: value for name, value in parsed.items() if name not in _LIST_MEMBERS}
+            if len(lists) == 1 and all(_says_no_more(name, value, len(lists[0])) for name, value in others.items()):
                 return lists[0]
     raise CannotLookError("illu's site list is not a list, or may not be the whole of it", vendor=VENDOR)
+
+
+def _says_no_more(name: str, value: object, length: int) -> bool:
+    return (name in _TOTAL_MEMBERS and value == length) or (name in _MORE_MEMBERS and not value)
