@@ -606,6 +606,19 @@ def test_is_parked_when_it_was_sent_to_an_account_that_the_tenant_no_longer_name
     assert len(unknown.shop.sent) == 1
 
 
+def test_looks_where_it_was_sent_last_when_the_account_was_corrected_before(bench: Bench) -> None:
+    bench.shop.answers = [failing(SignInRefusedError), failing(MaybeDoneError)]
+    bench.run()
+    bench.shop.destination = "https://shop.example/2"
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().state is State.UNKNOWN
+    bench.shop.hits = [hit(102, bench.clock)]
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.linked() == ["102"]
+
+
 # ---------------------------------------------------------------- crashes
 
 

@@ -233,8 +233,13 @@ class Engine:
     def _send[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
     ) -> Outcome:
+        def send(vendor: V) -> R:
+            nonlocal operation
+            operation = operation.model_copy(update={"sent_to": vendor.destination})
+            return flow.send(command, vendor)
+
         try:
-            result = self._signed_in(flow, operation.tenant, deadline, lambda vendor: flow.send(command, vendor))
+            result = self._signed_in(flow, operation.tenant, deadline, send)
         except RefusedError as error:
             # An earlier sending may have been done, and be the very reason: only a person can tell.
             event = error.event if operation.unknown_since is None else Event.IN_DOUBT
@@ -247,11 +252,14 @@ class Engine:
         self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
     ) -> Outcome:
         """From unknown: adopt what is there, wait for the vendor's search, send once more, or ask a person."""
-        try:
-            vendor = flow.vendor(self._tenants.get(operation.tenant), self._transport, deadline)
+
+        def find(vendor: V) -> tuple[Sequence[Hit[R]], int]:
             if operation.sent_to != vendor.destination:
                 raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
-            hits = self._signed_in(flow, operation.tenant, deadline, lambda vendor: flow.find(command, vendor))
+            return flow.find(command, vendor), vendor.search_lag
+
+        try:
+            hits, search_lag = self._signed_in(flow, operation.tenant, deadline, find)
             fitting = [hit for hit in hits if self._could_be(flow, command, operation, hit)]
         except CannotLookError as error:
             return self._unsuccessful(operation, error.event, error)
@@ -263,7 +271,7 @@ class Engine:
         if fitting:
             several = SeveralFoundError(f"{len(fitting)} records at the vendor fit this event", vendor=flow.name)
             return self._unsuccessful(operation, several.event, several)
-        visible_at = (operation.unknown_since or operation.updated_at) + vendor.search_lag
+        visible_at = (operation.unknown_since or operation.updated_at) + search_lag
         if self._now() < visible_at:
             return self._unsuccessful(operation, Event.NOT_FOUND_YET, due_at=visible_at)
         return self._send(flow, command, operation, deadline)
