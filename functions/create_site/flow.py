@@ -9,7 +9,7 @@ from typing import Protocol
 from create_site.models import CreatedSite, CreateSite
 from crm_bridge.clients.illu import IlluClient, IlluSite, ListedIlluSite
 from crm_bridge.engine import Hit
-from crm_bridge.errors import NotConfiguredError
+from crm_bridge.errors import FieldError, InvalidError, NotConfiguredError
 from crm_bridge.links import Identity, Link
 from crm_bridge.tenants import Tenant
 from crm_bridge.transport import Deadline, Transport
@@ -57,6 +57,11 @@ class CreateSiteFlow:
             for site in vendor.list_sites(name=command.name)
             if _is_the_one(command, site)
         ]
+
+    def adopt(self, command: CreateSite, vendor_id: str) -> CreatedSite:
+        if not vendor_id.isascii() or not vendor_id.isdecimal():
+            raise InvalidError("Give illu's site_id, which is a number.", fields=[FieldError("id", "must be a number")])
+        return CreatedSite(site_id=int(vendor_id), customer_id=command.customer_id)
 
     def links(self, command: CreateSite, result: CreatedSite) -> Sequence[Link]:
         return [Link(Identity("crm", "customer", command.customer_id), Identity("illu", "site", str(result.site_id)))]

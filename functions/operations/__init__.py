@@ -1,1 +1,1 @@
-"""What became of an event, and which id belongs to which: for the people who ask."""
+"""What became of an event, what is to become of it, and which id belongs to which: for people."""

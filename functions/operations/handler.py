@@ -1,26 +1,51 @@
-"""Entry of operations: look at an operation, look a link up. Nothing here calls a vendor."""
+"""Entry of operations: look at an operation, resolve one, look a link up. Nothing here calls a vendor."""
 
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from create_site.flow import CreateSiteFlow
 from crm_bridge.api import Context, Request, Response, as_time, respond
 from crm_bridge.errors import NotFoundError
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.links import Identity
 from crm_bridge.operations import Operation
 from crm_bridge.runtime import runtime
+from crm_bridge.telemetry import add_to_log
+from operations.models import Resolution
 
 SCOPE = "operations"
 
 
+# Whatever is parked can be resolved, whichever flow it belongs to.
+FLOWS = {flow.name: flow for flow in (CreateSiteFlow(),)}
+
+
 def _show_operation(request: Request) -> Response:
+    return Response(200, _shown(_operation(request)))
+
+
+def _resolve_operation(request: Request) -> Response:
+    resolution = request.parse(Resolution)
+    operation, engine, by = _operation(request), runtime().engine, request.caller.label
+    add_to_log(operation_id=operation.operation_id)
+    match resolution.action:
+        case "adopt":
+            resolved = engine.adopt(FLOWS[operation.flow], operation, resolution.id or "", by=by)
+        case "resend":
+            resolved = engine.resend(operation, by=by)
+        case "abandon":
+            resolved = engine.abandon(operation, by=by)
+    return Response(200, _shown(resolved))
+
+
+def _operation(request: Request) -> Operation:
     operation_id = request.path["id"]
     operation = runtime().operations.get(operation_id) if re.fullmatch("op_[0-9a-f]{32}", operation_id) else None
     if operation is None or operation.tenant != request.caller.tenant:
         raise NotFoundError("There is no operation with this id.")
-    return Response(200, _shown(operation))
+    return operation
 
 
 def _shown(operation: Operation) -> dict[str, object]:
@@ -64,7 +89,11 @@ def _show_links(request: Request) -> Response:
     return Response(200, {"links": links})
 
 
-ROUTES = {"GET /operations/{id}": _show_operation, "GET /links/{system}/{entity}/{id}": _show_links}
+ROUTES = {
+    "GET /operations/{id}": _show_operation,
+    "POST /operations/{id}/resolve": _resolve_operation,
+    "GET /links/{system}/{entity}/{id}": _show_links,
+}
 
 
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:

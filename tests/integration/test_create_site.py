@@ -210,18 +210,75 @@ def test_there_is_one_site_when_the_answer_is_lost_and_the_search_lags(crm: Crm)
     assert len(crm.stack.illu.sites) == 1
 
 
-def test_is_parked_in_doubt_when_the_answer_is_lost_and_illu_cannot_be_asked(crm: Crm) -> None:
+def test_is_parked_in_doubt_when_the_answer_is_lost_and_illu_cannot_be_asked(crm: Crm, parked: str) -> None:
+    operation = crm.get(parked).json()
+    assert operation["state"] == "parked"
+    assert operation["attempts"][-1]["event"] == "in doubt"
+    assert "site_list_path" in operation["attempts"][-1]["reason"]
+    assert crm.create_site().status_code == 202  # and it is not sent again
+    assert len(crm.stack.illu.sites) == 1
+
+
+@pytest.fixture
+def parked(crm: Crm) -> str:
+    """The path of an operation that illu did, but that nobody can know it did."""
     tenant = json.loads(crm.stack.demo_tenant())
     del tenant["illu"]["site_list_path"]
     crm.stack.put_secret("demo", json.dumps(tenant))
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
-    operation = crm.settle(crm.create_site())
-    assert operation["state"] == "parked"
-    assert operation["attempts"][-1]["event"] == "in doubt"
-    assert "site_list_path" in operation["attempts"][-1]["reason"]
+    accepted = crm.create_site()
+    assert crm.settle(accepted)["state"] == "parked"
+    return accepted.headers["Location"]
+
+
+def test_a_parked_operation_is_resolved_by_adopting_the_site(crm: Crm, parked: str) -> None:
+    resolved = crm.post(f"{parked}/resolve", {"action": "adopt", "id": 4711})
+    assert resolved.status_code == 200
+    assert resolved.json()["state"] == "succeeded"
+    assert crm.create_site().json()["site_id"] == 4711
+    assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1001"]
+    assert crm.post(f"{parked}/resolve", {"action": "resend"}).status_code == 409
     assert len(crm.stack.illu.sites) == 1
-    assert crm.create_site().status_code == 202  # and it is not sent again
+
+
+def test_a_parked_operation_is_resolved_by_sending_it_again(crm: Crm, parked: str) -> None:
+    crm.stack.illu.sites.clear()
+    resolved = crm.post(f"{parked}/resolve", {"action": "resend"})
+    assert resolved.json()["state"] == "waiting"
+    crm.stack.deliver_due()
+    assert crm.get(parked).json()["answer"]["site_id"] == 4712
+
+
+def test_a_parked_operation_is_resolved_by_abandoning_it(crm: Crm, parked: str) -> None:
+    assert crm.post(f"{parked}/resolve", {"action": "abandon"}).json()["state"] == "rejected"
+    crm.stack.move_clock(86_400)
+    crm.stack.deliver_due()
     assert len(crm.stack.illu.sites) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"action": "retry"}, 422),
+        ({"action": "adopt"}, 422),
+        ({"action": "adopt", "id": "site-4711"}, 422),
+        ({"action": "resend", "id": "4711"}, 422),
+        ({"action": "abandon", "why": "no"}, 422),
+        ([], 422),
+    ],
+    ids=str,
+)
+def test_a_decision_that_is_not_clear_changes_nothing(crm: Crm, parked: str, body: object, status: int) -> None:
+    assert crm.post(f"{parked}/resolve", body).status_code == status
+    assert crm.get(parked).json()["state"] == "parked"
+
+
+def test_only_its_own_tenant_resolves_an_operation(crm: Crm, parked: str) -> None:
+    key = crm.stack.add_key("umbrella", frozenset({"operations"}), "x")
+    answer = crm.post(f"{parked}/resolve", {"action": "abandon"}, headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 404
+    assert crm.get(parked).json()["state"] == "parked"
 
 
 def test_the_site_of_a_namesake_at_the_same_place_is_not_adopted(crm: Crm) -> None:

@@ -23,6 +23,7 @@ from crm_bridge.engine import (
 )
 from crm_bridge.errors import (
     CannotLookError,
+    ConflictError,
     ContractBrokenError,
     Event,
     MaybeDoneError,
@@ -96,6 +97,9 @@ class OrderFlow:
         if isinstance(vendor.hits, VendorError):
             raise vendor.hits
         return vendor.hits
+
+    def adopt(self, command: Order, vendor_id: str) -> Receipt:  # noqa: ARG002
+        return Receipt(receipt=int(vendor_id))
 
     def links(self, command: Order, result: Receipt) -> Sequence[Link]:
         return [Link(Identity("crm", "order", command.number), Identity("shop", "receipt", str(result.receipt)))]
@@ -685,6 +689,78 @@ def test_is_parked_when_every_try_ends_in_a_crash(bench: Bench) -> None:
     bench.wait_until_due()
     bench.redeliver()
     assert bench.stored().state is State.PARKED
+
+
+# ---------------------------------------------------------------- a person decides
+
+
+@pytest.fixture
+def parked(unknown: Bench) -> Bench:
+    """An operation in doubt, whose vendor cannot be asked."""
+    unknown.shop.hits = failing(CannotLookError)
+    unknown.redeliver()
+    assert unknown.stored().state is State.PARKED
+    return unknown
+
+
+def test_succeeds_with_links_when_a_person_adopts_the_record(parked: Bench) -> None:
+    parked.engine.adopt(parked.flow, parked.stored(), "101", by="ops")
+    stored = parked.stored()
+    assert stored.state is State.SUCCEEDED
+    assert stored.payload is None
+    assert parked.linked() == ["101"]
+    assert (stored.attempts[-1].event, stored.attempts[-1].reason) == (Event.ADOPTED, "by ops")
+    assert parked.run().operation.answer == '{"receipt":101}'
+    assert len(parked.shop.sent) == 1
+
+
+def test_is_sent_anew_when_a_person_says_so(parked: Bench) -> None:
+    parked.engine.resend(parked.stored(), by="ops")
+    parked.redeliver()
+    assert parked.stored().state is State.SUCCEEDED
+    assert parked.stored().tries == 1
+    assert parked.linked() == ["102"]
+
+
+def test_is_looked_for_again_when_what_a_person_resent_is_lost_too(parked: Bench) -> None:
+    parked.engine.resend(parked.stored(), by="ops")
+    parked.shop.answers = [failing(MaybeDoneError)]
+    parked.redeliver()
+    parked.shop.hits = [hit(102, parked.clock)]
+    parked.wait_until_due()
+    parked.redeliver()
+    assert parked.linked() == ["102"]
+    assert len(parked.shop.sent) == 2
+
+
+def test_is_rejected_and_may_be_sent_again_when_a_person_abandons_it(parked: Bench) -> None:
+    parked.engine.abandon(parked.stored(), by="ops")
+    stored = parked.stored()
+    assert (stored.state, stored.payload) == (State.REJECTED, None)
+    assert stored.expires_at is not None
+    assert parked.run().operation.state is State.SUCCEEDED
+
+
+def test_is_not_adopted_when_the_record_belongs_to_another_event(parked: Bench) -> None:
+    parked.run("other")
+    with pytest.raises(ConflictError):
+        parked.engine.adopt(parked.flow, parked.stored(), "102", by="ops")
+    assert parked.stored().state is State.PARKED
+    assert parked.linked("other") == ["102"]
+
+
+def test_only_the_first_decision_counts_when_two_persons_decide(parked: Bench) -> None:
+    seen_by_both = parked.stored()
+    parked.engine.resend(seen_by_both, by="one")
+    with pytest.raises(ConflictError):
+        parked.engine.abandon(seen_by_both, by="two")
+    assert parked.stored().state is State.WAITING
+
+
+def test_cannot_be_decided_when_it_is_not_parked(unknown: Bench) -> None:
+    with pytest.raises(ConflictError):
+        unknown.engine.resend(unknown.stored(), by="ops")
+    assert unknown.stored().state is State.UNKNOWN
 
 
 # ---------------------------------------------------------------- DynamoDB fails

@@ -8,7 +8,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from crm_bridge.errors import (
     CannotLookError,
+    ConflictError,
     Event,
     LinkTakenError,
     NotDoneError,
@@ -52,6 +53,9 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.SENDING, Event.IN_DOUBT): State.PARKED,
     (State.SENDING, Event.LINK_TAKEN): State.PARKED,
     (State.SENDING, Event.OUT_OF_ATTEMPTS): State.PARKED,
+    (State.PARKED, Event.ADOPTED): State.SUCCEEDED,
+    (State.PARKED, Event.RESENT): State.WAITING,
+    (State.PARKED, Event.ABANDONED): State.REJECTED,
 }
 """Which state follows which, and upon what; `None` is "not stored yet". Whatever is not in here does not happen."""
 
@@ -113,6 +117,9 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
 
     def find(self, command: CommandT, vendor: VendorT) -> Sequence[Hit[ResultT]]:
         """All that the vendor holds and that this command could have made. Raises VendorError, CannotLookError."""
+
+    def adopt(self, command: CommandT, vendor_id: str) -> ResultT:
+        """The result if the vendor's record with this id is what the command made. Raises InvalidError."""
 
     def links(self, command: CommandT, result: ResultT) -> Sequence[Link]:
         """What is tied together once `result` is there."""
@@ -215,6 +222,46 @@ class Engine:
         if operation.was is State.SENDING:
             operation = operation.model_copy(update={"unknown_since": now})  # its request may be on its way until now
         return self._look(flow, command, operation, deadline)
+
+    def adopt[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], parked: Operation, vendor_id: str, *, by: str
+    ) -> Operation:
+        """A person found that the vendor has done it. Raises InvalidError, ConflictError, StorageError."""
+        command = flow.command.model_validate_json(parked.payload or "")
+        result = flow.adopt(command, vendor_id)
+        changes = {"answer": result.model_dump_json(), "payload": None}
+        return self._resolved(parked, Event.ADOPTED, by, changes, flow.links(command, result))
+
+    def resend(self, parked: Operation, *, by: str) -> Operation:
+        """A person found that the vendor has not done it: all begins anew. Raises ConflictError, StorageError."""
+        changes = {"due_at": self._now(), "tries": 0, "first_sent_at": None, "unknown_since": None}
+        return self._resolved(parked, Event.RESENT, by, changes)
+
+    def abandon(self, parked: Operation, *, by: str) -> Operation:
+        """A person decided that it shall not be done. Raises ConflictError, StorageError."""
+        changes = {"payload": None, "expires_at": self._now() + KEEP_REJECTED}
+        return self._resolved(parked, Event.ABANDONED, by, changes)
+
+    def _resolved(
+        self, parked: Operation, event: Event, by: str, changes: Mapping[str, object], links: Sequence[Link] = ()
+    ) -> Operation:
+        state = TRANSITIONS.get((parked.state, event))
+        if state is None:
+            raise ConflictError(f"Only a parked operation can be resolved; this one is {parked.state}.")
+        now = self._now()
+        resolved = _noted(parked, event, now, f"by {by}").model_copy(
+            update={**changes, "state": state, "updated_at": now}
+        )
+        puts = list(self._links.puts(parked.tenant, links, parked.operation_id, now))
+        try:
+            stored = self._operations.save(resolved, puts, over=parked.state)
+        except LinkTakenError:
+            raise ConflictError("That id is linked to something else already.") from None
+        if stored.updated_at != now or stored.state is not state:
+            raise ConflictError(f"Somebody else was quicker: it is {stored.state} now.")
+        logger().info("resolved", extra={"event": event, "state": stored.state})
+        count("Operations", flow=stored.flow, state=stored.state)
+        return stored
 
     def _known(self, operation: Operation, fingerprint: str) -> Outcome:
         if operation.state is State.SENDING:

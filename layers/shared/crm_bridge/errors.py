@@ -7,6 +7,7 @@ BridgeError
 │   ├── ForbiddenError            403
 │   ├── NotFoundError             404
 │   ├── RunningError              409  ask again after Retry-After
+│   ├── ConflictError             409  it is in no state for this, or the id belongs to another event
 │   ├── TooLargeError             413
 │   ├── UnsupportedMediaTypeError 415
 │   ├── InvalidError              422  says which field and why
@@ -50,6 +51,9 @@ class Event(StrEnum):
     IN_DOUBT = "in doubt"
     LINK_TAKEN = "link taken"
     OUT_OF_ATTEMPTS = "out of attempts"
+    ADOPTED = "adopted"
+    RESENT = "resent"
+    ABANDONED = "abandoned"
 
 
 class BridgeError(Exception):
@@ -109,6 +113,10 @@ class NotFoundError(ProblemError):
 class RunningError(ProblemError):
     status, kind, title = 409, "running", "The same event is being carried right now"
     retryable = True
+
+
+class ConflictError(ProblemError):
+    status, kind, title = 409, "conflict", "That cannot be done as things stand"
 
 
 class TooLargeError(ProblemError):

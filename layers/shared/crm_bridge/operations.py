@@ -176,8 +176,12 @@ class Operations:
                 return Claim(existing.lease == lease, existing)
         return Claim(True, _operation(answer["Attributes"]))
 
-    def save(self, operation: Operation, links: "Sequence[TransactWriteItemTypeDef]" = ()) -> Operation:
-        """Write what became of an operation that the caller holds, and its links, in one transaction.
+    def save(
+        self, operation: Operation, links: "Sequence[TransactWriteItemTypeDef]" = (), *, over: State = State.SENDING
+    ) -> Operation:
+        """Write what became of an operation, and its links, in one transaction.
+
+        It must still be in the state `over`, and under the lease that `operation` has.
 
         Returns what the table holds afterwards: `operation`, or what another holder of the lease made of it.
         Raises LinkTakenError, StorageError; then nothing was written.
@@ -186,9 +190,9 @@ class Operations:
             "Put": {
                 "TableName": self._table,
                 "Item": _item(operation),
-                "ConditionExpression": "#lease = :lease AND #state = :sending",
+                "ConditionExpression": "#lease = :lease AND #state = :over",
                 "ExpressionAttributeNames": {"#lease": "lease", "#state": "state"},
-                "ExpressionAttributeValues": serialize({":lease": operation.lease, ":sending": State.SENDING.value}),
+                "ExpressionAttributeValues": serialize({":lease": operation.lease, ":over": over.value}),
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             }
         }
