@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +25,32 @@ TIMEOUT = 30
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that was sent, what came back, how many sites illu then holds, and whether all that is right."""
+    """One thing that was sent, what came back, how much illu then holds, and whether all that is right."""
 
     what: str
     sent: str
     status: int
     answer: str
-    sites: int
+    held: str
     right: bool
 
 
 def main() -> int:
-    console = Console(file=sys.stdout, width=118, highlight=False)  # standard output as it is before the redirection
+    console = Console(file=sys.stdout, width=136, highlight=False)  # standard output as it is before the redirection
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("w") as log, redirect_stdout(log), Stack(background=False) as stack:
         console.print("\n[bold]CRM Bridge[/bold] is running on this machine, and beside it a simulated illu.\n")
-        table = Table("", "What happens", "Request", "Status", "Answer", "Sites", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table("", "What happens", "Request", "Status", "Answer", "illu holds", box=SIMPLE_HEAD, pad_edge=False)
+        table.columns[2].no_wrap = table.columns[5].no_wrap = True
         steps = []
         for chapter in _Play(stack).chapters():
             for step in chapter:
                 steps.append(step)
                 mark = Text("✓", "green") if step.right else Text("✗", "bold red")
-                table.add_row(mark, step.what, step.sent, str(step.status), step.answer, str(step.sites))
+                table.add_row(mark, step.what, step.sent, str(step.status), step.answer, step.held)
             table.add_section()
         console.print(table)
-        _print_sites(console, stack)
+        _print_records(console, stack)
     wrong = [step.what for step in steps if not step.right]
     if wrong:
         console.print(f"\n[bold red]{len(wrong)} of {len(steps)} steps went wrong:[/bold red] {'; '.join(wrong)}.")
@@ -70,6 +72,7 @@ class _Play:
         yield self._linked()
         yield self._refused()
         yield self._healed()
+        yield self._jobs()
 
     def _once(self) -> Iterator[Step]:
         new = self._post(self._customer)
@@ -111,7 +114,7 @@ class _Play:
             ((Kind.CLOSE_AFTER, "illu does it, but its answer is lost"), (Kind.UNAVAILABLE, "illu is down (503)")), 2
         ):
             self._stack.illu.fail(kind)
-            customer = {**self._customer, "customer_id": f"C-{1000 + number}", "name": f"Shop {number}, Eldoret"}
+            customer = {**self._customer, "customer_id": f"C-{1008 + number}", "name": f"Shop {number}, Eldoret"}
             accepted = self._post(customer)
             sent = f"POST /sites {customer['customer_id']}"
             yield self._step(what, sent, accepted, accepted.status_code == 202)
@@ -130,13 +133,30 @@ class _Play:
         return answer
 
     def _step(self, what: str, sent: str, response: requests.Response, right: bool) -> Step:
-        return Step(what, sent, response.status_code, _told(response.json()), len(self._stack.illu.sites), right)
+        held = f"sites {len(self._stack.illu.sites)}, jobs {len(self._stack.illu.jobs)}"
+        return Step(what, sent, response.status_code, _told(response.json()), held, right)
+
+    def _jobs(self) -> Iterator[Step]:
+        for what, case, status, sites, jobs in (
+            ("A ticket of that customer", "new", 201, 3, 1),
+            ("The same ticket once more", "repeated", 200, 3, 1),
+            ("A ticket with mistakes", "invalid", 422, 3, 1),
+            ("A ticket of a customer without a site", "no_site", 409, 3, 1),
+            ("The same with the site's details", "with_site", 201, 4, 2),
+        ):
+            ticket = json.loads(load_event("create_job", case)["body"])
+            answer = self._post(ticket, path="/jobs")
+            right = answer.status_code == status and self._holds(sites) and len(self._stack.illu.jobs) == jobs
+            yield self._step(what, f"POST /jobs {ticket['ticket_id']}".strip(), answer, right)
+        job = self._get("/links/crm/ticket/T-501")
+        there = [link["entity"] for link in job.json().get("links", [])] == ["job"]
+        yield self._step("Which job is this ticket?", "GET /links/crm/ticket/T-501", job, there)
 
     def _holds(self, sites: int) -> bool:
         return len(self._stack.illu.sites) == sites
 
-    def _post(self, body: object, key: str | None = "") -> requests.Response:
-        return requests.post(f"{self._stack.url}/sites", json=body, headers=self._headers(key), timeout=TIMEOUT)
+    def _post(self, body: object, key: str | None = "", path: str = "/sites") -> requests.Response:
+        return requests.post(self._stack.url + path, json=body, headers=self._headers(key), timeout=TIMEOUT)
 
     def _get(self, path: str) -> requests.Response:
         return requests.get(self._stack.url + path, headers=self._headers(""), timeout=TIMEOUT)
@@ -151,29 +171,26 @@ def _told(body: Mapping[str, Any]) -> str:
     if "errors" in body:
         return "\n".join(f"{error['field']}: {error['message']}" for error in body["errors"])
     if "title" in body:
-        return str(body["title"])
+        return str(body["detail"] if body["status"] == HTTPStatus.CONFLICT else body["title"])
     if "links" in body:
         return ", ".join(f"{link['system']} {link['entity']} {link['id']}" for link in body["links"])
     if "attempts" in body:
         return f"{body['state']} ({', then '.join(attempt['event'] for attempt in body['attempts'])})"
-    told = [f"{name} {body[name]}" for name in ("site_id", "state") if name in body]
+    told = [f"{name} {body[name]}" for name in ("job_id", "site_id", "state") if name in body]
     return "\n".join(told + body.get("warnings", []))
 
 
-def _print_sites(console: Console, stack: Stack) -> None:
-    table = Table(
-        "site_id",
-        "name",
-        "latitude",
-        "longitude",
-        title="What illu holds in the end:",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    for site in stack.illu.sites:
-        table.add_row(*(str(site[name]) for name in ("site_id", "name", "latitude", "longitude")))
-    console.print()
-    console.print(table)
+def _print_records(console: Console, stack: Stack) -> None:
+    sites, jobs = stack.illu.sites, stack.illu.jobs
+    for title, names, records in (
+        ("sites", ("site_id", "name", "latitude", "longitude"), sites),
+        ("jobs", ("job_id", "site_id", "name", "notes"), jobs),
+    ):
+        table = Table(*names, title=f"The {title} that illu holds in the end:", title_justify="left", box=SIMPLE_HEAD)
+        for record in records:
+            table.add_row(*(" ".join(str(record.get(name, "")).split()) for name in names))
+        console.print()
+        console.print(table)
 
 
 if __name__ == "__main__":

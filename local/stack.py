@@ -21,7 +21,7 @@ REGION = "eu-west-1"
 DEMO_TENANT = "demo"
 DEMO_KEY = "crmb_demo-key-for-this-machine-only"
 """The events in `events/` carry it, so it is the same on every machine, and valid on none but this."""
-SCOPES = frozenset({"create_site", "operations"})
+SCOPES = frozenset({"create_site", "create_job", "operations"})
 
 
 class Stack:
@@ -118,7 +118,8 @@ class Stack:
     def demo_tenant(self) -> str:
         """The secret of a tenant whose vendors are the simulators."""
         illu = {"base_url": self.illu.url, "org_id": self.illu.org_id, "api_key": self.illu.api_key}
-        return json.dumps({"illu": {**illu, "site_list_path": "/orgs/{org_id}/sites?name={name}", "search_lag": 30}})
+        lists = {f"{kind}_list_path": f"/orgs/{{org_id}}/{kind}s?name={{name}}" for kind in ("site", "job")}
+        return json.dumps({"illu": {**illu, **lists, "search_lag": 30}})
 
     def _deploy(self, exits: ExitStack) -> None:
         """Create tables and queues as template.yaml says, and give this process the functions' environment."""

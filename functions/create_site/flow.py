@@ -7,9 +7,9 @@ from math import isclose
 from typing import Protocol
 
 from create_site.models import CreatedSite, CreateSite
-from crm_bridge.clients.illu import IlluClient, IlluSite, ListedIlluSite
+from crm_bridge.clients.illu import IlluSite, ListedIlluSite, illu_client
 from crm_bridge.engine import Hit
-from crm_bridge.errors import FieldError, InvalidError, NotConfiguredError
+from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.links import Identity, Link
 from crm_bridge.tenants import Tenant
 from crm_bridge.transport import Deadline, Transport
@@ -36,10 +36,8 @@ class CreateSiteFlow:
     name = "create_site"
     command = CreateSite
 
-    def vendor(self, tenant: Tenant, transport: Transport, deadline: Deadline) -> Sites:
-        if tenant.illu is None:
-            raise NotConfiguredError("The tenant's secret has no illu block. Add it, then send again.")
-        return IlluClient(tenant.illu, transport, deadline)
+    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Sites:  # noqa: ARG002
+        return illu_client(settings, transport, deadline)
 
     def key(self, command: CreateSite) -> str:
         return command.customer_id
@@ -58,7 +56,7 @@ class CreateSiteFlow:
             if _is_the_one(command, site)
         ]
 
-    def adopt(self, command: CreateSite, vendor_id: str) -> CreatedSite:
+    def adopt(self, tenant: str, command: CreateSite, vendor_id: str) -> CreatedSite:  # noqa: ARG002
         if not vendor_id.isascii() or not vendor_id.isdecimal():
             raise InvalidError("Give illu's site_id, which is a number.", fields=[FieldError("id", "must be a number")])
         return CreatedSite(site_id=int(vendor_id), customer_id=command.customer_id)
@@ -74,12 +72,12 @@ def _created(command: CreateSite, site: IlluSite) -> CreatedSite:
 
 def _is_the_one(command: CreateSite, site: ListedIlluSite) -> bool:
     return (
-        _plain(site.name) == _plain(command.name)
+        plain(site.name) == plain(command.name)
         and isclose(site.latitude, command.latitude, rel_tol=0, abs_tol=SAME_PLACE)
         and isclose(site.longitude, command.longitude, rel_tol=0, abs_tol=SAME_PLACE)
     )
 
 
-def _plain(name: str) -> list[str]:
-    """A name without what a vendor may change as it stores it: spaces, case, composition, escapes."""
+def plain(name: str) -> list[str]:
+    """The words of a text, without what a vendor may change as it stores it: spaces, case, composition, escapes."""
     return unicodedata.normalize("NFKC", html.unescape(name)).casefold().split()

@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from create_job.handler import flow as create_job_flow
 from create_site.flow import CreateSiteFlow
 from crm_bridge.api import Context, Request, Response, as_time, respond
-from crm_bridge.errors import NotFoundError
+from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.links import Identity
 from crm_bridge.operations import Operation
@@ -16,10 +17,6 @@ from crm_bridge.telemetry import add_to_log
 from operations.models import Resolution
 
 SCOPE = "operations"
-
-
-# Whatever is parked can be resolved, whichever flow it belongs to.
-FLOWS = {flow.name: flow for flow in (CreateSiteFlow(),)}
 
 
 def _show_operation(request: Request) -> Response:
@@ -32,12 +29,22 @@ def _resolve_operation(request: Request) -> Response:
     add_to_log(operation_id=operation.operation_id)
     match resolution.action:
         case "adopt":
-            resolved = engine.adopt(FLOWS[operation.flow], operation, resolution.id or "", by=by)
+            resolved = _adopt(operation, resolution.id or "", by)
         case "resend":
             resolved = engine.resend(operation, by=by)
         case "abandon":
             resolved = engine.abandon(operation, by=by)
     return Response(200, _shown(resolved))
+
+
+def _adopt(operation: Operation, vendor_id: str, by: str) -> Operation:
+    engine = runtime().engine
+    match operation.flow:
+        case "create_site":
+            return engine.adopt(CreateSiteFlow(), operation, vendor_id, by=by)
+        case "create_job":
+            return engine.adopt(create_job_flow(), operation, vendor_id, by=by)
+    raise ConflictError(f"An operation of {operation.flow} has no record that could be adopted.")
 
 
 def _operation(request: Request) -> Operation:

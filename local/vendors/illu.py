@@ -1,6 +1,7 @@
-"""illu, as its integration page documents it: CREATE SITE answers 201, every call needs the bearer key.
+"""illu, as its integration page documents it: CREATE SITE and CREATE JOB answer 201, every call needs the bearer key.
 
-Ours, because nothing is documented: the error bodies, what exactly is refused, and `GET /orgs/{org_id}/sites`.
+Ours, because nothing is documented: the error bodies, what exactly is refused, what a created job answers besides
+`job_id`, and `GET /orgs/{org_id}/sites` and `/jobs`.
 """
 
 import json
@@ -17,6 +18,15 @@ _SITE: dict[str, type | tuple[type, ...]] = {
     "longitude": (int, float),
     "address": str,
 }
+_JOB: dict[str, type] = {
+    "name": str,
+    "site_id": int,
+    "due_date": str,
+    "assigned_user_id": int,
+    "notes": str,
+    "tag_ids": list,
+    "workflow_instances": list,
+}
 
 
 @dataclass
@@ -27,6 +37,8 @@ class IlluSimulator(Simulator):
     sites: list[dict[str, object]] = field(default_factory=list)
     next_id: int = 4711
     longest_name: int = 1000
+    jobs: list[dict[str, object]] = field(default_factory=list)
+    next_job_id: int = 801
 
     def respond(self, request: Request) -> Response:
         if request.headers.get("Authorization") != f"Bearer {self.api_key}":
@@ -37,12 +49,16 @@ class IlluSimulator(Simulator):
         match request.method, collection:
             case "POST", "sites":
                 return self._create_site(request)
+            case "POST", "jobs":
+                return self._create_job(request)
             case "GET", "sites":
-                return self._list_sites(request)
+                return self._list(request, self.sites)
+            case "GET", "jobs":
+                return self._list(request, self.jobs)
         return json_response({"message": "Not found"}, 404)
 
     def held(self) -> dict[str, object]:
-        return {"sites": self.sites}
+        return {"sites": self.sites, "jobs": self.jobs}
 
     def add_site(self, name: str, latitude: float, longitude: float, address: str) -> dict[str, object]:
         """A site as it is after illu made it, whoever asked for it."""
@@ -54,7 +70,7 @@ class IlluSimulator(Simulator):
             "latitude": latitude,
             "longitude": longitude,
             "address": address,
-            "created_at": datetime.fromtimestamp(self.clock(), UTC).isoformat(),
+            "created_at": self._now(),
         }
         self.next_id += 1
         self.sites.append(site)
@@ -73,13 +89,32 @@ class IlluSimulator(Simulator):
         site = self.add_site(**{name: sent[name] for name in _SITE})
         return json_response({name: value for name, value in site.items() if name != "created_at"}, 201)
 
-    def _list_sites(self, request: Request) -> Response:
+    def _create_job(self, request: Request) -> Response:
+        try:
+            sent = json.loads(request.get_data())
+        except ValueError:
+            return json_response({"message": "Malformed JSON"}, 400)
+        wrong = [name for name, kind in sent.items() if name not in _JOB or not isinstance(kind, _JOB[name])]
+        wrong += [name for name in ("name", "site_id") if name not in sent]
+        if wrong:
+            return json_response({"message": f"Invalid fields: {', '.join(wrong)}"}, 422)
+        if sent["site_id"] not in [site["site_id"] for site in self.sites]:
+            return json_response({"message": "No such site"}, 404)
+        job = {"job_id": self.next_job_id, "org_id": self.org_id, **sent, "created_at": self._now()}
+        self.next_job_id += 1
+        self.jobs.append(job)
+        return json_response({name: value for name, value in job.items() if name != "created_at"}, 201)
+
+    def _list(self, request: Request, records: list[dict[str, object]]) -> Response:
         newest = self.clock() - self.search_lag
         wanted = request.args.get("name")
         listed = [
-            site
-            for site in self.sites
-            if datetime.fromisoformat(str(site["created_at"])).timestamp() <= newest
-            and (wanted is None or site["name"] == wanted)
+            record
+            for record in records
+            if datetime.fromisoformat(str(record["created_at"])).timestamp() <= newest
+            and (wanted is None or record["name"] == wanted)
         ]
         return json_response(listed)
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self.clock(), UTC).isoformat()

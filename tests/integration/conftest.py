@@ -1,5 +1,6 @@
 """Integration tests run the bundle as it is: HTTP in, real handlers, HTTP to embedded AWS and simulated vendors."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,3 +60,12 @@ def crm(stack: Stack) -> Iterator[Crm]:
     crm = Crm(stack)
     with crm.session:
         yield crm
+
+
+@pytest.fixture
+def eager_switches() -> Iterator[None]:
+    """Threads that take turns as often as they can, so that races are run and not only allowed."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)

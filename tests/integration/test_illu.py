@@ -424,6 +424,8 @@ def test_cannot_look_when_the_list_says_that_there_is_more(
         {"current_page": 1, "last_page": 2},
         {"limit": 1, "offset": 0},
         {"truncated": True},
+        {"results": 51},
+        {"data": {"next": "/p2"}},
     ],
     ids=str,
 )

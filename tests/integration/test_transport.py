@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import urllib3.connection
@@ -126,6 +127,13 @@ class Vendor:
         head = self.requests[number].partition(b"\r\n\r\n")[0].decode()
         pairs = (line.split(": ", 1) for line in head.split("\r\n")[1:])
         return {name.lower(): value for name, value in pairs}
+
+    def wait_until_left(self) -> None:
+        """Until somebody was connected, and nobody is any more."""
+        give_up_at = time.monotonic() + 10
+        while not self._threads or any(thread.is_alive() for thread in self._threads):
+            assert time.monotonic() < give_up_at
+            time.sleep(0.02)
 
     def close(self) -> None:
         self._stopping.set()
@@ -331,6 +339,36 @@ def test_not_done_when_connecting_takes_too_long(bridge: Bridge) -> None:
         bridge.call(f"http://{HOST}:{port}/", seconds=SOON)
 
 
+def test_not_done_when_connecting_takes_longer_than_it_may(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crm_bridge.transport.CONNECT_TIMEOUT", 0.5)
+
+    with silent_port() as port, no_hang(), pytest.raises(NotDoneError, match="ConnectTimeout"):
+        bridge.call(f"http://{HOST}:{port}/")
+
+
+def test_nothing_is_sent_when_the_connection_stands_after_the_deadline(
+    bridge: Bridge, vendors: Vendors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor = vendors(answers(201))
+    resolved = threading.Event()
+    getaddrinfo = socket.getaddrinfo
+
+    def slow(*args: Any, **options: Any) -> Any:
+        resolved.wait(30)
+        return getaddrinfo(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", slow)
+        with no_hang(), pytest.raises(NotDoneError, match="TimeoutError"):
+            bridge.call(vendor.url, seconds=SOON)
+        assert vendor.connections == 0
+        resolved.set()
+        vendor.wait_until_left()
+
+    assert vendor.requests == []
+    assert bridge.call(vendor.url).status == 201
+
+
 @contextmanager
 def port_without_tls() -> Iterator[int]:
     """Answers whatever comes, as an HTTP server does with a TLS greeting that it cannot read."""
@@ -516,6 +554,15 @@ def test_maybe_done_when_no_answer_comes_in_time(bridge: Bridge, vendors: Vendor
     with no_hang():
         error = bridge.fails(MaybeDoneError, vendor, seconds=SOON)
     assert "TimeoutError" in error.message
+
+
+def test_maybe_done_when_the_answer_takes_longer_than_it_may(
+    bridge: Bridge, vendors: Vendors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crm_bridge.transport.READ_TIMEOUT", 0.5)
+
+    with no_hang():
+        assert "ReadTimeout" in bridge.fails(MaybeDoneError, vendors(stays_silent)).message
 
 
 @pytest.mark.parametrize(
@@ -976,7 +1023,6 @@ def test_answer_when_the_vendor_restarted(bridge: Bridge) -> None:
     try:
         bridge.call(server.url)
         server.stop()
-        time.sleep(0.1)  # until nothing listens
         with pytest.raises(NotDoneError):
             bridge.call(server.url)
         server.start()

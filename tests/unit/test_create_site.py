@@ -90,7 +90,7 @@ def test_does_not_take_another_site_for_it(changes: dict[str, object]) -> None:
 
 def test_says_what_to_add_when_the_tenant_has_no_illu_block() -> None:
     with pytest.raises(NotConfiguredError, match="illu"):
-        FLOW.vendor(Tenant(), Transport(), Deadline(1))
+        FLOW.vendor("acme", Tenant(), Transport(), Deadline(1))
 
 
 @pytest.mark.parametrize("latitude", [-90, 90, 0, -0.0, "12.5"])

@@ -80,10 +80,10 @@ class OrderFlow:
     name: str = "orders"
     command: type[Order] = Order
 
-    def vendor(self, tenant: Tenant, transport: Transport, deadline: Deadline) -> Shop:  # noqa: ARG002
-        if tenant.illu is None:
+    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Shop:  # noqa: ARG002
+        if settings.illu is None:
             raise NotConfiguredError("no block")
-        self.shop.keys_seen.append(tenant.illu.api_key.get_secret_value())
+        self.shop.keys_seen.append(settings.illu.api_key.get_secret_value())
         return self.shop
 
     def key(self, command: Order) -> str:
@@ -98,7 +98,7 @@ class OrderFlow:
             raise vendor.hits
         return vendor.hits
 
-    def adopt(self, command: Order, vendor_id: str) -> Receipt:  # noqa: ARG002
+    def adopt(self, tenant: str, command: Order, vendor_id: str) -> Receipt:  # noqa: ARG002
         return Receipt(receipt=int(vendor_id))
 
     def links(self, command: Order, result: Receipt) -> Sequence[Link]:

@@ -16,11 +16,13 @@ from pydantic import BaseModel, ValidationError
 from crm_bridge.engine import Engine, Flow, Outcome, Vendor
 from crm_bridge.errors import (
     BrokenContractError,
+    ConflictError,
     ContractBrokenError,
     FieldError,
     ForbiddenError,
     InternalError,
     InvalidError,
+    MissingError,
     NotFoundError,
     NotJsonError,
     ProblemError,
@@ -186,6 +188,8 @@ def _told(outcome: Outcome) -> Response:
             f"{outcome.error.message}. The event is kept, and the bridge goes on with it by itself.",
             operation_id=operation.operation_id,
         )
+    if isinstance(outcome.error, MissingError) and operation.state is State.REJECTED:
+        raise ConflictError(outcome.error.message, operation_id=operation.operation_id)
     if outcome.error and operation.state is State.REJECTED:
         raise RefusedByVendorError(outcome.error.message, operation_id=operation.operation_id)
     body = {**json.loads(operation.answer or "{}"), "operation_id": operation.operation_id}

@@ -103,10 +103,13 @@ class Vendor(Protocol):
 class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
     """One kind of event. It decides nothing about states, repeats or storage."""
 
-    name: str
-    command: type[CommandT]
+    @property
+    def name(self) -> str: ...
 
-    def vendor(self, tenant: Tenant, transport: Transport, deadline: Deadline) -> VendorT:
+    @property
+    def command(self) -> type[CommandT]: ...
+
+    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> VendorT:
         """The client of this tenant's vendor. Raises NotConfiguredError."""
 
     def key(self, command: CommandT) -> str:
@@ -118,8 +121,11 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
     def find(self, command: CommandT, vendor: VendorT) -> Sequence[Hit[ResultT]]:
         """All that the vendor holds and that this command could have made. Raises VendorError, CannotLookError."""
 
-    def adopt(self, command: CommandT, vendor_id: str) -> ResultT:
-        """The result if the vendor's record with this id is what the command made. Raises InvalidError."""
+    def adopt(self, tenant: str, command: CommandT, vendor_id: str) -> ResultT:
+        """The result if the vendor's record with this id is what the command made.
+
+        Raises InvalidError, ConflictError.
+        """
 
     def links(self, command: CommandT, result: ResultT) -> Sequence[Link]:
         """What is tied together once `result` is there."""
@@ -167,7 +173,7 @@ class Engine:
         new_id = operation_id(tenant, flow.name, flow.key(command))
         add_to_log(operation_id=new_id)
         try:
-            vendor = flow.vendor(self._tenants.get(tenant), self._transport, deadline)
+            vendor = flow.vendor(tenant, self._tenants.get(tenant), self._transport, deadline)
         except UnavailableError:
             # What could not be sent is not accepted. What is known already is told all the same.
             known = self._operations.get(new_id)
@@ -228,7 +234,7 @@ class Engine:
     ) -> Operation:
         """A person found that the vendor has done it. Raises InvalidError, ConflictError, StorageError."""
         command = flow.command.model_validate_json(parked.payload or "")
-        result = flow.adopt(command, vendor_id)
+        result = flow.adopt(parked.tenant, command, vendor_id)
         changes = {"answer": result.model_dump_json(), "payload": None}
         return self._resolved(parked, Event.ADOPTED, by, changes, flow.links(command, result))
 
@@ -339,12 +345,12 @@ class Engine:
         try:
             settings = self._tenants.get(tenant)
             try:
-                return call(flow.vendor(settings, self._transport, deadline))
+                return call(flow.vendor(tenant, settings, self._transport, deadline))
             except SignInRefusedError:
                 fresh = self._tenants.get(tenant, fresh=True)
                 if fresh == settings:
                     raise
-            return call(flow.vendor(fresh, self._transport, deadline))
+            return call(flow.vendor(tenant, fresh, self._transport, deadline))
         except SignInRefusedError:
             count("SignInRefused", flow=flow.name)
             raise
@@ -407,6 +413,7 @@ class Engine:
 
     def _saved(self, held: Operation, changed: Operation, event: Event, links: Sequence[Link] = ()) -> Operation:
         """What the table holds afterwards: `changed`, what a later holder wrote, or `held`, to heal by its lease."""
+        add_to_log(operation_id=held.operation_id)  # a flow may have carried another operation in between
         puts = list(self._links.puts(held.tenant, links, held.operation_id, changed.updated_at))
         try:
             stored = self._operations.save(changed, puts)

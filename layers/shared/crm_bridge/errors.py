@@ -7,7 +7,7 @@ BridgeError
 │   ├── ForbiddenError            403
 │   ├── NotFoundError             404
 │   ├── RunningError              409  ask again after Retry-After
-│   ├── ConflictError             409  it is in no state for this, or the id belongs to another event
+│   ├── ConflictError             409  it is in no state for this, or something else must be there first
 │   ├── TooLargeError             413
 │   ├── UnsupportedMediaTypeError 415
 │   ├── InvalidError              422  says which field and why
@@ -22,6 +22,7 @@ BridgeError
     ├── NotDoneError              surely not done: send again later
     │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
     ├── RefusedError              the vendor refused for good: sending the same again is useless
+    │   └── MissingError              what the event refers to is not there: send that first, then this again
     ├── MaybeDoneError            the vendor may have done it: look before sending
     │   └── ContractBrokenError   it answered, but not as its documentation says
     ├── CannotLookError           the vendor cannot be asked: a person decides
@@ -192,6 +193,10 @@ class SignInRefusedError(NotDoneError):
 
 class RefusedError(VendorError):
     event = Event.REFUSED
+
+
+class MissingError(RefusedError):
+    pass
 
 
 class MaybeDoneError(VendorError):

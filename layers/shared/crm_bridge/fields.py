@@ -31,6 +31,8 @@ type Text = Annotated[
 ]
 type Id = Annotated[Text, BeforeValidator(_text_of_whole_number), Field(max_length=LONGEST_ID)]
 """An id of another system, as text."""
+type Number = Annotated[int, BeforeValidator(_not_a_boolean), Field(gt=0)]
+"""An id that a vendor gives as a number."""
 type Latitude = Annotated[float, BeforeValidator(_not_a_boolean), Field(ge=-90, le=90)]
 type Longitude = Annotated[float, BeforeValidator(_not_a_boolean), Field(ge=-180, le=180)]
 """Degrees, WGS 84."""

@@ -83,6 +83,13 @@ class Links:
         with guarded():
             return [_partner(deserialize(item)) for page in pages for item in page["Items"]]
 
+    def one(self, tenant: str, identity: Identity, system: str, entity: str) -> Identity | None:
+        """The only partner of that kind that `identity` may have, if it has one. Raises StorageError."""
+        key = _Row(identity, Identity(system, entity, ""), exclusive=True).key(tenant)
+        with guarded():
+            answer = self._client.get_item(TableName=self._table, Key=serialize(key), ConsistentRead=True)
+        return _partner(deserialize(answer["Item"])).identity if "Item" in answer else None
+
     def taken(self, tenant: str, links: Sequence[Link], operation_id: str) -> bool:
         """Whether another operation holds an exclusive end of one of these links. Raises StorageError."""
         keys = [row.key(tenant) for row in _rows(links) if row.exclusive]

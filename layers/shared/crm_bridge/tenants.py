@@ -47,13 +47,14 @@ def _header_value(value: SecretStr) -> SecretStr:
     return value
 
 
-def _site_list_path(value: str) -> str:
+def _list_path(value: str) -> str:
     if not value.startswith("/") or set(re.findall(r"\{(.*?)\}", value)) - {"org_id", "name"}:
         raise ValueError("must begin with / and have no placeholders but {org_id} and {name}")
     return value
 
 
 type VendorUrl = Annotated[str, AfterValidator(_vendor_url)]
+type ListPath = Annotated[str, AfterValidator(_list_path)]
 type HeaderSecret = Annotated[SecretStr, AfterValidator(_header_value)]
 
 
@@ -69,9 +70,13 @@ class IlluSettings(_Settings):
     """The numeric Organization ID of illu's Admin Console."""
     api_key: HeaderSecret
     """Shown in illu's Admin Console; it dies with a password change of the admin that it belongs to."""
-    site_list_path: Annotated[str, AfterValidator(_site_list_path)] | None = None
+    site_list_path: ListPath | None = None
     """Address that lists sites, below base_url; `{org_id}` and `{name}` are filled in. illu documents none, so none is
     asked unless it is named here; without it a lost answer is put before a person."""
+    job_list_path: ListPath | None = None
+    """The same for jobs. Without it, or without `job_reference`, a job whose answer was lost is put before a person."""
+    job_reference: bool = True
+    """Whether the ticket is named at the end of a job's notes, by which the bridge recognises its own."""
     search_lag: int = Field(default=120, ge=30, le=86_400)
     """Seconds after which a new record is sure to be in that list, also if illu was slow to make it."""
 

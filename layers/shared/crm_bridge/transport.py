@@ -84,20 +84,26 @@ class Answer:
         never a whole object, which could be what we sent.
         """
         try:
-            words = _said(json.loads(self.body))
+            parsed = json.loads(self.body)
         except (ValueError, RecursionError):
-            text = self.body.decode(errors="replace").strip()
-            words = "" if "<" in text else text
+            words = self.body.decode(errors="replace").strip()
+        else:
+            words = _said(parsed)
+        if "<" in words:
+            return ""
         for secret in self.secrets:
             words = words.replace(secret, "***").replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***")
         return words[:MAX_WORDS].encode(errors="replace").decode()  # half a surrogate pair could not be stored
 
 
-def _said(value: object) -> str:
+def _said(value: object, depth: int = 0) -> str:
+    if depth > 4:
+        return ""
     if isinstance(value, dict):
-        return next(filter(None, (_said(value.get(name)) for name in ("message", "error", "detail", "errors"))), "")
+        members = (value.get(name) for name in ("message", "error", "detail", "errors"))
+        return next(filter(None, (_said(member, depth + 1) for member in members)), "")
     if isinstance(value, list):
-        return "; ".join(filter(None, map(_said, value)))
+        return "; ".join(filter(None, (_said(member, depth + 1) for member in value)))
     return value if isinstance(value, str) else ""
 
 
@@ -160,8 +166,8 @@ class Transport:
     ) -> Answer:
         """One request, never repeated; `body` is sent as JSON.
 
-        Raises NotDoneError where the request cannot have reached the vendor, else MaybeDoneError where no whole answer
-        came back. An answer of any status is returned: see `expect`.
+        Raises NotDoneError where a body cannot have reached the vendor, else MaybeDoneError where no whole answer came
+        back. An answer of any status is returned: see `expect`.
         """
         remaining = deadline.remaining()
         if remaining < SHORTEST_CALL:

@@ -11,13 +11,14 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from crm_bridge.errors import CannotLookError, ContractBrokenError
-from crm_bridge.tenants import IlluSettings
+from crm_bridge.errors import CannotLookError, ContractBrokenError, NotConfiguredError
+from crm_bridge.fields import LONGEST_ID
+from crm_bridge.tenants import IlluSettings, Tenant
 from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Transport, expect
 
 VENDOR = "illu"
 MAX_LIST = 20 * 1024 * 1024
-_LIST_MEMBERS = frozenset({"sites", "items", "data", "results"})
+_LIST_MEMBERS = frozenset({"sites", "jobs", "items", "data", "results"})
 _TOTAL_MEMBERS = frozenset({"total", "total_count", "count"})
 _MORE_MEMBERS = frozenset({"next", "next_page", "next_cursor", "has_more"})
 
@@ -25,6 +26,11 @@ _MORE_MEMBERS = frozenset({"next", "next_page", "next_cursor", "has_more"})
 def _only_if_exact(value: datetime | None) -> datetime | None:
     """A time without a zone may be hours off, and a mere date a day: then it is as good as none."""
     return value if value and value.tzinfo else None
+
+
+def _as_text(value: object) -> object:
+    """A job's id may be a number or text; we only pass it on."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _usable_id(value: object) -> object:
@@ -51,7 +57,24 @@ class ListedIlluSite(IlluSite):
     """Where the list has it, a record from before our first attempt is not taken for ours."""
 
 
+class IlluJob(BaseModel):
+    """A job as illu answers it. Of its members only `job_id` is documented; the others are kept as they come."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    job_id: Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=LONGEST_ID)]
+
+
+class ListedIlluJob(IlluJob):
+    """A job in the list that a tenant names, with what it takes to recognise it."""
+
+    site_id: Annotated[int, BeforeValidator(_usable_id), Field(gt=0)]
+    notes: str | None = None
+    created_at: Annotated[datetime | None, AfterValidator(_only_if_exact)] = None
+
+
 _SITES = TypeAdapter(list[ListedIlluSite])
+_JOBS = TypeAdapter(list[ListedIlluJob])
 
 
 class IlluClient:
@@ -70,6 +93,10 @@ class IlluClient:
     def search_lag(self) -> int:
         return self._settings.search_lag
 
+    @property
+    def job_reference(self) -> bool:
+        return self._settings.job_reference
+
     def create_site(self, *, name: str, latitude: float, longitude: float, address: str) -> IlluSite:
         """`POST /orgs/{org_id}/sites`. Degrees (WGS 84). Only 201 with a `site_id` counts.
 
@@ -83,24 +110,46 @@ class IlluClient:
         except ValidationError:
             raise ContractBrokenError("illu answered 201 without a usable site_id", vendor=VENDOR, status=201) from None
 
+    def create_job(self, job: Mapping[str, object]) -> IlluJob:
+        """`POST /orgs/{org_id}/jobs`. Only 201 with a `job_id` counts.
+
+        `job` has `name` and `site_id`, and may have `due_date`, `assigned_user_id`, `notes`, `tag_ids` and
+        `workflow_instances`. Without `assigned_user_id` illu takes the admin whose key it is.
+
+        Source: the integration page, "CREATE JOB"
+        """
+        answer = self._call("POST", f"/orgs/{self._settings.org_id}/jobs", job)
+        expect(answer, 201)
+        try:
+            return IlluJob.model_validate(answer.json())
+        except ValidationError:
+            raise ContractBrokenError("illu answered 201 without a usable job_id", vendor=VENDOR, status=201) from None
+
     def list_sites(self, *, name: str) -> list[ListedIlluSite]:
         """All sites at the address that the tenant names.
 
         Raises CannotLookError if it names none, or if a site could be missing in what it answers: out of half a list
         nobody can tell that a site is not there.
         """
-        if self._settings.site_list_path is None:
+        return self._list("site_list_path", self._settings.site_list_path, name, _SITES)
+
+    def list_jobs(self, *, name: str) -> list[ListedIlluJob]:
+        """The same for jobs."""
+        return self._list("job_list_path", self._settings.job_list_path, name, _JOBS)
+
+    def _list[T](self, setting: str, path: str | None, name: str, adapter: TypeAdapter[list[T]]) -> list[T]:
+        if path is None:
             raise CannotLookError(
-                "illu documents no way to ask for a site, and the tenant names none (site_list_path)", vendor=VENDOR
+                f"illu documents no way to ask for it, and the tenant names none ({setting})", vendor=VENDOR
             )
         fills = {"{org_id}": str(self._settings.org_id), "{name}": quote(name, safe="")}
-        path = re.sub(r"\{(?:org_id|name)\}", lambda place: fills[place[0]], self._settings.site_list_path)
-        answer = self._call("GET", path, max_answer=MAX_LIST)
+        filled = re.sub(r"\{(?:org_id|name)\}", lambda place: fills[place[0]], path)
+        answer = self._call("GET", filled, max_answer=MAX_LIST)
         expect(answer, 200)
         try:
-            return _SITES.validate_python(_whole_list(answer))
+            return adapter.validate_python(_whole_list(answer))
         except ValidationError:
-            raise CannotLookError("illu's site list lacks ids, names or positions", vendor=VENDOR) from None
+            raise CannotLookError("illu's list lacks what it takes to recognise a record", vendor=VENDOR) from None
 
     def _call(self, method: str, path: str, body: object = None, *, max_answer: int = MAX_ANSWER) -> Answer:
         key = self._settings.api_key.get_secret_value()
@@ -116,6 +165,13 @@ class IlluClient:
         )
 
 
+def illu_client(settings: Tenant, transport: Transport, deadline: Deadline) -> IlluClient:
+    """Raises NotConfiguredError."""
+    if settings.illu is None:
+        raise NotConfiguredError("The tenant's secret has no illu block. Add it, then send again.")
+    return IlluClient(settings.illu, transport, deadline)
+
+
 def _whole_list(answer: Answer) -> list[object]:
     """The list, if nothing in the answer hints at there being more of it. What we don't know may be such a hint."""
     parsed = answer.json()
@@ -123,11 +179,13 @@ def _whole_list(answer: Answer) -> list[object]:
         if isinstance(parsed, list):
             return parsed
         if isinstance(parsed, Mapping):
-            lists = [value for name, value in parsed.items() if name in _LIST_MEMBERS and isinstance(value, list)]
-            others = {name: value for name, value in parsed.items() if name not in _LIST_MEMBERS}
-            if len(lists) == 1 and all(_says_no_more(name, value, len(lists[0])) for name, value in others.items()):
-                return lists[0]
-    raise CannotLookError("illu's site list is not a list, or may not be the whole of it", vendor=VENDOR)
+            lists = {n: v for n, v in parsed.items() if n in _LIST_MEMBERS and isinstance(v, list)}
+            others = {n: v for n, v in parsed.items() if n not in lists}
+            if len(lists) == 1:
+                (found,) = lists.values()
+                if all(_says_no_more(n, v, len(found)) for n, v in others.items()):
+                    return found
+    raise CannotLookError("illu's list is not a list, or may not be the whole of it", vendor=VENDOR)
 
 
 def _says_no_more(name: str, value: object, length: int) -> bool:

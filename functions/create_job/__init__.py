@@ -1,0 +1,1 @@
+"""A new request or ticket in a CRM becomes a job at illu."""

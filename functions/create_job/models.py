@@ -1,0 +1,56 @@
+"""What create_job takes and gives."""
+
+import re
+from datetime import date, datetime
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from create_site.models import SiteDetails
+from crm_bridge.fields import Id, Number, Text
+
+
+def _iso(value: str) -> str:
+    """Kept as it was written: illu does not say which of the forms it wants."""
+    try:
+        date.fromisoformat(value) if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("must be a date or time as in ISO 8601: 2026-11-30 or 2026-11-30T08:00:00Z") from None
+    return value
+
+
+class CreateJob(BaseModel):
+    """A ticket that is to become a job, at the site of a customer or at a site by its id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    ticket_id: Id
+    name: Annotated[Text, Field(max_length=500)]
+    customer_id: Id | None = None
+    site_id: Number | None = None
+    site: SiteDetails | None = None
+    """Of a customer who may have no site yet: then it is made first."""
+    due_date: Annotated[Text, AfterValidator(_iso)] | None = None
+    assigned_user_id: Number | None = None
+    notes: Annotated[str, Field(max_length=10_000)] | None = None
+    tag_ids: Annotated[list[Number], Field(max_length=100)] | None = None
+    workflow_instances: Annotated[list[dict[str, JsonValue]], Field(max_length=100)] | None = None
+    """Passed on as they are: illu does not document them."""
+
+    @model_validator(mode="after")
+    def _names_one_site(self) -> Self:
+        if (self.customer_id is None) is (self.site_id is None):
+            raise ValueError("give either customer_id or site_id")
+        if self.site and self.customer_id is None:
+            raise ValueError("site goes with customer_id")
+        return self
+
+
+class CreatedJob(BaseModel):
+    """illu's own members as they came, whose job it is, and where."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    job_id: str
+    ticket_id: str
+    site_id: int

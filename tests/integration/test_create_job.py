@@ -1,0 +1,268 @@
+"""create_job from the CRM's call to illu and back, over real HTTP."""
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+
+from local.events import load_event
+from local.stack import Stack
+from local.vendors.simulator import Kind
+from tests.integration.conftest import SITE, Crm
+
+JOB: dict[str, Any] = {"ticket_id": "T-501", "customer_id": "C-1001", "name": "Meter does not count"}
+DETAILS = {name: SITE[name] for name in ("name", "latitude", "longitude", "address")}
+
+
+def create_job(crm: Crm, **changes: object) -> requests.Response:
+    return crm.post("/jobs", {name: value for name, value in {**JOB, **changes}.items() if value is not None})
+
+
+@pytest.fixture
+def at_home(crm: Crm) -> Crm:
+    """A CRM whose customer has a site."""
+    assert crm.create_site().status_code == 201
+    return crm
+
+
+def linked(crm: Crm, path: str) -> set[tuple[str, str]]:
+    return {(link["entity"], link["id"]) for link in crm.get(f"/links/{path}").json().get("links", [])}
+
+
+# ---------------------------------------------------------------- done
+
+
+def test_becomes_a_job_at_the_customers_site_when_a_ticket_is_new(at_home: Crm) -> None:
+    answer = create_job(at_home, notes="After 14:00.", due_date="2026-11-30", tag_ids=[3], assigned_user_id=7)
+    assert answer.status_code == 201
+    body = answer.json()
+    assert body.pop("operation_id").startswith("op_")
+    notes = "After 14:00.\n\n[CRM ticket T-501]"
+    sent = {"name": JOB["name"], "site_id": 4711, "due_date": "2026-11-30", "tag_ids": [3], "assigned_user_id": 7}
+    assert body == {**sent, "job_id": "801", "org_id": 88, "notes": notes, "ticket_id": "T-501"}
+    assert len(at_home.stack.illu.jobs) == 1
+
+
+def test_sends_only_what_the_ticket_has(at_home: Crm) -> None:
+    create_job(at_home)
+    (job,) = at_home.stack.illu.jobs
+    assert set(job) == {"job_id", "org_id", "created_at", "name", "site_id", "notes"}
+
+
+def test_passes_workflow_instances_on_as_they_are(at_home: Crm) -> None:
+    instances = [{"workflow_id": 5, "steps": [{"done": False}]}]
+    assert create_job(at_home, workflow_instances=instances).status_code == 201
+    assert at_home.stack.illu.jobs[0]["workflow_instances"] == instances
+
+
+def test_links_the_ticket_to_the_job_and_the_job_to_its_site(at_home: Crm) -> None:
+    create_job(at_home)
+    create_job(at_home, ticket_id="T-502")
+    assert linked(at_home, "crm/ticket/T-501") == {("job", "801")}
+    assert linked(at_home, "illu/job/801") == {("ticket", "T-501"), ("site", "4711")}
+    assert linked(at_home, "illu/site/4711") == {("customer", "C-1001"), ("job", "801"), ("job", "802")}
+
+
+def test_is_answered_from_the_store_when_it_is_repeated(at_home: Crm) -> None:
+    first, again = create_job(at_home), create_job(at_home)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert len(at_home.stack.illu.jobs) == 1
+
+
+def test_goes_to_a_site_by_its_id_when_the_ticket_names_it(at_home: Crm) -> None:
+    assert create_job(at_home, customer_id=None, site_id=4711).json()["site_id"] == 4711
+
+
+# ---------------------------------------------------------------- the site
+
+
+def test_is_409_and_may_be_sent_again_when_the_customer_has_no_site(crm: Crm) -> None:
+    answer = create_job(crm)
+    assert answer.status_code == 409
+    assert "POST /sites" in answer.json()["detail"]
+    assert crm.stack.illu.seen == []
+    crm.create_site()
+    assert create_job(crm).status_code == 201
+
+
+def test_makes_the_site_first_when_its_details_come_along(crm: Crm) -> None:
+    answer = create_job(crm, site=DETAILS)
+    assert (answer.status_code, answer.json()["site_id"]) == (201, 4711)
+    assert crm.create_site().status_code == 200  # it is the very operation of POST /sites
+    assert create_job(crm, ticket_id="T-502", site=DETAILS).status_code == 201
+    assert (len(crm.stack.illu.sites), len(crm.stack.illu.jobs)) == (1, 2)
+
+
+@pytest.mark.parametrize("kind", [Kind.CLOSE_AFTER, Kind.UNAVAILABLE, Kind.ERROR_BEFORE])
+@pytest.mark.parametrize("details", [None, DETAILS], ids=["a site on its way", "details"])
+def test_follows_its_site_when_that_is_still_on_its_way(crm: Crm, kind: Kind, details: object) -> None:
+    crm.stack.illu.fail(kind)
+    if details is None:
+        assert crm.create_site().status_code == 202
+    accepted = create_job(crm, site=details)
+    assert (accepted.status_code, accepted.json()["state"]) == (202, "waiting")
+    assert "site" in accepted.json()["reason"]
+    assert crm.settle(accepted)["state"] == "succeeded"
+    assert (len(crm.stack.illu.sites), len(crm.stack.illu.jobs)) == (1, 1)
+    assert ("site", "4711") in linked(crm, "illu/job/801")
+
+
+def test_is_refused_in_illus_words_when_the_site_is(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crm.stack.illu, "longest_name", 5)
+    answer = create_job(crm, site=DETAILS)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "the customer's site: illu answered 422: Invalid fields: name"
+    assert create_job(crm, site={**DETAILS, "name": "Shop"}).status_code == 201
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"ticket_id": " "}, "ticket_id"),
+        ({"ticket_id": "T" * 1000}, "ticket_id"),
+        ({"name": ""}, "name"),
+        ({"name": "x" * 10_000}, "name"),
+        ({"customer_id": None}, ""),
+        ({"site_id": 4711}, ""),
+        ({"customer_id": None, "site_id": 4711, "site": DETAILS}, ""),
+        ({"customer_id": None, "site_id": 0}, "site_id"),
+        ({"customer_id": None, "site_id": True}, "site_id"),
+        ({"site": {**DETAILS, "latitude": 91}}, "site.latitude"),
+        ({"site": {"name": "Shop"}}, "site.latitude"),
+        ({"due_date": "next week"}, "due_date"),
+        ({"due_date": "2026-02-30"}, "due_date"),
+        ({"due_date": 20261130}, "due_date"),
+        ({"assigned_user_id": -1}, "assigned_user_id"),
+        ({"tag_ids": ["urgent"]}, "tag_ids.0"),
+        ({"tag_ids": 3}, "tag_ids"),
+        ({"workflow_instances": ["x"]}, "workflow_instances.0"),
+        ({"notes": "x" * 10_001}, "notes"),
+        ({"priority": "high"}, "priority"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_422_and_names_the_field(at_home: Crm, changes: dict[str, object], field: str) -> None:
+    answer = create_job(at_home, **changes)
+    assert answer.status_code == 422
+    assert field in [error["field"] for error in answer.json()["errors"]]
+    assert at_home.stack.illu.jobs == []
+
+
+@pytest.mark.parametrize("ticket", ["T 1", "T/1", "T#1", "Büro-7", "票", "🎫" * 200])
+def test_any_id_makes_one_job_and_is_found_again(at_home: Crm, ticket: str) -> None:
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    operation = at_home.settle(create_job(at_home, ticket_id=ticket))
+    assert (operation["state"], operation["natural_key"]) == ("succeeded", ticket)
+    assert len(at_home.stack.illu.jobs) == 1
+
+
+# ---------------------------------------------------------------- what illu may do
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.DELAY, Kind.REFUSE)])
+def test_there_is_one_job_in_the_end_whatever_illu_does(at_home: Crm, kind: Kind) -> None:
+    at_home.stack.illu.fail(kind, seconds=90)
+    answer = create_job(at_home)
+    assert answer.status_code == (502 if kind is Kind.WRONG_STATUS else 202)
+    assert at_home.settle(create_job(at_home))["state"] == "succeeded"
+    assert len(at_home.stack.illu.jobs) == 1
+    assert linked(at_home, "crm/ticket/T-501") == {("job", "801")}
+
+
+def test_the_job_of_another_ticket_with_the_same_name_is_not_adopted(at_home: Crm) -> None:
+    create_job(at_home, ticket_id="T-50")
+    at_home.stack.illu.fail(Kind.CLOSE_BEFORE)
+    assert at_home.settle(create_job(at_home, ticket_id="T-501"))["answer"]["job_id"] == "802"
+    at_home.stack.illu.fail(Kind.CLOSE_BEFORE)
+    assert at_home.settle(create_job(at_home, ticket_id="501"))["answer"]["job_id"] == "803"
+
+
+@pytest.mark.parametrize("missing", ["job_reference", "job_list_path"])
+def test_is_parked_and_resolved_by_a_person_when_a_job_cannot_be_looked_for(at_home: Crm, missing: str) -> None:
+    tenant = json.loads(at_home.stack.demo_tenant())
+    tenant["illu"] |= {"job_reference": False} if missing == "job_reference" else {"job_list_path": None}
+    at_home.stack.put_secret("demo", json.dumps(tenant))
+    at_home.stack.illu.api_key = "illu-key-2"  # so that the new secret is read at once
+    tenant["illu"]["api_key"] = "illu-key-2"
+    at_home.stack.put_secret("demo", json.dumps(tenant))
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    assert create_job(at_home, ticket_id="warm-up").status_code == 202
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    accepted = create_job(at_home)
+    operation = at_home.settle(accepted)
+    assert operation["state"] == "parked"
+    assert missing in operation["attempts"][-1]["reason"]
+    resolved = at_home.post(f"{accepted.headers['Location']}/resolve", {"action": "adopt", "id": "802"})
+    assert resolved.json()["state"] == "succeeded"
+    assert linked(at_home, "illu/job/802") == {("ticket", "T-501"), ("site", "4711")}
+
+
+def test_says_nothing_of_the_ticket_in_the_notes_when_the_tenant_does_not_want_it(crm: Crm) -> None:
+    tenant = json.loads(crm.stack.demo_tenant())
+    tenant["illu"]["job_reference"] = False
+    crm.stack.put_secret("demo", json.dumps(tenant))
+    crm.create_site()
+    create_job(crm, notes="After 14:00.")
+    create_job(crm, ticket_id="T-502")
+    assert [job.get("notes") for job in crm.stack.illu.jobs] == ["After 14:00.", None]
+
+
+# ---------------------------------------------------------------- the wire, and races
+
+
+def _round_trips(crm: Crm) -> Counter[str]:
+    assert crm.stack.aws
+    calls = Counter({name.partition(".")[2]: count for name, count in crm.stack.aws.calls.items() if "SQS" not in name})
+    return calls + Counter({"illu": len(crm.stack.illu.seen)})
+
+
+def test_takes_four_round_trips_when_new_and_one_when_repeated(at_home: Crm) -> None:
+    create_job(at_home, ticket_id="warm-up")
+    before = _round_trips(at_home)
+    create_job(at_home)
+    new = _round_trips(at_home)
+    assert new - before == Counter({"PutItem": 1, "GetItem": 1, "illu": 1, "TransactWriteItems": 1})
+    create_job(at_home)
+    assert _round_trips(at_home) - new == Counter({"PutItem": 1})
+
+
+@pytest.mark.usefixtures("eager_switches")
+def test_twenty_identical_requests_at_once_make_one_job_a_hundred_times_over(at_home: Crm) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        for number in range(100):
+            ticket = f"T-{number}"
+            answers = list(pool.map(lambda _, t=ticket: create_job(at_home, ticket_id=t), range(20)))
+            statuses = Counter(answer.status_code for answer in answers)
+            assert statuses[201] == 1, statuses
+            assert statuses[200] + statuses[409] == 19, statuses
+            assert len(at_home.stack.illu.jobs) == number + 1
+
+
+# ---------------------------------------------------------------- events/
+
+
+@pytest.mark.parametrize(
+    ("case", "status"), [("new", 201), ("repeated", 200), ("invalid", 422), ("no_site", 409), ("with_site", 201)]
+)
+def test_the_events_do_what_their_names_say(stack: Stack, case: str, status: int) -> None:
+    stack.invoke("CreateSiteFunction", load_event("create_site", "new"))
+    if case == "repeated":
+        stack.invoke("CreateJobFunction", load_event("create_job", "new"))
+    answer = stack.invoke("CreateJobFunction", load_event("create_job", case))
+    assert isinstance(answer, dict)
+    assert answer["statusCode"] == status
+
+
+def test_the_queue_event_redelivers_the_operation_of_the_new_event(stack: Stack) -> None:
+    stack.invoke("CreateSiteFunction", load_event("create_site", "new"))
+    stack.illu.fail(Kind.UNAVAILABLE)
+    stack.invoke("CreateJobFunction", load_event("create_job", "new"))
+    stack.move_clock(60)
+    assert stack.invoke("CreateJobFunction", load_event("create_job", "from_queue")) == {"batchItemFailures": []}
+    assert len(stack.illu.jobs) == 1
