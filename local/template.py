@@ -1,5 +1,6 @@
 """What template.yaml says, read through AWS's own SAM translator: functions, routes, queues to poll, schedules."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,9 @@ class Template:
 
     def __init__(self, path: Path = TEMPLATE) -> None:
         source = yaml_parse(path.read_text())
-        # The translator insists that the code was uploaded; here it is run from where it lies.
+        # The translator warns of usage metrics that it did not send, which it shall not.
+        logging.getLogger("samtranslator").setLevel(logging.ERROR)
+        # It insists that the code was uploaded; here it is run from where it lies.
         source["Globals"]["Function"]["CodeUri"] = "s3://not/uploaded"
         for resource in source["Resources"].values():
             if resource["Type"] == "AWS::Serverless::LayerVersion":

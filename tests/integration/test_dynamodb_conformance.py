@@ -2,11 +2,8 @@
 
 import json
 import os
-import socket
-import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +23,8 @@ from crm_bridge.errors import LinkTakenError
 from crm_bridge.links import Identity, Link, Links
 from crm_bridge.operations import Claim, Operation, Operations, State, _through_conflicts, operation_id
 from local.aws import EmbeddedAws
-from local.server import HOST
 from local.template import Template
+from tests.integration.ministack import ministack
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -89,59 +86,6 @@ def embedded(_: Path) -> Iterator[str]:
         yield aws.url
     finally:
         aws.stop()
-
-
-@contextmanager
-def ministack(directory: Path) -> Iterator[str]:
-    with socket.socket() as chosen:
-        chosen.bind((HOST, 0))
-        port = chosen.getsockname()[1]
-    environment = {
-        "BIND_HOST": HOST,
-        "GATEWAY_PORT": str(port),
-        "SERVICES": "cloudformation,dynamodb",
-        "LOG_LEVEL": "WARNING",
-        "HOME": str(directory),
-        "TMPDIR": str(directory),
-        "STATE_DIR": str(directory),
-        "S3_DATA_DIR": str(directory),
-        "SFTP_ENABLED": "0",  # these two would listen on every interface
-        "IOT_MTLS_ENABLED": "0",
-        "DOCKER_HOST": f"unix://{directory}/none",  # it removes the containers of any other ministack as it starts
-    }
-    log = directory / "ministack.log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            [sys.executable, "-m", "ministack"],
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            _wait_until_it_listens(process, port, log)
-            yield f"http://{HOST}:{port}"
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _wait_until_it_listens(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    give_up_at = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < give_up_at:
-        try:
-            socket.create_connection((HOST, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail(f"ministack does not listen on port {port}:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="module", params=[embedded, ministack], ids=["embedded", "ministack"])

@@ -22,6 +22,7 @@ from local.template import TEMPLATE
 from local.vendors.illu import IlluSimulator
 from tests.conftest import NEVER_LOGGED
 from tests.integration.conftest import SITE
+from tests.integration.ministack import ministack
 
 ROOT = TEMPLATE.parent
 README = (ROOT / "README.md").read_text()
@@ -208,6 +209,20 @@ def test_a_tenant_of_ones_own_calls_the_vendor_that_it_names(tmp_path: Path) -> 
             assert answer.status_code == status
     illu.stop()
     assert [site["site_id"] for site in illu.sites] == [9001]
+
+
+def test_another_aws_endpoint_is_used_instead_of_the_embedded_one(tmp_path: Path) -> None:
+    with ministack(tmp_path) as url:
+        site_ids = []
+        for _ in range(2):  # the second time, what the first one made is there
+            with Stack(aws_endpoint=url, background=False) as stack:
+                assert stack.aws is None
+                answer = requests.post(
+                    f"{stack.url}/sites", json=SITE, headers={"Authorization": f"Bearer {stack.api_key}"}, timeout=30
+                )
+                site_ids.append((answer.status_code, answer.json()["site_id"]))
+        assert site_ids == [(201, 4711), (200, 4711)]
+        assert len(stack.illu.sites) == 0
 
 
 def test_the_help_explains_every_option() -> None:
