@@ -1,6 +1,8 @@
 """The decisions of create_job: which event it is, at which site, how it is sent and recognised, what it links."""
 
+import html
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +15,7 @@ from crm_bridge.engine import DUE, Engine, Hit
 from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
+    Event,
     MissingError,
     NotDoneError,
     RefusedError,
@@ -22,9 +25,10 @@ from crm_bridge.errors import (
 from crm_bridge.links import Cardinality, Identity, Link, Links
 from crm_bridge.operations import Operations, State, operation_id
 from crm_bridge.tenants import Tenant
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.transport import SHORTEST_CALL, Deadline, Transport
 
 VENDOR = "illu"
+MARK = "[CRM ticket"
 
 
 class Jobs(Protocol):
@@ -73,6 +77,11 @@ class CustomerSites:
         )
 
     def _made(self, tenant: str, customer_id: str, details: SiteDetails, deadline: Deadline) -> int:
+        if deadline.remaining() < 2 * SHORTEST_CALL:
+            raise NotDoneError("no time was left to make the customer's site first", vendor=VENDOR)
+        known = self.operations.get(operation_id(tenant, CreateSiteFlow.name, customer_id))
+        if known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED:
+            raise RefusedError("the customer's site was abandoned by a person; send the customer again", vendor=VENDOR)
         command = CreateSite(customer_id=customer_id, **details.model_dump())
         try:
             outcome = self.engine.run(CreateSiteFlow(), command, tenant=tenant, deadline=deadline)
@@ -99,7 +108,8 @@ class JobSender:
 
     @property
     def destination(self) -> str:
-        return self.illu.destination
+        """With the way in which a job was marked: what was sent without a mark is not to be looked for by it."""
+        return f"{self.illu.destination} {'with' if self.illu.job_reference else 'without'} reference"
 
     @property
     def search_lag(self) -> int:
@@ -134,12 +144,15 @@ class CreateJobFlow:
         """illu stores no id of ours, so a job is recognised by the ticket at the end of its notes."""
         if not vendor.illu.job_reference:
             raise CannotLookError("the tenant keeps the ticket out of a job's notes (job_reference)", vendor=VENDOR)
-        reference = plain(_reference(command))
-        return [
-            Hit(_created(command, job, job.site_id), job.created_at)
-            for job in vendor.illu.list_jobs(name=command.name)
-            if plain(job.notes or "")[-len(reference) :] == reference
-        ]
+        reference, found = _spaced(_reference(command)), []
+        for job in vendor.illu.list_jobs(name=command.name):
+            notes = _spaced(job.notes or "")
+            certain = notes.endswith(reference)
+            # Somebody wrote on, or illu cut the notes or wrapped them up: then it may be the one all the same.
+            doubtful = reference in notes or (MARK not in notes and plain(job.name) == plain(command.name))
+            if certain or doubtful:
+                found.append(Hit(_created(command, job, job.site_id), job.created_at, certain))
+        return found
 
     def adopt(self, tenant: str, command: CreateJob, vendor_id: str) -> CreatedJob:
         site_id = command.site_id
@@ -156,7 +169,12 @@ class CreateJobFlow:
 
 
 def _reference(command: CreateJob) -> str:
-    return f"[CRM ticket {command.ticket_id}]"
+    return f"{MARK} {command.ticket_id}]"
+
+
+def _spaced(notes: str) -> str:
+    """Notes without what a vendor may change as it stores them. The case stays: ids may differ in nothing else."""
+    return " ".join(unicodedata.normalize("NFC", html.unescape(notes)).split())
 
 
 def _created(command: CreateJob, job: IlluJob, site_id: int) -> CreatedJob:

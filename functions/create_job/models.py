@@ -1,5 +1,6 @@
 """What create_job takes and gives."""
 
+import json
 import re
 from datetime import date, datetime
 from typing import Annotated, Self
@@ -8,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, mo
 
 from create_site.models import SiteDetails
 from crm_bridge.fields import Id, Number, Text
+
+LARGEST_INSTANCES = 50_000
 
 
 def _iso(value: str) -> str:
@@ -19,12 +22,28 @@ def _iso(value: str) -> str:
     return value
 
 
+def _without_brackets(value: str) -> str:
+    if "[" in value or "]" in value:
+        raise ValueError("must not contain [ or ], between which it stands in a job's notes")
+    return value
+
+
+def _storable(value: list[dict[str, JsonValue]]) -> list[dict[str, JsonValue]]:
+    try:
+        size = len(json.dumps(value, allow_nan=False))
+    except ValueError:
+        raise ValueError("must not contain numbers that are not finite") from None
+    if size > LARGEST_INSTANCES:
+        raise ValueError(f"must have at most {LARGEST_INSTANCES} characters as JSON")
+    return value
+
+
 class CreateJob(BaseModel):
     """A ticket that is to become a job, at the site of a customer or at a site by its id."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    ticket_id: Id
+    ticket_id: Annotated[Id, AfterValidator(_without_brackets)]
     name: Annotated[Text, Field(max_length=500)]
     customer_id: Id | None = None
     site_id: Number | None = None
@@ -34,7 +53,7 @@ class CreateJob(BaseModel):
     assigned_user_id: Number | None = None
     notes: Annotated[str, Field(max_length=10_000)] | None = None
     tag_ids: Annotated[list[Number], Field(max_length=100)] | None = None
-    workflow_instances: Annotated[list[dict[str, JsonValue]], Field(max_length=100)] | None = None
+    workflow_instances: Annotated[list[dict[str, JsonValue]], AfterValidator(_storable)] | None = None
     """Passed on as they are: illu does not document them."""
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """The decisions of create_site: which event it is, how it is sent, how it is recognised, what it links."""
 
 import html
+import re
 import unicodedata
 from collections.abc import Sequence
 from math import isclose
@@ -57,7 +58,7 @@ class CreateSiteFlow:
         ]
 
     def adopt(self, tenant: str, command: CreateSite, vendor_id: str) -> CreatedSite:  # noqa: ARG002
-        if not vendor_id.isascii() or not vendor_id.isdecimal():
+        if not re.fullmatch("[1-9][0-9]{0,17}", vendor_id):
             raise InvalidError("Give illu's site_id, which is a number.", fields=[FieldError("id", "must be a number")])
         return CreatedSite(site_id=int(vendor_id), customer_id=command.customer_id)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from crm_bridge.runtime import runtime
 from local.events import load_event
 from local.stack import Stack
 from local.vendors.simulator import Kind
@@ -143,6 +144,9 @@ def test_is_refused_in_illus_words_when_the_site_is(crm: Crm, monkeypatch: pytes
         ({"tag_ids": 3}, "tag_ids"),
         ({"workflow_instances": ["x"]}, "workflow_instances.0"),
         ({"notes": "x" * 10_001}, "notes"),
+        ({"ticket_id": "9 [CRM ticket 1"}, "ticket_id"),
+        ({"workflow_instances": [{"n": ["x" * 30_000, "x" * 30_000]}]}, "workflow_instances"),
+        ({"customer_id": None, "site_id": 10**30}, "site_id"),
         ({"priority": "high"}, "priority"),
     ],
     ids=str,
@@ -187,12 +191,10 @@ def test_the_job_of_another_ticket_with_the_same_name_is_not_adopted(at_home: Cr
 def test_is_parked_and_resolved_by_a_person_when_a_job_cannot_be_looked_for(at_home: Crm, missing: str) -> None:
     tenant = json.loads(at_home.stack.demo_tenant())
     tenant["illu"] |= {"job_reference": False} if missing == "job_reference" else {"job_list_path": None}
-    at_home.stack.put_secret("demo", json.dumps(tenant))
     at_home.stack.illu.api_key = "illu-key-2"  # so that the new secret is read at once
     tenant["illu"]["api_key"] = "illu-key-2"
     at_home.stack.put_secret("demo", json.dumps(tenant))
-    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
-    assert create_job(at_home, ticket_id="warm-up").status_code == 202
+    assert create_job(at_home, ticket_id="warm-up").status_code == 201
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = create_job(at_home)
     operation = at_home.settle(accepted)
@@ -211,6 +213,83 @@ def test_says_nothing_of_the_ticket_in_the_notes_when_the_tenant_does_not_want_i
     create_job(crm, notes="After 14:00.")
     create_job(crm, ticket_id="T-502")
     assert [job.get("notes") for job in crm.stack.illu.jobs] == ["After 14:00.", None]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"notes": "[CRM ticket T-501] and the dog bites."},
+        {"notes": "<p>[CRM ticket T-501]</p>"},
+        {"notes": "cut off in the mid"},
+        {"notes": None},
+    ],
+    ids=str,
+)
+def test_is_parked_when_a_job_may_be_the_one_but_is_not_surely(at_home: Crm, stored: dict[str, object]) -> None:
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    accepted = create_job(at_home)
+    at_home.stack.illu.jobs[0] |= stored
+    assert at_home.settle(accepted)["state"] == "parked"
+    assert len(at_home.stack.illu.jobs) == 1
+
+
+def test_is_parked_when_the_list_leaves_the_notes_out(at_home: Crm) -> None:
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    accepted = create_job(at_home)
+    del at_home.stack.illu.jobs[0]["notes"]
+    assert at_home.settle(accepted)["state"] == "parked"
+
+
+def test_tickets_that_differ_only_in_case_get_a_job_each(at_home: Crm) -> None:
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER, times=2)
+    accepted = [create_job(at_home, ticket_id=ticket) for ticket in ("T-a", "T-A")]
+    assert [at_home.settle(answer)["answer"]["job_id"] for answer in accepted] == ["801", "802"]
+    assert len(at_home.stack.illu.jobs) == 2
+
+
+def test_a_number_that_is_not_finite_is_422(at_home: Crm) -> None:
+    body = json.dumps({**JOB, "workflow_instances": [{"n": 0}]}).replace('"n": 0', '"n": 1e999')
+    answer = at_home.session.post(
+        f"{at_home.stack.url}/jobs",
+        data=body,
+        headers={**at_home.headers, "Content-Type": "application/json"},
+        timeout=60,
+    )
+    assert answer.status_code == 422
+
+
+def test_a_ticket_that_came_before_its_customer_waits_when_the_caller_is_gone(crm: Crm) -> None:
+    accepted = crm.post("/jobs", JOB, headers={"Prefer": "respond-async"})
+    crm.stack.deliver_due()
+    assert crm.get(accepted.headers["Location"]).json()["state"] == "waiting"
+    crm.create_site()
+    assert crm.settle(accepted)["state"] == "succeeded"
+
+
+def test_a_site_that_a_person_abandoned_is_not_made_by_a_waiting_job(crm: Crm) -> None:
+    tenant = json.loads(crm.stack.demo_tenant())
+    del tenant["illu"]["site_list_path"]
+    crm.stack.put_secret("demo", json.dumps(tenant))
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    job = create_job(crm, site=DETAILS)
+    site = crm.settle(crm.create_site())
+    assert site["state"] == "parked"
+    crm.post(f"/operations/{site['operation_id']}/resolve", {"action": "abandon"})
+    assert crm.settle(job)["state"] == "rejected"
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_is_parked_when_the_reference_was_switched_on_after_it_was_sent(crm: Crm) -> None:
+    tenant = json.loads(crm.stack.demo_tenant())
+    tenant["illu"]["job_reference"] = False
+    crm.stack.put_secret("demo", json.dumps(tenant))
+    crm.create_site()
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    accepted = create_job(crm)
+    crm.stack.put_secret("demo", crm.stack.demo_tenant())
+    runtime().engine._tenants.get("demo", fresh=True)
+    assert crm.settle(accepted)["state"] == "parked"
+    assert len(crm.stack.illu.jobs) == 1
 
 
 # ---------------------------------------------------------------- the wire, and races

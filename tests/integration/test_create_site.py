@@ -261,6 +261,7 @@ def test_a_parked_operation_is_resolved_by_abandoning_it(crm: Crm, parked: str) 
         ({"action": "retry"}, 422),
         ({"action": "adopt"}, 422),
         ({"action": "adopt", "id": "site-4711"}, 422),
+        ({"action": "adopt", "id": "0"}, 422),
         ({"action": "resend", "id": "4711"}, 422),
         ({"action": "abandon", "why": "no"}, 422),
         ([], 422),

@@ -135,6 +135,13 @@ def test_a_number_and_its_text_are_the_same_customer() -> None:
     assert CreateSite.model_validate({**SENT, "customer_id": " 1001 "}).customer_id == "1001"
 
 
+def test_what_was_accepted_can_be_read_again_when_composing_makes_it_longer() -> None:
+    with pytest.raises(ValidationError):
+        CreateSite.model_validate({**SENT, "address": "\u0958" * 900})
+    accepted = CreateSite.model_validate({**SENT, "address": "\u0958" * 500})
+    assert CreateSite.model_validate_json(accepted.model_dump_json()) == accepted
+
+
 def test_two_spellings_of_one_accent_are_the_same_customer() -> None:
     composed, decomposed = "Zo\u00eb", "Zoe\u0308"
     assert composed != decomposed

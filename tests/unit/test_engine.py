@@ -474,6 +474,20 @@ def test_is_parked_when_several_records_fit(unknown: Bench) -> None:
     assert len(unknown.shop.sent) == 1
 
 
+def test_adopts_the_certain_record_when_others_only_may_be_the_one(unknown: Bench) -> None:
+    unknown.shop.hits = [hit(101, unknown.clock), Hit(Receipt(receipt=7), certain=False)]
+    unknown.redeliver()
+    assert unknown.linked() == ["101"]
+
+
+def test_is_parked_when_a_record_only_may_be_the_one(unknown: Bench) -> None:
+    unknown.shop.hits = [Hit(Receipt(receipt=7), certain=False)]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert unknown.stored().state is State.PARKED
+    assert len(unknown.shop.sent) == 1
+
+
 def test_is_parked_when_the_vendor_cannot_be_asked(unknown: Bench) -> None:
     unknown.shop.hits = failing(CannotLookError)
     unknown.redeliver()
@@ -751,15 +765,20 @@ def test_is_not_adopted_when_the_record_belongs_to_another_event(parked: Bench) 
 
 def test_only_the_first_decision_counts_when_two_persons_decide(parked: Bench) -> None:
     seen_by_both = parked.stored()
-    parked.engine.resend(seen_by_both, by="one")
+    parked.engine.adopt(parked.flow, seen_by_both, "101", by="one")
+    with pytest.raises(ConflictError):
+        parked.engine.adopt(parked.flow, seen_by_both, "999", by="two")
     with pytest.raises(ConflictError):
         parked.engine.abandon(seen_by_both, by="two")
-    assert parked.stored().state is State.WAITING
+    assert parked.linked() == ["101"]
 
 
 def test_cannot_be_decided_when_it_is_not_parked(unknown: Bench) -> None:
     with pytest.raises(ConflictError):
         unknown.engine.resend(unknown.stored(), by="ops")
+    done = unknown.run("other").operation
+    with pytest.raises(ConflictError):
+        unknown.engine.adopt(unknown.flow, done, "1", by="ops")
     assert unknown.stored().state is State.UNKNOWN
 
 

@@ -20,6 +20,7 @@ from crm_bridge.errors import (
     ConflictError,
     Event,
     LinkTakenError,
+    MissingError,
     NotDoneError,
     RefusedError,
     RunningError,
@@ -82,10 +83,14 @@ KEEP_REJECTED = 90 * 24 * HOUR
 
 @dataclass(frozen=True)
 class Hit[ResultT]:
-    """A record at the vendor that fits a command. `created_at` is None where the vendor does not say."""
+    """A record at the vendor that fits a command. `created_at` is None where the vendor does not say.
+
+    One that is not `certain` is never adopted, but keeps the command from being sent again.
+    """
 
     result: ResultT
     created_at: datetime | None = None
+    certain: bool = True
 
 
 class Vendor(Protocol):
@@ -233,6 +238,8 @@ class Engine:
         self, flow: Flow[C, V, R], parked: Operation, vendor_id: str, *, by: str
     ) -> Operation:
         """A person found that the vendor has done it. Raises InvalidError, ConflictError, StorageError."""
+        if parked.state is not State.PARKED:
+            raise _not_parked(parked)
         command = flow.command.model_validate_json(parked.payload or "")
         result = flow.adopt(parked.tenant, command, vendor_id)
         changes = {"answer": result.model_dump_json(), "payload": None}
@@ -253,7 +260,7 @@ class Engine:
     ) -> Operation:
         state = TRANSITIONS.get((parked.state, event))
         if state is None:
-            raise ConflictError(f"Only a parked operation can be resolved; this one is {parked.state}.")
+            raise _not_parked(parked)
         now = self._now()
         resolved = _noted(parked, event, now, f"by {by}").model_copy(
             update={**changes, "state": state, "updated_at": now}
@@ -263,7 +270,7 @@ class Engine:
             stored = self._operations.save(resolved, puts, over=parked.state)
         except LinkTakenError:
             raise ConflictError("That id is linked to something else already.") from None
-        if stored.updated_at != now or stored.state is not state:
+        if stored != resolved:
             raise ConflictError(f"Somebody else was quicker: it is {stored.state} now.")
         logger().info("resolved", extra={"event": event, "state": stored.state})
         count("Operations", flow=stored.flow, state=stored.state)
@@ -289,10 +296,17 @@ class Engine:
         def send(vendor: V) -> R:
             nonlocal operation
             operation = operation.model_copy(update={"sent_to": vendor.destination})
-            return flow.send(command, vendor)
+            try:
+                return flow.send(command, vendor)
+            finally:
+                add_to_log(operation_id=operation.operation_id)  # it may have carried another operation in between
 
         try:
             result = self._signed_in(flow, operation.tenant, deadline, send)
+        except MissingError as error:
+            # A caller that is still there sends it again. One that was told 202 does not, so the event waits.
+            event = error.event if operation.was is None else Event.NOT_DONE
+            return self._unsuccessful(operation, event, error)
         except RefusedError as error:
             # An earlier sending may have been done, and be the very reason: only a person can tell.
             event = error.event if operation.unknown_since is None else Event.IN_DOUBT
@@ -319,11 +333,12 @@ class Engine:
         except (VendorError, UnavailableError) as error:  # the question failed, by a refusal too: nothing is known
             failed = error if isinstance(error, VendorError) else None
             return self._unsuccessful(operation, Event.LOOK_FAILED, failed)
-        if len(fitting) == 1:
-            return self._succeed(flow, command, operation, Event.FOUND, fitting[0].result)
+        certain = [hit for hit in fitting if hit.certain]
+        if len(certain) == 1:
+            return self._succeed(flow, command, operation, Event.FOUND, certain[0].result)
         if fitting:
-            several = SeveralFoundError(f"{len(fitting)} records at the vendor fit this event", vendor=flow.name)
-            return self._unsuccessful(operation, several.event, several)
+            unclear = SeveralFoundError(f"{len(fitting)} records at the vendor may be this event's", vendor=flow.name)
+            return self._unsuccessful(operation, unclear.event, unclear)
         visible_at = (operation.unknown_since or operation.updated_at) + search_lag
         if self._now() < visible_at:
             return self._unsuccessful(operation, Event.NOT_FOUND_YET, due_at=visible_at)
@@ -413,7 +428,6 @@ class Engine:
 
     def _saved(self, held: Operation, changed: Operation, event: Event, links: Sequence[Link] = ()) -> Operation:
         """What the table holds afterwards: `changed`, what a later holder wrote, or `held`, to heal by its lease."""
-        add_to_log(operation_id=held.operation_id)  # a flow may have carried another operation in between
         puts = list(self._links.puts(held.tenant, links, held.operation_id, changed.updated_at))
         try:
             stored = self._operations.save(changed, puts)
@@ -441,6 +455,10 @@ class Engine:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+def _not_parked(operation: Operation) -> ConflictError:
+    return ConflictError(f"Only a parked operation can be resolved; this one is {operation.state}.")
 
 
 def _noted(operation: Operation, event: Event, now: int, reason: str = "", status: int | None = None) -> Operation:

@@ -26,7 +26,7 @@ BridgeError
     ├── MaybeDoneError            the vendor may have done it: look before sending
     │   └── ContractBrokenError   it answered, but not as its documentation says
     ├── CannotLookError           the vendor cannot be asked: a person decides
-    └── SeveralFoundError         it was asked, and more than one record fits: a person decides
+    └── SeveralFoundError         it was asked, and what fits is not clear: a person decides
 """
 
 from collections.abc import Mapping, Sequence
@@ -118,6 +118,7 @@ class RunningError(ProblemError):
 
 class ConflictError(ProblemError):
     status, kind, title = 409, "conflict", "That cannot be done as things stand"
+    retryable = True
 
 
 class TooLargeError(ProblemError):

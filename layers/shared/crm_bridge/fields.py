@@ -14,10 +14,14 @@ def _text_of_whole_number(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _composed(value: object) -> object:
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
+
 def _printable(value: str) -> str:
     if any(unicodedata.category(character) == "Cc" and character not in "\t\r\n" for character in value):
         raise ValueError("must not contain control characters")
-    return unicodedata.normalize("NFC", value)
+    return value
 
 
 def _not_a_boolean(value: object) -> object:
@@ -27,11 +31,14 @@ def _not_a_boolean(value: object) -> object:
 
 
 type Text = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_printable)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=1000),
+    BeforeValidator(_composed),
+    AfterValidator(_printable),
 ]
 type Id = Annotated[Text, BeforeValidator(_text_of_whole_number), Field(max_length=LONGEST_ID)]
 """An id of another system, as text."""
-type Number = Annotated[int, BeforeValidator(_not_a_boolean), Field(gt=0)]
+type Number = Annotated[int, BeforeValidator(_not_a_boolean), Field(gt=0, lt=2**63)]
 """An id that a vendor gives as a number."""
 type Latitude = Annotated[float, BeforeValidator(_not_a_boolean), Field(ge=-90, le=90)]
 type Longitude = Annotated[float, BeforeValidator(_not_a_boolean), Field(ge=-180, le=180)]

@@ -69,7 +69,9 @@ class ListedIlluJob(IlluJob):
     """A job in the list that a tenant names, with what it takes to recognise it."""
 
     site_id: Annotated[int, BeforeValidator(_usable_id), Field(gt=0)]
-    notes: str | None = None
+    name: str
+    notes: str | None
+    """May be empty, but a list that leaves it out cannot be searched."""
     created_at: Annotated[datetime | None, AfterValidator(_only_if_exact)] = None
 
 
