@@ -27,6 +27,7 @@ from crm_bridge.errors import (
     ContractBrokenError,
     Event,
     MaybeDoneError,
+    MissingError,
     NotConfiguredError,
     NotDoneError,
     RefusedError,
@@ -437,6 +438,15 @@ def test_waits_without_doubt_when_the_secret_cannot_be_read_at_redelivery(
     assert bench.stored().state is State.SUCCEEDED
 
 
+def test_waits_when_what_it_refers_to_is_missing_and_the_caller_is_gone(bench: Bench) -> None:
+    bench.shop.answers = [failing(MissingError), failing(MissingError)]
+    assert bench.run("told").operation.state is State.REJECTED
+    bench.run("gone", later=True)
+    bench.redeliver("gone")
+    assert bench.stored("gone").state is State.WAITING
+    assert bench.stored("gone").payload is not None
+
+
 # ---------------------------------------------------------------- from unknown
 
 
@@ -689,6 +699,21 @@ def test_knows_its_own_record_when_a_worker_was_killed_at_the_first_sending(benc
     bench.redeliver()
     assert bench.linked() == ["101"]
     assert len(bench.shop.sent) == 1
+
+
+def test_does_not_adopt_a_record_from_between_its_acceptance_and_its_first_sending(bench: Bench) -> None:
+    bench.run(later=True)
+    made_by_somebody_else = hit(7, bench.clock)
+    bench.clock.move(CLOCK_SKEW + 1000)
+    bench.shop.during = _kill
+    with pytest.raises(Killed):
+        bench.redeliver()
+    bench.shop.during = lambda: None
+    bench.shop.hits = [made_by_somebody_else]
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().state is State.UNKNOWN
+    assert bench.linked() == []
 
 
 def test_is_parked_when_every_try_ends_in_a_crash(bench: Bench) -> None:

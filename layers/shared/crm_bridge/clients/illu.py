@@ -105,12 +105,7 @@ class IlluClient:
         Source: the integration page, "CREATE SITE"
         """
         body = {"name": name, "latitude": latitude, "longitude": longitude, "address": address}
-        answer = self._call("POST", f"/orgs/{self._settings.org_id}/sites", body)
-        expect(answer, 201)
-        try:
-            return IlluSite.model_validate(answer.json())
-        except ValidationError:
-            raise ContractBrokenError("illu answered 201 without a usable site_id", vendor=VENDOR, status=201) from None
+        return self._create("sites", body, IlluSite, "site_id")
 
     def create_job(self, job: Mapping[str, object]) -> IlluJob:
         """`POST /orgs/{org_id}/jobs`. Only 201 with a `job_id` counts.
@@ -120,12 +115,7 @@ class IlluClient:
 
         Source: the integration page, "CREATE JOB"
         """
-        answer = self._call("POST", f"/orgs/{self._settings.org_id}/jobs", job)
-        expect(answer, 201)
-        try:
-            return IlluJob.model_validate(answer.json())
-        except ValidationError:
-            raise ContractBrokenError("illu answered 201 without a usable job_id", vendor=VENDOR, status=201) from None
+        return self._create("jobs", job, IlluJob, "job_id")
 
     def list_sites(self, *, name: str) -> list[ListedIlluSite]:
         """All sites at the address that the tenant names.
@@ -138,6 +128,16 @@ class IlluClient:
     def list_jobs(self, *, name: str) -> list[ListedIlluJob]:
         """The same for jobs."""
         return self._list("job_list_path", self._settings.job_list_path, name, _JOBS)
+
+    def _create[M: BaseModel](self, collection: str, body: object, model: type[M], wanted: str) -> M:
+        answer = self._call("POST", f"/orgs/{self._settings.org_id}/{collection}", body)
+        expect(answer, 201)
+        try:
+            return model.model_validate(answer.json())
+        except ValidationError:
+            raise ContractBrokenError(
+                f"illu answered 201 without a usable {wanted}", vendor=VENDOR, status=201
+            ) from None
 
     def _list[T](self, setting: str, path: str | None, name: str, adapter: TypeAdapter[list[T]]) -> list[T]:
         if path is None:
