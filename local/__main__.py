@@ -16,7 +16,7 @@ from crm_bridge.tenants import parse_tenant
 from local.server import PortInUseError
 from local.stack import Stack
 
-HIGHEST_PORT = 65_535 - 2  # the embedded AWS and the simulator take the next two
+HIGHEST_PORT = 65_535 - 4  # the embedded AWS and the simulators take the next four
 
 
 def main() -> int:

@@ -16,12 +16,18 @@ from local.aws import EmbeddedAws
 from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
 from local.template import Template
 from local.vendors.illu import IlluSimulator
+from local.vendors.izzitup import IzzitUpSimulator
+from local.vendors.revio import RevioSimulator
+from local.vendors.simulator import Simulator
 
 REGION = "eu-west-1"
 DEMO_TENANT = "demo"
 DEMO_KEY = "crmb_demo-key-for-this-machine-only"
 """The events in `events/` carry it, so it is the same on every machine, and valid on none but this."""
-SCOPES = frozenset({"create_site", "create_job", "operations"})
+UPYA_TENANT = "demo-upya"
+UPYA_KEY = "crmb_demo-upya-key-for-this-machine-only"
+"""Of a second tenant, whose CRM is an Upya that sends its records as they are."""
+SCOPES = frozenset({"create_site", "create_job", "key_link", "status_update", "operations"})
 
 
 class Stack:
@@ -47,8 +53,10 @@ class Stack:
         self.aws = None if aws_endpoint else EmbeddedAws(port and port + 1)
         self._aws_endpoint = aws_endpoint
         self._ahead = 0.0
-        self.illu = IlluSimulator(port=port and port + 2, clock=lambda: time.time() + self._ahead)
-        self._vendors = vendors
+        self.illu = IlluSimulator(port=port and port + 2, clock=self._clock)
+        self.revio = RevioSimulator(port=port and port + 3, clock=self._clock)
+        self.izzitup = IzzitUpSimulator(port=port and port + 4, clock=self._clock)
+        self.vendors: tuple[Simulator, ...] = (self.illu, self.revio, self.izzitup) if vendors else ()
         self._tenant = tenant
         self._background = background
         self.gateway = Gateway(self.template.routes, self.template.functions, port)
@@ -73,9 +81,9 @@ class Stack:
             if self.aws:
                 self.aws.start()
                 exits.callback(self.aws.stop)
-            if self._vendors:
-                self.illu.start()
-                exits.callback(self.illu.stop)
+            for vendor in self.vendors:
+                vendor.start()
+                exits.callback(vendor.stop)
             self._deploy(exits)
             self._add_tenant()
             self._exits = exits.pop_all()
@@ -117,9 +125,29 @@ class Stack:
 
     def demo_tenant(self) -> str:
         """The secret of a tenant whose vendors are the simulators."""
-        illu = {"base_url": self.illu.url, "org_id": self.illu.org_id, "api_key": self.illu.api_key}
         lists = {f"{kind}_list_path": f"/orgs/{{org_id}}/{kind}s?name={{name}}" for kind in ("site", "job")}
-        return json.dumps({"illu": {**illu, **lists, "search_lag": 30}})
+        illu = {"base_url": self.illu.url, "org_id": self.illu.org_id, "api_key": self.illu.api_key, **lists}
+        account = self.revio.account
+        revio = {
+            "base_url": f"{self.revio.url}/v1",
+            "username": account.username,
+            "client_code": account.client_code,
+            "password": account.password,
+        }
+        (user, password), *_ = self.izzitup.users.items()
+        izzitup = {"base_url": self.izzitup.base_url, "user": user, "password": password}
+        return json.dumps(
+            {"illu": {**illu, "search_lag": 30}, "revio": {**revio, "search_lag": 30}, "izzitup": izzitup}
+        )
+
+    def upya_tenant(self) -> str:
+        """The same with mappings for Upya's records. Its client records here have a position, in members of ours."""
+        position = {"version": "1", "expression": "{latitude: gps.latitude, longitude: gps.longitude}"}
+        mappings = {"create_site": {"built_in": "upya", **position}, "create_job": {"built_in": "upya"}}
+        return json.dumps({**json.loads(self.demo_tenant()), "mappings": mappings})
+
+    def _clock(self) -> float:
+        return time.time() + self._ahead
 
     def _deploy(self, exits: ExitStack) -> None:
         """Create tables and queues as template.yaml says, and give this process the functions' environment."""
@@ -162,6 +190,8 @@ class Stack:
             self.api_key = self.add_key(self.tenant_name, SCOPES, "made by the local stack")
         else:
             runtime().keys.add(DEMO_KEY, DEMO_TENANT, SCOPES, "demo")
+            self.put_secret(UPYA_TENANT, self.upya_tenant())
+            runtime().keys.add(UPYA_KEY, UPYA_TENANT, SCOPES, "demo, Upya")
 
 
 def deploy_stores(template: Mapping[str, object]) -> dict[str, str]:

@@ -3,24 +3,58 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from create_job.handler import flow as create_job_flow
+from create_job.handler import flow as create_job
 from create_site.flow import CreateSiteFlow
 from crm_bridge.api import Context, Request, Response, as_time, respond
 from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.links import Identity
-from crm_bridge.operations import Operation
+from crm_bridge.operations import Attempt, Operation, OperationSummary, State
 from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import add_to_log
-from operations.models import Resolution
+from key_link.handler import flow as key_link
+from operations.models import Listing, Resolution
+from status_update.handler import flow as status_update
 
 SCOPE = "operations"
+PAYLOAD_SCOPE = "operations:payload"
+FIRST_LOOKED_AT = (State.PARKED, State.UNKNOWN, State.WAITING, State.SENDING, State.REJECTED, State.SUCCEEDED)
+"""The order of the states in a list: what needs a person comes first."""
+
+
+def _list_operations(request: Request) -> Response:
+    listing = request.query_as(Listing)
+    states = [listing.state] if listing.state else list(FIRST_LOOKED_AT)
+    after = None
+    if listing.after:
+        state, changed_at, operation_id = listing.after.split(".")
+        states = states[states.index(State(state)) :] if state in states else []
+        after = operation_id, int(changed_at)
+    found: list[OperationSummary] = []
+    going_on = None
+    for state in states:
+        some, after = runtime().operations.listed(
+            request.caller.tenant, state, flow=listing.flow, limit=listing.limit - len(found), after=after
+        )
+        found += some
+        if len(found) == listing.limit and not after:
+            after = found[-1].operation_id, found[-1].updated_at
+        if after:
+            operation_id, updated_at = after
+            going_on = f"{state}.{updated_at}.{operation_id}"
+            break
+    return Response(200, {"operations": [_summed_up(operation) for operation in found], "next": going_on})
 
 
 def _show_operation(request: Request) -> Response:
-    return Response(200, _shown(_operation(request)))
+    operation = _operation(request)
+    shown = _shown(operation)
+    if PAYLOAD_SCOPE in request.caller.scopes:
+        shown["payload"] = json.loads(operation.payload) if operation.payload else None
+    return Response(200, shown)
 
 
 def _resolve_operation(request: Request) -> Response:
@@ -43,7 +77,11 @@ def _adopt(operation: Operation, vendor_id: str, by: str) -> Operation:
         case "create_site":
             return engine.adopt(CreateSiteFlow(), operation, vendor_id, by=by)
         case "create_job":
-            return engine.adopt(create_job_flow(), operation, vendor_id, by=by)
+            return engine.adopt(create_job(), operation, vendor_id, by=by)
+        case "key_link":
+            return engine.adopt(key_link(), operation, vendor_id, by=by)
+        case "status_update":
+            return engine.adopt(status_update(), operation, vendor_id, by=by)
     raise ConflictError(f"An operation of {operation.flow} has no record that could be adopted.")
 
 
@@ -57,28 +95,38 @@ def _operation(request: Request) -> Operation:
 
 def _shown(operation: Operation) -> dict[str, object]:
     return {
+        **_summed_up(operation),
+        "attempts": [_told(attempt) for attempt in operation.attempts],
+        "mapping": operation.mapping,
+        "answer": json.loads(operation.answer) if operation.answer else None,
+        "links": [[asdict(identity) for identity in link] for link in operation.links],
+    }
+
+
+def _summed_up(operation: OperationSummary) -> dict[str, object]:
+    return {
         "operation_id": operation.operation_id,
         "flow": operation.flow,
         "natural_key": operation.natural_key,
         "state": operation.state,
-        "attempts": [
-            {
-                "at": as_time(attempt.at),
-                "event": attempt.event,
-                "reason": attempt.reason,
-                "vendor_status": attempt.status,
-            }
-            for attempt in operation.attempts
-        ],
+        "last_attempt": _told(operation.attempts[-1]) if operation.attempts else None,
         "due_at": as_time(operation.due_at),
         "created_at": as_time(operation.created_at),
         "updated_at": as_time(operation.updated_at),
-        "answer": json.loads(operation.answer) if operation.answer else None,
+    }
+
+
+def _told(attempt: Attempt) -> dict[str, object]:
+    return {
+        "at": as_time(attempt.at),
+        "event": attempt.event,
+        "reason": attempt.reason,
+        "vendor_status": attempt.status,
     }
 
 
 def _show_links(request: Request) -> Response:
-    identity = Identity(request.path["system"], request.path["entity"], request.path["id"])
+    identity = Identity(request.path["system"].casefold(), request.path["entity"].casefold(), request.path["id"])
     fits = all(len(part) <= LONGEST_ID for part in (identity.system, identity.entity, identity.id))
     partners = runtime().links.of(request.caller.tenant, identity) if fits else []
     if not partners:
@@ -97,6 +145,7 @@ def _show_links(request: Request) -> Response:
 
 
 ROUTES = {
+    "GET /operations": _list_operations,
     "GET /operations/{id}": _show_operation,
     "POST /operations/{id}/resolve": _resolve_operation,
     "GET /links/{system}/{entity}/{id}": _show_links,

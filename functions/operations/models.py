@@ -1,10 +1,12 @@
 """What operations takes."""
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from crm_bridge.fields import Id
+from crm_bridge.operations import State
 
 
 class Resolution(BaseModel):
@@ -21,3 +23,20 @@ class Resolution(BaseModel):
         if (self.action == "adopt") is (self.id is None):
             raise ValueError("give the vendor's id with adopt, and with nothing else")
         return self
+
+
+def _place(value: str) -> str:
+    if not re.fullmatch(rf"({'|'.join(State)})\.[0-9]{{1,10}}\.op_[0-9a-f]{{32}}", value):
+        raise ValueError("give what stood under next in the answer before")
+    return value
+
+
+class Listing(BaseModel):
+    """What `GET /operations` may ask for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    state: State | None = None
+    flow: Literal["create_site", "create_job", "key_link", "status_update"] | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    after: Annotated[str, AfterValidator(_place)] | None = None

@@ -287,7 +287,7 @@ def test_is_parked_when_the_reference_was_switched_on_after_it_was_sent(crm: Crm
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = create_job(crm)
     crm.stack.put_secret("demo", crm.stack.demo_tenant())
-    runtime().engine._tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", fresh=True)
     assert crm.settle(accepted)["state"] == "parked"
     assert len(crm.stack.illu.jobs) == 1
 

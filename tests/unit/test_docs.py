@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from samtranslator.yaml_helper import yaml_parse
 
 from crm_bridge import errors
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import ProblemError
-from crm_bridge.tenants import IlluSettings, Tenant
+from crm_bridge.mapping import Mappings, PayloadMapping
+from crm_bridge.tenants import IlluSettings, IzzitUpSettings, RevioSettings, Tenant, parse_tenant
 from local.__main__ import parser
 from local.template import TEMPLATE
 from local.vendors.simulator import Kind
@@ -52,8 +54,26 @@ def test_every_route_has_its_section() -> None:
 
 def test_every_setting_of_a_tenant_is_in_the_table() -> None:
     listed = set(re.findall(r"^\| `(\w+\.\w+)` \|", CONFIGURATION, re.MULTILINE))
-    assert set(Tenant.model_fields) == {"illu"}
-    assert listed == {f"illu.{name}" for name in IlluSettings.model_fields}
+    blocks: dict[str, type[BaseModel]] = {
+        "illu": IlluSettings,
+        "revio": RevioSettings,
+        "izzitup": IzzitUpSettings,
+        "mappings": Mappings,
+    }
+    assert set(Tenant.model_fields) == set(blocks)
+    assert listed == {f"{block}.{name}" for block, model in blocks.items() for name in model.model_fields}
+
+
+def test_every_member_of_a_mapping_is_in_the_table() -> None:
+    for name in PayloadMapping.model_fields:
+        assert f"| `{name}` |" in CONFIGURATION
+
+
+def test_the_tenants_that_are_shown_are_valid() -> None:
+    documents = re.findall(r"```json\n(.*?)```", CONFIGURATION, re.DOTALL)
+    assert len(documents) >= 2
+    for document in documents:
+        parse_tenant(document)
 
 
 def test_every_parameter_of_the_stack_is_in_the_table_with_its_default() -> None:

@@ -12,6 +12,7 @@ from crm_bridge import engine as engine_module
 from crm_bridge.engine import (
     CLOCK_SKEW,
     DUE,
+    KEEP,
     KEEP_ATTEMPTS,
     LAST_TRY,
     REDELIVERY,
@@ -59,6 +60,8 @@ class Shop:
     answers: list[VendorError | None] = field(default_factory=list)
     hits: list[Hit[Receipt]] | VendorError = field(default_factory=list)
     sent: list[Order] = field(default_factory=list)
+    there: Hit[Receipt] | None = None
+    """What the vendor is found to have before anything is sent."""
     looks: int = 0
     search_lag: int = 120
     destination: str = "https://shop.example/1"
@@ -80,6 +83,7 @@ class OrderFlow:
     shop: Shop
     name: str = "orders"
     command: type[Order] = Order
+    linking: bool = True
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Shop:  # noqa: ARG002
         if settings.illu is None:
@@ -90,8 +94,8 @@ class OrderFlow:
     def key(self, command: Order) -> str:
         return command.number
 
-    def send(self, command: Order, vendor: Shop) -> Receipt:
-        return vendor.order(command)
+    def send(self, command: Order, vendor: Shop) -> Receipt | Hit[Receipt]:
+        return vendor.there or vendor.order(command)
 
     def find(self, command: Order, vendor: Shop) -> Sequence[Hit[Receipt]]:  # noqa: ARG002
         vendor.looks += 1
@@ -103,6 +107,8 @@ class OrderFlow:
         return Receipt(receipt=int(vendor_id))
 
     def links(self, command: Order, result: Receipt) -> Sequence[Link]:
+        if not self.linking:
+            return []
         return [Link(Identity("crm", "order", command.number), Identity("shop", "receipt", str(result.receipt)))]
 
 
@@ -931,13 +937,55 @@ def test_repeats_the_write_when_it_meets_another_transaction_or_a_throttle(bench
     assert conflicts == []
 
 
+# ---------------------------------------------------------------- what is there already, and what is taken back
+
+
+def test_is_found_and_linked_when_the_vendor_has_it_before_anything_is_sent(bench: Bench) -> None:
+    bench.shop.there = hit(55, bench.clock, ago=10_000_000)
+    outcome = bench.run()
+    assert outcome.operation.state is State.SUCCEEDED
+    assert [attempt.event for attempt in outcome.operation.attempts] == [Event.FOUND]
+    assert bench.linked() == ["55"]
+    assert bench.shop.sent == []
+
+
+def test_keeps_the_links_that_it_holds(bench: Bench) -> None:
+    bench.run()
+    assert bench.stored().links == ((Identity("crm", "order", "1"), Identity("shop", "receipt", "101")),)
+
+
+def test_expires_when_it_succeeded_and_linked_nothing(bench: Bench) -> None:
+    bench.flow.linking = False
+    bench.run()
+    assert bench.stored().expires_at == bench.clock.now + KEEP
+
+
+def test_may_be_sent_again_when_what_it_made_was_taken_back(bench: Bench) -> None:
+    bench.engine.withdraw(bench.run().operation, by="a test")
+    stored = bench.stored()
+    assert (stored.state, stored.answer, stored.links) == (State.REJECTED, None, ())
+    assert stored.attempts[-1].event is Event.WITHDRAWN
+    assert stored.expires_at == bench.clock.now + KEEP
+    assert bench.run().operation.state is State.SUCCEEDED
+    assert len(bench.shop.sent) == 2
+    assert bench.stored().expires_at is None
+
+
+def test_is_taken_back_once_when_two_do_it(bench: Bench) -> None:
+    done = bench.run().operation
+    bench.engine.withdraw(done, by="one")
+    bench.run()
+    bench.engine.withdraw(done, by="another, with what it read before")
+    assert bench.stored().state is State.SUCCEEDED
+
+
 # ---------------------------------------------------------------- the table of transitions
 
 
 def test_the_table_allows_what_the_rules_say() -> None:
     assert {State.REJECTED} == REPLACEABLE
     assert {State.SENDING, State.WAITING, State.UNKNOWN} == DUE
-    assert not [state for state, _ in TRANSITIONS if state is State.SUCCEEDED]
+    assert [event for state, event in TRANSITIONS if state is State.SUCCEEDED] == [Event.WITHDRAWN]
     assert set(TRANSITIONS.values()) == set(State)
 
 

@@ -35,7 +35,7 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
         for path in (ROOT / root).rglob("*.py")
         for name in re.findall(r"os\.environ\[\"(\w+)\"\]", path.read_text())
     }
-    queues = {f"{name}_QUEUE_URL" for name in ("CREATE_SITE", "CREATE_JOB")}
+    queues = {f"{name}_QUEUE_URL" for name in ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE")}
     assert given == read | queues | {"POWERTOOLS_LOG_LEVEL"}
 
 

@@ -5,31 +5,39 @@ API Gateway has matched the route already and names it in `routeKey`, so there i
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pydantic_core
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from crm_bridge.engine import Engine, Flow, Outcome, Vendor
 from crm_bridge.errors import (
     BrokenContractError,
     ConflictError,
     ContractBrokenError,
+    Event,
     FieldError,
     ForbiddenError,
     InternalError,
     InvalidError,
     MissingError,
+    NoSuchRecordError,
     NotFoundError,
     NotJsonError,
     ProblemError,
     RefusedByVendorError,
+    RefusedError,
     TooLargeError,
+    UnavailableError,
     UnsupportedMediaTypeError,
+    VendorError,
+    WrongFieldError,
 )
+from crm_bridge.mapping import PayloadMapping
 from crm_bridge.operations import State
 from crm_bridge.telemetry import add_to_log, bind_log, count, log_defect, logger
 from crm_bridge.tenants import ApiKeys, Caller
@@ -58,6 +66,7 @@ class Request:
     """The route's parameters, decoded."""
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    query: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @property
     def wants_later(self) -> bool:
@@ -67,6 +76,27 @@ class Request:
 
     def parse[M: BaseModel](self, model: type[M]) -> M:
         """The body as `model`. Raises the ProblemError that says what is wrong with it, field by field."""
+        return validated(model, self._object(self.json()))
+
+    def mapped[M: BaseModel](self, model: type[M], flow: str, mapping: PayloadMapping) -> M:
+        """What `mapping` makes of the body, as `model`. Raises ProblemError as `parse` does."""
+        payload = self.json()
+        yielded = mapping.apply(flow, payload)
+        try:
+            return validated(model, yielded)
+        except InvalidError as error:
+            raise InvalidError(
+                f"The tenant's mapping {mapping.label} did not make a valid command of what was sent. Correct either.",
+                fields=error.fields,
+                extensions={"mapping": mapping.explained(payload, yielded)},
+            ) from None
+
+    def query_as[M: BaseModel](self, model: type[M]) -> M:
+        """The parameters after the `?` as `model`. Raises InvalidError."""
+        return validated(model, self.query)
+
+    def json(self) -> JsonValue:
+        """The body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError."""
         if len(self.body) > MAX_BODY:
             raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
         kind = self.headers.get("content-type", JSON).split(";")[0].strip().lower()
@@ -75,17 +105,24 @@ class Request:
         if not self.body.strip():
             raise NotJsonError("The body is empty. Send a JSON object.")
         try:
-            parsed = pydantic_core.from_json(self.body, allow_inf_nan=False)
+            parsed: JsonValue = pydantic_core.from_json(self.body, allow_inf_nan=False)
         except ValueError as error:
             raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
+        return parsed
+
+    @staticmethod
+    def _object(parsed: JsonValue) -> dict[str, JsonValue]:
         if not isinstance(parsed, dict):
             raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
-        try:
-            return model.model_validate(parsed)
-        except ValidationError as error:
-            raise InvalidError(
-                "Correct the fields named in errors.", fields=list(_field_errors(error, model))
-            ) from None
+        return parsed
+
+
+def validated[M: BaseModel](model: type[M], members: Mapping[str, object]) -> M:
+    """Raises InvalidError, which names every wrong field and repeats none."""
+    try:
+        return model.model_validate(members)
+    except ValidationError as error:
+        raise InvalidError("Correct the fields named in errors.", fields=_field_errors(error, model)) from None
 
 
 def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldError]:
@@ -105,8 +142,10 @@ def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldE
 
 @dataclass(frozen=True)
 class Response:
+    """`body` None is no body at all."""
+
     status: int
-    body: Mapping[str, object] = field(repr=False)
+    body: Mapping[str, object] | None = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -130,6 +169,8 @@ def respond(
         response = _routed(event, context, routes, scope=scope, keys=keys)
     except ProblemError as problem:
         response = _problem(problem)
+    except VendorError as error:
+        response = _problem(_as_problem(error))
     except Exception as error:  # noqa: BLE001 - the entry: nothing may leave the function unanswered
         log_defect(error)
         count("Defects", flow=scope)
@@ -161,6 +202,7 @@ def _routed(
             path=event.get("pathParameters", {}),
             headers=headers,
             body=_body(event),
+            query=event.get("queryStringParameters", {}),
         )
     )
 
@@ -174,33 +216,80 @@ def _body(event: Mapping[str, Any]) -> bytes:
 
 def run_flow[C: BaseModel, V: Vendor, R: BaseModel](engine: Engine, flow: Flow[C, V, R], request: Request) -> Response:
     """Parse the flow's command out of the request, carry it, and tell the caller what came of it."""
-    command = request.parse(flow.command)
-    outcome = engine.run(
-        flow, command, tenant=request.caller.tenant, deadline=request.deadline, later=request.wants_later
+    command, mapping = received(engine, flow, request, flow.command)
+    return told(carry(engine, flow, request, command, mapping))
+
+
+def received[C: BaseModel, V: Vendor, R: BaseModel, M: BaseModel](
+    engine: Engine, flow: Flow[C, V, R], request: Request, model: type[M]
+) -> tuple[M, str | None]:
+    """What the caller sent as `model`, and what the mapping is called that made it if the tenant has one.
+
+    Raises ProblemError.
+    """
+    try:
+        mapping = engine.tenants.get(request.caller.tenant).mappings.of(flow.name)
+    except UnavailableError as unavailable:
+        # Whether there is a mapping cannot be told. What is a command as it is may be known already all the same.
+        try:
+            return request.parse(model), None
+        except InvalidError:
+            raise unavailable from None
+    if mapping is None:
+        return request.parse(model), None
+    return request.mapped(model, flow.name, mapping), mapping.label
+
+
+def carry[C: BaseModel, V: Vendor, R: BaseModel](
+    engine: Engine, flow: Flow[C, V, R], request: Request, command: C, mapping: str | None = None
+) -> Outcome:
+    return engine.run(
+        flow,
+        command,
+        tenant=request.caller.tenant,
+        deadline=request.deadline,
+        later=request.wants_later,
+        mapping=mapping,
     )
-    return _told(outcome)
 
 
-def _told(outcome: Outcome) -> Response:
-    operation = outcome.operation
-    if isinstance(outcome.error, ContractBrokenError):
-        raise BrokenContractError(
-            f"{outcome.error.message}. The event is kept, and the bridge goes on with it by itself.",
-            operation_id=operation.operation_id,
-        )
-    if isinstance(outcome.error, MissingError) and operation.state is State.REJECTED:
-        raise ConflictError(outcome.error.message, operation_id=operation.operation_id)
-    if outcome.error and operation.state is State.REJECTED:
-        raise RefusedByVendorError(outcome.error.message, operation_id=operation.operation_id)
+def told(outcome: Outcome, done: int = 201) -> Response:
+    """What the caller is told; `done` is the status if this very call did it. Raises ProblemError."""
+    operation, error = outcome.operation, outcome.error
+    if error and (operation.state is State.REJECTED or isinstance(error, ContractBrokenError)):
+        raise _as_problem(error, operation.operation_id)
     body = {**json.loads(operation.answer or "{}"), "operation_id": operation.operation_id}
     if outcome.warnings:
         body["warnings"] = list(outcome.warnings)
     if operation.state is State.SUCCEEDED:
-        return Response(201 if outcome.carried else 200, body)
+        return Response(done if outcome.carried and operation.attempts[-1].event is Event.DONE else 200, body)
     body |= {"state": operation.state, "due_at": as_time(operation.due_at)}
     if operation.attempts:
         body["reason"] = operation.attempts[-1].reason
     return Response(202, body, {"Location": f"/operations/{operation.operation_id}"})
+
+
+_PROBLEMS: tuple[tuple[type[VendorError], type[ProblemError]], ...] = (
+    (ContractBrokenError, BrokenContractError),
+    (MissingError, ConflictError),
+    (NoSuchRecordError, NotFoundError),
+    (WrongFieldError, InvalidError),
+    (RefusedError, RefusedByVendorError),
+    (VendorError, UnavailableError),
+)
+"""What a caller is answered who waits for a vendor; the first that fits counts."""
+
+
+def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemError:
+    kind = next(problem for cause, problem in _PROBLEMS if isinstance(error, cause))
+    detail = error.message
+    if operation_id and kind is BrokenContractError:
+        detail += ". The event is kept, and the bridge goes on with it by itself."
+    elif kind in (BrokenContractError, UnavailableError):
+        detail += ". Send the same request again."
+    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after else None
+    fields = [error.field] if isinstance(error, WrongFieldError) else []
+    return kind(detail, fields=fields, headers=headers, operation_id=operation_id)
 
 
 def as_time(seconds: int | None) -> str | None:
@@ -219,16 +308,17 @@ def _problem(problem: ProblemError) -> Response:
     }
     if problem.operation_id:
         body["operation_id"] = problem.operation_id
+    body |= problem.extensions
     if problem.fields:
         body["errors"] = [{"field": error.field, "message": error.message} for error in problem.fields]
     return Response(problem.status, body, {**problem.headers, "Content-Type": "application/problem+json"})
 
 
 def _as_lambda(response: Response) -> dict[str, object]:
-    headers = {"Content-Type": JSON, "Cache-Control": "no-store", **response.headers}
+    kind = {} if response.body is None else {"Content-Type": JSON}
     return {
         "statusCode": response.status,
-        "headers": headers,
-        "body": json.dumps(response.body),
+        "headers": {**kind, "Cache-Control": "no-store", **response.headers},
+        "body": "" if response.body is None else json.dumps(response.body),
         "isBase64Encoded": False,
     }

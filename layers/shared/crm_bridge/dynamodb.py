@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -46,6 +46,13 @@ def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
     return value
+
+
+def existing(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
+    """The item that made a condition fail, if the write asked for it; raises `error` if it was something else."""
+    if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+        raise error
+    return cast("dict[str, AttributeValueTypeDef]", error.response.get("Item", {}))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -30,7 +31,7 @@ from crm_bridge.errors import (
     UnavailableError,
     VendorError,
 )
-from crm_bridge.links import Link, Links
+from crm_bridge.links import Identity, Link, Links
 from crm_bridge.operations import Attempt, Operation, Operations, State, fingerprint, operation_id
 from crm_bridge.telemetry import add_to_log, count, logger
 from crm_bridge.tenants import Tenant, Tenants
@@ -57,6 +58,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.PARKED, Event.ADOPTED): State.SUCCEEDED,
     (State.PARKED, Event.RESENT): State.WAITING,
     (State.PARKED, Event.ABANDONED): State.REJECTED,
+    (State.SUCCEEDED, Event.WITHDRAWN): State.REJECTED,
 }
 """Which state follows which, and upon what; `None` is "not stored yet". Whatever is not in here does not happen."""
 
@@ -77,8 +79,8 @@ CLOCK_SKEW = 300
 """Seconds by which a vendor's clock may be behind ours before its new record looks older than our first attempt."""
 KEEP_ATTEMPTS = 40
 """The newest ones; an operation's record must stay far below the 400 KB that the table takes."""
-KEEP_REJECTED = 90 * 24 * HOUR
-"""Seconds for which an operation that created nothing is kept for whoever asks."""
+KEEP = 90 * 24 * HOUR
+"""Seconds for which an operation that is over and linked nothing is kept for whoever asks."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,11 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
     def key(self, command: CommandT) -> str:
         """The natural key: what makes the event itself unique within tenant and flow."""
 
-    def send(self, command: CommandT, vendor: VendorT) -> ResultT:
-        """One creating call, not repeated. Raises VendorError."""
+    def send(self, command: CommandT, vendor: VendorT) -> ResultT | Hit[ResultT]:
+        """One creating call, not repeated; or, where the vendor can be asked first, what makes it needless.
+
+        Raises VendorError.
+        """
 
     def find(self, command: CommandT, vendor: VendorT) -> Sequence[Hit[ResultT]]:
         """All that the vendor holds and that this command could have made. Raises VendorError, CannotLookError."""
@@ -161,24 +166,33 @@ class Engine:
     ) -> None:
         self._operations = operations
         self._links = links
-        self._tenants = tenants
+        self.tenants = tenants
         self._transport = transport
         self._clock = clock
         self._jitter = jitter
 
     def run[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, *, tenant: str, deadline: Deadline, later: bool = False
+        self,
+        flow: Flow[C, V, R],
+        command: C,
+        *,
+        tenant: str,
+        deadline: Deadline,
+        later: bool = False,
+        mapping: str | None = None,
     ) -> Outcome:
         """Carry a command that a caller sent, or tell what became of the same event before.
 
-        `later` only accepts it, and the dispatcher carries it. Raises RunningError while another call carries it, and
-        UnavailableError if it could not be accepted; then nothing was sent.
+        `later` only accepts it, and the dispatcher carries it. `mapping` names what made the command.
+
+        Raises RunningError while another call carries it, and UnavailableError if it could not be accepted; then
+        nothing was sent.
         """
         payload = command.model_dump_json()
         new_id = operation_id(tenant, flow.name, flow.key(command))
         add_to_log(operation_id=new_id)
         try:
-            vendor = flow.vendor(tenant, self._tenants.get(tenant), self._transport, deadline)
+            vendor = flow.vendor(tenant, self.tenants.get(tenant), self._transport, deadline)
         except UnavailableError:
             # What could not be sent is not accepted. What is known already is told all the same.
             known = self._operations.get(new_id)
@@ -201,6 +215,7 @@ class Engine:
             updated_at=now,
             first_sent_at=None if later else now,
             sent_to=vendor.destination,
+            mapping=mapping,
         )
         claim = self._operations.create(claimed, over=REPLACEABLE)
         if not claim.won:
@@ -242,8 +257,9 @@ class Engine:
             raise _not_parked(parked)
         command = flow.command.model_validate_json(parked.payload or "")
         result = flow.adopt(parked.tenant, command, vendor_id)
-        changes = {"answer": result.model_dump_json(), "payload": None}
-        return self._resolved(parked, Event.ADOPTED, by, changes, flow.links(command, result))
+        links = flow.links(command, result)
+        changes = {"answer": result.model_dump_json(), "payload": None, "links": _ends(links)}
+        return self._resolved(parked, Event.ADOPTED, by, changes, links)
 
     def resend(self, parked: Operation, *, by: str) -> Operation:
         """A person found that the vendor has not done it: all begins anew. Raises ConflictError, StorageError."""
@@ -252,8 +268,14 @@ class Engine:
 
     def abandon(self, parked: Operation, *, by: str) -> Operation:
         """A person decided that it shall not be done. Raises ConflictError, StorageError."""
-        changes = {"payload": None, "expires_at": self._now() + KEEP_REJECTED}
+        changes = {"payload": None, "expires_at": self._now() + KEEP}
         return self._resolved(parked, Event.ABANDONED, by, changes)
+
+    def withdraw(self, done: Operation, *, by: str) -> None:
+        """What it made is being taken back, so the same event may be sent again. Raises StorageError."""
+        changes = {"answer": None, "links": (), "expires_at": self._now() + KEEP}
+        with suppress(ConflictError):  # somebody else has taken it back just now
+            self._resolved(done, Event.WITHDRAWN, by, changes)
 
     def _resolved(
         self, parked: Operation, event: Event, by: str, changes: Mapping[str, object], links: Sequence[Link] = ()
@@ -293,7 +315,7 @@ class Engine:
     def _send[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
     ) -> Outcome:
-        def send(vendor: V) -> R:
+        def send(vendor: V) -> R | Hit[R]:
             nonlocal operation
             operation = operation.model_copy(update={"sent_to": vendor.destination})
             try:
@@ -302,7 +324,7 @@ class Engine:
                 add_to_log(operation_id=operation.operation_id)  # it may have carried another operation in between
 
         try:
-            result = self._signed_in(flow, operation.tenant, deadline, send)
+            sent = self.signed_in(flow, operation.tenant, deadline, send)
         except MissingError as error:
             # A caller that is still there sends it again. One that was told 202 does not, so the event waits.
             event = error.event if operation.was is None else Event.NOT_DONE
@@ -313,7 +335,9 @@ class Engine:
             return self._unsuccessful(operation, event, error)
         except VendorError as error:
             return self._unsuccessful(operation, error.event, error)
-        return self._succeed(flow, command, operation, Event.DONE, result)
+        if isinstance(sent, Hit):
+            return self._succeed(flow, command, operation, Event.FOUND, sent.result)
+        return self._succeed(flow, command, operation, Event.DONE, sent)
 
     def _look[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
@@ -326,7 +350,7 @@ class Engine:
             return flow.find(command, vendor), vendor.search_lag
 
         try:
-            hits, search_lag = self._signed_in(flow, operation.tenant, deadline, find)
+            hits, search_lag = self.signed_in(flow, operation.tenant, deadline, find)
             fitting = [hit for hit in hits if self._could_be(flow, command, operation, hit)]
         except CannotLookError as error:
             return self._unsuccessful(operation, error.event, error)
@@ -353,16 +377,19 @@ class Engine:
             return False
         return not self._links.taken(operation.tenant, flow.links(command, hit.result), operation.operation_id)
 
-    def _signed_in[C: BaseModel, V: Vendor, R: BaseModel, T](
+    def signed_in[C: BaseModel, V: Vendor, R: BaseModel, T](
         self, flow: Flow[C, V, R], tenant: str, deadline: Deadline, call: Callable[[V], T]
     ) -> T:
-        """`call`, and once more with credentials read afresh if the vendor refuses them: they may just have changed."""
+        """`call`, and once more with credentials read afresh if the vendor refuses them: they may just have changed.
+
+        Raises VendorError.
+        """
         try:
-            settings = self._tenants.get(tenant)
+            settings = self.tenants.get(tenant)
             try:
                 return call(flow.vendor(tenant, settings, self._transport, deadline))
             except SignInRefusedError:
-                fresh = self._tenants.get(tenant, fresh=True)
+                fresh = self.tenants.get(tenant, fresh=True)
                 if fresh == settings:
                     raise
             return call(flow.vendor(tenant, fresh, self._transport, deadline))
@@ -382,8 +409,10 @@ class Engine:
                 "state": TRANSITIONS[State.SENDING, event],
                 "answer": result.model_dump_json(),
                 "payload": None,
+                "links": _ends(links),
                 "due_at": None,
                 "updated_at": now,
+                "expires_at": None if links else now + KEEP,
             }
         )
         try:
@@ -419,7 +448,7 @@ class Engine:
         if event is Event.MAYBE_DONE:
             changes["unknown_since"] = now
         if state is State.REJECTED:
-            changes["expires_at"] = now + KEEP_REJECTED
+            changes["expires_at"] = now + KEEP
             if operation.was is None:
                 changes["payload"] = None
             else:  # the caller was told 202 and is gone, so whoever is told next needs to know what was refused
@@ -455,6 +484,10 @@ class Engine:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+def _ends(links: Sequence[Link]) -> tuple[tuple[Identity, Identity], ...]:
+    return tuple((link.left, link.right) for link in links)
 
 
 def _not_parked(operation: Operation) -> ConflictError:

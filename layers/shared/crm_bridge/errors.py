@@ -22,7 +22,9 @@ BridgeError
     ├── NotDoneError              surely not done: send again later
     │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
     ├── RefusedError              the vendor refused for good: sending the same again is useless
-    │   └── MissingError              what the event refers to is not there: send that first, then this again
+    │   ├── MissingError              what the event refers to is not there: send that first, then this again
+    │   ├── NoSuchRecordError         what the request itself addresses is not at the vendor
+    │   └── WrongFieldError           a field names something that the vendor does not have
     ├── MaybeDoneError            the vendor may have done it: look before sending
     │   └── ContractBrokenError   it answered, but not as its documentation says
     ├── CannotLookError           the vendor cannot be asked: a person decides
@@ -55,6 +57,7 @@ class Event(StrEnum):
     ADOPTED = "adopted"
     RESENT = "resent"
     ABANDONED = "abandoned"
+    WITHDRAWN = "withdrawn"
 
 
 class BridgeError(Exception):
@@ -87,12 +90,14 @@ class ProblemError(BridgeError):
         fields: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
         operation_id: str | None = None,
+        extensions: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.fields = tuple(fields)
         self.headers = dict(headers or {})
         self.operation_id = operation_id
+        self.extensions = dict(extensions or {})
 
 
 class NotJsonError(ProblemError):
@@ -198,6 +203,16 @@ class RefusedError(VendorError):
 
 class MissingError(RefusedError):
     pass
+
+
+class NoSuchRecordError(RefusedError):
+    pass
+
+
+class WrongFieldError(RefusedError):
+    def __init__(self, message: str, *, vendor: str, field: str) -> None:
+        super().__init__(f"{field}: {message}", vendor=vendor)
+        self.field = FieldError(field, message)
 
 
 class MaybeDoneError(VendorError):

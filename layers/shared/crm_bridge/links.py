@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
@@ -58,9 +59,9 @@ class _Row:
     exclusive: bool
 
     def key(self, tenant: str) -> dict[str, str]:
-        partner = _joined(self.partner.system, self.partner.entity)
+        partner = joined(self.partner.system, self.partner.entity)
         if not self.exclusive:
-            partner = f"{partner}#{_joined(self.partner.id)}"
+            partner = f"{partner}#{joined(self.partner.id)}"
         return {"identity": _partition(tenant, self.identity), "partner": partner}
 
 
@@ -103,6 +104,22 @@ class Links:
             raise StorageError("The bridge's storage is throttled. Send the same request again.")
         return any(deserialize(item)["operation_id"] != operation_id for item in answer["Responses"][self._table])
 
+    def forget(self, tenant: str, identity: Identity) -> None:
+        """Untie `identity` from its partners, and those from one another that the same operation tied with it.
+
+        Only for links of many to many. Repeating it is safe. Raises StorageError.
+        """
+        by_operation: dict[str, list[Identity]] = {}
+        for partner in self.of(tenant, identity):
+            by_operation.setdefault(partner.operation_id, [identity]).append(partner.identity)
+        for members in by_operation.values():
+            deletes: list[TransactWriteItemTypeDef] = [
+                {"Delete": {"TableName": self._table, "Key": serialize(_Row(left, right, exclusive=False).key(tenant))}}
+                for left, right in permutations(members, 2)
+            ]
+            with guarded():
+                self._client.transact_write_items(TransactItems=deletes)
+
     def puts(
         self, tenant: str, links: Sequence[Link], operation_id: str, now: float
     ) -> "Iterator[TransactWriteItemTypeDef]":
@@ -140,11 +157,11 @@ def _rows(links: Sequence[Link]) -> Iterator[_Row]:
 
 
 def _partition(tenant: str, identity: Identity) -> str:
-    return _joined(tenant, identity.system, identity.entity, identity.id)
+    return joined(tenant, identity.system, identity.entity, identity.id)
 
 
-def _joined(*parts: str) -> str:
-    # Escapes only what could make two different lists of parts the same string: keys stay short and readable.
+def joined(*parts: str) -> str:
+    """One key out of several parts. Escapes only what could make two lists of parts the same: keys stay readable."""
     return "#".join(part.replace("%", "%25").replace("#", "%23") for part in parts)
 
 

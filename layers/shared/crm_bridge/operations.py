@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, cast
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict
 
-from crm_bridge.dynamodb import deserialize, guarded, serialize
+from crm_bridge.dynamodb import deserialize, existing, guarded, serialize
 from crm_bridge.errors import Event, LinkTakenError
+from crm_bridge.links import Identity
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, QueryInputTypeDef, TransactWriteItemTypeDef
 
 DUE_INDEX = "due"
+LISTING_INDEX = "listing"
+LISTING_BATCH = 1000
+MOST_QUERIES = 10
+"""So much of the index is read for one page, if few of its operations belong to the flow that is asked for."""
 SHARDS = "0123456789abcdef"
 """The due index is spread over these partitions, so that a backlog is not read from a single one."""
 
@@ -45,35 +50,43 @@ class Attempt(BaseModel):
     """The vendor's HTTP status, if it gave one."""
 
 
-class Operation(BaseModel):
-    """One command on its way. All times are epoch seconds.
+class OperationSummary(BaseModel):
+    """What a list of operations shows. All times are epoch seconds. The listing index holds exactly this."""
+
+    model_config = ConfigDict(frozen=True)
+
+    operation_id: str
+    flow: str
+    natural_key: str
+    state: State
+    attempts: tuple[Attempt, ...] = ()
+    due_at: int | None = None
+    created_at: int
+    updated_at: int
+
+
+class Operation(OperationSummary):
+    """One command on its way.
 
     `lease` is the token of whoever claimed it last. `due_at` is when the bridge must look at the operation again; while
     it is being sent, that is when its lease expires. `was` is the state out of which it was claimed. `first_sent_at`
     bounds what a look-up may adopt; `unknown_since`, once set, says that a sending may have been done, and bounds how
     long the vendor's search may lag behind. `sent_to` is where it went, so that it is not looked for elsewhere.
+    `mapping` names what made the payload out of what the CRM sent; `links` are those that it holds.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    operation_id: str
     tenant: str
-    flow: str
-    natural_key: str
-    state: State
     fingerprint: str
     payload: str | None = None
     answer: str | None = None
-    attempts: tuple[Attempt, ...] = ()
     tries: int = 0
     lease: str | None = None
     was: State | None = None
-    due_at: int | None = None
-    created_at: int
-    updated_at: int
     first_sent_at: int | None = None
     unknown_since: int | None = None
     sent_to: str | None = None
+    mapping: str | None = None
+    links: tuple[tuple[Identity, Identity], ...] = ()
     expires_at: int | None = None
 
     @property
@@ -139,8 +152,8 @@ class Operations:
                     )
                 )
             except ClientError as error:
-                existing = _operation(_existing(error))
-                return Claim(existing.lease == operation.lease, existing)
+                there = _operation(existing(error))
+                return Claim(there.lease == operation.lease, there)
         if "Attributes" in answer:
             replaced = _operation(answer["Attributes"])
             operation = operation.model_copy(update={"attempts": replaced.attempts})
@@ -152,7 +165,14 @@ class Operations:
         Raises StorageError.
         """
         accepted = _values("state", states)
-        values = {":sending": State.SENDING.value, ":lease": lease, ":until": until, ":one": 1, ":now": now}
+        values: dict[str, object] = {
+            ":sending": State.SENDING.value,
+            ":lease": lease,
+            ":until": until,
+            ":one": 1,
+            ":now": now,
+        }
+        values[":standing"] = _standing(State.SENDING, now)
         with guarded():
             try:
                 answer = _through_conflicts(
@@ -160,7 +180,8 @@ class Operations:
                         TableName=self._table,
                         Key=_key(operation_id),
                         UpdateExpression="SET #was = #state, #state = :sending, #lease = :lease, due_at = :until, "
-                        "tries = tries + :one, updated_at = :now, first_sent_at = if_not_exists(first_sent_at, :now)",
+                        "tries = tries + :one, updated_at = :now, standing = :standing, "
+                        "first_sent_at = if_not_exists(first_sent_at, :now)",
                         ConditionExpression=f"#state IN ({', '.join(accepted)}) AND due_at <= :now",
                         ExpressionAttributeNames={"#state": "state", "#was": "was", "#lease": "lease"},
                         ExpressionAttributeValues=serialize({**values, **accepted}),
@@ -169,11 +190,11 @@ class Operations:
                     )
                 )
             except ClientError as error:
-                item = _existing(error)
+                item = existing(error)
                 if not item:
                     return None
-                existing = _operation(item)
-                return Claim(existing.lease == lease, existing)
+                there = _operation(item)
+                return Claim(there.lease == lease, there)
         return Claim(True, _operation(answer["Attributes"]))
 
     def save(
@@ -207,6 +228,42 @@ class Operations:
                     raise LinkTakenError("another operation holds this link") from error
                 raise
         return operation
+
+    def listed(
+        self, tenant: str, state: State, *, flow: str | None, limit: int, after: tuple[str, int] | None
+    ) -> tuple[list[OperationSummary], tuple[str, int] | None]:
+        """A tenant's operations in one state, the latest changed first; and where to go on, if there may be more.
+
+        `after` is the id of the one before, and when it changed. What changes shows up a moment later, and a page may
+        be short. Raises StorageError.
+        """
+        found: list[OperationSummary] = []
+        for _ in range(MOST_QUERIES):
+            query: QueryInputTypeDef = {
+                "TableName": self._table,
+                "IndexName": LISTING_INDEX,
+                "KeyConditionExpression": "tenant = :tenant AND begins_with(standing, :state)",
+                "ExpressionAttributeValues": serialize({":tenant": tenant, ":state": _standing(state), ":flow": flow}),
+                "ScanIndexForward": False,
+                "Limit": limit - len(found),
+            }
+            if flow:
+                query |= {"FilterExpression": "flow = :flow", "Limit": LISTING_BATCH}
+            if after:
+                operation_id, updated_at = after
+                key = {"tenant": tenant, "standing": _standing(state, updated_at), "operation_id": operation_id}
+                query["ExclusiveStartKey"] = serialize(key)
+            with guarded():
+                answer = self._client.query(**query)
+            found += [OperationSummary.model_validate(deserialize(item)) for item in answer["Items"]]
+            last = deserialize(answer.get("LastEvaluatedKey", {}))
+            if len(found) > limit or (len(found) == limit and last):
+                found = found[:limit]
+                return found, (found[-1].operation_id, found[-1].updated_at)
+            if not last:
+                return found, None
+            after = str(last["operation_id"]), int(str(last["standing"]).rpartition("#")[2])
+        return found, after
 
     def due(self, shard: str, now: int, limit: int) -> "list[tuple[str, str]]":
         """Ids and flows of what is due in one shard, oldest first. Raises StorageError."""
@@ -246,12 +303,18 @@ def _key(operation_id: str) -> "dict[str, AttributeValueTypeDef]":
     return {"operation_id": {"S": operation_id}}
 
 
+def _standing(state: State, updated_at: int | None = None) -> str:
+    """Sorts a tenant's operations in the listing index by state and time; without a time, what a state begins with."""
+    return f"{state}#" if updated_at is None else f"{state}#{updated_at:010}"
+
+
 def _values(prefix: str, states: Iterable[State]) -> dict[str, object]:
     return {f":{prefix}{number}": state.value for number, state in enumerate(states)}
 
 
 def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
     item = operation.model_dump(mode="json", exclude_none=True)
+    item["standing"] = _standing(operation.state, operation.updated_at)
     if operation.due_at is not None:
         item["due_shard"] = operation.shard  # with due_at the key of the due index, so only what is due is in it
     return serialize(item)
@@ -259,10 +322,3 @@ def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
 
 def _operation(item: "Mapping[str, AttributeValueTypeDef]") -> Operation:
     return Operation.model_validate(deserialize(item))
-
-
-def _existing(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
-    """The item that made a condition fail; raises `error` again if it was something else."""
-    if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-        raise error
-    return cast("dict[str, AttributeValueTypeDef]", error.response.get("Item", {}))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import boto3
 
 from crm_bridge import dynamodb
+from crm_bridge.accounts import Accounts
 from crm_bridge.engine import Engine
 from crm_bridge.links import Links
+from crm_bridge.memory import Memory
 from crm_bridge.operations import Operations
 from crm_bridge.tenants import ApiKeys, Tenants
 from crm_bridge.transport import Transport
@@ -35,6 +37,8 @@ class Runtime:
     links: Links
     keys: ApiKeys
     engine: Engine
+    accounts: Accounts
+    memory: Memory
 
     @cached_property
     def sqs(self) -> "SQSClient":
@@ -55,5 +59,7 @@ def runtime() -> Runtime:
         operations=operations,
         links=links,
         keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, clock),
+        accounts=Accounts(client, os.environ["ACCOUNTS_TABLE"]),
+        memory=Memory(clock),
         engine=Engine(operations, links, tenants, Transport(), clock=clock),
     )

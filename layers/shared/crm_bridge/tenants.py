@@ -7,17 +7,18 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
 from aws_lambda_powertools.utilities.parameters.secrets import SecretsProvider
 from botocore.exceptions import ClientError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
+from crm_bridge.mapping import Mappings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -53,9 +54,23 @@ def _list_path(value: str) -> str:
     return value
 
 
+def _login_part(value: str) -> str:
+    if not re.fullmatch(r"[!-~]+", value) or set(value) & {"@", ":"}:
+        raise ValueError("must be printable ASCII without spaces, @ and :")
+    return value
+
+
+def _login_secret(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value():
+        raise ValueError("must not be empty")
+    return value
+
+
 type VendorUrl = Annotated[str, AfterValidator(_vendor_url)]
 type ListPath = Annotated[str, AfterValidator(_list_path)]
 type HeaderSecret = Annotated[SecretStr, AfterValidator(_header_value)]
+type LoginPart = Annotated[str, AfterValidator(_login_part)]
+type LoginSecret = Annotated[SecretStr, AfterValidator(_login_secret)]
 
 
 class _Settings(BaseModel):
@@ -81,16 +96,60 @@ class IlluSettings(_Settings):
     """Seconds after which a new record is sure to be in that list, also if illu was slow to make it."""
 
 
+class RevioSettings(_Settings):
+    """How to reach a tenant's Rev.io account. Source: https://developers.rev.io/docs/basic-authentication"""
+
+    base_url: VendorUrl = "https://restapi.rev.io/v1"
+    username: LoginPart
+    client_code: LoginPart
+    """The sub-domain of the tenant's Rev.io site. It decides whose data are read and written."""
+    password: LoginSecret
+    subscription_key: HeaderSecret | None = None
+    """Of Rev.io's API management, if the account has one: it goes along with the login, not in its place."""
+    plural_paths: bool = False
+    """Whether the resources are called `/IntegrationKeyLinks` and so on; Rev.io's pages use both forms."""
+    calls_per_minute: int = Field(default=500, ge=1, le=500)
+    """That one execution environment makes; Rev.io allows an account 500."""
+    search_lag: int = Field(default=120, ge=30, le=86_400)
+    """Seconds after which a new key link is sure to be found by a search."""
+
+
+class IzzitUpSettings(_Settings):
+    """How to reach a tenant's status page.
+
+    Source: https://support.lewe.com/docs/izzitup-manual/editor-guide/rest-api/
+    """
+
+    base_url: VendorUrl
+    """The address of the application, up to where `/api/services` begins; it often ends in `/public`."""
+    user: Annotated[str, Field(min_length=1, max_length=200)]
+    """Of an account that is used for nothing else: its password travels in the body and comes back in the answer."""
+    password: LoginSecret
+
+
 class Tenant(_Settings):
     """The JSON document that the secret `crm-bridge/<stage>/<tenant>` holds. A vendor that is not used is left out."""
 
     illu: IlluSettings | None = None
+    revio: RevioSettings | None = None
+    izzitup: IzzitUpSettings | None = None
+    mappings: Mappings = Mappings()
+
+    _document: SecretStr = PrivateAttr(SecretStr(""))
+
+    @cached_property
+    def version(self) -> str:
+        """Tells whether the secret has changed, and nothing else about it: it is salted, and slow to compute."""
+        document = self._document.get_secret_value().encode()
+        return hashlib.scrypt(document, salt=b"crm-bridge tenant", n=2**14, r=8, p=1, dklen=16).hex()
 
 
 @lru_cache(maxsize=256)
 def parse_tenant(document: str) -> Tenant:
     """Raises ValidationError, whose text names fields but shows no values."""
-    return Tenant.model_validate_json(document)
+    tenant = Tenant.model_validate_json(document)
+    tenant._document = SecretStr(document)  # noqa: SLF001 - nobody else has the whole text
+    return tenant
 
 
 class Tenants:

@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ def _said(value: object, depth: int = 0) -> str:
     if depth > 4:
         return ""
     if isinstance(value, dict):
-        members = (value.get(name) for name in ("message", "error", "detail", "errors"))
+        members = (value.get(name) for name in ("message", "error", "error_message", "detail", "errors"))
         return next(filter(None, (_said(member, depth + 1) for member in members)), "")
     if isinstance(value, list):
         return "; ".join(filter(None, (_said(member, depth + 1) for member in value)))
@@ -139,10 +140,28 @@ class _Session(requests.Session):
         """None at all: a redirect is an answer like any other, and not even its address is looked at."""
 
 
-class Transport:
-    """A pool of connections for one execution environment; threads may share it."""
+@dataclass(frozen=True)
+class Pace:
+    """At most `calls` in `seconds` to one account at a vendor, as far as this execution environment calls it."""
 
-    def __init__(self) -> None:
+    account: str
+    calls: int
+    seconds: float
+
+
+class Transport:
+    """A pool of connections for one execution environment; threads may share it.
+
+    `clock` and `sleep` are those of the pace.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._begun: dict[Pace, deque[float]] = {}
+        self._pacing = threading.Lock()
         self._session = _Session()
         # The machine's proxy settings and .netrc must not redirect or re-authenticate a call, and one tenant's
         # cookie must not travel with another's.
@@ -163,12 +182,15 @@ class Transport:
         body: object = None,
         secrets: tuple[str, ...] = (),
         max_answer: int = MAX_ANSWER,
+        pace: Pace | None = None,
     ) -> Answer:
-        """One request, never repeated; `body` is sent as JSON.
+        """One request, never repeated; `body` is sent as JSON. With a `pace` it may wait for its turn first.
 
         Raises NotDoneError where a body cannot have reached the vendor, else MaybeDoneError where no whole answer came
         back. An answer of any status is returned: see `expect`.
         """
+        if pace:
+            self._wait_for(pace, vendor, deadline)
         remaining = deadline.remaining()
         if remaining < SHORTEST_CALL:
             raise NotDoneError(f"no time was left to call {vendor}", vendor=vendor)
@@ -196,6 +218,20 @@ class Transport:
             if data is not None and data.hold_back():
                 raise NotDoneError(f"{vendor} could not be reached ({kind})", vendor=vendor) from None
             raise MaybeDoneError(f"the answer of {vendor} was lost ({kind})", vendor=vendor) from None
+
+    def _wait_for(self, pace: Pace, vendor: str, deadline: Deadline) -> None:
+        """Raises NotDoneError if its turn comes too late for this deadline."""
+        with self._pacing:
+            begun = self._begun.setdefault(pace, deque(maxlen=pace.calls))
+            now = self._clock()
+            turn = max(now, begun[0] + pace.seconds) if len(begun) == begun.maxlen else now
+            if turn - now > deadline.remaining() - SHORTEST_CALL:
+                raise NotDoneError(
+                    f"{vendor} takes no more calls of this account for now", vendor=vendor, retry_after=turn - now
+                )
+            begun.append(turn)
+        if turn > now:
+            self._sleep(turn - now)
 
     def _drop_idle_connections(self, host: str) -> None:
         now = time.monotonic()

@@ -1,0 +1,1 @@
+"""An account in another system becomes a key link at Rev.io."""

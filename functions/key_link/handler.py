@@ -1,0 +1,99 @@
+"""Entry of key_link: HTTP and queue events in, answers out."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from crm_bridge.api import Context, Request, Response, carry, received, respond, told
+from crm_bridge.clients.revio import NameKind
+from crm_bridge.errors import ConflictError, NotFoundError
+from crm_bridge.operations import State
+from crm_bridge.runtime import runtime
+from crm_bridge.worker import consume
+from key_link.flow import Held, KeyLinkFlow, KeyLinks
+from key_link.models import KeyLink, KeyLinkSearch, StoredKeyLink, StoreKeyLink
+
+
+def flow() -> KeyLinkFlow:
+    return KeyLinkFlow(runtime().memory, Held(runtime().links, runtime().operations, runtime().engine))
+
+
+def _ask[T](request: Request, question: Callable[[KeyLinks], T]) -> T:
+    return runtime().engine.signed_in(flow(), request.caller.tenant, request.deadline, question)
+
+
+def _create(request: Request) -> Response:
+    command, mapping = received(runtime().engine, flow(), request, KeyLink)
+    outcome = carry(runtime().engine, flow(), request, StoreKeyLink(**command.model_dump()), mapping)
+    return told(replace(outcome, warnings=()))  # all that a key link says is in its natural key
+
+
+def _change(request: Request) -> Response:
+    key_link_id = _id(request)
+    command = StoreKeyLink(**request.parse(KeyLink).model_dump(), id=key_link_id)
+    # Also if it was made just so before: it may have been changed at Rev.io since.
+    flow().held.reopen(request.caller.tenant, key_link_id, by=f"{request.caller.label}, who changes it")
+    outcome = carry(runtime().engine, flow(), request, command)
+    operation = outcome.operation
+    if outcome.carried:
+        return told(outcome, done=200)
+    if (
+        operation.state is State.SUCCEEDED
+        and StoredKeyLink.model_validate_json(operation.answer or "").id != key_link_id
+    ):
+        raise ConflictError(
+            "Another key link says this already. Delete that one first, or this one.",
+            operation_id=operation.operation_id,
+        )
+    if operation.state is not State.SUCCEEDED and outcome.warnings:
+        raise ConflictError(
+            "Another request that says this is on its way. See what becomes of it.", operation_id=operation.operation_id
+        )
+    return told(replace(outcome, warnings=()))
+
+
+def _delete(request: Request) -> Response:
+    key_link_id = _id(request)
+    _ask(request, lambda key_links: key_links.delete(key_link_id, by=request.caller.label))
+    return Response(204, None)
+
+
+def _get(request: Request) -> Response:
+    key_link_id = _id(request)
+    return Response(200, _ask(request, lambda key_links: key_links.get(key_link_id)).model_dump(mode="json"))
+
+
+def _search(request: Request) -> Response:
+    wanted = request.query_as(KeyLinkSearch)
+    found, has_more = _ask(request, lambda key_links: key_links.page(wanted))
+    shown = [key_link.model_dump(mode="json") for key_link in found]
+    return Response(200, {"key_links": shown, "page": wanted.page, "page_size": wanted.page_size, "has_more": has_more})
+
+
+def _names(request: Request, kind: NameKind) -> list[dict[str, object]]:
+    names = _ask(request, lambda key_links: key_links.names(kind))
+    return [{"id": named.id, "name": named.name} for named in names]
+
+
+def _id(request: Request) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,17}", request.path["id"]):
+        raise NotFoundError("There is no key link with this id: ids are numbers.")
+    return int(request.path["id"])
+
+
+ROUTES = {
+    "GET /key-links": _search,
+    "POST /key-links": _create,
+    "GET /key-links/{id}": _get,
+    "PUT /key-links/{id}": _change,
+    "DELETE /key-links/{id}": _delete,
+    "GET /key-links/systems": lambda request: Response(200, {"systems": _names(request, "system")}),
+    "GET /key-links/entity-types": lambda request: Response(200, {"entity_types": _names(request, "entity_type")}),
+}
+
+
+def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
+    if "Records" in event:
+        return consume(event, context, runtime().engine, flow())
+    return respond(event, context, ROUTES, scope=KeyLinkFlow.name, keys=runtime().keys)

@@ -1,0 +1,57 @@
+"""Entry of status_update: HTTP and queue events in, answers out."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from crm_bridge.api import Context, Request, Response, carry, received, respond, told, validated
+from crm_bridge.clients.izzitup import ServiceStatus
+from crm_bridge.errors import FieldError, InvalidError
+from crm_bridge.runtime import runtime
+from crm_bridge.worker import consume
+from status_update.flow import StatusUpdateFlow
+from status_update.models import NewStatus, UpdateStatus
+
+AHEAD = timedelta(minutes=5)
+"""So far a CRM's clock may be ahead of ours. What came from further on would make everything until then too old."""
+
+
+def flow() -> StatusUpdateFlow:
+    return StatusUpdateFlow(runtime().memory, runtime().accounts, runtime().clock)
+
+
+def _list(request: Request) -> Response:
+    services = runtime().engine.signed_in(
+        flow(), request.caller.tenant, request.deadline, lambda statuses: statuses.services(max_age=0)
+    )
+    names = {str(int(status)): status.name.lower() for status in ServiceStatus}
+    shown = [
+        {**service.model_dump(exclude_none=True), "status_name": names.get(service.status)}
+        for service in services
+        if service.hidden != "1"
+    ]
+    return Response(200, {"services": shown})
+
+
+def _update(request: Request) -> Response:
+    now = datetime.fromtimestamp(runtime().clock(), UTC)
+    sent, mapping = received(runtime().engine, flow(), request, NewStatus)
+    if sent.occurred_at and sent.occurred_at > now + AHEAD:
+        raise InvalidError(
+            "Correct the fields named in errors.",
+            fields=[FieldError("occurred_at", f"is in the future; here it is {now:%Y-%m-%dT%H:%M:%SZ}")],
+        )
+    command = validated(
+        UpdateStatus,
+        {"service": request.path["service"], "status": int(sent.status), "occurred_at": sent.occurred_at or now},
+    )
+    return told(carry(runtime().engine, flow(), request, command, mapping), done=200)
+
+
+ROUTES = {"GET /services": _list, "PUT /services/{service}/status": _update}
+
+
+def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
+    if "Records" in event:
+        return consume(event, context, runtime().engine, flow())
+    return respond(event, context, ROUTES, scope=StatusUpdateFlow.name, keys=runtime().keys)

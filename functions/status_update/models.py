@@ -1,0 +1,45 @@
+"""What status_update takes and gives."""
+
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+from crm_bridge.clients.izzitup import ServiceStatus
+from crm_bridge.fields import Id
+
+_STATUSES = {key: status for status in ServiceStatus for key in (status.name.lower(), str(int(status)))}
+
+
+def _status(value: object) -> object:
+    known = _STATUSES.get(str(value).strip().lower()) if isinstance(value, str | int) else None
+    if known is None:
+        raise ValueError("must be operational, impaired or outage, or 5, 6 or 7")
+    return known
+
+
+class NewStatus(BaseModel):
+    """What is sent of a service."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    status: Annotated[ServiceStatus, BeforeValidator(_status), PlainSerializer(lambda status: status.name.lower())]
+    occurred_at: AwareDatetime | None = None
+    """When it became so; without it, when it arrives here."""
+
+
+class UpdateStatus(NewStatus):
+    """The status that a service had from a time on."""
+
+    service: Id
+    """Its id, key or name at IzzitUp."""
+    occurred_at: AwareDatetime
+
+
+class UpdatedStatus(BaseModel):
+    """The service as IzzitUp answered it, with its status by name; or `ignored`, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str
+    status_name: str
+    occurred_at: AwareDatetime

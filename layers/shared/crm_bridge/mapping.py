@@ -1,0 +1,154 @@
+"""Payload mapping: makes a flow's command out of the JSON of a CRM that cannot shape its payload.
+
+A mapping is a JMESPath expression (https://jmespath.org/specification.html) over what the CRM sends. The records of
+Upya are built in, as far as they are known: see docs/vendors.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from jmespath.functions import Functions
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from crm_bridge.errors import InvalidError
+
+# A list with one record is taken for the record. A list with more yields nothing: one request is one event.
+_ONE = "to_array(@) | length(@) == `1` && type([0]) == 'object' && [0]"
+_BUILT_IN = {
+    ("upya", "create_site"): _ONE
+    + """.{
+        customer_id: clientNumber,
+        name: join(' ', [profile.firstName, profile.lastName][?@]),
+        address: join(', ', [profile.village, profile.district, profile.region, profile.country][?@])
+    }""",
+    ("upya", "create_job"): _ONE
+    + """.{
+        ticket_id: ticketId,
+        customer_id: clientNumber,
+        name: title,
+        notes: join(', ', [
+            ticketNumber && join(' ', ['Upya ticket', to_string(ticketNumber)]),
+            contractNumber && join(' ', ['contract', to_string(contractNumber)])
+        ][?@])
+    }""",
+}
+"""By CRM and flow."""
+_FAILURES = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What the library raises: not only its own errors."""
+BUILT_IN_VERSION = "1"
+"""Of all that is built in; a change to one of them counts it up."""
+
+
+class PayloadMapping(BaseModel):
+    """One flow's mapping: what is built in for a CRM, the tenant's own expression, or both.
+
+    The own expression's members come on top of those built in. A member that is null or empty text is not given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    built_in: Literal["upya"] | None = None
+    version: str | None = Field(default=None, min_length=1, max_length=50)
+    """The tenant's name for this version of its expression; every operation says which one made it."""
+    expression: str | None = Field(default=None, min_length=1, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        if not self.built_in and not self.expression:
+            raise ValueError("give an expression, a built_in, or both")
+        if (self.expression is None) is not (self.version is None):
+            raise ValueError("give version with an expression, and only then")
+        if self.expression is not None:
+            _check(self.expression)
+        return self
+
+    @property
+    def label(self) -> str:
+        built_in = f"{self.built_in} {BUILT_IN_VERSION}" if self.built_in else None
+        return " + ".join(filter(None, (built_in, self.version)))
+
+    def apply(self, flow: str, payload: JsonValue) -> dict[str, JsonValue]:
+        """What the flow's command is to be made of. Raises InvalidError."""
+        members: dict[str, JsonValue] = {}
+        for expression in filter(None, (_BUILT_IN.get((self.built_in or "", flow)), self.expression)):
+            try:
+                yielded = jmespath.search(expression, payload)
+            except _FAILURES as error:
+                # Its text can repeat what the CRM sent.
+                raise self.failed(f"it fails on what was sent ({type(error).__name__})", payload) from None
+            if not isinstance(yielded, dict):
+                raise self.failed("it yields no object for what was sent; send one record in a request", payload)
+            members |= {name: value for name, value in yielded.items() if value not in (None, "")}
+        return members
+
+    def failed(self, why: str, payload: JsonValue, yielded: JsonValue = None) -> InvalidError:
+        return InvalidError(
+            f"Correct the tenant's mapping {self.label}, or what is sent: {why}.",
+            extensions={"mapping": self.explained(payload, yielded)},
+        )
+
+    def explained(self, payload: JsonValue, yielded: JsonValue = None) -> dict[str, object]:
+        """What went in and what came out, as kinds of values: the values are the CRM's own."""
+        return {
+            "label": self.label,
+            "expression": self.expression,
+            "received": _shape(payload),
+            "yielded": _shape(yielded),
+        }
+
+
+class Mappings(BaseModel):
+    """The mappings of a tenant, by flow."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    create_site: PayloadMapping | None = None
+    create_job: PayloadMapping | None = None
+    key_link: PayloadMapping | None = None
+    status_update: PayloadMapping | None = None
+
+    @model_validator(mode="after")
+    def _are_there(self) -> Self:
+        for flow, mapping in self:
+            if mapping and mapping.built_in and (mapping.built_in, flow) not in _BUILT_IN:
+                raise ValueError(f"{mapping.built_in} has no record that is built in for {flow}")
+        return self
+
+    def of(self, flow: str) -> PayloadMapping | None:
+        mapping: PayloadMapping | None = getattr(self, flow, None)
+        return mapping
+
+
+def _check(expression: str) -> None:
+    """A function that does not exist would be noticed only when it is called."""
+    try:
+        compiled = jmespath.compile(expression)
+        functions = list(_functions(compiled.parsed))
+    except _FAILURES as error:
+        raise ValueError(f"is no JMESPath expression: {type(error).__name__}") from None
+    for name, arguments in functions:
+        signature = Functions.FUNCTION_TABLE.get(name, {}).get("signature")
+        if signature is None:
+            raise ValueError(f"calls {name}(), which JMESPath does not have")
+        variadic = bool(signature) and signature[-1].get("variadic", False)
+        if arguments < len(signature) or (arguments > len(signature) and not variadic):
+            raise ValueError(f"calls {name}() with {arguments} arguments")
+
+
+def _functions(node: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    if node["type"] == "function_expression":
+        yield node["value"], len(node["children"])
+    for child in node["children"]:
+        if isinstance(child, dict):  # a slice has plain numbers
+            yield from _functions(child)
+
+
+def _shape(value: JsonValue) -> object:
+    """The same structure with kinds in place of values."""
+    if isinstance(value, dict):
+        return {name: _shape(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_shape(member) for member in value[:3]]
+    return {str: "text", bool: "true or false", int: "number", float: "number"}.get(type(value), "null")

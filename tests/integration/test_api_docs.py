@@ -1,0 +1,97 @@
+"""docs/api.md shows what is answered, word for word but for times."""
+
+import json
+import re
+from typing import Any
+
+import requests
+
+from local.stack import UPYA_KEY
+from local.template import TEMPLATE
+from local.vendors.simulator import Kind
+from tests.integration.conftest import Crm
+
+SECTIONS = re.split(r"^## ", (TEMPLATE.parent / "docs/api.md").read_text(), flags=re.MULTILINE)
+EXAMPLES = {
+    section.partition("\n")[0]: [json.loads(shown) for shown in re.findall(r"```json\n(.*?)\n```", section, re.DOTALL)]
+    for section in SECTIONS
+}
+KEY_LINK = {"system": "salesforce", "entity_type": "customer", "internal_id": 1015, "external_id": "001XX0000ABCDEF"}
+
+
+def shown(section: str) -> list[Any]:
+    (found,) = [examples for title, examples in EXAMPLES.items() if title.startswith(section)]
+    return found
+
+
+def without_times(value: Any) -> Any:
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)", "TIME", json.dumps(value))
+    return json.loads(re.sub(r"\.\d{10}\.op_", ".TIME.op_", text))
+
+
+def body(answer: requests.Response) -> Any:
+    return without_times(answer.json())
+
+
+def has(answer: Any, example: Any) -> bool:
+    """Lists may have more elements, and their elements more members, than is worth showing."""
+    if isinstance(example, list):
+        return all(any(within(element, wanted) for element in answer) for wanted in example)
+    return bool(answer == example)
+
+
+def within(answer: Any, example: Any) -> bool:
+    if isinstance(example, dict):
+        return all(name in answer and has(answer[name], value) for name, value in example.items())
+    return bool(answer == example)
+
+
+def test_the_examples_of_sites_operations_links_and_problems_are_what_is_answered(crm: Crm) -> None:
+    crm.stack.illu.fail(Kind.UNAVAILABLE)
+    accepted = crm.create_site()
+    listed = crm.get("/operations?limit=1")
+    made, waiting = without_times(shown("`POST /sites`"))
+    assert body(accepted) == waiting
+    assert [body(listed)] == without_times(shown("`GET /operations`"))
+    crm.settle(accepted)
+    assert body(crm.create_site()) == made
+    assert [body(crm.get("/links/crm/customer/C-1001"))] == without_times(shown("`GET /links"))
+    assert [body(crm.create_site(latitude=91))] == shown("Problems")
+    operation = body(crm.get(accepted.headers["Location"]))
+    (example,) = without_times(shown("`GET /operations/{id}`"))
+    assert set(operation) == set(example)
+    assert operation["links"] == example["links"]
+    assert set(operation["attempts"][0]) == set(example["attempts"][0])
+    assert example["answer"].items() <= operation["answer"].items()
+
+
+def test_the_examples_of_key_links_are_what_is_answered(crm: Crm) -> None:
+    assert [crm.post("/key-links", KEY_LINK).json()] == shown("`POST /key-links`")
+    for path, section in (
+        ("/key-links", "`GET /key-links`"),
+        ("/key-links/systems", "`GET /key-links/systems`"),
+        ("/key-links/entity-types", "`GET /key-links/entity-types`"),
+    ):
+        (example,) = shown(section)
+        answer = crm.get(path).json()
+        assert set(answer) == set(example)
+        assert within(answer, example)
+
+
+def test_the_examples_of_services_are_what_is_answered(crm: Crm) -> None:
+    (example,) = shown("`GET /services`")
+    assert within(crm.get("/services").json(), example)
+    (example,) = without_times(shown("`PUT /services"))
+    sent = {"status": "outage", "occurred_at": "2024-05-05T10:00:00Z"}
+    answer = crm.session.put(f"{crm.stack.url}/services/MAIL/status", json=sent, headers=crm.headers, timeout=30)
+    assert within(body(answer), {name: value for name, value in example.items() if name != "operation_id"})
+
+
+def test_the_example_of_a_mapping_is_what_is_answered(crm: Crm) -> None:
+    (example,) = shown("Payload mapping")
+    sent = {"clientNumber": "K-1", "profile": {"firstName": "Ann"}}
+    url = f"{crm.stack.url}/sites"
+    answer = crm.session.post(url, json=sent, headers={"Authorization": f"Bearer {UPYA_KEY}"}, timeout=30).json()
+    assert answer["mapping"]["received"] == example["mapping"]["received"]
+    assert set(answer) == set(example)
+    assert has(answer["errors"], example["errors"])
