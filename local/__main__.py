@@ -16,6 +16,7 @@ from crm_bridge.tenants import parse_tenant
 from local.server import PortInUseError
 from local.stack import Stack
 
+JSON = "-H 'Content-Type: application/json'"
 HIGHEST_PORT = 65_535 - 4  # the embedded AWS and the simulators take the next four
 
 
@@ -111,8 +112,9 @@ def _tenant(path: Path) -> tuple[str, str]:
 
 
 def _banner(stack: Stack) -> None:
-    settings = parse_tenant(stack.tenant_document).illu
-    simulated = settings is not None and settings.base_url == stack.illu.url
+    named = parse_tenant(stack.tenant_document)
+    vendors = {"illu": named.illu, "Rev.io": named.revio, "IzzitUp": named.izzitup}
+    addresses = {name: settings.base_url for name, settings in vendors.items() if settings}
     lines = [
         "",
         "[bold]CRM Bridge is running.[/bold] Ctrl-C stops it; nothing is kept.",
@@ -122,9 +124,15 @@ def _banner(stack: Stack) -> None:
         f"  tenant    {stack.tenant_name}",
         f"  its key   {stack.api_key}",
     ]
-    if simulated:
+    for name, address in addresses.items():
+        simulator = next((one.url for one in stack.vendors if address.startswith(one.url)), None)
+        lines.append(
+            f"  {name:9} {simulator}   (simulated; {simulator}/_state shows what it holds)"
+            if simulator
+            else f"  {name:9} {address}   (not simulated: what you send becomes a real record there)"
+        )
+    if stack.vendors and addresses.get("illu") == stack.illu.url:
         lines += [
-            f"  illu      {stack.illu.url}   (simulated; {stack.illu.url}/_state shows what it holds)",
             "",
             "A new customer becomes a site. Send it twice: there is still one.",
             "",
@@ -141,8 +149,22 @@ def _banner(stack: Stack) -> None:
             "",
             f"  curl {stack.url}/operations/{operation_id(stack.tenant_name, 'create_site', 'C-1002')} {_key(stack)}",
         ]
-    elif settings is not None:
-        lines.append(f"  illu      {settings.base_url}   (not simulated: what you send becomes a real record there)")
+    if stack.vendors and addresses.keys() >= {"Rev.io", "IzzitUp"}:
+        link = (
+            '{"system": "salesforce", "entity_type": "customer", "internal_id": 1015, "external_id": "001XX0000ABCDEF"}'
+        )
+        lines += [
+            "",
+            "An account in Salesforce is customer 1015 at Rev.io. Mail is down.",
+            "",
+            f"  curl {stack.url}/key-links {_key(stack)} \\",
+            f"    {JSON} -d '{link}'",
+            "",
+            f"  curl -X PUT {stack.url}/services/MAIL/status {_key(stack)} \\",
+            f'    {JSON} -d \'{{"status": "outage"}}\'',
+            "",
+            f"  curl {stack.url}/operations {_key(stack)}",
+        ]
     lines += ["", "Log of the functions:"]
     # Lines that were wrapped could not be pasted.
     Console(stderr=True, highlight=False).print("\n".join(lines), soft_wrap=True)
@@ -158,7 +180,7 @@ def _create_site(stack: Stack, customer_id: str, name: str) -> list[str]:
     }
     return [
         f"  curl {stack.url}/sites {_key(stack)} \\",
-        f"    -H 'Content-Type: application/json' -d '{json.dumps(customer)}'",
+        f"    {JSON} -d '{json.dumps(customer)}'",
     ]
 
 

@@ -9,8 +9,6 @@ import pytest
 import requests
 
 from crm_bridge.runtime import runtime
-from local.events import load_event
-from local.stack import Stack
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, Crm
 
@@ -321,27 +319,3 @@ def test_twenty_identical_requests_at_once_make_one_job_a_hundred_times_over(at_
             assert statuses[201] == 1, statuses
             assert statuses[200] + statuses[409] == 19, statuses
             assert len(at_home.stack.illu.jobs) == number + 1
-
-
-# ---------------------------------------------------------------- events/
-
-
-@pytest.mark.parametrize(
-    ("case", "status"), [("new", 201), ("repeated", 200), ("invalid", 422), ("no_site", 409), ("with_site", 201)]
-)
-def test_the_events_do_what_their_names_say(stack: Stack, case: str, status: int) -> None:
-    stack.invoke("CreateSiteFunction", load_event("create_site", "new"))
-    if case == "repeated":
-        stack.invoke("CreateJobFunction", load_event("create_job", "new"))
-    answer = stack.invoke("CreateJobFunction", load_event("create_job", case))
-    assert isinstance(answer, dict)
-    assert answer["statusCode"] == status
-
-
-def test_the_queue_event_redelivers_the_operation_of_the_new_event(stack: Stack) -> None:
-    stack.invoke("CreateSiteFunction", load_event("create_site", "new"))
-    stack.illu.fail(Kind.UNAVAILABLE)
-    stack.invoke("CreateJobFunction", load_event("create_job", "new"))
-    stack.move_clock(60)
-    assert stack.invoke("CreateJobFunction", load_event("create_job", "from_queue")) == {"batchItemFailures": []}
-    assert len(stack.illu.jobs) == 1

@@ -342,23 +342,6 @@ def test_twenty_identical_requests_at_once_make_one_site_a_hundred_times_over(cr
 # ---------------------------------------------------------------- events/
 
 
-@pytest.mark.parametrize(("case", "status"), [("new", 201), ("repeated", 200), ("invalid", 422)])
-def test_the_events_do_what_their_names_say(stack: Stack, case: str, status: int) -> None:
-    if case == "repeated":
-        stack.invoke("CreateSiteFunction", load_event("create_site", "new"))
-    answer = stack.invoke("CreateSiteFunction", load_event("create_site", case))
-    assert isinstance(answer, dict)
-    assert answer["statusCode"] == status
-
-
-def test_the_queue_event_redelivers_the_operation_of_the_new_event(stack: Stack) -> None:
-    stack.illu.fail(Kind.UNAVAILABLE)
-    stack.invoke("CreateSiteFunction", load_event("create_site", "new"))
-    stack.move_clock(60)
-    assert stack.invoke("CreateSiteFunction", load_event("create_site", "from_queue")) == {"batchItemFailures": []}
-    assert len(stack.illu.sites) == 1
-
-
 def test_the_events_carry_the_key_of_the_local_stack() -> None:
     assert load_event("create_site", "new")["headers"]["authorization"] == f"Bearer {DEMO_KEY}"
 

@@ -114,7 +114,7 @@ def test_a_signal_stops_everything_cleanly(number: int) -> None:
 def test_the_banner_can_be_pasted() -> None:
     with running("--port", "0") as (_, banner):
         commands = re.findall(r"^  curl .*?(?<!\\)\n", banner, re.DOTALL | re.MULTILINE)
-        assert len(commands) == 5
+        assert len(commands) == 8
         answers = [
             subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True).stdout
             for command in commands
@@ -124,6 +124,9 @@ def test_the_banner_can_be_pasted() -> None:
     assert answers[2] == ""
     assert json.loads(answers[3])["state"] == "unknown"
     assert json.loads(answers[4])["attempts"][0]["event"] == "maybe done"
+    assert json.loads(answers[5])["id"] == 77
+    assert json.loads(answers[6])["status_name"] == "outage"
+    assert len(json.loads(answers[7])["operations"]) == 4
 
 
 def test_the_readmes_session_is_what_it_prints() -> None:
