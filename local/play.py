@@ -322,6 +322,8 @@ def _told(answer: requests.Response) -> str:
         return f"id {body['id']}: {body['system']} {body['entity_type']} {body['internal_id']}"
     names = ("job_id", "site_id", "state", "reason")
     told = [f"{name} {body[name]}" for name in names if name in body]
+    if "ignored" in body:
+        return f"ignored: {body['ignored']}"
     if "status_name" in body:
-        told = ["ignored: older"] if "ignored" in body else [f"{body['name']} {body['status_name']}"]
+        return f"{body['name']} {body['status_name']}"
     return "\n".join(told + body.get("warnings", []))

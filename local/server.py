@@ -62,7 +62,7 @@ class Server:
             self._server = make_server(
                 HOST, self.port, self._app, threaded=True, request_handler=self._tracking(), fd=listener.fileno()
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name=self.name, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name=self.name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

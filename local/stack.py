@@ -14,7 +14,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.tenants import new_api_key
 from local.aws import EmbeddedAws
 from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
-from local.template import Template
+from local.template import bundle_template
 from local.vendors.illu import IlluSimulator
 from local.vendors.izzitup import IzzitUpSimulator
 from local.vendors.revio import RevioSimulator
@@ -49,7 +49,7 @@ class Stack:
         background: bool = True,
     ) -> None:
         """Without `background`, queues and schedules do nothing until `deliver_due` is called."""
-        self.template = Template()
+        self.template = bundle_template()
         self.aws = None if aws_endpoint else EmbeddedAws(port and port + 1)
         self._aws_endpoint = aws_endpoint
         self._ahead = 0.0

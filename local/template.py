@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,12 @@ class Template:
         for name, resource in self._template["Resources"].items():
             if resource["Type"] == kind:
                 yield name, resource["Properties"]
+
+
+@cache
+def bundle_template() -> Template:
+    """The bundle's own, read once: the translation takes its time."""
+    return Template()
 
 
 def _seconds(expression: str) -> int:

@@ -1,28 +1,33 @@
-"""The decisions of key_link: which event it is, how a key link is found, made and changed, what it links."""
+"""The decisions of key_link: which event it is, how a key link is found, made, changed and deleted, what it links."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from crm_bridge.clients.revio import (
-    VENDOR,
-    NameKind,
-    RevioClient,
-    RevioKeyLink,
-    RevioNamed,
-    revio_client,
-)
+from crm_bridge.accounts import Accounts, Turns
+from crm_bridge.clients.revio import VENDOR, NameKind, RevioClient, RevioKeyLink, RevioNamed, revio_client
 from crm_bridge.engine import Engine, Hit
-from crm_bridge.errors import FieldError, InvalidError, NoSuchRecordError, RefusedError, WrongFieldError
+from crm_bridge.errors import (
+    ConflictError,
+    FieldError,
+    InvalidError,
+    NoSuchRecordError,
+    NotDoneError,
+    OpposedError,
+    RefusedError,
+    RunningError,
+    WrongFieldError,
+)
 from crm_bridge.links import Cardinality, Identity, Link, Links, joined
 from crm_bridge.memory import Memory
 from crm_bridge.operations import Operations, State, operation_id
 from crm_bridge.tenants import Tenant
 from crm_bridge.transport import Deadline, Transport
-from key_link.models import KeyLink, KeyLinkSearch, StoredKeyLink, StoreKeyLink
+from key_link.models import CarryKeyLink, DeletedKeyLink, KeyLink, KeyLinkSearch, StoredKeyLink
 
+SYSTEM = "revio"
 NAMES_MAX_AGE = 3600.0
 NAMES_MIN_AGE = 10.0
 """Seconds for which the names that are remembered are believed, and for which one is believed not to be there."""
@@ -31,36 +36,51 @@ SHOWN_NAMES = 50
 
 @dataclass(frozen=True)
 class Held:
-    """What the bridge itself holds of key links, and must let go of when one is changed or deleted."""
+    """What the bridge itself holds of key links, and has to let go of when one is changed or deleted."""
 
     links: Links
     operations: Operations
     engine: Engine
+    accounts: Accounts
+    clock: Callable[[], float]
 
-    def reopen(self, tenant: str, key_link_id: int, *, by: str, but: str = "") -> None:
-        """Let the events that made this key link be sent again, because it will not be theirs any longer.
+    def let_go(self, tenant: str, key_link_id: int, *, why: str) -> None:
+        """Let the events that had this key link be sent again, and untie what it tied. Raises StorageError.
 
-        This comes before the change, so that no event is answered from the store that is not true at Rev.io. At the
-        worst an event is sent again for nothing, and finds its key link there. Raises StorageError.
+        This comes after Rev.io did it. If it is cut off, the change is carried again, and does the rest.
         """
-        for partner in self.links.of(tenant, _identity(key_link_id)):
-            operation = self.operations.get(partner.operation_id) if partner.operation_id != but else None
-            if operation and operation.state is State.SUCCEEDED:
-                self.engine.withdraw(operation, by=by)
+        for event, ties in self.links.ties(tenant, _identity(key_link_id)).items():
+            operation = self.operations.get(event)
+            if operation and operation.state is State.SUCCEEDED and _id_in(operation.answer) == key_link_id:
+                self.engine.withdraw(operation, by=why)
+            if not self.operations.write_unless_succeeded(event, [*ties.own, *ties.others]):
+                self.links.write(ties.own)  # the same event has another key link by now, and its partners with it
 
-    def forget(self, tenant: str, key_link_id: int) -> None:
-        """Untie what this key link tied. This comes after the change. Raises StorageError."""
-        self.links.forget(tenant, _identity(key_link_id))
+
+@dataclass(frozen=True)
+class Criteria:
+    """What Rev.io is asked for, what its answers must then have (it may compare loosely), and the names of that."""
+
+    search: Mapping[str, str]
+    exact: Mapping[str, object]
+    names: Mapping[str, str]
+
+    def fit(self, record: RevioKeyLink) -> bool:
+        return all(getattr(record, member) == value for member, value in self.exact.items())
+
+    def stored(self, key_link_id: int) -> StoredKeyLink:
+        """Nothing is asked for it: what was done must not fail any more."""
+        return StoredKeyLink.model_validate({"id": key_link_id, **self.names, **self.exact})
 
 
 @dataclass(frozen=True)
 class KeyLinks:
-    """Rev.io for one tenant within one deadline, with the names that it has, and what is held of its key links."""
+    """Rev.io for one tenant within one deadline."""
 
+    flow: "KeyLinkFlow"
     revio: RevioClient
-    memory: Memory
-    held: Held
     tenant: str
+    deadline: Deadline
 
     @property
     def destination(self) -> str:
@@ -71,7 +91,7 @@ class KeyLinks:
         return self.revio.search_lag
 
     def names(self, kind: NameKind, max_age: float = NAMES_MAX_AGE) -> list[RevioNamed]:
-        return self.memory.recall((self.destination, kind), lambda: self.revio.names(kind), max_age=max_age)
+        return self.flow.memory.recall((self.destination, kind), lambda: self.revio.names(kind), max_age=max_age)
 
     def get(self, key_link_id: int) -> StoredKeyLink:
         """Raises NoSuchRecordError."""
@@ -79,60 +99,98 @@ class KeyLinks:
 
     def page(self, wanted: KeyLinkSearch) -> tuple[list[StoredKeyLink], bool]:
         """One page, without what does not fit exactly, and whether there are more."""
-        search, exact = self._criteria(wanted)
+        criteria = self._criteria(wanted)
         try:
             inferred = {"internal_id": str(wanted.internal_id)} if wanted.internal_id is not None else {}
-            found = self.revio.page_of_key_links({**search, **inferred}, wanted.page, wanted.page_size)
+            found = self.revio.page_of_key_links({**criteria.search, **inferred}, wanted.page, wanted.page_size)
         except RefusedError:  # only the names and the external id are documented as searchable
-            found = self.revio.page_of_key_links(search, wanted.page, wanted.page_size)
-        return [self._shown(record) for record in found.key_links if _is(record, exact)], found.has_more
+            found = self.revio.page_of_key_links(criteria.search, wanted.page, wanted.page_size)
+        return [self._shown(record) for record in found.key_links if criteria.fit(record)], found.has_more
 
-    def stored(self, command: KeyLink) -> StoredKeyLink | None:
-        """The key link that says this already. Several would say the same, so the first will do."""
-        search, exact = self._criteria(command)
-        record = next((record for record in self.revio.key_links(search) if _is(record, exact)), None)
-        return self._shown(record) if record else None
+    def stored(self, link: KeyLink) -> StoredKeyLink | None:
+        """The key link that says this already. Several would say the same, so the first will do.
 
-    def create(self, command: KeyLink) -> StoredKeyLink:
-        _, members = self._criteria(command)
-        return self._shown(RevioKeyLink.model_validate({**members, "id": self.revio.create_key_link(members)}))
-
-    def change(self, key_link_id: int, command: KeyLink) -> StoredKeyLink:
-        _, members = self._criteria(command)
-        own = operation_id(self.tenant, KeyLinkFlow.name, natural_key(command))
-        self.held.reopen(self.tenant, key_link_id, by=f"a change of key link {key_link_id}", but=own)
-        self.revio.change_key_link(key_link_id, members)
-        self.held.forget(self.tenant, key_link_id)
-        return self._shown(RevioKeyLink.model_validate({**members, "id": key_link_id}))
-
-    def delete(self, key_link_id: int, *, by: str) -> None:
-        """Also what is gone already, so that repeating it is safe."""
-        why = f"{by}, who deleted key link {key_link_id}"
-        self.held.reopen(self.tenant, key_link_id, by=why)
-        with suppress(NoSuchRecordError):
-            self.revio.delete_key_link(key_link_id)
-        self.held.reopen(self.tenant, key_link_id, by=why)  # an event may have found it just before
-        self.held.forget(self.tenant, key_link_id)
-
-    def _criteria(self, wanted: KeyLink | KeyLinkSearch) -> tuple[dict[str, str], dict[str, object]]:
-        """What Rev.io is asked for, and what its answers must then have: it may compare loosely.
-
-        Of a whole key link the latter are its members at Rev.io. Raises WrongFieldError.
+        It is read once more by its id: what a search finds may have been changed or deleted a moment ago.
         """
+        criteria = self._criteria(link)
+        for found in self.revio.key_links(criteria.search):
+            if criteria.fit(found):
+                with suppress(NoSuchRecordError):
+                    record = self.revio.key_link(found.id)
+                    if criteria.fit(record):
+                        return self._shown(record)
+        return None
+
+    def create(self, link: KeyLink) -> StoredKeyLink:
+        criteria = self._criteria(link)
+        return criteria.stored(self.revio.create_key_link(criteria.exact))
+
+    def change(self, key_link_id: int, link: KeyLink, asked_at: int) -> StoredKeyLink:
+        """Raises NoSuchRecordError, OpposedError."""
+
+        def work() -> StoredKeyLink:
+            stored = self.stored(link)
+            if stored and stored.id != key_link_id:
+                raise OpposedError(f"Rev.io's key link {stored.id} says this already", vendor=VENDOR)
+            criteria = self._criteria(link)
+            self.revio.change_key_link(key_link_id, criteria.exact)
+            self.flow.held.let_go(self.tenant, key_link_id, why=f"a change of key link {key_link_id}")
+            return self._recorded(link, criteria.stored(key_link_id))
+
+        return self._in_turn(key_link_id, asked_at, work)
+
+    def delete(self, key_link_id: int, asked_at: int) -> DeletedKeyLink:
+        """Also what is gone already, so that repeating it is safe."""
+
+        def work() -> DeletedKeyLink:
+            with suppress(NoSuchRecordError):
+                self.revio.delete_key_link(key_link_id)
+            self.flow.held.let_go(self.tenant, key_link_id, why=f"the deletion of key link {key_link_id}")
+            return DeletedKeyLink(id=key_link_id)
+
+        return self._in_turn(key_link_id, asked_at, work)
+
+    def _in_turn[T](self, key_link_id: int, asked_at: int, work: Callable[[], T]) -> T:
+        """One change of a key link at a time, and the last one that was asked for counts."""
+        held = self.flow.held
+        turns = Turns(held.accounts, held.clock, self.tenant, f"{SYSTEM} key_link {key_link_id}", VENDOR)
+        done = turns.apply("change", asked_at, work, deadline=self.deadline)
+        if done is None:
+            raise OpposedError("the key link was changed or deleted by a later request", vendor=VENDOR)
+        return done
+
+    def _recorded(self, link: KeyLink, stored: StoredKeyLink) -> StoredKeyLink:
+        """Let the event of this pair have this key link, as if it had found it: so it is linked, and not made again."""
+        held, command = self.flow.held, CarryKeyLink(link=link)
+        known = held.operations.get(operation_id(self.tenant, KeyLinkFlow.name, self.flow.key(command)))
+        other = _id_in(known.answer) if known else None
+        if other is not None and other != stored.id:  # Rev.io has it no longer
+            held.let_go(self.tenant, other, why=f"a change of key link {stored.id}")
+        try:
+            held.engine.run(replace(self.flow, known=stored), command, tenant=self.tenant, deadline=self.deadline)
+        except RunningError:
+            raise NotDoneError("the same key link is being made right now", vendor=VENDOR) from None
+        return stored
+
+    def _criteria(self, wanted: KeyLink | KeyLinkSearch) -> Criteria:
+        """Raises WrongFieldError."""
         search: dict[str, str] = {}
         exact: dict[str, object] = {}
+        names: dict[str, str] = {}
         if wanted.system is not None:
             system = self._named("system", wanted.system)
-            search["system_name"], exact["integration_system_id"] = system.name, system.id
+            search["system_name"] = names["system"] = system.name
+            exact["integration_system_id"] = system.id
         if wanted.entity_type is not None:
             entity_type = self._named("entity_type", wanted.entity_type)
-            search["entity_type_name"], exact["integration_entity_type_id"] = entity_type.name, entity_type.id
+            search["entity_type_name"] = names["entity_type"] = entity_type.name
+            exact["integration_entity_type_id"] = entity_type.id
         if wanted.internal_id is not None:
             exact["internal_id"] = wanted.internal_id
         if wanted.external_id is not None:
             search["external_id"] = wanted.external_id
             exact["external_id"] = wanted.external_id
-        return search, exact
+        return Criteria(search, exact, names)
 
     def _named(self, kind: NameKind, name: str) -> RevioNamed:
         """Raises WrongFieldError, which lists the names that there are."""
@@ -159,54 +217,64 @@ class KeyLinks:
 class KeyLinkFlow:
     memory: Memory
     held: Held
+    known: StoredKeyLink | None = None
+    """The key link that an event is sure to have, so that Rev.io need not be asked."""
     name: ClassVar[str] = "key_link"
-    command: ClassVar[type[StoreKeyLink]] = StoreKeyLink
+    command: ClassVar[type[CarryKeyLink]] = CarryKeyLink
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> KeyLinks:
-        return KeyLinks(revio_client(settings, transport, deadline), self.memory, self.held, tenant)
+        return KeyLinks(self, revio_client(settings, transport, deadline), tenant, deadline)
 
-    def key(self, command: StoreKeyLink) -> str:
-        return natural_key(command)
+    def key(self, command: CarryKeyLink) -> str:
+        link = command.link
+        if command.id is not None or link is None:
+            return joined("key link", str(command.id), str(command.asked_at))
+        return joined(link.system.casefold(), link.entity_type.casefold(), str(link.internal_id), link.external_id)
 
-    def send(self, command: StoreKeyLink, vendor: KeyLinks) -> StoredKeyLink | Hit[StoredKeyLink]:
-        if command.id is not None:
-            return vendor.change(command.id, command)
-        stored = vendor.stored(command)
-        return Hit(stored) if stored else vendor.create(command)
+    def send(
+        self, command: CarryKeyLink, vendor: KeyLinks
+    ) -> StoredKeyLink | DeletedKeyLink | Hit[StoredKeyLink | DeletedKeyLink]:
+        match command:
+            case CarryKeyLink(id=None, link=KeyLink() as link):
+                stored = self.known or vendor.stored(link)
+                return Hit(stored) if stored else vendor.create(link)
+            case CarryKeyLink(id=int() as key_link_id, link=KeyLink() as link):
+                return vendor.change(key_link_id, link, command.asked_at)
+            case CarryKeyLink(id=int() as key_link_id):
+                return vendor.delete(key_link_id, command.asked_at)
+        raise AssertionError("neither a key link nor the id of one")
 
-    def find(self, command: StoreKeyLink, vendor: KeyLinks) -> Sequence[Hit[StoredKeyLink]]:
-        if command.id is not None:
-            return ()  # changing it twice is changing it once, so there is nothing to look for
-        stored = vendor.stored(command)
+    def find(self, command: CarryKeyLink, vendor: KeyLinks) -> Sequence[Hit[StoredKeyLink | DeletedKeyLink]]:
+        if command.id is not None or command.link is None:
+            return ()  # to change it twice is to change it once, so there is nothing to look for
+        stored = vendor.stored(command.link)
         return [Hit(stored)] if stored else ()
 
-    def adopt(self, tenant: str, command: StoreKeyLink, vendor_id: str) -> StoredKeyLink:  # noqa: ARG002
+    def adopt(self, tenant: str, command: CarryKeyLink, vendor_id: str) -> StoredKeyLink:  # noqa: ARG002
+        if command.id is not None or command.link is None:
+            raise ConflictError("A change makes no record that could be adopted. Send it again, or abandon it.")
         if not re.fullmatch("[1-9][0-9]{0,17}", vendor_id):
             raise InvalidError(
                 "Give the key link's id, which is a number.", fields=[FieldError("id", "must be a number")]
             )
-        return StoredKeyLink.model_validate({**command.model_dump(), "id": int(vendor_id)})
+        return StoredKeyLink.model_validate({**command.link.model_dump(), "id": int(vendor_id)})
 
-    def links(self, command: StoreKeyLink, result: StoredKeyLink) -> Sequence[Link]:
-        entity_type = command.entity_type.casefold()
+    def links(self, command: CarryKeyLink, result: StoredKeyLink | DeletedKeyLink) -> Sequence[Link]:
+        if command.id is not None or command.link is None:
+            return ()  # the event of the pair holds them
+        entity_type = command.link.entity_type.casefold()
         key_link = _identity(result.id)
-        external = Identity(command.system.casefold(), entity_type, command.external_id)
-        internal = Identity(VENDOR, entity_type, str(command.internal_id))
+        external = Identity(command.link.system.casefold(), entity_type, command.link.external_id)
+        internal = Identity(SYSTEM, entity_type, str(command.link.internal_id))
         return [
             Link(left, right, Cardinality.MANY_TO_MANY)
             for left, right in ((external, internal), (external, key_link), (internal, key_link))
         ]
 
 
-def natural_key(command: KeyLink) -> str:
-    return joined(
-        command.system.casefold(), command.entity_type.casefold(), str(command.internal_id), command.external_id
-    )
-
-
 def _identity(key_link_id: int) -> Identity:
-    return Identity(VENDOR, "key_link", str(key_link_id))
+    return Identity(SYSTEM, "key_link", str(key_link_id))
 
 
-def _is(record: RevioKeyLink, exact: Mapping[str, object]) -> bool:
-    return all(getattr(record, member) == value for member, value in exact.items())
+def _id_in(answer: str | None) -> int | None:
+    return StoredKeyLink.model_validate_json(answer).id if answer else None

@@ -7,16 +7,17 @@ from typing import Any
 
 from crm_bridge.api import Context, Request, Response, carry, received, respond, told
 from crm_bridge.clients.revio import NameKind
-from crm_bridge.errors import ConflictError, NotFoundError
+from crm_bridge.errors import NotFoundError
 from crm_bridge.operations import State
 from crm_bridge.runtime import runtime
 from crm_bridge.worker import consume
 from key_link.flow import Held, KeyLinkFlow, KeyLinks
-from key_link.models import KeyLink, KeyLinkSearch, StoredKeyLink, StoreKeyLink
+from key_link.models import CarryKeyLink, KeyLink, KeyLinkSearch
 
 
 def flow() -> KeyLinkFlow:
-    return KeyLinkFlow(runtime().memory, Held(runtime().links, runtime().operations, runtime().engine))
+    made = runtime()
+    return KeyLinkFlow(made.memory, Held(made.links, made.operations, made.engine, made.accounts, made.clock))
 
 
 def _ask[T](request: Request, question: Callable[[KeyLinks], T]) -> T:
@@ -24,39 +25,21 @@ def _ask[T](request: Request, question: Callable[[KeyLinks], T]) -> T:
 
 
 def _create(request: Request) -> Response:
-    command, mapping = received(runtime().engine, flow(), request, KeyLink)
-    outcome = carry(runtime().engine, flow(), request, StoreKeyLink(**command.model_dump()), mapping)
+    link, mapping = received(runtime().engine, flow(), request, KeyLink)
+    outcome = carry(runtime().engine, flow(), request, CarryKeyLink(link=link), mapping)
     return told(replace(outcome, warnings=()))  # all that a key link says is in its natural key
 
 
 def _change(request: Request) -> Response:
-    key_link_id = _id(request)
-    command = StoreKeyLink(**request.parse(KeyLink).model_dump(), id=key_link_id)
-    # Also if it was made just so before: it may have been changed at Rev.io since.
-    flow().held.reopen(request.caller.tenant, key_link_id, by=f"{request.caller.label}, who changes it")
-    outcome = carry(runtime().engine, flow(), request, command)
-    operation = outcome.operation
-    if outcome.carried:
-        return told(outcome, done=200)
-    if (
-        operation.state is State.SUCCEEDED
-        and StoredKeyLink.model_validate_json(operation.answer or "").id != key_link_id
-    ):
-        raise ConflictError(
-            "Another key link says this already. Delete that one first, or this one.",
-            operation_id=operation.operation_id,
-        )
-    if operation.state is not State.SUCCEEDED and outcome.warnings:
-        raise ConflictError(
-            "Another request that says this is on its way. See what becomes of it.", operation_id=operation.operation_id
-        )
-    return told(replace(outcome, warnings=()))
+    command = CarryKeyLink(id=_id(request), link=None, asked_at=_now())
+    link, mapping = received(runtime().engine, flow(), request, KeyLink)
+    outcome = carry(runtime().engine, flow(), request, command.model_copy(update={"link": link}), mapping)
+    return told(outcome, done=200)
 
 
 def _delete(request: Request) -> Response:
-    key_link_id = _id(request)
-    _ask(request, lambda key_links: key_links.delete(key_link_id, by=request.caller.label))
-    return Response(204, None)
+    outcome = carry(runtime().engine, flow(), request, CarryKeyLink(id=_id(request), link=None, asked_at=_now()))
+    return Response(204, None) if outcome.operation.state is State.SUCCEEDED else told(outcome)
 
 
 def _get(request: Request) -> Response:
@@ -80,6 +63,10 @@ def _id(request: Request) -> int:
     if not re.fullmatch("[1-9][0-9]{0,17}", request.path["id"]):
         raise NotFoundError("There is no key link with this id: ids are numbers.")
     return int(request.path["id"])
+
+
+def _now() -> int:
+    return int(runtime().clock() * 1_000_000)
 
 
 ROUTES = {

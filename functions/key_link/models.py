@@ -2,14 +2,21 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crm_bridge.fields import Id, Number, Text
 
-LONGEST_NAME = 50
-"""Characters; with it, and `LONGEST_ID`, every key of our tables stays within DynamoDB's limits."""
+LONGEST_NAME = 100
+"""Bytes; with it, and `LONGEST_ID`, every key of our tables stays within DynamoDB's limits."""
 
-type Name = Annotated[Text, Field(max_length=LONGEST_NAME)]
+
+def _short(value: str) -> str:
+    if len(value.encode()) > LONGEST_NAME:
+        raise ValueError(f"must have at most {LONGEST_NAME} bytes")
+    return value
+
+
+type Name = Annotated[Text, AfterValidator(_short)]
 
 
 class KeyLink(BaseModel):
@@ -27,10 +34,15 @@ class KeyLink(BaseModel):
     """The other system's."""
 
 
-class StoreKeyLink(KeyLink):
-    """A key link that there shall be: a new one, or `id` changed to be it."""
+class CarryKeyLink(BaseModel):
+    """A key link that there shall be; or, with `id`, what that one shall be from now on: `link`, or gone."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    link: KeyLink | None
     id: Number | None = None
+    asked_at: int = 0
+    """Of a change: when it was asked for (epoch microseconds), so that an earlier one does not undo it."""
 
 
 class StoredKeyLink(BaseModel):
@@ -43,6 +55,13 @@ class StoredKeyLink(BaseModel):
     entity_type: str | None
     internal_id: int
     external_id: str
+
+
+class DeletedKeyLink(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    id: int
+    deleted: bool = True
 
 
 class KeyLinkSearch(BaseModel):

@@ -10,7 +10,6 @@ from create_job.handler import flow as create_job
 from create_site.flow import CreateSiteFlow
 from crm_bridge.api import Context, Request, Response, as_time, respond
 from crm_bridge.errors import ConflictError, NotFoundError
-from crm_bridge.fields import LONGEST_ID
 from crm_bridge.links import Identity
 from crm_bridge.operations import Attempt, Operation, OperationSummary, State
 from crm_bridge.runtime import runtime
@@ -109,7 +108,7 @@ def _summed_up(operation: OperationSummary) -> dict[str, object]:
         "flow": operation.flow,
         "natural_key": operation.natural_key,
         "state": operation.state,
-        "last_attempt": _told(operation.attempts[-1]) if operation.attempts else None,
+        "last_attempt": _told(operation.last_attempt) if operation.last_attempt else None,
         "due_at": as_time(operation.due_at),
         "created_at": as_time(operation.created_at),
         "updated_at": as_time(operation.updated_at),
@@ -127,8 +126,7 @@ def _told(attempt: Attempt) -> dict[str, object]:
 
 def _show_links(request: Request) -> Response:
     identity = Identity(request.path["system"].casefold(), request.path["entity"].casefold(), request.path["id"])
-    fits = all(len(part) <= LONGEST_ID for part in (identity.system, identity.entity, identity.id))
-    partners = runtime().links.of(request.caller.tenant, identity) if fits else []
+    partners = runtime().links.of(request.caller.tenant, identity)
     if not partners:
         raise NotFoundError("This id is linked to nothing.")
     links = [

@@ -1,8 +1,9 @@
 """What status_update takes and gives."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from crm_bridge.clients.izzitup import ServiceStatus
 from crm_bridge.fields import Id
@@ -17,13 +18,23 @@ def _status(value: object) -> object:
     return known
 
 
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time that there is in UTC") from None
+
+
+type Time = Annotated[AwareDatetime, AfterValidator(_utc)]
+
+
 class NewStatus(BaseModel):
     """What is sent of a service."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     status: Annotated[ServiceStatus, BeforeValidator(_status), PlainSerializer(lambda status: status.name.lower())]
-    occurred_at: AwareDatetime | None = None
+    occurred_at: Time | None = None
     """When it became so; without it, when it arrives here."""
 
 
@@ -32,7 +43,7 @@ class UpdateStatus(NewStatus):
 
     service: Id
     """Its id, key or name at IzzitUp."""
-    occurred_at: AwareDatetime
+    occurred_at: Time
 
 
 class UpdatedStatus(BaseModel):
@@ -41,5 +52,4 @@ class UpdatedStatus(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str
-    status_name: str
     occurred_at: AwareDatetime

@@ -13,7 +13,7 @@ from crm_bridge.links import Links
 from crm_bridge.operations import Operations
 from crm_bridge.tenants import ApiKeys, Tenants
 from local.stack import deploy_stores
-from local.template import Template
+from local.template import Template, bundle_template
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ class Tables:
 
 @pytest.fixture(scope="session")
 def template() -> Template:
-    return Template()
+    return bundle_template()
 
 
 @pytest.fixture

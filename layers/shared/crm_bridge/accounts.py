@@ -1,22 +1,39 @@
-"""Accounts: what all functions must know of a tenant's account at a vendor before they call it.
+"""Accounts: what all functions must know of something at a vendor that takes one change at a time.
 
-One row says whose turn it is to call, which sign-in the vendor refused, and what was applied last. So calls are made
-one after the other, and a password that was refused is not tried again, however many functions run.
+One row says whose turn it is, what was applied last, and which sign-in the vendor refused. So changes are made one
+after the other and in their order, and a password that was refused is not tried again, however many functions run.
 """
 
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import ClientError
 
 from crm_bridge.dynamodb import deserialize, existing, guarded, serialize
+from crm_bridge.errors import (
+    ContractBrokenError,
+    MaybeDoneError,
+    NotDoneError,
+    SignInPausedError,
+    StorageError,
+    VendorError,
+)
 from crm_bridge.links import joined
+from crm_bridge.transport import RESERVE, SHORTEST_CALL, Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+
+LONGEST_BEYOND = RESERVE + 10
+"""Seconds that a turn outlasts its holder's deadline: until the function ends, and as much as clocks may differ."""
+LONGEST_PAUSE = 1.0
+"""Seconds between two questions whether the turn has come."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +42,88 @@ class Account:
 
     holder: str
     busy_until: int
-    refused: str | None = None
-    """Stands for the credentials that the vendor refused."""
-    applied: "Mapping[str, int]" = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
+    """Stand for the credentials that the vendor refused, ever: a function may remember old ones for a while."""
+    applied: Mapping[str, int] = field(default_factory=dict)
     """To what something was applied, and when that happened which was applied last (epoch microseconds)."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The turns at one thing at a vendor. `spacing`: seconds from the end of one to the begin of the next."""
+
+    accounts: "Accounts"
+    clock: Callable[[], float]
+    tenant: str
+    name: str
+    vendor: str
+    spacing: float = 0.0
+
+    def apply[T](
+        self, what: str, occurred_at: int, work: Callable[[], T], *, deadline: Deadline, sign_in: str = "none"
+    ) -> T | None:
+        """What `work` gives when its turn has come; None if what happened later (epoch microseconds) was applied.
+
+        `sign_in` stands for the credentials. Raises NotDoneError if the turn does not come in time, SignInPausedError
+        if these credentials were refused before, StorageError, and what `work` raises.
+        """
+        account = self._take(deadline, sign_in)
+        if account.applied.get(what, 0) > occurred_at:
+            self._end(account)
+            return None
+        try:
+            done = work()
+        except VendorError as error:
+            with suppress(StorageError):  # then the turn ends by itself, and what went wrong is still to be told
+                self._end_failed(account, error, (what, occurred_at), sign_in)
+            raise
+        if not self._end(account, applied=(what, occurred_at)):
+            raise MaybeDoneError("its turn was over before it was done", vendor=self.vendor)
+        return done
+
+    def _take(self, deadline: Deadline, sign_in: str) -> "Account":
+        holder = uuid.uuid4().hex
+        while True:
+            now = self.clock()
+            until = now + deadline.remaining() + LONGEST_BEYOND
+            account = self.accounts.take_turn(
+                self.tenant, self.name, holder=holder, now=int(now * 1000), until=int(until * 1000), sign_in=sign_in
+            )
+            if account.holder == holder:
+                return account
+            if sign_in in account.refused:
+                raise SignInPausedError(
+                    f"{self.vendor} refused this login. It is not used again until the tenant's secret changes",
+                    vendor=self.vendor,
+                )
+            # Whoever has the turn mostly ends it long before its time.
+            pause = min(max(0.05, account.busy_until / 1000 - now), LONGEST_PAUSE)
+            if deadline.remaining() - pause < 2 * SHORTEST_CALL:
+                raise NotDoneError("others are being carried first", vendor=self.vendor)
+            time.sleep(pause)
+
+    def _end_failed(self, account: "Account", error: VendorError, applied: tuple[str, int], sign_in: str) -> None:
+        if isinstance(error, SignInPausedError):
+            self._end(account, refused=sign_in)
+        elif not isinstance(error, MaybeDoneError):
+            self._end(account)
+        elif isinstance(error, ContractBrokenError):
+            self._end(account, applied=applied)  # it may have been, so nothing older may follow
+        else:  # and what was sent may still be on its way, so nobody may follow until that is surely over
+            self._end(account, applied=applied, free_at=account.busy_until)
+
+    def _end(
+        self,
+        account: "Account",
+        *,
+        applied: tuple[str, int] | None = None,
+        refused: str | None = None,
+        free_at: int = 0,
+    ) -> bool:
+        free_at = free_at or int((self.clock() + self.spacing) * 1000)
+        return self.accounts.end_turn(
+            self.tenant, self.name, holder=account.holder, free_at=free_at, applied=applied, refused=refused
+        )
 
 
 class Accounts:
@@ -41,17 +136,17 @@ class Accounts:
         self._client = client
         self._table = table
 
-    def take_turn(self, tenant: str, vendor: str, *, holder: str, now: int, until: int, sign_in: str) -> Account:
+    def take_turn(self, tenant: str, name: str, *, holder: str, now: int, until: int, sign_in: str) -> Account:
         """Give `holder` the turn, unless another has it or these credentials were refused: the answer tells."""
         with guarded():
             try:
                 answer = self._client.update_item(
                     TableName=self._table,
-                    Key=_key(tenant, vendor),
+                    Key=_key(tenant, name),
                     UpdateExpression="SET holder = :holder, busy_until = :until, "
                     "applied = if_not_exists(applied, :nothing)",
                     ConditionExpression="(attribute_not_exists(busy_until) OR busy_until <= :now) "
-                    "AND (attribute_not_exists(refused) OR refused <> :sign_in)",
+                    "AND NOT contains(refused, :sign_in)",
                     ExpressionAttributeValues=serialize(
                         {":holder": holder, ":until": until, ":now": now, ":nothing": {}, ":sign_in": sign_in}
                     ),
@@ -65,7 +160,7 @@ class Accounts:
     def end_turn(
         self,
         tenant: str,
-        vendor: str,
+        name: str,
         *,
         holder: str,
         free_at: int,
@@ -73,21 +168,21 @@ class Accounts:
         refused: str | None = None,
     ) -> bool:
         """Let others take the turn from `free_at` on, and note what came of this one. False: it was over before."""
-        changes = ["busy_until = :free_at"]
+        changes, additions = ["busy_until = :free_at"], ""
         values: dict[str, object] = {":holder": holder, ":free_at": free_at}
         names = {"#holder": "holder"}
         if applied:
             changes.append("applied.#to = :at")
             names["#to"], values[":at"] = applied
         if refused:
-            changes.append("refused = :refused")
-            values[":refused"] = refused
+            additions = " ADD refused :refused"
+            values[":refused"] = {refused}
         with guarded():
             try:
                 self._client.update_item(
                     TableName=self._table,
-                    Key=_key(tenant, vendor),
-                    UpdateExpression=f"SET {', '.join(changes)}",
+                    Key=_key(tenant, name),
+                    UpdateExpression=f"SET {', '.join(changes)}{additions}",
                     ConditionExpression="#holder = :holder",
                     ExpressionAttributeNames=names,
                     ExpressionAttributeValues=serialize(values),
@@ -98,14 +193,15 @@ class Accounts:
         return True
 
 
-def _key(tenant: str, vendor: str) -> "dict[str, AttributeValueTypeDef]":
-    return serialize({"account": joined(tenant, vendor)})
+def _key(tenant: str, name: str) -> "dict[str, AttributeValueTypeDef]":
+    return serialize({"account": joined(tenant, name)})
 
 
 def _account(item: "Mapping[str, AttributeValueTypeDef]") -> Account:
     plain = deserialize(item)
-    applied = cast("dict[str, int]", plain["applied"])
-    refused = plain.get("refused")
     return Account(
-        str(plain["holder"]), int(str(plain["busy_until"])), str(refused) if refused else None, dict(applied)
+        holder=str(plain["holder"]),
+        busy_until=int(str(plain["busy_until"])),
+        refused=frozenset(cast("set[str]", plain.get("refused", ()))),
+        applied=cast("dict[str, int]", plain["applied"]),
     )

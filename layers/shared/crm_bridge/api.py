@@ -28,6 +28,7 @@ from crm_bridge.errors import (
     NoSuchRecordError,
     NotFoundError,
     NotJsonError,
+    OpposedError,
     ProblemError,
     RefusedByVendorError,
     RefusedError,
@@ -227,14 +228,8 @@ def received[C: BaseModel, V: Vendor, R: BaseModel, M: BaseModel](
 
     Raises ProblemError.
     """
-    try:
-        mapping = engine.tenants.get(request.caller.tenant).mappings.of(flow.name)
-    except UnavailableError as unavailable:
-        # Whether there is a mapping cannot be told. What is a command as it is may be known already all the same.
-        try:
-            return request.parse(model), None
-        except InvalidError:
-            raise unavailable from None
+    request.json()  # what is no JSON is none for every tenant
+    mapping = engine.tenants.get(request.caller.tenant).mappings.of(flow.name)
     if mapping is None:
         return request.parse(model), None
     return request.mapped(model, flow.name, mapping), mapping.label
@@ -272,6 +267,7 @@ def told(outcome: Outcome, done: int = 201) -> Response:
 _PROBLEMS: tuple[tuple[type[VendorError], type[ProblemError]], ...] = (
     (ContractBrokenError, BrokenContractError),
     (MissingError, ConflictError),
+    (OpposedError, ConflictError),
     (NoSuchRecordError, NotFoundError),
     (WrongFieldError, InvalidError),
     (RefusedError, RefusedByVendorError),
@@ -282,7 +278,7 @@ _PROBLEMS: tuple[tuple[type[VendorError], type[ProblemError]], ...] = (
 
 def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemError:
     kind = next(problem for cause, problem in _PROBLEMS if isinstance(error, cause))
-    detail = error.message
+    detail = error.message.removesuffix(".")
     if operation_id and kind is BrokenContractError:
         detail += ". The event is kept, and the bridge goes on with it by itself."
     elif kind in (BrokenContractError, UnavailableError):

@@ -496,4 +496,5 @@ def _not_parked(operation: Operation) -> ConflictError:
 
 def _noted(operation: Operation, event: Event, now: int, reason: str = "", status: int | None = None) -> Operation:
     attempt = Attempt(at=now, event=event, reason=reason, status=status)
-    return operation.model_copy(update={"attempts": (*operation.attempts[1 - KEEP_ATTEMPTS :], attempt)})
+    attempts = (*operation.attempts[1 - KEEP_ATTEMPTS :], attempt)
+    return operation.model_copy(update={"attempts": attempts, "last_attempt": attempt})

@@ -21,9 +21,11 @@ BridgeError
 └── VendorError                   a call to a vendor brought no result
     ├── NotDoneError              surely not done: send again later
     │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
+    │       └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
     ├── RefusedError              the vendor refused for good: sending the same again is useless
     │   ├── MissingError              what the event refers to is not there: send that first, then this again
     │   ├── NoSuchRecordError         what the request itself addresses is not at the vendor
+    │   ├── OpposedError              something else that was done before speaks against it
     │   └── WrongFieldError           a field names something that the vendor does not have
     ├── MaybeDoneError            the vendor may have done it: look before sending
     │   └── ContractBrokenError   it answered, but not as its documentation says
@@ -197,6 +199,10 @@ class SignInRefusedError(NotDoneError):
     pass
 
 
+class SignInPausedError(SignInRefusedError):
+    pass
+
+
 class RefusedError(VendorError):
     event = Event.REFUSED
 
@@ -206,6 +212,10 @@ class MissingError(RefusedError):
 
 
 class NoSuchRecordError(RefusedError):
+    pass
+
+
+class OpposedError(RefusedError):
     pass
 
 

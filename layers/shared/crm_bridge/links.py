@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 
+LONGEST_KEY = 2048
+"""Bytes of a partition key that DynamoDB takes."""
+
+
 @dataclass(frozen=True)
 class Identity:
     """A record in some system: `Identity("illu", "site", "4711")`."""
@@ -65,6 +69,14 @@ class _Row:
         return {"identity": _partition(tenant, self.identity), "partner": partner}
 
 
+@dataclass(frozen=True)
+class Ties:
+    """Deletes of the rows that an operation wrote: those of an identity, and those of its partners with one another."""
+
+    own: "list[TransactWriteItemTypeDef]"
+    others: "list[TransactWriteItemTypeDef]"
+
+
 class Links:
     """The link table. One instance per execution environment; threads may share it."""
 
@@ -74,6 +86,8 @@ class Links:
 
     def of(self, tenant: str, identity: Identity) -> list[Partner]:
         """Everything that `identity` is linked to. Raises StorageError."""
+        if len(_partition(tenant, identity).encode()) > LONGEST_KEY:
+            return []
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             ConsistentRead=True,
@@ -104,21 +118,31 @@ class Links:
             raise StorageError("The bridge's storage is throttled. Send the same request again.")
         return any(deserialize(item)["operation_id"] != operation_id for item in answer["Responses"][self._table])
 
-    def forget(self, tenant: str, identity: Identity) -> None:
-        """Untie `identity` from its partners, and those from one another that the same operation tied with it.
+    def ties(self, tenant: str, identity: Identity) -> "dict[str, Ties]":
+        """What it takes to untie `identity`, by the operation that tied it. Only for links of many to many.
 
-        Only for links of many to many. Repeating it is safe. Raises StorageError.
+        Raises StorageError.
         """
         by_operation: dict[str, list[Identity]] = {}
         for partner in self.of(tenant, identity):
             by_operation.setdefault(partner.operation_id, [identity]).append(partner.identity)
-        for members in by_operation.values():
-            deletes: list[TransactWriteItemTypeDef] = [
-                {"Delete": {"TableName": self._table, "Key": serialize(_Row(left, right, exclusive=False).key(tenant))}}
-                for left, right in permutations(members, 2)
-            ]
-            with guarded():
-                self._client.transact_write_items(TransactItems=deletes)
+        return {
+            operation_id: Ties(
+                own=[self._delete(tenant, left, right) for left, right in pairs if identity in (left, right)],
+                others=[self._delete(tenant, left, right) for left, right in pairs if identity not in (left, right)],
+            )
+            for operation_id, members in by_operation.items()
+            for pairs in [list(permutations(members, 2))]
+        }
+
+    def write(self, writes: "Sequence[TransactWriteItemTypeDef]") -> None:
+        """Raises StorageError."""
+        with guarded():
+            self._client.transact_write_items(TransactItems=writes)
+
+    def _delete(self, tenant: str, left: Identity, right: Identity) -> "TransactWriteItemTypeDef":
+        key = serialize(_Row(left, right, exclusive=False).key(tenant))
+        return {"Delete": {"TableName": self._table, "Key": key}}
 
     def puts(
         self, tenant: str, links: Sequence[Link], operation_id: str, now: float

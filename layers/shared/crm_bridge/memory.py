@@ -18,6 +18,7 @@ class Memory:
             if 0 <= self._clock() - read_at <= max_age:
                 remembered: T = known
                 return remembered
+        began = self._clock()
         fresh = read()
-        self._known[key] = self._clock(), fresh
+        self._known[key] = began, fresh
         return fresh

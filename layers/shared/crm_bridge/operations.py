@@ -59,7 +59,7 @@ class OperationSummary(BaseModel):
     flow: str
     natural_key: str
     state: State
-    attempts: tuple[Attempt, ...] = ()
+    last_attempt: Attempt | None = None
     due_at: int | None = None
     created_at: int
     updated_at: int
@@ -79,6 +79,7 @@ class Operation(OperationSummary):
     fingerprint: str
     payload: str | None = None
     answer: str | None = None
+    attempts: tuple[Attempt, ...] = ()
     tries: int = 0
     lease: str | None = None
     was: State | None = None
@@ -228,6 +229,26 @@ class Operations:
                     raise LinkTakenError("another operation holds this link") from error
                 raise
         return operation
+
+    def write_unless_succeeded(self, operation_id: str, writes: "Sequence[TransactWriteItemTypeDef]") -> bool:
+        """Write all of it, if this operation does not stand as succeeded at that moment. Raises StorageError."""
+        check: TransactWriteItemTypeDef = {
+            "ConditionCheck": {
+                "TableName": self._table,
+                "Key": _key(operation_id),
+                "ConditionExpression": "attribute_not_exists(operation_id) OR #state <> :succeeded",
+                "ExpressionAttributeNames": {"#state": "state"},
+                "ExpressionAttributeValues": serialize({":succeeded": State.SUCCEEDED.value}),
+            }
+        }
+        with guarded():
+            try:
+                _through_conflicts(lambda: self._client.transact_write_items(TransactItems=[check, *writes]))
+            except self._client.exceptions.TransactionCanceledException as error:
+                if error.response["CancellationReasons"][0].get("Code") != "ConditionalCheckFailed":
+                    raise
+                return False
+        return True
 
     def listed(
         self, tenant: str, state: State, *, flow: str | None, limit: int, after: tuple[str, int] | None

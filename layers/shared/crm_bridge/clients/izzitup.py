@@ -3,6 +3,8 @@
 Its answers repeat what was sent, the password included, so nothing of an answer is kept but what is picked out here.
 """
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import IntEnum
@@ -17,13 +19,14 @@ from crm_bridge.errors import (
     NotConfiguredError,
     NotDoneError,
     RefusedError,
+    SignInPausedError,
     SignInRefusedError,
     VendorError,
 )
 from crm_bridge.tenants import IzzitUpSettings, Tenant
 from crm_bridge.transport import Answer, Deadline, Transport, expect
 
-VENDOR = "izzitup"
+VENDOR = "IzzitUp"
 MAX_LIST = 2 * 1024 * 1024
 
 
@@ -41,8 +44,8 @@ class IzzitUpService(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: Annotated[str, BeforeValidator(str)]
-    name: str
-    key: str = ""
+    name: str | None = None
+    key: str | None = None
     description: str | None = None
     url: str | None = None
     curl: str | None = None
@@ -72,7 +75,7 @@ class UnknownActionError(ContractBrokenError):
     """Error `Unknown action`: the same."""
 
 
-class SignInFailedError(SignInRefusedError):
+class SignInFailedError(SignInPausedError):
     """Error `Sign in failed`: never tried again with the same password, because the account might be locked."""
 
 
@@ -117,7 +120,7 @@ class IzzitUpClient:
             raise
         except MaybeDoneError as error:  # it changes nothing
             raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
-        data = parsed["data"] if isinstance(parsed, dict) and "data" in parsed else parsed
+        data = parsed.get("data") if isinstance(parsed, dict) else parsed
         try:
             return _SERVICES.validate_python(list(data.values()) if isinstance(data, dict) else data)
         except ValidationError:
@@ -170,14 +173,35 @@ def _parsed(answer: Answer) -> Any:
     A failure comes with status 200, or any other. No words are taken from it but those that are documented: any other
     text may be the request over again.
     """
-    try:
-        parsed = answer.json()
-    except ContractBrokenError:
-        parsed = None
+    parsed = _json(answer.body)
     if isinstance(parsed, dict):
         result, message = (str(parsed.get(name)).strip() for name in ("result", "message"))
         for (kind, words), error in FAILURES.items():
             if result == kind and message.startswith(words):
                 raise error(f"IzzitUp: {words}", vendor=VENDOR, status=answer.status)
-    expect(replace(answer, body=b""), 200)
-    return answer.json()
+    if answer.status == 401:  # whoever says so, it was the login that was refused
+        raise SignInFailedError("IzzitUp answered 401", vendor=VENDOR, status=401)
+    try:
+        expect(replace(answer, body=b""), 200)
+    except RefusedError as error:  # the web server's word, not IzzitUp's
+        raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
+    if parsed is None:
+        raise ContractBrokenError("IzzitUp answered something else than JSON", vendor=VENDOR, status=200)
+    return parsed
+
+
+def _json(body: bytes) -> Any:
+    """The reply, also behind a notice that PHP puts before it; None if there is none."""
+    text = body.decode(errors="replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    for place in re.finditer(r"\{", text):  # the notice may repeat the request, which has no result
+        try:
+            found, _ = json.JSONDecoder().raw_decode(text, place.start())
+        except (ValueError, RecursionError):
+            continue
+        if "result" in found and "message" in found:
+            return found
+    return None

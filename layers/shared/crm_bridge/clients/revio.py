@@ -27,7 +27,7 @@ from crm_bridge.fields import Number
 from crm_bridge.tenants import RevioSettings, Tenant
 from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, expect
 
-VENDOR = "revio"
+VENDOR = "Rev.io"
 LARGEST_PAGE = 500
 MAX_LIST = 5 * 1024 * 1024
 MINUTE = 60.0
@@ -166,11 +166,18 @@ class RevioClient:
 
         Source: https://developers.rev.io/docs/integration-linking-solution
         """
-        _accepted(_there(self._call("DELETE", self._path("IntegrationKeyLink", key_link_id))), 200, 204)
+        _accepted(self._there(self._call("DELETE", self._path("IntegrationKeyLink", key_link_id))), 200, 204)
 
     def _record(self, key_link_id: int) -> Mapping[str, Any]:
         with _changing_nothing():
-            return _accepted(_there(self._call("GET", self._path("IntegrationKeyLink", key_link_id))), 200)
+            return _accepted(self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id))), 200)
+
+    def _there(self, answer: Answer) -> Answer:
+        """The answer to a request that named one record. Raises NoSuchRecordError if it was that which is missing."""
+        if answer.status == 404:
+            self._page("IntegrationKeyLink", {}, 1, 1)  # and not the address
+            raise NoSuchRecordError("Rev.io has no key link with this id", vendor=VENDOR, status=404)
+        return answer
 
     def _pages(self, resource: Resource, search: Mapping[str, str]) -> Iterator[list[Any]]:
         """Until there is no more. That a page is short says nothing: Rev.io may give less than was asked for."""
@@ -246,32 +253,28 @@ def _changing_nothing() -> Iterator[None]:
 
 def _accepted(answer: Answer, *statuses: int) -> Mapping[str, Any]:
     """The members of an answer with one of `statuses` that does not say `ok: false`. Raises VendorError."""
+    members = _object(answer) if 200 <= answer.status < 300 else {}
+    if members.get("ok") is False:  # whatever the status is
+        words = answer.words() or "it gave no reason"
+        raise RefusedError(
+            f"{VENDOR} answered {answer.status}, ok: false: {words}", vendor=VENDOR, status=answer.status
+        )
     try:
         expect(answer, *statuses)
     except NotDoneError as error:
         if error.status == 429 and error.retry_after is None:
             error.retry_after = MINUTE  # the limit is one of calls in a minute
         raise
-    if not answer.body.strip():
-        return {}
-    parsed = answer.json()
+    return members
+
+
+def _object(answer: Answer) -> Mapping[str, Any]:
+    parsed = answer.json() if answer.body.strip() else {}
     if not isinstance(parsed, dict):
         raise ContractBrokenError(
-            "Rev.io answered with something else than an object", vendor=VENDOR, status=answer.status
-        )
-    if parsed.get("ok") is False:
-        words = answer.words() or "it gave no reason"
-        raise RefusedError(
-            f"{VENDOR} answered {answer.status}, ok: false: {words}", vendor=VENDOR, status=answer.status
+            f"{VENDOR} answered something else than an object", vendor=VENDOR, status=answer.status
         )
     return parsed
-
-
-def _there(answer: Answer) -> Answer:
-    """The answer to a request that named one record. Raises NoSuchRecordError."""
-    if answer.status == 404:
-        raise NoSuchRecordError("Rev.io has no key link with this id", vendor=VENDOR, status=404)
-    return answer
 
 
 def _key_links(records: list[Any]) -> list[RevioKeyLink]:

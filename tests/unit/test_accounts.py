@@ -1,0 +1,203 @@
+"""Accounts: one turn at a time, what was applied last, and that a refused password is not tried again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from moto import mock_aws
+
+from crm_bridge import dynamodb
+from crm_bridge.accounts import Account, Accounts
+from crm_bridge.errors import StorageError
+from local.stack import deploy_stores
+from local.template import Template
+
+NOW = 1_795_000_000_000
+TURN = 30_000
+"""Milliseconds that a turn lasts here."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Those who want to call a tenant's vendor."""
+
+    accounts: Accounts
+
+    def take(
+        self, holder: str, *, now: int = NOW, sign_in: str = "one", of: tuple[str, str] = ("acme", "izzitup")
+    ) -> Account:
+        tenant, vendor = of
+        return self.accounts.take_turn(tenant, vendor, holder=holder, now=now, until=now + TURN, sign_in=sign_in)
+
+    def end(
+        self,
+        holder: str,
+        *,
+        free_at: int = NOW + 1000,
+        applied: tuple[str, int] | None = None,
+        refused: str | None = None,
+    ) -> bool:
+        return self.accounts.end_turn(
+            "acme", "izzitup", holder=holder, free_at=free_at, applied=applied, refused=refused
+        )
+
+
+@pytest.fixture
+def desk(template: Template) -> Iterator[Desk]:
+    with mock_aws():
+        outputs = deploy_stores(template.stores({"Accounts": {"Ref": "AccountsTable"}}))
+        yield Desk(Accounts(dynamodb.client(), outputs["Accounts"]))
+
+
+# ---------------------------------------------------------------- whose turn it is
+
+
+def test_the_turn_is_given_when_nobody_had_one(desk: Desk) -> None:
+    assert desk.take("ann") == Account("ann", NOW + TURN, refused=frozenset(), applied={})
+
+
+@pytest.mark.parametrize(
+    ("later", "holder", "busy_until"),
+    [
+        (0, "ann", NOW + TURN),
+        (TURN - 1, "ann", NOW + TURN),
+        (TURN, "bob", NOW + 2 * TURN),
+        (TURN + 1, "bob", NOW + 2 * TURN + 1),
+    ],
+)
+def test_a_turn_is_anothers_only_once_it_is_over(desk: Desk, later: int, holder: str, busy_until: int) -> None:
+    desk.take("ann")
+    assert desk.take("bob", now=NOW + later) == Account(holder, busy_until)
+
+
+def test_a_turn_that_was_not_given_changes_nothing(desk: Desk) -> None:
+    desk.take("ann")
+    desk.take("bob", now=NOW + 1)
+    assert desk.end("bob", free_at=NOW) is False
+    assert desk.take("eve", now=NOW + 2) == Account("ann", NOW + TURN)
+
+
+def test_a_holder_who_asks_again_still_has_the_turn(desk: Desk) -> None:
+    """As the AWS client does when the first answer got lost."""
+    desk.take("ann")
+    assert desk.take("ann", now=NOW + 1) == Account("ann", NOW + TURN)
+
+
+@pytest.mark.parametrize(("later", "holder"), [(999, "ann"), (1000, "bob")])
+def test_a_turn_that_ended_early_is_free_from_then_on(desk: Desk, later: int, holder: str) -> None:
+    desk.take("ann")
+    assert desk.end("ann", free_at=NOW + 1000)
+    assert desk.take("bob", now=NOW + later).holder == holder
+
+
+def test_a_turn_may_be_ended_twice_by_its_holder(desk: Desk) -> None:
+    desk.take("ann")
+    assert desk.end("ann", applied=("1", 5))
+    assert desk.end("ann", applied=("1", 5))
+
+
+def test_a_turn_cannot_be_ended_when_another_has_taken_it(desk: Desk) -> None:
+    desk.take("ann")
+    desk.take("bob", now=NOW + TURN)
+    assert desk.end("ann", free_at=NOW, applied=("1", 5), refused="one") is False
+    assert desk.take("eve", now=NOW + TURN) == Account("bob", NOW + 2 * TURN, refused=frozenset(), applied={})
+
+
+def test_a_turn_cannot_be_ended_when_nobody_had_one(desk: Desk) -> None:
+    assert desk.end("ann") is False
+    assert desk.take("bob").holder == "bob"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("acme", "izzitup"), ("acme", "revio")),
+        (("acme", "izzitup"), ("umbrella", "izzitup")),
+        (("acme#izzitup", "x"), ("acme", "izzitup#x")),
+        (("acme%23izzitup", "x"), ("acme#izzitup", "x")),
+    ],
+)
+def test_every_account_has_turns_of_its_own(desk: Desk, one: tuple[str, str], other: tuple[str, str]) -> None:
+    desk.take("ann", of=one)
+    assert desk.take("bob", of=other).holder == "bob"
+    assert desk.take("bob", of=one).holder == "ann"
+
+
+# ---------------------------------------------------------------- what was applied
+
+
+def test_what_was_applied_is_kept_for_each_over_all_turns(desk: Desk) -> None:
+    done = [("web", 1_795_000_000_000_001), ("mail", 7), ("web", 1_795_000_000_000_002), (None, None), ("api", 0)]
+    for number, (to, at) in enumerate(done):
+        now = NOW + number * TURN
+        desk.take(str(number), now=now)
+        assert desk.end(str(number), free_at=now, applied=(to, at) if to and at is not None else None)
+    known = desk.take("last", now=NOW + 9 * TURN)
+    assert known.applied == {"web": 1_795_000_000_000_002, "mail": 7, "api": 0}
+
+
+def test_what_was_applied_is_told_to_those_who_must_wait_too(desk: Desk) -> None:
+    desk.take("ann")
+    desk.end("ann", free_at=NOW, applied=("web", 5))
+    desk.take("bob")
+    assert desk.take("eve") == Account("bob", NOW + TURN, applied={"web": 5})
+
+
+def test_anything_may_be_what_it_was_applied_to(desk: Desk) -> None:
+    odd = ["1", "a.b", "a", "a b", "#a", ":at", "ä€😀", "a[0]", "holder", "applied"]
+    for at, to in enumerate(odd):
+        desk.take(to)
+        assert desk.end(to, free_at=NOW, applied=(to, at))
+    assert desk.take("bob").applied == {to: at for at, to in enumerate(odd)}
+
+
+# ---------------------------------------------------------------- what was refused
+
+
+def test_a_refused_sign_in_gets_no_turn_and_another_does(desk: Desk) -> None:
+    desk.take("ann", sign_in="one")
+    assert desk.end("ann", free_at=NOW, refused="one")
+    for later in (0, TURN, 1000 * TURN):
+        account = desk.take("bob", now=NOW + later, sign_in="one")
+        assert (account.holder, account.refused) == ("ann", frozenset({"one"}))
+    for other in ("two", "on", "one more", "One"):
+        assert desk.take(other, sign_in=other).holder == other
+        assert desk.end(other, free_at=NOW)
+
+
+def test_every_sign_in_that_was_ever_refused_stays_so(desk: Desk) -> None:
+    for number in ("one", "two", "three", "two"):
+        if desk.take(number, sign_in=number).holder == number:
+            assert desk.end(number, free_at=NOW, refused=number)
+    for number in ("one", "two", "three"):
+        account = desk.take("bob", sign_in=number)
+        assert (account.holder, account.refused) == ("three", frozenset({"one", "two", "three"}))
+    assert desk.take("bob", sign_in="four").holder == "bob"
+
+
+def test_a_refused_sign_in_stays_refused_when_another_was_good(desk: Desk) -> None:
+    """A function that has not read the new secret yet must not lock the account with the old one."""
+    desk.take("ann", sign_in="one")
+    desk.end("ann", free_at=NOW, refused="one")
+    desk.take("bob", sign_in="two")
+    assert desk.end("bob", free_at=NOW, applied=("web", 5))
+    assert desk.take("eve", sign_in="one").holder == "bob"
+    assert desk.take("eve", sign_in="two") == Account("eve", NOW + TURN, refused=frozenset({"one"}), applied={"web": 5})
+
+
+def test_a_sign_in_is_not_refused_when_its_turn_was_over(desk: Desk) -> None:
+    desk.take("ann", sign_in="one")
+    desk.take("bob", now=NOW + TURN, sign_in="one")
+    assert desk.end("ann", refused="one") is False
+    assert desk.take("eve", now=NOW + 2 * TURN, sign_in="one").holder == "eve"
+
+
+# ---------------------------------------------------------------- failures
+
+
+def test_is_a_storage_error_when_the_table_does_not_answer(desk: Desk) -> None:
+    gone = Desk(Accounts(desk.accounts._client, "gone"))
+    with pytest.raises(StorageError):
+        gone.take("ann")
+    with pytest.raises(StorageError):
+        gone.end("ann")

@@ -1,0 +1,90 @@
+"""What is remembered of a vendor, for how long, and what never is."""
+
+import pytest
+
+from crm_bridge.errors import NotDoneError
+from crm_bridge.memory import Memory
+from tests.unit.conftest import Clock
+
+
+class Vendor:
+    """Gives a new answer every time, so that a remembered one can be told from one that was read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __call__(self) -> str:
+        self.reads += 1
+        return f"answer {self.reads}"
+
+
+@pytest.fixture
+def memory(clock: Clock) -> Memory:
+    return Memory(clock)
+
+
+@pytest.fixture
+def vendor() -> Vendor:
+    return Vendor()
+
+
+@pytest.mark.parametrize(
+    ("passed", "recalled"), [(0, "answer 1"), (60, "answer 1"), (60.1, "answer 2"), (1e6, "answer 2")]
+)
+def test_is_read_again_once_it_is_too_old(
+    memory: Memory, vendor: Vendor, clock: Clock, passed: float, recalled: str
+) -> None:
+    assert memory.recall("names", vendor, max_age=60) == "answer 1"
+    clock.move(passed)
+    assert memory.recall("names", vendor, max_age=60) == recalled
+
+
+def test_each_caller_says_how_old_it_may_be(memory: Memory, vendor: Vendor, clock: Clock) -> None:
+    memory.recall("names", vendor, max_age=60)
+    clock.move(30)
+    assert memory.recall("names", vendor, max_age=60) == "answer 1"
+    assert memory.recall("names", vendor, max_age=10) == "answer 2"
+    assert memory.recall("names", vendor, max_age=60) == "answer 2"
+
+
+def test_its_age_counts_from_when_it_was_read_last(memory: Memory, vendor: Vendor, clock: Clock) -> None:
+    for _ in range(3):
+        clock.move(61)
+        memory.recall("names", vendor, max_age=60)
+    clock.move(59)
+    assert memory.recall("names", vendor, max_age=60) == "answer 3"
+
+
+def test_is_read_again_when_the_clock_was_set_back(memory: Memory, vendor: Vendor, clock: Clock) -> None:
+    memory.recall("names", vendor, max_age=60)
+    clock.move(-3600)
+    assert memory.recall("names", vendor, max_age=60) == "answer 2"
+
+
+def test_what_has_different_keys_is_kept_apart(memory: Memory, vendor: Vendor) -> None:
+    keys = (("a", "system"), ("a", "entity_type"), ("b", "system"), "a")
+    for _ in range(2):
+        assert [memory.recall(key, vendor, max_age=60) for key in keys] == [f"answer {n}" for n in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("nothing", [None, [], "", 0, False])
+def test_remembers_that_there_was_nothing(memory: Memory, nothing: object) -> None:
+    memory.recall("names", lambda: nothing, max_age=60)
+    assert memory.recall("names", lambda: "something", max_age=60) == nothing
+
+
+def test_a_failure_is_not_remembered_and_takes_nothing_away(memory: Memory, vendor: Vendor, clock: Clock) -> None:
+    def fail() -> str:
+        raise NotDoneError("no answer", vendor="illu")
+
+    with pytest.raises(NotDoneError):
+        memory.recall("names", fail, max_age=60)
+    assert memory.recall("names", vendor, max_age=60) == "answer 1"
+    clock.move(30)
+    with pytest.raises(NotDoneError):
+        memory.recall("names", fail, max_age=10)
+    assert memory.recall("names", fail, max_age=60) == "answer 1"
+
+
+def test_two_memories_know_nothing_of_each_other(clock: Clock, vendor: Vendor) -> None:
+    assert [Memory(clock).recall("names", vendor, max_age=60) for _ in range(2)] == ["answer 1", "answer 2"]
