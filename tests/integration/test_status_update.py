@@ -300,6 +300,25 @@ def test_the_newer_one_counts_in_the_end_when_its_answer_was_lost(crm: Crm, page
     assert page.status_of("2") == "7"
 
 
+def test_an_older_one_does_not_come_back_when_the_answers_of_both_were_lost(crm: Crm, page: IzzitUpSimulator) -> None:
+    page.fail(Kind.ERROR_AFTER, times=2)
+    older = set_status(crm)
+    crm.stack.move_clock(60)  # until what was sent is surely over
+    newer = set_status(crm, status="operational", minute=1)
+    assert (older.json()["state"], newer.json()["state"]) == ("unknown", "unknown")
+    assert in_the_end(crm, older)["answer"]["ignored"] == "older"
+    assert in_the_end(crm, newer)["state"] == "succeeded"
+    assert page.status_of("2") == "5"
+
+
+def test_a_clock_that_is_ahead_does_not_hold_back_what_follows(crm: Crm, page: IzzitUpSimulator) -> None:
+    ahead = datetime.fromtimestamp(runtime().clock() + 240, UTC).isoformat()
+    assert put(crm, "MAIL", {"status": "outage", "occurred_at": ahead}).status_code == 200
+    crm.stack.move_clock(60)
+    assert "ignored" not in put(crm, "MAIL", {"status": "operational"}).json()
+    assert page.status_of("2") == "5"
+
+
 def test_is_applied_when_it_is_of_the_same_time(crm: Crm, page: IzzitUpSimulator) -> None:
     set_status(crm, minute=10)
     answer = set_status(crm, "2", "impaired", minute=10)

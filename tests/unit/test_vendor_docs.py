@@ -1,0 +1,88 @@
+"""docs/vendors.md: every field and every documented failure of every vendor, with a test that there is."""
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from create_job.models import CreateJob
+from create_site.models import SiteDetails
+from crm_bridge.clients import izzitup, revio
+from crm_bridge.mapping import PayloadMapping
+from local.events import load_event
+from local.template import TEMPLATE
+from local.vendors.revio import RevioAccount
+
+ROOT = TEMPLATE.parent
+
+
+class Row(NamedTuple):
+    vendor: str
+    kind: str
+    names: frozenset[str]
+    test: str
+
+
+def rows() -> Iterator[Row]:
+    vendor = kind = ""
+    for line in (ROOT / "docs/vendors.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if head := re.match(r"\| (\S+): (field|failure) \|", line):
+            vendor, kind = head[1], head[2]
+        elif not line.startswith("|"):
+            kind = ""
+        elif kind and set(line) - set("|-"):
+            names = re.findall(r"`([^`]+)`", cells[0]) or re.findall(r"\w+", cells[0])
+            yield Row(vendor, kind, frozenset(names), cells[-1].strip("`"))
+
+
+ROWS = list(rows())
+
+
+def listed(vendor: str, kind: str) -> set[str]:
+    return {name for row in ROWS if (row.vendor, row.kind) == (vendor, kind) for name in row.names}
+
+
+def test_the_tables_are_read() -> None:
+    assert {(row.vendor, row.kind) for row in ROWS} == {
+        (vendor, kind) for vendor in ("illu", "Rev.io", "IzzitUp") for kind in ("field", "failure")
+    } | {("Upya", "field")}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.vendor} {', '.join(sorted(row.names))}")
+def test_a_row_names_a_test_that_there_is(row: Row) -> None:
+    file, _, name = row.test.partition("::")
+    source = (ROOT / "tests" / file).read_text()
+    functions = {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
+    assert name in functions
+
+
+def test_every_field_that_illu_is_sent_is_listed() -> None:
+    ours = {"customer_id", "ticket_id", "site"}
+    sent = set(SiteDetails.model_fields) | set(CreateJob.model_fields) - ours
+    assert sent | {"site_id", "is_active", "org_id", "job_id", "Authorization"} == listed("illu", "field")
+
+
+def test_every_field_of_the_upya_records_that_are_built_in_is_listed() -> None:
+    records = [load_event(flow, "upya") for flow in ("create_site", "create_job")]
+    known = {name for record in records for name in ast.literal_eval(record["body"])} - {"gps"}
+    assert known | {"api-key"} == listed("Upya", "field")
+    assert PayloadMapping(built_in="upya").label == "upya 1"
+
+
+def test_every_field_of_rev_io_is_listed() -> None:
+    stored = set(RevioAccount("acme").add_key_link(4, 2, 1015, "E-1")) - {"integration_key_link_id"}
+    names = {member for _, *members in revio._NAMES.values() for member in members}
+    paging = {"search.page", "search.page_size", "records", "has_more", "record_count", "ok", "links"}
+    searches = {"search.external_id", "search.system_name", "search.entity_type_name", "search.internal_id"}
+    headers = {"Authorization", "Ocp-Apim-Subscription-Key", "Location"}
+    assert stored | names | paging | searches | headers | {"id"} == listed("Rev.io", "field")
+    assert {"400", "401", "403", "404", "405", "429", "quota", "5xx"} == listed("Rev.io", "failure")
+
+
+def test_every_field_and_every_failure_of_izzitup_is_listed() -> None:
+    envelope = {"action", "service", "status", "user", "pwd", "uri", "request", "result", "message", "data"}
+    assert envelope | set(izzitup.IzzitUpService.model_fields) == listed("IzzitUp", "field")
+    assert {words for _, words in izzitup.FAILURES} == listed("IzzitUp", "failure")
