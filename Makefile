@@ -27,10 +27,10 @@ check: $(SET_UP) ## Formatting, lint, types, the template
 	AWS_DEFAULT_REGION=eu-west-1 $(BIN)/cfn-lint template.yaml
 
 unit: $(SET_UP) ## Tests without a network
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit
 
 integration: $(SET_UP) ## Tests of the whole bundle over real HTTP
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest -n auto --maxprocesses 8 tests/integration
 
 lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet layers/shared/requirements.in -o layers/shared/requirements.txt

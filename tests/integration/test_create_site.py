@@ -121,7 +121,7 @@ def test_bad_input_is_a_clear_problem_and_leaves_nothing_behind(
     assert crm.stack.illu.seen == []
     assert crm.stack.aws
     assert not [call for call in crm.stack.aws.calls if call.endswith((".TransactWriteItems", ".UpdateItem"))]
-    assert crm.stack.aws.calls["DynamoDB_20120810.PutItem"] == 1  # the API key's, at the start of the stack
+    assert crm.stack.aws.calls["DynamoDB_20120810.PutItem"] == 2  # the API keys', at the start of the stack
 
 
 def test_every_wrong_field_is_named(crm: Crm) -> None:
