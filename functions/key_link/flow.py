@@ -22,7 +22,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.links import Cardinality, Identity, Link, Links, joined
 from crm_bridge.memory import Memory
-from crm_bridge.operations import Operations, State, operation_id
+from crm_bridge.operations import Operation, Operations, State, operation_id
 from crm_bridge.tenants import Tenant
 from crm_bridge.transport import Deadline, Transport
 from key_link.models import CarryKeyLink, DeletedKeyLink, KeyLink, KeyLinkSearch, StoredKeyLink
@@ -51,7 +51,7 @@ class Held:
         """
         for event, ties in self.links.ties(tenant, _identity(key_link_id)).items():
             operation = self.operations.get(event)
-            if operation and operation.state is State.SUCCEEDED and _id_in(operation.answer) == key_link_id:
+            if operation and operation.answer and _id_in(operation.answer) == key_link_id:
                 self.engine.withdraw(operation, by=why)
             if not self.operations.write_unless_succeeded(event, [*ties.own, *ties.others]):
                 self.links.write(ties.own)  # the same event has another key link by now, and its partners with it
@@ -129,12 +129,13 @@ class KeyLinks:
         """Raises NoSuchRecordError, OpposedError."""
 
         def work() -> StoredKeyLink:
-            stored = self.stored(link)
-            if stored and stored.id != key_link_id:
-                raise OpposedError(f"Rev.io's key link {stored.id} says this already", vendor=VENDOR)
-            criteria = self._criteria(link)
+            criteria, before = self._criteria(link), self.get(key_link_id)
+            others = [self.stored(link), self._shown_to(link)]
+            other = next((one.id for one in others if one and one.id != key_link_id), None)
+            if other is not None:
+                raise OpposedError(f"Rev.io's key link {other} says this already", vendor=VENDOR)
             self.revio.change_key_link(key_link_id, criteria.exact)
-            self.flow.held.let_go(self.tenant, key_link_id, why=f"a change of key link {key_link_id}")
+            self._let_go(key_link_id, before, why=f"a change of key link {key_link_id}")
             return self._recorded(link, criteria.stored(key_link_id))
 
         return self._in_turn(key_link_id, asked_at, work)
@@ -143,12 +144,35 @@ class KeyLinks:
         """Also what is gone already, so that repeating it is safe."""
 
         def work() -> DeletedKeyLink:
+            before = None
             with suppress(NoSuchRecordError):
+                before = self.get(key_link_id)
                 self.revio.delete_key_link(key_link_id)
-            self.flow.held.let_go(self.tenant, key_link_id, why=f"the deletion of key link {key_link_id}")
+            self._let_go(key_link_id, before, why=f"the deletion of key link {key_link_id}")
             return DeletedKeyLink(id=key_link_id)
 
         return self._in_turn(key_link_id, asked_at, work)
+
+    def _let_go(self, key_link_id: int, before: StoredKeyLink | None, *, why: str) -> None:
+        """Raises NotDoneError while an event is being sent that may just have found what `before` was."""
+        event = self._event(before) if before else None
+        if event and event.state is State.SENDING:
+            raise NotDoneError("an event that may have found it is under way; it is looked at again", vendor=VENDOR)
+        self.flow.held.let_go(self.tenant, key_link_id, why=why)
+
+    def _event(self, link: KeyLink | StoredKeyLink) -> Operation | None:
+        """The operation by which there is a key link that says this, if the bridge knows of it."""
+        key = _natural_key(link.system or "", link.entity_type or "", link.internal_id, link.external_id)
+        return self.flow.held.operations.get(operation_id(self.tenant, KeyLinkFlow.name, key))
+
+    def _shown_to(self, link: KeyLink) -> StoredKeyLink | None:
+        """The key link that this pair's event was answered with, if Rev.io still has it: its search may be behind."""
+        event, criteria = self._event(link), self._criteria(link)
+        if event and event.answer:
+            with suppress(NoSuchRecordError):
+                record = self.revio.key_link(_id_in(event.answer))
+                return self._shown(record) if criteria.fit(record) else None
+        return None
 
     def _in_turn[T](self, key_link_id: int, asked_at: int, work: Callable[[], T]) -> T:
         """One change of a key link at a time, and the last one that was asked for counts."""
@@ -161,13 +185,12 @@ class KeyLinks:
 
     def _recorded(self, link: KeyLink, stored: StoredKeyLink) -> StoredKeyLink:
         """Let the event of this pair have this key link, as if it had found it: so it is linked, and not made again."""
-        held, command = self.flow.held, CarryKeyLink(link=link)
-        known = held.operations.get(operation_id(self.tenant, KeyLinkFlow.name, self.flow.key(command)))
-        other = _id_in(known.answer) if known else None
-        if other is not None and other != stored.id:  # Rev.io has it no longer
-            held.let_go(self.tenant, other, why=f"a change of key link {stored.id}")
+        held, event = self.flow.held, self._event(link)
+        if event and event.answer and _id_in(event.answer) != stored.id:  # Rev.io has that one no longer
+            held.let_go(self.tenant, _id_in(event.answer), why=f"a change of key link {stored.id}")
+        flow, command = replace(self.flow, known=stored), CarryKeyLink(link=link)
         try:
-            held.engine.run(replace(self.flow, known=stored), command, tenant=self.tenant, deadline=self.deadline)
+            held.engine.run(flow, command, tenant=self.tenant, deadline=self.deadline)
         except RunningError:
             raise NotDoneError("the same key link is being made right now", vendor=VENDOR) from None
         return stored
@@ -229,7 +252,7 @@ class KeyLinkFlow:
         link = command.link
         if command.id is not None or link is None:
             return joined("key link", str(command.id), str(command.asked_at))
-        return joined(link.system.casefold(), link.entity_type.casefold(), str(link.internal_id), link.external_id)
+        return _natural_key(link.system, link.entity_type, link.internal_id, link.external_id)
 
     def send(
         self, command: CarryKeyLink, vendor: KeyLinks
@@ -276,5 +299,9 @@ def _identity(key_link_id: int) -> Identity:
     return Identity(SYSTEM, "key_link", str(key_link_id))
 
 
-def _id_in(answer: str | None) -> int | None:
-    return StoredKeyLink.model_validate_json(answer).id if answer else None
+def _natural_key(system: str, entity_type: str, internal_id: int, external_id: str) -> str:
+    return joined(system.casefold(), entity_type.casefold(), str(internal_id), external_id)
+
+
+def _id_in(answer: str) -> int:
+    return StoredKeyLink.model_validate_json(answer).id

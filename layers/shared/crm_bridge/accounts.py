@@ -64,6 +64,7 @@ class Turns:
     ) -> T | None:
         """What `work` gives when its turn has come; None if what happened later (epoch microseconds) was applied.
 
+        `work` must be something that can be done twice without harm, so it is never in doubt.
         `sign_in` stands for the credentials. Raises NotDoneError if the turn does not come in time, SignInPausedError
         if these credentials were refused before, StorageError, and what `work` raises.
         """
@@ -76,9 +77,12 @@ class Turns:
         except VendorError as error:
             with suppress(StorageError):  # then the turn ends by itself, and what went wrong is still to be told
                 self._end_failed(account, error, (what, occurred_at), sign_in)
+            if isinstance(error, MaybeDoneError) and not isinstance(error, ContractBrokenError):
+                message = f"{error.message}; it is sent again, which does no harm"
+                raise NotDoneError(message, vendor=self.vendor, status=error.status) from None
             raise
         if not self._end(account, applied=(what, occurred_at)):
-            raise MaybeDoneError("its turn was over before it was done", vendor=self.vendor)
+            raise NotDoneError("its turn was over before it was done", vendor=self.vendor)
         return done
 
     def _take(self, deadline: Deadline, sign_in: str) -> "Account":

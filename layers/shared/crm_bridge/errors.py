@@ -19,7 +19,7 @@ BridgeError
 │       └── NotConfiguredError    the tenant's secret lacks what the flow needs
 ├── LinkTakenError                the id belongs to another operation's link already
 └── VendorError                   a call to a vendor brought no result
-    ├── NotDoneError              surely not done: send again later
+    ├── NotDoneError              surely not done, or harmless to repeat: send again later
     │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
     │       └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
     ├── RefusedError              the vendor refused for good: sending the same again is useless
