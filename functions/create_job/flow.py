@@ -133,6 +133,9 @@ class CreateJobFlow:
     def key(self, command: CreateJob) -> str:
         return command.ticket_id
 
+    def repeatable(self, command: CreateJob) -> bool:  # noqa: ARG002
+        return False
+
     def send(self, command: CreateJob, vendor: JobSender) -> CreatedJob:
         site_id = vendor.site_of(command)
         job = command.model_dump(exclude_none=True, exclude={"ticket_id", "customer_id", "site"}) | {"site_id": site_id}

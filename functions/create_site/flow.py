@@ -43,6 +43,9 @@ class CreateSiteFlow:
     def key(self, command: CreateSite) -> str:
         return command.customer_id
 
+    def repeatable(self, command: CreateSite) -> bool:  # noqa: ARG002
+        return False
+
     def send(self, command: CreateSite, vendor: Sites) -> CreatedSite:
         site = vendor.create_site(
             name=command.name, latitude=command.latitude, longitude=command.longitude, address=command.address

@@ -1,18 +1,19 @@
 """The decisions of key_link: which event it is, how a key link is found, made, changed and deleted, what it links."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from crm_bridge.accounts import Accounts, Turns
 from crm_bridge.clients.revio import VENDOR, NameKind, RevioClient, RevioKeyLink, RevioNamed, revio_client
-from crm_bridge.engine import Engine, Hit
+from crm_bridge.engine import DUE, Engine, Hit
 from crm_bridge.errors import (
     ConflictError,
     FieldError,
     InvalidError,
+    MaybeDoneError,
     NoSuchRecordError,
     NotDoneError,
     OpposedError,
@@ -65,7 +66,7 @@ class Criteria:
     exact: Mapping[str, object]
     names: Mapping[str, str]
 
-    def fit(self, record: RevioKeyLink) -> bool:
+    def fit(self, record: RevioKeyLink | StoredKeyLink) -> bool:
         return all(getattr(record, member) == value for member, value in self.exact.items())
 
     def stored(self, key_link_id: int) -> StoredKeyLink:
@@ -130,40 +131,53 @@ class KeyLinks:
 
         def work() -> StoredKeyLink:
             criteria, before = self._criteria(link), self.get(key_link_id)
-            others = [self.stored(link), self._shown_to(link)]
-            other = next((one.id for one in others if one and one.id != key_link_id), None)
-            if other is not None:
-                raise OpposedError(f"Rev.io's key link {other} says this already", vendor=VENDOR)
-            self.revio.change_key_link(key_link_id, criteria.exact)
-            self._let_go(key_link_id, before, why=f"a change of key link {key_link_id}")
+            if not criteria.fit(before):  # else it was changed before, and only the rest is left to do
+                self._wait_for(before, {State.SENDING, State.UNKNOWN})
+                self._wait_for(link, DUE)
+                others = [self.stored(link), self._shown_to(link)]
+                other = next((one.id for one in others if one and one.id != key_link_id), None)
+                if other is not None:
+                    raise OpposedError(f"Rev.io's key link {other} says this already", vendor=VENDOR)
+                self.revio.change_key_link(key_link_id, criteria.exact)
+                self._expect_untouched(before)
+            self.flow.held.let_go(self.tenant, key_link_id, why=f"a change of key link {key_link_id}")
             return self._recorded(link, criteria.stored(key_link_id))
 
-        return self._in_turn(key_link_id, asked_at, work)
+        # Two key links must not become the same at the same time, so the pair has its turns as well.
+        pair = Turns(self.flow.held.accounts, self.flow.held.clock, self.tenant, f"{SYSTEM} {_pair(link)}", VENDOR)
+        changed = pair.apply("pair", 0, lambda: self._in_turn(key_link_id, asked_at, work), deadline=self.deadline)
+        assert changed  # nothing comes after 0
+        return changed
 
     def delete(self, key_link_id: int, asked_at: int) -> DeletedKeyLink:
         """Also what is gone already, so that repeating it is safe."""
 
         def work() -> DeletedKeyLink:
-            before = None
             with suppress(NoSuchRecordError):
                 before = self.get(key_link_id)
+                self._wait_for(before, {State.SENDING, State.UNKNOWN})
                 self.revio.delete_key_link(key_link_id)
-            self._let_go(key_link_id, before, why=f"the deletion of key link {key_link_id}")
+                self._expect_untouched(before)
+            self.flow.held.let_go(self.tenant, key_link_id, why=f"the deletion of key link {key_link_id}")
             return DeletedKeyLink(id=key_link_id)
 
         return self._in_turn(key_link_id, asked_at, work)
 
-    def _let_go(self, key_link_id: int, before: StoredKeyLink | None, *, why: str) -> None:
-        """Raises NotDoneError while an event is being sent that may just have found what `before` was."""
-        event = self._event(before) if before else None
+    def _wait_for(self, link: KeyLink | StoredKeyLink, states: Set[State]) -> None:
+        """Raises NotDoneError while the event that says this may still find the key link, or make another."""
+        event = self._event(link)
+        if event and event.state in states:
+            raise NotDoneError("an event that says the same is on its way, and comes first", vendor=VENDOR)
+
+    def _expect_untouched(self, before: StoredKeyLink) -> None:
+        """Raises MaybeDoneError if an event that came in between may have found what was there before."""
+        event = self._event(before)
         if event and event.state is State.SENDING:
-            raise NotDoneError("an event that may have found it is under way; it is looked at again", vendor=VENDOR)
-        self.flow.held.let_go(self.tenant, key_link_id, why=why)
+            raise MaybeDoneError("an event that came in between may have found it", vendor=VENDOR)
 
     def _event(self, link: KeyLink | StoredKeyLink) -> Operation | None:
         """The operation by which there is a key link that says this, if the bridge knows of it."""
-        key = _natural_key(link.system or "", link.entity_type or "", link.internal_id, link.external_id)
-        return self.flow.held.operations.get(operation_id(self.tenant, KeyLinkFlow.name, key))
+        return self.flow.held.operations.get(operation_id(self.tenant, KeyLinkFlow.name, _pair(link)))
 
     def _shown_to(self, link: KeyLink) -> StoredKeyLink | None:
         """The key link that this pair's event was answered with, if Rev.io still has it: its search may be behind."""
@@ -186,13 +200,13 @@ class KeyLinks:
     def _recorded(self, link: KeyLink, stored: StoredKeyLink) -> StoredKeyLink:
         """Let the event of this pair have this key link, as if it had found it: so it is linked, and not made again."""
         held, event = self.flow.held, self._event(link)
-        if event and event.answer and _id_in(event.answer) != stored.id:  # Rev.io has that one no longer
+        if event and event.answer and _id_in(event.answer) != stored.id and not self._shown_to(link):
             held.let_go(self.tenant, _id_in(event.answer), why=f"a change of key link {stored.id}")
         flow, command = replace(self.flow, known=stored), CarryKeyLink(link=link)
         try:
             held.engine.run(flow, command, tenant=self.tenant, deadline=self.deadline)
         except RunningError:
-            raise NotDoneError("the same key link is being made right now", vendor=VENDOR) from None
+            raise MaybeDoneError("the same key link is being made right now", vendor=VENDOR) from None
         return stored
 
     def _criteria(self, wanted: KeyLink | KeyLinkSearch) -> Criteria:
@@ -252,7 +266,10 @@ class KeyLinkFlow:
         link = command.link
         if command.id is not None or link is None:
             return joined("key link", str(command.id), str(command.asked_at))
-        return _natural_key(link.system, link.entity_type, link.internal_id, link.external_id)
+        return _pair(link)
+
+    def repeatable(self, command: CarryKeyLink) -> bool:
+        return command.id is not None
 
     def send(
         self, command: CarryKeyLink, vendor: KeyLinks
@@ -268,9 +285,7 @@ class KeyLinkFlow:
         raise AssertionError("neither a key link nor the id of one")
 
     def find(self, command: CarryKeyLink, vendor: KeyLinks) -> Sequence[Hit[StoredKeyLink | DeletedKeyLink]]:
-        if command.id is not None or command.link is None:
-            return ()  # to change it twice is to change it once, so there is nothing to look for
-        stored = vendor.stored(command.link)
+        stored = vendor.stored(command.link) if command.link else None
         return [Hit(stored)] if stored else ()
 
     def adopt(self, tenant: str, command: CarryKeyLink, vendor_id: str) -> StoredKeyLink:  # noqa: ARG002
@@ -299,8 +314,10 @@ def _identity(key_link_id: int) -> Identity:
     return Identity(SYSTEM, "key_link", str(key_link_id))
 
 
-def _natural_key(system: str, entity_type: str, internal_id: int, external_id: str) -> str:
-    return joined(system.casefold(), entity_type.casefold(), str(internal_id), external_id)
+def _pair(link: KeyLink | StoredKeyLink) -> str:
+    """The natural key of the event that says this."""
+    system, entity_type = (link.system or "").casefold(), (link.entity_type or "").casefold()
+    return joined(system, entity_type, str(link.internal_id), link.external_id)
 
 
 def _id_in(answer: str) -> int:

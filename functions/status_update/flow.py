@@ -16,7 +16,7 @@ from crm_bridge.tenants import Tenant
 from crm_bridge.transport import Deadline, Transport
 from status_update.models import UpdatedStatus, UpdateStatus
 
-SERVICES_MAX_AGE = 600.0
+SERVICES_MAX_AGE = 60.0
 SERVICES_MIN_AGE = 10.0
 """Seconds for which the services that are remembered are believed, and for which one is believed not to be there."""
 SPACING = 1.0
@@ -28,7 +28,7 @@ class StatusPage(Protocol):
     """What this flow needs of IzzitUp."""
 
     @property
-    def destination(self) -> str: ...
+    def address(self) -> str: ...
 
     def services(self) -> list[IzzitUpService]: ...
 
@@ -37,7 +37,7 @@ class StatusPage(Protocol):
 
 @dataclass(frozen=True)
 class Statuses:
-    """IzzitUp for one tenant within one deadline: one call at a time, in whichever function it is made."""
+    """IzzitUp for one tenant within one deadline: one change at a time, in whichever function it is made."""
 
     page: StatusPage
     memory: Memory
@@ -51,10 +51,11 @@ class Statuses:
 
     @property
     def destination(self) -> str:
-        return self.page.destination
+        """A tenant has one status page, and a status is for it also when it has moved."""
+        return "the tenant's status page"
 
     def services(self, max_age: float = SERVICES_MAX_AGE) -> list[IzzitUpService]:
-        return self.memory.recall(self.destination, self.page.services, max_age=max_age)
+        return self.memory.recall(self.page.address, self.page.services, max_age=max_age)
 
     def service(self, wanted: str, *, fresh: bool = False) -> IzzitUpService:
         """By its key, else its name; a number is an id. Raises NoSuchRecordError, WrongFieldError."""
@@ -102,16 +103,19 @@ class StatusUpdateFlow:
     def key(self, command: UpdateStatus) -> str:
         return joined(command.service.casefold(), command.status.name.lower(), command.occurred_at.isoformat())
 
+    def repeatable(self, command: UpdateStatus) -> bool:  # noqa: ARG002
+        return True
+
     def send(self, command: UpdateStatus, vendor: Statuses) -> UpdatedStatus:
-        occurred_at = (command.occurred_at - EPOCH) // timedelta(microseconds=1)
+        at = (command.counts_from - EPOCH) // timedelta(microseconds=1)
         service = vendor.service(command.service)
         try:
-            updated = vendor.set(service, command.status, occurred_at)
+            updated = vendor.set(service, command.status, at)
         except NoSuchRecordError:  # it may have been made anew, or be meant by a key that is a number
             remembered, service = service, vendor.service(command.service, fresh=True)
             if service.id == remembered.id:
                 raise
-            updated = vendor.set(service, command.status, occurred_at)
+            updated = vendor.set(service, command.status, at)
         if updated:
             told = {**updated.model_dump(exclude_none=True), "status_name": command.status.name.lower()}
         else:
@@ -119,7 +123,6 @@ class StatusUpdateFlow:
         return UpdatedStatus.model_validate({**told, "occurred_at": command.occurred_at})
 
     def find(self, command: UpdateStatus, vendor: Statuses) -> Sequence[Hit[UpdatedStatus]]:  # noqa: ARG002
-        """Nothing to look for: to set a status twice is to set it once."""
         return ()
 
     def adopt(self, tenant: str, command: UpdateStatus, vendor_id: str) -> UpdatedStatus:  # noqa: ARG002

@@ -47,7 +47,8 @@ def _update(request: Request) -> Response:
         {
             "service": request.path["service"],
             "status": int(sent.status),
-            "occurred_at": min(sent.occurred_at or now, now),  # a clock that is ahead must not hold back what follows
+            "occurred_at": sent.occurred_at or now,
+            "counts_from": min(sent.occurred_at or now, now),
         },
     )
     outcome = carry(runtime().engine, flow(), request, command, mapping)

@@ -44,6 +44,8 @@ class UpdateStatus(NewStatus):
     service: Id
     """Its id, key or name at IzzitUp."""
     occurred_at: Time
+    counts_from: Time
+    """The same, but not later than it arrived: a clock that is ahead must not hold back what follows."""
 
 
 class UpdatedStatus(BaseModel):

@@ -319,6 +319,17 @@ def test_a_clock_that_is_ahead_does_not_hold_back_what_follows(crm: Crm, page: I
     assert page.status_of("2") == "5"
 
 
+def test_a_repeated_event_of_a_clock_that_is_ahead_changes_nothing(crm: Crm, page: IzzitUpSimulator) -> None:
+    first, second = (datetime.fromtimestamp(runtime().clock() + ahead, UTC).isoformat() for ahead in (120, 130))
+    outage = {"status": "outage", "occurred_at": first}
+    assert put(crm, "MAIL", outage).status_code == 200
+    crm.stack.move_clock(5)
+    assert put(crm, "MAIL", {"status": "operational", "occurred_at": second}).status_code == 200
+    crm.stack.move_clock(5)
+    assert put(crm, "MAIL", outage).status_code == 200
+    assert page.status_of("2") == "5"
+
+
 def test_is_applied_when_it_is_of_the_same_time(crm: Crm, page: IzzitUpSimulator) -> None:
     set_status(crm, minute=10)
     answer = set_status(crm, "2", "impaired", minute=10)

@@ -84,6 +84,7 @@ class OrderFlow:
     name: str = "orders"
     command: type[Order] = Order
     linking: bool = True
+    repeating: bool = False
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Shop:  # noqa: ARG002
         if settings.illu is None:
@@ -93,6 +94,9 @@ class OrderFlow:
 
     def key(self, command: Order) -> str:
         return command.number
+
+    def repeatable(self, command: Order) -> bool:  # noqa: ARG002
+        return self.repeating
 
     def send(self, command: Order, vendor: Shop) -> Receipt | Hit[Receipt]:
         return vendor.there or vendor.order(command)
@@ -977,6 +981,40 @@ def test_is_taken_back_once_when_two_do_it(bench: Bench) -> None:
     bench.run()
     bench.engine.withdraw(done, by="another, with what it read before")
     assert bench.stored().state is State.SUCCEEDED
+
+
+# ---------------------------------------------------------------- what may be repeated
+
+
+@pytest.mark.parametrize("answer", [NotDoneError, MaybeDoneError, ContractBrokenError])
+def test_is_sent_again_without_a_look_when_it_may_be_repeated(bench: Bench, answer: type[VendorError]) -> None:
+    bench.flow.repeating = True
+    bench.shop.answers = [failing(answer)]
+    bench.run()
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().state is State.SUCCEEDED
+    assert (len(bench.shop.sent), bench.shop.looks) == (2, 0)
+
+
+def test_is_rejected_and_not_parked_when_what_may_be_repeated_is_refused_in_the_end(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.shop.answers = [failing(MaybeDoneError), failing(RefusedError)]
+    bench.run()
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().state is State.REJECTED
+
+
+def test_is_not_carried_to_another_account_when_it_is_about_what_is_there(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.shop.answers = [failing(NotDoneError)]
+    bench.run()
+    bench.shop.destination = "https://shop.example/2"
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().state is State.PARKED
+    assert len(bench.shop.sent) == 1
 
 
 # ---------------------------------------------------------------- the table of transitions

@@ -23,15 +23,13 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.links import joined
-from crm_bridge.transport import RESERVE, SHORTEST_CALL, Deadline
+from crm_bridge.transport import AFTER_DEADLINE, SHORTEST_CALL, Deadline
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 
-LONGEST_BEYOND = RESERVE + 10
-"""Seconds that a turn outlasts its holder's deadline: until the function ends, and as much as clocks may differ."""
 LONGEST_PAUSE = 1.0
 """Seconds between two questions whether the turn has come."""
 
@@ -89,7 +87,7 @@ class Turns:
         holder = uuid.uuid4().hex
         while True:
             now = self.clock()
-            until = now + deadline.remaining() + LONGEST_BEYOND
+            until = now + deadline.remaining() + AFTER_DEADLINE
             account = self.accounts.take_turn(
                 self.tenant, self.name, holder=holder, now=int(now * 1000), until=int(until * 1000), sign_in=sign_in
             )

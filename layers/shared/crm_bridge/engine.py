@@ -35,7 +35,7 @@ from crm_bridge.links import Identity, Link, Links
 from crm_bridge.operations import Attempt, Operation, Operations, State, fingerprint, operation_id
 from crm_bridge.telemetry import add_to_log, count, logger
 from crm_bridge.tenants import Tenant, Tenants
-from crm_bridge.transport import RESERVE, Deadline, Transport
+from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
 
 TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.ACCEPTED): State.WAITING,
@@ -73,8 +73,6 @@ REDELIVERY = (30, 2 * MINUTE, 10 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 *
 LAST_TRY = len(REDELIVERY) + 1
 LONGEST_WAIT = 24 * HOUR
 """Seconds; a vendor's Retry-After is honoured up to this."""
-LEASE_MARGIN = int(RESERVE) + 10
-"""Seconds that a lease outlasts its holder's deadline: until the function ends, and as much as clocks may differ."""
 CLOCK_SKEW = 300
 """Seconds by which a vendor's clock may be behind ours before its new record looks older than our first attempt."""
 KEEP_ATTEMPTS = 40
@@ -121,6 +119,13 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
 
     def key(self, command: CommandT) -> str:
         """The natural key: what makes the event itself unique within tenant and flow."""
+
+    def repeatable(self, command: CommandT) -> bool:
+        """Whether it sets something that is there already, so that to do it twice is to do it once.
+
+        Then it is never in doubt and never looked for; and it is not carried to another account, where the same id is
+        something else.
+        """
 
     def send(self, command: CommandT, vendor: VendorT) -> ResultT | Hit[ResultT]:
         """One creating call, not repeated; or, where the vendor can be asked first, what makes it needless.
@@ -243,6 +248,8 @@ class Engine:
         if operation.tries > LAST_TRY:
             return self._unsuccessful(operation, Event.OUT_OF_ATTEMPTS)
         command = flow.command.model_validate_json(operation.payload or "")
+        if flow.repeatable(command):
+            return self._send(flow, command, operation.model_copy(update={"unknown_since": None}), deadline)
         if operation.was is State.WAITING and operation.unknown_since is None:
             return self._send(flow, command, operation, deadline)
         if operation.was is State.SENDING:
@@ -263,7 +270,7 @@ class Engine:
 
     def resend(self, parked: Operation, *, by: str) -> Operation:
         """A person found that the vendor has not done it: all begins anew. Raises ConflictError, StorageError."""
-        changes = {"due_at": self._now(), "tries": 0, "first_sent_at": None, "unknown_since": None}
+        changes = {"due_at": self._now(), "tries": 0, "first_sent_at": None, "unknown_since": None, "sent_to": None}
         return self._resolved(parked, Event.RESENT, by, changes)
 
     def abandon(self, parked: Operation, *, by: str) -> Operation:
@@ -272,24 +279,24 @@ class Engine:
         return self._resolved(parked, Event.ABANDONED, by, changes)
 
     def withdraw(self, done: Operation, *, by: str) -> None:
-        """What it made is being taken back, so the same event may be sent again. Raises StorageError."""
+        """What it made has been taken back, so the same event may be sent again. Raises StorageError."""
         changes = {"answer": None, "links": (), "expires_at": self._now() + KEEP}
         with suppress(ConflictError):  # somebody else has taken it back just now
             self._resolved(done, Event.WITHDRAWN, by, changes)
 
     def _resolved(
-        self, parked: Operation, event: Event, by: str, changes: Mapping[str, object], links: Sequence[Link] = ()
+        self, operation: Operation, event: Event, by: str, changes: Mapping[str, object], links: Sequence[Link] = ()
     ) -> Operation:
-        state = TRANSITIONS.get((parked.state, event))
+        state = TRANSITIONS.get((operation.state, event))
         if state is None:
-            raise _not_parked(parked)
+            raise _not_parked(operation)
         now = self._now()
-        resolved = _noted(parked, event, now, f"by {by}").model_copy(
+        resolved = _noted(operation, event, now, f"by {by}").model_copy(
             update={**changes, "state": state, "updated_at": now}
         )
-        puts = list(self._links.puts(parked.tenant, links, parked.operation_id, now))
+        puts = list(self._links.puts(operation.tenant, links, operation.operation_id, now))
         try:
-            stored = self._operations.save(resolved, puts, over=parked.state)
+            stored = self._operations.save(resolved, puts, over=operation.state)
         except LinkTakenError:
             raise ConflictError("That id is linked to something else already.") from None
         if stored != resolved:
@@ -317,6 +324,8 @@ class Engine:
     ) -> Outcome:
         def send(vendor: V) -> R | Hit[R]:
             nonlocal operation
+            if flow.repeatable(command) and operation.sent_to not in (None, vendor.destination):
+                raise CannotLookError("it is about an account that the tenant no longer names", vendor=flow.name)
             operation = operation.model_copy(update={"sent_to": vendor.destination})
             try:
                 return flow.send(command, vendor)
@@ -480,7 +489,7 @@ class Engine:
         return max(round(planned), math.ceil(min(retry_after or 0, LONGEST_WAIT)))
 
     def _lease_end(self, now: int, deadline: Deadline) -> int:
-        return math.ceil(now + deadline.remaining() + LEASE_MARGIN)
+        return math.ceil(now + deadline.remaining() + AFTER_DEADLINE)
 
     def _now(self) -> int:
         return int(self._clock())

@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
@@ -33,6 +34,8 @@ from crm_bridge.errors import (
 
 RESERVE = 8.0
 """Seconds of a function's time that no vendor call may use, so that it can always settle its operation itself."""
+AFTER_DEADLINE = RESERVE + 10
+"""Seconds that a lease outlasts its holder's deadline: until the function ends, and as much as clocks may differ."""
 CONNECT_TIMEOUT = 3.05
 READ_TIMEOUT = 20.0
 SHORTEST_CALL = 5.0
@@ -239,6 +242,19 @@ class Transport:
             self._session.close()
             self._used_at.clear()
         self._used_at[host] = now
+
+
+@contextmanager
+def changing_nothing() -> Iterator[None]:
+    """Around a call that only asks: if its answer was lost, it is simply not done, and nothing is in doubt."""
+    try:
+        yield
+    except ContractBrokenError:
+        raise
+    except MaybeDoneError as error:
+        raise NotDoneError(
+            error.message, vendor=error.vendor, status=error.status, retry_after=error.retry_after
+        ) from None
 
 
 def expect(answer: Answer, *statuses: int) -> None:

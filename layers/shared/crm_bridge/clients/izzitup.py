@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, Valida
 
 from crm_bridge.errors import (
     ContractBrokenError,
-    MaybeDoneError,
     NoSuchRecordError,
     NotConfiguredError,
     NotDoneError,
@@ -24,7 +23,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.tenants import IzzitUpSettings, Tenant
-from crm_bridge.transport import Answer, Deadline, Transport, expect
+from crm_bridge.transport import Answer, Deadline, Transport, changing_nothing, expect
 
 VENDOR = "IzzitUp"
 MAX_LIST = 2 * 1024 * 1024
@@ -106,7 +105,7 @@ class IzzitUpClient:
         self._deadline = deadline
 
     @property
-    def destination(self) -> str:
+    def address(self) -> str:
         return self._settings.base_url
 
     def services(self) -> list[IzzitUpService]:
@@ -114,12 +113,8 @@ class IzzitUpClient:
 
         Source: the REST API page; what the list looks like is not documented, so all likely forms are understood.
         """
-        try:
+        with changing_nothing():
             parsed = _parsed(self._call("GET", None))
-        except ContractBrokenError:
-            raise
-        except MaybeDoneError as error:  # it changes nothing
-            raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
         data = parsed.get("data") if isinstance(parsed, dict) else parsed
         try:
             return _SERVICES.validate_python(list(data.values()) if isinstance(data, dict) else data)
@@ -177,7 +172,8 @@ def _parsed(answer: Answer) -> Any:
     if isinstance(parsed, dict):
         result, message = (str(parsed.get(name)).strip() for name in ("result", "message"))
         for (kind, words), error in FAILURES.items():
-            if result == kind and message.startswith(words):
+            # A refused login is one, whatever kind of failure it is called.
+            if message.startswith(words) and (result == kind or error is SignInFailedError):
                 raise error(f"IzzitUp: {words}", vendor=VENDOR, status=answer.status)
     if answer.status == 401:  # whoever says so, it was the login that was refused
         raise SignInFailedError("IzzitUp answered 401", vendor=VENDOR, status=401)

@@ -7,7 +7,6 @@ docs/vendors.md says what. Where several readings are possible, all are understo
 import base64
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -17,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_
 from crm_bridge.errors import (
     CannotLookError,
     ContractBrokenError,
-    MaybeDoneError,
     NoSuchRecordError,
     NotConfiguredError,
     NotDoneError,
@@ -25,7 +23,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import Number
 from crm_bridge.tenants import RevioSettings, Tenant
-from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, expect
+from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, changing_nothing, expect
 
 VENDOR = "Rev.io"
 LARGEST_PAGE = 500
@@ -96,7 +94,8 @@ class RevioClient:
 
     @property
     def destination(self) -> str:
-        return f"{self._settings.base_url} {self._settings.client_code}"
+        """The client code alone decides whose data are written, whichever host is asked."""
+        return f"client code {self._settings.client_code}"
 
     @property
     def search_lag(self) -> int:
@@ -169,7 +168,7 @@ class RevioClient:
         _accepted(self._there(self._call("DELETE", self._path("IntegrationKeyLink", key_link_id))), 200, 204)
 
     def _record(self, key_link_id: int) -> Mapping[str, Any]:
-        with _changing_nothing():
+        with changing_nothing():
             return _accepted(self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id))), 200)
 
     def _there(self, answer: Answer) -> Answer:
@@ -194,7 +193,7 @@ class RevioClient:
     def _page(self, resource: Resource, search: Mapping[str, str], page: int, size: int) -> tuple[list[Any], bool]:
         query = {**search, "page": str(page), "page_size": str(size)}
         encoded = urlencode({f"search.{name}": value for name, value in query.items()})
-        with _changing_nothing():
+        with changing_nothing():
             answer = self._call("GET", f"{self._path(resource)}?{encoded}", max_answer=MAX_LIST)
             if answer.status == 404:
                 raise NotDoneError(
@@ -239,16 +238,6 @@ def revio_client(settings: Tenant, transport: Transport, deadline: Deadline) -> 
     if settings.revio is None:
         raise NotConfiguredError("The tenant's secret has no revio block. Add it, then send again.")
     return RevioClient(settings.revio, transport, deadline)
-
-
-@contextmanager
-def _changing_nothing() -> Iterator[None]:
-    try:
-        yield
-    except ContractBrokenError:
-        raise
-    except MaybeDoneError as error:
-        raise NotDoneError(error.message, vendor=VENDOR, status=error.status, retry_after=error.retry_after) from None
 
 
 def _accepted(answer: Answer, *statuses: int) -> Mapping[str, Any]:
