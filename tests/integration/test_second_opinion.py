@@ -1,0 +1,56 @@
+"""The flows that rest on more than the engine's writes, on ministack instead of moto: it checks expressions harder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from local.stack import Stack
+from tests.integration.conftest import Crm
+from tests.integration.ministack import ministack
+
+KEY_LINK = {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "001XX0000ABCDEF"}
+
+
+@pytest.fixture
+def crm(tmp_path: Path) -> Iterator[Crm]:
+    with ministack(tmp_path) as url, Stack(aws_endpoint=url, background=False) as stack:
+        crm = Crm(stack)
+        with crm.session:
+            yield crm
+
+
+def call(crm: Crm, method: str, path: str, body: object = None) -> requests.Response:
+    return crm.session.request(method, crm.stack.url + path, json=body, headers=crm.headers, timeout=60)
+
+
+def test_key_links_statuses_and_lists_are_the_same_on_another_dynamodb(crm: Crm) -> None:
+    assert call(crm, "POST", "/key-links", KEY_LINK).status_code == 201
+    assert call(crm, "POST", "/key-links", KEY_LINK).status_code == 200
+    assert call(crm, "PUT", "/key-links/77", {**KEY_LINK, "internal_id": 1016}).status_code == 200
+    assert {link["id"] for link in crm.get("/links/revio/key_link/77").json()["links"]} == {"1016", "001XX0000ABCDEF"}
+    assert call(crm, "POST", "/key-links", KEY_LINK).json()["id"] == 78
+    for _ in range(2):
+        assert call(crm, "DELETE", "/key-links/77").status_code == 204
+    assert crm.get("/links/revio/key_link/77").status_code == 404
+    assert {link["id"] for link in crm.get("/links/revio/key_link/78").json()["links"]} == {"1015", "001XX0000ABCDEF"}
+
+    outage = {"status": "outage", "occurred_at": "2024-05-05T10:00:00Z"}
+    late = {"status": "impaired", "occurred_at": "2024-05-05T09:00:00Z"}
+    assert call(crm, "PUT", "/services/MAIL/status", outage).status_code == 200
+    assert call(crm, "PUT", "/services/2/status", late).json()["ignored"] == "older"
+    crm.stack.izzitup.users = {"somebody": "else"}
+    for _ in range(2):
+        assert call(crm, "PUT", "/services/MAIL/status", {"status": "operational"}).status_code == 202
+    assert crm.stack.izzitup.failed_sign_ins == 1
+
+    found, going_on = [], ""
+    while going_on is not None:
+        page = crm.get(f"/operations?limit=1{going_on and f'&after={going_on}'}").json()
+        found += [operation["operation_id"] for operation in page["operations"]]
+        going_on = page["next"]
+    whole = [operation["operation_id"] for operation in crm.get("/operations").json()["operations"]]
+    assert len(set(found)) == len(found) == 9
+    assert sorted(found) == sorted(whole)
+    assert len(crm.get("/operations?flow=key_link&state=succeeded&limit=3").json()["operations"]) == 3
