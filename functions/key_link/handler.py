@@ -31,10 +31,10 @@ def _create(request: Request) -> Response:
 
 
 def _change(request: Request) -> Response:
-    command = CarryKeyLink(id=_id(request), link=None, asked_at=_now())
+    key_link_id, asked_at = _id(request), _now()
     link, mapping = received(runtime().engine, flow(), request, KeyLink)
-    outcome = carry(runtime().engine, flow(), request, command.model_copy(update={"link": link}), mapping)
-    return told(outcome, done=200)
+    command = CarryKeyLink(id=key_link_id, link=link, asked_at=asked_at)
+    return told(carry(runtime().engine, flow(), request, command, mapping), done=200)
 
 
 def _delete(request: Request) -> Response:

@@ -1017,6 +1017,39 @@ def test_is_not_carried_to_another_account_when_it_is_about_what_is_there(bench:
     assert len(bench.shop.sent) == 1
 
 
+def test_goes_to_the_account_that_there_is_when_a_person_lets_it_begin_anew(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.shop.answers = [failing(NotDoneError)]
+    bench.run()
+    bench.shop.destination = "https://shop.example/2"
+    bench.wait_until_due()
+    bench.redeliver()
+    bench.engine.resend(bench.stored(), by="a test")
+    bench.redeliver()
+    assert bench.stored().state is State.SUCCEEDED
+
+
+def test_is_looked_for_when_its_function_was_killed_after_a_person_let_it_begin_anew(bench: Bench) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    bench.shop.answers = [failing(MaybeDoneError)]
+    bench.shop.hits = failing(CannotLookError)
+    bench.run()
+    bench.wait_until_due()
+    bench.redeliver()
+    bench.engine.resend(bench.stored(), by="a test")
+    bench.shop.during, bench.shop.hits = kill, [hit(102, bench.clock)]
+    with pytest.raises(Killed):
+        bench.redeliver()
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().attempts[-1].event is Event.FOUND
+
+
 # ---------------------------------------------------------------- the table of transitions
 
 

@@ -324,7 +324,7 @@ class Engine:
     ) -> Outcome:
         def send(vendor: V) -> R | Hit[R]:
             nonlocal operation
-            if flow.repeatable(command) and operation.sent_to not in (None, vendor.destination):
+            if flow.repeatable(command) and _is_elsewhere(operation, vendor):
                 raise CannotLookError("it is about an account that the tenant no longer names", vendor=flow.name)
             operation = operation.model_copy(update={"sent_to": vendor.destination})
             try:
@@ -354,7 +354,7 @@ class Engine:
         """From unknown: adopt what is there, wait for the vendor's search, send once more, or ask a person."""
 
         def find(vendor: V) -> tuple[Sequence[Hit[R]], int]:
-            if operation.sent_to != vendor.destination:
+            if _is_elsewhere(operation, vendor):
                 raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
             return flow.find(command, vendor), vendor.search_lag
 
@@ -497,6 +497,11 @@ class Engine:
 
 def _ends(links: Sequence[Link]) -> tuple[tuple[Identity, Identity], ...]:
     return tuple((link.left, link.right) for link in links)
+
+
+def _is_elsewhere(operation: Operation, vendor: Vendor) -> bool:
+    """Whether it went, or was to go, to another account. What a person let begin anew goes to the one that there is."""
+    return operation.sent_to not in (None, vendor.destination)
 
 
 def _not_parked(operation: Operation) -> ConflictError:

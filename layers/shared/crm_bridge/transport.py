@@ -230,7 +230,9 @@ class Transport:
             turn = max(now, begun[0] + pace.seconds) if len(begun) == begun.maxlen else now
             if turn - now > deadline.remaining() - SHORTEST_CALL:
                 raise NotDoneError(
-                    f"{vendor} takes no more calls of this account for now", vendor=vendor, retry_after=turn - now
+                    f"{vendor} takes no more calls of this account within the deadline",
+                    vendor=vendor,
+                    retry_after=turn - now,
                 )
             begun.append(turn)
         if turn > now:
