@@ -6,9 +6,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, Literal
 from urllib.parse import quote
@@ -1046,6 +1047,43 @@ def test_one_that_is_changed_or_deleted_while_a_new_request_finds_it_is_not_its_
     assert (answer.status_code, answer.json()["id"]) == (201, 78)
     assert_tied(crm, 78)
     assert linked(crm, key_link(77)) == ({external(OTHER), internal(OTHER)} if call == "PUT" else set())
+
+
+@pytest.mark.parametrize("call", [put, delete])
+def test_one_that_a_new_request_finds_in_the_moment_before_it_is_changed_is_not_its_answer_for_good(
+    crm: Crm, monkeypatch: pytest.MonkeyPatch, call: Callable[[Crm, object], requests.Response]
+) -> None:
+    crm.stack.revio.account.add_key_link(4, 2, 1015, EXTERNAL)
+    name = "change_key_link" if call is put else "delete_key_link"
+    read, really_do = RevioClient.key_link, getattr(RevioClient, name)
+    asked, found, told = Event(), Event(), Event()
+    with ThreadPoolExecutor(1) as pool:
+
+        def slow(client: RevioClient, key_link_id: int) -> RevioKeyLink:
+            record = read(client, key_link_id)
+            if asked.is_set():  # it is the new request that asks
+                found.set()
+                assert told.wait(10)
+            return record
+
+        def overtaken(client: RevioClient, *arguments: Any) -> None:
+            asked.set()
+            making.append(pool.submit(link_up, crm))
+            assert found.wait(10)
+            really_do(client, *arguments)
+
+        making: list[Future[requests.Response]] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(RevioClient, "key_link", slow)
+            patch.setattr(RevioClient, name, overtaken)
+            changed = call(crm, 77)
+            told.set()
+            assert making[0].result().json()["id"] == 77
+    assert changed.status_code == 202
+    crm.settle(changed)
+    answer = link_up(crm)
+    assert (answer.status_code, answer.json()["id"]) == (201, 78)
+    assert_tied(crm, 78)
 
 
 def test_the_store_has_no_stale_answer_for_a_pair_that_another_key_link_got(linked_up: Crm) -> None:
