@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from crm_bridge.operations import operation_id
-from crm_bridge.tenants import parse_tenant
+from crm_bridge.settings import parse_tenant
 from local.server import PortInUseError
 from local.stack import Stack
 
 JSON = "-H 'Content-Type: application/json'"
-HIGHEST_PORT = 65_535 - 4  # the embedded AWS and the simulators take the next four
+HIGHEST_PORT = 65_535 - 5  # the embedded AWS and the simulators take the next five
 
 
 def main() -> int:
@@ -113,7 +113,7 @@ def _tenant(path: Path) -> tuple[str, str]:
 
 def _banner(stack: Stack) -> None:
     named = parse_tenant(stack.tenant_document)
-    vendors = {"illu": named.illu, "Rev.io": named.revio, "IzzitUp": named.izzitup}
+    vendors = {"illu": named.illu, "Rev.io": named.revio, "IzzitUp": named.izzitup, "Egito": named.egito}
     addresses = {name: settings.base_url for name, settings in vendors.items() if settings}
     lines = [
         "",

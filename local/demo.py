@@ -60,6 +60,23 @@ def _print_records(console: Console, stack: Stack) -> None:
             ("integration_key_link_id", "integration_system_id", "internal_id", "external_id"),
             stack.revio.key_links,
         ),
+        (
+            "The people that Egito holds",
+            (
+                "id",
+                "firstName",
+                "lastName",
+                "type",
+                "status",
+                "email",
+                "mobile",
+                "trialStart",
+                "ownerId",
+                "source",
+                "club",
+            ),
+            stack.egito.records["Contact"],
+        ),
     ):
         table = Table(*names, box=SIMPLE_HEAD)
         for record in records:

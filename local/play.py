@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import requests
 
 from local.events import load_event
-from local.stack import UPYA_KEY, Stack
+from local.stack import CLIENT, CLUB, UPYA_KEY, Stack
+from local.vendors.connector import Answer, Connector, Person
 from local.vendors.izzitup import FAILURES
 from local.vendors.simulator import Kind
 
@@ -50,6 +51,7 @@ class Play:
             Chapter("create_job: a ticket becomes a job at its customer's site", self._jobs),
             Chapter("key_link: an account in another system becomes a key link at Rev.io", self._key_links),
             Chapter("status_update: a service is impaired, down or back on IzzitUp's status page", self._statuses),
+            Chapter("connector_receiver: a day at a club, from the InTouch Connector into Egito", self._day_at_a_club),
             Chapter("operations: what became of all that", self._operations),
         ]
 
@@ -221,6 +223,78 @@ class Play:
         event = load_event("status_update", case)
         return self._call("PUT", event["rawPath"], json.loads(event["body"]))
 
+    # ------------------------------------------------------------------ connector_receiver
+
+    def _day_at_a_club(self) -> Iterator[Step | None]:
+        def sent(what: str, person: Person, result: str, *held: str, by_id: bool = True) -> Step:
+            known, path = person.record_id, "members" if "MEMBER" in person.fields["userType"] else "prospects"
+            answer = connector.save(person, by_id=by_id)
+            right = answer.result == result and answer.record_id in (known or answer.record_id, None)
+            verb = f"PUT …/{path}/{{id}}" if known and by_id else f"POST …/{path}"
+            return self._at_egito(what, verb, answer, right, held)
+
+        egito, url = self._stack.egito, self._stack.url
+        connector = Connector(
+            url, CLUB, user=CLIENT, password=self._stack.api_key, attempts=1, sends_unknown_owner=True
+        )
+        staff = [f"{one.name} {one.id}" for one in connector.fetch_staff()]
+        yield Step("Who works here?", "GET …/staff", 200, "\n".join(staff), "", "Maja Nowak 7" in staff)
+        sources = [f"{one.name} {one.id}" for one in connector.fetch_lead_sources()]
+        right = sources == ["Website 1", "Walk-in 2"]
+        yield Step("Where do leads come from?", "GET …/lead-sources", 200, "\n".join(sources), "", right)
+        facebook = connector.lead_source("Facebook")
+        right = "Facebook" in [entry["name"] for entry in egito.dictionaries["leadSource"]]
+        yield Step("A new one, made at Egito", "POST …/lead-sources", 201, f"Facebook {facebook}", "", right)
+        yield None
+        ada, jan = _person("prospect", "Walk-in"), _person("prospect_unknown_owner", "Facebook")
+        yield sent("A prospect, whose owner is Maja", ada, "INFO", "Ada prospect, owner 7")
+        people = ["Ada prospect, owner 7", "Jan prospect"]
+        yield sent("One whose owner nobody knows", jan, "WARNING", *people)
+        yield sent("Ada again, as if for the first time", ada, "INFO", *people, by_id=False)
+        ada.uuid, uuid = "", ada.uuid
+        yield sent("And without any id: known by her name", ada, "INFO", *people, by_id=False)
+        ada.uuid = uuid
+        ada.fields["mobile"] = "+48 600 100 201"
+        yield sent("Ada has another number", ada, "INFO", *people)
+        ada.fields |= {"userType": "MEMBER", "trialStartDate": "", "trialEndDate": ""}
+        people = ["Ada member, owner 7", "Jan prospect"]
+        egito.revoke()
+        yield sent("Now a member. (The token was revoked.)", ada, "INFO", *people)
+        ada.fields["userType"] = "PROSPECT"
+        yield sent("Old news: Ada is a prospect", ada, "WARNING", *people)
+        ada.fields |= {"userType": "EX-MEMBER", "userStatus": "INACTIVE"}
+        people = ["Ada ex-member, owner 7", "Jan prospect"]
+        yield sent("Her membership has ended", ada, "INFO", *people)
+        ada.fields |= {"birthdate": "12.4.1990", "gender": "female"}
+        yield sent("Two mistakes", ada, "ERROR", *people)
+        yield None
+        egito.fail(Kind.CLOSE_AFTER)
+        zoe = _person("prospect_unknown_owner", "Website")
+        zoe.uuid, zoe.owner_email = "5f1d2c9e-0003", "ola@club.example"
+        zoe.fields |= {"firstname": "Zoë", "lastname": "O'Hara", "mobile": "600 500 500"}
+        people.append("Zoë prospect, owner 9")
+        yield sent("Egito saves Zoë, but its answer is lost", zoe, "WARNING", *people)
+        accepted = self._call("GET", "/operations?state=waiting").json()["operations"][0]
+        healed = self._settled(f"/operations/{accepted['operation_id']}")
+        right = healed.json()["state"] == "succeeded"
+        told = Answer(healed.status_code, "INFO", _told(healed))
+        yield self._at_egito("Minutes later", "GET /operations/{id}", told, right, people)
+        yield sent("Zoë once more", zoe, "INFO", *people)
+        yield None
+        check = self._call("GET", f"/connector/clubs/{CLUB}/check?prospect={egito.records['Contact'][0]['id']}")
+        missing = check.json()["maps"]["prospect"]["missing"]
+        right = check.status_code == 200 and missing == []
+        answer = f"fields that Egito lacks: {', '.join(missing) or 'none'}"
+        yield Step("Does the map fit Egito's records?", "GET …/check", check.status_code, answer, "", right)
+
+    def _at_egito(self, what: str, sent: str, answer: Answer, right: bool, expected: Sequence[str]) -> Step:
+        held = [
+            f"{one['firstName']} {str(one['type']).lower()}" + (f", owner {one['ownerId']}" if one["ownerId"] else "")
+            for one in self._stack.egito.records["Contact"]
+        ]
+        told = f"{answer.result}: {answer.message}" if answer.record_id or answer.result == "ERROR" else answer.message
+        return Step(what, sent, answer.status, told, "\n".join(held), right and held == list(expected))
+
     # ------------------------------------------------------------------ operations
 
     def _operations(self) -> Iterator[Step | None]:
@@ -255,10 +329,13 @@ class Play:
 
     def _wait_until_settled(self, accepted: requests.Response) -> requests.Response:
         """Move the clock on, a minute at a time, and let the dispatcher and the queues do their work."""
+        return self._settled(accepted.headers["Location"])
+
+    def _settled(self, location: str) -> requests.Response:
         for _ in range(5):
             self._stack.move_clock(60)
             self._stack.deliver_due()
-            answer = self._call("GET", accepted.headers["Location"])
+            answer = self._call("GET", location)
             if answer.json()["state"] in ("succeeded", "rejected", "parked"):
                 break
         return answer
@@ -283,6 +360,11 @@ _REFUSALS = (
 def _body(flow: str, case: str) -> dict[str, Any]:
     body: dict[str, Any] = json.loads(load_event(flow, case)["body"])
     return body
+
+
+def _person(case: str, lead_source: str) -> Person:
+    fields = _body("connector_receiver", case)
+    return Person(fields.pop("uuid"), fields, owner_email=fields.pop("leadOwner"), lead_source_name=lead_source)
 
 
 def _theirs() -> dict[str, object]:

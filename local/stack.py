@@ -15,6 +15,7 @@ from crm_bridge.tenants import new_api_key
 from local.aws import EmbeddedAws
 from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
 from local.template import bundle_template
+from local.vendors.egito import EgitoSimulator
 from local.vendors.illu import IlluSimulator
 from local.vendors.izzitup import IzzitUpSimulator
 from local.vendors.revio import RevioSimulator
@@ -27,7 +28,12 @@ DEMO_KEY = "crmb_demo-key-for-this-machine-only"
 UPYA_TENANT = "demo-upya"
 UPYA_KEY = "crmb_demo-upya-key-for-this-machine-only"
 """Of a second tenant, whose CRM is an Upya that sends its records as they are."""
-SCOPES = frozenset({"create_site", "create_job", "key_link", "status_update", "operations"})
+SCOPES = frozenset({"create_site", "create_job", "key_link", "status_update", "connector_receiver", "operations"})
+CLUB = "k-3"
+"""The demo tenant's club, by our id; the Connector calls it CONNECTOR_CLUB."""
+CONNECTOR_CLUB = "1b7e2f"
+CLIENT = "c-7"
+"""Our id of the demo tenant, as the Connector was told it."""
 
 
 class Stack:
@@ -56,7 +62,8 @@ class Stack:
         self.illu = IlluSimulator(port=port and port + 2, clock=self._clock)
         self.revio = RevioSimulator(port=port and port + 3, clock=self._clock)
         self.izzitup = IzzitUpSimulator(port=port and port + 4, clock=self._clock)
-        self.vendors: tuple[Simulator, ...] = (self.illu, self.revio, self.izzitup) if vendors else ()
+        self.egito = EgitoSimulator(port=port and port + 5, clock=self._clock)
+        self.vendors: tuple[Simulator, ...] = (self.illu, self.revio, self.izzitup, self.egito) if vendors else ()
         self._tenant = tenant
         self._background = background
         self.gateway = Gateway(self.template.routes, self.template.functions, port)
@@ -137,8 +144,34 @@ class Stack:
         (user, password), *_ = self.izzitup.users.items()
         izzitup = {"base_url": self.izzitup.base_url, "user": user, "password": password}
         return json.dumps(
-            {"illu": {**illu, "search_lag": 30}, "revio": {**revio, "search_lag": 30}, "izzitup": izzitup}
+            {
+                "illu": {**illu, "search_lag": 30},
+                "revio": {**revio, "search_lag": 30},
+                "izzitup": izzitup,
+                "egito": self.egito_settings(),
+                "connector": {
+                    "client_id": CLIENT,
+                    "clubs": {CLUB: {"connector_id": CONNECTOR_CLUB, "fields": {"club": "Centre"}}},
+                    "match_key": "of-no-use-but-on-this-machine-0001",
+                },
+            }
         )
+
+    def egito_settings(self) -> dict[str, object]:
+        (user, password), *_ = self.egito.users.items()
+        people = {"entity": "Contact", "reference": "externalId"}
+        return {
+            "base_url": self.egito.url,
+            "api_id": self.egito.api_id,
+            "api_secret": self.egito.api_secret,
+            "username": user,
+            "password": password,
+            "lists_everything": True,
+            "search_lag": 30,
+            "prospects": people,
+            "members": people,
+            "lead_sources": {"dictionary": "leadSource", "writable": True},
+        }
 
     def upya_tenant(self) -> str:
         """The same with mappings for Upya's records. Its client records here have a position, in members of ours."""

@@ -24,7 +24,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.links import Cardinality, Identity, Link, Links
 from crm_bridge.operations import Operations, State, operation_id
-from crm_bridge.tenants import Tenant
+from crm_bridge.settings import Tenant
 from crm_bridge.transport import SHORTEST_CALL, Deadline, Transport
 
 VENDOR = "illu"

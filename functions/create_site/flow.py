@@ -12,7 +12,7 @@ from crm_bridge.clients.illu import IlluSite, ListedIlluSite, illu_client
 from crm_bridge.engine import Hit
 from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.links import Identity, Link
-from crm_bridge.tenants import Tenant
+from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
 
 SAME_PLACE = 5e-4

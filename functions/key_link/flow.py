@@ -24,7 +24,7 @@ from crm_bridge.errors import (
 from crm_bridge.links import Cardinality, Identity, Link, Links, joined
 from crm_bridge.memory import Memory
 from crm_bridge.operations import Operation, Operations, State, operation_id
-from crm_bridge.tenants import Tenant
+from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
 from key_link.models import CarryKeyLink, DeletedKeyLink, KeyLink, KeyLinkSearch, StoredKeyLink
 

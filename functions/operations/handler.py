@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from connector_receiver.handler import flow as connector_receiver
 from create_job.handler import flow as create_job
 from create_site.flow import CreateSiteFlow
 from crm_bridge.api import Context, Request, Response, as_time, respond
@@ -81,6 +82,8 @@ def _adopt(operation: Operation, vendor_id: str, by: str) -> Operation:
             return engine.adopt(key_link(), operation, vendor_id, by=by)
         case "status_update":
             return engine.adopt(status_update(), operation, vendor_id, by=by)
+        case "connector_receiver":
+            return engine.adopt(connector_receiver(), operation, vendor_id, by=by)
     raise ConflictError(f"An operation of {operation.flow} has no record that could be adopted.")
 
 

@@ -12,7 +12,7 @@ from crm_bridge.engine import Hit
 from crm_bridge.errors import ConflictError, NoSuchRecordError, WrongFieldError
 from crm_bridge.links import Link, joined
 from crm_bridge.memory import Memory
-from crm_bridge.tenants import Tenant
+from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
 from status_update.models import UpdatedStatus, UpdateStatus
 

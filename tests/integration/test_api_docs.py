@@ -6,7 +6,8 @@ from typing import Any
 
 import requests
 
-from local.stack import UPYA_KEY
+from local.events import load_event
+from local.stack import CLUB, UPYA_KEY
 from local.template import TEMPLATE
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm
@@ -85,6 +86,30 @@ def test_the_examples_of_services_are_what_is_answered(crm: Crm) -> None:
     sent = {"status": "outage", "occurred_at": "2024-05-05T10:00:00Z"}
     answer = crm.session.put(f"{crm.stack.url}/services/MAIL/status", json=sent, headers=crm.headers, timeout=30)
     assert within(body(answer), {name: value for name, value in example.items() if name != "operation_id"})
+
+
+def test_the_examples_of_the_connector_are_what_is_answered(crm: Crm) -> None:
+    club = f"/connector/clubs/{CLUB}"
+    saved, warned, refused = shown("`POST /connector/clubs/{club_id}/prospects`")
+    ada: dict[str, Any] = json.loads(load_event("connector_receiver", "prospect")["body"])
+    first = crm.post(f"{club}/prospects", ada).json()
+    second = crm.post(f"{club}/prospects", {**ada, "leadOwner": "nobody@club.example"}).json()
+    for answer, example in ((first, saved), (second, warned)):
+        assert {**answer, "recordID": "", "operation_id": ""} == {**example, "recordID": "", "operation_id": ""}
+    del ada["userStatus"]
+    assert crm.post(f"{club}/prospects", ada).json() == refused
+    person = first["recordID"]
+    linked = crm.get(f"/links/connector/person/{person}").json()["links"]
+    assert {(link["system"], link["entity"]) for link in linked} == {("egito", "contact"), ("intouch", "person")}
+    assert crm.get(f"/links/intouch/person/{ada['uuid']}").json()["links"][0]["id"] == person
+    for path in ("staff", "lead-sources"):
+        (example,) = shown(f"`GET /connector/clubs/{{club_id}}/{path}`")
+        assert within(crm.get(f"{club}/{path}").json(), example)
+    record = crm.stack.egito.records["Contact"][0]["id"]
+    assert [crm.get(f"{club}/check?prospect={record}").json()] == shown("`GET /connector/clubs/{club_id}/check`")
+    (example,) = shown("`POST /connector/clubs/{club_id}/lead-sources`")
+    made = crm.post(f"{club}/lead-sources", {"name": "Facebook"}).json()
+    assert {**made, "id": ""} == {**example, "id": ""}
 
 
 def test_the_example_of_a_mapping_is_what_is_answered(crm: Crm) -> None:

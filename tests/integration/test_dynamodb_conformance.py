@@ -18,10 +18,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from crm_bridge.dynamodb import deserialize, serialize
+from crm_bridge.dynamodb import deserialize, serialize, through_conflicts
 from crm_bridge.errors import LinkTakenError
 from crm_bridge.links import Identity, Link, Links
-from crm_bridge.operations import Claim, Operation, Operations, State, _through_conflicts, operation_id
+from crm_bridge.operations import Claim, Operation, Operations, State, operation_id
 from local.aws import EmbeddedAws
 from local.template import Template
 from tests.integration.ministack import ministack
@@ -326,7 +326,7 @@ def put_in_transaction(table: str, key_attribute: str, item: Item) -> "TransactW
 def settle_if_absent(tables: Tables, key: str, racer: int) -> Outcome:
     puts = settlement(tables, key, racer)
     try:
-        _through_conflicts(lambda: tables.client.transact_write_items(TransactItems=puts))
+        through_conflicts(lambda: tables.client.transact_write_items(TransactItems=puts))
     except tables.client.exceptions.TransactionCanceledException as error:
         reasons = error.response["CancellationReasons"]
         assert [reason.get("Code") for reason in reasons] == [

@@ -14,6 +14,7 @@ FUNCTIONS = {
     "create_job": "CreateJobFunction",
     "key_link": "KeyLinkFunction",
     "status_update": "StatusUpdateFunction",
+    "connector_receiver": "ConnectorReceiverFunction",
     "operations": "OperationsFunction",
 }
 CASES: list[tuple[str, list[str], int]] = [
@@ -47,6 +48,23 @@ CASES: list[tuple[str, list[str], int]] = [
     ("status_update/older", ["status_update/by_key"], 200),
     ("status_update/unknown_service", [], 404),
     ("status_update/invalid", [], 422),
+    ("connector_receiver/staff", [], 200),
+    ("connector_receiver/lead_sources", [], 200),
+    ("connector_receiver/lead_source_new", [], 201),
+    ("connector_receiver/lead_source_repeated", ["connector_receiver/lead_source_new"], 200),
+    ("connector_receiver/lead_source_change", [], 200),
+    ("connector_receiver/prospect", [], 201),
+    ("connector_receiver/prospect_repeated", ["connector_receiver/prospect"], 200),
+    ("connector_receiver/prospect_unknown_owner", [], 201),
+    ("connector_receiver/prospect_change", ["connector_receiver/prospect"], 200),
+    ("connector_receiver/member", ["connector_receiver/prospect"], 200),
+    ("connector_receiver/ex_member", ["connector_receiver/prospect", "connector_receiver/member"], 200),
+    ("connector_receiver/member_xml", [], 201),
+    ("connector_receiver/invalid", [], 422),
+    ("connector_receiver/entities", [], 400),
+    ("connector_receiver/unknown_club", [], 404),
+    ("connector_receiver/unknown_person", [], 404),
+    ("connector_receiver/check", [], 200),
     ("operations/list", ["create_site/new"], 200),
     ("operations/show", ["create_site/new"], 200),
     ("operations/links", ["create_site/new"], 200),
@@ -80,6 +98,7 @@ def test_the_late_event_is_ignored(stack: Stack) -> None:
         ("create_job", "new", "illu", ["create_site/new"]),
         ("key_link", "new", "revio", []),
         ("status_update", "by_key", "izzitup", []),
+        ("connector_receiver", "lead_source_new", "egito", []),
     ],
 )
 def test_the_queue_event_redelivers_the_operation_of_another_event(
@@ -99,5 +118,6 @@ def test_every_event_is_tried_here() -> None:
     tried = {event for event, _, _ in CASES}
     there = {f"{path.parent.name}/{path.stem}" for path in EVENTS.rglob("*.json")}
     assert there == tried | {
-        f"{flow}/from_queue" for flow in ("create_site", "create_job", "key_link", "status_update")
+        f"{flow}/from_queue"
+        for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver")
     }

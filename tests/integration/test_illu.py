@@ -22,7 +22,7 @@ from crm_bridge.errors import (
     SignInRefusedError,
     VendorError,
 )
-from crm_bridge.tenants import IlluSettings
+from crm_bridge.settings import IlluSettings
 from crm_bridge.transport import Deadline, Transport
 from local.server import Server
 from local.vendors.illu import IlluSimulator

@@ -32,7 +32,7 @@ from crm_bridge.clients.izzitup import (
 )
 from crm_bridge.errors import StorageError, VendorError
 from crm_bridge.runtime import Runtime, runtime
-from crm_bridge.tenants import IzzitUpSettings
+from crm_bridge.settings import IzzitUpSettings
 from crm_bridge.transport import Deadline, Transport
 from local.stack import Stack
 from local.vendors import izzitup

@@ -1,6 +1,6 @@
 """Accounts: one turn at a time, what was applied last, and that a refused password is not tried again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -34,7 +34,7 @@ class Desk:
         holder: str,
         *,
         free_at: int = NOW + 1000,
-        applied: tuple[str, int] | None = None,
+        applied: Mapping[str, int] | None = None,
         refused: str | None = None,
     ) -> bool:
         return self.accounts.end_turn(
@@ -92,14 +92,14 @@ def test_a_turn_that_ended_early_is_free_from_then_on(desk: Desk, later: int, ho
 
 def test_a_turn_may_be_ended_twice_by_its_holder(desk: Desk) -> None:
     desk.take("ann")
-    assert desk.end("ann", applied=("1", 5))
-    assert desk.end("ann", applied=("1", 5))
+    assert desk.end("ann", applied={"1": 5})
+    assert desk.end("ann", applied={"1": 5})
 
 
 def test_a_turn_cannot_be_ended_when_another_has_taken_it(desk: Desk) -> None:
     desk.take("ann")
     desk.take("bob", now=NOW + TURN)
-    assert desk.end("ann", free_at=NOW, applied=("1", 5), refused="one") is False
+    assert desk.end("ann", free_at=NOW, applied={"1": 5}, refused="one") is False
     assert desk.take("eve", now=NOW + TURN) == Account("bob", NOW + 2 * TURN, refused=frozenset(), applied={})
 
 
@@ -131,14 +131,14 @@ def test_what_was_applied_is_kept_for_each_over_all_turns(desk: Desk) -> None:
     for number, (to, at) in enumerate(done):
         now = NOW + number * TURN
         desk.take(str(number), now=now)
-        assert desk.end(str(number), free_at=now, applied=(to, at) if to and at is not None else None)
+        assert desk.end(str(number), free_at=now, applied={to: at} if to and at is not None else None)
     known = desk.take("last", now=NOW + 9 * TURN)
     assert known.applied == {"web": 1_795_000_000_000_002, "mail": 7, "api": 0}
 
 
 def test_what_was_applied_is_told_to_those_who_must_wait_too(desk: Desk) -> None:
     desk.take("ann")
-    desk.end("ann", free_at=NOW, applied=("web", 5))
+    desk.end("ann", free_at=NOW, applied={"web": 5})
     desk.take("bob")
     assert desk.take("eve") == Account("bob", NOW + TURN, applied={"web": 5})
 
@@ -147,7 +147,7 @@ def test_anything_may_be_what_it_was_applied_to(desk: Desk) -> None:
     odd = ["1", "a.b", "a", "a b", "#a", ":at", "ä€😀", "a[0]", "holder", "applied"]
     for at, to in enumerate(odd):
         desk.take(to)
-        assert desk.end(to, free_at=NOW, applied=(to, at))
+        assert desk.end(to, free_at=NOW, applied={to: at})
     assert desk.take("bob").applied == {to: at for at, to in enumerate(odd)}
 
 
@@ -180,7 +180,7 @@ def test_a_refused_sign_in_stays_refused_when_another_was_good(desk: Desk) -> No
     desk.take("ann", sign_in="one")
     desk.end("ann", free_at=NOW, refused="one")
     desk.take("bob", sign_in="two")
-    assert desk.end("bob", free_at=NOW, applied=("web", 5))
+    assert desk.end("bob", free_at=NOW, applied={"web": 5})
     assert desk.take("eve", sign_in="one").holder == "bob"
     assert desk.take("eve", sign_in="two") == Account("eve", NOW + TURN, refused=frozenset({"one"}), applied={"web": 5})
 

@@ -10,7 +10,7 @@ from create_site.models import CreatedSite, CreateSite
 from crm_bridge.clients.illu import IlluSite, ListedIlluSite
 from crm_bridge.errors import NotConfiguredError
 from crm_bridge.links import Identity, Link
-from crm_bridge.tenants import Tenant
+from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
 
 FLOW = CreateSiteFlow()

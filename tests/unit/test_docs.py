@@ -13,7 +13,21 @@ from crm_bridge import errors
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import ProblemError
 from crm_bridge.mapping import Mappings, PayloadMapping
-from crm_bridge.tenants import IlluSettings, IzzitUpSettings, RevioSettings, Tenant, parse_tenant
+from crm_bridge.settings import (
+    PERSON_FIELDS,
+    ClubSettings,
+    ConnectorSettings,
+    EgitoSettings,
+    IlluSettings,
+    IzzitUpSettings,
+    LeadSourceMap,
+    Paging,
+    PeopleMap,
+    RevioSettings,
+    StaffMap,
+    Tenant,
+    parse_tenant,
+)
 from local.__main__ import parser
 from local.template import TEMPLATE
 from local.vendors.simulator import Kind
@@ -53,15 +67,28 @@ def test_every_route_has_its_section() -> None:
 
 
 def test_every_setting_of_a_tenant_is_in_the_table() -> None:
-    listed = set(re.findall(r"^\| `(\w+\.\w+)` \|", CONFIGURATION, re.MULTILINE))
+    rows = re.findall(r"^\| (`\w+\.\w+`(?:, `\w+\.\w+`)*) \|", CONFIGURATION, re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"\w+\.\w+", row)}
     blocks: dict[str, type[BaseModel]] = {
         "illu": IlluSettings,
         "revio": RevioSettings,
         "izzitup": IzzitUpSettings,
+        "egito": EgitoSettings,
+        "connector": ConnectorSettings,
         "mappings": Mappings,
     }
     assert set(Tenant.model_fields) == set(blocks)
     assert listed == {f"{block}.{name}" for block, model in blocks.items() for name in model.model_fields}
+
+
+def test_every_member_of_a_map_of_egito_is_named_and_every_field_with_its_default() -> None:
+    for name in PeopleMap.model_fields:
+        assert f"| `{name}` |" in CONFIGURATION
+    for model in (StaffMap, LeadSourceMap, Paging, ClubSettings):
+        for name in model.model_fields:
+            assert f"`{name}`" in CONFIGURATION
+    for theirs, egitos in PERSON_FIELDS.items():
+        assert f"| `{theirs}` | `{egitos}` |" in CONFIGURATION
 
 
 def test_every_member_of_a_mapping_is_in_the_table() -> None:

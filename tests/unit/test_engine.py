@@ -39,7 +39,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.links import Identity, Link
 from crm_bridge.operations import Operation, State, operation_id
-from crm_bridge.tenants import Tenant
+from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
 from tests.unit.conftest import Clock, Tables
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue, ValidationError
 
 from crm_bridge.errors import InvalidError
 from crm_bridge.mapping import BUILT_IN_VERSION, Mappings, PayloadMapping
-from crm_bridge.tenants import parse_tenant
+from crm_bridge.settings import parse_tenant
 
 TICKET: dict[str, Any] = {
     "ticketId": "64f0c0ffee",

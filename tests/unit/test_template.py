@@ -35,7 +35,8 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
         for path in (ROOT / root).rglob("*.py")
         for name in re.findall(r"os\.environ\[\"(\w+)\"\]", path.read_text())
     }
-    queues = {f"{name}_QUEUE_URL" for name in ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE")}
+    flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER")
+    queues = {f"{name}_QUEUE_URL" for name in flows}
     assert given == read | queues | {"POWERTOOLS_LOG_LEVEL"}
 
 
@@ -66,8 +67,11 @@ def test_no_policy_reaches_further_than_it_must() -> None:
                     assert actions == ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
 
 
-def test_what_is_stored_survives_the_stack() -> None:
-    for name, table in of_type("AWS::DynamoDB::Table").items():
+def test_what_is_stored_survives_the_stack_and_tokens_do_not() -> None:
+    tables = of_type("AWS::DynamoDB::Table")
+    assert RESOURCES["TokensTable"]["DeletionPolicy"] == "Delete"
+    assert "PointInTimeRecoverySpecification" not in tables.pop("TokensTable")
+    for name, table in tables.items():
         assert RESOURCES[name]["DeletionPolicy"] == "Retain"
         assert RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
         assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]

@@ -9,7 +9,8 @@ from botocore.exceptions import ClientError
 from pydantic import ValidationError
 
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
-from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, Tenant, hash_api_key, new_api_key, parse_tenant
+from crm_bridge.settings import Tenant, parse_tenant
+from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, hash_api_key, new_api_key
 from tests.unit.conftest import Clock, Tables
 
 ILLU = {"org_id": 88, "api_key": "a-secret"}

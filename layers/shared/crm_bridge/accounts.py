@@ -6,7 +6,7 @@ after the other and in their order, and a password that was refused is not tried
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 
-LONGEST_PAUSE = 1.0
-"""Seconds between two questions whether the turn has come."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two questions whether the turn has come; each pause is longer than the one before."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +60,40 @@ class Turns:
     def apply[T](
         self, what: str, occurred_at: int, work: Callable[[], T], *, deadline: Deadline, sign_in: str = "none"
     ) -> T | None:
-        """What `work` gives when its turn has come; None if what happened later (epoch microseconds) was applied.
+        """The same as `apply_each`, of one thing."""
+        return self.apply_each({what: occurred_at}, lambda _: work(), deadline=deadline, sign_in=sign_in)
 
+    def apply_each[T](
+        self, times: Mapping[str, int], work: Callable[[Set[str]], T], *, deadline: Deadline, sign_in: str = "none"
+    ) -> T | None:
+        """What `work` gives when its turn has come. It gets those of `times` that nothing later was applied to.
+
+        None if there are none of them. `times` are in epoch microseconds.
         `work` must be something that can be done twice without harm, so it is never in doubt.
         `sign_in` stands for the credentials. Raises NotDoneError if the turn does not come in time, SignInPausedError
         if these credentials were refused before, StorageError, and what `work` raises.
         """
         account = self._take(deadline, sign_in)
-        if account.applied.get(what, 0) > occurred_at:
+        fresh = {what: at for what, at in times.items() if account.applied.get(what, 0) <= at}
+        if not fresh:
             self._end(account)
             return None
         try:
-            done = work()
+            done = work(fresh.keys())
         except VendorError as error:
             with suppress(StorageError):  # then the turn ends by itself, and what went wrong is still to be told
-                self._end_failed(account, error, (what, occurred_at), sign_in)
+                self._end_failed(account, error, fresh, sign_in)
             if isinstance(error, MaybeDoneError) and not isinstance(error, ContractBrokenError):
                 message = f"{error.message}; it is sent again, which does no harm"
                 raise NotDoneError(message, vendor=self.vendor, status=error.status) from None
             raise
-        if not self._end(account, applied=(what, occurred_at)):
+        if not self._end(account, applied=fresh):
             raise NotDoneError("its turn was over before it was done", vendor=self.vendor)
         return done
 
     def _take(self, deadline: Deadline, sign_in: str) -> "Account":
         holder = uuid.uuid4().hex
+        longest = SHORTEST_PAUSE
         while True:
             now = self.clock()
             until = now + deadline.remaining() + AFTER_DEADLINE
@@ -99,12 +108,13 @@ class Turns:
                     vendor=self.vendor,
                 )
             # Whoever has the turn mostly ends it long before its time.
-            pause = min(max(0.05, account.busy_until / 1000 - now), LONGEST_PAUSE)
+            longest = min(2 * longest, LONGEST_PAUSE)
+            pause = min(max(SHORTEST_PAUSE, account.busy_until / 1000 - now), longest)
             if deadline.remaining() - pause < 2 * SHORTEST_CALL:
                 raise NotDoneError("others are being carried first", vendor=self.vendor)
             time.sleep(pause)
 
-    def _end_failed(self, account: "Account", error: VendorError, applied: tuple[str, int], sign_in: str) -> None:
+    def _end_failed(self, account: "Account", error: VendorError, applied: Mapping[str, int], sign_in: str) -> None:
         if isinstance(error, SignInPausedError):
             self._end(account, refused=sign_in)
         elif not isinstance(error, MaybeDoneError):
@@ -118,7 +128,7 @@ class Turns:
         self,
         account: "Account",
         *,
-        applied: tuple[str, int] | None = None,
+        applied: Mapping[str, int] | None = None,
         refused: str | None = None,
         free_at: int = 0,
     ) -> bool:
@@ -166,16 +176,16 @@ class Accounts:
         *,
         holder: str,
         free_at: int,
-        applied: tuple[str, int] | None = None,
+        applied: Mapping[str, int] | None = None,
         refused: str | None = None,
     ) -> bool:
         """Let others take the turn from `free_at` on, and note what came of this one. False: it was over before."""
         changes, additions = ["busy_until = :free_at"], ""
         values: dict[str, object] = {":holder": holder, ":free_at": free_at}
         names = {"#holder": "holder"}
-        if applied:
-            changes.append("applied.#to = :at")
-            names["#to"], values[":at"] = applied
+        for number, (what, at) in enumerate((applied or {}).items()):
+            changes.append(f"applied.#to{number} = :at{number}")
+            names[f"#to{number}"], values[f":at{number}"] = what, at
         if refused:
             additions = " ADD refused :refused"
             values[":refused"] = {refused}

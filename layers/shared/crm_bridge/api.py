@@ -136,21 +136,23 @@ def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldE
         elif detail["type"] == "extra_forbidden":
             message = "is not known here"
             if len(detail["loc"]) == 1:
-                message += f"; known are {', '.join(model.model_fields)}"
+                message += f"; known are {', '.join(field.alias or name for name, field in model.model_fields.items())}"
         found.append(FieldError(name, message))
     return found
 
 
 @dataclass(frozen=True)
 class Response:
-    """`body` None is no body at all."""
+    """`body` is sent as JSON, or as it is if it is text; None is no body at all."""
 
     status: int
-    body: Mapping[str, object] | None = field(repr=False)
+    body: Mapping[str, object] | str | None = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 type Route = Callable[[Request], Response]
+type Language = Callable[[Mapping[str, str], Response], Response]
+"""Puts an answer, a problem as well, into what the caller with these headers (names in lower case) understands."""
 
 
 def respond(
@@ -160,14 +162,16 @@ def respond(
     *,
     scope: str,
     keys: ApiKeys,
+    language: Language = lambda _, response: response,
 ) -> dict[str, object]:
     """Answer an API Gateway HTTP API event (payload format 2.0). Never raises: what fails becomes a problem document.
 
     Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
     """
     bind_log(flow=scope, request_id=context.aws_request_id)
+    headers = {name.lower(): value for name, value in event.get("headers", {}).items()}
     try:
-        response = _routed(event, context, routes, scope=scope, keys=keys)
+        response = _routed(event, context, headers, routes, scope=scope, keys=keys)
     except ProblemError as problem:
         response = _problem(problem)
     except VendorError as error:
@@ -177,18 +181,18 @@ def respond(
         count("Defects", flow=scope)
         response = _problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
     logger().info("answered", extra={"route": event.get("routeKey"), "status": response.status})
-    return _as_lambda(response)
+    return _as_lambda(language(headers, response))
 
 
 def _routed(
     event: Mapping[str, Any],
     context: Context,
+    headers: Mapping[str, str],
     routes: Mapping[str, Route],
     *,
     scope: str,
     keys: ApiKeys,
 ) -> Response:
-    headers = {name.lower(): value for name, value in event.get("headers", {}).items()}
     caller = keys.caller(headers)
     add_to_log(tenant=caller.tenant, api_key=caller.label)
     if scope not in caller.scopes:
@@ -315,6 +319,6 @@ def _as_lambda(response: Response) -> dict[str, object]:
     return {
         "statusCode": response.status,
         "headers": {**kind, "Cache-Control": "no-store", **response.headers},
-        "body": "" if response.body is None else json.dumps(response.body),
+        "body": response.body if isinstance(response.body, str) else json.dumps(response.body) if response.body else "",
         "isBase64Encoded": False,
     }

@@ -1,8 +1,10 @@
 """DynamoDB as the tables of the bridge use it: values in and out, its client, and its failures as StorageError."""
 
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
+from time import sleep
 from typing import TYPE_CHECKING, cast
 
 import boto3
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 AWS_CONFIG = Config(
     connect_timeout=1, read_timeout=1.5, tcp_keepalive=True, retries={"mode": "standard", "total_max_attempts": 3}
 )
+
+_PASSING_REASONS = {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
 _serializer = TypeSerializer()
 _deserializer = TypeDeserializer()
@@ -64,3 +68,23 @@ def guarded() -> Iterator[None]:
         # The message of an AWS error can repeat a key or a value; its code cannot.
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
         raise StorageError(f"The bridge's storage did not answer ({code}). Send the same request again.") from error
+
+
+def through_conflicts[T](call: Callable[[], T]) -> T:
+    """Repeat a write that met another transaction or a throttle inside one: the AWS client does not do it by itself."""
+    for attempt in range(6):
+        try:
+            return call()
+        except ClientError as error:
+            if not _is_passing(error):
+                raise
+        sleep(random.uniform(0, 0.05 * 2**attempt))
+    return call()
+
+
+def _is_passing(error: ClientError) -> bool:
+    code = error.response["Error"]["Code"]
+    reasons = {reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])}
+    return code == "TransactionConflictException" or (
+        code == "TransactionCanceledException" and reasons <= _PASSING_REASONS
+    )

@@ -33,8 +33,9 @@ from crm_bridge.errors import (
 )
 from crm_bridge.links import Identity, Link, Links
 from crm_bridge.operations import Attempt, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, count, logger
-from crm_bridge.tenants import Tenant, Tenants
+from crm_bridge.tenants import Tenants
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
 
 TRANSITIONS: dict[tuple[State | None, Event], State] = {

@@ -3,6 +3,7 @@
 BridgeError
 ├── ProblemError                  the caller gets an RFC 9457 problem
 │   ├── NotJsonError              400
+│   ├── NotXmlError               400
 │   ├── UnauthenticatedError      401
 │   ├── ForbiddenError            403
 │   ├── NotFoundError             404
@@ -104,6 +105,10 @@ class ProblemError(BridgeError):
 
 class NotJsonError(ProblemError):
     status, kind, title = 400, "not-json", "The body is not JSON"
+
+
+class NotXmlError(ProblemError):
+    status, kind, title = 400, "not-xml", "The body is not XML that is taken"
 
 
 class UnauthenticatedError(ProblemError):

@@ -9,16 +9,16 @@ LONGEST_ID = 200
 """Characters; a limit of ours, which keeps every key of our tables within DynamoDB's."""
 
 
-def _text_of_whole_number(value: object) -> object:
+def text_of_whole_number(value: object) -> object:
     # 1001 and "1001" are one customer to a CRM; 1001.0 may be another number that was rounded on its way.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _composed(value: object) -> object:
+def composed(value: object) -> object:
     return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
     if any(unicodedata.category(character) == "Cc" and character not in "\t\r\n" for character in value):
         raise ValueError("must not contain control characters")
     return value
@@ -33,10 +33,10 @@ def _not_a_boolean(value: object) -> object:
 type Text = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=1000),
-    BeforeValidator(_composed),
-    AfterValidator(_printable),
+    BeforeValidator(composed),
+    AfterValidator(printable),
 ]
-type Id = Annotated[Text, BeforeValidator(_text_of_whole_number), Field(max_length=LONGEST_ID)]
+type Id = Annotated[Text, BeforeValidator(text_of_whole_number), Field(max_length=LONGEST_ID)]
 """An id of another system, as text."""
 type Number = Annotated[int, BeforeValidator(_not_a_boolean), Field(gt=0, lt=2**63)]
 """An id that a vendor gives as a number."""

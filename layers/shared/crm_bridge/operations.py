@@ -1,17 +1,15 @@
 """The operation record and its table. What a state means and which one follows is the engine's business."""
 
 import hashlib
-import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from time import sleep
 from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict
 
-from crm_bridge.dynamodb import deserialize, existing, guarded, serialize
+from crm_bridge.dynamodb import deserialize, existing, guarded, serialize, through_conflicts
 from crm_bridge.errors import Event, LinkTakenError
 from crm_bridge.links import Identity
 
@@ -113,9 +111,6 @@ class Claim:
     operation: Operation
 
 
-_PASSING_REASONS = {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-
-
 class Operations:
     """The operation table. One instance per execution environment; threads may share it.
 
@@ -141,7 +136,7 @@ class Operations:
         states = _values("over", over)
         with guarded():
             try:
-                answer = _through_conflicts(
+                answer = through_conflicts(
                     lambda: self._client.put_item(
                         TableName=self._table,
                         Item=_item(operation),
@@ -176,7 +171,7 @@ class Operations:
         values[":standing"] = _standing(State.SENDING, now)
         with guarded():
             try:
-                answer = _through_conflicts(
+                answer = through_conflicts(
                     lambda: self._client.update_item(
                         TableName=self._table,
                         Key=_key(operation_id),
@@ -220,7 +215,7 @@ class Operations:
         }
         with guarded():
             try:
-                _through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *links]))
+                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *links]))
             except self._client.exceptions.TransactionCanceledException as error:
                 reasons = error.response["CancellationReasons"]
                 if reasons[0].get("Code") == "ConditionalCheckFailed":
@@ -243,7 +238,7 @@ class Operations:
         }
         with guarded():
             try:
-                _through_conflicts(lambda: self._client.transact_write_items(TransactItems=[check, *writes]))
+                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[check, *writes]))
             except self._client.exceptions.TransactionCanceledException as error:
                 if error.response["CancellationReasons"][0].get("Code") != "ConditionalCheckFailed":
                     raise
@@ -298,26 +293,6 @@ class Operations:
             )
         items = [deserialize(item) for item in answer["Items"]]
         return [(str(item["operation_id"]), str(item["flow"])) for item in items]
-
-
-def _through_conflicts[T](call: Callable[[], T]) -> T:
-    """Repeat a write that met another transaction or a throttle inside one: the AWS client does not do it by itself."""
-    for attempt in range(6):
-        try:
-            return call()
-        except ClientError as error:
-            if not _is_passing(error):
-                raise
-        sleep(random.uniform(0, 0.05 * 2**attempt))
-    return call()
-
-
-def _is_passing(error: ClientError) -> bool:
-    code = error.response["Error"]["Code"]
-    reasons = {reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])}
-    return code == "TransactionConflictException" or (
-        code == "TransactionCanceledException" and reasons <= _PASSING_REASONS
-    )
 
 
 def _key(operation_id: str) -> "dict[str, AttributeValueTypeDef]":

@@ -10,9 +10,11 @@ import boto3
 
 from crm_bridge import dynamodb
 from crm_bridge.accounts import Accounts
+from crm_bridge.documents import Documents
 from crm_bridge.engine import Engine
 from crm_bridge.links import Links
 from crm_bridge.memory import Memory
+from crm_bridge.oauth import Tokens
 from crm_bridge.operations import Operations
 from crm_bridge.tenants import ApiKeys, Tenants
 from crm_bridge.transport import Transport
@@ -39,6 +41,8 @@ class Runtime:
     engine: Engine
     accounts: Accounts
     memory: Memory
+    people: Documents
+    tokens: Tokens
 
     @cached_property
     def sqs(self) -> "SQSClient":
@@ -61,5 +65,7 @@ def runtime() -> Runtime:
         keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, clock),
         accounts=Accounts(client, os.environ["ACCOUNTS_TABLE"]),
         memory=Memory(clock),
+        people=Documents(client, os.environ["PEOPLE_TABLE"]),
+        tokens=Tokens(Documents(client, os.environ["TOKENS_TABLE"]), clock),
         engine=Engine(operations, links, tenants, Transport(), clock=clock),
     )

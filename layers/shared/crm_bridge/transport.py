@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 import pydantic_core
 import requests
@@ -93,10 +93,20 @@ class Answer:
             words = self.body.decode(errors="replace").strip()
         else:
             words = _said(parsed)
+        return self.shown(words)
+
+    def shown(self, words: str) -> str:
+        """Words out of this answer as they may be told: without markup, without a secret, and not too many."""
         if "<" in words:
             return ""
         for secret in self.secrets:
-            words = words.replace(secret, "***").replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***")
+            in_json, in_url, in_form = (
+                json.dumps(secret, ensure_ascii=False)[1:-1],
+                quote(secret, ""),
+                quote_plus(secret),
+            )
+            for written in (secret, in_json, in_url, in_form):
+                words = words.replace(written, "***")
         return words[:MAX_WORDS].encode(errors="replace").decode()  # half a surrogate pair could not be stored
 
 
@@ -183,11 +193,14 @@ class Transport:
         deadline: Deadline,
         headers: Mapping[str, str],
         body: object = None,
+        form: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
         max_answer: int = MAX_ANSWER,
         pace: Pace | None = None,
     ) -> Answer:
-        """One request, never repeated; `body` is sent as JSON. With a `pace` it may wait for its turn first.
+        """One request, never repeated; `body` is sent as JSON, or else `form` as an HTML form's fields.
+
+        With a `pace` it may wait for its turn first.
 
         Raises NotDoneError where a body cannot have reached the vendor, else MaybeDoneError where no whole answer came
         back. An answer of any status is returned: see `expect`.
@@ -198,8 +211,8 @@ class Transport:
         if remaining < SHORTEST_CALL:
             raise NotDoneError(f"no time was left to call {vendor}", vendor=vendor)
         self._drop_idle_connections(urlsplit(url).netloc)
-        data = _Body(json.dumps(body, allow_nan=False).encode()) if body is not None else None
-        sent = {**headers, "Accept": "application/json"} | ({"Content-Type": "application/json"} if data else {})
+        data, kind = _encoded(body, form)
+        sent = {**headers, "Accept": "application/json"} | ({"Content-Type": kind} if kind else {})
 
         def exchange() -> Answer:
             with self._session.request(
@@ -217,10 +230,10 @@ class Transport:
             return _within(remaining, exchange)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
             # The text of these errors shows the URL, so only their kind is told.
-            kind = type(error).__name__
+            name = type(error).__name__
             if data is not None and data.hold_back():
-                raise NotDoneError(f"{vendor} could not be reached ({kind})", vendor=vendor) from None
-            raise MaybeDoneError(f"the answer of {vendor} was lost ({kind})", vendor=vendor) from None
+                raise NotDoneError(f"{vendor} could not be reached ({name})", vendor=vendor) from None
+            raise MaybeDoneError(f"the answer of {vendor} was lost ({name})", vendor=vendor) from None
 
     def _wait_for(self, pace: Pace, vendor: str, deadline: Deadline) -> None:
         """Raises NotDoneError if its turn comes too late for this deadline."""
@@ -244,6 +257,15 @@ class Transport:
             self._session.close()
             self._used_at.clear()
         self._used_at[host] = now
+
+
+def _encoded(body: object, form: Mapping[str, str] | None) -> tuple[_Body | None, str | None]:
+    """What is sent, and as what; a form without a field is sent as nothing at all."""
+    if body is not None:
+        return _Body(json.dumps(body, allow_nan=False).encode()), "application/json"
+    if form is not None:
+        return _Body(urlencode(form).encode()) if form else None, "application/x-www-form-urlencoded"
+    return None, None
 
 
 @contextmanager

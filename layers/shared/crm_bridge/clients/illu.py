@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from crm_bridge.errors import CannotLookError, ContractBrokenError, NotConfiguredError
 from crm_bridge.fields import LONGEST_ID
-from crm_bridge.tenants import IlluSettings, Tenant
+from crm_bridge.settings import IlluSettings, Tenant
 from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Transport, expect
 
 VENDOR = "illu"

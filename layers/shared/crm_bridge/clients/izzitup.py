@@ -22,7 +22,7 @@ from crm_bridge.errors import (
     SignInRefusedError,
     VendorError,
 )
-from crm_bridge.tenants import IzzitUpSettings, Tenant
+from crm_bridge.settings import IzzitUpSettings, Tenant
 from crm_bridge.transport import Answer, Deadline, Transport, changing_nothing, expect
 
 VENDOR = "IzzitUp"

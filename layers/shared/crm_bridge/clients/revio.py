@@ -22,7 +22,7 @@ from crm_bridge.errors import (
     RefusedError,
 )
 from crm_bridge.fields import Number
-from crm_bridge.tenants import RevioSettings, Tenant
+from crm_bridge.settings import RevioSettings, Tenant
 from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, changing_nothing, expect
 
 VENDOR = "Rev.io"

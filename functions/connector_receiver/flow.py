@@ -1,0 +1,349 @@
+"""The decisions of connector_receiver: which record a person is at Egito, what goes into it, what counts if late."""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import ClassVar
+
+from connector_receiver.lead_sources import MAX_AGE as LEAD_SOURCES_MAX_AGE
+from connector_receiver.lead_sources import LeadSources, named
+from connector_receiver.models import (
+    ChangeLeadSource,
+    ConnectorCommand,
+    CreatedRecord,
+    CreateLeadSource,
+    CreateRecord,
+    LeadSource,
+    Saved,
+    SavePerson,
+    UserType,
+)
+from connector_receiver.people import Hasher, People, identity
+from crm_bridge.accounts import Accounts, Turns
+from crm_bridge.clients.egito import VENDOR, EgitoClient, egito_client
+from crm_bridge.documents import Documents
+from crm_bridge.engine import DUE, Engine, Hit
+from crm_bridge.errors import (
+    CannotLookError,
+    ConflictError,
+    Event,
+    NoSuchRecordError,
+    NotConfiguredError,
+    NotDoneError,
+    RefusedError,
+    RunningError,
+    UnavailableError,
+)
+from crm_bridge.links import Identity, Link, Links, joined
+from crm_bridge.memory import Memory
+from crm_bridge.oauth import Tokens
+from crm_bridge.operations import Operations, State, operation_id
+from crm_bridge.settings import ClubSettings, ConnectorSettings, EgitoSettings, PeopleMap, StaffMember, Tenant
+from crm_bridge.transport import Deadline, Transport
+
+SYSTEM = "egito"
+STAFF_MAX_AGE, STAFF_MIN_AGE = 300.0, 10.0
+"""Seconds for which the staff that is remembered is believed, and for which somebody is believed not to be in it."""
+AFTER_THE_RECORD = 5
+"""Seconds after which a save follows the making of its record."""
+
+type Result = Saved | CreatedRecord | LeadSource
+type Values = dict[str, str | int | bool | None]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the bridge itself holds of people, tokens and lead sources."""
+
+    links: Links
+    operations: Operations
+    engine: Engine
+    accounts: Accounts
+    documents: Documents
+    tokens: Tokens
+    memory: Memory
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """Egito for one tenant within one deadline, as its settings describe it."""
+
+    flow: "ConnectorFlow"
+    egito: EgitoClient
+    settings: EgitoSettings
+    connector: ConnectorSettings
+    tenant: str
+    deadline: Deadline
+
+    @property
+    def destination(self) -> str:
+        return self.egito.destination
+
+    @property
+    def search_lag(self) -> int:
+        return self.egito.search_lag
+
+    @property
+    def lead_sources(self) -> LeadSources:
+        held = self.flow.held
+        kind = self.settings.lead_sources.dictionary
+        return LeadSources(self.egito, kind, held.documents, held.memory, self.tenant)
+
+    def people(self, club_id: str) -> People:
+        held = self.flow.held
+        return People(held.documents, held.links, self.tenant, club_id, held.clock)
+
+    def hasher(self) -> Hasher:
+        return Hasher(self.connector.match_key.get_secret_value())
+
+    def staff(self, max_age: float = 0) -> list[StaffMember]:
+        where = self.settings.staff
+        if where.people is not None:
+            return list(where.people)
+
+        def read() -> list[StaffMember]:
+            return [
+                StaffMember(
+                    id=str(record.get("id")),
+                    email=str(record.get(where.email) or "") or None,
+                    name=" ".join(str(record[part]) for part in where.name if record.get(part)) or None,
+                )
+                for record in self.egito.records(where.entity)
+            ]
+
+        return self.flow.held.memory.recall((self.destination, "staff", where), read, max_age=max_age)
+
+    # ------------------------------------------------------------------ people
+
+    def save(self, command: SavePerson) -> Saved:
+        """One save of a person at a time; and of what is late, only what nothing later said."""
+        times = dict.fromkeys(command.fields, command.arrived_at)
+        if command.fields["userType"] == UserType.PROSPECT:
+            times["userType"] = 0  # nobody becomes a prospect again who was a member
+        held, name = self.flow.held, joined("connector person", command.person_id)
+        turns = Turns(held.accounts, held.clock, self.tenant, name, VENDOR)
+        saved = turns.apply_each(times, lambda fresh: self._save(command, fresh), deadline=self.deadline)
+        return saved or Saved(
+            result="INFO",
+            message="Not needed: a later save of this person has come first.",
+            recordID=command.person_id,
+        )
+
+    def _save(self, command: SavePerson, fresh: Set[str]) -> Saved:
+        fields = {name: text for name, text in command.fields.items() if name in fresh}
+        kind = command.fields["userType"]
+        is_prospect = kind == UserType.PROSPECT and "userType" in fresh
+        its_map = self.settings.prospects if is_prospect else self.settings.members
+        club = self.connector.clubs.get(command.club_id) or ClubSettings(connector_id=command.club_id)
+        values, lacks = self._values(its_map, fields)
+        values |= club.fields
+        record_id = self._record(command.person_id, its_map.entity)
+        created = False
+        if record_id is None:
+            new = {**its_map.defaults, **self._from_prospect(command.person_id, its_map), **values}
+            record_id, created = self._created(command, its_map, new)
+        if not created:
+            self._updated(its_map.entity, record_id, values)
+        if not is_prospect:
+            self._convert(command.person_id)
+        if kind == UserType.PROSPECT and not is_prospect:
+            lacks.append("as the member that this person is by now")
+        if lacks:
+            told = f"Saved, but {' and '.join(lacks)}."
+            return Saved(result="WARNING", message=told, recordID=command.person_id, created=created)
+        message = f"Saved as a new {kind.lower()}." if created else "Saved."
+        return Saved(result="INFO", message=message, recordID=command.person_id, created=created)
+
+    def _values(self, its_map: PeopleMap, fields: Mapping[str, str]) -> tuple[Values, list[str]]:
+        """What goes to Egito, by its names; and what does not."""
+        values: Values = {}
+        lacks = []
+        for name, text in fields.items():
+            target = its_map.fields.get(name)
+            if target is None:
+                continue
+            value: str | int | bool | None = text
+            if text and name == "leadOwner":
+                value = self._owner(text)
+                lacks += [] if value else ["without its owner, whom the staff list does not have"]
+            elif text and name == "leadSource":
+                value = self._lead_source(text)
+                lacks += [] if value else ["without its lead source, which Egito does not have"]
+            if value is not None:
+                values[target.field] = target.values.get(str(value), value)
+        return values, lacks
+
+    def _owner(self, given: str) -> str | None:
+        for max_age in (STAFF_MAX_AGE, STAFF_MIN_AGE):  # there may be somebody new
+            try:
+                staff = self.staff(max_age)
+            except RefusedError:  # Egito shows no staff: whoever it is, nobody knows
+                return None
+            for one in staff:
+                if one.id == given or (one.email or "").casefold() == given.casefold():
+                    return one.id
+        return None
+
+    def _lead_source(self, given: str) -> str | None:
+        try:
+            meant = self.lead_sources.meant(given)
+        except RefusedError:
+            return None
+        if meant is None:
+            return None
+        if self.lead_sources.dictionary is None:
+            return meant.name
+        entries = self.lead_sources.entries(LEAD_SOURCES_MAX_AGE)
+        return meant.id if meant.id in [entry.id for entry in entries] else None
+
+    def _record(self, person_id: str, entity: str) -> str | None:
+        link = self.flow.held.links.one(self.tenant, identity(person_id), SYSTEM, entity.casefold())
+        return link.id if link else None
+
+    def _from_prospect(self, person_id: str, its_map: PeopleMap) -> Values:
+        """What a member's new record takes over from the prospect's."""
+        prospects = self.settings.prospects
+        record_id = self._record(person_id, prospects.entity) if its_map.entity != prospects.entity else None
+        if record_id is None:
+            return {}
+        record = self.egito.get(prospects.entity, record_id)
+        both = prospects.fields.keys() & its_map.fields.keys() - {"userType"}
+        taken = {its_map.fields[name].field: record.get(prospects.fields[name].field) for name in both}
+        return {name: value for name, value in taken.items() if isinstance(value, str | int | bool) and value != ""}
+
+    def _convert(self, person_id: str) -> None:
+        prospects = self.settings.prospects
+        if prospects.on_conversion and (record_id := self._record(person_id, prospects.entity)):
+            self._updated(prospects.entity, record_id, prospects.on_conversion)
+
+    def _updated(self, entity: str, record_id: str, values: Mapping[str, object]) -> None:
+        try:
+            self.egito.update(entity, record_id, values)
+        except NoSuchRecordError:
+            raise RefusedError(
+                f"Egito no longer has {entity} {record_id}, which was this person's record", vendor=VENDOR
+            ) from None
+
+    def _created(self, command: SavePerson, its_map: PeopleMap, values: Values) -> tuple[str, bool]:
+        """The id of the person's record, made by an operation of its own; and whether it was made just now."""
+        create = CreateRecord(person_id=command.person_id, entity=its_map.entity, fields=dict(values))
+        if its_map.reference:
+            create.fields[its_map.reference] = command.person_id
+        held, flow = self.flow.held, self.flow
+        wrapped = ConnectorCommand(create)
+        known = held.operations.get(operation_id(self.tenant, flow.name, flow.key(wrapped)))
+        if known and known.state in DUE:  # it is looked after by itself, but this save would wait for it
+            held.engine.redeliver(flow, known.operation_id, deadline=self.deadline)
+        abandoned = known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED
+        if known and abandoned and known.updated_at * 1_000_000 >= command.arrived_at:
+            raise RefusedError("it was decided that there shall be no record; send it again", vendor=VENDOR)
+        try:
+            outcome = held.engine.run(flow, wrapped, tenant=self.tenant, deadline=self.deadline)
+        except (RunningError, UnavailableError):
+            raise NotDoneError("the person's record is being made", vendor=VENDOR) from None
+        operation = outcome.operation
+        if operation.state is State.SUCCEEDED and operation.answer:
+            return CreatedRecord.model_validate_json(operation.answer).id, outcome.carried
+        why = outcome.error.message if outcome.error else f"the person's record is not there yet ({operation.state})"
+        if operation.state is State.REJECTED:
+            raise RefusedError(why, vendor=VENDOR, status=outcome.error.status if outcome.error else None)
+        wait = max(0, (operation.due_at or 0) - int(held.clock())) + AFTER_THE_RECORD
+        raise NotDoneError(why, vendor=VENDOR, retry_after=wait)
+
+    # ------------------------------------------------------------------ lead sources
+
+    def create_lead_source(self, command: CreateLeadSource) -> LeadSource | Hit[Result]:
+        if there := named(self.lead_sources.all(), command.name, by_id=False):
+            return Hit(there)
+        return LeadSource(id=self.egito.create_entry(command.dictionary, command.name), name=command.name)
+
+    def change_lead_source(self, command: ChangeLeadSource) -> LeadSource:
+        def work() -> LeadSource:
+            entry = next((one for one in self.lead_sources.entries() if one.id == command.id), None)
+            if entry is None:
+                raise NoSuchRecordError("Egito no longer has this lead source", vendor=VENDOR)
+            if entry.name != command.name:
+                self.egito.update_entry(command.dictionary, entry, command.name)
+            return LeadSource(id=command.id, name=command.name)
+
+        held = self.flow.held
+        turns = Turns(held.accounts, held.clock, self.tenant, joined("lead source", command.id), VENDOR)
+        changed = turns.apply("name", command.asked_at, work, deadline=self.deadline)
+        return changed or LeadSource(id=command.id, name=command.name)
+
+
+@dataclass(frozen=True)
+class ConnectorFlow:
+    held: Held
+    name: ClassVar[str] = "connector_receiver"
+    command: ClassVar[type[ConnectorCommand]] = ConnectorCommand
+
+    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Receiver:
+        egito = egito_client(tenant, settings, self.held.tokens, transport, deadline)
+        if settings.egito is None or settings.connector is None:
+            raise NotConfiguredError("The tenant's secret has no connector block. Add it, then send again.")
+        return Receiver(self, egito, settings.egito, settings.connector, tenant, deadline)
+
+    def key(self, command: ConnectorCommand) -> str:
+        match command.root:
+            case SavePerson() as save:
+                return joined("save", save.person_id, str(save.arrived_at))
+            case CreateRecord() as create:
+                return joined("record", create.person_id, create.entity)
+            case CreateLeadSource() as create:
+                return joined("lead source", create.dictionary, create.name.casefold())
+            case ChangeLeadSource() as change:
+                return joined("change of lead source", change.id, str(change.asked_at))
+
+    def repeatable(self, command: ConnectorCommand) -> bool:
+        return isinstance(command.root, SavePerson | ChangeLeadSource)
+
+    def send(self, command: ConnectorCommand, vendor: Receiver) -> Result | Hit[Result]:
+        match command.root:
+            case SavePerson() as save:
+                return vendor.save(save)
+            case CreateRecord() as create:
+                return CreatedRecord(entity=create.entity, id=vendor.egito.create(create.entity, create.fields))
+            case CreateLeadSource() as create:
+                return vendor.create_lead_source(create)
+            case ChangeLeadSource() as change:
+                return vendor.change_lead_source(change)
+
+    def find(self, command: ConnectorCommand, vendor: Receiver) -> Sequence[Hit[Result]]:
+        match command.root:
+            case CreateRecord() as create:
+                return _records(create, vendor)
+            case CreateLeadSource() as create:
+                there = named(vendor.lead_sources.all(), create.name, by_id=False)
+                return [Hit(there)] if there else ()
+        return ()
+
+    def adopt(self, tenant: str, command: ConnectorCommand, vendor_id: str) -> Result:  # noqa: ARG002
+        match command.root:
+            case CreateRecord() as create:
+                return CreatedRecord(entity=create.entity, id=vendor_id)
+            case CreateLeadSource() as create:
+                return LeadSource(id=vendor_id, name=create.name)
+        raise ConflictError("A save is no record that could be adopted. Send it again, or abandon it.")
+
+    def links(self, command: ConnectorCommand, result: Result) -> Sequence[Link]:
+        match command.root, result:
+            case CreateRecord() as create, CreatedRecord() as created:
+                return [Link(identity(create.person_id), Identity(SYSTEM, create.entity.casefold(), created.id))]
+        return ()
+
+
+def _records(create: CreateRecord, vendor: Receiver) -> Sequence[Hit[Result]]:
+    """Those that carry the person's id, if the tenant has a field for it. Without one Egito cannot be asked."""
+    maps = [one for one in (vendor.settings.prospects, vendor.settings.members) if one.entity == create.entity]
+    field = next((one.reference for one in maps if one.reference in create.fields), None)
+    if field is None:
+        raise CannotLookError("Egito has no field for the bridge's id of a person (reference)", vendor=VENDOR)
+    hits: list[Hit[Result]] = [
+        Hit(CreatedRecord(entity=create.entity, id=str(record["id"])))
+        for record in vendor.egito.records(create.entity)
+        if record.get(field) == create.person_id and "id" in record
+    ]
+    if not hits and not vendor.settings.lists_everything:
+        raise CannotLookError("Egito's list does not show it, and may not be whole (lists_everything)", vendor=VENDOR)
+    return hits

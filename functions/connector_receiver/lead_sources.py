@@ -1,0 +1,91 @@
+"""Lead sources: one list, of what Egito's dictionary has and of what the bridge keeps besides.
+
+The bridge keeps what the dictionary cannot take: new ones, other names, and which are no longer in use.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from connector_receiver.models import LeadSource
+from crm_bridge.clients.egito import EgitoClient, EgitoEntry
+from crm_bridge.documents import Change, Documents
+from crm_bridge.errors import StorageError
+from crm_bridge.links import joined
+from crm_bridge.memory import Memory
+
+MAX_AGE = 300.0
+"""Seconds for which a remembered dictionary is believed. What it lacks may have been made a moment ago."""
+MOST_TRIES = 30
+
+
+@dataclass(frozen=True)
+class LeadSources:
+    """A tenant's. Raises VendorError, StorageError."""
+
+    egito: EgitoClient
+    dictionary: str | None
+    documents: Documents
+    memory: Memory
+    tenant: str
+
+    def entries(self, max_age: float = 0) -> list[EgitoEntry]:
+        """What the dictionary has, if there is one."""
+        kind = self.dictionary
+        if kind is None:
+            return []
+        key = (self.egito.destination, "dictionary", kind)
+        return self.memory.recall(key, lambda: self.egito.dictionary(kind), max_age=max_age)
+
+    def all(self, max_age: float = 0) -> list[LeadSource]:
+        return _merged(self.entries(max_age), self.documents.get(self._key).content)
+
+    def meant(self, given: str) -> LeadSource | None:
+        """The one with this id, else the one with this name."""
+        for max_age in (MAX_AGE, 0):
+            if found := named(self.all(max_age), given):
+                return found
+        return None
+
+    def add(self, name: str) -> tuple[LeadSource, bool]:
+        """The one with this name, kept by the bridge unless there is one; and whether it is new."""
+        entries = self.entries()
+        for _ in range(MOST_TRIES):
+            document = self.documents.get(self._key)
+            if there := named(_merged(entries, document.content), name, by_id=False):
+                return there, False
+            new = LeadSource(id=f"ls_{uuid.uuid4().hex[:12]}", name=name)
+            kept = {**document.content, new.id: {"name": name, "active": True}}
+            if self.documents.write({self._key: Change(document, kept)}):
+                return new, True
+        raise StorageError("Too many at once change lead sources. Send the same request again.")
+
+    def keep(self, lead_source: LeadSource, *, name_is_egitos: bool) -> None:
+        """What is to be told of it from now on, besides what Egito says."""
+        for _ in range(MOST_TRIES):
+            document = self.documents.get(self._key)
+            told = {"name": None if name_is_egitos else lead_source.name, "active": lead_source.active}
+            if document.content.get(lead_source.id) == told:
+                return
+            if self.documents.write({self._key: Change(document, {**document.content, lead_source.id: told})}):
+                return
+        raise StorageError("Too many at once change lead sources. Send the same request again.")
+
+    @property
+    def _key(self) -> str:
+        return joined(self.tenant, "lead sources")
+
+
+def named(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> LeadSource | None:
+    """Neither case nor spaces around a name count."""
+    wanted = given.strip().casefold()
+    by_ids = [one for one in lead_sources if by_id and one.id == given.strip()]
+    by_name = [one for one in lead_sources if one.name.strip().casefold() == wanted]
+    return next(iter(by_ids + by_name), None)
+
+
+def _merged(entries: list[EgitoEntry], kept: Mapping[str, Any]) -> list[LeadSource]:
+    names = {entry.id: entry.name for entry in entries}
+    names |= {one: told["name"] for one, told in kept.items() if told["name"] is not None}
+    return [LeadSource(id=one, name=name, active=kept.get(one, {}).get("active", True)) for one, name in names.items()]

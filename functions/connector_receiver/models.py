@@ -1,0 +1,216 @@
+"""What connector_receiver takes and gives, and the commands that it carries.
+
+What the Connector sends has the Connector's own tag names. Source: "Connector API Guide", see docs/vendors.md.
+"""
+
+import re
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    RootModel,
+    StringConstraints,
+)
+from pydantic.alias_generators import to_camel
+
+from crm_bridge.fields import Id, Text, composed, printable, text_of_whole_number
+from crm_bridge.settings import PERSON_FIELDS
+
+
+class UserType(StrEnum):
+    PROSPECT = "PROSPECT"
+    MEMBER = "MEMBER"
+    EX_MEMBER = "EX-MEMBER"
+
+
+_USER_TYPES = {re.sub("[^A-Z]", "", kind): kind for kind in UserType}
+
+
+def _user_type(value: object) -> UserType:
+    kind = _USER_TYPES.get(re.sub("[^A-Z]", "", value.upper())) if isinstance(value, str) else None
+    if kind is None:
+        raise ValueError(f"must be one of {', '.join(UserType)}")
+    return kind
+
+
+def _gender(value: str) -> str:
+    if value not in ("M", "F", ""):
+        raise ValueError("must be M or F")
+    return value
+
+
+def _country(value: str) -> str:
+    if not re.fullmatch("([A-Z]{2})?", value):
+        raise ValueError("must be two letters, as in PL")
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _day(value: str) -> str:
+    if value and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError("must be a date as in 1990-12-31")
+    if value:
+        try:
+            date.fromisoformat(value)
+        except ValueError:
+            raise ValueError("must be a date that there is, as in 1990-12-31") from None
+    return value
+
+
+type Given = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=1000),
+    BeforeValidator(composed),
+    BeforeValidator(text_of_whole_number),
+    AfterValidator(printable),
+]
+"""Text that may be empty: then what was there is to be emptied. Left out, or null, it stays as it is."""
+type Day = Annotated[Given, AfterValidator(_day)]
+
+
+class PersonSave(BaseModel):
+    """A prospect or a member, as the Connector sends one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
+
+    record_id: Id | None = Field(default=None, alias="recordID")
+    """Ours, if the Connector was told it before."""
+    uuid: Id | None = None
+    """The Connector's own."""
+    identifier: str | None = None
+    client_id: str | None = Field(default=None, alias="clientID")
+    club_id: str | None = Field(default=None, alias="clubID")
+    firstname: Text
+    lastname: Text
+    user_status: Annotated[Literal["ACTIVE", "INACTIVE"], BeforeValidator(_upper)]
+    user_type: Annotated[UserType, BeforeValidator(_user_type)]
+    birthdate: Day | None = None
+    gender: Annotated[str, AfterValidator(_gender), BeforeValidator(_upper)] | None = None
+    address1: Given | None = None
+    address2: Given | None = None
+    city: Given | None = None
+    zipcode: Given | None = None
+    state: Given | None = None
+    country: Annotated[str, AfterValidator(_country), BeforeValidator(_upper)] | None = None
+    """ISO 3166, two letters."""
+    email: Given | None = None
+    mobile: Given | None = None
+    home_phone: Given | None = None
+    work_phone: Given | None = None
+    company: Given | None = None
+    trial_start_date: Day | None = None
+    trial_end_date: Day | None = None
+    lead_owner: Given | None = None
+    """The id or the address of a staff member."""
+    lead_source: Given | None = None
+    """The id or the name of a lead source."""
+
+    def fields(self) -> dict[str, str]:
+        """What was given, by the Connector's names."""
+        given = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return {name: given[name] for name in PERSON_FIELDS if name in given}
+
+
+class LeadSourceSave(BaseModel):
+    """A lead source, as the Connector sends one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
+
+    record_id: Id | None = Field(default=None, alias="recordID")
+    identifier: str | None = None
+    client_id: str | None = Field(default=None, alias="clientID")
+    club_id: str | None = Field(default=None, alias="clubID")
+    name: Annotated[Text, Field(max_length=100)]
+    active: bool = True
+
+
+class Check(BaseModel):
+    """What `GET …/check` may ask for: records at Egito with which the maps are compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    prospect: Id | None = None
+    member: Id | None = None
+
+
+class _Command(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class SavePerson(_Command):
+    """What was sent of a person, at a time (epoch microseconds)."""
+
+    kind: Literal["save_person"] = "save_person"
+    club_id: str
+    person_id: str
+    fields: dict[str, str]
+    arrived_at: int
+
+
+class CreateRecord(_Command):
+    """A person's record that there shall be at Egito."""
+
+    kind: Literal["create_record"] = "create_record"
+    person_id: str
+    entity: str
+    fields: dict[str, JsonValue]
+
+
+class CreateLeadSource(_Command):
+    """An entry that there shall be in Egito's dictionary."""
+
+    kind: Literal["create_lead_source"] = "create_lead_source"
+    dictionary: str
+    name: str
+
+
+class ChangeLeadSource(_Command):
+    """What an entry of Egito's dictionary is called from a time on (epoch microseconds)."""
+
+    kind: Literal["change_lead_source"] = "change_lead_source"
+    dictionary: str
+    id: str
+    name: str
+    asked_at: int
+
+
+class ConnectorCommand(
+    RootModel[Annotated[SavePerson | CreateRecord | CreateLeadSource | ChangeLeadSource, Field(discriminator="kind")]]
+):
+    """Any of them."""
+
+
+class Saved(BaseModel):
+    """The answer to a save. `result` and `message` end up in the Connector's log, before the club's staff."""
+
+    model_config = ConfigDict(frozen=True)
+
+    result: Literal["INFO", "WARNING"]
+    message: str
+    recordID: str  # noqa: N815 - the Connector's name for our id
+    created: bool = False
+
+
+class CreatedRecord(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    entity: str
+    id: str
+
+
+class LeadSource(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    active: bool = True

@@ -1,0 +1,183 @@
+"""People: who it is that the Connector sends, and the id by which it is told of them for ever.
+
+A person is known by our id, else by the Connector's, else by name with e-mail or mobile, as the Connector itself
+recognises people. Names and addresses are kept as keyed hashes only.
+"""
+
+import hashlib
+import hmac
+import unicodedata
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crm_bridge.documents import Change, Document, Documents
+from crm_bridge.errors import StorageError
+from crm_bridge.links import Cardinality, Identity, Link, Links, joined
+
+MOST_TRIES = 30
+"""So often others may be quicker in writing what was read."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """By what a person is recognised, hashed. None is "not told", an empty text "there is none"."""
+
+    name: str
+    email: str | None = field(repr=False)
+    mobile: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """`several`: more than one person fits, so this is taken for yet another."""
+
+    person_id: str
+    known: bool
+    several: bool = False
+
+
+class Hasher:
+    """What names, addresses and numbers have in common for whoever recognises people by them, as a keyed hash."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    def traits(self, fields: Mapping[str, str]) -> Traits:
+        """Case, spaces and the punctuation of numbers do not count."""
+        email, mobile = fields.get("email"), fields.get("mobile")
+        return Traits(
+            name=self._hashed("name", _plain(fields["firstname"] + fields["lastname"])),
+            email=None if email is None else self._hashed("email", _plain(email)),
+            mobile=None if mobile is None else self._hashed("mobile", _digits(mobile)),
+        )
+
+    def _hashed(self, kind: str, text: str) -> str:
+        """Empty for an empty text."""
+        return hmac.digest(self._key, f"{kind}\0{text}".encode(), hashlib.sha256).hex()[:32] if text else ""
+
+
+@dataclass(frozen=True)
+class People:
+    """The people of one club of a tenant. Raises StorageError.
+
+    A club's people of one name are one document, so that two functions that meet somebody new at once agree on an id.
+    """
+
+    documents: Documents
+    links: Links
+    tenant: str
+    club_id: str
+    clock: Callable[[], float]
+
+    def recognised(
+        self, traits: Traits, *, person_id: str | None, connector_id: str | None, by: Callable[[str], str]
+    ) -> Recognised | None:
+        """Who it is; somebody new gets an id. None: there is nobody with this `person_id`.
+
+        `by` gives the id of the operation that is noted for a link with the Connector's id.
+        """
+        new_id = f"p_{uuid.uuid4().hex}"
+        for _ in range(MOST_TRIES):
+            found = self._once(traits, person_id, connector_id, new_id, by)
+            if found is not _OVERTAKEN:
+                return found
+        raise StorageError("Too many at once send people of this name. Send the same request again.")
+
+    def _once(
+        self, traits: Traits, person_id: str | None, connector_id: str | None, new_id: str, by: Callable[[str], str]
+    ) -> "Recognised | None":
+        namesakes: Document | None = None
+        several = False
+        known_id = person_id or (self._linked(connector_id) if connector_id else None)
+        if known_id is None:
+            namesakes = self.documents.get(self._name_key(self.club_id, traits.name))
+            fitting = _fitting(namesakes.content, traits, connector_id)
+            known_id, several = (fitting[0] if len(fitting) == 1 else None), len(fitting) > 1
+        of_id = known_id or new_id
+        person = self.documents.get(self._person_key(of_id)) if known_id else Document()
+        if person_id and not person.version:
+            return None
+        before = person.content
+        bind = connector_id is not None and connector_id not in before.get("connector_ids", ())
+        if bind and known_id == person_id and person_id and self._linked(connector_id or ""):
+            bind = False  # it is somebody else's; our own id counts
+        after = {
+            "club_id": self.club_id,
+            "name": traits.name,
+            "email": before.get("email", "") if traits.email is None else traits.email,
+            "mobile": before.get("mobile", "") if traits.mobile is None else traits.mobile,
+            "connector_ids": [*before.get("connector_ids", ()), *([connector_id] if bind else [])],
+        }
+        if after != before:
+            changes = self._changes(of_id, person, before, after, namesakes)
+            link = Link(
+                Identity("intouch", "person", connector_id or ""), identity(of_id), cardinality=Cardinality.MANY_TO_ONE
+            )
+            puts = list(self.links.puts(self.tenant, [link], by(of_id), self.clock())) if bind else []
+            if not self.documents.write(changes, puts):
+                return _OVERTAKEN
+        return Recognised(of_id, known=known_id is not None, several=several)
+
+    def _changes(
+        self,
+        person_id: str,
+        person: Document,
+        before: Mapping[str, Any],
+        after: Mapping[str, Any],
+        read: Document | None,
+    ) -> dict[str, Change]:
+        changes = {self._person_key(person_id): Change(person, after)}
+        key = self._name_key(self.club_id, after["name"])
+        namesakes = read or self.documents.get(key)
+        entry = {"email": after["email"], "mobile": after["mobile"], "linked": bool(after["connector_ids"])}
+        changes[key] = Change(namesakes, {**namesakes.content, person_id: entry})
+        if before and (old := self._name_key(before["club_id"], before["name"])) != key:
+            others = self.documents.get(old)
+            changes[old] = Change(others, {one: told for one, told in others.content.items() if one != person_id})
+        return changes
+
+    def _linked(self, connector_id: str) -> str | None:
+        link = self.links.one(self.tenant, Identity("intouch", "person", connector_id), *_KIND)
+        return link.id if link else None
+
+    def _person_key(self, person_id: str) -> str:
+        return joined(self.tenant, "person", person_id)
+
+    def _name_key(self, club_id: str, name: str) -> str:
+        return joined(self.tenant, "name", club_id, name)
+
+
+_KIND = ("connector", "person")
+_OVERTAKEN = Recognised("", known=False)
+
+
+def identity(person_id: str) -> Identity:
+    return Identity(*_KIND, person_id)
+
+
+def _fitting(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | None) -> list[str]:
+    """Those of one name with the same e-mail and mobile, else with the same e-mail, else with the same mobile.
+
+    Whoever has another id at the Connector is somebody else, however alike.
+    """
+    possible = {one: told for one, told in namesakes.items() if not (connector_id and told["linked"])}
+    for wanted in (("email", "mobile"), ("email",), ("mobile",)):
+        values = {trait: getattr(traits, trait) for trait in wanted}
+        if all(values.values()):
+            fitting = [one for one, told in possible.items() if all(told[trait] == values[trait] for trait in wanted)]
+            if len(fitting) > 1 and not connector_id:
+                # Sent without an id once more: then it is the one that was sent without an id before, if there is one.
+                return [one for one in fitting if not possible[one]["linked"]] or fitting
+            if fitting:
+                return fitting
+    return []
+
+
+def _plain(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+
+
+def _digits(number: str) -> str:
+    return "".join(str(unicodedata.decimal(character)) for character in number if character.isdecimal())

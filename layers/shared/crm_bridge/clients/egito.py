@@ -1,0 +1,322 @@
+"""Egito (CRM): https://egito.pl/pomoc/api and https://egito.pl/api/
+
+Its pages show a pattern for addresses, a few entities and how to get a token; they print neither field names nor the
+shape of a list or an error. docs/vendors.md tells what is documented and what the bridge assumes.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from crm_bridge.errors import (
+    ContractBrokenError,
+    MaybeDoneError,
+    NoSuchRecordError,
+    NotConfiguredError,
+    NotDoneError,
+    RefusedError,
+    SignInPausedError,
+)
+from crm_bridge.links import joined
+from crm_bridge.oauth import Grant, Login, Tokens
+from crm_bridge.settings import EgitoSettings, Tenant
+from crm_bridge.transport import Answer, Deadline, Transport, changing_nothing, expect
+
+VENDOR = "Egito"
+MAX_ANSWER = 2 * 1024 * 1024
+MAX_PAGES = 100
+LONGEST_LIFE = 24 * 3600
+SHORT_LIFE = 120
+"""Seconds that a token is believed to live whose answer does not say."""
+DICTIONARY = "SelectDictionary"
+LISTS = ("list", "items", "data", "rows")
+"""The members under which a list is looked for, besides a bare array."""
+_NAMES = ("name", "value", "label")
+_OAUTH_ERRORS = {
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "unauthorized_client",
+    "unsupported_grant_type",
+}
+"""Source: https://www.rfc-editor.org/rfc/rfc6749#section-5.2"""
+
+type Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EgitoEntry:
+    """An entry of a dictionary; `record` is all that Egito says of it."""
+
+    id: str
+    name: str
+    record: Record
+
+
+class EgitoClient:
+    """Calls of one tenant within one deadline, with any entity: `Account`, `Contact`, `Opportunity`, `Lead`, ...
+
+    Raises VendorError: RefusedError with Egito's own words where it answers with `errors`, whatever its status.
+    """
+
+    def __init__(
+        self, settings: EgitoSettings, login: str, tokens: Tokens, transport: Transport, deadline: Deadline
+    ) -> None:
+        """`login` names this version of the tenant's credentials."""
+        self._settings = settings
+        self._tokens = tokens
+        self._transport = transport
+        self._deadline = deadline
+        self._login = Login(login, VENDOR, self._grant)
+
+    @property
+    def destination(self) -> str:
+        return self._settings.base_url
+
+    @property
+    def search_lag(self) -> int:
+        return self._settings.search_lag
+
+    def create(self, entity: str, fields: Mapping[str, object]) -> str:
+        """`POST …/{Entity}/create`: the new record's id. Source: https://egito.pl/api/"""
+        return _id(_saved(self._post(entity, "create", fields)))
+
+    def get(self, entity: str, record_id: str) -> Record:
+        """`GET …/{Entity}/get?id=`. Raises NoSuchRecordError.
+
+        Source: https://egito.pl/api/; the parameter is assumed.
+        """
+        record = self._ask(entity, "get", {"id": record_id})
+        if not isinstance(record, dict) or str(record.get("id")) != record_id:
+            raise NoSuchRecordError(f"Egito shows no {entity} with this id", vendor=VENDOR)
+        return record
+
+    def records(self, entity: str, parameters: Mapping[str, str] | None = None) -> list[Record]:
+        """`GET …/{Entity}/list`. Source: https://egito.pl/api/; parameters, pages and the list's shape are assumed."""
+        paging, parameters = self._settings.paging, dict(parameters or {})
+        if paging is None:
+            return _listed(self._ask(entity, "list", parameters))
+        found: dict[str, Record] = {}
+        for page in range(paging.first, paging.first + MAX_PAGES):
+            place = {paging.page: str(page), paging.size: str(paging.page_size)}
+            records = {
+                str(record.get("id")): record for record in _listed(self._ask(entity, "list", parameters | place))
+            }
+            if records.keys() <= found.keys():  # nothing new: it was the last one, or pages are not what they seem
+                return list(found.values())
+            found |= records
+        raise ContractBrokenError(f"Egito's list of {entity} does not end", vendor=VENDOR)
+
+    def update(self, entity: str, record_id: str, changes: Mapping[str, object]) -> bool:
+        """`POST …/{Entity}/update` of the whole record with `changes` in it: a save may blank what it is not sent.
+
+        False if there was nothing to change. Raises NoSuchRecordError. Source: https://egito.pl/api/
+        """
+        try:
+            record = self.get(entity, record_id)
+        except ContractBrokenError as error:  # nothing was to be done so far
+            raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
+        if all(name in record and record[name] == value for name, value in changes.items()):
+            return False
+        _id(_saved(self._post(entity, "update", {**record, **changes})))
+        return True
+
+    def delete(self, entity: str, record_id: str) -> None:
+        """`POST …/{Entity}/delete`. Source: https://egito.pl/api/ describes deleting; its address is assumed."""
+        _saved(self._post(entity, "delete", {"id": record_id}))
+
+    def dictionary(self, kind: str) -> list[EgitoEntry]:
+        """`GET …/SelectDictionary/list?type=`. Source: https://egito.pl/api/; what an entry has is assumed."""
+        return [
+            EgitoEntry(_id(record), name, record)
+            for record in self.records(DICTIONARY, {"type": kind})
+            if (name := next((str(record[member]) for member in _NAMES if record.get(member)), None))
+        ]
+
+    def create_entry(self, kind: str, name: str) -> str:
+        """A new entry's id. Nothing is documented of it: the same call as for any entity is assumed."""
+        return self.create(DICTIONARY, {"type": kind, "name": name})
+
+    def update_entry(self, kind: str, entry: EgitoEntry, name: str) -> None:
+        """Nothing is documented of it either."""
+        member = next((member for member in _NAMES if entry.record.get(member)), "name")
+        _saved(self._post(DICTIONARY, "update", {**entry.record, "type": kind, member: name}))
+
+    def _ask(self, entity: str, method: str, parameters: Mapping[str, str]) -> Any:
+        with changing_nothing():
+            return _parsed(self._call("GET", entity, method, parameters))
+
+    def _post(self, entity: str, method: str, fields: Mapping[str, object]) -> Answer:
+        return self._call("POST", entity, method, {}, fields)
+
+    def _call(
+        self,
+        verb: str,
+        entity: str,
+        method: str,
+        parameters: Mapping[str, str],
+        fields: Mapping[str, object] | None = None,
+    ) -> Answer:
+        token = self._tokens.get(self._login, self._deadline)
+        answer = self._sent(verb, f"{entity}/{method}", parameters, fields, token)
+        if answer.status == 401:  # it has ended or was revoked; what is not let in is not done
+            token = self._tokens.get(self._login, self._deadline, rejected=token)
+            answer = self._sent(verb, f"{entity}/{method}", parameters, fields, token)
+        return answer
+
+    def _sent(
+        self, verb: str, path: str, parameters: Mapping[str, str], fields: Mapping[str, object] | None, token: str
+    ) -> Answer:
+        settings = self._settings
+        headers = {"Authorization": f"Bearer {token}"} if settings.token_in == "header" else {}  # noqa: S105
+        query = {**parameters, **({} if headers else {"access_token": token})}
+        as_form = settings.body_format == "form"
+        return self._transport.call(
+            VENDOR,
+            verb,
+            f"{settings.base_url}/services/restapi/json/{path}" + (f"?{urlencode(query)}" if query else ""),
+            deadline=self._deadline,
+            headers=headers,
+            body=None if as_form else fields,
+            form=dict(_form(fields)) if as_form and fields is not None else None,
+            secrets=(token, *self._secrets()),
+            max_answer=MAX_ANSWER,
+        )
+
+    def _grant(self, refresh_token: str | None, deadline: Deadline) -> Grant:
+        """A token: with the refresh token if there is one, and if that is of no use, with the password."""
+        settings = self._settings
+        client = {"client_id": settings.api_id, "client_secret": settings.api_secret.get_secret_value()}
+        if refresh_token:
+            with suppress(SignInPausedError):
+                refresh = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+                return self._token({**refresh, **client}, deadline, refresh_token)
+        password = {"username": settings.username, "password": settings.password.get_secret_value()}
+        return self._token({"grant_type": "password", **client, **password}, deadline)
+
+    def _token(self, parameters: Mapping[str, str], deadline: Deadline, *secrets: str) -> Grant:
+        """`POST /oauth/token`. Source: https://egito.pl/pomoc/api; what it answers to a refusal is assumed (RFC 6749).
+
+        The address holds the password: it must never be told.
+        """
+        in_query = self._settings.token_parameters == "query"  # noqa: S105
+        with changing_nothing():
+            answer = self._transport.call(
+                VENDOR,
+                "POST",
+                f"{self._settings.base_url}/oauth/token" + (f"?{urlencode(parameters)}" if in_query else ""),
+                deadline=deadline,
+                headers={},
+                form={} if in_query else parameters,
+                secrets=(*secrets, *self._secrets()),
+            )
+        parsed = _json(answer)
+        error = parsed.get("error") if isinstance(parsed, dict) else None
+        if 400 <= answer.status < 500 and (error in _OAUTH_ERRORS or answer.status in (401, 403)):
+            how = error if error in _OAUTH_ERRORS else answer.status
+            raise SignInPausedError(f"Egito refused the login ({how})", vendor=VENDOR, status=answer.status)
+        try:
+            expect(answer, 200)
+        except (RefusedError, MaybeDoneError) as failed:  # it is not about the login, and a token harms nobody
+            raise NotDoneError(failed.message, vendor=VENDOR, status=failed.status) from None
+        return _granted(parsed)
+
+    def _secrets(self) -> tuple[str, ...]:
+        return self._settings.api_secret.get_secret_value(), self._settings.password.get_secret_value()
+
+
+def egito_client(
+    tenant: str, settings: Tenant, tokens: Tokens, transport: Transport, deadline: Deadline
+) -> EgitoClient:
+    """Raises NotConfiguredError."""
+    if settings.egito is None:
+        raise NotConfiguredError("The tenant's secret has no egito block. Add it, then send again.")
+    return EgitoClient(settings.egito, joined(tenant, VENDOR, settings.version), tokens, transport, deadline)
+
+
+def _granted(parsed: object) -> Grant:
+    token = parsed.get("access_token") if isinstance(parsed, dict) else None
+    if not isinstance(parsed, dict) or not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise NotDoneError("Egito answered with no token", vendor=VENDOR, status=200)
+    life, refresh = parsed.get("expires_in"), parsed.get("refresh_token")
+    known = isinstance(life, int) and not isinstance(life, bool)
+    return Grant(
+        access_token=token,
+        expires_in=min(max(int(life or 0), 0), LONGEST_LIFE) if known else SHORT_LIFE,
+        refresh_token=refresh if isinstance(refresh, str) and refresh else None,
+    )
+
+
+def _parsed(answer: Answer) -> Any:
+    """What Egito answered if it is no failure. Raises VendorError.
+
+    A failure is an object with a list of `errors`, and comes with status 200 as well.
+    """
+    parsed = _json(answer)
+    errors = parsed.get("errors") if isinstance(parsed, dict) else None
+    if errors and (answer.status < 400 or answer.status in (400, 404, 409, 422)):
+        words = answer.shown(_flat(errors)) or "it did not say why"
+        raise RefusedError(f"Egito: {words}", vendor=VENDOR, status=answer.status)
+    expect(answer, *range(200, 300))
+    return parsed
+
+
+def _json(answer: Answer) -> Any:
+    """None if it is not JSON."""
+    try:
+        return answer.json()
+    except ContractBrokenError:
+        return None
+
+
+def _saved(answer: Answer) -> Record:
+    parsed = _parsed(answer)
+    if not isinstance(parsed, dict):
+        raise ContractBrokenError("Egito said neither that it saved nor why it did not", vendor=VENDOR)
+    return parsed
+
+
+def _id(record: Record) -> str:
+    """Text or a number, kept as text."""
+    value = record.get("id")
+    if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= 200:
+        raise ContractBrokenError("Egito answered with a record that has no id", vendor=VENDOR)
+    return str(value)
+
+
+def _listed(parsed: Any) -> list[Record]:
+    if isinstance(parsed, dict):
+        parsed = next((parsed[name] for name in LISTS if isinstance(parsed.get(name), list)), None)
+    if not isinstance(parsed, list) or not all(isinstance(record, dict) for record in parsed):
+        raise ContractBrokenError("Egito's list is none", vendor=VENDOR)
+    return parsed
+
+
+def _flat(errors: object) -> str:
+    """`errors` as one line, whichever way they are told: texts, objects with a field and a message, or by field."""
+    if isinstance(errors, list | tuple):
+        return "; ".join(filter(None, map(_flat, errors)))
+    if isinstance(errors, dict):
+        message = next((errors[name] for name in ("message", "defaultMessage", "code") if errors.get(name)), None)
+        if message is not None:
+            return ": ".join(filter(None, (_flat(errors.get("field")), _flat(message))))
+        return "; ".join(f"{name}: {_flat(value)}" for name, value in errors.items() if value)
+    return "" if errors is None else str(errors)
+
+
+def _form(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """A record as an HTML form's fields: `owner.id`, `phones[0]`."""
+    if isinstance(value, Mapping):
+        for member, inner in value.items():
+            yield from _form(inner, f"{name}.{member}" if name else str(member))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _form(inner, f"{name}[{number}]")
+    elif isinstance(value, bool):
+        yield name, json.dumps(value)
+    else:
+        yield name, "" if value is None else str(value)

@@ -1,0 +1,85 @@
+"""Documents: small records that several functions change: read one, decide, write it if nobody else has meanwhile."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from crm_bridge.dynamodb import deserialize, guarded, serialize, through_conflicts
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+
+@dataclass(frozen=True)
+class Document:
+    """`version` counts the writes; 0 is "not there yet". `content` holds what a JSON object without fractions can."""
+
+    version: int = 0
+    content: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to follow the version that was read. The table drops it some time after `expires_at` (epoch seconds)."""
+
+    read: Document
+    content: Mapping[str, Any] = field(repr=False)
+    expires_at: int | None = None
+
+
+class Documents:
+    """A table of documents. One instance per execution environment; threads may share it. Raises StorageError."""
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def get(self, key: str) -> Document:
+        with guarded():
+            answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
+        item = deserialize(answer.get("Item", {}))
+        return Document(int(str(item["version"])), item["content"]) if item else Document()  # type: ignore[arg-type]
+
+    def write(self, changes: Mapping[str, Change], others: "Sequence[TransactWriteItemTypeDef]" = ()) -> bool:
+        """All of it, and `others` along with it, or nothing: False if one of them has been written by somebody else."""
+        writer = uuid.uuid4().hex
+        puts = [self._put(key, change, writer) for key, change in changes.items()]
+        with guarded():
+            try:
+                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[*puts, *others]))
+            except self._client.exceptions.TransactionCanceledException as error:
+                reasons = error.response["CancellationReasons"]
+                if not any(reason.get("Code") == "ConditionalCheckFailed" for reason in reasons):
+                    raise
+                # A write whose answer got lost is repeated by the AWS client, and fails on its own first success.
+                return any(reason.get("Item", {}).get("writer") == {"S": writer} for reason in reasons)
+        return True
+
+    def _put(self, key: str, change: Change, writer: str) -> "TransactWriteItemTypeDef":
+        item = {
+            **_key(key),
+            **serialize(
+                {
+                    "version": change.read.version + 1,
+                    "content": change.content,
+                    "writer": writer,
+                    "expires_at": change.expires_at,
+                }
+            ),
+        }
+        return {
+            "Put": {
+                "TableName": self._table,
+                "Item": item,
+                "ConditionExpression": "attribute_not_exists(#version) OR #version = :read",
+                "ExpressionAttributeNames": {"#version": "version"},
+                "ExpressionAttributeValues": serialize({":read": change.read.version}),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+
+
+def _key(key: str) -> dict[str, Any]:
+    return serialize({"document": key})
