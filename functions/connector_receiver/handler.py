@@ -6,7 +6,7 @@ from typing import Any
 
 from connector_receiver import wire
 from connector_receiver.flow import ConnectorFlow, Held, Receiver
-from connector_receiver.lead_sources import named
+from connector_receiver.lead_sources import MAX_AGE, named
 from connector_receiver.models import (
     ChangeLeadSource,
     Check,
@@ -178,8 +178,8 @@ def _change_lead_source(request: Request) -> Response:
         raise InvalidError(
             "Correct the fields named in errors.", fields=[FieldError("name", "is another lead source's")]
         )
-    entries = _ask(request, lambda receiver: [entry.id for entry in receiver.lead_sources.entries()])
-    is_egitos = dictionary is not None and lead_source_id in entries
+    entries = _ask(request, lambda receiver: receiver.lead_sources.entries(MAX_AGE))  # read just now
+    is_egitos = dictionary is not None and lead_source_id in [entry.id for entry in entries]
     _ask(request, lambda receiver: receiver.lead_sources.keep(changed, name_is_egitos=is_egitos))
     if not is_egitos or dictionary is None:
         return _told(changed, 200)

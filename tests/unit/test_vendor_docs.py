@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import pytest
 
+from connector_receiver.models import PersonSave
 from create_job.models import CreateJob
 from create_site.models import SiteDetails
 from crm_bridge.clients import izzitup, revio
 from crm_bridge.mapping import PayloadMapping
+from crm_bridge.settings import PERSON_FIELDS
 from local.events import load_event
 from local.template import TEMPLATE
 from local.vendors.revio import RevioAccount
@@ -47,8 +49,8 @@ def listed(vendor: str, kind: str) -> set[str]:
 
 def test_the_tables_are_read() -> None:
     assert {(row.vendor, row.kind) for row in ROWS} == {
-        (vendor, kind) for vendor in ("illu", "Rev.io", "IzzitUp") for kind in ("field", "failure")
-    } | {("Upya", "field")}
+        (vendor, kind) for vendor in ("illu", "Rev.io", "IzzitUp", "Egito") for kind in ("field", "failure")
+    } | {("Upya", "field"), ("InTouch", "field")}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.vendor} {', '.join(sorted(row.names))}")
@@ -86,3 +88,18 @@ def test_every_field_and_every_failure_of_izzitup_is_listed() -> None:
     envelope = {"action", "service", "status", "user", "pwd", "uri", "request", "result", "message", "data"}
     assert envelope | set(izzitup.IzzitUpService.model_fields) == listed("IzzitUp", "field")
     assert {words for _, words in izzitup.FAILURES} == listed("IzzitUp", "failure")
+
+
+def test_every_field_of_the_connector_is_listed() -> None:
+    names = {field.alias or name for name, field in PersonSave.model_fields.items()}
+    assert names == listed("InTouch", "field")
+    assert PERSON_FIELDS.keys() < names
+
+
+def test_every_field_and_every_failure_of_egito_is_listed() -> None:
+    login = {"grant_type", "client_id", "client_secret", "username", "password"}
+    token = {"access_token", "token_type", "refresh_token", "expires_in", "scope", "Authorization"}
+    assert login | token | {"id", "errors", "type", "name"} == listed("Egito", "field")
+    assert {"errors", "invalid_grant", "invalid_client", "invalid_token", "4xx", "5xx", "deleted"} == listed(
+        "Egito", "failure"
+    )
