@@ -1,11 +1,15 @@
 """The decisions of connector_receiver: which record a person is at Egito, what goes into it, what counts if late."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from connector_receiver.lead_sources import MAX_AGE as LEAD_SOURCES_MAX_AGE
-from connector_receiver.lead_sources import LeadSources, named
+from connector_receiver.lead_sources import LeadSources, plain
 from connector_receiver.models import (
     ChangeLeadSource,
     ConnectorCommand,
@@ -19,32 +23,38 @@ from connector_receiver.models import (
 )
 from connector_receiver.people import Hasher, People, identity
 from crm_bridge.accounts import Accounts, Turns
-from crm_bridge.clients.egito import VENDOR, EgitoClient, egito_client
+from crm_bridge.clients.egito import VENDOR, EgitoClient, egito_client, usable_id
 from crm_bridge.documents import Documents
 from crm_bridge.engine import DUE, Engine, Hit
 from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
+    ContractBrokenError,
     Event,
     NoSuchRecordError,
     NotConfiguredError,
     NotDoneError,
+    NotShownError,
     RefusedError,
     RunningError,
+    SignInRefusedError,
     UnavailableError,
 )
 from crm_bridge.links import Identity, Link, Links, joined
 from crm_bridge.memory import Memory
 from crm_bridge.oauth import Tokens
-from crm_bridge.operations import Operations, State, operation_id
-from crm_bridge.settings import ClubSettings, ConnectorSettings, EgitoSettings, PeopleMap, StaffMember, Tenant
+from crm_bridge.operations import Operations, State, fingerprint, operation_id
+from crm_bridge.settings import ConnectorSettings, EgitoSettings, PeopleMap, StaffMember, Tenant
 from crm_bridge.transport import Deadline, Transport
 
-SYSTEM = "egito"
+CLUB = "club"
+"""What a save says besides its fields."""
 STAFF_MAX_AGE, STAFF_MIN_AGE = 300.0, 10.0
 """Seconds for which the staff that is remembered is believed, and for which somebody is believed not to be in it."""
 AFTER_THE_RECORD = 5
 """Seconds after which a save follows the making of its record."""
+
+_NOT_WHOLE = "Egito's list does not show it, and may not be whole (lists_everything)"
 
 type Result = Saved | CreatedRecord | LeadSource
 type Values = dict[str, str | int | bool | None]
@@ -104,11 +114,12 @@ class Receiver:
         def read() -> list[StaffMember]:
             return [
                 StaffMember(
-                    id=str(record.get("id")),
+                    id=record_id,
                     email=str(record.get(where.email) or "") or None,
                     name=" ".join(str(record[part]) for part in where.name if record.get(part)) or None,
                 )
                 for record in self.egito.records(where.entity)
+                if (record_id := usable_id(record))
             ]
 
         return self.flow.held.memory.recall((self.destination, "staff", where), read, max_age=max_age)
@@ -117,12 +128,14 @@ class Receiver:
 
     def save(self, command: SavePerson) -> Saved:
         """One save of a person at a time; and of what is late, only what nothing later said."""
-        times = dict.fromkeys(command.fields, command.arrived_at)
+        times = dict.fromkeys([*command.fields, CLUB], command.arrived_at)
         if command.fields["userType"] == UserType.PROSPECT:
             times["userType"] = 0  # nobody becomes a prospect again who was a member
         held, name = self.flow.held, joined("connector person", command.person_id)
         turns = Turns(held.accounts, held.clock, self.tenant, name, VENDOR)
         saved = turns.apply_each(times, lambda fresh: self._save(command, fresh), deadline=self.deadline)
+        if saved is None and self._has_become_a_member(command.person_id):
+            self._convert(command.person_id)  # the prospect's record may have come into being only now
         return saved or Saved(
             result="INFO",
             message="Not needed: a later save of this person has come first.",
@@ -132,11 +145,13 @@ class Receiver:
     def _save(self, command: SavePerson, fresh: Set[str]) -> Saved:
         fields = {name: text for name, text in command.fields.items() if name in fresh}
         kind = command.fields["userType"]
-        is_prospect = kind == UserType.PROSPECT and "userType" in fresh
+        is_prospect = (
+            kind == UserType.PROSPECT and "userType" in fresh and not self._has_become_a_member(command.person_id)
+        )
         its_map = self.settings.prospects if is_prospect else self.settings.members
-        club = self.connector.clubs.get(command.club_id) or ClubSettings(connector_id=command.club_id)
         values, lacks = self._values(its_map, fields)
-        values |= club.fields
+        if CLUB in fresh and (club := self.connector.clubs.get(command.club_id)):
+            values |= club.fields
         record_id = self._record(command.person_id, its_map.entity)
         created = False
         if record_id is None:
@@ -153,6 +168,11 @@ class Receiver:
             return Saved(result="WARNING", message=told, recordID=command.person_id, created=created)
         message = f"Saved as a new {kind.lower()}." if created else "Saved."
         return Saved(result="INFO", message=message, recordID=command.person_id, created=created)
+
+    def _has_become_a_member(self, person_id: str) -> bool:
+        """Where members are another entity: also if the save that converts has only got half way."""
+        entity = self.settings.members.entity
+        return entity != self.settings.prospects.entity and self._record(person_id, entity) is not None
 
     def _values(self, its_map: PeopleMap, fields: Mapping[str, str]) -> tuple[Values, list[str]]:
         """What goes to Egito, by its names; and what does not."""
@@ -175,29 +195,39 @@ class Receiver:
 
     def _owner(self, given: str) -> str | None:
         for max_age in (STAFF_MAX_AGE, STAFF_MIN_AGE):  # there may be somebody new
-            try:
-                staff = self.staff(max_age)
-            except RefusedError:  # Egito shows no staff: whoever it is, nobody knows
-                return None
-            for one in staff:
+            for one in self._if_shown(partial(self.staff, max_age)):
                 if one.id == given or (one.email or "").casefold() == given.casefold():
                     return one.id
         return None
 
     def _lead_source(self, given: str) -> str | None:
+        sources = self.lead_sources
+        meant = next(iter(self._if_shown(lambda: [sources.meant(given)])), None)
+        if meant is None or sources.dictionary is None:
+            return meant.name if meant else None
+        for max_age in (LEAD_SOURCES_MAX_AGE, 0):  # it may have been made a moment ago
+            entries = sources.entries(max_age)
+            if meant.id in [entry.id for entry in entries]:
+                return meant.id
+            for entry in entries:
+                if plain(entry.name) == plain(meant.name):
+                    return entry.id
+        return None
+
+    @staticmethod
+    def _if_shown[T](question: Callable[[], list[T]]) -> list[T]:
+        """Nothing, if Egito does not show this to the bridge: a person is saved without it all the same."""
         try:
-            meant = self.lead_sources.meant(given)
-        except RefusedError:
-            return None
-        if meant is None:
-            return None
-        if self.lead_sources.dictionary is None:
-            return meant.name
-        entries = self.lead_sources.entries(LEAD_SOURCES_MAX_AGE)
-        return meant.id if meant.id in [entry.id for entry in entries] else None
+            return question()
+        except (RefusedError, ContractBrokenError):
+            return []
+        except SignInRefusedError as error:
+            if error.status != HTTPStatus.FORBIDDEN:
+                raise
+            return []
 
     def _record(self, person_id: str, entity: str) -> str | None:
-        link = self.flow.held.links.one(self.tenant, identity(person_id), SYSTEM, entity.casefold())
+        link = self.flow.held.links.one(self.tenant, identity(person_id), *_kind(self.destination, entity))
         return link.id if link else None
 
     def _from_prospect(self, person_id: str, its_map: PeopleMap) -> Values:
@@ -206,39 +236,49 @@ class Receiver:
         record_id = self._record(person_id, prospects.entity) if its_map.entity != prospects.entity else None
         if record_id is None:
             return {}
-        record = self.egito.get(prospects.entity, record_id)
-        both = prospects.fields.keys() & its_map.fields.keys() - {"userType"}
-        taken = {its_map.fields[name].field: record.get(prospects.fields[name].field) for name in both}
-        return {name: value for name, value in taken.items() if isinstance(value, str | int | bool) and value != ""}
+        try:
+            record = self.egito.get(prospects.entity, record_id)
+        except NoSuchRecordError:  # somebody has deleted it
+            return {}
+        taken: Values = {}
+        for name in prospects.fields.keys() & its_map.fields.keys() - {"userType"}:
+            source, target = prospects.fields[name], its_map.fields[name]
+            value = record.get(source.field)
+            if isinstance(value, str | int | bool) and value != "":
+                ours = {str(theirs): ours for ours, theirs in source.values.items()}.get(str(value), value)
+                taken[target.field] = target.values.get(str(ours), ours)
+        return taken
 
     def _convert(self, person_id: str) -> None:
         prospects = self.settings.prospects
         if prospects.on_conversion and (record_id := self._record(person_id, prospects.entity)):
-            self._updated(prospects.entity, record_id, prospects.on_conversion)
+            with suppress(NoSuchRecordError):  # somebody has deleted it
+                self.egito.update(prospects.entity, record_id, prospects.on_conversion)
 
     def _updated(self, entity: str, record_id: str, values: Mapping[str, object]) -> None:
         try:
             self.egito.update(entity, record_id, values)
-        except NoSuchRecordError:
-            raise RefusedError(
-                f"Egito no longer has {entity} {record_id}, which was this person's record", vendor=VENDOR
-            ) from None
+        except NoSuchRecordError as error:
+            raise RefusedError(f"Egito no longer shows this person's record: {error.message}", vendor=VENDOR) from None
 
     def _created(self, command: SavePerson, its_map: PeopleMap, values: Values) -> tuple[str, bool]:
         """The id of the person's record, made by an operation of its own; and whether it was made just now."""
-        create = CreateRecord(person_id=command.person_id, entity=its_map.entity, fields=dict(values))
+        create = CreateRecord(
+            person_id=command.person_id, account=self.destination, entity=its_map.entity, fields=dict(values)
+        )
         if its_map.reference:
             create.fields[its_map.reference] = command.person_id
         held, flow = self.flow.held, self.flow
         wrapped = ConnectorCommand(create)
         known = held.operations.get(operation_id(self.tenant, flow.name, flow.key(wrapped)))
-        if known and known.state in DUE:  # it is looked after by itself, but this save would wait for it
+        if known and known.state is not State.WAITING and known.state in DUE:
+            # It is looked after by itself, but this save would wait for it.
             held.engine.redeliver(flow, known.operation_id, deadline=self.deadline)
         abandoned = known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED
-        if known and abandoned and known.updated_at * 1_000_000 >= command.arrived_at:
+        if known and abandoned and (known.updated_at + 1) * 1_000_000 > command.arrived_at:
             raise RefusedError("it was decided that there shall be no record; send it again", vendor=VENDOR)
         try:
-            outcome = held.engine.run(flow, wrapped, tenant=self.tenant, deadline=self.deadline)
+            outcome = held.engine.run(flow, wrapped, tenant=self.tenant, deadline=self.deadline, over_undone=True)
         except (RunningError, UnavailableError):
             raise NotDoneError("the person's record is being made", vendor=VENDOR) from None
         operation = outcome.operation
@@ -250,10 +290,16 @@ class Receiver:
         wait = max(0, (operation.due_at or 0) - int(held.clock())) + AFTER_THE_RECORD
         raise NotDoneError(why, vendor=VENDOR, retry_after=wait)
 
+    def create_record(self, create: CreateRecord) -> CreatedRecord:
+        is_member = create.entity == self.settings.prospects.entity and self._has_become_a_member(create.person_id)
+        if is_member:  # it waited, and what it says goes into the member's record
+            raise RefusedError("the person is a member by now, and needs no prospect's record", vendor=VENDOR)
+        return CreatedRecord(entity=create.entity, id=self.egito.create(create.entity, create.fields))
+
     # ------------------------------------------------------------------ lead sources
 
     def create_lead_source(self, command: CreateLeadSource) -> LeadSource | Hit[Result]:
-        if there := named(self.lead_sources.all(), command.name, by_id=False):
+        if there := self.lead_sources.in_dictionary(command.name):
             return Hit(there)
         return LeadSource(id=self.egito.create_entry(command.dictionary, command.name), name=command.name)
 
@@ -287,11 +333,12 @@ class ConnectorFlow:
     def key(self, command: ConnectorCommand) -> str:
         match command.root:
             case SavePerson() as save:
-                return joined("save", save.person_id, str(save.arrived_at))
+                said = fingerprint(save.model_dump_json())[:8]  # two may arrive in the same microsecond
+                return joined("save", save.person_id, str(save.arrived_at), said)
             case CreateRecord() as create:
-                return joined("record", create.person_id, create.entity)
+                return joined("record", create.person_id, *_kind(create.account, create.entity))
             case CreateLeadSource() as create:
-                return joined("lead source", create.dictionary, create.name.casefold())
+                return joined("lead source", create.dictionary, plain(create.name))
             case ChangeLeadSource() as change:
                 return joined("change of lead source", change.id, str(change.asked_at))
 
@@ -303,7 +350,7 @@ class ConnectorFlow:
             case SavePerson() as save:
                 return vendor.save(save)
             case CreateRecord() as create:
-                return CreatedRecord(entity=create.entity, id=vendor.egito.create(create.entity, create.fields))
+                return vendor.create_record(create)
             case CreateLeadSource() as create:
                 return vendor.create_lead_source(create)
             case ChangeLeadSource() as change:
@@ -314,7 +361,9 @@ class ConnectorFlow:
             case CreateRecord() as create:
                 return _records(create, vendor)
             case CreateLeadSource() as create:
-                there = named(vendor.lead_sources.all(), create.name, by_id=False)
+                there = vendor.lead_sources.in_dictionary(create.name)
+                if there is None and not vendor.settings.lists_everything:
+                    raise NotShownError(_NOT_WHOLE, vendor=VENDOR)
                 return [Hit(there)] if there else ()
         return ()
 
@@ -329,8 +378,14 @@ class ConnectorFlow:
     def links(self, command: ConnectorCommand, result: Result) -> Sequence[Link]:
         match command.root, result:
             case CreateRecord() as create, CreatedRecord() as created:
-                return [Link(identity(create.person_id), Identity(SYSTEM, create.entity.casefold(), created.id))]
+                record = Identity(*_kind(create.account, create.entity), created.id)
+                return [Link(identity(create.person_id), record)]
         return ()
+
+
+def _kind(account: str, entity: str) -> tuple[str, str]:
+    """System and entity of a record in the links. The system is this Egito: in another the same id is somebody else."""
+    return urlsplit(account).netloc.casefold(), entity.casefold()
 
 
 def _records(create: CreateRecord, vendor: Receiver) -> Sequence[Hit[Result]]:
@@ -340,10 +395,10 @@ def _records(create: CreateRecord, vendor: Receiver) -> Sequence[Hit[Result]]:
     if field is None:
         raise CannotLookError("Egito has no field for the bridge's id of a person (reference)", vendor=VENDOR)
     hits: list[Hit[Result]] = [
-        Hit(CreatedRecord(entity=create.entity, id=str(record["id"])))
+        Hit(CreatedRecord(entity=create.entity, id=record_id))
         for record in vendor.egito.records(create.entity)
-        if record.get(field) == create.person_id and "id" in record
+        if record.get(field) == create.person_id and (record_id := usable_id(record))
     ]
     if not hits and not vendor.settings.lists_everything:
-        raise CannotLookError("Egito's list does not show it, and may not be whole (lists_everything)", vendor=VENDOR)
+        raise NotShownError(_NOT_WHOLE, vendor=VENDOR)
     return hits

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from connector_receiver import wire
@@ -146,21 +147,28 @@ def _create_lead_source(request: Request) -> Response:
     sent = wire.read(request, LeadSourceSave)
     _expect_agreement(club_id, connector, sent)
     dictionary = _writable(request)
-    if there := _ask(request, lambda receiver: named(receiver.lead_sources.all(), sent.name, by_id=False)):
-        return _told(there, 200)
     if dictionary is None:
-        new, is_new = _ask(request, lambda receiver: receiver.lead_sources.add(sent.name))
-        return _told(new, 201 if is_new else 200)
-    command = ConnectorCommand(CreateLeadSource(dictionary=dictionary, name=sent.name))
-    _forget_what_is_gone(request, command)
-    return _with_result(told(carry(runtime().engine, flow(), request, command)))
+        saved, is_new = _ask(request, lambda receiver: receiver.lead_sources.add(sent.name))
+        response = Response(201 if is_new else 200, saved.model_dump())
+    elif there := _ask(request, lambda receiver: receiver.lead_sources.in_dictionary(sent.name)):
+        response = Response(200, there.model_dump())
+    else:
+        command = ConnectorCommand(CreateLeadSource(dictionary=dictionary, name=sent.name))
+        _forget_what_is_gone(request, command)
+        response = told(carry(runtime().engine, flow(), request, command))
+    return _with_result(_kept(request, response, active=sent.active, is_egitos=dictionary is not None))
 
 
 def _forget_what_is_gone(request: Request, command: ConnectorCommand) -> None:
-    """Egito does not list it. If it was made a while ago, somebody has deleted or renamed it since, so make it anew."""
+    """Egito does not list it by its name. If it was made before, it was renamed or deleted since: so make it anew."""
     known = runtime().operations.get(operation_id(request.caller.tenant, ConnectorFlow.name, flow().key(command)))
-    lag = _ask(request, lambda receiver: receiver.search_lag)
-    if known and known.state is State.SUCCEEDED and known.updated_at + lag < runtime().clock():
+    if known is None or known.answer is None:
+        return
+    made = LeadSource.model_validate_json(known.answer)
+    receiver = _ask(request, lambda receiver: receiver)
+    is_renamed = made.id in [entry.id for entry in receiver.lead_sources.entries(MAX_AGE)]  # read just now
+    is_visible = known.updated_at + receiver.search_lag < runtime().clock()
+    if is_renamed or (is_visible and receiver.settings.lists_everything):
         runtime().engine.withdraw(known, by="Egito, which no longer has it")
 
 
@@ -168,24 +176,39 @@ def _change_lead_source(request: Request) -> Response:
     club_id, connector = _club(request)
     sent = wire.read(request, LeadSourceSave)
     _expect_agreement(club_id, connector, sent)
-    lead_source_id, dictionary = request.path["id"], _writable(request)
-    changed = LeadSource(id=lead_source_id, name=sent.name, active=sent.active)
     there = _ask(request, lambda receiver: receiver.lead_sources.all())
-    if lead_source_id not in [one.id for one in there]:
+    before = next((one for one in there if one.id == request.path["id"]), None)
+    if before is None:
         raise NotFoundError("There is no lead source with this id.")
     same_name = named(there, sent.name, by_id=False)
-    if same_name and same_name.id != lead_source_id:
+    if same_name and same_name.id != before.id:
         raise InvalidError(
             "Correct the fields named in errors.", fields=[FieldError("name", "is another lead source's")]
         )
+    changed = before.model_copy(update={"name": sent.name})
     entries = _ask(request, lambda receiver: receiver.lead_sources.entries(MAX_AGE))  # read just now
-    is_egitos = dictionary is not None and lead_source_id in [entry.id for entry in entries]
-    _ask(request, lambda receiver: receiver.lead_sources.keep(changed, name_is_egitos=is_egitos))
-    if not is_egitos or dictionary is None:
-        return _told(changed, 200)
-    command = ChangeLeadSource(dictionary=dictionary, id=lead_source_id, name=sent.name, asked_at=_now())
-    response = told(carry(runtime().engine, flow(), request, ConnectorCommand(command)), done=200)
-    return _with_result(response, {"active": sent.active})
+    dictionary = _writable(request)
+    is_egitos = dictionary is not None and before.id in [entry.id for entry in entries]
+    response = Response(200, changed.model_dump())
+    if is_egitos and dictionary is not None:
+        command = ChangeLeadSource(dictionary=dictionary, id=before.id, name=sent.name, asked_at=_now())
+        response = told(carry(runtime().engine, flow(), request, ConnectorCommand(command)), done=200)
+    active = before.active if sent.active is None else sent.active
+    if response.status == HTTPStatus.ACCEPTED:  # only the name is still on its way
+        _kept(request, Response(200, changed.model_dump()), active=active, is_egitos=is_egitos)
+        return _with_result(response)
+    return _with_result(_kept(request, response, active=active, is_egitos=is_egitos))
+
+
+def _kept(request: Request, response: Response, *, active: bool | None, is_egitos: bool) -> Response:
+    """The answer, after the bridge has noted what Egito cannot: whether it is in use, and names of our own."""
+    body = response.body if isinstance(response.body, dict) else {}
+    if "id" not in body:  # it is not made yet; the Connector saves it again, or does without
+        return response
+    saved = LeadSource(id=body["id"], name=body["name"], active=body["active"] if active is None else active)
+    if active is not None:
+        _ask(request, lambda receiver: receiver.lead_sources.keep(saved, name_is_egitos=is_egitos))
+    return Response(response.status, {**body, **saved.model_dump()}, response.headers)
 
 
 def _writable(request: Request) -> str | None:
@@ -194,18 +217,11 @@ def _writable(request: Request) -> str | None:
     return where.dictionary if where.writable else None
 
 
-def _told(lead_source: LeadSource, status: int) -> Response:
-    return _with_result(Response(status, lead_source.model_dump()))
-
-
-def _with_result(response: Response, more: Mapping[str, object] | None = None) -> Response:
+def _with_result(response: Response) -> Response:
     body = response.body if isinstance(response.body, dict) else {}
-    result = (
-        {"result": "INFO", "message": "Saved."} if response.status < 202 else {"result": "WARNING", "message": LATER}
-    )
-    return Response(
-        response.status, {**result, **body, **(more or {} if response.status < 202 else {})}, response.headers
-    )
+    is_saved = response.status < HTTPStatus.ACCEPTED
+    result = {"result": "INFO", "message": "Saved."} if is_saved else {"result": "WARNING", "message": LATER}
+    return Response(response.status, {**result, **body}, response.headers)
 
 
 # ---------------------------------------------------------------------- set-up
@@ -242,8 +258,9 @@ def _compared(receiver: Receiver, a_map: PeopleMap, record_id: str | None) -> di
         record = receiver.egito.get(a_map.entity, record_id)
     except NoSuchRecordError as error:
         raise NotFoundError(error.message) from None
-    wanted = {target.field for target in a_map.fields.values()} | a_map.defaults.keys()
+    wanted = {target.field for target in a_map.fields.values()} | a_map.defaults.keys() | a_map.on_conversion.keys()
     wanted |= {a_map.reference} if a_map.reference else set()
+    wanted |= {name for club in receiver.connector.clubs.values() for name in club.fields}
     return {
         "entity": a_map.entity,
         "compared": True,

@@ -3,6 +3,7 @@
 The bridge keeps what the dictionary cannot take: new ones, other names, and which are no longer in use.
 """
 
+import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,13 @@ class LeadSources:
     def all(self, max_age: float = 0) -> list[LeadSource]:
         return _merged(self.entries(max_age), self.documents.get(self._key).content)
 
+    def in_dictionary(self, name: str) -> LeadSource | None:
+        """The entry of the dictionary with this name."""
+        entries = self.entries()
+        ids = {entry.id for entry in entries}
+        known = [one for one in _merged(entries, self.documents.get(self._key).content) if one.id in ids]
+        return named(known, name, by_id=False)
+
     def meant(self, given: str) -> LeadSource | None:
         """The one with this id, else the one with this name."""
         for max_age in (MAX_AGE, 0):
@@ -78,10 +86,9 @@ class LeadSources:
 
 
 def named(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> LeadSource | None:
-    """Neither case nor spaces around a name count."""
-    wanted = given.strip().casefold()
+    wanted = plain(given)
     by_ids = [one for one in lead_sources if by_id and one.id == given.strip()]
-    by_name = [one for one in lead_sources if one.name.strip().casefold() == wanted]
+    by_name = [one for one in lead_sources if plain(one.name) == wanted]
     return next(iter(by_ids + by_name), None)
 
 
@@ -89,3 +96,8 @@ def _merged(entries: list[EgitoEntry], kept: Mapping[str, Any]) -> list[LeadSour
     names = {entry.id: entry.name for entry in entries}
     names |= {one: told["name"] for one, told in kept.items() if told["name"] is not None}
     return [LeadSource(id=one, name=name, active=kept.get(one, {}).get("active", True)) for one, name in names.items()]
+
+
+def plain(name: str) -> str:
+    """Neither case nor spaces around a name count, nor how its accents are written."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()

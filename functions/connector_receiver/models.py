@@ -52,6 +52,10 @@ def _country(value: str) -> str:
     return value
 
 
+def _none_if_empty(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -83,9 +87,9 @@ class PersonSave(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
 
-    record_id: Id | None = Field(default=None, alias="recordID")
+    record_id: Annotated[Id | None, BeforeValidator(_none_if_empty)] = Field(default=None, alias="recordID")
     """Ours, if the Connector was told it before."""
-    uuid: Id | None = None
+    uuid: Annotated[Id | None, BeforeValidator(_none_if_empty)] = None
     """The Connector's own."""
     identifier: str | None = None
     client_id: str | None = Field(default=None, alias="clientID")
@@ -126,12 +130,12 @@ class LeadSourceSave(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
 
-    record_id: Id | None = Field(default=None, alias="recordID")
+    record_id: str | None = Field(default=None, alias="recordID")
     identifier: str | None = None
     client_id: str | None = Field(default=None, alias="clientID")
     club_id: str | None = Field(default=None, alias="clubID")
     name: Annotated[Text, Field(max_length=100)]
-    active: bool = True
+    active: bool | None = None
 
 
 class Check(BaseModel):
@@ -162,6 +166,8 @@ class CreateRecord(_Command):
 
     kind: Literal["create_record"] = "create_record"
     person_id: str
+    account: str
+    """The Egito that it is in: another one's ids are other people."""
     entity: str
     fields: dict[str, JsonValue]
 

@@ -109,6 +109,7 @@ class People:
             "email": before.get("email", "") if traits.email is None else traits.email,
             "mobile": before.get("mobile", "") if traits.mobile is None else traits.mobile,
             "connector_ids": [*before.get("connector_ids", ()), *([connector_id] if bind else [])],
+            "one_of_several": several or before.get("one_of_several", False),
         }
         if after != before:
             changes = self._changes(of_id, person, before, after, namesakes)
@@ -131,7 +132,8 @@ class People:
         changes = {self._person_key(person_id): Change(person, after)}
         key = self._name_key(self.club_id, after["name"])
         namesakes = read or self.documents.get(key)
-        entry = {"email": after["email"], "mobile": after["mobile"], "linked": bool(after["connector_ids"])}
+        told = {name: after[name] for name in ("email", "mobile", "one_of_several")}
+        entry = {**told, "linked": bool(after["connector_ids"])}
         changes[key] = Change(namesakes, {**namesakes.content, person_id: entry})
         if before and (old := self._name_key(before["club_id"], before["name"])) != key:
             others = self.documents.get(old)
@@ -168,8 +170,13 @@ def _fitting(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | N
         if all(values.values()):
             fitting = [one for one, told in possible.items() if all(told[trait] == values[trait] for trait in wanted)]
             if len(fitting) > 1 and not connector_id:
-                # Sent without an id once more: then it is the one that was sent without an id before, if there is one.
-                return [one for one in fitting if not possible[one]["linked"]] or fitting
+                # Sent without an id once more: then it is the one that was sent so before, if that can be told.
+                unlinked = [one for one in fitting if not possible[one]["linked"]]
+                return (
+                    unlinked
+                    if len(unlinked) == 1
+                    else [one for one in unlinked if possible[one]["one_of_several"]] or fitting
+                )
             if fitting:
                 return fitting
     return []

@@ -17,6 +17,8 @@ from crm_bridge.errors import FieldError, InvalidError, NotXmlError, TooLargeErr
 XML = ("application/xml", "text/xml")
 WRAPPERS = frozenset({"providerInfo", "userInfo", "leadInfo", "extraProviderIDs"})
 """Elements that only hold others. Source: InTouch's "Connector API Guide", saving a user and a lead source."""
+IGNORED = frozenset({"inTouchID"})
+"""InTouch's id besides the Connector's, which it may send along."""
 _ITEMS = {"leadSources": "leadSource", "errors": "error", "clubs": "club"}
 """What an element of a list is called, where that is not the list's own name."""
 LONGEST_MESSAGE = 300
@@ -71,7 +73,7 @@ def _members(body: bytes) -> dict[str, str]:
 def _leaves(root: ET.Element) -> Iterator[tuple[str, str]]:
     for element in root.iter():
         name = element.tag.rpartition("}")[2]
-        if element is root or name in WRAPPERS:
+        if element is root or name in WRAPPERS or name in IGNORED:
             continue
         if len(element):
             raise InvalidError("Correct the fields named in errors.", fields=[FieldError(name, "must be text")])

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 
+NO_SIGN_IN = "none"
+"""Of turns whose sign-in is looked after elsewhere."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two questions whether the turn has come; each pause is longer than the one before."""
 
@@ -58,13 +60,13 @@ class Turns:
     spacing: float = 0.0
 
     def apply[T](
-        self, what: str, occurred_at: int, work: Callable[[], T], *, deadline: Deadline, sign_in: str = "none"
+        self, what: str, occurred_at: int, work: Callable[[], T], *, deadline: Deadline, sign_in: str = NO_SIGN_IN
     ) -> T | None:
         """The same as `apply_each`, of one thing."""
         return self.apply_each({what: occurred_at}, lambda _: work(), deadline=deadline, sign_in=sign_in)
 
     def apply_each[T](
-        self, times: Mapping[str, int], work: Callable[[Set[str]], T], *, deadline: Deadline, sign_in: str = "none"
+        self, times: Mapping[str, int], work: Callable[[Set[str]], T], *, deadline: Deadline, sign_in: str = NO_SIGN_IN
     ) -> T | None:
         """What `work` gives when its turn has come. It gets those of `times` that nothing later was applied to.
 
@@ -78,15 +80,22 @@ class Turns:
         if not fresh:
             self._end(account)
             return None
+        is_over = False
         try:
             done = work(fresh.keys())
+            is_over = True
         except VendorError as error:
+            is_over = True
             with suppress(StorageError):  # then the turn ends by itself, and what went wrong is still to be told
                 self._end_failed(account, error, fresh, sign_in)
             if isinstance(error, MaybeDoneError) and not isinstance(error, ContractBrokenError):
                 message = f"{error.message}; it is sent again, which does no harm"
                 raise NotDoneError(message, vendor=self.vendor, status=error.status) from None
             raise
+        finally:
+            if not is_over:
+                with suppress(StorageError):
+                    self._end(account)
         if not self._end(account, applied=fresh):
             raise NotDoneError("its turn was over before it was done", vendor=self.vendor)
         return done
@@ -115,7 +124,7 @@ class Turns:
             time.sleep(pause)
 
     def _end_failed(self, account: "Account", error: VendorError, applied: Mapping[str, int], sign_in: str) -> None:
-        if isinstance(error, SignInPausedError):
+        if isinstance(error, SignInPausedError) and sign_in != NO_SIGN_IN:
             self._end(account, refused=sign_in)
         elif not isinstance(error, MaybeDoneError):
             self._end(account)

@@ -23,6 +23,7 @@ from crm_bridge.errors import (
     LinkTakenError,
     MissingError,
     NotDoneError,
+    NotShownError,
     RefusedError,
     RunningError,
     SeveralFoundError,
@@ -186,10 +187,12 @@ class Engine:
         deadline: Deadline,
         later: bool = False,
         mapping: str | None = None,
+        over_undone: bool = False,
     ) -> Outcome:
         """Carry a command that a caller sent, or tell what became of the same event before.
 
         `later` only accepts it, and the dispatcher carries it. `mapping` names what made the command.
+        `over_undone` puts it in the place of one that waits and was surely never done.
 
         Raises RunningError while another call carries it, and UnavailableError if it could not be accepted; then
         nothing was sent.
@@ -223,7 +226,7 @@ class Engine:
             sent_to=vendor.destination,
             mapping=mapping,
         )
-        claim = self._operations.create(claimed, over=REPLACEABLE)
+        claim = self._operations.create(claimed, over=REPLACEABLE, over_undone=over_undone)
         if not claim.won:
             return self._known(claim.operation, claimed.fingerprint)
         if later:
@@ -354,13 +357,16 @@ class Engine:
     ) -> Outcome:
         """From unknown: adopt what is there, wait for the vendor's search, send once more, or ask a person."""
 
-        def find(vendor: V) -> tuple[Sequence[Hit[R]], int]:
+        def find(vendor: V) -> tuple[Sequence[Hit[R]], int, NotShownError | None]:
             if _is_elsewhere(operation, vendor):
                 raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
-            return flow.find(command, vendor), vendor.search_lag
+            try:
+                return flow.find(command, vendor), vendor.search_lag, None
+            except NotShownError as error:
+                return (), vendor.search_lag, error
 
         try:
-            hits, search_lag = self.signed_in(flow, operation.tenant, deadline, find)
+            hits, search_lag, not_shown = self.signed_in(flow, operation.tenant, deadline, find)
             fitting = [hit for hit in hits if self._could_be(flow, command, operation, hit)]
         except CannotLookError as error:
             return self._unsuccessful(operation, error.event, error)
@@ -376,6 +382,8 @@ class Engine:
         visible_at = (operation.unknown_since or operation.updated_at) + search_lag
         if self._now() < visible_at:
             return self._unsuccessful(operation, Event.NOT_FOUND_YET, due_at=visible_at)
+        if not_shown:
+            return self._unsuccessful(operation, not_shown.event, not_shown)
         return self._send(flow, command, operation, deadline)
 
     def _could_be[C: BaseModel, V: Vendor, R: BaseModel](

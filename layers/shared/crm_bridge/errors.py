@@ -31,6 +31,7 @@ BridgeError
     ├── MaybeDoneError            the vendor may have done it: look before sending
     │   └── ContractBrokenError   it answered, but not as its documentation says
     ├── CannotLookError           the vendor cannot be asked: a person decides
+    │   └── NotShownError             it does not show it, which proves nothing: a person decides in the end
     └── SeveralFoundError         it was asked, and what fits is not clear: a person decides
 """
 
@@ -240,6 +241,10 @@ class ContractBrokenError(MaybeDoneError):
 
 class CannotLookError(VendorError):
     event = Event.IN_DOUBT
+
+
+class NotShownError(CannotLookError):
+    pass
 
 
 class SeveralFoundError(VendorError):

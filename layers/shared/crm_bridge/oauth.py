@@ -24,7 +24,7 @@ TURN = 15_000
 SPARING = 30_000
 """Milliseconds in which a token that was just given, and is not accepted, is not replaced by yet another."""
 SOON = 10_000
-"""Milliseconds after which a renewal that failed is tried again, as long as the token is still good."""
+"""Milliseconds after which a request that brought no token is tried again, if the vendor does not ask for longer."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds between two looks whether the token has come."""
 KEEP = 24 * 3600
@@ -63,6 +63,8 @@ class _Kept(BaseModel):
     renew_at: int = 0
     ends_at: int = 0
     asking_until: int = 0
+    not_before: int = 0
+    """Until then nobody asks again, because it brought nothing."""
     replaced_at: int = 0
     """When one was asked for last because the vendor did not accept the one before."""
     refused: str | None = None
@@ -101,12 +103,19 @@ class Tokens:
                 return token
             if rejected and not token and now < kept.replaced_at + SPARING:
                 raise SignInRefusedError(_NOT_ACCEPTED.format(login.vendor), vendor=login.vendor)
-            if now >= kept.asking_until:
+            good = token if now < kept.ends_at else None
+            if not good and now < kept.not_before:
+                raise NotDoneError(
+                    f"{login.vendor} gave no token a moment ago",
+                    vendor=login.vendor,
+                    retry_after=(kept.not_before - now) / 1000,
+                )
+            if now >= max(kept.asking_until, kept.not_before):
                 asking = kept.model_copy(update={"asking_until": now + TURN})
                 if self._write(login, document, asking):
                     return self._ask(login, Document(document.version + 1), asking, rejected, deadline)
-            elif token and now < kept.ends_at:  # somebody renews it early; until then it is as good as ever
-                return token
+            elif good:  # somebody renews it early; until then it is as good as ever
+                return good
             if deadline.remaining() - pause < 2 * SHORTEST_CALL:
                 raise NotDoneError(f"another function is signing in to {login.vendor}", vendor=login.vendor)
             time.sleep(pause)
@@ -119,12 +128,13 @@ class Tokens:
         except SignInPausedError as error:
             self._settle(login, document, _Kept(refused=error.message))
             raise _paused(login, error.message) from None
-        except VendorError:
+        except VendorError as error:
+            soon = self._now() + max(SOON, int((error.retry_after or 0) * 1000))
+            # Next time with the password: it may have been the refresh token.
+            changes = {"asking_until": 0, "not_before": soon, "refresh_token": None}
+            self._settle(login, document, kept.model_copy(update=changes))
             token = kept.offers(rejected)
-            good = token is not None and now < kept.ends_at
-            soon = min(now + SOON, kept.ends_at) if good else kept.renew_at
-            self._settle(login, document, kept.model_copy(update={"asking_until": 0, "renew_at": soon}))
-            if token is not None and good:
+            if token and now < kept.ends_at:
                 return token
             raise
         lasts = grant.expires_in * 1000

@@ -128,19 +128,24 @@ class Operations:
             answer = self._client.get_item(TableName=self._table, Key=_key(operation_id), ConsistentRead=True)
         return _operation(answer["Item"]) if "Item" in answer else None
 
-    def create(self, operation: Operation, *, over: Iterable[State]) -> Claim:
+    def create(self, operation: Operation, *, over: Iterable[State], over_undone: bool = False) -> Claim:
         """Store a new operation unless there is one already that is in none of the states `over`.
 
-        One round trip either way. The attempts of an operation that it replaces are kept. Raises StorageError.
+        With `over_undone` one that waits may be there as well, if it was never in doubt. One round trip either way.
+        The attempts of an operation that it replaces are kept. Raises StorageError.
         """
         states = _values("over", over)
+        condition = f"attribute_not_exists(operation_id) OR #state IN ({', '.join(states)})"
+        if over_undone:
+            condition += " OR (#state = :waiting AND attribute_not_exists(unknown_since))"
+            states[":waiting"] = State.WAITING.value
         with guarded():
             try:
                 answer = through_conflicts(
                     lambda: self._client.put_item(
                         TableName=self._table,
                         Item=_item(operation),
-                        ConditionExpression=f"attribute_not_exists(operation_id) OR #state IN ({', '.join(states)})",
+                        ConditionExpression=condition,
                         ExpressionAttributeNames={"#state": "state"},
                         ExpressionAttributeValues=serialize(states),
                         ReturnValues="ALL_OLD",

@@ -73,9 +73,9 @@ class Answer:
     def json(self) -> Any:
         """The parsed body. Raises ContractBrokenError if it is not JSON."""
         try:
-            # There and back again, so that half a surrogate pair or endless nesting ends here, not in what we store.
+            # There and back again: half a surrogate pair, endless nesting or NaN ends here, not in what we store.
             text = json.dumps(json.loads(self.body), ensure_ascii=False)
-            return pydantic_core.from_json(text.encode(errors="replace"))
+            return pydantic_core.from_json(text.encode(errors="replace"), allow_inf_nan=False)
         except (ValueError, RecursionError):
             raise ContractBrokenError(
                 f"{self.vendor} answered {self.status} with a body that is not JSON",

@@ -5,9 +5,10 @@ shape of a list or an error. docs/vendors.md tells what is documented and what t
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,13 +21,15 @@ from crm_bridge.errors import (
     RefusedError,
     SignInPausedError,
 )
+from crm_bridge.fields import LONGEST_ID
 from crm_bridge.links import joined
 from crm_bridge.oauth import Grant, Login, Tokens
 from crm_bridge.settings import EgitoSettings, Tenant
 from crm_bridge.transport import Answer, Deadline, Transport, changing_nothing, expect
 
 VENDOR = "Egito"
-MAX_ANSWER = 2 * 1024 * 1024
+MAX_ANSWER = 16 * 1024 * 1024
+"""Bytes: a list may hold all the people of a club."""
 MAX_PAGES = 100
 LONGEST_LIFE = 24 * 3600
 SHORT_LIFE = 120
@@ -35,6 +38,8 @@ DICTIONARY = "SelectDictionary"
 LISTS = ("list", "items", "data", "rows")
 """The members under which a list is looked for, besides a bare array."""
 _NAMES = ("name", "value", "label")
+_NOT_TOLD = ("rejectedValue", "value", "arguments")
+"""Members of an error that repeat what was sent."""
 _OAUTH_ERRORS = {
     "invalid_client",
     "invalid_grant",
@@ -90,9 +95,14 @@ class EgitoClient:
 
         Source: https://egito.pl/api/; the parameter is assumed.
         """
-        record = self._ask(entity, "get", {"id": record_id})
+        try:
+            record = self._ask(entity, "get", {"id": record_id})
+        except RefusedError as error:
+            raise NoSuchRecordError(
+                f"{error.message} ({entity} {record_id})", vendor=VENDOR, status=error.status
+            ) from None
         if not isinstance(record, dict) or str(record.get("id")) != record_id:
-            raise NoSuchRecordError(f"Egito shows no {entity} with this id", vendor=VENDOR)
+            raise NoSuchRecordError(f"Egito shows no {entity} {record_id}", vendor=VENDOR)
         return record
 
     def records(self, entity: str, parameters: Mapping[str, str] | None = None) -> list[Record]:
@@ -132,9 +142,10 @@ class EgitoClient:
     def dictionary(self, kind: str) -> list[EgitoEntry]:
         """`GET …/SelectDictionary/list?type=`. Source: https://egito.pl/api/; what an entry has is assumed."""
         return [
-            EgitoEntry(_id(record), name, record)
+            EgitoEntry(record_id, name, record)
             for record in self.records(DICTIONARY, {"type": kind})
-            if (name := next((str(record[member]) for member in _NAMES if record.get(member)), None))
+            if (record_id := usable_id(record))
+            and (name := next((str(record[member]) for member in _NAMES if record.get(member)), None))
         ]
 
     def create_entry(self, kind: str, name: str) -> str:
@@ -216,11 +227,10 @@ class EgitoClient:
             )
         parsed = _json(answer)
         error = parsed.get("error") if isinstance(parsed, dict) else None
-        if 400 <= answer.status < 500 and (error in _OAUTH_ERRORS or answer.status in (401, 403)):
-            how = error if error in _OAUTH_ERRORS else answer.status
-            raise SignInPausedError(f"Egito refused the login ({how})", vendor=VENDOR, status=answer.status)
+        if 400 <= answer.status < 500 and isinstance(error, str) and error in _OAUTH_ERRORS:
+            raise SignInPausedError(f"Egito refused the login ({error})", vendor=VENDOR, status=answer.status)
         try:
-            expect(answer, 200)
+            expect(replace(answer, body=b""), 200)  # its words may be the address, in whatever spelling
         except (RefusedError, MaybeDoneError) as failed:  # it is not about the login, and a token harms nobody
             raise NotDoneError(failed.message, vendor=VENDOR, status=failed.status) from None
         return _granted(parsed)
@@ -240,7 +250,7 @@ def egito_client(
 
 def _granted(parsed: object) -> Grant:
     token = parsed.get("access_token") if isinstance(parsed, dict) else None
-    if not isinstance(parsed, dict) or not isinstance(token, str) or not token.isascii() or not token.isprintable():
+    if not isinstance(parsed, dict) or not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
         raise NotDoneError("Egito answered with no token", vendor=VENDOR, status=200)
     life, refresh = parsed.get("expires_in"), parsed.get("refresh_token")
     known = isinstance(life, int) and not isinstance(life, bool)
@@ -262,6 +272,8 @@ def _parsed(answer: Answer) -> Any:
         words = answer.shown(_flat(errors)) or "it did not say why"
         raise RefusedError(f"Egito: {words}", vendor=VENDOR, status=answer.status)
     expect(answer, *range(200, 300))
+    if parsed is None and answer.body.strip() not in (b"", b"null"):
+        raise ContractBrokenError("Egito answered something else than JSON", vendor=VENDOR, status=answer.status)
     return parsed
 
 
@@ -280,12 +292,18 @@ def _saved(answer: Answer) -> Record:
     return parsed
 
 
-def _id(record: Record) -> str:
-    """Text or a number, kept as text."""
+def usable_id(record: Record) -> str | None:
+    """Text or a number, kept as text; None if it has none."""
     value = record.get("id")
-    if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= 200:
+    usable = isinstance(value, str | int) and not isinstance(value, bool) and 0 < len(str(value)) <= LONGEST_ID
+    return str(value) if usable else None
+
+
+def _id(record: Record) -> str:
+    record_id = usable_id(record)
+    if record_id is None:
         raise ContractBrokenError("Egito answered with a record that has no id", vendor=VENDOR)
-    return str(value)
+    return record_id
 
 
 def _listed(parsed: Any) -> list[Record]:
@@ -304,7 +322,8 @@ def _flat(errors: object) -> str:
         message = next((errors[name] for name in ("message", "defaultMessage", "code") if errors.get(name)), None)
         if message is not None:
             return ": ".join(filter(None, (_flat(errors.get("field")), _flat(message))))
-        return "; ".join(f"{name}: {_flat(value)}" for name, value in errors.items() if value)
+        told = {name: value for name, value in errors.items() if value and name not in _NOT_TOLD}
+        return "; ".join(f"{name}: {_flat(value)}" for name, value in told.items())
     return "" if errors is None else str(errors)
 
 
