@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from connector_receiver import wire
 from connector_receiver.flow import ConnectorFlow, Held, Receiver
 from connector_receiver.lead_sources import MAX_AGE, named
@@ -29,6 +31,7 @@ from crm_bridge.errors import (
     ProblemError,
     RefusedError,
 )
+from crm_bridge.fields import LONGEST_ID, Id
 from crm_bridge.operations import State, operation_id
 from crm_bridge.runtime import runtime
 from crm_bridge.settings import ConnectorSettings, PeopleMap
@@ -109,7 +112,8 @@ def _save(request: Request) -> Response:
 def _ids(request: Request, sent: PersonSave) -> tuple[str | None, str | None]:
     """Our id and the Connector's, as far as they are told; that in the address may be either. Raises ProblemError."""
     person_id, connector_id = sent.record_id, sent.uuid
-    if in_address := request.path.get("id"):
+    if "id" in request.path:
+        in_address = _id_in_address(request)
         is_ours = re.fullmatch(OUR_ID, in_address)
         name, told = ("recordID", person_id) if is_ours else ("uuid", connector_id)
         if told not in (None, in_address):
@@ -125,6 +129,16 @@ def _ids(request: Request, sent: PersonSave) -> tuple[str | None, str | None]:
             "Correct the fields named in errors.", fields=[FieldError("recordID", "is no id that the bridge has given")]
         )
     return person_id, connector_id
+
+
+def _id_in_address(request: Request) -> str:
+    try:
+        return TypeAdapter(Id).validate_python(request.path["id"])
+    except ValidationError:
+        raise InvalidError(
+            "Correct the fields named in errors.",
+            fields=[FieldError("uuid", f"in the address must be text of up to {LONGEST_ID} characters")],
+        ) from None
 
 
 # ---------------------------------------------------------------------- staff and lead sources

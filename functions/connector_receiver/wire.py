@@ -3,16 +3,20 @@
 XML is read by a parser that takes no document type, hence no entities and no external references.
 """
 
+import json
+import re
+import unicodedata
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from email.message import Message
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from pydantic import BaseModel
 
-from crm_bridge.api import MAX_BODY, Request, Response, validated
-from crm_bridge.errors import FieldError, InvalidError, NotXmlError, TooLargeError
+from crm_bridge.api import JSON, MAX_BODY, Request, Response, validated
+from crm_bridge.errors import FieldError, InvalidError, NotXmlError, TooLargeError, UnsupportedMediaTypeError
 
 XML = ("application/xml", "text/xml")
 WRAPPERS = frozenset({"providerInfo", "userInfo", "leadInfo", "extraProviderIDs"})
@@ -22,15 +26,23 @@ IGNORED = frozenset({"inTouchID"})
 _ITEMS = {"leadSources": "leadSource", "errors": "error", "clubs": "club"}
 """What an element of a list is called, where that is not the list's own name."""
 LONGEST_MESSAGE = 300
+_NOT_IN_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+"""Source: https://www.w3.org/TR/xml/#charsets"""
 
 
 def read[M: BaseModel](request: Request, model: type[M]) -> M:
     """The body as `model`, from JSON or XML. Raises ProblemError."""
-    if not _is_xml(request.headers.get("content-type", "")):
-        return request.parse(model)
-    if len(request.body) > MAX_BODY:
-        raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
-    return validated(model, _members(request.body))
+    kind = request.headers.get("content-type", "")
+    if _is_xml(kind):
+        if len(request.body) > MAX_BODY:
+            raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
+        return validated(model, _members(request.body, _charset(kind)))
+    try:
+        request.json()
+    except UnsupportedMediaTypeError:
+        raise UnsupportedMediaTypeError(f"Send the body as {JSON} or {XML[0]}, and say so in Content-Type.") from None
+    json.loads(request.body, object_pairs_hook=_once)
+    return request.parse(model)
 
 
 def told(headers: Mapping[str, str], response: Response) -> Response:
@@ -38,8 +50,7 @@ def told(headers: Mapping[str, str], response: Response) -> Response:
     body = response.body
     if response.status >= 400 and isinstance(body, Mapping):
         body = {"result": "ERROR", "message": _sentence(body), **body}
-    wanted = headers.get("accept", "")
-    if not _is_xml(wanted) and not (wanted in ("", "*/*") and _is_xml(headers.get("content-type", ""))):
+    if not _wants_xml(headers):
         return replace(response, body=body)
     root = ET.Element("problem" if response.status >= 400 else "response")
     _fill(root, body)
@@ -48,14 +59,46 @@ def told(headers: Mapping[str, str], response: Response) -> Response:
     return replace(response, body=text, headers={**response.headers, "Content-Type": f"{kind}; charset=utf-8"})
 
 
+def _wants_xml(headers: Mapping[str, str]) -> bool:
+    """The first of the two that is named in Accept; if neither is, the language of the body."""
+    for kind in headers.get("accept", "").split(","):
+        if _is_xml(kind):
+            return True
+        if kind.split(";")[0].strip().lower() == JSON:
+            return False
+    return _is_xml(headers.get("content-type", ""))
+
+
 def _is_xml(header: str) -> bool:
-    kind = header.split(",")[0].split(";")[0].strip().lower()
-    return kind in XML or kind.endswith("+xml")
+    kind = header.split(";")[0].strip().lower()
+    return kind in XML or (kind.startswith("application/") and kind.endswith("+xml"))
 
 
-def _members(body: bytes) -> dict[str, str]:
+def _charset(header: str) -> str | None:
+    """That of a Content-Type, if it names one."""
+    message = Message()
+    message["Content-Type"] = header
+    return message.get_content_charset()
+
+
+def _once(members: list[tuple[str, object]]) -> dict[str, object]:
+    """Raises InvalidError: JSON itself would let the last one of two count."""
+    names = [name for name, _ in members]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise _invalid(*(FieldError(name, "is there twice") for name in twice))
+    return dict(members)
+
+
+def _invalid(*fields: FieldError) -> InvalidError:
+    return InvalidError("Correct the fields named in errors.", fields=fields)
+
+
+def _members(body: bytes, charset: str | None) -> dict[str, str]:
+    """`charset` counts where the document says nothing of itself: libraries send one that they do not mean."""
+    says_itself = re.match(rb"\xff\xfe|\xfe\xff|\xef\xbb\xbf|<\0|\0<|<\?xml[^>]*\sencoding", body)
     try:
-        root = fromstring(body, forbid_dtd=True)
+        root = fromstring(body.decode(charset) if charset and not says_itself else body, forbid_dtd=True)
     except DefusedXmlException:
         raise NotXmlError("Send XML without a document type: no DTD, no entities, no external references.") from None
     except (ET.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that there is not
@@ -65,7 +108,7 @@ def _members(body: bytes) -> dict[str, str]:
     members: dict[str, str] = {}
     for name, text in _leaves(root):
         if name in members:
-            raise InvalidError("Correct the fields named in errors.", fields=[FieldError(name, "is there twice")])
+            raise _invalid(FieldError(name, "is there twice"))
         members[name] = text
     return members
 
@@ -76,17 +119,34 @@ def _leaves(root: ET.Element) -> Iterator[tuple[str, str]]:
         if element is root or name in WRAPPERS or name in IGNORED:
             continue
         if len(element):
-            raise InvalidError("Correct the fields named in errors.", fields=[FieldError(name, "must be text")])
+            raise _invalid(FieldError(name, "must be text"))
         yield name, element.text or ""
 
 
 def _sentence(problem: Mapping[str, object]) -> str:
-    """What is wrong, in a sentence for people who do not run this."""
+    """What is wrong, in a line for people who do not run this."""
     wrong = problem.get("errors")
-    if isinstance(wrong, list) and wrong:
-        told = "; ".join(f"{error['field']} {error['message']}".strip() for error in wrong[:3])
-        return f"Not saved: {told}."[:LONGEST_MESSAGE]
-    return f"Not saved. {problem['detail']}"[:LONGEST_MESSAGE]
+    if not isinstance(wrong, list) or not wrong:
+        return _line(f"Not saved. {problem['detail']}")
+    told = [f"{_name(error['field'])} {error['message'].partition(';')[0]}".strip() for error in wrong]
+    for most in range(len(told), 0, -1):
+        more = f"; and {len(told) - most} more" if most < len(told) else ""
+        sentence = f"Not saved: {'; '.join(told[:most])}{more}."
+        if len(sentence) <= LONGEST_MESSAGE:
+            break
+    return _line(sentence)
+
+
+def _name(field: str) -> str:
+    """Of a field that the caller made up, nothing is repeated that could be more than a name."""
+    return field if re.fullmatch(r"[\w.]{0,50}", field, re.ASCII) else "a field"
+
+
+def _line(text: str) -> str:
+    shown = "".join(character for character in " ".join(text.split()) if unicodedata.category(character) != "Cc")
+    if len(shown) <= LONGEST_MESSAGE:
+        return shown
+    return shown[: LONGEST_MESSAGE - 2].rpartition(" ")[0] + " …"
 
 
 def _fill(parent: ET.Element, value: object) -> None:
@@ -100,4 +160,4 @@ def _fill(parent: ET.Element, value: object) -> None:
     elif isinstance(value, bool):
         parent.text = str(value).lower()
     elif value is not None:
-        parent.text = "".join(character for character in str(value) if character.isprintable() or character in "\t\n")
+        parent.text = _NOT_IN_XML.sub("", str(value))

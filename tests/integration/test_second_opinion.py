@@ -1,12 +1,15 @@
 """The flows that rest on more than the engine's writes, on ministack instead of moto: it checks expressions harder."""
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
 
-from local.stack import Stack
+from local.events import load_event
+from local.stack import CLUB, Stack
 from tests.integration.conftest import Crm
 from tests.integration.ministack import ministack
 
@@ -54,3 +57,26 @@ def test_key_links_statuses_and_lists_are_the_same_on_another_dynamodb(crm: Crm)
     assert len(set(found)) == len(found) == 9
     assert sorted(found) == sorted(whole)
     assert len(crm.get("/operations?flow=key_link&state=succeeded&limit=3").json()["operations"]) == 3
+
+
+def test_people_tokens_and_lead_sources_are_the_same_on_another_dynamodb(crm: Crm) -> None:
+    club = f"/connector/clubs/{CLUB}"
+    ada = {**json.loads(load_event("connector_receiver", "prospect")["body"]), "leadSource": "Website"}
+    del ada["uuid"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: call(crm, "POST", f"{club}/prospects", ada), range(8)))
+    assert {answer.status_code for answer in answers} <= {200, 201, 202}
+    for answer in answers:
+        if answer.status_code == 202:
+            assert crm.settle(answer)["state"] == "succeeded"
+    (record_id,) = {answer.json()["recordID"] for answer in answers}
+    assert crm.stack.egito.token_requests == ["password"]
+    named = {**ada, "lastname": "Kowalska", "email": "ada@mail.example", "uuid": "u-1"}
+    crm.stack.egito.revoke()
+    assert call(crm, "PUT", f"{club}/members/{record_id}", {**named, "userType": "MEMBER"}).status_code == 200
+    again = call(crm, "POST", f"{club}/prospects", {**named, "uuid": "u-1"}).json()
+    assert (again["recordID"], again["result"]) == (record_id, "WARNING")
+    (record,) = crm.stack.egito.records["Contact"]
+    assert (record["lastName"], record["type"]) == ("Kowalska", "MEMBER")
+    assert len(crm.stack.egito.token_requests) == 2
+    assert [call(crm, "POST", f"{club}/lead-sources", {"name": "Fair"}).status_code for _ in range(2)] == [201, 200]

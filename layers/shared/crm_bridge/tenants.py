@@ -119,7 +119,7 @@ class ApiKeys:
         for name in self._headers:
             if key := headers.get(name):
                 return key.strip()
-        ways = " or ".join(("'Authorization: Bearer <key>'", "HTTP Basic", *(f"the header {h}" for h in self._headers)))
+        ways = " or ".join(("'Authorization: Bearer KEY'", "HTTP Basic", *(f"the header {h}" for h in self._headers)))
         raise UnauthenticatedError(f"Send an API key: {ways}.", headers=_ASK)
 
     def _read(self, hashed: str, now: float) -> "_CachedCaller":
