@@ -21,7 +21,7 @@ from connector_receiver.models import (
     SavePerson,
     UserType,
 )
-from connector_receiver.people import Hasher, People, identity
+from connector_receiver.people import identity
 from crm_bridge.accounts import Accounts, Turns
 from crm_bridge.clients.egito import VENDOR, EgitoClient, egito_client, usable_id
 from crm_bridge.documents import Documents
@@ -43,7 +43,7 @@ from crm_bridge.errors import (
 from crm_bridge.links import Identity, Link, Links, joined
 from crm_bridge.memory import Memory
 from crm_bridge.oauth import Tokens
-from crm_bridge.operations import Operations, State, fingerprint, operation_id
+from crm_bridge.operations import Operation, Operations, State, fingerprint, operation_id
 from crm_bridge.settings import ConnectorSettings, EgitoSettings, PeopleMap, StaffMember, Tenant
 from crm_bridge.transport import Deadline, Transport
 
@@ -99,13 +99,6 @@ class Receiver:
         kind = self.settings.lead_sources.dictionary
         return LeadSources(self.egito, kind, held.documents, held.memory, self.tenant)
 
-    def people(self, club_id: str) -> People:
-        held = self.flow.held
-        return People(held.documents, held.links, self.tenant, club_id, held.clock)
-
-    def hasher(self) -> Hasher:
-        return Hasher(self.connector.match_key.get_secret_value())
-
     def staff(self, max_age: float = 0) -> list[StaffMember]:
         where = self.settings.staff
         if where.people is not None:
@@ -148,6 +141,8 @@ class Receiver:
         is_prospect = (
             kind == UserType.PROSPECT and "userType" in fresh and not self._has_become_a_member(command.person_id)
         )
+        if kind == UserType.PROSPECT and not is_prospect:
+            fields.pop("userType", None)
         its_map = self.settings.prospects if is_prospect else self.settings.members
         values, lacks = self._values(its_map, fields)
         if CLUB in fresh and (club := self.connector.clubs.get(command.club_id)):
@@ -172,7 +167,16 @@ class Receiver:
     def _has_become_a_member(self, person_id: str) -> bool:
         """Where members are another entity: also if the save that converts has only got half way."""
         entity = self.settings.members.entity
-        return entity != self.settings.prospects.entity and self._record(person_id, entity) is not None
+        if entity == self.settings.prospects.entity:
+            return False
+        return self._record(person_id, entity) is not None or self._being_made(person_id, entity) is not None
+
+    def _being_made(self, person_id: str, entity: str) -> Operation | None:
+        """The operation that makes the person's record, if it is on its way."""
+        create = CreateRecord(person_id=person_id, account=self.destination, entity=entity, fields={})
+        key = self.flow.key(ConnectorCommand(create))
+        operation = self.flow.held.operations.get(operation_id(self.tenant, self.flow.name, key))
+        return operation if operation and operation.state in DUE | {State.PARKED} else None
 
     def _values(self, its_map: PeopleMap, fields: Mapping[str, str]) -> tuple[Values, list[str]]:
         """What goes to Egito, by its names; and what does not."""
@@ -206,7 +210,7 @@ class Receiver:
         if meant is None or sources.dictionary is None:
             return meant.name if meant else None
         for max_age in (LEAD_SOURCES_MAX_AGE, 0):  # it may have been made a moment ago
-            entries = sources.entries(max_age)
+            entries = self._if_shown(partial(sources.entries, max_age))
             if meant.id in [entry.id for entry in entries]:
                 return meant.id
             for entry in entries:
@@ -240,6 +244,8 @@ class Receiver:
             record = self.egito.get(prospects.entity, record_id)
         except NoSuchRecordError:  # somebody has deleted it
             return {}
+        except ContractBrokenError as error:  # nothing was to be done so far
+            raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
         taken: Values = {}
         for name in prospects.fields.keys() & its_map.fields.keys() - {"userType"}:
             source, target = prospects.fields[name], its_map.fields[name]
@@ -251,7 +257,15 @@ class Receiver:
 
     def _convert(self, person_id: str) -> None:
         prospects = self.settings.prospects
-        if prospects.on_conversion and (record_id := self._record(person_id, prospects.entity)):
+        if not prospects.on_conversion:
+            return
+        record_id = self._record(person_id, prospects.entity)
+        if record_id is None:
+            making = self._being_made(person_id, prospects.entity)
+            if making and making.state in (State.SENDING, State.UNKNOWN):
+                wait = max(0, (making.due_at or 0) - int(self.flow.held.clock())) + AFTER_THE_RECORD
+                raise NotDoneError("the prospect's record is on its way", vendor=VENDOR, retry_after=wait)
+        else:
             with suppress(NoSuchRecordError):  # somebody has deleted it
                 self.egito.update(prospects.entity, record_id, prospects.on_conversion)
 
@@ -313,7 +327,9 @@ class Receiver:
             return LeadSource(id=command.id, name=command.name)
 
         held = self.flow.held
-        turns = Turns(held.accounts, held.clock, self.tenant, joined("lead source", command.id), VENDOR)
+        turns = Turns(
+            held.accounts, held.clock, self.tenant, joined("lead source", self.destination, command.id), VENDOR
+        )
         changed = turns.apply("name", command.asked_at, work, deadline=self.deadline)
         return changed or LeadSource(id=command.id, name=command.name)
 

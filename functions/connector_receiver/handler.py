@@ -182,7 +182,8 @@ def _forget_what_is_gone(request: Request, command: ConnectorCommand) -> None:
     receiver = _ask(request, lambda receiver: receiver)
     is_renamed = made.id in [entry.id for entry in receiver.lead_sources.entries(MAX_AGE)]  # read just now
     is_visible = known.updated_at + receiver.search_lag < runtime().clock()
-    if is_renamed or (is_visible and receiver.settings.lists_everything):
+    is_elsewhere = known.sent_to != receiver.destination
+    if is_elsewhere or is_renamed or (is_visible and receiver.settings.lists_everything):
         runtime().engine.withdraw(known, by="Egito, which no longer has it")
 
 

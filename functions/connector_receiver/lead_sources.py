@@ -19,6 +19,8 @@ from crm_bridge.memory import Memory
 MAX_AGE = 300.0
 """Seconds for which a remembered dictionary is believed. What it lacks may have been made a moment ago."""
 MOST_TRIES = 30
+OURS = "ls_"
+"""With which the ids of the bridge's own begin."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class LeadSources:
         return self.memory.recall(key, lambda: self.egito.dictionary(kind), max_age=max_age)
 
     def all(self, max_age: float = 0) -> list[LeadSource]:
-        return _merged(self.entries(max_age), self.documents.get(self._key).content)
+        return self._merged(self.entries(max_age), self.documents.get(self._key).content)
 
     def in_dictionary(self, name: str) -> LeadSource | None:
         """The entry of the dictionary with this name."""
         entries = self.entries()
         ids = {entry.id for entry in entries}
-        known = [one for one in _merged(entries, self.documents.get(self._key).content) if one.id in ids]
+        known = [one for one in self._merged(entries, self.documents.get(self._key).content) if one.id in ids]
         return named(known, name, by_id=False)
 
     def meant(self, given: str) -> LeadSource | None:
@@ -61,9 +63,9 @@ class LeadSources:
         entries = self.entries()
         for _ in range(MOST_TRIES):
             document = self.documents.get(self._key)
-            if there := named(_merged(entries, document.content), name, by_id=False):
+            if there := named(self._merged(entries, document.content), name, by_id=False):
                 return there, False
-            new = LeadSource(id=f"ls_{uuid.uuid4().hex[:12]}", name=name)
+            new = LeadSource(id=f"{OURS}{uuid.uuid4().hex[:12]}", name=name)
             kept = {**document.content, new.id: {"name": name, "active": True}}
             if self.documents.write({self._key: Change(document, kept)}):
                 return new, True
@@ -71,12 +73,15 @@ class LeadSources:
 
     def keep(self, lead_source: LeadSource, *, name_is_egitos: bool) -> None:
         """What is to be told of it from now on, besides what Egito says."""
+        there = [entry.name for entry in self.entries(MAX_AGE) if entry.id == lead_source.id]
+        is_egitos = name_is_egitos or there == [lead_source.name]
         for _ in range(MOST_TRIES):
             document = self.documents.get(self._key)
-            told = {"name": None if name_is_egitos else lead_source.name, "active": lead_source.active}
-            if document.content.get(lead_source.id) == told:
+            told = {"name": None if is_egitos else lead_source.name, "active": lead_source.active}
+            place = self._place(lead_source.id)
+            if document.content.get(place) == told:
                 return
-            if self.documents.write({self._key: Change(document, {**document.content, lead_source.id: told})}):
+            if self.documents.write({self._key: Change(document, {**document.content, place: told})}):
                 return
         raise StorageError("Too many at once change lead sources. Send the same request again.")
 
@@ -84,18 +89,24 @@ class LeadSources:
     def _key(self) -> str:
         return joined(self.tenant, "lead sources")
 
+    def _place(self, lead_source_id: str) -> str:
+        """Where it stands in what is kept: that of a dictionary is of this Egito, in another the same id is another."""
+        is_ours = lead_source_id.startswith(OURS)
+        return lead_source_id if is_ours else joined(self.egito.destination, lead_source_id)
+
+    def _merged(self, entries: list[EgitoEntry], kept: Mapping[str, Any]) -> list[LeadSource]:
+        ours = {one: told for one, told in kept.items() if one.startswith(OURS)}
+        egitos = {entry.id: {"name": entry.name, "active": True} for entry in entries}
+        for one, told in egitos.items():
+            told |= {name: value for name, value in kept.get(self._place(one), {}).items() if value is not None}
+        return [LeadSource(id=one, **told) for one, told in (egitos | ours).items()]
+
 
 def named(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> LeadSource | None:
     wanted = plain(given)
     by_ids = [one for one in lead_sources if by_id and one.id == given.strip()]
     by_name = [one for one in lead_sources if plain(one.name) == wanted]
     return next(iter(by_ids + by_name), None)
-
-
-def _merged(entries: list[EgitoEntry], kept: Mapping[str, Any]) -> list[LeadSource]:
-    names = {entry.id: entry.name for entry in entries}
-    names |= {one: told["name"] for one, told in kept.items() if told["name"] is not None}
-    return [LeadSource(id=one, name=name, active=kept.get(one, {}).get("active", True)) for one, name in names.items()]
 
 
 def plain(name: str) -> str:

@@ -1549,6 +1549,7 @@ def test_what_comes_after_half_a_conversion_reaches_the_member(
     assert late.status_code == 202
     monkeypatch.setattr(egito, "respond", answer)
     assert save(crm, record_id, city="C").status_code == 200
+    assert the_record(egito)["type"] == "MEMBER"
     assert in_the_end(crm, late)["state"] == "succeeded"
     assert the_record(egito)["city"] == "C"
     assert the_record(egito)["type"] == "MEMBER"
@@ -1617,3 +1618,50 @@ def test_a_lead_source_may_come_out_of_use(crm: Crm) -> None:
     assert change_lead_source(crm, made["id"], "Trade fair").json()["active"] is False
     assert call(crm, "POST", "/lead-sources", {"name": "Trade fair", "active": True}).json()["active"] is True
     assert (made["id"], "Trade fair", True) in lead_sources(crm)
+
+
+def test_a_lead_whose_answer_was_lost_is_converted_though_the_member_came_first(
+    crm: Crm, egito: EgitoSimulator
+) -> None:
+    change_tenant(crm.stack, **LEAD_AND_CONTACT)
+    egito.search_lag = 25
+    egito.fail(Kind.CLOSE_AFTER)
+    lead = save(crm, uuid="u-1")
+    member = save(crm, uuid="u-1", userType="MEMBER")
+    assert all_saved(crm, [lead, member])
+    assert the_record(egito, "Lead")["notes"] == "won"
+    assert the_record(egito)["type"] == "MEMBER"
+
+
+def test_what_a_prospect_says_reaches_the_member_whose_record_is_on_its_way(crm: Crm, egito: EgitoSimulator) -> None:
+    change_tenant(crm.stack, **LEAD_AND_CONTACT)
+    record_id = saved(crm)
+    egito.fail(Kind.CLOSE_BEFORE)
+    member = save(crm, record_id, userType="MEMBER", city="B")
+    later = save(crm, record_id, city="C")
+    assert all_saved(crm, [member, later])
+    assert (the_record(egito)["city"], the_record(egito)["type"]) == ("C", "MEMBER")
+
+
+def test_lead_sources_are_made_anew_when_the_tenant_moves_to_another_egito(crm: Crm) -> None:
+    change_tenant(crm.stack, lists_everything=False)
+    first = add_lead_source(crm, "Radio").json()["id"]
+    change_lead_source(crm, first, "Radio", active=False)
+    other = EgitoSimulator(clock=crm.stack._clock)
+    other.start()
+    try:
+        other.dictionaries["leadSource"].append({"id": int(first), "name": "Fair"})
+        other.next_id = int(first) + 1
+        change_tenant(crm.stack, base_url=other.url)
+        assert add_lead_source(crm, "Radio").status_code == 201
+        assert (first, "Fair", True) in lead_sources(crm)
+        assert [entry["name"] for entry in other.dictionaries["leadSource"]][2:] == ["Fair", "Radio"]
+    finally:
+        other.stop()
+
+
+def test_a_name_follows_egito_when_only_its_use_was_changed(crm: Crm, egito: EgitoSimulator) -> None:
+    change_tenant(crm.stack, lead_sources={"dictionary": "leadSource", "writable": False})
+    change_lead_source(crm, "1", "Website", active=False)
+    egito.dictionaries["leadSource"][0]["name"] = "Our site"
+    assert ("1", "Our site", False) in lead_sources(crm)

@@ -25,6 +25,8 @@ SPARING = 30_000
 """Milliseconds in which a token that was just given, and is not accepted, is not replaced by yet another."""
 SOON = 10_000
 """Milliseconds after which a request that brought no token is tried again, if the vendor does not ask for longer."""
+LATEST = 15 * 60_000
+"""Milliseconds; a vendor's Retry-After is honoured up to this."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds between two looks whether the token has come."""
 KEEP = 24 * 3600
@@ -111,6 +113,10 @@ class Tokens:
                     retry_after=(kept.not_before - now) / 1000,
                 )
             if now >= max(kept.asking_until, kept.not_before):
+                if deadline.remaining() < SHORTEST_CALL + 1:  # nobody could be asked in that time
+                    if good:
+                        return good
+                    raise NotDoneError(f"no time was left to sign in to {login.vendor}", vendor=login.vendor)
                 asking = kept.model_copy(update={"asking_until": now + TURN})
                 if self._write(login, document, asking):
                     return self._ask(login, Document(document.version + 1), asking, rejected, deadline)
@@ -129,7 +135,7 @@ class Tokens:
             self._settle(login, document, _Kept(refused=error.message))
             raise _paused(login, error.message) from None
         except VendorError as error:
-            soon = self._now() + max(SOON, int((error.retry_after or 0) * 1000))
+            soon = self._now() + min(max(SOON, int((error.retry_after or 0) * 1000)), LATEST)
             # Next time with the password: it may have been the refresh token.
             changes = {"asking_until": 0, "not_before": soon, "refresh_token": None}
             self._settle(login, document, kept.model_copy(update=changes))
