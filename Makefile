@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check unit integration people lock clean
+.PHONY: help demo run test check unit integration long lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -32,8 +32,8 @@ unit: $(SET_UP) ## Tests without a network
 integration: $(SET_UP) ## Tests of the whole bundle over real HTTP
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/integration
 
-people: $(SET_UP) ## The long run: a thousand made-up people through the Connector, field for field
-	PEOPLE=1000 $(BIN)/pytest -n auto --maxprocesses 8 tests/integration/test_connector_wire.py -k many_people
+long: $(SET_UP) ## The long runs: a thousand made-up people field for field, a hundred rounds of twenty at once
+	PEOPLE=1000 ROUNDS=100 $(BIN)/pytest -n auto --maxprocesses 8 tests/integration -k "many_people or round_after_round"
 
 lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet layers/shared/requirements.in -o layers/shared/requirements.txt

@@ -3,7 +3,8 @@
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import requests
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -20,6 +21,23 @@ class _Handler(QuickHandler, MotoRequestHandler):
     """moto's view of a request, with our way of answering."""
 
 
+class _Moto(DomainDispatcherApplication):
+    """Remembers which host is which service; moto itself reads its folder anew for every request."""
+
+    def __init__(self) -> None:
+        super().__init__(create_backend_app)
+        self._services: dict[str | None, Any] = {}
+
+    def get_backend_for_host(self, host: str | None) -> Any:
+        if host not in self._services:
+            self._services[host] = super().get_backend_for_host(host)
+        return self._services[host]
+
+
+_moto = cache(_Moto)
+"""One for the process, as is all that moto holds."""
+
+
 class EmbeddedAws:
     """`calls` counts what arrived, by action, as it was on the wire."""
 
@@ -28,7 +46,7 @@ class EmbeddedAws:
         self._counting = threading.Lock()
         # moto's conditional writes and transactions are not atomic between threads, so they are answered one at a time.
         self._dynamodb = threading.Lock()
-        self._moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+        self._moto: WSGIApplication = _moto()
         self._server = Server("the embedded AWS", self._answer, port, _Handler)
 
     @property

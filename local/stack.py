@@ -123,7 +123,7 @@ class Stack:
         return key
 
     def put_secret(self, tenant: str, document: str) -> None:
-        secrets = boto3.client("secretsmanager")
+        secrets = self._secrets
         name = os.environ["SECRET_PREFIX"] + tenant
         try:
             secrets.create_secret(Name=name, SecretString=document)
@@ -203,8 +203,10 @@ class Stack:
         runtime.cache_clear()
         exits.callback(runtime.cache_clear)
         functions = self.template.functions
+        self._secrets = boto3.client("secretsmanager")
+        sqs = boto3.client("sqs")
         self._queues = [
-            QueueDelivery(boto3.client("sqs"), outputs[output], source.batch_size, functions[source.function])
+            QueueDelivery(sqs, outputs[output], source.batch_size, functions[source.function])
             for output, source in zip(sources, self.template.queue_sources, strict=True)
         ]
         if self._background:

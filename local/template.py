@@ -106,7 +106,17 @@ class Template:
 
     def stores(self, outputs: Mapping[str, object]) -> dict[str, object]:
         """The tables and queues as a template of their own, which answers the expressions in `outputs`."""
-        kept = {name: resource for name, resource in self._template["Resources"].items() if resource["Type"] in STORES}
+        kept = {
+            # Whoever embeds AWS would make an RSA key for each start, to encrypt what never leaves its memory.
+            name: {
+                "Type": resource["Type"],
+                "Properties": {
+                    key: value for key, value in resource["Properties"].items() if key != "SSESpecification"
+                },
+            }
+            for name, resource in self._template["Resources"].items()
+            if resource["Type"] in STORES
+        }
         return {
             "Parameters": self._template["Parameters"],
             "Conditions": self._template["Conditions"],

@@ -1,13 +1,18 @@
 """Integration tests run the bundle as it is: HTTP in, real handlers, HTTP to embedded AWS and simulated vendors."""
 
+import os
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 
 from local.stack import Stack
+
+ROUNDS = int(os.environ.get("ROUNDS", "25"))
+"""How often the races of twenty are run."""
 
 SITE: dict[str, Any] = {
     "customer_id": "C-1001",
@@ -60,6 +65,13 @@ def crm(stack: Stack) -> Iterator[Crm]:
     crm = Crm(stack)
     with crm.session:
         yield crm
+
+
+@pytest.fixture
+def waiting_moves_the_clock(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a turn or a token moves the time on for everybody, instead of using up the test's."""
+    for module in ("accounts", "oauth"):
+        monkeypatch.setattr(f"crm_bridge.{module}.time", SimpleNamespace(sleep=stack.move_clock))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from crm_bridge.runtime import runtime
 from local.stack import SCOPES, Stack
 from local.vendors.revio import Record, RevioAccount
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
+from tests.integration.conftest import ROUNDS, Crm
 
 type Identity = tuple[str, str, str]
 
@@ -176,7 +176,7 @@ def turns_by_the_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for a turn asks often."""
-    monkeypatch.setattr("crm_bridge.accounts.LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("crm_bridge.accounts.LONGEST_PAUSE", 0.2)
 
 
 @pytest.fixture
@@ -1709,14 +1709,21 @@ def test_takes_four_round_trips_when_new_and_one_when_repeated(linked_up: Crm) -
     assert _round_trips(linked_up) - new == Counter({"PutItem": 1})
 
 
+def settle_all(crm: Crm) -> None:
+    """Of those whose turn did not come within the deadline, on a machine that is busy."""
+    for _ in range(5):
+        crm.stack.move_clock(600)
+        crm.stack.deliver_due()
+
+
 def _at_once(call: Callable[[], requests.Response], pool: ThreadPoolExecutor) -> Counter[int]:
     return Counter(answer.status_code for answer in pool.map(lambda _: call(), range(20)))
 
 
 @pytest.mark.usefixtures("eager_switches")
-def test_twenty_identical_requests_at_once_make_one_key_link_a_hundred_times_over(crm: Crm) -> None:
+def test_twenty_identical_requests_at_once_make_one_key_link_round_after_round(crm: Crm) -> None:
     with ThreadPoolExecutor(20) as pool:
-        for number in range(100):
+        for number in range(ROUNDS):
             statuses = _at_once(partial(link_up, crm, external_id=f"001-{number}"), pool)
             assert statuses[201] == 1, statuses
             assert statuses[200] + statuses[409] == 19, statuses
@@ -1730,12 +1737,14 @@ def test_twenty_identical_changes_and_deletions_at_once_are_one(linked_up: Crm) 
         for body in (OTHER, KEY_LINK):
             statuses = _at_once(partial(put, linked_up, 77, body), pool)
             assert statuses[200] >= 1, statuses
-            assert statuses[200] + statuses[409] == 20, statuses
+            assert statuses.keys() <= {200, 202, 409}, statuses
+            settle_all(linked_up)
             assert_tied(linked_up, 77, body)
         assert len(linked_up.stack.revio.key_links) == 1
         statuses = _at_once(partial(delete, linked_up, 77), pool)
         assert statuses[204] >= 1, statuses
-        assert statuses[204] + statuses[409] == 20, statuses
+        assert statuses.keys() <= {204, 202, 409}, statuses
+        settle_all(linked_up)
     assert linked_up.stack.revio.key_links == []
     assert_untied(linked_up, external(), internal(), external(OTHER), internal(OTHER), key_link(77))
     assert states(linked_up).keys() <= {"succeeded", "rejected"}

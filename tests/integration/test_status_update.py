@@ -479,6 +479,7 @@ def test_a_failed_sign_in_is_not_repeated_by_further_events(crm: Crm, page: Izzi
     assert (page.failed_sign_ins, posts(page)) == (1, 1)
 
 
+@pytest.mark.usefixtures("waiting_moves_the_clock")
 def test_a_failed_sign_in_is_not_repeated_by_redeliveries(crm: Crm, page: IzzitUpSimulator) -> None:
     use_password(crm.stack, f"{SECRET}-wrong")
     accepted = [set_status(crm, minute=minute) for minute in range(3)]
@@ -489,6 +490,7 @@ def test_a_failed_sign_in_is_not_repeated_by_redeliveries(crm: Crm, page: IzzitU
     assert {crm.settle(answer)["state"] for answer in accepted} == {"parked"}  # nothing is lost
 
 
+@pytest.mark.usefixtures("waiting_moves_the_clock")
 def test_a_failed_sign_in_is_not_repeated_by_a_person(crm: Crm, page: IzzitUpSimulator) -> None:
     use_password(crm.stack, f"{SECRET}-wrong")
     accepted = set_status(crm)
@@ -625,6 +627,7 @@ def test_services_are_listed_while_updates_are_paused(crm: Crm) -> None:
 # ---------------------------------------------------------------- the password is told to nobody
 
 
+@pytest.mark.usefixtures("waiting_moves_the_clock")
 @pytest.mark.parametrize(
     "password",
     [

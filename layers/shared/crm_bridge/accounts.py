@@ -80,22 +80,19 @@ class Turns:
         if not fresh:
             self._end(account)
             return None
-        is_over = False
         try:
             done = work(fresh.keys())
-            is_over = True
         except VendorError as error:
-            is_over = True
             with suppress(StorageError):  # then the turn ends by itself, and what went wrong is still to be told
                 self._end_failed(account, error, fresh, sign_in)
             if isinstance(error, MaybeDoneError) and not isinstance(error, ContractBrokenError):
                 message = f"{error.message}; it is sent again, which does no harm"
                 raise NotDoneError(message, vendor=self.vendor, status=error.status) from None
             raise
-        finally:
-            if not is_over:
-                with suppress(StorageError):
-                    self._end(account)
+        except Exception:
+            with suppress(StorageError):
+                self._end(account)
+            raise
         if not self._end(account, applied=fresh):
             raise NotDoneError("its turn was over before it was done", vendor=self.vendor)
         return done
