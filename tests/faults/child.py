@@ -1,0 +1,75 @@
+"""A function in a process of its own, so that it can be killed at any moment.
+
+The processes are forked by Python's fork server, which has imported everything before, so that they are quick.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+import requests
+
+from crm_bridge.runtime import Clock
+from local.gateway import FunctionFailedError, invoke
+from local.template import Function
+
+PRELOADED = [
+    f"{flow}.handler"
+    for flow in (
+        "connector_receiver",
+        "create_job",
+        "create_site",
+        "dispatcher",
+        "key_link",
+        "operations",
+        "status_update",
+    )
+]
+NAME = "fault-child"
+"""With the process id behind it, it is in the user agent of every call."""
+
+
+def begin() -> tuple[ForkServerProcess, Connection]:
+    """A process that waits for its order."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, *PRELOADED])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_run, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def handled(
+    process: ForkServerProcess, pipe: Connection, function: Function, event: Mapping[str, Any], ahead: float
+) -> Any:
+    """What the function answers. Raises FunctionFailedError, also if the process dies."""
+    try:
+        pipe.send((function, event, dict(os.environ), ahead))
+        answered, answer = pipe.recv()
+    except (EOFError, ConnectionError):
+        raise FunctionFailedError(function.name) from None
+    finally:
+        process.join()
+    if not answered:
+        raise FunctionFailedError(function.name)
+    return answer
+
+
+def _run(pipe: Connection) -> None:
+    function, event, environment, ahead = pipe.recv()
+    os.environ.clear()
+    os.environ |= environment
+    os.environ["AWS_EXECUTION_ENV"] = name = f"{NAME}-{os.getpid()}"
+    requests.utils.default_user_agent = lambda *_: name
+    Clock.ahead = ahead
+    with open(os.devnull, "w") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
+    try:
+        pipe.send((True, invoke(function, event)))
+    except FunctionFailedError:
+        pipe.send((False, None))

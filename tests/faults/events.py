@@ -1,0 +1,276 @@
+"""Events of every kind, each with a mark of its own: what is sent, and what there must be at the vendor in the end.
+
+What the vendor holds is told by the simulator's own record and found by the mark, never by what the bridge remembers.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from local.stack import CLUB, Stack
+
+type Record = Mapping[str, object]
+type Ties = Sequence[Sequence[str]]
+"""Groups of identities (`system/entity/id`); in each, all are linked to one another, in both directions."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """`before` is sent first, in peace. `untied` are identities that must have no link in the end.
+
+    `writes` is how the name of the call begins that makes the effect at the vendor.
+    """
+
+    kind: str
+    writes: str
+    method: str
+    path: Callable[[Stack], str]
+    body: object
+    held: Callable[[Stack], list[Record]]
+    wanted: list[Record]
+    ties: Callable[[Stack], Ties] = lambda _: ()
+    untied: Sequence[str] = ()
+    before: tuple["Event", ...] = ()
+
+
+def tenant(stack: Stack) -> dict[str, Any]:
+    """The document of the tenant that these events are for: prospects and members are two kinds of record."""
+    document: dict[str, Any] = json.loads(stack.demo_tenant())
+    lead = {"entity": "Lead", "reference": "externalId", "on_conversion": {"status": "CONVERTED"}}
+    document["egito"]["prospects"] = lead
+    return document
+
+
+def _picked(records: Iterable[Record], member: str, mark: str, *members: str) -> list[Record]:
+    return [{name: record[name] for name in members} for record in records if mark in str(record.get(member, ""))]
+
+
+def _ids(records: Iterable[Record], member: str, mark: str, id_member: str) -> list[str]:
+    return [str(record[id_member]) for record in records if mark in str(record.get(member, ""))]
+
+
+# ---------------------------------------------------------------------- illu
+
+
+def _site(mark: str) -> dict[str, object]:
+    return {"name": f"Shop {mark}", "latitude": 1.0157, "longitude": 35.0062, "address": "Moi Ave 12"}
+
+
+def _sites(stack: Stack, mark: str) -> list[Record]:
+    return _picked(stack.illu.sites, "name", mark, "name", "latitude", "longitude", "address")
+
+
+def create_site(number: int) -> Event:
+    mark = f"s{number}."
+    return Event(
+        "create_site",
+        "illu POST /orgs/{}/sites",
+        "POST",
+        lambda _: "/sites",
+        {"customer_id": f"C-{mark}", **_site(mark)},
+        lambda stack: _sites(stack, mark),
+        [_site(mark)],
+        lambda stack: [
+            (f"crm/customer/C-{mark}", f"illu/site/{site_id}")
+            for site_id in _ids(stack.illu.sites, "name", mark, "site_id")
+        ],
+    )
+
+
+def _job(number: int, kind: str, site: Record | None, before: tuple[Event, ...]) -> Event:
+    mark, customer = f"T-{number}.", f"C-s{number}."
+    body = {"ticket_id": mark, "customer_id": customer, "name": f"Meter {mark}", "notes": "After two."}
+    job = {"name": f"Meter {mark}", "notes": f"After two.\n\n[CRM ticket {mark}]"}
+
+    def ties(stack: Stack) -> Ties:
+        site_ids = _ids(stack.illu.sites, "name", f"s{number}.", "site_id")
+        job_ids = _ids(stack.illu.jobs, "notes", mark, "job_id")
+        return [
+            *((f"crm/customer/{customer}", f"illu/site/{site_id}") for site_id in site_ids),
+            *((f"crm/ticket/{mark}", f"illu/job/{job_id}") for job_id in job_ids),
+            *((f"illu/job/{job_id}", f"illu/site/{site_id}") for job_id in job_ids for site_id in site_ids),
+        ]
+
+    return Event(
+        kind,
+        "illu POST /orgs/{}/jobs",
+        "POST",
+        lambda _: "/jobs",
+        {**body, **({"site": site} if site else {})},
+        lambda stack: [
+            *_sites(stack, f"s{number}."),
+            *_picked(stack.illu.jobs, "notes", mark, "name", "notes"),
+        ],
+        [_site(f"s{number}."), job],
+        ties,
+        before=before,
+    )
+
+
+def create_job(number: int) -> Event:
+    return _job(number, "create_job", None, (create_site(number),))
+
+
+def create_job_and_site(number: int) -> Event:
+    return _job(number, "create_job and its site", _site(f"s{number}."), ())
+
+
+# ---------------------------------------------------------------------- Rev.io
+
+_KEY_LINK = ("integration_system_id", "integration_entity_type_id", "internal_id", "external_id")
+
+
+def _key_link(kind: str, method: str, number: int, internal: int, *, before: tuple[Event, ...]) -> Event:
+    external, gone = f"001X{number}.", method == "DELETE"
+
+    def key_link_ids(stack: Stack) -> list[str]:
+        return _ids(stack.revio.key_links, "external_id", external, "integration_key_link_id")
+
+    def ties(stack: Stack) -> Ties:
+        ends = (f"salesforce/customer/{external}", f"revio/customer/{internal}")
+        return [] if gone else [(*ends, f"revio/key_link/{key_link_id}") for key_link_id in key_link_ids(stack)]
+
+    untied = {"POST": (), "PUT": (2000 + number,), "DELETE": (2000 + number,)}[method]
+    return Event(
+        kind,
+        f"revio {method} /v1/IntegrationKeyLink",
+        method,
+        lambda stack: "/key-links" if method == "POST" else f"/key-links/{key_link_ids(stack)[0]}",
+        {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": internal, "external_id": external},
+        lambda stack: _picked(stack.revio.key_links, "external_id", external, *_KEY_LINK),
+        [] if gone else [dict(zip(_KEY_LINK, (4, 2, internal, external), strict=True))],
+        ties,
+        [f"revio/customer/{one}" for one in untied],
+        before,
+    )
+
+
+def create_key_link(number: int) -> Event:
+    return _key_link("key_link create", "POST", number, 2000 + number, before=())
+
+
+def change_key_link(number: int) -> Event:
+    return _key_link("key_link change", "PUT", number, 500_000 + number, before=(create_key_link(number),))
+
+
+def delete_key_link(number: int) -> Event:
+    return _key_link("key_link delete", "DELETE", number, 2000 + number, before=(create_key_link(number),))
+
+
+# ---------------------------------------------------------------------- IzzitUp
+
+
+def update_status(number: int) -> Event:
+    """There is but one thing to set, so only the last such event of a world can be right."""
+    return Event(
+        "status_update",
+        "izzitup POST /izzitup/public/api/services",
+        "PUT",
+        lambda _: "/services/MAIL/status",
+        {"status": "outage", "occurred_at": f"2024-05-05T10:{number // 60 % 60:02}:{number % 60:02}Z"},
+        lambda stack: _picked(stack.izzitup.services, "key", "MAIL", "status"),
+        [{"status": "7"}],
+    )
+
+
+# ---------------------------------------------------------------------- Egito
+
+_PERSON = ("firstName", "lastName", "type", "ownerId", "source", "club")
+
+
+def _ties_of_person(stack: Stack, mark: str) -> Ties:
+    egito = urlsplit(stack.egito.url).netloc
+    records = [(kind, record) for kind in ("Lead", "Contact") for record in stack.egito.records[kind]]
+    return [
+        tie
+        for kind, record in records
+        if record["lastName"] == mark
+        for tie in (
+            (f"connector/person/{record['externalId']}", f"{egito}/{kind.lower()}/{record['id']}"),
+            (f"intouch/person/u-{mark}", f"connector/person/{record['externalId']}"),
+        )
+    ]
+
+
+def save_prospect(number: int) -> Event:
+    mark = f"Nowak{number}."
+    sent = {"uuid": f"u-{mark}", "firstname": "Ada", "lastname": mark, "userStatus": "ACTIVE", "userType": "PROSPECT"}
+    kept = {"firstName": "Ada", "lastName": mark, "type": "PROSPECT", "ownerId": "7", "source": "2", "club": "Centre"}
+    return Event(
+        "save prospect",
+        "egito POST /services/restapi/json/Lead/create",
+        "POST",
+        lambda _: f"/connector/clubs/{CLUB}/prospects",
+        {**sent, "leadOwner": "maja@club.example", "leadSource": "Walk-in"},
+        lambda stack: _picked(stack.egito.records["Lead"], "lastName", mark, *_PERSON),
+        [kept],
+        lambda stack: _ties_of_person(stack, mark),
+    )
+
+
+def change_prospect(number: int) -> Event:
+    before = save_prospect(number)
+    mark = f"Nowak{number}."
+    sent = {"firstname": "Eva", "lastname": mark, "userStatus": "ACTIVE", "userType": "PROSPECT"}
+    return Event(
+        "save prospect again",
+        "egito POST /services/restapi/json/Lead/update",
+        "PUT",
+        lambda _: f"/connector/clubs/{CLUB}/prospects/u-{mark}",
+        sent,
+        before.held,
+        [{**before.wanted[0], "firstName": "Eva"}],
+        before.ties,
+        before=(before,),
+    )
+
+
+def save_member(number: int) -> Event:
+    """The conversion: the prospect's record is closed, and the member gets one with what the prospect's had."""
+    before = save_prospect(number)
+    mark = f"Nowak{number}."
+    sent = {"firstname": "Ada", "lastname": mark, "userStatus": "ACTIVE", "userType": "MEMBER"}
+    return Event(
+        "save member (conversion)",
+        "egito POST /services/restapi/json/Contact/create",
+        "PUT",
+        lambda _: f"/connector/clubs/{CLUB}/members/u-{mark}",
+        sent,
+        lambda stack: [
+            *_picked(stack.egito.records["Lead"], "lastName", mark, "status"),
+            *_picked(stack.egito.records["Contact"], "lastName", mark, *_PERSON),
+        ],
+        [{"status": "CONVERTED"}, {**before.wanted[0], "type": "MEMBER"}],
+        before.ties,
+        before=(before,),
+    )
+
+
+def create_lead_source(number: int) -> Event:
+    name = f"Fair {number}."
+    return Event(
+        "lead source create",
+        "egito POST /services/restapi/json/SelectDictionary/create",
+        "POST",
+        lambda _: f"/connector/clubs/{CLUB}/lead-sources",
+        {"name": name},
+        lambda stack: _picked(stack.egito.dictionaries["leadSource"], "name", name, "name"),
+        [{"name": name}],
+    )
+
+
+KINDS: tuple[Callable[[int], Event], ...] = (
+    create_site,
+    create_job,
+    create_job_and_site,
+    create_key_link,
+    change_key_link,
+    delete_key_link,
+    update_status,
+    save_prospect,
+    change_prospect,
+    save_member,
+    create_lead_source,
+)

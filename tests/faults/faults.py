@@ -1,0 +1,102 @@
+"""What can go wrong with a network call, as data. `harness.World` does it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+VENDORS = frozenset({"illu", "revio", "izzitup", "egito"})
+DYNAMODB = frozenset({"DynamoDB"})
+SECRETS = frozenset({"SecretsManager"})
+AWS = DYNAMODB | SECRETS | {"SQS"}
+
+REFUSING, NAMELESS, UNTRUSTED = "http://127.0.0.1:9", "http://no-such-name.invalid", "https://{netloc}"
+"""Where a detour leads: to a port that nobody listens on, a name that does not resolve, a server that speaks no TLS."""
+
+
+class Act(Enum):
+    DETOUR = auto()
+    """The caller gets no connection."""
+    ANSWER = auto()
+    CUT = auto()
+    """The connection ends without an answer."""
+    TIMEOUT = auto()
+    """No answer comes for as long as the caller waits."""
+    KILL = auto()
+    """SIGKILL to the process that called."""
+    AGAIN = auto()
+    """The same request, or the same message, is handled by another worker from begin to end; then the call goes on."""
+
+
+class Span(Enum):
+    """How much one fault hits."""
+
+    ATTEMPT = auto()
+    CALL = auto()
+    """With all the attempts that the AWS client makes of it."""
+    INVOCATION = auto()
+    """That call, and all that the function asks of the same service until it ends."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A network call of the bundle. `id` is the same for all attempts of one; `pid` is that of a child process."""
+
+    service: str
+    what: str
+    id: str = field(compare=False)
+    pid: int | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.service} {self.what}"
+
+    @property
+    def only_reads(self) -> bool:
+        return self.what.startswith(("GET ", "GetItem", "Query", "BatchGetItem", "GetSecretValue"))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`done` says whether what was asked for is done first. `sure`: nobody can take it for done."""
+
+    name: str
+    act: Act
+    on: frozenset[str] = VENDORS | AWS
+    done: bool = False
+    sure: bool = False
+    span: Span = Span.CALL
+    detour: str = ""
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    body: str = ""
+
+    def fits(self, call: Call) -> bool:
+        # Of what only reads nobody can tell whether it was done.
+        return call.service in self.on and not (self.done and call.only_reads)
+
+
+_THROTTLED = (
+    '{"__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "Too many"}'
+)
+_FAILED = '{"__type": "InternalServerError", "message": "Internal server error"}'
+
+FAULTS = (
+    Fault("connection refused", Act.DETOUR, sure=True, detour=REFUSING),
+    Fault("name not found", Act.DETOUR, sure=True, detour=NAMELESS),
+    Fault("TLS fails", Act.DETOUR, sure=True, detour=UNTRUSTED),
+    Fault("timeout, not done", Act.TIMEOUT),
+    Fault("timeout, done", Act.TIMEOUT, done=True),
+    Fault("closed, not done", Act.CUT),
+    Fault("closed, done", Act.CUT, done=True),
+    Fault("closed once, done", Act.CUT, on=AWS, done=True, span=Span.ATTEMPT),
+    Fault("500, not done", Act.ANSWER, status=500, body=_FAILED),
+    Fault("500, done", Act.ANSWER, done=True, status=500, body=_FAILED),
+    Fault("500 to the end", Act.ANSWER, on=DYNAMODB | SECRETS, span=Span.INVOCATION, status=500, body=_FAILED),
+    Fault("throttled", Act.ANSWER, on=DYNAMODB, status=400, body=_THROTTLED),
+    Fault("429", Act.ANSWER, on=VENDORS, sure=True, status=429, headers={"Retry-After": "40"}),
+    Fault("503", Act.ANSWER, on=VENDORS, sure=True, status=503, headers={"Retry-After": "40"}),
+    Fault("HTML 502", Act.ANSWER, on=VENDORS, status=502, headers={"Content-Type": "text/html"}, body="<h1>502</h1>"),
+    Fault("killed before", Act.KILL),
+    Fault("killed after", Act.KILL, done=True),
+    Fault("twice at once", Act.AGAIN, sure=True),
+)

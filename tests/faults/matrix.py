@@ -1,0 +1,296 @@
+"""The fault matrix: every kind of event, every network call that it makes, every fault that can happen to that call.
+
+    make faults
+    .venv/bin/python -m tests.faults --flow create_site --fault killed
+
+The calls are not listed anywhere: each kind of event is sent once in peace, and what arrives at AWS and at the vendors
+is what will fail, one call and one fault at a time, in a world of its own. Nothing is random.
+"""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from crm_bridge.operations import State
+from local.stack import Stack
+from tests.faults.events import KINDS, Event
+from tests.faults.faults import FAULTS, Call
+from tests.faults.harness import World
+
+BY_KIND: dict[str, Callable[[int], Event]] = {make(1).kind: make for make in KINDS}
+BY_FAULT = {fault.name: fault for fault in FAULTS}
+MARKERS = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
+DISPATCHER = "DispatcherFunction"
+
+# ---------------------------------------------------------------------- tenants and vendors of other kinds
+
+
+def _as_usual(_: Stack, document: dict[str, Any]) -> None:
+    """As the demo tenant has it."""
+
+
+def _lagging(stack: Stack, document: dict[str, Any]) -> None:
+    """What is new is not found for longer than the bridge waits before it looks."""
+    for vendor in ("illu", "revio", "egito"):
+        getattr(stack, vendor).search_lag = 300
+        document[vendor]["search_lag"] = 300
+
+
+def _mute(_: Stack, document: dict[str, Any]) -> None:
+    """The vendor cannot be asked what it has. (Rev.io always can, and of a status nobody needs to ask.)"""
+    for kind in ("site", "job"):
+        del document["illu"][f"{kind}_list_path"]
+    egito = document["egito"]
+    egito["lists_everything"] = False
+    for people in ("prospects", "members"):
+        egito[people] = {name: value for name, value in egito[people].items() if name != "reference"}
+
+
+SETTINGS = {"": _as_usual, "search lags": _lagging, "cannot be asked": _mute}
+"""In all but the first, only the call that writes is made to fail."""
+
+# ---------------------------------------------------------------------- when the fault comes
+
+FIRST = ""
+LOST = "after a lost answer"
+UNSENT = "after a lost request"
+STAGES = {LOST: BY_FAULT["closed, done"], UNSENT: BY_FAULT["closed, not done"]}
+"""In the redelivery, after this has happened to the call that writes."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault at the `nth` call of this name. `stage` says in which invocation."""
+
+    kind: str
+    settings: str
+    stage: str
+    call: str
+    nth: int
+    fault: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a cell. `minutes`: of simulated time until all was done. `wrong` is empty if all is right."""
+
+    cell: Cell
+    effects: int
+    state: str
+    tries: int
+    minutes: int
+    operators: int
+    wrong: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        if self.wrong:
+            return "WRONG"
+        return "a person decided" if self.operators else "once"
+
+
+def _ready(world: World, event: Event, stage: str) -> None:
+    """Up to where the fault is to come."""
+    world.prepare(event)
+    if stage:
+        world.inject(STAGES[stage], event.writes)
+        world.send(event)
+        # The calls of what follows are counted anew, in functions that have just started.
+    world.start_cold()
+
+
+def calls(kind: str, settings: str, stage: str) -> list[tuple[str, int]]:
+    """The name of every call that the event makes at this stage, in their order, with its number among its like.
+
+    Of the dispatcher, which asks the same of sixteen shards, one of each.
+    """
+    with World(SETTINGS[settings]) as world:
+        event = BY_KIND[kind](1)
+        _ready(world, event, stage)
+        before = len(world.seen)
+        if not stage:
+            world.send(event)
+        else:
+            world.settle()
+        seen = world.seen[before:]
+        assert not world.check()
+    found: list[tuple[str, int]] = []
+    counted: Counter[str] = Counter()
+    for function, call in seen:
+        counted[call.name] += 1
+        if function != DISPATCHER or counted[call.name] == 1:
+            found.append((call.name, counted[call.name]))
+    return found
+
+
+def cells(kind: str) -> Iterator[Cell]:
+    writes = BY_KIND[kind](1).writes
+    for settings in SETTINGS:
+        for stage in (FIRST, *STAGES) if not settings else (FIRST,):
+            for name, nth in calls(kind, settings, stage):
+                if settings and not name.startswith(writes):
+                    continue
+                service, _, what = name.partition(" ")
+                for fault in FAULTS:
+                    if fault.fits(Call(service, what, "")):
+                        yield Cell(kind, settings, stage, name, nth, fault.name)
+
+
+def run(cell: Cell) -> Result:
+    """One cell, in a world of its own. What breaks the world itself is a result too."""
+    try:
+        return _run(cell)
+    except Exception as error:  # noqa: BLE001 - one cell must not end the others
+        *_, place = traceback.extract_tb(error.__traceback__)
+        broken = f"{type(error).__name__} {error} in {place.name}"
+        return Result(cell, 0, "?", 0, 0, 0, (broken,))
+
+
+def _run(cell: Cell) -> Result:
+    with World(SETTINGS[cell.settings]) as world:
+        event = BY_KIND[cell.kind](1)
+        _ready(world, event, cell.stage)
+        plan = world.inject(BY_FAULT[cell.fault], cell.call, cell.nth)
+        before = world.moved
+        if not cell.stage:
+            world.send(event)
+        world.settle()
+        wrong = world.check()
+        if plan.hit is None:
+            wrong.append("the call was not made")
+        if world.operators and (BY_FAULT[cell.fault].sure or cell.settings != "cannot be asked"):
+            wrong.append("a person was needed")
+        operations = world.operations()
+        worst = max(operations, key=lambda one: (one.state is not State.SUCCEEDED, one.tries))
+        return Result(
+            cell,
+            len(event.held(world.stack)),
+            worst.state,
+            max(one.tries for one in operations),
+            round((world.moved - before) / 60),
+            world.operators,
+            tuple(wrong),
+        )
+
+
+# ---------------------------------------------------------------------- telling it
+
+
+def _said(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def table(results: Sequence[Result]) -> str:
+    """A block for each kind of event and stage; in it a line for each call and fault."""
+    lines = []
+    blocks: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
+    for result in results:
+        blocks[result.cell.kind, result.cell.stage, result.cell.settings].append(result)
+    for title, block in blocks.items():
+        lines += ["", ", ".join(filter(None, title))]
+        call = ""
+        for result in block:
+            cell = result.cell
+            name = f"{cell.call}" + (f" (no. {cell.nth})" if cell.nth > 1 else "")
+            lines += [f"  {name}"] if name != call else []
+            call = name
+            lines.append(
+                f"    {cell.fault:<20} effects {result.effects}  {result.state:<10} tries {result.tries:>2}"
+                f"  {result.minutes:>4} min  {result.verdict}" + "".join(f"\n      {one}" for one in result.wrong)
+            )
+    return "\n".join(lines)
+
+
+def summary(results: Sequence[Result]) -> str:
+    verdicts = Counter(result.verdict for result in results)
+    return f"{len(results)} cells: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """For each kind of event and fault, how many calls it was tried at and what came of it in the worst case."""
+    kinds = list(dict.fromkeys(result.cell.kind for result in results))
+    rows: dict[str, dict[str, list[Result]]] = {fault.name: defaultdict(list) for fault in FAULTS}
+    for result in results:
+        rows[result.cell.fault][result.cell.kind].append(result)
+    lines = [f"| fault | {' | '.join(kinds)} |", f"|---|{'---|' * len(kinds)}"]
+    for fault, row in rows.items():
+        if row:
+            lines.append(f"| {fault} | {' | '.join(_summed_up(row[kind]) for kind in kinds)} |")
+    return "\n".join([*lines, "", summary(results) + "."])
+
+
+def _summed_up(results: Sequence[Result]) -> str:
+    if not results:
+        return ""
+    wrong = sum(bool(result.wrong) for result in results)
+    return f"{len(results) - wrong} of {len(results)}, {max(result.minutes for result in results)} min"
+
+
+def _write_between_markers(path: Path, text: str) -> None:
+    begin, end = MARKERS
+    before, found, rest = path.read_text().partition(begin)
+    _, also_found, after = rest.partition(end)
+    if not found or not also_found:
+        raise SystemExit(f"{path} lacks the lines {begin} and {end}")
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+# ---------------------------------------------------------------------- all of it
+
+
+def _quiet() -> None:
+    """Of a worker: what the functions log is of no use here."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def all_results(kinds: Iterable[str], faults: Sequence[str], jobs: int) -> list[Result]:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet) as pool:
+        found = [cell for some in pool.map(_listed, kinds) for cell in some]
+        wanted = [cell for cell in found if not faults or any(part in cell.fault for part in faults)]
+        _said(f"{len(wanted)} cells\n")
+        running = {pool.submit(run, cell): cell for cell in wanted}
+        results: dict[Cell, Result] = {}
+        for number, done in enumerate(as_completed(running), 1):
+            result = done.result()
+            results[result.cell] = result
+            if result.wrong:
+                _said(f"WRONG {result.cell}: {'; '.join(result.wrong)}\n")
+            if number % 50 == 0:
+                _said(f"{number} of {len(wanted)}\n")
+    return [results[cell] for cell in wanted]
+
+
+def _listed(kind: str) -> list[Cell]:
+    return list(cells(kind))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--flow", action="append", default=[], help="only kinds of event whose name has this in it")
+    parser.add_argument("--fault", action="append", default=[], help="only faults whose name has this in it")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many worlds at a time")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print every cell as JSON")
+    shape.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables between the markers in FILE")
+    options = parser.parse_args(arguments)
+    kinds = [kind for kind in BY_KIND if not options.flow or any(part in kind for part in options.flow)]
+    results = all_results(kinds, options.fault, options.jobs)
+    if options.json:
+        sys.stdout.write(json.dumps([asdict(result) | {"verdict": result.verdict} for result in results], indent=1))
+    elif options.markdown:
+        _write_between_markers(options.markdown, markdown(results))
+    else:
+        sys.stdout.write(table(results) + "\n")
+    _said(summary(results) + "\n")
+    return int(not results or any(result.wrong for result in results))
