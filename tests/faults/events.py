@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from local.stack import CLUB, Stack
+from local.vendors.izzitup import service
 
 type Record = Mapping[str, object]
 type Ties = Sequence[Sequence[str]]
@@ -33,6 +34,8 @@ class Event:
     ties: Callable[[Stack], Ties] = lambda _: ()
     untied: Sequence[str] = ()
     before: tuple["Event", ...] = ()
+    arrange: Callable[[Stack], None] = lambda _: None
+    """What has to be there at the vendor."""
 
 
 def tenant(stack: Stack) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def _key_link(kind: str, method: str, number: int, internal: int, *, before: tup
     untied = {"POST": (), "PUT": (2000 + number,), "DELETE": (2000 + number,)}[method]
     return Event(
         kind,
-        f"revio {method} /v1/IntegrationKeyLink",
+        f"revio {method} /v1/IntegrationKeyLink" + ("" if method == "POST" else "/{}"),
         method,
         lambda stack: "/key-links" if method == "POST" else f"/key-links/{key_link_ids(stack)[0]}",
         {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": internal, "external_id": external},
@@ -163,15 +166,16 @@ def delete_key_link(number: int) -> Event:
 
 
 def update_status(number: int) -> Event:
-    """There is but one thing to set, so only the last such event of a world can be right."""
+    key = f"S{number}."
     return Event(
         "status_update",
         "izzitup POST /izzitup/public/api/services",
         "PUT",
-        lambda _: "/services/MAIL/status",
-        {"status": "outage", "occurred_at": f"2024-05-05T10:{number // 60 % 60:02}:{number % 60:02}Z"},
-        lambda stack: _picked(stack.izzitup.services, "key", "MAIL", "status"),
+        lambda _: f"/services/{key}/status",
+        {"status": "outage", "occurred_at": "2024-05-05T10:00:00Z"},
+        lambda stack: _picked(stack.izzitup.services, "key", key, "status"),
         [{"status": "7"}],
+        arrange=lambda stack: stack.izzitup.services.append(service(str(1000 + number), f"Service {number}", key)),
     )
 
 
@@ -186,7 +190,7 @@ def _ties_of_person(stack: Stack, mark: str) -> Ties:
     return [
         tie
         for kind, record in records
-        if record["lastName"] == mark
+        if record["lastName"] == mark and record["externalId"]  # only there it tells the bridge's id of the person
         for tie in (
             (f"connector/person/{record['externalId']}", f"{egito}/{kind.lower()}/{record['id']}"),
             (f"intouch/person/u-{mark}", f"connector/person/{record['externalId']}"),

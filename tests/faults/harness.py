@@ -35,11 +35,11 @@ from crm_bridge import dynamodb, transport
 from crm_bridge.dynamodb import deserialize
 from crm_bridge.engine import DUE
 from crm_bridge.errors import Event as Happening
-from crm_bridge.operations import Operation, State
+from crm_bridge.operations import LISTING_INDEX, Operation, OperationSummary, State
 from crm_bridge.runtime import runtime
 from local.gateway import FunctionFailedError, invoke
 from local.server import Server, cut
-from local.stack import DEMO_TENANT, Stack
+from local.stack import SCOPES, Stack
 from local.template import Function
 from tests.faults import child
 from tests.faults.events import Event, tenant
@@ -57,7 +57,14 @@ PATIENCE, PAUSE = 6, 60
 """So often a caller sends what was not accepted, and so many seconds lie in between."""
 MOST_ROUNDS = 60
 _SERVICES = {"DynamoDB_20120810": "DynamoDB", "secretsmanager": "SecretsManager", "AmazonSQS": "SQS"}
-_NOT_THE_BUNDLES = ("Scan", "ReceiveMessage", "DeleteMessage", "GetQueueUrl", "CreateSecret", "PutSecretValue")
+_NOT_THE_BUNDLES = (
+    f"Query operations {LISTING_INDEX}",
+    "ReceiveMessage",
+    "DeleteMessage",
+    "GetQueueUrl",
+    "CreateSecret",
+    "PutSecretValue",
+)
 """What this module and the queue pollers ask of AWS."""
 
 
@@ -102,14 +109,9 @@ class Plan:
 
 
 class World:
-    """From `with` to its end. `settings` may change the tenant's document, and the simulators, before all begins."""
+    """From `with` to its end. What happens to one tenant in it leaves no trace with another: see `take_in`."""
 
-    def __init__(
-        self,
-        settings: Callable[[Stack, dict[str, Any]], None] = lambda *_: None,
-        *,
-        aws_endpoint: str | None = None,
-    ) -> None:
+    def __init__(self, *, aws_endpoint: str | None = None) -> None:
         self.stack = self.made(aws_endpoint)
         self.seen: list[tuple[str, Call]] = []
         """The calls of the bundle, and in which function."""
@@ -118,13 +120,16 @@ class World:
         """How often a person had to decide."""
         self.moved = 0.0
         """Seconds by which the time was moved on."""
-        self._settings = settings
+        self.tenant = ""
+        self._key = ""
+        self._tenants = 0
         self._plans: list[Plan] = []
         self._ids: set[str] = set()
         self._plan_lock = threading.Lock()
         self._children: dict[int, ForkServerProcess] = {}
         self._running: tuple[Function, Mapping[str, Any]] | None = None
         self._exits = ExitStack()
+        self._faults = ExitStack()
         self._session = requests.Session()
         self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=32))
         self._dynamodb: DynamoDBClient
@@ -144,9 +149,7 @@ class World:
             exits.enter_context(patch.object(botocore.endpoint, "time", SimpleNamespace(sleep=lambda _: None)))
             exits.enter_context(self._session)
             exits.enter_context(self.stack)
-            document = tenant(self.stack)
-            self._settings(self.stack, document)
-            self.stack.put_secret(DEMO_TENANT, json.dumps(document))
+            exits.callback(self.heal)
             self._dynamodb = boto3.client("dynamodb")
             self._exits = exits.pop_all()
         return self
@@ -158,8 +161,27 @@ class World:
 
     # ------------------------------------------------------------------ what is done to it
 
+    def take_in(self, settings: Callable[[Stack, dict[str, Any]], None] = lambda *_: None) -> int:
+        """Go on with a tenant that is new; `settings` may change its document, and the simulators. Gives its number."""
+        self.heal()
+        self._tenants += 1
+        self.tenant = f"tenant-{self._tenants}"
+        document = tenant(self.stack)
+        settings(self.stack, document)
+        self.stack.put_secret(self.tenant, json.dumps(document))
+        self._key = self.stack.add_key(self.tenant, SCOPES, "a caller")
+        self.seen, self.sent, self.operators, self.moved = [], [], 0, 0.0
+        return self._tenants
+
+    def heal(self) -> None:
+        """Forget the faults that are still to come."""
+        with self._plan_lock:
+            self._plans.clear()
+        self._faults.close()
+
     def prepare(self, event: Event) -> None:
-        """Send what comes before it, in peace."""
+        """Arrange what it needs, and send what comes before it, in peace."""
+        event.arrange(self.stack)
         for earlier in event.before:
             self.prepare(earlier)
             told = self._request(earlier.method, earlier.path(self.stack), earlier.body)
@@ -184,12 +206,12 @@ class World:
         plan = Plan(fault, name, nth)
         if fault.act is Act.TIMEOUT:
             shorter = dynamodb.AWS_CONFIG.merge(Config(read_timeout=READ_TIMEOUT))
-            self._exits.enter_context(patch.object(dynamodb, "AWS_CONFIG", shorter))
-            self._exits.enter_context(patch.object(transport, "READ_TIMEOUT", READ_TIMEOUT))
+            self._faults.enter_context(patch.object(dynamodb, "AWS_CONFIG", shorter))
+            self._faults.enter_context(patch.object(transport, "READ_TIMEOUT", READ_TIMEOUT))
         if fault.act is Act.DETOUR:
-            self._exits.enter_context(patch.object(transport._Session, "request", self._vendor_request()))
-            self._exits.enter_context(patch.object(botocore.httpsession.URLLib3Session, "send", self._aws_send()))
-            self._exits.enter_context(patch.object(socket, "getaddrinfo", _resolved(socket.getaddrinfo)))
+            self._faults.enter_context(patch.object(transport._Session, "request", self._vendor_request()))
+            self._faults.enter_context(patch.object(botocore.httpsession.URLLib3Session, "send", self._aws_send()))
+            self._faults.enter_context(patch.object(socket, "getaddrinfo", _resolved(socket.getaddrinfo)))
         with self._plan_lock:
             self._plans.append(plan)
         self.start_cold()
@@ -221,9 +243,9 @@ class World:
             ahead = min(waiting, default=0) - (time.time() + self.stack._ahead)
             self.pass_time(60 * max(1, -(-ahead // 60)))
 
-    def resolve(self, parked: Iterable[Operation]) -> None:
+    def resolve(self, parked: Iterable[OperationSummary]) -> None:
         """What a person does who looks at the vendor: adopt what is there, else send it again."""
-        for operation in parked:
+        for operation in [self.operation(one.operation_id) for one in parked]:
             self.operators += 1
             there = self._made_at_the_vendor(operation)
             body = {"action": "adopt", "id": there} if there else {"action": "resend"}
@@ -245,23 +267,31 @@ class World:
             wrong += [f"{one} is still linked" for one in event.untied if self._linked(one)]
         return wrong
 
-    def operations(self) -> list[Operation]:
-        """All that the table holds."""
-        pages = self._dynamodb.get_paginator("scan").paginate(
-            TableName=os.environ["OPERATIONS_TABLE"], ConsistentRead=True
+    def operations(self) -> list[OperationSummary]:
+        """All of the tenant."""
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=os.environ["OPERATIONS_TABLE"],
+            IndexName=LISTING_INDEX,
+            KeyConditionExpression="tenant = :tenant",
+            ExpressionAttributeValues={":tenant": {"S": self.tenant}},
         )
-        return [Operation.model_validate(deserialize(item)) for page in pages for item in page["Items"]]
+        return [OperationSummary.model_validate(deserialize(item)) for page in pages for item in page["Items"]]
+
+    def operation(self, operation_id: str) -> Operation:
+        found = runtime().operations.get(operation_id)
+        assert found
+        return found
 
     # ------------------------------------------------------------------ its callers
 
     def _request(self, method: str, path: str, body: object) -> int:
-        headers = {"Authorization": f"Bearer {self.stack.api_key}"}
+        headers = {"Authorization": f"Bearer {self._key}"}
         return self._session.request(method, self.stack.url + path, json=body, headers=headers, timeout=120).status_code
 
     def _linked(self, identity: str) -> set[str]:
         path = "/".join(quote(part, safe="") for part in identity.split("/"))
         answer = self._session.get(
-            f"{self.stack.url}/links/{path}", headers={"Authorization": f"Bearer {self.stack.api_key}"}, timeout=60
+            f"{self.stack.url}/links/{path}", headers={"Authorization": f"Bearer {self._key}"}, timeout=60
         )
         return {"/".join((link["system"], link["entity"], link["id"])) for link in answer.json().get("links", [])}
 
@@ -318,9 +348,10 @@ class World:
 
     def arrived(self, call: Call, *, before_it_leaves: bool = False) -> Fault | None:
         """What is to happen to this call. A detour is taken at the caller's end, all else at the other."""
+        if call.what.startswith(_NOT_THE_BUNDLES):
+            return None
         with self._plan_lock:
-            is_new = call.id not in self._ids and not call.what.startswith(_NOT_THE_BUNDLES)
-            if is_new and not before_it_leaves:
+            if call.id not in self._ids and not before_it_leaves:
                 self._ids.add(call.id)
                 self.seen.append((self._running[0].name if self._running else "", call))
             for plan in self._plans:
@@ -429,7 +460,7 @@ def _resolved(real: Callable[..., Any]) -> Callable[..., Any]:
     return getaddrinfo
 
 
-def _is_finished(operation: Operation) -> bool:
+def _is_finished(operation: OperationSummary) -> bool:
     """Also what was withdrawn after it had succeeded."""
     last = operation.last_attempt
     return operation.state is State.SUCCEEDED or (last is not None and last.event is Happening.WITHDRAWN)
