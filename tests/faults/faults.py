@@ -35,6 +35,8 @@ class Span(Enum):
     """With all the attempts that the AWS client makes of it."""
     INVOCATION = auto()
     """That call, and all that the function asks of the same service until it ends."""
+    HOURS = auto()
+    """That call, and all to the same service for three hours."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Fault:
 
     def fits(self, call: Call) -> bool:
         # Of what only reads nobody can tell whether it was done.
-        return call.service in self.on and not (self.done and call.only_reads)
+        # Before a call that only reads, an outage of hours is the same as before the next that does not.
+        return call.service in self.on and not (call.only_reads and (self.done or self.span is Span.HOURS))
 
 
 _THROTTLED = (
@@ -82,6 +85,7 @@ _FAILED = '{"__type": "InternalServerError", "message": "Internal server error"}
 
 FAULTS = (
     Fault("connection refused", Act.DETOUR, sure=True, detour=REFUSING),
+    Fault("down for hours", Act.DETOUR, on=VENDORS, sure=True, detour=REFUSING, span=Span.HOURS),
     Fault("name not found", Act.DETOUR, sure=True, detour=NAMELESS),
     Fault("TLS fails", Act.DETOUR, sure=True, detour=UNTRUSTED),
     Fault("timeout, not done", Act.TIMEOUT),

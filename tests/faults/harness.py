@@ -27,6 +27,7 @@ import botocore.endpoint
 import botocore.httpsession
 import requests
 from botocore.config import Config
+from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request, Response
 
 import local.gateway
@@ -55,6 +56,8 @@ READ_TIMEOUT = 0.5
 """Seconds instead of 20 for a vendor and 1.5 for AWS, in a world where a timeout is due."""
 PATIENCE, PAUSE = 6, 60
 """So often a caller sends what was not accepted, and so many seconds lie in between."""
+HOURS = 3 * 3600
+"""Seconds of an outage."""
 MOST_ROUNDS = 60
 _SERVICES = {"DynamoDB_20120810": "DynamoDB", "secretsmanager": "SecretsManager", "AmazonSQS": "SQS"}
 _NOT_THE_BUNDLES = (
@@ -88,9 +91,10 @@ class Plan:
     name: str | None
     nth: int
     hit: Call | None = None
+    hit_at: float = 0
     ids: set[str] = field(default_factory=set)
 
-    def hits(self, call: Call) -> bool:
+    def hits(self, call: Call, now: float) -> bool:
         if self.hit:
             match self.fault.span:
                 case Span.ATTEMPT:
@@ -99,12 +103,14 @@ class Plan:
                     return call.id == self.hit.id
                 case Span.INVOCATION:
                     return call.service == self.hit.service
+                case Span.HOURS:
+                    return call.service == self.hit.service and now < self.hit_at + HOURS
         if not self.fault.fits(call) or self.name not in (None, call.name) or call.id in self.ids:
             return False
         if self.fault.act is Act.KILL and call.pid is None:
             return False
         self.ids.add(call.id)
-        self.hit = call if len(self.ids) == self.nth else None
+        self.hit, self.hit_at = (call, now) if len(self.ids) == self.nth else (None, 0)
         return self.hit is not None
 
 
@@ -209,7 +215,7 @@ class World:
             self._faults.enter_context(patch.object(dynamodb, "AWS_CONFIG", shorter))
             self._faults.enter_context(patch.object(transport, "READ_TIMEOUT", READ_TIMEOUT))
         if fault.act is Act.DETOUR:
-            self._faults.enter_context(patch.object(transport._Session, "request", self._vendor_request()))
+            self._faults.enter_context(patch.object(requests.Session, "request", self._vendor_request()))
             self._faults.enter_context(patch.object(botocore.httpsession.URLLib3Session, "send", self._aws_send()))
             self._faults.enter_context(patch.object(socket, "getaddrinfo", _resolved(socket.getaddrinfo)))
         with self._plan_lock:
@@ -254,7 +260,7 @@ class World:
 
     def check(self) -> list[str]:
         """What is not as it must be, once all is settled."""
-        wrong = [f"{one.flow} is {one.state}" for one in self.operations() if not _is_finished(one)]
+        wrong = [f"{one.flow} is {one.state}" for one in self.operations() if not is_finished(one)]
         for sent in self.sent:
             event, held = sent.event, sent.event.held(self.stack)
             if not sent.is_accepted:
@@ -355,7 +361,7 @@ class World:
                 self._ids.add(call.id)
                 self.seen.append((self._running[0].name if self._running else "", call))
             for plan in self._plans:
-                if (plan.fault.act is Act.DETOUR) is before_it_leaves and plan.hits(call):
+                if (plan.fault.act is Act.DETOUR) is before_it_leaves and plan.hits(call, self.moved):
                     return plan.fault
         return None
 
@@ -365,19 +371,21 @@ class World:
             case Act.TIMEOUT:
                 time.sleep(1.5 * READ_TIMEOUT)
             case Act.AGAIN if self._running:
-                invoke(*self._running)
+                with suppress(FunctionFailedError):
+                    invoke(*self._running)
             case Act.KILL:
                 assert call.pid
                 os.kill(call.pid, signal.SIGKILL)
                 wait([self._children[call.pid].sentinel])
 
     def _vendor_request(self) -> Callable[..., requests.Response]:
-        real = transport._Session.request
+        real = requests.Session.request
         services = {urlsplit(vendor.url).netloc: vendor.name for vendor in self.stack.vendors}
 
         def request(session: requests.Session, method: str, url: str, **options: Any) -> requests.Response:
-            netloc, path = urlsplit(url).netloc, urlsplit(url).path
-            fault = self.arrived(_call(services[netloc], method, path, {}, b""), before_it_leaves=True)
+            service = services.get(urlsplit(url).netloc)  # None: it is a caller of the bundle
+            call = _call(service, method, urlsplit(url).path, {}, b"") if service else None
+            fault = self.arrived(call, before_it_leaves=True) if call else None
             return real(session, method, _detoured(url, fault), **options)
 
         return request
@@ -406,7 +414,10 @@ class _Tap:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         request = Request(environ)
-        content = request.get_data()
+        try:
+            content = request.get_data()
+        except ClientDisconnected:  # it was killed for another call, at the same time
+            return ()
         environ["wsgi.input"] = BytesIO(content)
         call = _call(self._service, request.method, request.path, dict(request.headers), content)
         fault = self._world.arrived(call)
@@ -460,7 +471,7 @@ def _resolved(real: Callable[..., Any]) -> Callable[..., Any]:
     return getaddrinfo
 
 
-def _is_finished(operation: OperationSummary) -> bool:
+def is_finished(operation: OperationSummary) -> bool:
     """Also what was withdrawn after it had succeeded."""
     last = operation.last_attempt
     return operation.state is State.SUCCEEDED or (last is not None and last.event is Happening.WITHDRAWN)

@@ -24,13 +24,16 @@ from typing import Any
 
 from crm_bridge.operations import State
 from local.stack import Stack
+from tests.faults import peer
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, Call
-from tests.faults.harness import World
+from tests.faults.harness import World, is_finished
 
-BY_KIND: dict[str, Callable[[int], Event]] = {make(1).kind: make for make in KINDS}
+BY_KIND: dict[str, Callable[[int], Event]] = {make(1).kind: make for make in (*KINDS, peer.create_site)}
+PEER = peer.create_site(1).kind
 BY_FAULT = {fault.name: fault for fault in FAULTS}
 MARKERS = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
+WRONG = "WRONG"
 DISPATCHER = "DispatcherFunction"
 CELLS_IN_A_WORLD = 40
 """Then a new one is begun: tables that grow make it slow."""
@@ -99,8 +102,10 @@ class Result:
 
     @property
     def verdict(self) -> str:
+        if self.cell.kind == PEER:
+            return "once" if not self.wrong else "DUPLICATE" if self.effects > 1 else "LOST"
         if self.wrong:
-            return "WRONG"
+            return WRONG
         return "a person decided" if self.operators else "once"
 
 
@@ -140,11 +145,11 @@ def calls(world: World, kind: str, settings: str, stage: str) -> list[tuple[str,
 
 def cells(kind: str) -> Iterator[Cell]:
     writes = BY_KIND[kind](1).writes
-    with World() as world:
+    with _world_of(kind)() as world:
         for settings in SETTINGS:
-            if not writes.startswith(MATTERS_TO[settings]):
+            if not writes.startswith(MATTERS_TO[settings]) or (settings and kind == PEER):
                 continue
-            for stage in (FIRST, *STAGES) if not settings else (FIRST,):
+            for stage in (FIRST, *STAGES) if not settings and kind != PEER else (FIRST,):
                 for name, nth in calls(world, kind, settings, stage):
                     if settings and name != writes:
                         continue
@@ -152,6 +157,10 @@ def cells(kind: str) -> Iterator[Cell]:
                     for fault in FAULTS:
                         if fault.fits(Call(service, what, "")):
                             yield Cell(kind, settings, stage, name, nth, fault.name)
+
+
+def _world_of(kind: str) -> type[World]:
+    return peer.PeerWorld if kind == PEER else World
 
 
 class Worlds:
@@ -162,10 +171,10 @@ class Worlds:
         self._world: World | None = None
         self._left = 0
 
-    def world(self) -> World:
-        if not self._left or self._world is None:
+    def world(self, of: type[World]) -> World:
+        if not self._left or self._world is None or type(self._world) is not of:
             self.leave()
-            self._world, self._left = self._exits.enter_context(World()), CELLS_IN_A_WORLD
+            self._world, self._left = self._exits.enter_context(of()), CELLS_IN_A_WORLD
         self._left -= 1
         return self._world
 
@@ -181,7 +190,7 @@ _worlds = Worlds()
 def run(cell: Cell, worlds: Worlds = _worlds) -> Result:
     """One cell, with a tenant of its own. What breaks the world itself is a result too."""
     try:
-        result = _run(cell, worlds.world())
+        result = _run(cell, worlds.world(_world_of(cell.kind)))
     except Exception as error:  # noqa: BLE001 - one cell must not end the others
         *_, place = traceback.extract_tb(error.__traceback__)
         result = Result(cell, 0, "?", 0, 0, 0, (f"{type(error).__name__} {error} in {place.name}",))
@@ -203,12 +212,12 @@ def _run(cell: Cell, world: World) -> Result:
     if world.operators and (BY_FAULT[cell.fault].sure or cell.settings != "cannot be asked"):
         wrong.append("a person was needed")
     operations = [world.operation(one.operation_id) for one in world.operations()]
-    worst = max(operations, key=lambda one: (one.state is not State.SUCCEEDED, one.tries))
+    states = sorted({one.state for one in operations if not is_finished(one)}) or [State.SUCCEEDED]
     return Result(
         cell,
         len(event.held(world.stack)),
-        worst.state,
-        max(one.tries for one in operations),
+        "/".join(states) if operations else "",
+        max((one.tries for one in operations), default=len(world.sent[0].told)),
         round((world.moved - before) / 60),
         world.operators,
         tuple(wrong),
@@ -288,20 +297,20 @@ def _quiet() -> None:
 
 
 def all_results(kinds: Iterable[str], faults: Sequence[str], jobs: int) -> list[Result]:
-    context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_quiet) as pool:
         found = [cell for some in pool.map(_listed, kinds) for cell in some]
         wanted = [cell for cell in found if not faults or any(part in cell.fault for part in faults)]
-        _said(f"{len(wanted)} cells\n")
-        running = {pool.submit(run, cell): cell for cell in wanted}
         results: dict[Cell, Result] = {}
-        for number, done in enumerate(as_completed(running), 1):
-            result = done.result()
-            results[result.cell] = result
-            if result.wrong:
-                _said(f"WRONG {result.cell}: {'; '.join(result.wrong)}\n")
-            if number % 50 == 0:
-                _said(f"{number} of {len(wanted)}\n")
+        try:
+            for done in as_completed([pool.submit(run, cell) for cell in wanted]):
+                result = done.result()
+                results[result.cell] = result
+                if result.verdict == WRONG:
+                    _said(f"WRONG {result.cell}: {'; '.join(result.wrong)}\n")
+                if len(results) % 50 == 0:
+                    _said(f"{len(results)} of {len(wanted)}\n")
+        finally:  # whoever interrupts this does not want to wait for the rest
+            pool.shutdown(cancel_futures=True)
     return [results[cell] for cell in wanted]
 
 
@@ -327,4 +336,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         sys.stdout.write(table(results) + "\n")
     _said(summary(results) + "\n")
-    return int(not results or any(result.wrong for result in results))
+    return int(not results or any(result.verdict == WRONG for result in results))
