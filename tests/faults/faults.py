@@ -25,6 +25,8 @@ class Act(Enum):
     """SIGKILL to the process that called."""
     AGAIN = auto()
     """The same request, or the same message, is handled by another worker from begin to end; then the call goes on."""
+    ASK = auto()
+    """The same with the caller's request, while the call is one of a redelivery."""
 
 
 class Span(Enum):
@@ -102,5 +104,6 @@ FAULTS = (
     Fault("HTML 502", Act.ANSWER, on=VENDORS, status=502, headers={"Content-Type": "text/html"}, body="<h1>502</h1>"),
     Fault("killed before", Act.KILL),
     Fault("killed after", Act.KILL, done=True),
-    Fault("twice at once", Act.AGAIN, sure=True),
+    Fault("handled twice at once", Act.AGAIN, sure=True),
+    Fault("sent again meanwhile", Act.ASK, sure=True),
 )

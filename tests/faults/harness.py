@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -76,6 +77,7 @@ class Sent:
     """An event as its caller sent it. `told` are the statuses that came back."""
 
     event: Event
+    path: str
     told: list[int] = field(default_factory=list)
 
     @property
@@ -196,15 +198,14 @@ class World:
 
     def send(self, event: Event) -> Sent:
         """The event, as a CRM sends it: again and again while it is told that it was not accepted."""
-        sent = Sent(event)
-        path = event.path(self.stack)
+        sent = Sent(event, event.path(self.stack))
+        self.sent.append(sent)
         for attempt in range(PATIENCE):
             if attempt:
                 self.pass_time(PAUSE)
-            sent.told.append(self._request(event.method, path, event.body))
+            sent.told.append(self._request(event.method, sent.path, event.body))
             if sent.told[-1] < 400 or sent.told[-1] not in (409, 429, *range(500, 600)):
                 break
-        self.sent.append(sent)
         return sent
 
     def inject(self, fault: Fault, name: str | None = None, nth: int = 1) -> Plan:
@@ -234,6 +235,17 @@ class World:
         if deliver:
             with suppress(FunctionFailedError):  # the dispatcher was killed; its next run comes
                 self.stack.deliver_due()
+
+    def deliver_to_both(self) -> int:
+        """Give the message of whatever is due to two workers at once. Gives how many messages these were."""
+        now = time.time() + self.stack._ahead
+        due = [one for one in self.operations() if one.state in DUE and (one.due_at or 0) <= now]
+        for operation in due:
+            function = operation.flow.title().replace("_", "") + "Function"
+            record = {"messageId": "m-1", "body": json.dumps({"operation_id": operation.operation_id})}
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(self.stack.invoke, [function] * 2, [{"Records": [record]}] * 2))
+        return len(due)
 
     def settle(self) -> None:
         """Move time on until nothing is left to do by itself, and let a person decide upon what is parked."""
@@ -373,6 +385,9 @@ class World:
             case Act.AGAIN if self._running:
                 with suppress(FunctionFailedError):
                     invoke(*self._running)
+            case Act.ASK:
+                for sent in self.sent:
+                    self._request(sent.event.method, sent.path, sent.event.body)
             case Act.KILL:
                 assert call.pid
                 os.kill(call.pid, signal.SIGKILL)
@@ -427,7 +442,7 @@ class _Tap:
             Response.from_app(self._app, environ, buffered=True).close()
         self._world.do(fault, call)
         match fault.act:
-            case Act.AGAIN:
+            case Act.AGAIN | Act.ASK:
                 return self._app(environ, start_response)
             case Act.ANSWER:
                 return Response(fault.body, fault.status, fault.headers)(environ, start_response)
@@ -472,9 +487,11 @@ def _resolved(real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_finished(operation: OperationSummary) -> bool:
-    """Also what was withdrawn after it had succeeded."""
+    """Also what was withdrawn after it had succeeded, and a change that a later one has made needless."""
     last = operation.last_attempt
-    return operation.state is State.SUCCEEDED or (last is not None and last.event is Happening.WITHDRAWN)
+    return operation.state is State.SUCCEEDED or (
+        last is not None and (last.event is Happening.WITHDRAWN or "by a later request" in last.reason)
+    )
 
 
 def _one(records: Iterable[Mapping[str, object]], member: str, value: object, id_member: str) -> str | None:
