@@ -1,13 +1,17 @@
 """Entry of dispatcher: puts every operation that is due on its flow's queue.
 
-It changes nothing itself: whoever takes a message off the queue claims the operation first, so a message too many
-finds nothing to do.
+It lends an operation to the queue before it sends the message: the operation is due again when its message has expired,
+and nobody is told of it twice until then. So a run that ends before it is through leaves the rest to the next one.
 """
 
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
@@ -15,49 +19,97 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from crm_bridge.api import Context
 from crm_bridge.errors import StorageError
-from crm_bridge.operations import SHARDS
+from crm_bridge.operations import SHARDS, Due
 from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import bind_log, count, logger
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
-PER_SHARD = 100
+LENT = 900
+"""Seconds for which an operation belongs to its message: as long as the queues keep one (template.yaml)."""
+RESERVE = 5.0
+"""Seconds at the end of its time in which it begins nothing more."""
+SHARDS_AT_ONCE = 8
 SQS_BATCH = 10
+
+
+@dataclass
+class Dispatched:
+    """What came of one shard: how many of each flow were put on its queue, and of which flows some were left."""
+
+    sent: Counter[str] = field(default_factory=Counter)
+    left: set[str] = field(default_factory=set)
+    errors: set[str] = field(default_factory=set)
 
 
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:  # noqa: ARG001
     bind_log(flow="dispatcher", request_id=context.aws_request_id)
-    dispatched: Counter[str] = Counter()
-    for shard in SHARDS:
-        try:
-            due = runtime().operations.due(shard, int(runtime().clock()), PER_SHARD)
-        except StorageError:  # the other shards need not wait for this one
-            count("NotDispatched", flow="unknown")
-            logger().warning("shard not read", extra={"shard": shard})
-            continue
-        by_flow: dict[str, list[str]] = {}
-        for operation_id, flow in due:
-            by_flow.setdefault(flow, []).append(operation_id)
-        for flow, operation_ids in by_flow.items():
-            dispatched[flow] += _enqueue(flow, operation_ids)
-    logger().info("dispatched", extra={"dispatched": dispatched})
-    return dispatched
+    now = int(runtime().clock())
+    _ = runtime().sqs  # made by one thread, for all
 
+    def has_time() -> bool:
+        return context.get_remaining_time_in_millis() > RESERVE * 1000
 
-def _enqueue(flow: str, operation_ids: Sequence[str]) -> int:
-    """How many the queue took. Those that it did not take are still due, so the next run sends them."""
-    taken = 0
-    for batch in batched(operation_ids, SQS_BATCH, strict=False):
-        entries: list[SendMessageBatchRequestEntryTypeDef] = [
-            {"Id": str(number), "MessageBody": json.dumps({"operation_id": operation_id})}
-            for number, operation_id in enumerate(batch)
-        ]
-        try:
-            queue = os.environ[f"{flow.upper()}_QUEUE_URL"]
-            taken += len(runtime().sqs.send_message_batch(QueueUrl=queue, Entries=entries).get("Successful", []))
-        except (KeyError, ClientError, BotoCoreError) as error:  # one flow's queue must not stop the others
-            logger().warning("queue not reached", extra={"queue_of": flow, "error": type(error).__name__})
-    if taken < len(operation_ids):
+    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+        shards = list(pool.map(partial(_dispatch, now, has_time), SHARDS))
+    sent: Counter[str] = sum((shard.sent for shard in shards), Counter())
+    for flow in sorted(set[str]().union(*(shard.left for shard in shards))):
         count("NotDispatched", flow=flow)
-    return taken
+    errors = sorted(set[str]().union(*(shard.errors for shard in shards)))
+    is_through = has_time()
+    logger().info("dispatched", extra={"dispatched": sent, "errors": errors, "is_through": is_through})
+    return sent
+
+
+def _dispatch(now: int, has_time: Callable[[], bool], shard: str) -> Dispatched:
+    done = Dispatched()
+    try:
+        for page in runtime().operations.due(shard, now):
+            by_flow: dict[str, list[Due]] = {}
+            for due in page:
+                by_flow.setdefault(due.flow, []).append(due)
+            for flow, of_flow in by_flow.items():
+                for batch in batched(of_flow, SQS_BATCH, strict=False):
+                    if not has_time():
+                        return done
+                    _enqueue(flow, batch, now + LENT, done)
+    except StorageError:  # the other shards need not wait for this one
+        done.left.add("unknown")
+        done.errors.add(f"shard {shard} not read")
+    return done
+
+
+def _enqueue(flow: str, batch: Sequence[Due], until: int, done: Dispatched) -> None:
+    """Those that the queue does not take are due as before, so the next run sends them."""
+    queue = os.environ.get(f"{flow.upper()}_QUEUE_URL")
+    if queue is None:
+        done.left.add(flow)
+        done.errors.add(f"{flow} has no queue")
+        return
+    lent = []
+    for due in batch:
+        try:
+            if runtime().operations.move_due(due, until):
+                lent.append(due)
+        except StorageError:
+            done.left.add(flow)
+            done.errors.add(f"{flow} not lent")
+    if not lent:
+        return
+    entries: list[SendMessageBatchRequestEntryTypeDef] = [
+        {"Id": str(number), "MessageBody": json.dumps({"operation_id": due.operation_id, "due_at": until})}
+        for number, due in enumerate(lent)
+    ]
+    taken: set[str] = set()
+    try:
+        answer = runtime().sqs.send_message_batch(QueueUrl=queue, Entries=entries)
+        taken = {success["Id"] for success in answer.get("Successful", [])}
+    except (ClientError, BotoCoreError) as error:  # one flow's queue must not stop the others
+        done.errors.add(f"queue of {flow}: {type(error).__name__}")
+    done.sent[flow] += len(taken)
+    for number, due in enumerate(lent):
+        if str(number) not in taken:
+            done.left.add(flow)
+            with suppress(StorageError):  # then it is due when it is no longer lent
+                runtime().operations.move_due(due._replace(due_at=until), due.due_at)

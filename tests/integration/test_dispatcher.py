@@ -1,39 +1,169 @@
 """The dispatcher: what is due gets onto its flow's queue, whatever else is wrong."""
 
-import pytest
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import batched
+from typing import Any, cast
 
+import boto3
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from crm_bridge.dynamodb import serialize
 from crm_bridge.errors import StorageError
-from crm_bridge.operations import Operation, Operations, State, operation_id
+from crm_bridge.operations import Due, Operation, Operations, State, operation_id
 from crm_bridge.runtime import runtime
+from dispatcher.handler import LENT, lambda_handler
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
+from tests.integration.conftest import SITE, Crm
+
+DUE = int(os.environ.get("DUE", "300"))
+"""So many operations are due at once in the test of a backlog."""
+
+
+class Hurried:
+    """The context of a function whose time is over after so many questions for it."""
+
+    aws_request_id = "hurried"
+
+    def __init__(self, invocations: int) -> None:
+        self._each = self._left = invocations
+
+    def begin(self) -> None:
+        self._left = self._each
+
+    def get_remaining_time_in_millis(self) -> int:
+        self._left -= 10  # operations that a batch has
+        return 60_000 if self._left >= 0 else 0
+
+
+def _raise(error: Exception) -> Any:
+    def raising(**_: object) -> None:
+        raise error
+
+    return raising
+
+
+def dispatch(crm: Crm) -> Mapping[str, int]:
+    return cast("Mapping[str, int]", crm.stack.invoke("DispatcherFunction", {}))
+
+
+def messages() -> int:
+    """How many wait on create_site's queue."""
+    attributes = boto3.client("sqs").get_queue_attributes(
+        QueueUrl=os.environ["CREATE_SITE_QUEUE_URL"], AttributeNames=["ApproximateNumberOfMessages"]
+    )
+    return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
+
+
+def _stored(number: int) -> None:
+    """So many operations of create_site, due, all since the same second."""
+    now = int(runtime().clock()) - 1
+    for batch in batched(range(number), 25, strict=False):
+        puts: list[Any] = []
+        for one in batch:
+            named = operation_id("demo", "create_site", f"C-{one}")
+            item = {
+                "operation_id": named,
+                "tenant": "demo",
+                "flow": "create_site",
+                "natural_key": f"C-{one}",
+                "state": "waiting",
+                "standing": f"waiting#{now}",
+                "fingerprint": "",
+                "due_at": now,
+                "due_shard": named[-1],
+                "created_at": now,
+                "updated_at": now,
+            }
+            puts.append({"PutRequest": {"Item": serialize(item)}})
+        boto3.client("dynamodb").batch_write_item(RequestItems={os.environ["OPERATIONS_TABLE"]: puts})
 
 
 def _due(crm: Crm, customers: int) -> None:
     """Operations of so many customers, waiting and due."""
-    crm.stack.illu.fail(Kind.UNAVAILABLE, times=customers)
     for number in range(customers):
-        assert crm.create_site(customer_id=f"C-{number}", name=f"Shop {number}").status_code == 202
-    crm.stack.move_clock(60)
+        site = {**SITE, "customer_id": f"C-{number}", "name": f"Shop {number}"}
+        assert crm.post("/sites", site, headers={"Prefer": "respond-async"}).status_code == 202
+    crm.stack.move_clock(1)
 
 
 def test_dispatches_all_that_is_due_and_nothing_else(crm: Crm) -> None:
     _due(crm, 25)
     crm.stack.illu.fail(Kind.TOO_MANY, seconds=3600)
     assert crm.create_site(customer_id="later").status_code == 202
-    assert crm.stack.invoke("DispatcherFunction", {}) == {"create_site": 25}
+    assert dispatch(crm) == {"create_site": 25}
     crm.stack.deliver_due()
     assert len(crm.stack.illu.sites) == 25
-    assert crm.stack.invoke("DispatcherFunction", {}) == {}
+    assert dispatch(crm) == {}
+
+
+def test_tells_nobody_twice_of_what_is_on_its_queue_until_the_message_has_expired(crm: Crm) -> None:
+    _due(crm, 5)
+    assert dispatch(crm) == {"create_site": 5}
+    assert dispatch(crm) == {}
+    crm.stack.move_clock(LENT - 1)
+    assert dispatch(crm) == {}
+    crm.stack.move_clock(1)
+    assert dispatch(crm) == {"create_site": 5}
 
 
 def test_carries_an_operation_once_when_it_is_on_the_queue_twice(crm: Crm) -> None:
     _due(crm, 1)
-    for _ in range(3):
-        crm.stack.invoke("DispatcherFunction", {})
+    dispatch(crm)
+    crm.stack.move_clock(LENT)
+    dispatch(crm)
     crm.stack.deliver_due()
     assert len(crm.stack.illu.sites) == 1
-    assert len(crm.stack.illu.seen) == 2
+    assert len(crm.stack.illu.seen) == 1
+
+
+def test_one_of_two_that_run_at_once_dispatches_each_operation(crm: Crm) -> None:
+    _due(crm, 30)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: Counter(dispatch(crm)), range(4)))
+    assert sum(answers, Counter[str]()) == {"create_site": 30}
+    assert messages() == 30
+
+
+def test_an_operation_stays_due_when_its_queue_does_not_take_it(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+    _due(crm, 12)
+    real: Any = runtime().sqs.send_message_batch
+
+    def half(**batch: Any) -> Any:
+        failed = [{"Id": entry["Id"], "SenderFault": False, "Code": "InternalError"} for entry in batch["Entries"][::2]]
+        taken = batch["Entries"][1::2]
+        return (real(QueueUrl=batch["QueueUrl"], Entries=taken) if taken else {}) | {"Failed": failed}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime().sqs, "send_message_batch", half)
+        sent = dispatch(crm)["create_site"]
+    assert 0 <= sent < 12
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime().sqs, "send_message_batch", _raise(EndpointConnectionError(endpoint_url="queue")))
+        assert dispatch(crm) == {}
+    assert dispatch(crm) == {"create_site": 12 - sent}
+    crm.stack.deliver_due()
+    assert len(crm.stack.illu.sites) == 12
+
+
+def test_the_rest_is_dispatched_by_the_next_runs_when_there_is_more_than_one_can_do(
+    crm: Crm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crm_bridge.operations.DUE_PAGE", 20)
+    _stored(DUE)
+    context = Hurried(invocations=DUE // 5)
+    runs, sent = 0, 0
+    while sent < DUE:
+        sent += sum(cast("Mapping[str, int]", lambda_handler({}, context)).values())
+        runs += 1
+        context.begin()
+        assert runs <= 10
+    assert runs > 1
+    assert (sent, messages()) == (DUE, DUE)
+    assert dispatch(crm) == {}
 
 
 def test_dispatches_the_others_when_one_belongs_to_a_flow_without_a_queue(
@@ -53,7 +183,7 @@ def test_dispatches_the_others_when_one_belongs_to_a_flow_without_a_queue(
         updated_at=now,
     )
     runtime().operations.create(orphan, over=[State.REJECTED])
-    assert crm.stack.invoke("DispatcherFunction", {}) == {"create_site": 3, "gone": 0}
+    assert dispatch(crm) == {"create_site": 3}
     assert '"NotDispatched":[1.0]' in capsys.readouterr().out
 
 
@@ -63,12 +193,12 @@ def test_dispatches_the_others_when_a_shard_cannot_be_read(crm: Crm, monkeypatch
     unread = operation_id("demo", "create_site", "C-0")[-1]
     hidden = sum(operation_id("demo", "create_site", f"C-{number}")[-1] == unread for number in range(20))
 
-    def due(self: Operations, shard: str, now: int, limit: int) -> list[tuple[str, str]]:
+    def due(self: Operations, shard: str, now: int) -> Iterator[Sequence[Due]]:
         if shard == unread:
             raise StorageError("throttled")
-        return real(self, shard, now, limit)
+        return real(self, shard, now)
 
     with monkeypatch.context() as patch:
         patch.setattr(Operations, "due", due)
-        assert crm.stack.invoke("DispatcherFunction", {}) == {"create_site": 20 - hidden}
+        assert dispatch(crm) == {"create_site": 20 - hidden}
     assert hidden >= 1

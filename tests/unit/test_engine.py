@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from crm_bridge import engine as engine_module
 from crm_bridge.engine import (
@@ -15,6 +15,9 @@ from crm_bridge.engine import (
     KEEP,
     KEEP_ATTEMPTS,
     LAST_TRY,
+    LONGEST_HOLD,
+    MOST_DEFECTS,
+    PATIENCE,
     REDELIVERY,
     REPLACEABLE,
     TRANSITIONS,
@@ -31,10 +34,12 @@ from crm_bridge.errors import (
     MissingError,
     NotConfiguredError,
     NotDoneError,
+    PoisonError,
     RefusedError,
     RunningError,
     SignInRefusedError,
     StorageError,
+    VendorDownError,
     VendorError,
 )
 from crm_bridge.links import Identity, Link
@@ -132,8 +137,9 @@ class Bench:
         order = Order(number=number, note=note)
         return self.engine.run(self.flow, order, tenant="acme", deadline=Deadline(21), later=later)
 
-    def redeliver(self, number: str = "1") -> Outcome | None:
-        return self.engine.redeliver(self.flow, operation_id("acme", "orders", number), deadline=Deadline(21))
+    def redeliver(self, number: str = "1", *, due_at: int | None = None) -> Outcome | None:
+        named = operation_id("acme", "orders", number)
+        return self.engine.redeliver(self.flow, named, deadline=Deadline(21), due_at=due_at)
 
     def stored(self, number: str = "1") -> Operation:
         operation = self.tables.operations.get(operation_id("acme", "orders", number))
@@ -258,7 +264,7 @@ def test_accepts_nothing_when_the_tenant_is_not_configured(bench: Bench) -> None
     bench.tables.put_secret("acme", "{}")
     with pytest.raises(NotConfiguredError):
         bench.run()
-    assert not bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], 2**40, 10)
+    assert not any(bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], 2**40))
     assert bench.shop.sent == []
 
 
@@ -455,6 +461,134 @@ def test_waits_when_what_it_refers_to_is_missing_and_the_caller_is_gone(bench: B
     bench.redeliver("gone")
     assert bench.stored("gone").state is State.WAITING
     assert bench.stored("gone").payload is not None
+
+
+def test_is_carried_before_its_time_by_whom_it_was_lent_to_and_by_nobody_else(bench: Bench) -> None:
+    bench.run(later=True)
+    ((due,),) = bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], int(bench.clock.now))
+    lent_until = due.due_at + 900
+    assert bench.tables.operations.move_due(due, lent_until)
+    assert not bench.tables.operations.move_due(due, lent_until)
+    for other in (None, due.due_at, lent_until - 1, lent_until + 1):
+        assert bench.redeliver(due_at=other) is None
+    assert bench.redeliver(due_at=lent_until) is not None
+    assert len(bench.shop.sent) == 1
+
+
+# ---------------------------------------------------------------- while the vendor is down
+
+
+def down(retry_after: float = 10) -> VendorError:
+    return failing(VendorDownError, retry_after=retry_after)
+
+
+@pytest.mark.parametrize(
+    ("age", "wait"), [(0, 30), (59, 30), (100, 50), (1000, 500), (1800, 900), (PATIENCE, 900)], ids=str
+)
+def test_is_held_back_for_half_of_its_age(bench: Bench, age: int, wait: int) -> None:
+    bench.shop.answers = [failing(NotDoneError, retry_after=age), down()]
+    bench.run()
+    bench.clock.now += age
+    assert bench.redeliver(due_at=bench.stored().due_at) is not None
+    stored = bench.stored()
+    assert (stored.state, stored.due_at) == (State.WAITING, bench.clock.now + wait)
+
+
+def test_waits_until_the_next_call_is_let_through_if_that_is_later(bench: Bench) -> None:
+    bench.shop.answers = [down(retry_after=299.5)]
+    bench.run()
+    assert bench.stored().due_at == bench.clock.now + 300
+
+
+def test_to_be_held_back_is_not_a_try_and_is_told_once(bench: Bench) -> None:
+    before = NotDoneError("no connection", vendor="shop")
+    bench.shop.answers = [before, *(down() for _ in range(3 * LAST_TRY))]
+    bench.run()
+    for _ in range(3 * LAST_TRY):
+        bench.wait_until_due()
+        bench.redeliver()
+    stored = bench.stored()
+    assert (stored.state, stored.tries) == (State.WAITING, 1)
+    assert [attempt.event for attempt in stored.attempts] == [Event.NOT_DONE] * 2
+    bench.wait_until_due()
+    bench.redeliver()
+    assert bench.stored().state is State.SUCCEEDED
+
+
+def test_is_not_held_back_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = 2 * 3600
+    monkeypatch.setattr(engine_module, "PATIENCE", patience)
+    bench.shop.answers = [down() for _ in range(1000)]
+    began = bench.clock.now
+    bench.run()
+    while bench.stored().state is State.WAITING:
+        bench.wait_until_due()
+        bench.redeliver()
+    stored = bench.stored()
+    assert stored.state is State.PARKED
+    assert [attempt.event for attempt in stored.attempts] == [Event.NOT_DONE, Event.OUT_OF_ATTEMPTS]
+    assert patience < bench.clock.now - began <= patience + 2 * LONGEST_HOLD
+    bench.engine.resend(stored, by="support")
+    bench.redeliver()
+    assert bench.stored().state is State.WAITING  # and all begins anew
+
+
+def test_stays_in_doubt_while_it_is_held_back(bench: Bench) -> None:
+    bench.shop.answers = [failing(MaybeDoneError)]
+    bench.shop.hits = down()
+    bench.run()
+    bench.wait_until_due()
+    bench.redeliver()
+    stored = bench.stored()
+    assert (stored.state, stored.tries, len(bench.shop.sent)) == (State.UNKNOWN, 1, 1)
+    bench.shop.hits = [hit(7, bench.clock)]
+    bench.wait_until_due()
+    bench.redeliver()
+    assert (bench.stored().state, len(bench.shop.sent)) == (State.SUCCEEDED, 1)
+
+
+# ---------------------------------------------------------------- when the bridge itself fails
+
+
+def test_is_looked_for_and_sent_again_when_the_bridge_failed_once(bench: Bench) -> None:
+    bench.run(later=True)
+    bench.shop.during = _raise(ZeroDivisionError("a defect"))
+    with pytest.raises(ZeroDivisionError):
+        bench.redeliver()
+    stored = bench.stored()
+    assert (stored.state, stored.due_at) == (State.UNKNOWN, bench.clock.now + REDELIVERY[0])
+    assert stored.last_attempt is not None
+    assert (stored.last_attempt.event, stored.last_attempt.reason) == (
+        Event.DEFECT,
+        "the bridge failed (ZeroDivisionError)",
+    )
+    bench.shop.during = lambda: None
+    bench.clock.move(bench.shop.search_lag)
+    bench.redeliver()
+    assert (bench.stored().state, bench.shop.looks, len(bench.shop.sent)) == (State.SUCCEEDED, 1, 2)
+
+
+def test_is_parked_and_its_messages_go_on_failing_when_the_bridge_failed_three_times(bench: Bench) -> None:
+    bench.run(later=True)
+    broken = bench.stored().model_copy(update={"payload": '{"of": "an older version"}'})
+    bench.tables.operations.save(broken, over=State.WAITING)
+    for _ in range(MOST_DEFECTS):
+        assert bench.stored().state is not State.PARKED
+        bench.wait_until_due()
+        with pytest.raises(ValidationError):
+            bench.redeliver()
+    stored = bench.stored()
+    assert stored.state is State.PARKED
+    assert [a.event for a in stored.attempts[-4:]] == [Event.DEFECT] * MOST_DEFECTS + [Event.OUT_OF_ATTEMPTS]
+    with pytest.raises(PoisonError):
+        bench.redeliver()
+    bench.engine.resend(stored, by="support")
+    with pytest.raises(ValidationError):
+        bench.redeliver()
+    assert bench.stored().state is State.UNKNOWN  # a person gave it three more
+    parked = bench.stored().model_copy(update={"state": State.PARKED})
+    bench.tables.operations.save(parked, over=State.UNKNOWN)
+    assert bench.redeliver() is None
 
 
 # ---------------------------------------------------------------- from unknown

@@ -7,6 +7,7 @@ from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
+from dispatcher.handler import LENT
 from local.template import TEMPLATE, Template
 
 ROOT = TEMPLATE.parent
@@ -41,13 +42,17 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
 
 
 def test_a_function_ends_before_the_api_gives_up_and_its_queue_waits_six_times_as_long(template: Template) -> None:
-    for function in template.functions.values():
-        assert function.timeout <= 29
+    answering = {route.function for route in template.routes} | {source.function for source in template.queue_sources}
+    for name in answering:
+        assert template.functions[name].timeout <= 29
     for source in template.queue_sources:
         assert isinstance(source.queue_arn, dict)
         queue = RESOURCES[source.queue_arn["Fn::GetAtt"][0]]["Properties"]
         assert queue["VisibilityTimeout"] >= 6 * template.functions[source.function].timeout
-        assert queue["RedrivePolicy"]["maxReceiveCount"] >= 3
+        receives = queue["RedrivePolicy"]["maxReceiveCount"]
+        assert receives >= 3
+        # A message lives as long as its operation is lent to it, and long enough to get to the dead letters.
+        assert queue["VisibilityTimeout"] * receives < queue["MessageRetentionPeriod"] == LENT
 
 
 def test_every_function_has_a_role_of_its_own() -> None:

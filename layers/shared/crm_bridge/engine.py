@@ -24,12 +24,14 @@ from crm_bridge.errors import (
     MissingError,
     NotDoneError,
     NotShownError,
+    PoisonError,
     RefusedError,
     RunningError,
     SeveralFoundError,
     SignInRefusedError,
     StorageError,
     UnavailableError,
+    VendorDownError,
     VendorError,
 )
 from crm_bridge.links import Identity, Link, Links
@@ -54,6 +56,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.SENDING, Event.MAYBE_DONE): State.UNKNOWN,
     (State.SENDING, Event.NOT_FOUND_YET): State.UNKNOWN,
     (State.SENDING, Event.LOOK_FAILED): State.UNKNOWN,
+    (State.SENDING, Event.DEFECT): State.UNKNOWN,
     (State.SENDING, Event.IN_DOUBT): State.PARKED,
     (State.SENDING, Event.LINK_TAKEN): State.PARKED,
     (State.SENDING, Event.OUT_OF_ATTEMPTS): State.PARKED,
@@ -73,6 +76,11 @@ MINUTE, HOUR = 60, 3600
 REDELIVERY = (30, 2 * MINUTE, 10 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 10 * HOUR, 14 * HOUR, 24 * HOUR)
 """Seconds from the first try to the second, and so on, give or take a fifth. After the last a person decides."""
 LAST_TRY = len(REDELIVERY) + 1
+PATIENCE = sum(REDELIVERY)
+SHORTEST_HOLD, LONGEST_HOLD = 30, 15 * MINUTE
+"""Seconds until what was held back, because the vendor is down, is due again: half of its age, within these."""
+MOST_DEFECTS = 3
+"""So often the bridge itself may fail on an operation, before a person is asked."""
 LONGEST_WAIT = 24 * HOUR
 """Seconds; a vendor's Retry-After is honoured up to this."""
 CLOCK_SKEW = 300
@@ -234,19 +242,41 @@ class Engine:
         return self._send(flow, command, claim.operation, deadline)
 
     def redeliver[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], operation_id: str, *, deadline: Deadline
+        self, flow: Flow[C, V, R], operation_id: str, *, deadline: Deadline, due_at: int | None = None
     ) -> Outcome | None:
-        """Take an operation up again that is due; None if it is not, or no longer.
+        """Take an operation up again that is due, or lent to the caller until `due_at`; None if it is neither.
 
-        Raises StorageError, NotConfiguredError; then it stays due, at the latest when its lease is over.
+        Raises StorageError; then it stays due, at the latest when its lease is over. Raises whatever the bridge itself
+        fails with, and goes on doing so once that has parked the operation.
         """
         now = self._now()
-        until = self._lease_end(now, deadline)
-        claim = self._operations.claim(operation_id, lease=uuid.uuid4().hex, now=now, until=until, states=DUE)
-        if claim is None or not claim.won:
+        claim = self._operations.claim(
+            operation_id,
+            lease=uuid.uuid4().hex,
+            now=now,
+            until=self._lease_end(now, deadline),
+            states=DUE,
+            due_at=due_at,
+        )
+        if claim is None:
             return None
         operation = claim.operation
+        if not claim.won:
+            if operation.state is State.PARKED and _defects(operation) >= MOST_DEFECTS:
+                raise PoisonError
+            return None
         add_to_log(tenant=operation.tenant)
+        try:
+            return self._carry(flow, operation, now, deadline)
+        except UnavailableError:
+            raise
+        except Exception as error:
+            self._unsuccessful(operation, Event.DEFECT, reason=f"the bridge failed ({type(error).__name__})")
+            raise
+
+    def _carry[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], operation: Operation, now: int, deadline: Deadline
+    ) -> Outcome:
         if operation.was is State.SENDING:
             operation = _noted(operation, Event.LEASE_EXPIRED, now, "whoever was sending it has died")
         if operation.tries > LAST_TRY:
@@ -455,15 +485,17 @@ class Engine:
         due_at: int | None = None,
     ) -> Outcome:
         now = self._now()
+        if isinstance(error, VendorDownError):
+            operation = _held_back(operation, error)
         noted = _noted(operation, event, now, error.message if error else reason, error.status if error else None)
         state = TRANSITIONS[State.SENDING, event]
-        if state in DUE and operation.tries >= LAST_TRY:
+        if state in DUE and _is_hopeless(noted, error, now):
             noted = _noted(noted, Event.OUT_OF_ATTEMPTS, now)
             state = TRANSITIONS[State.SENDING, Event.OUT_OF_ATTEMPTS]
         changes: dict[str, object] = {"state": state, "due_at": None, "updated_at": now}
         if state in DUE:
-            changes["due_at"] = due_at or now + self._wait(operation.tries, error.retry_after if error else None)
-        if event is Event.MAYBE_DONE:
+            changes["due_at"] = due_at or now + self._wait(operation, error, now)
+        if event in (Event.MAYBE_DONE, Event.DEFECT):
             changes["unknown_since"] = now
         if state is State.REJECTED:
             changes["expires_at"] = now + KEEP
@@ -493,9 +525,13 @@ class Engine:
         count("Operations", flow=stored.flow, state=stored.state)
         return stored
 
-    def _wait(self, tries: int, retry_after: float | None) -> int:
-        planned = REDELIVERY[tries - 1] * (0.8 + 0.4 * self._jitter())
-        return max(round(planned), math.ceil(min(retry_after or 0, LONGEST_WAIT)))
+    def _wait(self, operation: Operation, error: VendorError | None, now: int) -> int:
+        if isinstance(error, VendorDownError):
+            planned = min(max(_age(operation, now) / 2, SHORTEST_HOLD), LONGEST_HOLD)
+        else:
+            planned = REDELIVERY[operation.tries - 1]
+        retry_after = error.retry_after if error else None
+        return max(round(planned * (0.8 + 0.4 * self._jitter())), math.ceil(min(retry_after or 0, LONGEST_WAIT)))
 
     def _lease_end(self, now: int, deadline: Deadline) -> int:
         return math.ceil(now + deadline.remaining() + AFTER_DEADLINE)
@@ -511,6 +547,32 @@ def _ends(links: Sequence[Link]) -> tuple[tuple[Identity, Identity], ...]:
 def _is_elsewhere(operation: Operation, vendor: Vendor) -> bool:
     """Whether it went, or was to go, to another account. What a person let begin anew goes to the one that there is."""
     return operation.sent_to not in (None, vendor.destination)
+
+
+def _age(operation: Operation, now: int) -> int:
+    return now - (operation.first_sent_at or operation.created_at)
+
+
+def _held_back(operation: Operation, error: VendorDownError) -> Operation:
+    """It was not tried, so that does not count as a try; and of many such times only the last is told."""
+    attempts = operation.attempts
+    if attempts and attempts[-1].reason == error.message:
+        attempts = attempts[:-1]
+    return operation.model_copy(update={"tries": operation.tries - 1, "attempts": attempts})
+
+
+def _is_hopeless(operation: Operation, error: VendorError | None, now: int) -> bool:
+    if isinstance(error, VendorDownError):
+        return _age(operation, now) > PATIENCE
+    return operation.tries >= LAST_TRY or _defects(operation) >= MOST_DEFECTS
+
+
+def _defects(operation: Operation) -> int:
+    """How often the bridge itself failed on it, since a person last decided about it."""
+    events = [attempt.event for attempt in operation.attempts]
+    if Event.RESENT in events:
+        events = events[len(events) - events[::-1].index(Event.RESENT) :]
+    return events.count(Event.DEFECT)
 
 
 def _not_parked(operation: Operation) -> ConflictError:

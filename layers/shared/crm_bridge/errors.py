@@ -18,9 +18,11 @@ BridgeError
 │   └── UnavailableError          503  nothing was accepted; send the same again
 │       ├── StorageError          DynamoDB or Secrets Manager did not answer
 │       └── NotConfiguredError    the tenant's secret lacks what the flow needs
+├── PoisonError                   the bridge fails on an operation again and again
 ├── LinkTakenError                the id belongs to another operation's link already
 └── VendorError                   a call to a vendor brought no result
     ├── NotDoneError              surely not done, or harmless to repeat: send again later
+    │   ├── VendorDownError       not even tried: the vendor has failed again and again just now
     │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
     │       └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
     ├── RefusedError              the vendor refused for good: sending the same again is useless
@@ -57,6 +59,7 @@ class Event(StrEnum):
     LEASE_EXPIRED = "lease expired"
     IN_DOUBT = "in doubt"
     LINK_TAKEN = "link taken"
+    DEFECT = "defect"
     OUT_OF_ATTEMPTS = "out of attempts"
     ADOPTED = "adopted"
     RESENT = "resent"
@@ -173,6 +176,10 @@ class NotConfiguredError(UnavailableError):
     """The tenant's secret is missing, invalid, or has no block for the vendor of this flow."""
 
 
+class PoisonError(BridgeError):
+    """What the bridge has failed on again and again is parked; whatever still names it goes to the dead letters."""
+
+
 class LinkTakenError(BridgeError):
     """A one-to-one link would tie an id that another operation has tied already."""
 
@@ -199,6 +206,10 @@ class VendorError(BridgeError):
 
 class NotDoneError(VendorError):
     event = Event.NOT_DONE
+
+
+class VendorDownError(NotDoneError):
+    pass
 
 
 class SignInRefusedError(NotDoneError):

@@ -1,10 +1,10 @@
 """The operation record and its table. What a state means and which one follows is the engine's business."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, QueryInputTypeDef, TransactWriteItemTypeDef
 
 DUE_INDEX = "due"
+DUE_PAGE = 1000
 LISTING_INDEX = "listing"
 LISTING_BATCH = 1000
 MOST_QUERIES = 10
@@ -93,6 +94,14 @@ class Operation(OperationSummary):
         return self.operation_id[-1]
 
 
+class Due(NamedTuple):
+    """An operation that is to be taken up, and since when (epoch seconds)."""
+
+    operation_id: str
+    flow: str
+    due_at: int
+
+
 def operation_id(tenant: str, flow: str, natural_key: str) -> str:
     """The id under which an event is known: the same event gives the same id, in whichever function it arrives."""
     digest = hashlib.sha256(f"{tenant}\0{flow}\0{natural_key}".encode()).hexdigest()
@@ -160,10 +169,19 @@ class Operations:
             operation = operation.model_copy(update={"attempts": replaced.attempts})
         return Claim(True, operation)
 
-    def claim(self, operation_id: str, *, lease: str, now: int, until: int, states: Iterable[State]) -> Claim | None:
-        """Take over an operation that is due in one of `states`. None: there is none with this id.
+    def claim(
+        self,
+        operation_id: str,
+        *,
+        lease: str,
+        now: int,
+        until: int,
+        states: Iterable[State],
+        due_at: int | None = None,
+    ) -> Claim | None:
+        """Take over an operation in one of `states` that is due now, or whose time is `due_at` exactly.
 
-        Raises StorageError.
+        None: there is none with this id. Raises StorageError.
         """
         accepted = _values("state", states)
         values: dict[str, object] = {
@@ -174,6 +192,7 @@ class Operations:
             ":now": now,
         }
         values[":standing"] = _standing(State.SENDING, now)
+        values[":then"] = now if due_at is None else due_at
         with guarded():
             try:
                 answer = through_conflicts(
@@ -183,7 +202,7 @@ class Operations:
                         UpdateExpression="SET #was = #state, #state = :sending, #lease = :lease, due_at = :until, "
                         "tries = tries + :one, updated_at = :now, standing = :standing, "
                         "first_sent_at = if_not_exists(first_sent_at, :now)",
-                        ConditionExpression=f"#state IN ({', '.join(accepted)}) AND due_at <= :now",
+                        ConditionExpression=f"#state IN ({', '.join(accepted)}) AND (due_at <= :now OR due_at = :then)",
                         ExpressionAttributeNames={"#state": "state", "#was": "was", "#lease": "lease"},
                         ExpressionAttributeValues=serialize({**values, **accepted}),
                         ReturnValues="ALL_NEW",
@@ -286,18 +305,42 @@ class Operations:
             after = str(last["operation_id"]), int(str(last["standing"]).rpartition("#")[2])
         return found, after
 
-    def due(self, shard: str, now: int, limit: int) -> "list[tuple[str, str]]":
-        """Ids and flows of what is due in one shard, oldest first. Raises StorageError."""
+    def due(self, shard: str, now: int) -> Iterator[Sequence[Due]]:
+        """What is due in one shard, oldest first, a page at a time. Raises StorageError."""
+        query: QueryInputTypeDef = {
+            "TableName": self._table,
+            "IndexName": DUE_INDEX,
+            "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
+            "ExpressionAttributeValues": serialize({":shard": shard, ":now": now}),
+            "Limit": DUE_PAGE,
+        }
+        while True:
+            with guarded():
+                answer = self._client.query(**query)
+            items = [deserialize(item) for item in answer["Items"]]
+            yield [Due(str(item["operation_id"]), str(item["flow"]), int(str(item["due_at"]))) for item in items]
+            if "LastEvaluatedKey" not in answer:
+                return
+            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def move_due(self, due: Due, to: int) -> bool:
+        """Make it due at another time; False if it is not due then any more. Raises StorageError.
+
+        Also False if the answer got lost and the repetition found it moved: then it is due `to`, and nobody knows.
+        """
         with guarded():
-            answer = self._client.query(
-                TableName=self._table,
-                IndexName=DUE_INDEX,
-                KeyConditionExpression="due_shard = :shard AND due_at <= :now",
-                ExpressionAttributeValues=serialize({":shard": shard, ":now": now}),
-                Limit=limit,
-            )
-        items = [deserialize(item) for item in answer["Items"]]
-        return [(str(item["operation_id"]), str(item["flow"])) for item in items]
+            try:
+                self._client.update_item(
+                    TableName=self._table,
+                    Key=_key(due.operation_id),
+                    UpdateExpression="SET due_at = :to",
+                    ConditionExpression="due_at = :then",
+                    ExpressionAttributeValues=serialize({":to": to, ":then": due.due_at}),
+                )
+            except ClientError as error:
+                existing(error)
+                return False
+        return True
 
 
 def _key(operation_id: str) -> "dict[str, AttributeValueTypeDef]":

@@ -10,6 +10,7 @@ import boto3
 
 from crm_bridge import dynamodb
 from crm_bridge.accounts import Accounts
+from crm_bridge.breaker import Breaker
 from crm_bridge.documents import Documents
 from crm_bridge.engine import Engine
 from crm_bridge.links import Links
@@ -67,5 +68,5 @@ def runtime() -> Runtime:
         memory=Memory(clock),
         people=Documents(client, os.environ["PEOPLE_TABLE"]),
         tokens=Tokens(Documents(client, os.environ["TOKENS_TABLE"]), clock),
-        engine=Engine(operations, links, tenants, Transport(), clock=clock),
+        engine=Engine(operations, links, tenants, Transport(breaker=Breaker(clock)), clock=clock),
     )

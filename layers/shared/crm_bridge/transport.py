@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
@@ -23,6 +24,7 @@ import pydantic_core
 import requests
 import urllib3
 
+from crm_bridge.breaker import Breaker
 from crm_bridge.errors import (
     ContractBrokenError,
     MaybeDoneError,
@@ -169,8 +171,12 @@ class Transport:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        breaker: Breaker | None = None,
     ) -> None:
+        self._breaker = breaker or Breaker(clock)
         self._clock = clock
         self._sleep = sleep
         self._begun: dict[Pace, deque[float]] = {}
@@ -202,15 +208,17 @@ class Transport:
 
         With a `pace` it may wait for its turn first.
 
-        Raises NotDoneError where a body cannot have reached the vendor, else MaybeDoneError where no whole answer came
-        back. An answer of any status is returned: see `expect`.
+        Raises VendorDownError if all of the last calls failed, NotDoneError where a body cannot have reached the
+        vendor, else MaybeDoneError where no whole answer came back. An answer of any status is returned: see `expect`.
         """
         if pace:
             self._wait_for(pace, vendor, deadline)
         remaining = deadline.remaining()
         if remaining < SHORTEST_CALL:
             raise NotDoneError(f"no time was left to call {vendor}", vendor=vendor)
-        self._drop_idle_connections(urlsplit(url).netloc)
+        host = urlsplit(url).netloc
+        self._breaker.admit(vendor, host)
+        self._drop_idle_connections(host)
         data, kind = _encoded(body, form)
         sent = {**headers, "Accept": "application/json"} | ({"Content-Type": kind} if kind else {})
 
@@ -227,13 +235,19 @@ class Transport:
                 return Answer(vendor, response.status_code, response.headers, _read(response, max_answer), secrets)
 
         try:
-            return _within(remaining, exchange)
+            answer = _within(remaining, exchange)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
+            self._breaker.failed(vendor, host)
             # The text of these errors shows the URL, so only their kind is told.
             name = type(error).__name__
             if data is not None and data.hold_back():
                 raise NotDoneError(f"{vendor} could not be reached ({name})", vendor=vendor) from None
             raise MaybeDoneError(f"the answer of {vendor} was lost ({name})", vendor=vendor) from None
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._breaker.failed(vendor, host)
+        else:
+            self._breaker.worked(host)
+        return answer
 
     def _wait_for(self, pace: Pace, vendor: str, deadline: Deadline) -> None:
         """Raises NotDoneError if its turn comes too late for this deadline."""

@@ -18,17 +18,20 @@ from crm_bridge.transport import RESERVE, Deadline
 def consume[C: BaseModel, V: Vendor, R: BaseModel](
     event: Mapping[str, Any], context: Context, engine: Engine, flow: Flow[C, V, R]
 ) -> PartialItemFailureResponse:
-    """Redeliver the operations that an SQS event names: `{"operation_id": …}` in each body.
+    """Redeliver the operations that an SQS event names: `{"operation_id": …, "due_at": …}` in each body.
+
+    `due_at` is until when the dispatcher lent it to this message; without it only what is due by itself is carried.
 
     Source: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
     """
 
     def redeliver(record: Mapping[str, Any]) -> None:
-        operation_id = json.loads(record["body"])["operation_id"]
+        message = json.loads(record["body"])
+        operation_id = message["operation_id"]
         bind_log(flow=flow.name, request_id=context.aws_request_id, operation_id=operation_id)
         deadline = Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE)
         try:
-            if engine.redeliver(flow, operation_id, deadline=deadline) is None:
+            if engine.redeliver(flow, operation_id, deadline=deadline, due_at=message.get("due_at")) is None:
                 logger().info("not due")
         except UnavailableError as error:
             logger().warning("storage unavailable", extra={"error": type(error).__name__})
