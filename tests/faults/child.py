@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from crm_bridge.runtime import Clock
+from crm_bridge.runtime import runtime
 from local.gateway import FunctionFailedError, invoke
 from local.template import Function
 
@@ -31,6 +31,12 @@ PRELOADED = [
 ]
 NAME = "fault-child"
 """With the process id behind it, it is in the user agent of every call."""
+
+
+def begin_at(ahead: float) -> None:
+    """A function's own state, with the time moved on, and with redeliveries right in the middle of their range."""
+    runtime().clock.ahead = ahead
+    runtime().engine._jitter = lambda: 0.5
 
 
 def begin() -> tuple[ForkServerProcess, Connection]:
@@ -66,9 +72,9 @@ def _run(pipe: Connection) -> None:
     os.environ |= environment
     os.environ["AWS_EXECUTION_ENV"] = name = f"{NAME}-{os.getpid()}"
     requests.utils.default_user_agent = lambda *_: name
-    Clock.ahead = ahead
     with open(os.devnull, "w") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), sys.stdout.fileno())
+    begin_at(ahead)
     try:
         pipe.send((True, invoke(function, event)))
     except FunctionFailedError:

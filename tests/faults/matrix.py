@@ -4,7 +4,7 @@
     .venv/bin/python -m tests.faults --flow create_site --fault killed
 
 The calls are not listed anywhere: each kind of event is sent once in peace, and what arrives at AWS and at the vendors
-is what will fail, one call and one fault at a time, with a tenant of its own. Nothing is random.
+is what will fail, one call and one fault at a time, with a tenant of its own.
 """
 
 import argparse
@@ -34,6 +34,8 @@ PEER = peer.create_site(1).kind
 BY_FAULT = {fault.name: fault for fault in FAULTS}
 MARKERS = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
 WRONG = "WRONG"
+NOT_MADE = ("the call was not made",)
+MOST_TRIES = 10
 DISPATCHER = "DispatcherFunction"
 CELLS_IN_A_WORLD = 40
 """Then a new one is begun: tables that grow make it slow."""
@@ -145,7 +147,7 @@ def calls(world: World, kind: str, settings: str, stage: str) -> list[tuple[str,
 
 def cells(kind: str) -> Iterator[Cell]:
     writes = BY_KIND[kind](1).writes
-    with _world_of(kind)() as world:
+    with _world_of(kind)(always_cold=True) as world:
         for settings in SETTINGS:
             if not writes.startswith(MATTERS_TO[settings]) or (settings and kind == PEER):
                 continue
@@ -174,7 +176,7 @@ class Worlds:
     def world(self, of: type[World]) -> World:
         if not self._left or self._world is None or type(self._world) is not of:
             self.leave()
-            self._world, self._left = self._exits.enter_context(of()), CELLS_IN_A_WORLD
+            self._world, self._left = self._exits.enter_context(of(always_cold=True)), CELLS_IN_A_WORLD
         self._left -= 1
         return self._world
 
@@ -190,7 +192,11 @@ _worlds = Worlds()
 def run(cell: Cell, worlds: Worlds = _worlds) -> Result:
     """One cell, with a tenant of its own. What breaks the world itself is a result too."""
     try:
-        result = _run(cell, worlds.world(_world_of(cell.kind)))
+        # Which of two operations that are due at once comes first hangs on ids that are random.
+        for _ in range(MOST_TRIES):
+            result = _run(cell, worlds.world(_world_of(cell.kind)))
+            if result.wrong != NOT_MADE:
+                break
     except Exception as error:  # noqa: BLE001 - one cell must not end the others
         *_, place = traceback.extract_tb(error.__traceback__)
         result = Result(cell, 0, "?", 0, 0, 0, (f"{type(error).__name__} {error} in {place.name}",))
@@ -208,7 +214,7 @@ def _run(cell: Cell, world: World) -> Result:
     world.settle()
     wrong = world.check()
     if plan.hit is None:
-        wrong.append("the call was not made")
+        wrong += NOT_MADE
     if world.operators and (BY_FAULT[cell.fault].sure or cell.settings != "cannot be asked"):
         wrong.append("a person was needed")
     operations = [world.operation(one.operation_id) for one in world.operations()]
