@@ -39,7 +39,6 @@ from crm_bridge.errors import (
     RunningError,
     SignInRefusedError,
     UnavailableError,
-    VendorDownError,
 )
 from crm_bridge.links import Identity, Link, Links, joined
 from crm_bridge.memory import Memory
@@ -299,8 +298,6 @@ class Receiver:
         operation = outcome.operation
         if operation.state is State.SUCCEEDED and operation.answer:
             return CreatedRecord.model_validate_json(operation.answer).id, outcome.carried
-        if isinstance(outcome.error, VendorDownError):
-            raise outcome.error  # which holds the save back as it does the record
         why = outcome.error.message if outcome.error else f"the person's record is not there yet ({operation.state})"
         if operation.state is State.REJECTED:
             raise RefusedError(why, vendor=VENDOR, status=outcome.error.status if outcome.error else None)

@@ -3,7 +3,7 @@
 import pytest
 
 from crm_bridge.breaker import FAILURES, LONGEST_PAUSE, SHORTEST_PAUSE, WINDOW, Breaker
-from crm_bridge.errors import VendorDownError
+from crm_bridge.errors import NotDoneError
 from tests.unit.conftest import Clock
 
 HOST = "api.shop.example"
@@ -17,7 +17,7 @@ def breaker(clock: Clock) -> Breaker:
 def admitted(breaker: Breaker, host: str = HOST) -> bool:
     try:
         breaker.admit("shop", host)
-    except VendorDownError:
+    except NotDoneError:
         return False
     return True
 
@@ -33,13 +33,16 @@ def test_opens_after_so_many_failures_in_a_row_and_tells_once(
 ) -> None:
     fail(breaker, FAILURES)
     assert not admitted(breaker)
+    assert breaker.is_down("shop")
     assert admitted(breaker, "another.example")
+    assert not breaker.is_down("another")
     breaker.failed("shop", HOST)  # a call that was begun before
     assert capsys.readouterr().out.count('"VendorDown":[1.0]') == 1
 
 
 def test_stays_closed_when_a_call_works_in_between(breaker: Breaker) -> None:
     fail(breaker, FAILURES - 1)
+    assert not breaker.is_down("shop")
     breaker.worked(HOST)
     fail(breaker, FAILURES - 1)
     assert admitted(breaker)
@@ -55,7 +58,7 @@ def test_stays_closed_when_the_failures_are_far_apart(breaker: Breaker, clock: C
 def test_says_when_to_come_again(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, FAILURES)
     clock.move(10)
-    with pytest.raises(VendorDownError) as raised:
+    with pytest.raises(NotDoneError) as raised:
         breaker.admit("shop", HOST)
     assert raised.value.retry_after == SHORTEST_PAUSE - 10
 
@@ -78,6 +81,7 @@ def test_lets_everybody_through_once_a_call_worked(breaker: Breaker, clock: Cloc
     clock.move(SHORTEST_PAUSE)
     assert admitted(breaker)
     breaker.worked(HOST)
+    assert not breaker.is_down("shop")
     assert [admitted(breaker) for _ in range(3)] == [True] * 3
     fail(breaker, FAILURES - 1)
     assert admitted(breaker)

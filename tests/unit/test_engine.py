@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from pydantic import BaseModel, ValidationError
 
 from crm_bridge import engine as engine_module
+from crm_bridge.breaker import FAILURES, Breaker
 from crm_bridge.engine import (
     CLOCK_SKEW,
     DUE,
@@ -39,7 +40,6 @@ from crm_bridge.errors import (
     RunningError,
     SignInRefusedError,
     StorageError,
-    VendorDownError,
     VendorError,
 )
 from crm_bridge.links import Identity, Link
@@ -129,8 +129,10 @@ class Bench:
         self.clock = clock
         self.shop = Shop()
         self.flow = OrderFlow(self.shop)
+        self.breaker = Breaker(clock)
+        transport = Transport(breaker=self.breaker)
         self.engine = Engine(
-            tables.operations, tables.links, tables.tenants, Transport(), clock=clock, jitter=lambda: 0.5
+            tables.operations, tables.links, tables.tenants, transport, clock=clock, jitter=lambda: 0.5
         )
 
     def run(self, number: str = "1", *, note: str = "as ordered", later: bool = False) -> Outcome:
@@ -479,14 +481,21 @@ def test_is_carried_before_its_time_by_whom_it_was_lent_to_and_by_nobody_else(be
 
 
 def down(retry_after: float = 10) -> VendorError:
-    return failing(VendorDownError, retry_after=retry_after)
+    return failing(NotDoneError, retry_after=retry_after)
+
+
+@pytest.fixture
+def outage(bench: Bench) -> None:
+    for _ in range(FAILURES):
+        bench.breaker.failed("shop", "shop.example")
 
 
 @pytest.mark.parametrize(
-    ("age", "wait"), [(0, 30), (59, 30), (100, 50), (1000, 500), (1800, 900), (PATIENCE, 900)], ids=str
+    ("age", "wait"), [(0, 30), (59, 30), (100, 50), (1000, 500), (7200, 3600), (PATIENCE, 3600)], ids=str
 )
+@pytest.mark.usefixtures("outage")
 def test_is_held_back_for_half_of_its_age(bench: Bench, age: int, wait: int) -> None:
-    bench.shop.answers = [failing(NotDoneError, retry_after=age), down()]
+    bench.shop.answers = [down(retry_after=age), down()]
     bench.run()
     bench.clock.now += age
     assert bench.redeliver(due_at=bench.stored().due_at) is not None
@@ -494,29 +503,41 @@ def test_is_held_back_for_half_of_its_age(bench: Bench, age: int, wait: int) -> 
     assert (stored.state, stored.due_at) == (State.WAITING, bench.clock.now + wait)
 
 
+@pytest.mark.usefixtures("outage")
 def test_waits_until_the_next_call_is_let_through_if_that_is_later(bench: Bench) -> None:
     bench.shop.answers = [down(retry_after=299.5)]
     bench.run()
     assert bench.stored().due_at == bench.clock.now + 300
 
 
+@pytest.mark.usefixtures("outage")
 def test_to_be_held_back_is_not_a_try_and_is_told_once(bench: Bench) -> None:
-    before = NotDoneError("no connection", vendor="shop")
-    bench.shop.answers = [before, *(down() for _ in range(3 * LAST_TRY))]
+    bench.shop.answers = [down() for _ in range(3 * LAST_TRY)]
     bench.run()
-    for _ in range(3 * LAST_TRY):
+    for _ in range(3 * LAST_TRY - 1):
         bench.wait_until_due()
         bench.redeliver()
     stored = bench.stored()
-    assert (stored.state, stored.tries) == (State.WAITING, 1)
-    assert [attempt.event for attempt in stored.attempts] == [Event.NOT_DONE] * 2
+    assert (stored.state, stored.tries) == (State.WAITING, 0)
+    assert [attempt.event for attempt in stored.attempts] == [Event.NOT_DONE]
     bench.wait_until_due()
     bench.redeliver()
     assert bench.stored().state is State.SUCCEEDED
 
 
+def test_a_try_before_the_outage_counts_and_is_told(bench: Bench, request: pytest.FixtureRequest) -> None:
+    bench.shop.answers = [NotDoneError("429", vendor="shop"), down()]
+    bench.run()
+    request.getfixturevalue("outage")
+    bench.wait_until_due()
+    bench.redeliver()
+    assert [attempt.event for attempt in bench.stored().attempts] == [Event.NOT_DONE] * 2
+    assert bench.stored().tries == 1
+
+
+@pytest.mark.usefixtures("outage")
 def test_is_not_held_back_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    patience = 2 * 3600
+    patience = 6 * 3600
     monkeypatch.setattr(engine_module, "PATIENCE", patience)
     bench.shop.answers = [down() for _ in range(1000)]
     began = bench.clock.now
@@ -533,6 +554,7 @@ def test_is_not_held_back_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch
     assert bench.stored().state is State.WAITING  # and all begins anew
 
 
+@pytest.mark.usefixtures("outage")
 def test_stays_in_doubt_while_it_is_held_back(bench: Bench) -> None:
     bench.shop.answers = [failing(MaybeDoneError)]
     bench.shop.hits = down()
@@ -540,7 +562,7 @@ def test_stays_in_doubt_while_it_is_held_back(bench: Bench) -> None:
     bench.wait_until_due()
     bench.redeliver()
     stored = bench.stored()
-    assert (stored.state, stored.tries, len(bench.shop.sent)) == (State.UNKNOWN, 1, 1)
+    assert (stored.state, stored.tries, len(bench.shop.sent)) == (State.UNKNOWN, 0, 1)
     bench.shop.hits = [hit(7, bench.clock)]
     bench.wait_until_due()
     bench.redeliver()

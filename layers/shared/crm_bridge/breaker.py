@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from crm_bridge.errors import VendorDownError
+from crm_bridge.errors import NotDoneError
 from crm_bridge.telemetry import count, logger
 
 FAILURES = 5
@@ -20,6 +20,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 30.0, 300.0
 
 @dataclass
 class _Failing:
+    vendor: str
     times: int = 0
     last: float = 0.0
     retry_at: float = 0.0
@@ -34,23 +35,28 @@ class Breaker:
         self._failing: dict[str, _Failing] = {}
 
     def admit(self, vendor: str, host: str) -> None:
-        """Raises VendorDownError instead of a call that would be in vain. Whoever is let through tells how it went."""
+        """Raises NotDoneError instead of a call that would be in vain. Whoever is let through tells how it went."""
         with self._lock:
             failing = self._failing.get(host)
             if failing is None or failing.times < FAILURES:
                 return
             now = self._clock()
             if now < failing.retry_at:
-                raise VendorDownError(
+                raise NotDoneError(
                     f"{vendor} is down, so it was not tried", vendor=vendor, retry_after=failing.retry_at - now
                 )
             failing.retry_at = now + LONGEST_PAUSE  # this one finds out, and nobody else until it has
+
+    def is_down(self, vendor: str) -> bool:
+        """Whether it is at any of its hosts, so that what was not done is not held against an event."""
+        with self._lock:
+            return any(one.vendor == vendor and one.times >= FAILURES for one in self._failing.values())
 
     def failed(self, vendor: str, host: str) -> None:
         """A call brought no answer, or one that says that the vendor is not well (5xx)."""
         with self._lock:
             now = self._clock()
-            failing = self._failing.setdefault(host, _Failing())
+            failing = self._failing.setdefault(host, _Failing(vendor))
             if failing.times < FAILURES and now - failing.last > WINDOW:
                 failing.times = 0
             failing.times += 1

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel
 
+from crm_bridge.callbacks import callback
 from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
@@ -31,7 +32,6 @@ from crm_bridge.errors import (
     SignInRefusedError,
     StorageError,
     UnavailableError,
-    VendorDownError,
     VendorError,
 )
 from crm_bridge.links import Identity, Link, Links
@@ -40,6 +40,9 @@ from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, count, logger
 from crm_bridge.tenants import Tenants
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.ACCEPTED): State.WAITING,
@@ -72,12 +75,15 @@ REPLACEABLE = frozenset(state for state, event in TRANSITIONS if state and event
 DUE = frozenset(state for state, event in TRANSITIONS if state and event in (Event.REDELIVERED, Event.LEASE_EXPIRED))
 """States out of which the bridge takes an operation up again by itself, at its `due_at`."""
 
+HELD_BACK = frozenset({Event.NOT_DONE, Event.MAYBE_DONE, Event.LOOK_FAILED})
+"""What comes to this while the vendor is down is no try of its own."""
+
 MINUTE, HOUR = 60, 3600
 REDELIVERY = (30, 2 * MINUTE, 10 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 10 * HOUR, 14 * HOUR, 24 * HOUR)
 """Seconds from the first try to the second, and so on, give or take a fifth. After the last a person decides."""
 LAST_TRY = len(REDELIVERY) + 1
 PATIENCE = sum(REDELIVERY)
-SHORTEST_HOLD, LONGEST_HOLD = 30, 15 * MINUTE
+SHORTEST_HOLD, LONGEST_HOLD = 30, HOUR
 """Seconds until what was held back, because the vendor is down, is due again: half of its age, within these."""
 MOST_DEFECTS = 3
 """So often the bridge itself may fail on an operation, before a person is asked."""
@@ -209,7 +215,8 @@ class Engine:
         new_id = operation_id(tenant, flow.name, flow.key(command))
         add_to_log(operation_id=new_id)
         try:
-            vendor = flow.vendor(tenant, self.tenants.get(tenant), self._transport, deadline)
+            settings = self.tenants.get(tenant)
+            vendor = flow.vendor(tenant, settings, self._transport, deadline)
         except UnavailableError:
             # What could not be sent is not accepted. What is known already is told all the same.
             known = self._operations.get(new_id)
@@ -233,6 +240,7 @@ class Engine:
             first_sent_at=None if later else now,
             sent_to=vendor.destination,
             mapping=mapping,
+            is_told=settings.callback is not None,
         )
         claim = self._operations.create(claimed, over=REPLACEABLE, over_undone=over_undone)
         if not claim.won:
@@ -328,9 +336,11 @@ class Engine:
         resolved = _noted(operation, event, now, f"by {by}").model_copy(
             update={**changes, "state": state, "updated_at": now}
         )
-        puts = list(self._links.puts(operation.tenant, links, operation.operation_id, now))
+        writes = [*self._links.puts(operation.tenant, links, operation.operation_id, now)]
+        if event in (Event.ADOPTED, Event.ABANDONED):
+            writes += self._telling(resolved)
         try:
-            stored = self._operations.save(resolved, puts, over=operation.state)
+            stored = self._operations.save(resolved, writes, over=operation.state)
         except LinkTakenError:
             raise ConflictError("That id is linked to something else already.") from None
         if stored != resolved:
@@ -485,16 +495,17 @@ class Engine:
         due_at: int | None = None,
     ) -> Outcome:
         now = self._now()
-        if isinstance(error, VendorDownError):
-            operation = _held_back(operation, error)
+        is_down = event in HELD_BACK and error is not None and self._transport.is_down(error.vendor)
+        if error and is_down:
+            operation = _untried(operation, error)
         noted = _noted(operation, event, now, error.message if error else reason, error.status if error else None)
         state = TRANSITIONS[State.SENDING, event]
-        if state in DUE and _is_hopeless(noted, error, now):
+        if state in DUE and _is_hopeless(noted, now, is_down=is_down):
             noted = _noted(noted, Event.OUT_OF_ATTEMPTS, now)
             state = TRANSITIONS[State.SENDING, Event.OUT_OF_ATTEMPTS]
         changes: dict[str, object] = {"state": state, "due_at": None, "updated_at": now}
         if state in DUE:
-            changes["due_at"] = due_at or now + self._wait(operation, error, now)
+            changes["due_at"] = due_at or now + self._wait(operation, error, now, is_down=is_down)
         if event in (Event.MAYBE_DONE, Event.DEFECT):
             changes["unknown_since"] = now
         if state is State.REJECTED:
@@ -507,9 +518,11 @@ class Engine:
 
     def _saved(self, held: Operation, changed: Operation, event: Event, links: Sequence[Link] = ()) -> Operation:
         """What the table holds afterwards: `changed`, what a later holder wrote, or `held`, to heal by its lease."""
-        puts = list(self._links.puts(held.tenant, links, held.operation_id, changed.updated_at))
+        writes = [*self._links.puts(held.tenant, links, held.operation_id, changed.updated_at)]
+        if changed.state is State.PARKED or (changed.state not in DUE and held.was):
+            writes += self._telling(changed)  # else the caller is still there, and answered with it
         try:
-            stored = self._operations.save(changed, puts)
+            stored = self._operations.save(changed, writes)
         except StorageError:
             stored = held
         if stored is held or stored.lease != held.lease:
@@ -525,8 +538,11 @@ class Engine:
         count("Operations", flow=stored.flow, state=stored.state)
         return stored
 
-    def _wait(self, operation: Operation, error: VendorError | None, now: int) -> int:
-        if isinstance(error, VendorDownError):
+    def _telling(self, settled: Operation) -> "list[TransactWriteItemTypeDef]":
+        return [self._operations.put(callback(settled))] if settled.is_told else []
+
+    def _wait(self, operation: Operation, error: VendorError | None, now: int, *, is_down: bool) -> int:
+        if is_down:
             planned = min(max(_age(operation, now) / 2, SHORTEST_HOLD), LONGEST_HOLD)
         else:
             planned = REDELIVERY[operation.tries - 1]
@@ -553,16 +569,16 @@ def _age(operation: Operation, now: int) -> int:
     return now - (operation.first_sent_at or operation.created_at)
 
 
-def _held_back(operation: Operation, error: VendorDownError) -> Operation:
-    """It was not tried, so that does not count as a try; and of many such times only the last is told."""
+def _untried(operation: Operation, error: VendorError) -> Operation:
+    """It counts as no try, and of several that failed alike only the last is told."""
     attempts = operation.attempts
     if attempts and attempts[-1].reason == error.message:
         attempts = attempts[:-1]
     return operation.model_copy(update={"tries": operation.tries - 1, "attempts": attempts})
 
 
-def _is_hopeless(operation: Operation, error: VendorError | None, now: int) -> bool:
-    if isinstance(error, VendorDownError):
+def _is_hopeless(operation: Operation, now: int, *, is_down: bool) -> bool:
+    if is_down:
         return _age(operation, now) > PATIENCE
     return operation.tries >= LAST_TRY or _defects(operation) >= MOST_DEFECTS
 

@@ -22,7 +22,6 @@ BridgeError
 ├── LinkTakenError                the id belongs to another operation's link already
 └── VendorError                   a call to a vendor brought no result
     ├── NotDoneError              surely not done, or harmless to repeat: send again later
-    │   ├── VendorDownError       not even tried: the vendor has failed again and again just now
     │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
     │       └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
     ├── RefusedError              the vendor refused for good: sending the same again is useless
@@ -206,10 +205,6 @@ class VendorError(BridgeError):
 
 class NotDoneError(VendorError):
     event = Event.NOT_DONE
-
-
-class VendorDownError(NotDoneError):
-    pass
 
 
 class SignInRefusedError(NotDoneError):

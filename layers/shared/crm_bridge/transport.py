@@ -33,6 +33,7 @@ from crm_bridge.errors import (
     SignInRefusedError,
     VendorError,
 )
+from crm_bridge.public import PublicAdapter
 
 RESERVE = 8.0
 """Seconds of a function's time that no vendor call may use, so that it can always settle its operation itself."""
@@ -71,6 +72,11 @@ class Answer:
     body: bytes = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
     """What must not be shown if the vendor repeats it."""
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the vendor asked us to wait, if it did."""
+        return _retry_after(self.headers)
 
     def json(self) -> Any:
         """The parsed body. Raises ContractBrokenError if it is not JSON."""
@@ -151,6 +157,13 @@ class _Body(io.BytesIO):
 
 
 class _Session(requests.Session):
+    def __init__(self) -> None:
+        super().__init__()
+        # The machine's proxy settings and .netrc must not redirect or re-authenticate a call, and one tenant's
+        # cookie must not travel with another's.
+        self.trust_env = False
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None at all: a redirect is an answer like any other, and not even its address is looked at."""
 
@@ -182,10 +195,11 @@ class Transport:
         self._begun: dict[Pace, deque[float]] = {}
         self._pacing = threading.Lock()
         self._session = _Session()
-        # The machine's proxy settings and .netrc must not redirect or re-authenticate a call, and one tenant's
-        # cookie must not travel with another's.
-        self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._public = _Session()
+        self._public.adapters.clear()
+        self._public.mount("https://", PublicAdapter())
+        self.on_this_machine: frozenset[str] = frozenset()
+        """Hosts with their ports that may be called although they are not public: the local stack sets it."""
         # It warns of odd answers with the whole URL, and a URL may hold a customer's name.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._used_at: dict[str, float] = {}
@@ -201,15 +215,18 @@ class Transport:
         body: object = None,
         form: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
-        max_answer: int = MAX_ANSWER,
+        max_answer: int | None = MAX_ANSWER,
         pace: Pace | None = None,
+        public: bool = False,
     ) -> Answer:
         """One request, never repeated; `body` is sent as JSON, or else `form` as an HTML form's fields.
 
-        With a `pace` it may wait for its turn first.
+        Bytes are JSON already. With a `pace` it may wait for its turn first. Without `max_answer` the answer's body is
+        not read. `public` calls nothing but public addresses, and nothing without TLS.
 
-        Raises VendorDownError if all of the last calls failed, NotDoneError where a body cannot have reached the
-        vendor, else MaybeDoneError where no whole answer came back. An answer of any status is returned: see `expect`.
+        Raises NotDoneError where a body cannot have reached the vendor, be it because the vendor is down and this is
+        not the call that finds out; else MaybeDoneError where no whole answer came back. An answer of any status is
+        returned: see `expect`.
         """
         if pace:
             self._wait_for(pace, vendor, deadline)
@@ -222,8 +239,10 @@ class Transport:
         data, kind = _encoded(body, form)
         sent = {**headers, "Accept": "application/json"} | ({"Content-Type": kind} if kind else {})
 
+        session = self._public if public and host not in self.on_this_machine else self._session
+
         def exchange() -> Answer:
-            with self._session.request(
+            with session.request(
                 method,
                 url,
                 data=data,
@@ -232,7 +251,8 @@ class Transport:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return Answer(vendor, response.status_code, response.headers, _read(response, max_answer), secrets)
+                answered = b"" if max_answer is None else _read(response, max_answer)
+                return Answer(vendor, response.status_code, response.headers, answered, secrets)
 
         try:
             answer = _within(remaining, exchange)
@@ -248,6 +268,9 @@ class Transport:
         else:
             self._breaker.worked(host)
         return answer
+
+    def is_down(self, vendor: str) -> bool:
+        return self._breaker.is_down(vendor)
 
     def _wait_for(self, pace: Pace, vendor: str, deadline: Deadline) -> None:
         """Raises NotDoneError if its turn comes too late for this deadline."""
@@ -269,6 +292,7 @@ class Transport:
         now = time.monotonic()
         if now - self._used_at.get(host, now) > MAX_IDLE:
             self._session.close()
+            self._public.close()
             self._used_at.clear()
         self._used_at[host] = now
 
@@ -276,7 +300,8 @@ class Transport:
 def _encoded(body: object, form: Mapping[str, str] | None) -> tuple[_Body | None, str | None]:
     """What is sent, and as what; a form without a field is sent as nothing at all."""
     if body is not None:
-        return _Body(json.dumps(body, allow_nan=False).encode()), "application/json"
+        content = body if isinstance(body, bytes) else json.dumps(body, allow_nan=False).encode()
+        return _Body(content), "application/json"
     if form is not None:
         return _Body(urlencode(form).encode()) if form else None, "application/x-www-form-urlencoded"
     return None, None
@@ -284,7 +309,7 @@ def _encoded(body: object, form: Mapping[str, str] | None) -> tuple[_Body | None
 
 @contextmanager
 def changing_nothing() -> Iterator[None]:
-    """Around a call that only asks: if its answer was lost, it is simply not done, and nothing is in doubt."""
+    """Around a call that only asks, or may be repeated: if its answer was lost, it is not done, and never in doubt."""
     try:
         yield
     except ContractBrokenError:
@@ -305,14 +330,13 @@ def expect(answer: Answer, *statuses: int) -> None:
 def _error(answer: Answer) -> VendorError:
     words = answer.words() if answer.status >= 400 else ""
     message = f"{answer.vendor} answered {answer.status}" + (f": {words}" if words else "")
-    retry_after = _retry_after(answer.headers)
     kind: type[VendorError]
     match answer.status:
         case 401 | 403:  # never the event's fault: a key was changed, or a right is missing
             kind = SignInRefusedError
         case 429:
             kind = NotDoneError
-        case 503 if retry_after is not None:
+        case 503 if answer.retry_after is not None:
             kind = NotDoneError
         case 408:  # the vendor gave up waiting for the request; how much of it arrived is not said
             kind = MaybeDoneError
@@ -322,7 +346,7 @@ def _error(answer: Answer) -> VendorError:
             kind = MaybeDoneError
         case _:
             kind = ContractBrokenError
-    return kind(message, vendor=answer.vendor, status=answer.status, retry_after=retry_after)
+    return kind(message, vendor=answer.vendor, status=answer.status, retry_after=answer.retry_after)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -29,6 +29,8 @@ VENDOR = "Rev.io"
 LARGEST_PAGE = 500
 MAX_LIST = 5 * 1024 * 1024
 MINUTE = 60.0
+PARTS = 10
+"""What is allowed in a minute is spread over so many parts of it, so that whoever comes last waits for seconds only."""
 _KEYS = ("integration_key_link_id", "key_link_id", "id")
 _ENVELOPE = frozenset({"ok", "links"})
 
@@ -229,7 +231,7 @@ class RevioClient:
             body=body,
             secrets=secrets,
             max_answer=max_answer,
-            pace=Pace(self.destination, settings.calls_per_minute, MINUTE),
+            pace=Pace(self.destination, settings.calls_per_minute // PARTS, MINUTE / PARTS),
         )
 
 

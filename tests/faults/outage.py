@@ -1,0 +1,286 @@
+"""A vendor is down for a day, and thousands of events come meanwhile: `make outage`, or with options:
+
+    .venv/bin/python -m tests.faults.outage --events 10000 --hours 24
+
+The engine, the flow, the client, the transport and the breaker are the real ones, and so is HTTP to the simulator of
+Rev.io, which counts the calls. The tables are in this process's memory, because no emulator of DynamoDB is fast enough
+for a day of this size; the time is simulated. One worker takes what the dispatcher finds once a minute.
+"""
+
+import argparse
+import json
+import random
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, cast
+
+from crm_bridge.accounts import Accounts
+from crm_bridge.breaker import Breaker
+from crm_bridge.engine import Engine
+from crm_bridge.links import Links
+from crm_bridge.memory import Memory
+from crm_bridge.operations import SHARDS, Claim, Due, Operation, Operations, State
+from crm_bridge.settings import Tenant, parse_tenant
+from crm_bridge.tenants import Tenants
+from crm_bridge.transport import Deadline, Transport
+from dispatcher.handler import LENT
+from key_link.flow import Held, KeyLinkFlow
+from key_link.models import CarryKeyLink, KeyLink
+from local.vendors.revio import RevioSimulator
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+TENANT = "acme"
+MINUTE, HOUR = 60, 3600
+DEADLINE = 21
+"""Seconds that an invocation has for its calls."""
+SETTLED = (State.SUCCEEDED, State.REJECTED, State.PARKED)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_795_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class MemoryOperations(Operations):
+    """The operation table in memory, for one thread. It keeps the conditions of the real one."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, Operation] = {}
+
+    def get(self, operation_id: str) -> Operation | None:
+        return self.items.get(operation_id)
+
+    def create(self, operation: Operation, *, over: Iterable[State], over_undone: bool = False) -> Claim:
+        assert not over_undone
+        there = self.items.get(operation.operation_id)
+        if there and there.state not in over:
+            return Claim(False, there)
+        self.items[operation.operation_id] = operation
+        return Claim(True, operation)
+
+    def claim(
+        self,
+        operation_id: str,
+        *,
+        lease: str,
+        now: int,
+        until: int,
+        states: Iterable[State],
+        due_at: int | None = None,
+    ) -> Claim | None:
+        there = self.items[operation_id]
+        if there.state not in states or there.due_at is None or not (there.due_at <= now or there.due_at == due_at):
+            return Claim(False, there)
+        changes = {"was": there.state, "state": State.SENDING, "lease": lease, "due_at": until, "updated_at": now}
+        changes |= {"tries": there.tries + 1, "first_sent_at": there.first_sent_at or now}
+        self.items[operation_id] = there.model_copy(update=changes)
+        return Claim(True, self.items[operation_id])
+
+    def save(
+        self, operation: Operation, links: "Sequence[TransactWriteItemTypeDef]" = (), *, over: State = State.SENDING
+    ) -> Operation:
+        there = self.items[operation.operation_id]
+        if (there.lease, there.state) != (operation.lease, over):
+            return there
+        assert not links
+        self.items[operation.operation_id] = operation
+        return operation
+
+    def due(self, shard: str, now: int) -> Iterator[Sequence[Due]]:
+        yield [
+            Due(one.operation_id, one.flow, one.due_at)
+            for one in self.items.values()
+            if one.due_at is not None and one.due_at <= now and one.shard == shard
+        ]
+
+    def move_due(self, due: Due, to: int) -> bool:
+        there = self.items[due.operation_id]
+        self.items[due.operation_id] = there.model_copy(update={"due_at": to})
+        return there.due_at == due.due_at
+
+
+class MemoryLinks(Links):
+    """Key links are of many to many, so none of their rows is ever taken."""
+
+    def __init__(self) -> None:
+        pass
+
+    def taken(self, *_: object) -> bool:
+        return False
+
+    def puts(self, *_: object) -> "Iterator[TransactWriteItemTypeDef]":
+        return iter(())
+
+
+class OneTenant(Tenants):
+    def __init__(self, settings: Tenant) -> None:
+        self._settings = settings
+
+    def get(self, tenant: str, *, fresh: bool = False) -> Tenant:  # noqa: ARG002
+        return self._settings
+
+
+class CountingBreaker(Breaker):
+    failures = 0
+
+    def failed(self, vendor: str, host: str) -> None:
+        self.failures += 1
+        super().failed(vendor, host)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Times are in simulated seconds."""
+
+    seed: int
+    events: int
+    hours_down: float
+    arrived_once: int
+    arrived_twice: int
+    lost: int
+    states: dict[str, int]
+    calls_while_down: int
+    redeliveries_of_one_at_most: int
+    last_arrived_after: float
+    calls_a_minute_at_most: int
+    calls_a_minute_allowed: int
+
+    @property
+    def are_right(self) -> bool:
+        return (
+            (self.arrived_once, self.arrived_twice, self.lost) == (self.events, 0, 0)
+            and self.states == {State.SUCCEEDED: self.events}
+            and self.calls_a_minute_at_most <= self.calls_a_minute_allowed
+        )
+
+
+def outage(events: int, hours: float, seed: int = 1) -> Figures:
+    """That many new key links come at random times while Rev.io is down, and are followed until nothing is due."""
+    clock = Clock()
+    rev = RevioSimulator(clock=clock)
+    rev.start()
+    try:
+        return _outage(rev, clock, events, hours, seed)
+    finally:
+        rev.stop()
+
+
+def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: int) -> Figures:
+    chance = random.Random(seed)
+    account = rev.account
+    settings = {
+        "base_url": f"{rev.url}/v1",
+        "username": account.username,
+        "client_code": account.client_code,
+        "password": account.password,
+    }
+    operations, links = MemoryOperations(), MemoryLinks()
+    breaker = CountingBreaker(clock)
+    transport = Transport(clock, clock.move, breaker)
+    tenants = OneTenant(parse_tenant(json.dumps({"revio": settings})))
+    engine = Engine(operations, links, tenants, transport, clock=clock, jitter=chance.random)
+    no_turns = cast("Accounts", None)  # a new key link waits for nobody
+    flow = KeyLinkFlow(Memory(clock), Held(links, operations, engine, no_turns, clock))
+
+    began = clock.now
+    back_at = began + hours * HOUR
+    arrivals = deque(sorted(began + chance.random() * hours * HOUR for _ in range(events)))
+    queue: deque[Due] = deque()
+    redelivered: Counter[str] = Counter()
+    rev.stop()
+    tick, number, is_down, told_at = began, 0, True, 0.0
+    while arrivals or queue or any(one.state not in SETTLED for one in operations.items.values()):
+        tick += MINUTE
+        if is_down and clock.now >= back_at:
+            rev.start()
+            is_down = False
+        while arrivals and arrivals[0] <= clock.now:
+            arrivals.popleft()
+            link = KeyLink(system="SALESFORCE", entity_type="CUSTOMER", internal_id=1015, external_id=f"001-{number}")
+            number += 1
+            engine.run(flow, CarryKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE))
+        for shard in SHARDS:
+            for page in operations.due(shard, int(clock.now)):
+                lent = [due for due in page if operations.move_due(due, int(clock.now) + LENT)]
+                queue += [due._replace(due_at=int(clock.now) + LENT) for due in lent]
+        while queue and clock.now < tick:
+            message = queue.popleft()
+            redelivered[message.operation_id] += 1
+            engine.redeliver(flow, message.operation_id, deadline=Deadline(DEADLINE), due_at=message.due_at)
+        clock.now = max(clock.now, tick)
+        if clock.now - told_at >= HOUR:
+            told_at = clock.now
+            _said(f"\r{(clock.now - began) / HOUR:3.0f} h: {number} came, {len(rev.key_links)} arrived ")
+    _said("\n")
+    made = Counter(str(record["external_id"]) for record in rev.key_links)
+    return Figures(
+        seed=seed,
+        events=events,
+        hours_down=hours,
+        arrived_once=sum(times == 1 for times in made.values()),
+        arrived_twice=sum(times > 1 for times in made.values()),
+        lost=events - len(made),
+        states=dict(Counter(one.state for one in operations.items.values())),
+        calls_while_down=breaker.failures,
+        redeliveries_of_one_at_most=max(redelivered.values(), default=0),
+        last_arrived_after=max(account.made_at.values()) - back_at,
+        calls_a_minute_at_most=_busiest(account.calls),
+        calls_a_minute_allowed=rev.calls_per_minute,
+    )
+
+
+def _busiest(calls: Sequence[float]) -> int:
+    """The most calls in any minute."""
+    most, first = 0, 0
+    for last, at in enumerate(calls):
+        while calls[first] <= at - MINUTE:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def _said(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def shown(figures: Figures) -> str:
+    rows = {
+        f"events while Rev.io was down ({figures.hours_down:g} h)": figures.events,
+        "arrived, one key link each": figures.arrived_once,
+        "arrived twice": figures.arrived_twice,
+        "lost": figures.lost,
+        "states in the end": ", ".join(f"{number} {state}" for state, number in figures.states.items()),
+        "calls while it was down": figures.calls_while_down,
+        "redeliveries of one event, at most": figures.redeliveries_of_one_at_most,
+        "the last one arrived after it was back": f"{figures.last_arrived_after / MINUTE:.0f} min",
+        "calls in any minute, at most": f"{figures.calls_a_minute_at_most} of {figures.calls_a_minute_allowed} allowed",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="A vendor is down for a day.")
+    parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument("--hours", type=float, default=24)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    figures = outage(options.events, options.hours, options.seed)
+    sys.stdout.write((json.dumps(asdict(figures)) if options.json else shown(figures)) + "\n")
+    return int(not figures.are_right)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
