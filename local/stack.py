@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import boto3
 
@@ -18,6 +19,7 @@ from local.template import bundle_template
 from local.vendors.egito import EgitoSimulator
 from local.vendors.illu import IlluSimulator
 from local.vendors.izzitup import IzzitUpSimulator
+from local.vendors.receiver import ReceiverSimulator
 from local.vendors.revio import RevioSimulator
 from local.vendors.simulator import Simulator
 
@@ -28,6 +30,9 @@ DEMO_KEY = "crmb_demo-key-for-this-machine-only"
 UPYA_TENANT = "demo-upya"
 UPYA_KEY = "crmb_demo-upya-key-for-this-machine-only"
 """Of a second tenant, whose CRM is an Upya that sends its records as they are."""
+TOLD_TENANT = "demo-told"
+TOLD_KEY = "crmb_demo-told-key-for-this-machine-only"
+"""Of a third tenant, which is told what became of what was answered with 202."""
 SCOPES = frozenset({"create_site", "create_job", "key_link", "status_update", "connector_receiver", "operations"})
 CLUB = "k-3"
 """The demo tenant's club, by our id; the Connector calls it CONNECTOR_CLUB."""
@@ -63,7 +68,9 @@ class Stack:
         self.revio = RevioSimulator(port=port and port + 3, clock=self._clock)
         self.izzitup = IzzitUpSimulator(port=port and port + 4, clock=self._clock)
         self.egito = EgitoSimulator(port=port and port + 5, clock=self._clock)
-        self.vendors: tuple[Simulator, ...] = (self.illu, self.revio, self.izzitup, self.egito) if vendors else ()
+        self.receiver = ReceiverSimulator(port=port and port + 6, clock=self._clock)
+        simulators = (self.illu, self.revio, self.izzitup, self.egito, self.receiver)
+        self.vendors: tuple[Simulator, ...] = simulators if vendors else ()
         self._tenant = tenant
         self._background = background
         self.gateway = Gateway(self.template.routes, self.template.functions, port)
@@ -115,7 +122,7 @@ class Stack:
     def move_clock(self, seconds: float) -> None:
         """Let time pass for the bridge and the vendors, all at once."""
         self._ahead += seconds
-        runtime().clock.ahead = self._ahead
+        self._open_runtime()
 
     def add_key(self, tenant: str, scopes: frozenset[str], label: str, *, expires_at: int | None = None) -> str:
         key = new_api_key()
@@ -179,6 +186,11 @@ class Stack:
         mappings = {"create_site": {"built_in": "upya", **position}, "create_job": {"built_in": "upya"}}
         return json.dumps({**json.loads(self.demo_tenant()), "mappings": mappings})
 
+    def told_tenant(self) -> str:
+        """The demo tenant's with an address for callbacks, the simulated receiver's."""
+        callback = {"url": self.receiver.callback_url, "secret": self.receiver.secrets[0]}
+        return json.dumps({**json.loads(self.demo_tenant()), "callback": callback})
+
     def _clock(self) -> float:
         return time.time() + self._ahead
 
@@ -202,6 +214,7 @@ class Stack:
         os.environ |= {name: outputs[output] for output, name in names.items()}
         runtime.cache_clear()
         exits.callback(runtime.cache_clear)
+        self._open_runtime()
         functions = self.template.functions
         self._secrets = boto3.client("secretsmanager")
         sqs = boto3.client("sqs")
@@ -215,6 +228,11 @@ class Stack:
             for schedule in self.template.schedules:
                 exits.callback(run_on_schedule(schedule.seconds, functions[schedule.function]))
 
+    def _open_runtime(self) -> None:
+        """Give the functions the time as it is here, and let them call the receiver, which is not on the Internet."""
+        runtime().clock.ahead = self._ahead
+        runtime().transport.on_this_machine = frozenset({urlsplit(self.receiver.url).netloc})
+
     @property
     def tenant_document(self) -> str:
         return self._tenant[1] if self._tenant else self.demo_tenant()
@@ -227,6 +245,8 @@ class Stack:
             runtime().keys.add(DEMO_KEY, DEMO_TENANT, SCOPES, "demo")
             self.put_secret(UPYA_TENANT, self.upya_tenant())
             runtime().keys.add(UPYA_KEY, UPYA_TENANT, SCOPES, "demo, Upya")
+            self.put_secret(TOLD_TENANT, self.told_tenant())
+            runtime().keys.add(TOLD_KEY, TOLD_TENANT, SCOPES, "demo, told")
 
 
 def deploy_stores(template: Mapping[str, object]) -> dict[str, str]:

@@ -3,16 +3,15 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from connector_receiver.handler import flow as connector_receiver
 from create_job.handler import flow as create_job
 from create_site.flow import CreateSiteFlow
-from crm_bridge.api import Context, Request, Response, as_time, respond
+from crm_bridge.api import Context, Request, Response, respond
 from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.links import Identity
-from crm_bridge.operations import Attempt, Operation, OperationSummary, State
+from crm_bridge.operations import Operation, OperationSummary, State
 from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import add_to_log
 from key_link.handler import flow as key_link
@@ -46,12 +45,12 @@ def _list_operations(request: Request) -> Response:
             operation_id, updated_at = after
             going_on = f"{state}.{updated_at}.{operation_id}"
             break
-    return Response(200, {"operations": [_summed_up(operation) for operation in found], "next": going_on})
+    return Response(200, {"operations": [operation.shown() for operation in found], "next": going_on})
 
 
 def _show_operation(request: Request) -> Response:
     operation = _operation(request)
-    shown = _shown(operation)
+    shown = operation.shown()
     if PAYLOAD_SCOPE in request.caller.scopes:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
     return Response(200, shown)
@@ -68,7 +67,7 @@ def _resolve_operation(request: Request) -> Response:
             resolved = engine.resend(operation, by=by)
         case "abandon":
             resolved = engine.abandon(operation, by=by)
-    return Response(200, _shown(resolved))
+    return Response(200, resolved.shown())
 
 
 def _adopt(operation: Operation, vendor_id: str, by: str) -> Operation:
@@ -93,38 +92,6 @@ def _operation(request: Request) -> Operation:
     if operation is None or operation.tenant != request.caller.tenant:
         raise NotFoundError("There is no operation with this id.")
     return operation
-
-
-def _shown(operation: Operation) -> dict[str, object]:
-    return {
-        **_summed_up(operation),
-        "attempts": [_told(attempt) for attempt in operation.attempts],
-        "mapping": operation.mapping,
-        "answer": json.loads(operation.answer) if operation.answer else None,
-        "links": [[asdict(identity) for identity in link] for link in operation.links],
-    }
-
-
-def _summed_up(operation: OperationSummary) -> dict[str, object]:
-    return {
-        "operation_id": operation.operation_id,
-        "flow": operation.flow,
-        "natural_key": operation.natural_key,
-        "state": operation.state,
-        "last_attempt": _told(operation.last_attempt) if operation.last_attempt else None,
-        "due_at": as_time(operation.due_at),
-        "created_at": as_time(operation.created_at),
-        "updated_at": as_time(operation.updated_at),
-    }
-
-
-def _told(attempt: Attempt) -> dict[str, object]:
-    return {
-        "at": as_time(attempt.at),
-        "event": attempt.event,
-        "reason": attempt.reason,
-        "vendor_status": attempt.status,
-    }
 
 
 def _show_links(request: Request) -> Response:

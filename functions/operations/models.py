@@ -37,6 +37,8 @@ class Listing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     state: State | None = None
-    flow: Literal["create_site", "create_job", "key_link", "status_update", "connector_receiver"] | None = None
+    flow: Literal["create_site", "create_job", "key_link", "status_update", "connector_receiver", "callback"] | None = (
+        None
+    )
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     after: Annotated[str, AfterValidator(_place)] | None = None

@@ -36,7 +36,7 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
         for path in (ROOT / root).rglob("*.py")
         for name in re.findall(r"os\.environ\[\"(\w+)\"\]", path.read_text())
     }
-    flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER")
+    flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER", "CALLBACK")
     queues = {f"{name}_QUEUE_URL" for name in flows}
     assert given == read | queues | {"POWERTOOLS_LOG_LEVEL"}
 

@@ -1,7 +1,8 @@
 """Accounts: what all functions must know of something at a vendor that takes one change at a time.
 
 One row says whose turn it is, what was applied last, and which sign-in the vendor refused. So changes are made one
-after the other and in their order, and a password that was refused is not tried again, however many functions run.
+after the other and in their order, and a password that was refused is not tried again, however many functions run. The
+same holds for an address at which nobody wants to be told any more.
 """
 
 import time
@@ -209,6 +210,21 @@ class Accounts:
                 existing(error)
                 return False
         return True
+
+    def has_refused(self, tenant: str, name: str, what: str) -> bool:
+        """Whether `what` was refused, ever, where nobody takes turns."""
+        with guarded():
+            answer = self._client.get_item(TableName=self._table, Key=_key(tenant, name), ConsistentRead=True)
+        return what in cast("set[str]", deserialize(answer.get("Item", {})).get("refused", ()))
+
+    def refuse(self, tenant: str, name: str, what: str) -> None:
+        with guarded():
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(tenant, name),
+                UpdateExpression="ADD refused :refused",
+                ExpressionAttributeValues=serialize({":refused": {what}}),
+            )
 
 
 def _key(tenant: str, name: str) -> "dict[str, AttributeValueTypeDef]":

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pydantic_core
@@ -39,7 +38,7 @@ from crm_bridge.errors import (
     WrongFieldError,
 )
 from crm_bridge.mapping import PayloadMapping
-from crm_bridge.operations import State
+from crm_bridge.operations import State, as_time
 from crm_bridge.telemetry import add_to_log, bind_log, count, log_defect, logger
 from crm_bridge.tenants import ApiKeys, Caller
 from crm_bridge.transport import RESERVE, Deadline
@@ -290,11 +289,6 @@ def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemE
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after else None
     fields = [error.field] if isinstance(error, WrongFieldError) else []
     return kind(detail, fields=fields, headers=headers, operation_id=operation_id)
-
-
-def as_time(seconds: int | None) -> str | None:
-    """Epoch seconds as the API shows them: ISO 8601 in UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def _problem(problem: ProblemError) -> Response:

@@ -1,8 +1,10 @@
 """The operation record and its table. What a state means and which one follows is the engine's business."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -48,6 +50,9 @@ class Attempt(BaseModel):
     status: int | None = None
     """The vendor's HTTP status, if it gave one."""
 
+    def shown(self) -> dict[str, object]:
+        return {"at": as_time(self.at), "event": self.event, "reason": self.reason, "vendor_status": self.status}
+
 
 class OperationSummary(BaseModel):
     """What a list of operations shows. All times are epoch seconds. The listing index holds exactly this."""
@@ -63,6 +68,19 @@ class OperationSummary(BaseModel):
     created_at: int
     updated_at: int
 
+    def shown(self) -> dict[str, object]:
+        """As the API shows it."""
+        return {
+            "operation_id": self.operation_id,
+            "flow": self.flow,
+            "natural_key": self.natural_key,
+            "state": self.state,
+            "last_attempt": self.last_attempt.shown() if self.last_attempt else None,
+            "due_at": as_time(self.due_at),
+            "created_at": as_time(self.created_at),
+            "updated_at": as_time(self.updated_at),
+        }
+
 
 class Operation(OperationSummary):
     """One command on its way.
@@ -71,7 +89,8 @@ class Operation(OperationSummary):
     it is being sent, that is when its lease expires. `was` is the state out of which it was claimed. `first_sent_at`
     bounds what a look-up may adopt; `unknown_since`, once set, says that a sending may have been done, and bounds how
     long the vendor's search may lag behind. `sent_to` is where it went, so that it is not looked for elsewhere.
-    `mapping` names what made the payload out of what the CRM sent; `links` are those that it holds.
+    `mapping` names what made the payload out of what the CRM sent; `links` are those that it holds. `is_told` says that
+    its tenant is told when it settles; see `callbacks`.
     """
 
     tenant: str
@@ -88,10 +107,21 @@ class Operation(OperationSummary):
     mapping: str | None = None
     links: tuple[tuple[Identity, Identity], ...] = ()
     expires_at: int | None = None
+    is_told: bool = False
 
     @property
     def shard(self) -> str:
         return self.operation_id[-1]
+
+    def shown(self) -> dict[str, object]:
+        """As the API shows it: without its payload, which not everybody may see."""
+        return {
+            **super().shown(),
+            "attempts": [attempt.shown() for attempt in self.attempts],
+            "mapping": self.mapping,
+            "answer": json.loads(self.answer) if self.answer else None,
+            "links": [[asdict(identity) for identity in link] for link in self.links],
+        }
 
 
 class Due(NamedTuple):
@@ -106,6 +136,11 @@ def operation_id(tenant: str, flow: str, natural_key: str) -> str:
     """The id under which an event is known: the same event gives the same id, in whichever function it arrives."""
     digest = hashlib.sha256(f"{tenant}\0{flow}\0{natural_key}".encode()).hexdigest()
     return f"op_{digest[:32]}"
+
+
+def as_time(seconds: int | None) -> str | None:
+    """Epoch seconds as the API shows them: ISO 8601 in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def fingerprint(payload: str) -> str:
@@ -217,10 +252,14 @@ class Operations:
                 return Claim(there.lease == lease, there)
         return Claim(True, _operation(answer["Attributes"]))
 
+    def put(self, operation: Operation) -> "TransactWriteItemTypeDef":
+        """The write that stores a new operation, for the transaction that settles another one."""
+        return {"Put": {"TableName": self._table, "Item": _item(operation)}}
+
     def save(
-        self, operation: Operation, links: "Sequence[TransactWriteItemTypeDef]" = (), *, over: State = State.SENDING
+        self, operation: Operation, writes: "Sequence[TransactWriteItemTypeDef]" = (), *, over: State = State.SENDING
     ) -> Operation:
-        """Write what became of an operation, and its links, in one transaction.
+        """Write what became of an operation, and its links and whatever else follows, in one transaction.
 
         It must still be in the state `over`, and under the lease that `operation` has.
 
@@ -239,7 +278,7 @@ class Operations:
         }
         with guarded():
             try:
-                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *links]))
+                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *writes]))
             except self._client.exceptions.TransactionCanceledException as error:
                 reasons = error.response["CancellationReasons"]
                 if reasons[0].get("Code") == "ConditionalCheckFailed":

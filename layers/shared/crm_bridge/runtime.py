@@ -39,6 +39,7 @@ class Runtime:
     operations: Operations
     links: Links
     keys: ApiKeys
+    transport: Transport
     engine: Engine
     accounts: Accounts
     memory: Memory
@@ -59,6 +60,7 @@ def runtime() -> Runtime:
     links = Links(client, os.environ["LINKS_TABLE"])
     key_headers = tuple(name.strip().lower() for name in os.environ["API_KEY_HEADERS"].split(",") if name.strip())
     tenants = Tenants(boto3.client("secretsmanager", config=dynamodb.AWS_CONFIG), os.environ["SECRET_PREFIX"])
+    transport = Transport(breaker=Breaker(clock))
     return Runtime(
         clock=clock,
         operations=operations,
@@ -68,5 +70,6 @@ def runtime() -> Runtime:
         memory=Memory(clock),
         people=Documents(client, os.environ["PEOPLE_TABLE"]),
         tokens=Tokens(Documents(client, os.environ["TOKENS_TABLE"]), clock),
-        engine=Engine(operations, links, tenants, Transport(breaker=Breaker(clock)), clock=clock),
+        transport=transport,
+        engine=Engine(operations, links, tenants, transport, clock=clock),
     )

@@ -1,5 +1,6 @@
 """Settings: what a tenant's secret holds, one block for each vendor that it uses, checked and typed."""
 
+import base64
 import hashlib
 import re
 from collections.abc import Mapping
@@ -30,6 +31,26 @@ def _vendor_url(value: str) -> str:
     if not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must be scheme, host and path only")
     return value.rstrip("/")
+
+
+def _callback_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS):
+        raise ValueError("must be an https address (http only for this machine)")
+    if not re.fullmatch("[!-~]+", value) or not parts.hostname or "@" in parts.netloc or "#" in value:
+        raise ValueError("must be scheme, host, path and query only")
+    return value
+
+
+def _signing_secret(value: SecretStr) -> SecretStr:
+    prefix, _, encoded = value.get_secret_value().partition("_")
+    try:
+        size = len(base64.b64decode(encoded, validate=True)) if prefix == "whsec" else 0
+    except ValueError:
+        size = 0
+    if not 24 <= size <= 64:
+        raise ValueError("must be whsec_ and 24 to 64 random bytes in base64")
+    return value
 
 
 def _header_value(value: SecretStr) -> SecretStr:
@@ -66,6 +87,8 @@ def _egito_user(value: str) -> str:
 type EgitoName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_.]{0,99}$")]
 type VendorUrl = Annotated[str, AfterValidator(_vendor_url)]
 type ListPath = Annotated[str, AfterValidator(_list_path)]
+type CallbackUrl = Annotated[str, AfterValidator(_callback_url)]
+type SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 type HeaderSecret = Annotated[SecretStr, AfterValidator(_header_value)]
 type LoginPart = Annotated[str, AfterValidator(_login_part)]
 type LoginSecret = Annotated[SecretStr, AfterValidator(_login_secret)]
@@ -300,6 +323,19 @@ class ConnectorSettings(_Settings):
         return next((ours for ours, club in self.clubs.items() if club.connector_id == club_id), None)
 
 
+class CallbackSettings(_Settings):
+    """Where the tenant is told what became of what was answered with 202.
+
+    Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    """
+
+    url: CallbackUrl = Field(repr=False)
+    """Of the tenant's own system. It may hold a token, so it is not shown either."""
+    secret: SigningSecret
+    previous_secret: SigningSecret | None = None
+    """Signs as well, so that the receiver can go from one secret to the next without a gap."""
+
+
 class Tenant(_Settings):
     """The JSON document that the secret `crm-bridge/<stage>/<tenant>` holds. A vendor that is not used is left out."""
 
@@ -308,6 +344,7 @@ class Tenant(_Settings):
     izzitup: IzzitUpSettings | None = None
     egito: EgitoSettings | None = None
     connector: ConnectorSettings | None = None
+    callback: CallbackSettings | None = None
     mappings: Mappings = Mappings()
 
     _document: SecretStr = PrivateAttr(SecretStr(""))

@@ -1,0 +1,1 @@
+"""What became of an operation that was answered with 202 is told at the address that its tenant names."""

@@ -1,0 +1,96 @@
+"""The decisions of callback: to whom it goes, what counts as told, and when nobody is to be told any more."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from callback.models import Told
+from crm_bridge.accounts import Accounts
+from crm_bridge.callbacks import FLOW, Callback
+from crm_bridge.clients.receiver import VENDOR, ReceiverClient
+from crm_bridge.engine import Hit
+from crm_bridge.errors import ConflictError, NotDoneError, RefusedError
+from crm_bridge.links import Link
+from crm_bridge.settings import Tenant
+from crm_bridge.telemetry import count, logger
+from crm_bridge.transport import Answer, Deadline, Transport, changing_nothing
+
+GONE = 410
+
+
+class Receiver(Protocol):
+    """What this flow needs of whoever is told."""
+
+    def tell(self, webhook_id: str, body: bytes) -> Answer: ...
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a tenant is told; `receiver` is None if nowhere."""
+
+    receiver: Receiver | None
+    accounts: Accounts
+    tenant: str
+    version: str
+    """Tells one version of the tenant's secret from another."""
+    search_lag: int = 0
+
+    @property
+    def destination(self) -> str:
+        """A callback is for the tenant, also when its address has changed."""
+        return "the tenant's callback address"
+
+    def is_gone(self) -> bool:
+        return self.accounts.has_refused(self.tenant, FLOW, self.version)
+
+    def note_gone(self) -> None:
+        self.accounts.refuse(self.tenant, FLOW, self.version)
+        logger().warning("callback address gone")
+        count("CallbackStopped", flow=FLOW)
+
+
+@dataclass(frozen=True)
+class CallbackFlow:
+    accounts: Accounts
+    clock: Callable[[], float]
+    name: ClassVar[str] = FLOW
+    command: ClassVar[type[Callback]] = Callback
+
+    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Address:
+        named = settings.callback
+        receiver = ReceiverClient(named, transport, deadline, self.clock) if named else None
+        return Address(receiver, self.accounts, tenant, settings.version)
+
+    def key(self, command: Callback) -> str:
+        return command.id
+
+    def repeatable(self, command: Callback) -> bool:  # noqa: ARG002
+        """The receiver knows a repeated one by its id."""
+        return True
+
+    def send(self, command: Callback, vendor: Address) -> Told:
+        if vendor.receiver is None:
+            raise RefusedError("the tenant names no callback address any more", vendor=VENDOR)
+        if vendor.is_gone():
+            raise RefusedError(
+                f"{VENDOR} has answered {GONE}. Nothing is sent to it until the tenant's secret changes", vendor=VENDOR
+            )
+        with changing_nothing():
+            answer = vendor.receiver.tell(command.id, command.model_dump_json(exclude={"id"}).encode())
+        if 200 <= answer.status < 300:
+            return Told(status=answer.status)
+        message = f"{VENDOR} answered {answer.status}"
+        if answer.status == GONE:
+            vendor.note_gone()
+            raise RefusedError(message, vendor=VENDOR, status=answer.status)
+        # A receiver may be set up wrongly for a while, so its refusals are no better than an outage.
+        raise NotDoneError(message, vendor=VENDOR, status=answer.status, retry_after=answer.retry_after)
+
+    def find(self, command: Callback, vendor: Address) -> Sequence[Hit[Told]]:  # noqa: ARG002
+        return ()
+
+    def adopt(self, tenant: str, command: Callback, vendor_id: str) -> Told:  # noqa: ARG002
+        raise ConflictError("A callback is no record that could be adopted. Send it again, or abandon it.")
+
+    def links(self, command: Callback, result: Told) -> Sequence[Link]:  # noqa: ARG002
+        return ()

@@ -1,0 +1,12 @@
+"""What callback gives. What it takes is made where operations settle: `crm_bridge.callbacks`."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Told(BaseModel):
+    """It was told."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: int
+    """The receiver's HTTP status."""

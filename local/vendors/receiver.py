@@ -1,0 +1,65 @@
+"""A tenant's own system that is told what became of its events: Standard Webhooks 1.0, the receiver's side of it.
+
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+
+It believes only what is signed with one of its secrets, and just now; what it was told before it knows by its id.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from werkzeug.wrappers import Request, Response
+
+from local.vendors.simulator import Simulator
+
+TOLERANCE = 300
+"""Seconds by which the time of a try may differ from the receiver's."""
+
+
+@dataclass
+class ReceiverSimulator(Simulator):
+    """`secrets` are those that it believes. `refuses_with` is what it answers instead of listening."""
+
+    name: str = "receiver"
+    secrets: list[str] = field(default_factory=lambda: ["whsec_b2Ytbm8tdXNlLWJ1dC1vbi10aGlzLW1hY2hpbmU="])
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it was told, by its id, in the order in which it first heard of it."""
+    tries: list[str] = field(default_factory=list)
+    """The id of every call that it believed."""
+    refuses_with: int | None = None
+
+    def respond(self, request: Request) -> Response:
+        if request.path != "/callbacks" or request.method != "POST":
+            return Response(status=404)
+        if self.refuses_with:
+            return Response(status=self.refuses_with, headers={"Location": f"{self.url}/elsewhere"})
+        if not self._believes(request):
+            return Response(status=401)
+        self.tries.append(request.headers["webhook-id"])
+        self.told.setdefault(self.tries[-1], json.loads(request.get_data()))
+        return Response(status=204)
+
+    def held(self) -> dict[str, object]:
+        return {"told": self.told}
+
+    @property
+    def callback_url(self) -> str:
+        return f"{self.url}/callbacks"
+
+    def _believes(self, request: Request) -> bool:
+        sent_at = request.headers.get("webhook-timestamp", "")
+        if not sent_at.isascii() or not sent_at.isdigit() or abs(self.clock() - int(sent_at)) > TOLERANCE:
+            return False
+        content = b".".join((request.headers.get("webhook-id", "").encode(), sent_at.encode(), request.get_data()))
+        wanted = {self._signed(secret, content) for secret in self.secrets}
+        given = request.headers.get("webhook-signature", "").split(" ")
+        return any(hmac.compare_digest(one, another) for one in given for another in wanted)
+
+    @staticmethod
+    def _signed(secret: str, content: bytes) -> str:
+        key = base64.b64decode(secret.split("_", 1)[1])
+        return "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
