@@ -287,7 +287,7 @@ class Receiver:
         known = held.operations.get(operation_id(self.tenant, flow.name, flow.key(wrapped)))
         if known and known.state is not State.WAITING and known.state in DUE:
             # It is looked after by itself, but this save would wait for it.
-            held.engine.redeliver(flow, known.operation_id, deadline=self.deadline)
+            held.engine.redeliver(flow, known.operation_id, deadline=self.deadline, lent_until=known.lent_until)
         abandoned = known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED
         if known and abandoned and (known.updated_at + 1) * 1_000_000 > command.arrived_at:
             raise RefusedError("it was decided that there shall be no record; send it again", vendor=VENDOR)

@@ -90,7 +90,7 @@ def _enqueue(flow: str, batch: Sequence[Due], until: int, done: Dispatched) -> N
     lent = []
     for due in batch:
         try:
-            if runtime().operations.move_due(due, until):
+            if runtime().operations.lend(due, until):
                 lent.append(due)
         except StorageError:
             done.left.add(flow)
@@ -98,7 +98,7 @@ def _enqueue(flow: str, batch: Sequence[Due], until: int, done: Dispatched) -> N
     if not lent:
         return
     entries: list[SendMessageBatchRequestEntryTypeDef] = [
-        {"Id": str(number), "MessageBody": json.dumps({"operation_id": due.operation_id, "due_at": until})}
+        {"Id": str(number), "MessageBody": json.dumps({"operation_id": due.operation_id, "lent_until": until})}
         for number, due in enumerate(lent)
     ]
     taken: set[str] = set()
@@ -112,4 +112,4 @@ def _enqueue(flow: str, batch: Sequence[Due], until: int, done: Dispatched) -> N
         if str(number) not in taken:
             done.left.add(flow)
             with suppress(StorageError):  # then it is due when it is no longer lent
-                runtime().operations.move_due(due._replace(due_at=until), due.due_at)
+                runtime().operations.take_back(due, until)

@@ -76,13 +76,17 @@ class MemoryOperations(Operations):
         now: int,
         until: int,
         states: Iterable[State],
-        due_at: int | None = None,
+        lent_until: int | None = None,
     ) -> Claim | None:
         there = self.items[operation_id]
-        if there.state not in states or there.due_at is None or not (there.due_at <= now or there.due_at == due_at):
+        if (
+            there.state not in states
+            or there.due_at is None
+            or not (there.due_at <= now or there.lent_until == (lent_until or 0))
+        ):
             return Claim(False, there)
-        changes = {"was": there.state, "state": State.SENDING, "lease": lease, "due_at": until, "updated_at": now}
-        changes |= {"tries": there.tries + 1, "first_sent_at": there.first_sent_at or now}
+        changes = {"was": there.state, "state": State.SENDING, "lease": lease, "due_at": until, "lent_until": None}
+        changes |= {"updated_at": now, "tries": there.tries + 1, "first_sent_at": there.first_sent_at or now}
         self.items[operation_id] = there.model_copy(update=changes)
         return Claim(True, self.items[operation_id])
 
@@ -103,10 +107,10 @@ class MemoryOperations(Operations):
             if one.due_at is not None and one.due_at <= now and one.shard == shard
         ]
 
-    def move_due(self, due: Due, to: int) -> bool:
+    def lend(self, due: Due, until: int) -> bool:
         there = self.items[due.operation_id]
-        self.items[due.operation_id] = there.model_copy(update={"due_at": to})
-        return there.due_at == due.due_at
+        self.items[due.operation_id] = there.model_copy(update={"due_at": until, "lent_until": until})
+        return True
 
 
 class MemoryLinks(Links):
@@ -211,12 +215,12 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
             engine.run(flow, CarryKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE))
         for shard in SHARDS:
             for page in operations.due(shard, int(clock.now)):
-                lent = [due for due in page if operations.move_due(due, int(clock.now) + LENT)]
+                lent = [due for due in page if operations.lend(due, int(clock.now) + LENT)]
                 queue += [due._replace(due_at=int(clock.now) + LENT) for due in lent]
         while queue and clock.now < tick:
             message = queue.popleft()
             redelivered[message.operation_id] += 1
-            engine.redeliver(flow, message.operation_id, deadline=Deadline(DEADLINE), due_at=message.due_at)
+            engine.redeliver(flow, message.operation_id, deadline=Deadline(DEADLINE), lent_until=message.due_at)
         clock.now = max(clock.now, tick)
         if clock.now - told_at >= HOUR:
             told_at = clock.now

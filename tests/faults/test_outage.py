@@ -15,12 +15,6 @@ def test_all_that_came_while_a_vendor_was_down_arrives_once_and_soon() -> None:
     assert figures.calls_while_down < 100
 
 
-def test_the_figures_are_wrong_when_no_one_keeps_to_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crm_bridge.transport.Transport._wait_for", lambda *_: None)
-    monkeypatch.setattr("local.vendors.revio.RevioSimulator.calls_per_minute", 3)
-    assert not outage(events=40, hours=1).are_right
-
-
 def test_the_figures_are_wrong_when_there_is_no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "PATIENCE", 3600)
     figures = outage(events=10, hours=4)

@@ -1,5 +1,6 @@
 """The engine's rules, one by one: moto's tables, a vendor that does what a test tells it, a clock that stands still."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,7 +46,7 @@ from crm_bridge.errors import (
 from crm_bridge.links import Identity, Link
 from crm_bridge.operations import Operation, State, operation_id
 from crm_bridge.settings import Tenant
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
 from tests.unit.conftest import Clock, Tables
 
 
@@ -139,9 +140,9 @@ class Bench:
         order = Order(number=number, note=note)
         return self.engine.run(self.flow, order, tenant="acme", deadline=Deadline(21), later=later)
 
-    def redeliver(self, number: str = "1", *, due_at: int | None = None) -> Outcome | None:
+    def redeliver(self, number: str = "1", *, lent_until: int | None = None) -> Outcome | None:
         named = operation_id("acme", "orders", number)
-        return self.engine.redeliver(self.flow, named, deadline=Deadline(21), due_at=due_at)
+        return self.engine.redeliver(self.flow, named, deadline=Deadline(21), lent_until=lent_until)
 
     def stored(self, number: str = "1") -> Operation:
         operation = self.tables.operations.get(operation_id("acme", "orders", number))
@@ -469,12 +470,23 @@ def test_is_carried_before_its_time_by_whom_it_was_lent_to_and_by_nobody_else(be
     bench.run(later=True)
     ((due,),) = bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], int(bench.clock.now))
     lent_until = due.due_at + 900
-    assert bench.tables.operations.move_due(due, lent_until)
-    assert not bench.tables.operations.move_due(due, lent_until)
+    assert bench.tables.operations.lend(due, lent_until)
+    assert not bench.tables.operations.lend(due, lent_until)
     for other in (None, due.due_at, lent_until - 1, lent_until + 1):
-        assert bench.redeliver(due_at=other) is None
-    assert bench.redeliver(due_at=lent_until) is not None
+        assert bench.redeliver(lent_until=other) is None
+    assert bench.redeliver(lent_until=lent_until) is not None
     assert len(bench.shop.sent) == 1
+
+
+def test_a_message_that_comes_twice_takes_nothing_from_whom_it_was_claimed_by(bench: Bench) -> None:
+    bench.run(later=True)
+    ((due,),) = bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], int(bench.clock.now))
+    lease_end = math.ceil(bench.clock.now + 21 + AFTER_DEADLINE)  # the same second
+    bench.tables.operations.lend(due, lease_end)
+    again: list[Outcome | None] = []
+    bench.shop.during = lambda: again.append(bench.redeliver(lent_until=lease_end))
+    bench.redeliver(lent_until=lease_end)
+    assert (again, len(bench.shop.sent)) == ([None], 1)
 
 
 # ---------------------------------------------------------------- while the vendor is down
@@ -498,7 +510,8 @@ def test_is_held_back_for_half_of_its_age(bench: Bench, age: int, wait: int) -> 
     bench.shop.answers = [down(retry_after=age), down()]
     bench.run()
     bench.clock.now += age
-    assert bench.redeliver(due_at=bench.stored().due_at) is not None
+    bench.wait_until_due()
+    assert bench.redeliver() is not None
     stored = bench.stored()
     assert (stored.state, stored.due_at) == (State.WAITING, bench.clock.now + wait)
 

@@ -250,9 +250,9 @@ class Engine:
         return self._send(flow, command, claim.operation, deadline)
 
     def redeliver[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], operation_id: str, *, deadline: Deadline, due_at: int | None = None
+        self, flow: Flow[C, V, R], operation_id: str, *, deadline: Deadline, lent_until: int | None = None
     ) -> Outcome | None:
-        """Take an operation up again that is due, or lent to the caller until `due_at`; None if it is neither.
+        """Take an operation up again that is due, or lent to the caller until `lent_until`; None if it is neither.
 
         Raises StorageError; then it stays due, at the latest when its lease is over. Raises whatever the bridge itself
         fails with, and goes on doing so once that has parked the operation.
@@ -264,7 +264,7 @@ class Engine:
             now=now,
             until=self._lease_end(now, deadline),
             states=DUE,
-            due_at=due_at,
+            lent_until=lent_until,
         )
         if claim is None:
             return None

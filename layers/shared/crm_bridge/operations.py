@@ -86,7 +86,8 @@ class Operation(OperationSummary):
     """One command on its way.
 
     `lease` is the token of whoever claimed it last. `due_at` is when the bridge must look at the operation again; while
-    it is being sent, that is when its lease expires. `was` is the state out of which it was claimed. `first_sent_at`
+    it is being sent, that is when its lease expires. `lent_until` is the same while it belongs to a message on a queue.
+    `was` is the state out of which it was claimed. `first_sent_at`
     bounds what a look-up may adopt; `unknown_since`, once set, says that a sending may have been done, and bounds how
     long the vendor's search may lag behind. `sent_to` is where it went, so that it is not looked for elsewhere.
     `mapping` names what made the payload out of what the CRM sent; `links` are those that it holds. `is_told` says that
@@ -101,6 +102,7 @@ class Operation(OperationSummary):
     tries: int = 0
     lease: str | None = None
     was: State | None = None
+    lent_until: int | None = None
     first_sent_at: int | None = None
     unknown_since: int | None = None
     sent_to: str | None = None
@@ -212,9 +214,9 @@ class Operations:
         now: int,
         until: int,
         states: Iterable[State],
-        due_at: int | None = None,
+        lent_until: int | None = None,
     ) -> Claim | None:
-        """Take over an operation in one of `states` that is due now, or whose time is `due_at` exactly.
+        """Take over an operation in one of `states` that is due now, or lent to the caller until `lent_until`.
 
         None: there is none with this id. Raises StorageError.
         """
@@ -227,7 +229,7 @@ class Operations:
             ":now": now,
         }
         values[":standing"] = _standing(State.SENDING, now)
-        values[":then"] = now if due_at is None else due_at
+        values[":lent"] = lent_until or 0
         with guarded():
             try:
                 answer = through_conflicts(
@@ -236,8 +238,9 @@ class Operations:
                         Key=_key(operation_id),
                         UpdateExpression="SET #was = #state, #state = :sending, #lease = :lease, due_at = :until, "
                         "tries = tries + :one, updated_at = :now, standing = :standing, "
-                        "first_sent_at = if_not_exists(first_sent_at, :now)",
-                        ConditionExpression=f"#state IN ({', '.join(accepted)}) AND (due_at <= :now OR due_at = :then)",
+                        "first_sent_at = if_not_exists(first_sent_at, :now) REMOVE lent_until",
+                        ConditionExpression=f"#state IN ({', '.join(accepted)}) "
+                        "AND (due_at <= :now OR lent_until = :lent)",
                         ExpressionAttributeNames={"#state": "state", "#was": "was", "#lease": "lease"},
                         ExpressionAttributeValues=serialize({**values, **accepted}),
                         ReturnValues="ALL_NEW",
@@ -362,19 +365,26 @@ class Operations:
                 return
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def move_due(self, due: Due, to: int) -> bool:
-        """Make it due at another time; False if it is not due then any more. Raises StorageError.
+    def lend(self, due: Due, until: int) -> bool:
+        """Let it belong to a message until then; False if it is not due any more. Raises StorageError.
 
-        Also False if the answer got lost and the repetition found it moved: then it is due `to`, and nobody knows.
+        Also False if the answer got lost and the repetition found it lent: then it is due `until`, and nobody knows.
         """
+        return self._move(due.operation_id, due.due_at, "SET due_at = :to, lent_until = :to", until)
+
+    def take_back(self, due: Due, until: int) -> bool:
+        """It was lent `until`, but there is no message, so it is due as before. Raises StorageError."""
+        return self._move(due.operation_id, until, "SET due_at = :to REMOVE lent_until", due.due_at)
+
+    def _move(self, operation_id: str, due_at: int, change: str, to: int) -> bool:
         with guarded():
             try:
                 self._client.update_item(
                     TableName=self._table,
-                    Key=_key(due.operation_id),
-                    UpdateExpression="SET due_at = :to",
+                    Key=_key(operation_id),
+                    UpdateExpression=change,
                     ConditionExpression="due_at = :then",
-                    ExpressionAttributeValues=serialize({":to": to, ":then": due.due_at}),
+                    ExpressionAttributeValues=serialize({":to": to, ":then": due_at}),
                 )
             except ClientError as error:
                 existing(error)

@@ -18,9 +18,9 @@ from crm_bridge.transport import RESERVE, Deadline
 def consume[C: BaseModel, V: Vendor, R: BaseModel](
     event: Mapping[str, Any], context: Context, engine: Engine, flow: Flow[C, V, R]
 ) -> PartialItemFailureResponse:
-    """Redeliver the operations that an SQS event names: `{"operation_id": …, "due_at": …}` in each body.
+    """Redeliver the operations that an SQS event names: `{"operation_id": …, "lent_until": …}` in each body.
 
-    `due_at` is until when the dispatcher lent it to this message; without it only what is due by itself is carried.
+    `lent_until` is how long the dispatcher lent it to this message; without it only what is due by itself is carried.
 
     Source: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
     """
@@ -31,7 +31,7 @@ def consume[C: BaseModel, V: Vendor, R: BaseModel](
         bind_log(flow=flow.name, request_id=context.aws_request_id, operation_id=operation_id)
         deadline = Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE)
         try:
-            if engine.redeliver(flow, operation_id, deadline=deadline, due_at=message.get("due_at")) is None:
+            if engine.redeliver(flow, operation_id, deadline=deadline, lent_until=message.get("lent_until")) is None:
                 logger().info("not due")
         except UnavailableError as error:
             logger().warning("storage unavailable", extra={"error": type(error).__name__})
