@@ -4,10 +4,12 @@ PYTHON ?= python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 # Inside the folder that would be missed first if somebody deleted a part of it.
+# A test of the bundle often waits, for a turn or a timeout, so there is one more than there are cores.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(8, 1 + os.cpu_count()))')
 SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check unit integration long lock clean
+.PHONY: help demo run test check unit integration faults outage long lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,11 +31,17 @@ check: $(SET_UP) ## Formatting, lint, types, the template
 unit: $(SET_UP) ## Tests without a network
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit
 
-integration: $(SET_UP) ## Tests of the whole bundle over real HTTP
-	$(BIN)/pytest -n auto --maxprocesses 8 tests/integration
+integration: $(SET_UP) ## Tests of the whole bundle over real HTTP, and a slice of the fault matrix
+	$(BIN)/pytest -n $(WORKERS) tests/integration tests/faults
+
+faults: $(SET_UP) ## The fault matrix: every call of every flow fails in every way (long; OPTIONS="--flow key_link")
+	@$(BIN)/python -m tests.faults $(OPTIONS)
+
+outage: $(SET_UP) ## A vendor is down for a simulated day, and ten thousand events come
+	@$(BIN)/python -m tests.faults.outage $(OPTIONS)
 
 long: $(SET_UP) ## The long runs: a thousand made-up people field for field, a hundred rounds of twenty at once
-	PEOPLE=1000 ROUNDS=100 $(BIN)/pytest -n auto --maxprocesses 8 tests/integration -k "many_people or round_after_round"
+	PEOPLE=1000 ROUNDS=100 $(BIN)/pytest -n $(WORKERS) tests/integration -k "many_people or round_after_round"
 
 lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet layers/shared/requirements.in -o layers/shared/requirements.txt
