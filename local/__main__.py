@@ -14,10 +14,10 @@ from rich.console import Console
 from crm_bridge.operations import operation_id
 from crm_bridge.settings import parse_tenant
 from local.server import PortInUseError
-from local.stack import Stack
+from local.stack import DEMO_KEY, TOLD_KEY, Stack
 
 JSON = "-H 'Content-Type: application/json'"
-HIGHEST_PORT = 65_535 - 5  # the embedded AWS and the simulators take the next five
+HIGHEST_PORT = 65_535 - 6  # the embedded AWS and the simulators take the next six
 
 
 def main() -> int:
@@ -131,6 +131,9 @@ def _banner(stack: Stack) -> None:
             if simulator
             else f"  {name:9} {address}   (not simulated: what you send becomes a real record there)"
         )
+    if stack.api_key == DEMO_KEY:
+        url = stack.receiver.url
+        lines.append(f"  callbacks {url}   (of what was answered 202 with the key {TOLD_KEY}; {url}/_state shows them)")
     if stack.vendors and addresses.get("illu") == stack.illu.url:
         lines += [
             "",

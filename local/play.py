@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from local.events import load_event
-from local.stack import CLIENT, CLUB, UPYA_KEY, Stack
+from local.stack import CLIENT, CLUB, TOLD_KEY, UPYA_KEY, Stack
 from local.vendors.connector import Answer, Connector, Person
 from local.vendors.izzitup import FAILURES
 from local.vendors.simulator import Kind
@@ -52,6 +52,7 @@ class Play:
             Chapter("key_link: an account in another system becomes a key link at Rev.io", self._key_links),
             Chapter("status_update: a service is impaired, down or back on IzzitUp's status page", self._statuses),
             Chapter("connector_receiver: a day at a club, from the InTouch Connector into Egito", self._day_at_a_club),
+            Chapter("callback: what was answered 202 is told to the tenant's own system", self._callbacks),
             Chapter("operations: what became of all that", self._operations),
         ]
 
@@ -295,6 +296,55 @@ class Play:
         told = f"{answer.result}: {answer.message}" if answer.record_id or answer.result == "ERROR" else answer.message
         return Step(what, sent, answer.status, told, "\n".join(held), right and held == list(expected))
 
+    # ------------------------------------------------------------------ callback
+
+    def _callbacks(self) -> Iterator[Step | None]:
+        illu, receiver = self._stack.illu, self._stack.receiver
+        told: list[str] = []
+
+        def accepted(what: str, customer_id: str) -> tuple[Step, requests.Response]:
+            answer = self._call("POST", "/sites", {**self._customer, "customer_id": customer_id}, key=TOLD_KEY)
+            right = answer.status_code == 202
+            return self._at_receiver(what, f"POST /sites {customer_id}", answer, right, told), answer
+
+        def later(what: str, answer: requests.Response, hours: int = 0) -> Step:
+            settled = self._settled(answer.headers["Location"], key=TOLD_KEY)
+            for seconds in (60, *[3600] * hours):
+                self._stack.move_clock(seconds)
+                self._stack.deliver_due()
+            right = settled.json()["state"] == "succeeded"
+            return self._at_receiver(what, "GET /operations/{id}", settled, right, told)
+
+        illu.fail(Kind.UNAVAILABLE)
+        step, answer = accepted("illu is down, so the answer is 202", "C-2001")
+        yield step
+        told.append("C-2001 succeeded")
+        yield later("Minutes later: done, and told", answer)
+        yield None
+        illu.fail(Kind.CLOSE_AFTER)
+        receiver.fail(Kind.ERROR_BEFORE, times=4)
+        step, answer = accepted("An answer is lost, the receiver is down", "C-2002")
+        yield step
+        told.append("C-2002 succeeded")
+        yield later("Hours later: told as well, and once", answer, hours=4)
+        yield None
+        receiver.refuses_with = HTTPStatus.GONE
+        illu.fail(Kind.UNAVAILABLE)
+        step, answer = accepted("Now the receiver wants no more (410)", "C-2003")
+        yield step
+        yield later("It is left alone", answer, hours=4)
+        refused = self._call("GET", "/operations?flow=callback&state=rejected", key=TOLD_KEY)
+        right = len(refused.json()["operations"]) == 1 and receiver.seen[-1].status == HTTPStatus.GONE
+        sent = "GET /operations?flow=callback&state=rejected"
+        yield self._at_receiver("What could not be told?", sent, refused, right, told)
+
+    def _at_receiver(
+        self, what: str, sent: str, answer: requests.Response, right: bool, expected: Sequence[str]
+    ) -> Step:
+        news = [told["data"] for told in self._stack.receiver.told.values()]
+        held = [f"{one['natural_key']} {one['state']}" for one in news]
+        return Step(what, sent, answer.status_code, _told(answer), "\n".join(held), right and held == list(expected))
+
     # ------------------------------------------------------------------ operations
 
     def _operations(self) -> Iterator[Step | None]:
@@ -331,11 +381,11 @@ class Play:
         """Move the clock on, a minute at a time, and let the dispatcher and the queues do their work."""
         return self._settled(accepted.headers["Location"])
 
-    def _settled(self, location: str) -> requests.Response:
+    def _settled(self, location: str, key: str = "") -> requests.Response:
         for _ in range(5):
             self._stack.move_clock(60)
             self._stack.deliver_due()
-            answer = self._call("GET", location)
+            answer = self._call("GET", location, key=key)
             if answer.json()["state"] in ("succeeded", "rejected", "parked"):
                 break
         return answer

@@ -214,6 +214,7 @@ class Stack:
         os.environ |= {name: outputs[output] for output, name in names.items()}
         runtime.cache_clear()
         exits.callback(runtime.cache_clear)
+        self.open_hosts = frozenset({urlsplit(self.receiver.url).netloc})
         self._open_runtime()
         functions = self.template.functions
         self._secrets = boto3.client("secretsmanager")
@@ -231,7 +232,7 @@ class Stack:
     def _open_runtime(self) -> None:
         """Give the functions the time as it is here, and let them call the receiver, which is not on the Internet."""
         runtime().clock.ahead = self._ahead
-        runtime().transport.on_this_machine = frozenset({urlsplit(self.receiver.url).netloc})
+        runtime().transport.on_this_machine = self.open_hosts
 
     @property
     def tenant_document(self) -> str:

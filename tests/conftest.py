@@ -9,7 +9,10 @@ import pytest
 from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import logger
 
-NEVER_LOGGED = ("crmb_", "good-key", "illu-key", "illu-demo-key", "a-secret", "hush-hush", "Moi Ave", "Bearer ")
+NEVER_LOGGED = (
+    *("crmb_", "whsec_", "good-key", "illu-key", "illu-demo-key", "a-secret", "hush-hush", "Moi Ave", "Bearer "),
+    *("/callbacks", "b2Ytbm8t"),
+)
 """The keys, secrets and addresses that tests use."""
 
 

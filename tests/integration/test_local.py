@@ -158,7 +158,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--port", "70000"], "give a number from 0 to 65530"),
+        (["--port", "70000"], "give a number from 0 to 65529"),
         (["--port", "-1"], "--port"),
         (["--no-vendors"], "--no-vendors needs --tenant"),
         (["--port", "0", "--aws-endpoint", "nonsense"], "the AWS endpoint cannot be used"),

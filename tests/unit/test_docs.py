@@ -15,6 +15,7 @@ from crm_bridge.errors import ProblemError
 from crm_bridge.mapping import Mappings, PayloadMapping
 from crm_bridge.settings import (
     PERSON_FIELDS,
+    CallbackSettings,
     ClubSettings,
     ConnectorSettings,
     EgitoSettings,
@@ -75,6 +76,7 @@ def test_every_setting_of_a_tenant_is_in_the_table() -> None:
         "izzitup": IzzitUpSettings,
         "egito": EgitoSettings,
         "connector": ConnectorSettings,
+        "callback": CallbackSettings,
         "mappings": Mappings,
     }
     assert set(Tenant.model_fields) == set(blocks)
@@ -148,7 +150,7 @@ def test_every_link_to_a_file_leads_somewhere(document: str) -> None:
 
 def test_the_readme_names_every_flow_and_the_commands() -> None:
     readme = (ROOT / "README.md").read_text()
-    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver"):
+    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver", "callback"):
         assert f"`{flow}`" in readme
     for command in ("make demo", "make test", "make run"):
         assert command in readme
