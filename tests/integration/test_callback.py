@@ -413,6 +413,19 @@ def test_is_told_once_when_nobody_knows_whether_it_was_settled(
     assert len(receiver.tries) == 1
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_is_not_answered_202_when_nobody_knows_whether_there_is_something_to_tell(
+    told: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch, *, written: bool
+) -> None:
+    settling(monkeypatch, written=written)
+    answer = told.create_site()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (409, "2")
+    work(told)
+    assert told.create_site().status_code == 200
+    assert events(receiver) == ([] if written else [("operation.succeeded", "C-1001")])
+    assert len(told.stack.illu.sites) == 1
+
+
 @pytest.mark.parametrize("heard", [True, False])
 def test_is_told_under_the_same_id_when_whoever_told_it_was_killed(
     told: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch, *, heard: bool

@@ -31,6 +31,7 @@ from crm_bridge.errors import (
     ProblemError,
     RefusedByVendorError,
     RefusedError,
+    RunningError,
     TooLargeError,
     UnavailableError,
     UnsupportedMediaTypeError,
@@ -261,6 +262,13 @@ def told(outcome: Outcome, done: int = 201) -> Response:
         body["warnings"] = list(outcome.warnings)
     if operation.state is State.SUCCEEDED:
         return Response(done if outcome.carried and operation.attempts[-1].event is Event.DONE else 200, body)
+    if operation.state is State.SENDING and operation.is_told:
+        # The write that settled it got no answer. If it was made, nobody is told any more; so it is no 202.
+        raise RunningError(
+            "What became of it could not be written down for sure. Ask again after the time in Retry-After.",
+            headers={"Retry-After": "2"},
+            operation_id=operation.operation_id,
+        )
     body |= {"state": operation.state, "due_at": as_time(operation.due_at)}
     if operation.attempts:
         body["reason"] = operation.attempts[-1].reason
