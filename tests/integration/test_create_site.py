@@ -107,6 +107,8 @@ def _bad(case: str, status: int, *, body: str | None = None, kind: str = "applic
 def test_bad_input_is_a_clear_problem_and_leaves_nothing_behind(
     crm: Crm, body: str, content_type: str, status: int
 ) -> None:
+    assert crm.stack.aws
+    before = crm.stack.aws.calls.copy()
     answer = crm.session.post(
         f"{crm.stack.url}/sites",
         data=body.encode(),
@@ -119,9 +121,7 @@ def test_bad_input_is_a_clear_problem_and_leaves_nothing_behind(
     assert problem["type"].startswith("urn:crm-bridge:problem:")
     assert len(problem["detail"]) < 300
     assert crm.stack.illu.seen == []
-    assert crm.stack.aws
-    assert not [call for call in crm.stack.aws.calls if call.endswith((".TransactWriteItems", ".UpdateItem"))]
-    assert crm.stack.aws.calls["DynamoDB_20120810.PutItem"] == 2  # the API keys', at the start of the stack
+    assert not [call for call in crm.stack.aws.calls - before if call.endswith(("Items", "UpdateItem", "PutItem"))]
 
 
 def test_every_wrong_field_is_named(crm: Crm) -> None:

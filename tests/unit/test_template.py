@@ -61,6 +61,31 @@ def test_every_function_has_a_role_of_its_own() -> None:
     assert set(roles) == set(of_type("AWS::IAM::Role"))
 
 
+def allowed(role: str, action: str) -> list[str]:
+    """The resources on which a role may do this."""
+    found: list[str] = []
+    for policy in RESOURCES[role]["Properties"]["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions, resources = (
+                value if isinstance(value, list) else [value] for value in (statement["Action"], statement["Resource"])
+            )
+            if action in actions:
+                found += [resource["Fn::GetAtt"][0] for resource in resources]
+    return found
+
+
+def test_the_dispatcher_may_fill_every_queue_and_only_its_flow_may_empty_it(template: Template) -> None:
+    queues = {source.function: source.queue_arn["Fn::GetAtt"][0] for source in template.queue_sources}  # type: ignore[index]
+    assert sorted(allowed("DispatcherRole", "sqs:SendMessage")) == sorted(queues.values())
+    for function, queue in queues.items():
+        assert allowed(function.replace("Function", "Role"), "sqs:ReceiveMessage") == [queue]
+
+
+def test_a_callback_is_asked_for_by_nobody_and_reads_neither_keys_nor_links(template: Template) -> None:
+    assert "CallbackFunction" not in {route.function for route in template.routes}
+    assert set(allowed("CallbackRole", "dynamodb:GetItem")) == {"OperationsTable", "AccountsTable"}
+
+
 def test_no_policy_reaches_further_than_it_must() -> None:
     for role in of_type("AWS::IAM::Role").values():
         assert "ManagedPolicyArns" not in role
