@@ -3,9 +3,9 @@
 PYTHON ?= python3.13
 VENV := .venv
 BIN := $(VENV)/bin
-# Inside the folder that would be missed first if somebody deleted a part of it.
 # A test of the bundle often waits, for a turn or a timeout, so there is one more than there are cores.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(min(8, 1 + os.cpu_count()))')
+# Inside the folder that would be missed first if somebody deleted a part of it.
 SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
 
 .DEFAULT_GOAL := help
