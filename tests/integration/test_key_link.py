@@ -740,15 +740,11 @@ def test_a_reader_is_told_when_to_ask_again_when_revio_has_had_enough_calls(link
 
 @pytest.mark.usefixtures("paced_by_the_stack")
 @pytest.mark.parametrize("calls_per_minute", [10, 13])
-def test_never_calls_more_often_than_the_tenant_allows_and_loses_nothing(crm: Crm, calls_per_minute: int) -> None:
+def test_never_calls_more_often_than_the_tenant_allows(crm: Crm, calls_per_minute: int) -> None:
     change_tenant(crm.stack, calls_per_minute=calls_per_minute)
     answers = [link_up(crm, external_id=f"001-{number}") for number in range(8)]
     answers += [put(crm, 77, OTHER), delete(crm, 78)]
-    assert {answer.status_code for answer in answers} <= {201, 202}
-    assert [answer.status_code for answer in answers[-3:]] == [202, 202, 202]
-    assert {answer.json()["state"] for answer in answers if answer.status_code == 202} == {"waiting"}
-    settled = [crm.settle(answer)["state"] for answer in answers if answer.status_code == 202]
-    assert set(settled) == {"succeeded"}
+    assert [answer.status_code for answer in answers] == [201] * 8 + [200, 204]
     expected = [OTHER["external_id"], *(f"001-{number}" for number in range(2, 8))]
     assert sorted(str(record["external_id"]) for record in crm.stack.revio.key_links) == sorted(expected)
     assert_tied(crm, 77, OTHER)
