@@ -9,7 +9,7 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(min(8, 1 + os.cpu_count()))')
 SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check unit integration faults outage long lock clean
+.PHONY: help demo run test check unit integration faults faults-long outage long lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ integration: $(SET_UP) ## Tests of the whole bundle over real HTTP, and a slice 
 
 faults: $(SET_UP) ## The fault matrix: every call of every flow fails in every way (long; OPTIONS="--flow key_link")
 	@$(BIN)/python -m tests.faults $(OPTIONS)
+
+faults-long: $(SET_UP) ## Ten thousand random schedules of all these faults (an hour; OPTIONS="--seed 7")
+	@$(BIN)/python -m tests.faults.schedules $(OPTIONS)
 
 outage: $(SET_UP) ## A vendor is down for a simulated day, and ten thousand events come
 	@$(BIN)/python -m tests.faults.outage $(OPTIONS)

@@ -11,10 +11,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from io import BytesIO
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
@@ -27,8 +28,15 @@ import boto3
 import botocore.endpoint
 import botocore.httpsession
 import requests
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.config import Config
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
+from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
+from moto.dynamodb.models import dynamodb_backends
+from urllib3 import HTTPResponse
 from werkzeug.exceptions import ClientDisconnected
+from werkzeug.test import create_environ
 from werkzeug.wrappers import Request, Response
 
 import local.gateway
@@ -37,19 +45,21 @@ from crm_bridge import dynamodb, transport
 from crm_bridge.dynamodb import deserialize
 from crm_bridge.engine import DUE
 from crm_bridge.errors import Event as Happening
-from crm_bridge.operations import LISTING_INDEX, Operation, OperationSummary, State
+from crm_bridge.operations import Operation, State
 from crm_bridge.runtime import runtime
+from dispatcher import handler as dispatcher
 from local.gateway import FunctionFailedError, invoke
 from local.server import Server, cut
 from local.stack import SCOPES, Stack
 from local.template import Function
 from tests.faults import child
 from tests.faults.events import Event, tenant
-from tests.faults.faults import Act, Call, Fault, Span
+from tests.faults.faults import AWS, Act, Call, Fault, Span
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 FUNCTION_TIMEOUT = 22
 """Seconds instead of 29: a call waits 3 s for a turn or a token that another has, and not 11 s."""
@@ -62,7 +72,7 @@ HOURS = 3 * 3600
 MOST_ROUNDS = 60
 _SERVICES = {"DynamoDB_20120810": "DynamoDB", "secretsmanager": "SecretsManager", "AmazonSQS": "SQS"}
 _NOT_THE_BUNDLES = (
-    f"Query operations {LISTING_INDEX}",
+    "Scan",
     "ReceiveMessage",
     "DeleteMessage",
     "GetQueueUrl",
@@ -76,6 +86,7 @@ _NOT_THE_BUNDLES = (
 class Sent:
     """An event as its caller sent it. `told` are the statuses that came back."""
 
+    tenant: str
     event: Event
     path: str
     told: list[int] = field(default_factory=list)
@@ -83,6 +94,10 @@ class Sent:
     @property
     def is_accepted(self) -> bool:
         return self.told[-1] < 300
+
+    @property
+    def is_to_be_sent(self) -> bool:
+        return not self.told or self.told[-1] in (409, 429, *range(500, 600))
 
 
 @dataclass
@@ -117,10 +132,16 @@ class Plan:
 
 
 class World:
-    """From `with` to its end. What happens to one tenant in it leaves no trace with another: see `take_in`."""
+    """From `with` to its end. What happens to one tenant in it leaves no trace with another: see `begin`."""
 
-    def __init__(self, *, aws_endpoint: str | None = None, always_cold: bool = False) -> None:
-        """`always_cold`: every invocation has a new execution environment, as the one of a child process is."""
+    def __init__(
+        self, *, aws_endpoint: str | None = None, always_cold: bool = False, aws_without_http: bool = False
+    ) -> None:
+        """`always_cold`: every invocation has a new execution environment, as the one of a child process is.
+
+        `aws_without_http`: what functions in this process ask of the embedded AWS comes to it without a connection,
+        which takes half of the time.
+        """
         self.stack = self.made(aws_endpoint)
         self.seen: list[tuple[str, Call]] = []
         """The calls of the bundle, and in which function."""
@@ -130,12 +151,16 @@ class World:
         self.moved = 0.0
         """Seconds by which the time was moved on."""
         self.tenant = ""
-        self._key = ""
+        """The newest, whose events are sent; `tenants` are all since `begin`, each with its API key."""
+        self.tenants: dict[str, str] = {}
         self._always_cold = always_cold
-        self._tenants = 0
+        self._aws_without_http = aws_without_http
+        self._number = 0
         self._plans: list[Plan] = []
         self._ids: set[str] = set()
         self._plan_lock = threading.Lock()
+        self._answering = 0
+        self._answered = threading.Condition()
         self._children: dict[int, ForkServerProcess] = {}
         self._running: tuple[Function, Mapping[str, Any]] | None = None
         self._exits = ExitStack()
@@ -157,6 +182,10 @@ class World:
             exits.enter_context(patch.object(local.stack, "invoke", self._invoke))
             # The AWS client pauses for up to seconds between its attempts.
             exits.enter_context(patch.object(botocore.endpoint, "time", SimpleNamespace(sleep=lambda _: None)))
+            # Making one takes longer than most events; what a cold start has to forget is not in there.
+            exits.enter_context(patch.object(boto3, "client", cache(boto3.client)))
+            if self._aws_without_http:
+                exits.enter_context(patch.object(botocore.httpsession.URLLib3Session, "send", self._aws_answer))
             exits.enter_context(self._session)
             exits.enter_context(self.stack)
             exits.callback(self.heal)
@@ -171,17 +200,50 @@ class World:
 
     # ------------------------------------------------------------------ what is done to it
 
-    def take_in(self, settings: Callable[[Stack, dict[str, Any]], None] = lambda *_: None) -> int:
-        """Go on with a tenant that is new; `settings` may change its document, and the simulators. Gives its number."""
+    def begin(self) -> None:
+        """Anew, with no tenant, and without a trace of those that there were."""
+        self._wait_for_answers()
         self.heal()
-        self._tenants += 1
-        self.tenant = f"tenant-{self._tenants}"
+        self._empty_tables()
+        self.tenants = {}
+        self.seen, self.sent, self.operators, self.moved = [], [], 0, 0.0
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While a call is at AWS or a vendor, which goes on after whoever made it was killed."""
+        with self._answered:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._answered:
+                self._answering -= 1
+                self._answered.notify_all()
+
+    def _wait_for_answers(self) -> None:
+        with self._answered:
+            assert self._answered.wait_for(lambda: not self._answering, timeout=60)
+
+    def _empty_tables(self) -> None:
+        """moto copies whole tables at each transaction."""
+        if self.stack.aws:
+            for table in ("OPERATIONS", "LINKS", "PEOPLE", "ACCOUNTS"):
+                _tables()[os.environ[f"{table}_TABLE"]].items.clear()
+
+    def take_in(self, settings: Callable[[Stack, dict[str, Any]], None] = lambda *_: None) -> int:
+        """A tenant that is new; `settings` may change its document, and the simulators. Gives its number."""
+        number = self.next_number()
+        self.tenant = f"tenant-{number}"
         document = tenant(self.stack)
         settings(self.stack, document)
         self.stack.put_secret(self.tenant, json.dumps(document))
-        self._key = self.stack.add_key(self.tenant, SCOPES, "a caller")
-        self.seen, self.sent, self.operators, self.moved = [], [], 0, 0.0
-        return self._tenants
+        self.tenants[self.tenant] = self.stack.add_key(self.tenant, SCOPES, "a caller")
+        return number
+
+    def next_number(self) -> int:
+        """For an event or a tenant that nothing else in this world is mistaken for."""
+        self._number += 1
+        return self._number
 
     def heal(self) -> None:
         """Forget the faults that are still to come."""
@@ -194,32 +256,41 @@ class World:
         event.arrange(self.stack)
         for earlier in event.before:
             self.prepare(earlier)
-            told = self._request(earlier.method, earlier.path(self.stack), earlier.body)
+            told = self._request(self.tenant, earlier.method, earlier.path(self.stack), earlier.body)
             assert told == 201, (told, earlier.kind)
             self.settle()
 
-    def send(self, event: Event) -> Sent:
-        """The event, as a CRM sends it: again and again while it is told that it was not accepted."""
-        sent = Sent(event, event.path(self.stack))
-        self.sent.append(sent)
+    def send(self, event: Event, tenant: str = "", callers: int = 1) -> list[Sent]:
+        """The event, as a CRM sends it: again and again while it is told that it was not accepted.
+
+        Time passes only while none of the `callers` waits for an answer, as no function outlives its timeout.
+        """
+        path = next((sent.path for sent in self.sent if sent.event is event), None) or event.path(self.stack)
+        all_sent = [Sent(tenant or self.tenant, event, path) for _ in range(callers)]
+        self.sent += all_sent
         for attempt in range(PATIENCE):
-            if attempt:
+            left = [sent for sent in all_sent if sent.is_to_be_sent]
+            if attempt and left:
                 self.pass_time(PAUSE)
-            sent.told.append(self._request(event.method, sent.path, event.body))
-            if sent.told[-1] < 400 or sent.told[-1] not in (409, 429, *range(500, 600)):
-                break
-        return sent
+            with ThreadPoolExecutor(callers) as pool:
+                list(pool.map(self._send_once, left))
+        return all_sent
+
+    def _send_once(self, sent: Sent) -> None:
+        sent.told.append(self._request(sent.tenant, sent.event.method, sent.path, sent.event.body))
 
     def inject(self, fault: Fault, name: str | None = None, nth: int = 1) -> Plan:
         """Let the `nth` call of this name from now on fail, or the next one that this can happen to."""
         plan = Plan(fault, name, nth)
-        if fault.act is Act.TIMEOUT:
+        if fault.act is Act.TIMEOUT and not self._aws_without_http:
             shorter = dynamodb.AWS_CONFIG.merge(Config(read_timeout=READ_TIMEOUT))
             self._faults.enter_context(patch.object(dynamodb, "AWS_CONFIG", shorter))
+        if fault.act is Act.TIMEOUT:
             self._faults.enter_context(patch.object(transport, "READ_TIMEOUT", READ_TIMEOUT))
         if fault.act is Act.DETOUR:
             self._faults.enter_context(patch.object(requests.Session, "request", self._vendor_request()))
-            self._faults.enter_context(patch.object(botocore.httpsession.URLLib3Session, "send", self._aws_send()))
+            if not self._aws_without_http:
+                self._faults.enter_context(patch.object(botocore.httpsession.URLLib3Session, "send", self._aws_send()))
             self._faults.enter_context(patch.object(socket, "getaddrinfo", _resolved(socket.getaddrinfo)))
         with self._plan_lock:
             self._plans.append(plan)
@@ -232,22 +303,32 @@ class World:
         child.begin_at(self.stack._ahead)
 
     def pass_time(self, seconds: float, *, deliver: bool = True) -> None:
+        self._wait_for_answers()
         self.moved += seconds
         self.stack.move_clock(seconds)
         if deliver:
-            with suppress(FunctionFailedError):  # the dispatcher was killed; its next run comes
-                self.stack.deliver_due()
+            shards = sorted({one.operation_id[-1] for one in self._due()})
+            # It would ask of sixteen, which takes most of the time of all this.
+            with patch.object(dispatcher, "SHARDS", shards), suppress(FunctionFailedError):
+                self.stack.deliver_due()  # if the dispatcher is killed, its next run comes
 
     def deliver_to_both(self) -> int:
         """Give the message of whatever is due to two workers at once. Gives how many messages these were."""
-        now = time.time() + self.stack._ahead
-        due = [one for one in self.operations() if one.state in DUE and (one.due_at or 0) <= now]
+        due = self._due()
         for operation in due:
             function = operation.flow.title().replace("_", "") + "Function"
             record = {"messageId": "m-1", "body": json.dumps({"operation_id": operation.operation_id})}
             with ThreadPoolExecutor(2) as pool:
-                list(pool.map(self.stack.invoke, [function] * 2, [{"Records": [record]}] * 2))
+                list(pool.map(self._work, [function] * 2, [{"Records": [record]}] * 2))
         return len(due)
+
+    def _work(self, function: str, event: Mapping[str, object]) -> None:
+        with suppress(FunctionFailedError):  # it was killed
+            self.stack.invoke(function, event)
+
+    def _due(self) -> list[Operation]:
+        now = time.time() + self.stack._ahead
+        return [one for one in self.operations() if one.due_at is not None and one.due_at <= now]
 
     def settle(self) -> None:
         """Move time on until nothing is left to do by itself, and let a person decide upon what is parked."""
@@ -263,68 +344,80 @@ class World:
             ahead = min(waiting, default=0) - (time.time() + self.stack._ahead)
             self.pass_time(60 * max(1, -(-ahead // 60)))
 
-    def resolve(self, parked: Iterable[OperationSummary]) -> None:
+    def resolve(self, parked: Iterable[Operation]) -> None:
         """What a person does who looks at the vendor: adopt what is there, else send it again."""
-        for operation in [self.operation(one.operation_id) for one in parked]:
+        for operation in parked:
             self.operators += 1
             there = self._made_at_the_vendor(operation)
             body = {"action": "adopt", "id": there} if there else {"action": "resend"}
-            told = self._request("POST", f"/operations/{operation.operation_id}/resolve", body)
+            told = self._request(operation.tenant, "POST", f"/operations/{operation.operation_id}/resolve", body)
             assert told == 200, (told, operation.natural_key, body)
+
+    def too_many(self) -> list[str]:
+        """Events that have more effects than they may have at any time."""
+        return [
+            f"{sent.event.kind} has {len(held)} effects, not {len(sent.event.wanted)}"
+            for sent in self._last_sent()
+            if sent.event.wanted and len(held := sent.event.held(self.stack)) > len(sent.event.wanted)
+        ]
+
+    def unaccepted(self) -> list[Sent]:
+        """Of each event that no caller was told to be accepted, how it was sent last."""
+        accepted = {id(sent.event) for sent in self.sent if sent.is_accepted}
+        return [sent for sent in self._last_sent() if id(sent.event) not in accepted]
 
     def check(self) -> list[str]:
         """What is not as it must be, once all is settled."""
         wrong = [f"{one.flow} is {one.state}" for one in self.operations() if not is_finished(one)]
-        for sent in self.sent:
+        wrong += [f"{sent.event.kind} was not accepted ({sent.told})" for sent in self.unaccepted()]
+        for sent in self._last_sent():
             event, held = sent.event, sent.event.held(self.stack)
-            if not sent.is_accepted:
-                wrong.append(f"{event.kind} was not accepted ({sent.told})")
             if len(held) > len(event.wanted):
                 wrong.append(f"{event.kind} has {len(held)} effects, not {len(event.wanted)}")
             elif held != event.wanted:
                 wrong.append(f"{event.kind} left {held}")
-            wrong += [f"{one} is not linked to {other}" for one, other in self._loose_ends(event)]
-            wrong += [f"{one} is still linked" for one in event.untied if self._linked(one)]
+            wrong += [f"{one} is not linked to {other}" for one, other in self._loose_ends(sent)]
+            wrong += [f"{one} is still linked" for one in event.untied if self._linked(sent.tenant, one)]
         return wrong
 
-    def operations(self) -> list[OperationSummary]:
-        """All of the tenant."""
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=os.environ["OPERATIONS_TABLE"],
-            IndexName=LISTING_INDEX,
-            KeyConditionExpression="tenant = :tenant",
-            ExpressionAttributeValues={":tenant": {"S": self.tenant}},
-        )
-        return [OperationSummary.model_validate(deserialize(item)) for page in pages for item in page["Items"]]
+    def _last_sent(self) -> list[Sent]:
+        """Each event once."""
+        return list({id(sent.event): sent for sent in self.sent}.values())
 
-    def operation(self, operation_id: str) -> Operation:
-        """Asked for in a way that the bundle does not, so that no fault hits it."""
-        table, key = os.environ["OPERATIONS_TABLE"], {"operation_id": {"S": operation_id}}
-        (item,) = self._dynamodb.batch_get_item(RequestItems={table: {"Keys": [key], "ConsistentRead": True}})[
-            "Responses"
-        ][table]
-        return Operation.model_validate(deserialize(item))
+    def operations(self) -> list[Operation]:
+        """All of these tenants, read in a way that the bundle does not, so that no fault hits it."""
+        found = [Operation.model_validate(deserialize(item)) for item in self._operation_items()]
+        return [one for one in found if one.tenant in self.tenants]
+
+    def _operation_items(self) -> "list[dict[str, AttributeValueTypeDef]]":
+        table = os.environ["OPERATIONS_TABLE"]
+        if self.stack.aws:  # asked for over HTTP, this would take a quarter of the time of a schedule
+            with self.stack.aws._dynamodb:
+                return [item.to_json()["Attributes"] for item in _tables()[table].all_items()]
+        pages = self._dynamodb.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+        return [item for page in pages for item in page["Items"]]
 
     # ------------------------------------------------------------------ its callers
 
-    def _request(self, method: str, path: str, body: object) -> int:
-        headers = {"Authorization": f"Bearer {self._key}"}
-        return self._session.request(method, self.stack.url + path, json=body, headers=headers, timeout=120).status_code
+    def _request(self, tenant: str, method: str, path: str, body: object) -> int:
+        return self._answer(tenant, method, path, body).status_code
 
-    def _linked(self, identity: str) -> set[str]:
+    def _answer(self, tenant: str, method: str, path: str, body: object = None) -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.tenants[tenant]}"}
+        return self._session.request(method, self.stack.url + path, json=body, headers=headers, timeout=120)
+
+    def _linked(self, tenant: str, identity: str) -> set[str]:
         path = "/".join(quote(part, safe="") for part in identity.split("/"))
-        answer = self._session.get(
-            f"{self.stack.url}/links/{path}", headers={"Authorization": f"Bearer {self._key}"}, timeout=60
-        )
+        answer = self._answer(tenant, "GET", f"/links/{path}")
         return {"/".join((link["system"], link["entity"], link["id"])) for link in answer.json().get("links", [])}
 
-    def _loose_ends(self, event: Event) -> list[tuple[str, str]]:
+    def _loose_ends(self, sent: Sent) -> list[tuple[str, str]]:
         return [
             (one, other)
-            for group in event.ties(self.stack)
+            for group in sent.event.ties(self.stack)
             for one in group
             for other in group
-            if one != other and other not in self._linked(one)
+            if one != other and other not in self._linked(sent.tenant, one)
         ]
 
     def _made_at_the_vendor(self, operation: Operation) -> str | None:
@@ -387,18 +480,51 @@ class World:
     def do(self, fault: Fault, call: Call) -> None:
         """What this fault does besides what it lets be answered."""
         match fault.act:
-            case Act.TIMEOUT:
+            case Act.TIMEOUT if not (self._aws_without_http and call.service in AWS):
                 time.sleep(1.5 * READ_TIMEOUT)
             case Act.AGAIN if self._running:
                 with suppress(FunctionFailedError):
                     invoke(*self._running)
             case Act.ASK:
                 for sent in self.sent:
-                    self._request(sent.event.method, sent.path, sent.event.body)
+                    self._request(sent.tenant, sent.event.method, sent.path, sent.event.body)
             case Act.KILL:
                 assert call.pid
                 os.kill(call.pid, signal.SIGKILL)
                 wait([self._children[call.pid].sentinel])
+
+    def _aws_answer(self, request: Any) -> Any:
+        """In the place of `URLLib3Session.send`, also for what its servers and connections would do."""
+        assert self.stack.aws
+        call = _call("AWS", request.method, "/", _headers(request), request.body or b"")
+        fault = self.arrived(call, before_it_leaves=True) or self.arrived(call)
+        if fault and fault.act is Act.DETOUR:
+            raise EndpointConnectionError(endpoint_url=request.url)
+        if fault is None or fault.done:
+            answer = self._asked_of_aws(request)
+        if fault:
+            self.do(fault, call)
+            match fault.act:
+                case Act.AGAIN | Act.ASK:
+                    answer = self._asked_of_aws(request)
+                case Act.ANSWER:
+                    answer = Response(fault.body, fault.status, fault.headers)
+                case Act.TIMEOUT:
+                    raise ReadTimeoutError(endpoint_url=request.url)
+                case _:
+                    raise ConnectionClosedError(endpoint_url=request.url)
+        body = HTTPResponse(BytesIO(answer.get_data()), preload_content=False)
+        headers = HTTPHeaders()
+        for name, value in answer.headers:
+            headers[name] = value
+        return AWSResponse(request.url, answer.status_code, headers, body)
+
+    def _asked_of_aws(self, request: Any) -> Response:
+        assert self.stack.aws
+        environ = create_environ(
+            "/", request.url, method=request.method, headers=_headers(request), data=request.body or b""
+        )
+        return Response.from_app(self.stack.aws._answer, environ, buffered=True)
 
     def _vendor_request(self) -> Callable[..., requests.Response]:
         real = requests.Session.request
@@ -416,10 +542,7 @@ class World:
         real = botocore.httpsession.URLLib3Session.send
 
         def send(session: Any, request: Any) -> Any:
-            headers = {
-                name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items()
-            }
-            call = _call("AWS", request.method, "/", headers, request.body or b"")
+            call = _call("AWS", request.method, "/", _headers(request), request.body or b"")
             request.url = _detoured(request.url, self.arrived(call, before_it_leaves=True))
             return real(session, request)
 
@@ -439,9 +562,13 @@ class _Tap:
         try:
             content = request.get_data()
         except ClientDisconnected:  # it was killed for another call, at the same time
-            return ()
+            return Response()(environ, start_response)
         environ["wsgi.input"] = BytesIO(content)
         call = _call(self._service, request.method, request.path, dict(request.headers), content)
+        with self._world.answering():
+            return self._answer(environ, start_response, call)
+
+    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse", call: Call) -> Iterable[bytes]:
         fault = self._world.arrived(call)
         if fault is None:
             return self._app(environ, start_response)
@@ -457,8 +584,8 @@ class _Tap:
         return Response()(environ, start_response)
 
 
-def _call(service: str, method: str, path: str, headers: Mapping[str, str | bytes], content: bytes) -> Call:
-    told = {name.lower(): value.decode() if isinstance(value, bytes) else value for name, value in headers.items()}
+def _call(service: str, method: str, path: str, headers: Mapping[str, str], content: bytes) -> Call:
+    told = {name.lower(): value for name, value in headers.items()}
     target = told.get("x-amz-target", "")
     agent = re.search(rf"{child.NAME}-(\d+)", told.get("user-agent", ""))
     pid = int(agent[1]) if agent else None
@@ -472,6 +599,16 @@ def _call(service: str, method: str, path: str, headers: Mapping[str, str | byte
     about = "+".join(dict.fromkeys(names.get(table, "?") for table in tables if table))
     what = " ".join(filter(None, (action, about, asked.get("IndexName"))))
     return Call(_SERVICES[service], what, told["amz-sdk-invocation-id"], pid)
+
+
+def _tables() -> dict[str, Any]:
+    """Those of the embedded DynamoDB, by name."""
+    tables: dict[str, Any] = dynamodb_backends[ACCOUNT][os.environ["AWS_DEFAULT_REGION"]].tables
+    return tables
+
+
+def _headers(request: Any) -> dict[str, str]:
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items()}
 
 
 def _detoured(url: str, fault: Fault | None) -> str:
@@ -493,7 +630,7 @@ def _resolved(real: Callable[..., Any]) -> Callable[..., Any]:
     return getaddrinfo
 
 
-def is_finished(operation: OperationSummary) -> bool:
+def is_finished(operation: Operation) -> bool:
     """Also what was withdrawn after it had succeeded, and a change that a later one has made needless."""
     last = operation.last_attempt
     return operation.state is State.SUCCEEDED or (

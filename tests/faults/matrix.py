@@ -113,6 +113,7 @@ class Result:
 
 def _ready(world: World, kind: str, settings: str, stage: str) -> Event:
     """The event, and all done up to where the fault is to come."""
+    world.begin()
     event = BY_KIND[kind](world.take_in(SETTINGS[settings]))
     world.prepare(event)
     world.start_cold()
@@ -168,7 +169,9 @@ def _world_of(kind: str) -> type[World]:
 class Worlds:
     """Gives worlds in which many cells can happen one after the other; one in which something went wrong is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
+        """`options` are the worlds'."""
+        self._options = options
         self._exits = ExitStack()
         self._world: World | None = None
         self._left = 0
@@ -176,7 +179,7 @@ class Worlds:
     def world(self, of: type[World]) -> World:
         if not self._left or self._world is None or type(self._world) is not of:
             self.leave()
-            self._world, self._left = self._exits.enter_context(of(always_cold=True)), CELLS_IN_A_WORLD
+            self._world, self._left = self._exits.enter_context(of(**self._options)), CELLS_IN_A_WORLD
         self._left -= 1
         return self._world
 
@@ -185,7 +188,7 @@ class Worlds:
         self._left = 0
 
 
-_worlds = Worlds()
+_worlds = Worlds(always_cold=True)
 """Of this process."""
 
 
@@ -217,7 +220,7 @@ def _run(cell: Cell, world: World) -> Result:
         wrong += NOT_MADE
     if world.operators and (BY_FAULT[cell.fault].sure or cell.settings != "cannot be asked"):
         wrong.append("a person was needed")
-    operations = [world.operation(one.operation_id) for one in world.operations()]
+    operations = world.operations()
     states = sorted({one.state for one in operations if not is_finished(one)}) or [State.SUCCEEDED]
     return Result(
         cell,

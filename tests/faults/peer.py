@@ -20,7 +20,7 @@ import requests
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig, idempotent
 
 from crm_bridge import dynamodb, transport
-from crm_bridge.operations import OperationSummary
+from crm_bridge.operations import Operation
 from crm_bridge.runtime import runtime
 from local.gateway import Gateway
 from local.stack import Stack
@@ -108,6 +108,6 @@ class PeerWorld(World):
         _handler.cache_clear()
         super().start_cold()
 
-    def operations(self) -> list[OperationSummary]:
+    def operations(self) -> list[Operation]:
         """It has none: what is not done when its caller gives up is lost."""
         return []

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ RACERS = 4
 
 @pytest.fixture
 def worlds() -> Iterator[Worlds]:
-    worlds = Worlds()
+    worlds = Worlds(always_cold=True)
     yield worlds
     worlds.leave()
 
@@ -105,10 +104,10 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 def test_there_is_one_effect_when_the_same_comes_several_times_at_once(world: World) -> None:
     for make in KINDS:
+        world.begin()
         event = make(world.take_in())
         world.prepare(event)
-        with ThreadPoolExecutor(RACERS) as pool:
-            sent = list(pool.map(world.send, [event] * RACERS))
+        sent = world.send(event, callers=RACERS)
         world.settle()
         assert all(one.is_accepted for one in sent), event.kind
         assert world.check() == []
@@ -116,6 +115,7 @@ def test_there_is_one_effect_when_the_same_comes_several_times_at_once(world: Wo
 
 def test_there_is_one_effect_when_two_workers_get_the_same_message(world: World) -> None:
     for make in KINDS:
+        world.begin()
         event = make(world.take_in())
         world.prepare(event)
         world.inject(BY_FAULT["503"], event.writes)

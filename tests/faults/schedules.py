@@ -1,0 +1,188 @@
+"""Random schedules: several tenants, events of every kind, callers at once, and faults wherever they come.
+
+    .venv/bin/python -m tests.faults.schedules --schedules 10000 --jobs 2 --seed 7
+
+A schedule is a few events and what happens while they are on their way. After each step, and once all has settled, the
+vendors' own records and the operation table are looked at. Hypothesis makes the schedules, and the shortest out of one
+that breaks the promise; the same seed makes the same ones.
+"""
+
+import argparse
+import atexit
+import json
+import os
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from typing import ClassVar
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from crm_bridge.operations import State
+from crm_bridge.transport import AFTER_DEADLINE
+from tests.faults.events import KINDS, Event
+from tests.faults.faults import FAULTS, Fault
+from tests.faults.harness import FUNCTION_TIMEOUT, World
+from tests.faults.matrix import SETTINGS, Worlds
+
+STEPS = 6
+BATCH = 250
+"""Schedules that one process plays with one seed, before it tells how it went."""
+MOST_NTH = 12
+"""A fault comes at most at the so many-th call that it fits."""
+LONGEST_LEASE = FUNCTION_TIMEOUT + AFTER_DEADLINE + 1
+"""Seconds."""
+FAULTS_TO_COME = st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(1, MOST_NTH)), max_size=2)
+
+
+class Schedule(RuleBasedStateMachine):
+    """Played in the world of `worlds`; `played` counts what happened in all of them."""
+
+    worlds: ClassVar[Worlds] = Worlds(aws_without_http=True)
+    played: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world: World = self.worlds.world(World)
+        self.world.begin()
+        self.events: list[tuple[str, Event]] = []
+
+    @initialize(
+        named=st.sampled_from(sorted(SETTINGS)),
+        tenants=st.lists(st.lists(st.sampled_from(KINDS), min_size=1, max_size=3), min_size=1, max_size=2),
+    )
+    def take_in(self, named: str, tenants: Sequence[Sequence[Callable[[int], Event]]]) -> None:
+        """What the events need is there, and each is to come. A vendor is as slow for one tenant as for another."""
+        for kinds in tenants:
+            self.world.take_in(SETTINGS[named])
+            for make in kinds:
+                event = make(self.world.next_number())
+                self.world.prepare(event)
+                self.events.append((self.world.tenant, event))
+
+    @rule(which=st.integers(0, 5), callers=st.sampled_from((1, 1, 1, 2, 3)), faults=FAULTS_TO_COME)
+    def send(self, which: int, callers: int, faults: Sequence[tuple[Fault, int]]) -> None:
+        """New, or again; by so many callers at once."""
+        tenant, event = self.events[which % len(self.events)]
+        self._inject(faults)
+        self.world.send(event, tenant, callers)
+        self.played["requests"] += callers
+
+    @precondition(lambda self: self.world.sent)
+    @rule(seconds=st.sampled_from((60, 600, 3600)), faults=FAULTS_TO_COME)
+    def wait(self, seconds: int, faults: Sequence[tuple[Fault, int]]) -> None:
+        """The dispatcher and the workers do what is due by then."""
+        self._inject(faults)
+        self.world.pass_time(seconds)
+
+    @precondition(lambda self: self.world.sent)
+    @rule()
+    def two_workers(self) -> None:
+        self.world.pass_time(60, deliver=False)
+        self.played["messages to two workers"] += self.world.deliver_to_both()
+
+    def _inject(self, faults: Sequence[tuple[Fault, int]]) -> None:
+        for fault, nth in faults:
+            self.world.inject(fault, nth=nth)
+            self.played[f"fault: {fault.name}"] += 1
+
+    @invariant()
+    def nothing_is_wrong_yet(self) -> None:
+        assert self.world.too_many() == []
+        for sending in [one for one in self.world.operations() if one.state is State.SENDING]:
+            lease = (sending.due_at or 0) - sending.updated_at
+            assert lease <= LONGEST_LEASE or sending.lent_until == sending.due_at
+
+    def teardown(self) -> None:
+        self.world.heal()
+        self.world.start_cold()
+        for sent in self.world.unaccepted():
+            self.world.send(sent.event, sent.tenant)
+        self.world.settle()
+        wrong = self.world.check()
+        self.played["schedules"] += 1
+        self.played["decided by a person"] += self.world.operators
+        if wrong:
+            self.worlds.leave()
+            raise AssertionError("; ".join(wrong))
+
+
+def play(seed_: int, schedules: int, *, shrink: bool = True) -> Counter[str]:
+    """That many schedules in this process. Raises AssertionError with the shortest that breaks the promise."""
+    Schedule.played = Counter()
+    run_state_machine_as_test(
+        seed(seed_)(Schedule),
+        settings=settings(
+            max_examples=schedules,
+            stateful_step_count=STEPS,
+            phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+            deadline=None,
+            database=None,
+            print_blob=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    return Schedule.played
+
+
+def _quiet() -> None:
+    """Of a worker: what the functions log is of no use here, and its last world ends with it."""
+    atexit.register(Schedule.worlds.leave)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _said(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def shown(played: Counter[str], seeds: Sequence[int], broken: int) -> str:
+    promise = f"{broken} OF THE SEEDS BROKE THE PROMISE" if broken else "none broke the promise"
+    width = max(map(len, played), default=0)
+    rows = [f"  {name:<{width}}  {number:>7,}" for name, number in played.most_common()]
+    return "\n".join([f"Seeds {seeds[0]} to {seeds[-1]}: {promise}", *rows])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.schedules", description=(__doc__ or "").split(":")[0] + "."
+    )
+    parser.add_argument("--schedules", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1, help="of the first batch; each has its own, one after the other")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many worlds at a time")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    played: Counter[str] = Counter()
+    broken = 0
+    seeds = range(options.seed, options.seed + -(-options.schedules // BATCH))
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"), initializer=_quiet) as pool:
+        batches = {pool.submit(play, one, min(BATCH, options.schedules)): one for one in seeds}
+        for done in as_completed(batches):
+            error = done.exception()
+            if error:
+                broken += 1
+                _said(f"seed {batches[done]}: BROKEN\n{''.join(traceback.format_exception(error))}\n")
+                continue
+            played += done.result()
+            minutes = (time.monotonic() - began) / 60
+            _said(f"seed {batches[done]}: all right; {played['schedules']} schedules in {minutes:.0f} min\n")
+    sys.stdout.write((json.dumps(played) if options.json else shown(played, seeds, broken)) + "\n")
+    return int(bool(broken))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

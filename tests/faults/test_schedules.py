@@ -1,0 +1,42 @@
+"""A few hundred of the random schedules, and whether a promise that is broken would be noticed."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from crm_bridge.engine import Engine
+from tests.faults.events import create_site
+from tests.faults.matrix import BY_FAULT
+from tests.faults.schedules import Schedule, play
+
+SCHEDULES = 50
+"""Each seed plays at least so many."""
+
+
+@pytest.fixture(autouse=True)
+def _leave() -> Iterator[None]:
+    yield
+    Schedule.worlds.leave()
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_no_event_has_two_effects_or_none_whatever_happens(seed: int) -> None:
+    assert play(seed, SCHEDULES)["schedules"] >= SCHEDULES
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "noticed"),
+    [
+        ("_look", Engine._send, "create_site has 2 effects, not 1"),  # sends again without a look
+        ("redeliver", lambda *_, **__: None, "create_site is unknown"),
+    ],
+)
+def test_a_broken_bridge_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, name: str, broken: Callable[..., object], noticed: str
+) -> None:
+    monkeypatch.setattr(Engine, name, broken)
+    schedule = Schedule()
+    schedule.take_in("", [[create_site]])
+    schedule.send(0, 1, [(BY_FAULT["closed, done"], 2)])  # the first call that it fits is the claim
+    with pytest.raises(AssertionError, match=noticed):
+        schedule.teardown()
