@@ -36,7 +36,6 @@ def test_a_broken_bridge_is_noticed(
 ) -> None:
     monkeypatch.setattr(Engine, name, broken)
     schedule = Schedule()
-    schedule.take_in("", [[create_site]])
-    schedule.send(0, 1, [(BY_FAULT["closed, done"], 2)])  # the first call that it fits is the claim
+    schedule.begin("", [[create_site]], 1, [(BY_FAULT["closed, done"], 2)])  # the first call that it fits is the claim
     with pytest.raises(AssertionError, match=noticed):
         schedule.teardown()
