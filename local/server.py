@@ -62,17 +62,23 @@ class Server:
             self._server = make_server(
                 HOST, self.port, self._app, threaded=True, request_handler=self._tracking(), fd=listener.fileno()
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name=self.name, daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(self._server,), name=self.name, daemon=True)
         self._thread.start()
+
+    def _serve(self, server: BaseWSGIServer) -> None:
+        """Its own `serve_forever` would wake up all the time to see whether it shall stop."""
+        while self._server is server:
+            server.handle_request()
+        server.server_close()
 
     def stop(self) -> None:
         if self._server is None:
             return
-        self._server.shutdown()
-        if self._thread:
-            self._thread.join()  # it closes its socket too, and until then connections are still accepted
-        self._server.server_close()
         self._server = None
+        with suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):  # so that it looks
+            pass
+        if self._thread:
+            self._thread.join()  # until then connections are still accepted
         for connection in list(self._connections):
             cut(connection)
 

@@ -58,8 +58,12 @@ class Stack:
         vendors: bool = True,
         aws_endpoint: str | None = None,
         background: bool = True,
+        aws_over_http: bool = True,
     ) -> None:
-        """Without `background`, queues and schedules do nothing until `deliver_due` is called."""
+        """Without `background`, queues and schedules do nothing until `deliver_due` is called.
+
+        Without `aws_over_http`, what this process asks of the embedded AWS needs no connection; what others ask does.
+        """
         self.template = bundle_template()
         self.aws = None if aws_endpoint else EmbeddedAws(port and port + 1)
         self._aws_endpoint = aws_endpoint
@@ -73,6 +77,7 @@ class Stack:
         self.vendors: tuple[Simulator, ...] = simulators if vendors else ()
         self._tenant = tenant
         self._background = background
+        self._aws_over_http = aws_over_http
         self.gateway = Gateway(self.template.routes, self.template.functions, port)
         self.tenant_name = tenant[0] if tenant else DEMO_TENANT
         self.api_key = DEMO_KEY
@@ -95,6 +100,8 @@ class Stack:
             if self.aws:
                 self.aws.start()
                 exits.callback(self.aws.stop)
+                if not self._aws_over_http:
+                    exits.enter_context(self.aws.without_connections())
             for vendor in self.vendors:
                 vendor.start()
                 exits.callback(vendor.stop)
@@ -255,7 +262,8 @@ def deploy_stores(template: Mapping[str, object]) -> dict[str, str]:
     cloudformation = boto3.client("cloudformation")
     name = "crm-bridge-local"
     with suppress(cloudformation.exceptions.AlreadyExistsException):  # an endpoint of the user's, used before
-        cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
+        # By a tab moto sees at once that it is no YAML; else it reads it as such, which takes as long as all the rest.
+        cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template, indent="\t"))
     cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
     stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}

@@ -1,4 +1,7 @@
-"""Integration tests run the bundle as it is: HTTP in, real handlers, HTTP to embedded AWS and simulated vendors."""
+"""Integration tests run the bundle as it is: HTTP in, real handlers, HTTP to simulated vendors, embedded AWS.
+
+AWS is asked over HTTP too where that matters: in test_dynamodb_conformance, test_local, test_second_opinion and faults.
+"""
 
 import os
 import sys
@@ -56,7 +59,7 @@ class Crm:
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    with Stack(background=False) as stack:
+    with Stack(background=False, aws_over_http=False) as stack:
         yield stack
 
 
