@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +64,7 @@ class Gateway:
 
     def __init__(self, routes: Iterable[ApiRoute], functions: Mapping[str, Function], port: int = 0) -> None:
         self._functions = functions
-        rules = [
-            Rule(route.path.replace("{", "<").replace("}", ">"), methods=[route.method], endpoint=route)
-            for route in routes
-        ]
-        self._routes = Map(rules, strict_slashes=True, merge_slashes=False)
+        self._routes = _map(tuple(routes))
         self._server = Server("the gateway", self._answer, port)
 
     @property
@@ -101,6 +97,15 @@ class Gateway:
         content = answer.get("body") or ""
         data = base64.b64decode(content) if answer.get("isBase64Encoded") else content.encode()
         return Response(data, status=answer["statusCode"], headers=answer.get("headers"))
+
+
+@cache
+def _map(routes: tuple[ApiRoute, ...]) -> Map:
+    """Made once for all gateways of a process: it is compiled, which takes its time."""
+    rules = [
+        Rule(route.path.replace("{", "<").replace("}", ">"), methods=[route.method], endpoint=route) for route in routes
+    ]
+    return Map(rules, strict_slashes=True, merge_slashes=False)
 
 
 def http_event(

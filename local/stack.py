@@ -264,8 +264,10 @@ def deploy_stores(template: Mapping[str, object]) -> dict[str, str]:
     with suppress(cloudformation.exceptions.AlreadyExistsException):  # an endpoint of the user's, used before
         # By a tab moto sees at once that it is no YAML; else it reads it as such, which takes as long as all the rest.
         cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template, indent="\t"))
-    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
-    stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+    if stack["StackStatus"] != "CREATE_COMPLETE":
+        cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+        (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 

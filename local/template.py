@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,14 @@ class Template:
         os.environ.setdefault("AWS_DEFAULT_REGION", "eu-west-1")  # the translator reads it, whichever it is
         self._template: dict[str, Any] = transform(source, {}, _NoManagedPolicies())
 
-    @property
+    @cached_property
     def functions(self) -> dict[str, Function]:
         return {
             name: Function(name, p["Handler"], p["Timeout"], p.get("Environment", {}).get("Variables", {}))
             for name, p in self._of_type("AWS::Lambda::Function")
         }
 
-    @property
+    @cached_property
     def routes(self) -> list[ApiRoute]:
         found = []
         for _, api in self._of_type("AWS::ApiGatewayV2::Api"):
@@ -89,14 +89,14 @@ class Template:
                     found.append(ApiRoute(method.upper(), path, function[1]))
         return found
 
-    @property
+    @cached_property
     def queue_sources(self) -> list[QueueSource]:
         return [
             QueueSource(p["EventSourceArn"], p["BatchSize"], p["FunctionName"]["Ref"])
             for _, p in self._of_type("AWS::Lambda::EventSourceMapping")
         ]
 
-    @property
+    @cached_property
     def schedules(self) -> list[Schedule]:
         return [
             Schedule(_seconds(p["ScheduleExpression"]), target["Arn"]["Fn::GetAtt"][0])

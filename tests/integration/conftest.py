@@ -3,15 +3,18 @@
 AWS is asked over HTTP too where that matters: in test_dynamodb_conformance, test_local, test_second_opinion and faults.
 """
 
+import math
 import os
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 
+from crm_bridge.runtime import runtime
 from local.stack import Stack
 
 ROUNDS = int(os.environ.get("ROUNDS", "25"))
@@ -47,13 +50,17 @@ class Crm:
         return self.post("/sites", {**SITE, **changes})
 
     def settle(self, accepted: requests.Response) -> dict[str, Any]:
-        """Move time on until an operation that was answered with 202 is settled."""
-        for _ in range(40):
+        """Move time on, at most for 40 minutes, until an operation that was answered with 202 is settled."""
+        passed = 0
+        while passed <= 40:
             operation: dict[str, Any] = self.get(accepted.headers["Location"]).json()
             if operation["state"] in ("succeeded", "rejected", "parked"):
                 return operation
-            self.stack.move_clock(60)
+            due_at = datetime.fromisoformat(operation["due_at"]).timestamp()
+            minutes = max(1, math.ceil((due_at - runtime().clock()) / 60))  # the dispatcher runs once in each
+            self.stack.move_clock(60 * minutes)
             self.stack.deliver_due()
+            passed += minutes
         raise AssertionError(f"not settled: {operation}")
 
 
