@@ -7,9 +7,17 @@ BIN := $(VENV)/bin
 WORKERS = $(shell $(PYTHON) -c 'import os; print(min(8, 1 + os.cpu_count()))')
 # Inside the folder that would be missed first if somebody deleted a part of it.
 SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
+# SAM CLI pins its own boto3, and what is tested as AWS runs it must not find anything but AWS's runtime and itself.
+SAM_SET_UP := $(VENV)-sam/lib/python3.13/site-packages/.set-up
+RUNTIME_SET_UP := $(VENV)-runtime/lib/python3.13/site-packages/.set-up
+SAM := SAM_CLI_TELEMETRY=0 PATH="$(CURDIR)/$(BIN):$$PATH" $(VENV)-sam/bin/sam
+
+ARCHITECTURE ?= arm64
+THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
+BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check unit integration faults faults-long outage long lock clean
+.PHONY: help demo run test check unit integration build build-compare bundle faults faults-long outage long lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -20,7 +28,7 @@ demo: $(SET_UP) ## Start everything here, play every flow, show what happened
 run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 4000" takes other ports
 	@$(BIN)/python -m local $(OPTIONS)
 
-test: check unit integration ## Everything that CI runs
+test: check unit integration bundle ## Everything that CI runs
 
 check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/ruff format --check .
@@ -33,6 +41,24 @@ unit: $(SET_UP) ## Tests without a network
 
 integration: $(SET_UP) ## Tests of the whole bundle over real HTTP, and a slice of the fault matrix
 	$(BIN)/pytest -n $(WORKERS) tests/integration tests/faults
+
+build: $(SET_UP) $(SAM_SET_UP) ## Build what is deployed, for arm64; ARCHITECTURE=x86_64 makes it for the other
+	ARCHITECTURE=$(ARCHITECTURE) $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
+	@$(BIN)/python -m local.artifacts
+
+# The same template without our Makefiles, so that SAM builds as it does by default.
+build-compare: build ## The same, and beside it what SAM's own builder for Python makes of it
+	@sed -e '/Metadata: {BuildMethod: makefile}/d' -e 's/BuildMethod: makefile/BuildMethod: python3.13/' template.yaml >.aws-sam/default.yaml
+	$(SAM) build --template .aws-sam/default.yaml --base-dir . --build-dir .aws-sam/default --parameter-overrides Architecture=$(ARCHITECTURE)
+	@$(BIN)/python -m local.artifacts --beside .aws-sam/default
+
+bundle: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) ## Tests of what is built, under AWS's own runtime
+	$(BIN)/pytest tests/bundle
+
+# Beside what is deployed, which may be for another architecture.
+$(BUNDLE): $(SAM_SET_UP) template.yaml $(shell find functions layers -type f -not -path '*/__pycache__/*')
+	ARCHITECTURE=$(THIS_MACHINE) $(SAM) build --build-dir $(@D) --parameter-overrides Architecture=$(THIS_MACHINE)
+	@touch $@
 
 faults: $(SET_UP) ## The fault matrix: every call of every flow fails in every way (long; OPTIONS="--flow key_link")
 	@$(BIN)/python -m tests.faults $(OPTIONS)
@@ -49,9 +75,11 @@ long: $(SET_UP) ## The long runs: a thousand made-up people field for field, a h
 lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet layers/shared/requirements.in -o layers/shared/requirements.txt
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-dev.in -o requirements-dev.txt
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-sam.in -o requirements-sam.txt
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet tests/bundle/requirements.in -o tests/bundle/requirements.txt
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) .aws-sam .local .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime .aws-sam .local .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements-dev.txt pyproject.toml
@@ -61,4 +89,15 @@ $(SET_UP): requirements-dev.txt pyproject.toml
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(SAM_SET_UP): requirements-sam.txt | $(SET_UP)
+	@echo "Setting up $(VENV)-sam ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-sam
+	@$(BIN)/uv pip install --quiet --python $(VENV)-sam --require-hashes -r $<
+	@touch $@
+
+$(RUNTIME_SET_UP): tests/bundle/requirements.txt | $(SET_UP)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-runtime
+	@$(BIN)/uv pip install --quiet --python $(VENV)-runtime --require-hashes -r $<
 	@touch $@

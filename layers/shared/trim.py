@@ -1,0 +1,64 @@
+"""Takes out of the built layer what no function can reach: `python trim.py FOLDER`. The Makefile beside it calls it.
+
+tests/bundle/test_layer.py checks that nothing that is left imports what was taken out.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+SERVICES = frozenset({"dynamodb", "secretsmanager", "sqs"})
+"""What boto3 can be asked for. Of botocore's data the rest goes; what is not about a service stays."""
+
+UNUSED = (
+    "bin",  # scripts for a shell
+    "*.dist-info/*",  # but for METADATA, from which Amazon Inspector knows what is installed
+    "**/*.pyi",
+    "aws_lambda_powertools/event_handler",
+    "aws_lambda_powertools/utilities/auth_alpha",
+    "aws_lambda_powertools/utilities/circuit_breaker",
+    "aws_lambda_powertools/utilities/data_masking",
+    "aws_lambda_powertools/utilities/feature_flags",
+    "aws_lambda_powertools/utilities/idempotency",
+    "aws_lambda_powertools/utilities/kafka",
+    "aws_lambda_powertools/utilities/streaming",
+    "aws_lambda_powertools/utilities/validation",
+    "boto3/data",  # resources; the bridge uses clients
+    "boto3/examples",
+    "botocore/data/*/*/examples-1.json",
+    "certifi/tests",
+    "dateutil/zoneinfo",  # for names of time zones, which no AWS answer has
+    "pydantic/mypy.py",
+    "pydantic/v1",
+)
+
+
+def trim(folder: Path) -> None:
+    """Raises FileNotFoundError if an entry of UNUSED fits nothing: the list is not to outlive what it is about."""
+    for pattern in UNUSED:
+        found = [path for path in folder.glob(pattern) if path.name != "METADATA"]
+        if not found:
+            raise FileNotFoundError(f"there is no {pattern} in {folder}; take it out of the list")
+        for path in found:
+            _remove(path)
+    data = folder / "botocore" / "data"
+    for service in data.iterdir():
+        if service.is_dir() and service.name not in SERVICES:
+            _remove(service)
+    endpoints = data / "endpoints.json"
+    document = json.loads(endpoints.read_text())
+    for partition in document["partitions"]:
+        partition["services"] = {name: of for name, of in partition["services"].items() if name in SERVICES}
+    endpoints.write_text(json.dumps(document, separators=(",", ":")))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+if __name__ == "__main__":
+    trim(Path(sys.argv[1]))
