@@ -53,7 +53,7 @@ build-compare: build ## The same, and beside it what SAM's own builder for Pytho
 	@$(BIN)/python -m local.artifacts --beside .aws-sam/default
 
 bundle: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) ## Tests of what is built, under AWS's own runtime
-	$(BIN)/pytest tests/bundle
+	$(BIN)/pytest -n 2 --dist loadfile tests/bundle
 
 # Beside what is deployed, which may be for another architecture.
 $(BUNDLE): $(SAM_SET_UP) template.yaml $(shell find functions layers -type f -not -path '*/__pycache__/*')

@@ -49,8 +49,12 @@ def artifacts(build: Path) -> list[Artifact]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m local.artifacts", description="Sizes and hashes of what was built.")
-    parser.add_argument("folder", type=Path, nargs="?", default=BUILD, help="what `sam build` made (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m local.artifacts", description="Sizes and hashes of what was built."
+    )
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=BUILD, help="what `sam build` made (default %(default)s)"
+    )
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another build, whose sizes are shown beside")
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args()

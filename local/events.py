@@ -5,6 +5,15 @@ from pathlib import Path
 from typing import Any
 
 EVENTS = Path(__file__).parent.parent / "events"
+FUNCTIONS = {
+    "create_site": "CreateSiteFunction",
+    "create_job": "CreateJobFunction",
+    "key_link": "KeyLinkFunction",
+    "status_update": "StatusUpdateFunction",
+    "connector_receiver": "ConnectorReceiverFunction",
+    "operations": "OperationsFunction",
+}
+"""The function in template.yaml that takes a flow's events."""
 
 
 def load_event(flow: str, case: str) -> dict[str, Any]:

@@ -115,6 +115,12 @@ class Stack:
     ) -> None:
         self._exits.close()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a function gets in its environment, wherever it runs."""
+        names = {name for function in self.template.functions.values() for name in function.environment}
+        return {name: value for name, value in os.environ.items() if name in names or name.startswith("AWS_")}
+
     def invoke(self, function: str, event: Mapping[str, object]) -> object:
         """Run a function of the template by its name there."""
         return invoke(self.template.functions[function], event)

@@ -16,11 +16,16 @@ NEVER_LOGGED = (
 """The keys, secrets and addresses that tests use."""
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For fixtures that live longer than a test."""
     for name in os.environ:
         if name.startswith(("AWS_", "POWERTOOLS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    forget_settings(monkeypatch)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")

@@ -1,0 +1,19 @@
+"""Tests of what `sam build` made, for this machine: `make bundle` builds it first."""
+
+import os
+
+import pytest
+
+from tests.bundle.emulator import BUNDLE, PROGRAM
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built() -> None:
+    if not BUNDLE.exists():
+        pytest.fail("nothing was built yet: run `make bundle`")
+
+
+def need_emulator() -> None:
+    if PROGRAM is None:
+        reason = "AWS's runtime interface emulator is a program for Linux on x86-64 and arm64"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
