@@ -17,7 +17,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check unit integration build build-compare bundle faults faults-long outage long lock clean
+.PHONY: help demo run test check unit integration build build-compare bundle sam-invoke sam-api faults faults-long outage long lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,14 @@ build-compare: build ## The same, and beside it what SAM's own builder for Pytho
 
 bundle: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) ## Tests of what is built, under AWS's own runtime
 	$(BIN)/pytest -n 2 --dist loadfile tests/bundle
+
+FLOW ?= create_site
+EVENT ?= new
+sam-invoke: $(BUNDLE) ## One event in a container: FLOW=create_site EVENT=new, beside a `make run OPTIONS=--containers`
+	@$(BIN)/python -m local.sam invoke $(FLOW) $(EVENT) $(OPTIONS)
+
+sam-api: $(BUNDLE) ## The HTTP API in containers on port 3010, beside a `make run OPTIONS=--containers`
+	@$(BIN)/python -m local.sam start-api $(OPTIONS)
 
 # Beside what is deployed, which may be for another architecture.
 $(BUNDLE): $(SAM_SET_UP) template.yaml $(shell find functions layers -type f -not -path '*/__pycache__/*')

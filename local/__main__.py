@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from crm_bridge.operations import operation_id
 from crm_bridge.settings import parse_tenant
+from local.sam import told_to_sam
 from local.server import PortInUseError
 from local.stack import DEMO_KEY, TOLD_KEY, Stack
 
@@ -24,6 +26,8 @@ def main() -> int:
     options = parser().parse_args()
     if options.no_vendors and not options.tenant:
         return _failed("--no-vendors needs --tenant: the demo tenant has no vendors but the simulated ones")
+    if options.containers and options.aws_endpoint:
+        return _failed("--containers is for the embedded AWS; it writes credentials where SAM CLI finds them")
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -33,8 +37,9 @@ def main() -> int:
             tenant=_tenant(options.tenant) if options.tenant else None,
             vendors=not options.no_vendors,
             aws_endpoint=options.aws_endpoint,
+            containers=options.containers,
         )
-        with stack:
+        with stack, told_to_sam(stack) if options.containers else nullcontext():
             _banner(stack)
             stopped.wait()
     except (PortInUseError, _TenantFileError) as error:
@@ -66,7 +71,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m local",
         description="Start the CRM Bridge on this machine: its functions behind a gateway, embedded AWS, simulated "
-        "vendors, and a demo tenant. Ctrl-C stops everything. Nothing is kept, and only this machine can connect.",
+        "vendors, and a demo tenant. Ctrl-C stops everything. Nothing is kept, and only this machine can connect, "
+        "unless --containers is given.",
     )
     made.add_argument(
         "--port",
@@ -92,6 +98,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="use this AWS endpoint (LocalStack, ministack) instead of the embedded one; tables and queues are created "
         "there with CloudFormation, with the AWS credentials of your environment",
+    )
+    made.add_argument(
+        "--containers",
+        action="store_true",
+        help="let `make sam-invoke` and `make sam-api` in another terminal use the embedded AWS and the simulators. "
+        "Everybody in your network can, then",
     )
     return made
 

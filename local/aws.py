@@ -1,4 +1,4 @@
-"""Embedded AWS: DynamoDB, Secrets Manager, SQS and CloudFormation by moto, over HTTP on loopback, or without it."""
+"""Embedded AWS: DynamoDB, Secrets Manager, SQS and CloudFormation by moto, over HTTP or without it."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from moto.core.botocore_stubber import MockRawResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.test import create_environ, run_wsgi_app
 
-from local.server import QuickHandler, Server
+from local.server import HOST, QuickHandler, Server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -48,13 +48,13 @@ _moto = cache(_Moto)
 class EmbeddedAws:
     """`calls` counts what arrived, by action, as it was on the wire."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, listen: str = HOST) -> None:
         self.calls: Counter[str] = Counter()
         self._counting = threading.Lock()
         # moto's conditional writes and transactions are not atomic between threads, so they are answered one at a time.
         self._dynamodb = threading.Lock()
         self._moto: WSGIApplication = _moto()
-        self._server = Server("the embedded AWS", self._answer, port, _Handler)
+        self._server = Server("the embedded AWS", self._answer, port, _Handler, listen)
 
     @property
     def url(self) -> str:

@@ -1,4 +1,4 @@
-"""A WSGI server on loopback that runs in the background, for the gateway, the embedded AWS and the simulators."""
+"""A WSGI server that runs in the background, on loopback, for the gateway, the embedded AWS and the simulators."""
 
 import socket
 import threading
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 HOST = "127.0.0.1"
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - only for whoever asks for it
 
 
 class PortInUseError(Exception):
@@ -34,12 +35,19 @@ class Server:
     """`app` at `url` from `start` to `stop`. After `stop`, connections are refused and the open ones are cut."""
 
     def __init__(
-        self, name: str, app: "WSGIApplication", port: int = 0, handler: type[WSGIRequestHandler] = QuickHandler
+        self,
+        name: str,
+        app: "WSGIApplication",
+        port: int = 0,
+        handler: type[WSGIRequestHandler] = QuickHandler,
+        listen: str = HOST,
     ) -> None:
+        """`listen` is HOST or ALL_ADDRESSES; `url` is the same for both."""
         self.name = name
         self._app = app
         self._handler = handler
         self.port = port
+        self._listen = listen
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
         self._connections: set[socket.socket] = set()
@@ -53,7 +61,7 @@ class Server:
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                listener.bind((HOST, self.port))
+                listener.bind((self._listen, self.port))
             except OSError as error:
                 raise PortInUseError(self.name, self.port, error.strerror or "") from error
             listener.listen(128)

@@ -15,6 +15,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.tenants import new_api_key
 from local.aws import EmbeddedAws
 from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
+from local.server import ALL_ADDRESSES, HOST
 from local.template import bundle_template
 from local.vendors.egito import EgitoSimulator
 from local.vendors.illu import IlluSimulator
@@ -24,6 +25,13 @@ from local.vendors.revio import RevioSimulator
 from local.vendors.simulator import Simulator
 
 REGION = "eu-west-1"
+OF_AWS = (
+    *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+)
+HOST_OF_CONTAINERS = "host.docker.internal"
+CONTAINERS = "containers/"
+"""Before a tenant's name in that of its secret for functions in containers, where this machine has another name."""
 DEMO_TENANT = "demo"
 DEMO_KEY = "crmb_demo-key-for-this-machine-only"
 """The events in `events/` carry it, so it is the same on every machine, and valid on none but this."""
@@ -47,7 +55,8 @@ class Stack:
     `port` 0 takes free ports; else the gateway gets `port`, the embedded AWS the next, and the simulators those after.
     `tenant` is a name and its secret's document instead of the demo tenant. `aws_endpoint` is used instead of the
     embedded AWS; it must speak CloudFormation, DynamoDB, SQS and Secrets Manager. Handlers run in this process with
-    the environment of template.yaml, so there is one stack in a process at a time. Raises PortInUseError.
+    the environment of template.yaml, so there is one stack in a process at a time. With `containers`, functions in
+    containers reach AWS and the vendors too, and so does everybody in this network. Raises PortInUseError.
     """
 
     def __init__(
@@ -59,25 +68,28 @@ class Stack:
         aws_endpoint: str | None = None,
         background: bool = True,
         aws_over_http: bool = True,
+        containers: bool = False,
     ) -> None:
         """Without `background`, queues and schedules do nothing until `deliver_due` is called.
 
         Without `aws_over_http`, what this process asks of the embedded AWS needs no connection; what others ask does.
         """
         self.template = bundle_template()
-        self.aws = None if aws_endpoint else EmbeddedAws(port and port + 1)
+        listen = ALL_ADDRESSES if containers else HOST
+        self.aws = None if aws_endpoint else EmbeddedAws(port and port + 1, listen)
         self._aws_endpoint = aws_endpoint
         self._ahead = 0.0
-        self.illu = IlluSimulator(port=port and port + 2, clock=self._clock)
-        self.revio = RevioSimulator(port=port and port + 3, clock=self._clock)
-        self.izzitup = IzzitUpSimulator(port=port and port + 4, clock=self._clock)
-        self.egito = EgitoSimulator(port=port and port + 5, clock=self._clock)
-        self.receiver = ReceiverSimulator(port=port and port + 6, clock=self._clock)
+        self.illu = IlluSimulator(port=port and port + 2, clock=self._clock, listen=listen)
+        self.revio = RevioSimulator(port=port and port + 3, clock=self._clock, listen=listen)
+        self.izzitup = IzzitUpSimulator(port=port and port + 4, clock=self._clock, listen=listen)
+        self.egito = EgitoSimulator(port=port and port + 5, clock=self._clock, listen=listen)
+        self.receiver = ReceiverSimulator(port=port and port + 6, clock=self._clock, listen=listen)
         simulators = (self.illu, self.revio, self.izzitup, self.egito, self.receiver)
         self.vendors: tuple[Simulator, ...] = simulators if vendors else ()
         self._tenant = tenant
         self._background = background
         self._aws_over_http = aws_over_http
+        self._containers = containers
         self.gateway = Gateway(self.template.routes, self.template.functions, port)
         self.tenant_name = tenant[0] if tenant else DEMO_TENANT
         self.api_key = DEMO_KEY
@@ -119,7 +131,13 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """What a function gets in its environment, wherever it runs."""
         names = {name for function in self.template.functions.values() for name in function.environment}
-        return {name: value for name, value in os.environ.items() if name in names or name.startswith("AWS_")}
+        return {name: value for name, value in os.environ.items() if name in names or name in OF_AWS}
+
+    @property
+    def container_environment(self) -> dict[str, str]:
+        """The same for a function in a container, which has secrets of its own (`containers`)."""
+        there = {name: _in_container(value) for name, value in self.environment.items()}
+        return {**there, "SECRET_PREFIX": there["SECRET_PREFIX"] + CONTAINERS}
 
     def invoke(self, function: str, event: Mapping[str, object]) -> object:
         """Run a function of the template by its name there."""
@@ -149,6 +167,8 @@ class Stack:
             secrets.create_secret(Name=name, SecretString=document)
         except secrets.exceptions.ResourceExistsException:
             secrets.put_secret_value(SecretId=name, SecretString=document)
+        if self._containers and not tenant.startswith(CONTAINERS):
+            self.put_secret(CONTAINERS + tenant, _in_container(document))
 
     def demo_tenant(self) -> str:
         """The secret of a tenant whose vendors are the simulators."""
@@ -275,6 +295,10 @@ def deploy_stores(template: Mapping[str, object]) -> dict[str, str]:
         cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
         (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def _in_container(text: str) -> str:
+    return text.replace(f"http://{HOST}:", f"http://{HOST_OF_CONTAINERS}:")
 
 
 def _restore(environment: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from werkzeug.wrappers import Request, Response
 
-from local.server import Server, cut
+from local.server import HOST, Server, cut
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -76,7 +76,7 @@ class Seen:
 
 @dataclass
 class Simulator(ABC):
-    """A vendor on loopback. `clock` gives epoch seconds, and can be moved by a test."""
+    """A vendor on this machine. `clock` gives epoch seconds, and can be moved by a test."""
 
     name: str
     port: int = 0
@@ -84,11 +84,12 @@ class Simulator(ABC):
     search_lag: float = 0
     """Seconds for which a new record is missing in what the vendor lists."""
     seen: list[Seen] = field(default_factory=list)
+    listen: str = HOST
 
     def __post_init__(self) -> None:
         self._faults: list[Fault] = []
         self.lock = threading.Lock()
-        self._server = Server(f"the {self.name} simulator", self._answer, self.port)
+        self._server = Server(f"the {self.name} simulator", self._answer, self.port, listen=self.listen)
 
     @abstractmethod
     def respond(self, request: Request) -> Response:
