@@ -10,7 +10,7 @@ SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
 # SAM CLI pins its own boto3, and what is tested as AWS runs it must not find anything but AWS's runtime and itself.
 SAM_SET_UP := $(VENV)-sam/lib/python3.13/site-packages/.set-up
 RUNTIME_SET_UP := $(VENV)-runtime/lib/python3.13/site-packages/.set-up
-SAM := SAM_CLI_TELEMETRY=0 PATH="$(CURDIR)/$(BIN):$$PATH" $(VENV)-sam/bin/sam
+SAM := MAKEFLAGS= PYTHON=python3.13 PATH="$(CURDIR)/$(BIN):$$PATH" SAM_CLI_TELEMETRY=0 $(VENV)-sam/bin/sam
 
 ARCHITECTURE ?= arm64
 THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)

@@ -61,7 +61,8 @@ def command(arguments: Sequence[str], machine: str) -> list[str]:
                 raise NotReadyError(f"there is no event {flow}/{case}; events/ has them")
             return [str(SAM), "local", "invoke", FUNCTIONS[flow], "--event", str(event), *common, *options]
         case ["start-api", *options]:
-            return [str(SAM), "local", "start-api", *("--port", str(PORT)), *common, *options]
+            serve = ["--port", str(PORT), "--warm-containers", "LAZY"]  # else each request waits for a container
+            return [str(SAM), "local", "start-api", *serve, *common, *options]
     raise NotReadyError(USAGE)
 
 

@@ -101,6 +101,18 @@ def is_module(folder: Path, module: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
+def test_what_is_tried_finds_nothing_but_the_layer_and_awss_runtime() -> None:
+    script = """
+import importlib.metadata
+for distribution in importlib.metadata.distributions():
+    print(distribution.name, distribution.locate_file(""), sep="|")
+"""
+    found = dict(line.split("|") for line in in_the_layer(script).splitlines())
+    others = {name for name, place in found.items() if not Path(place).is_relative_to(LAYER)}
+    assert others == {"awslambdaric", "simplejson", "snapshot-restore-py"}
+    assert "boto3" in found.keys() - others
+
+
 def test_nothing_that_is_left_imports_what_was_taken_out() -> None:
     [whole] = (ROOT / ".venv").glob("lib/python*/site-packages")
     missing = set()
