@@ -268,23 +268,29 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """For each kind of event and fault, how many calls it was tried at and what came of it in the worst case."""
-    kinds = list(dict.fromkeys(result.cell.kind for result in results))
-    rows: dict[str, dict[str, list[Result]]] = {fault.name: defaultdict(list) for fault in FAULTS}
-    for result in results:
-        rows[result.cell.fault][result.cell.kind].append(result)
-    lines = [f"| fault | {' | '.join(kinds)} |", f"|---|{'---|' * len(kinds)}"]
-    for fault, row in rows.items():
-        if row:
-            lines.append(f"| {fault} | {' | '.join(_summed_up(row[kind]) for kind in kinds)} |")
-    return "\n".join([*lines, "", summary(results) + "."])
+    """What came of each fault, here and with the usual construction; and of each kind of event."""
+    ours = [result for result in results if result.cell.kind != PEER]
+    peers = [result for result in results if result.cell.kind == PEER]
+    lines = ["| fault | CRM Bridge | the usual construction |", "|---|---|---|"]
+    for fault in FAULTS:
+        here, there = (_summed_up([one for one in some if one.cell.fault == fault.name]) for some in (ours, peers))
+        lines.append(f"| {fault.name} | {here} | {there} |")
+    lines += ["", "| event | different calls | with all faults |", "|---|---|---|"]
+    for kind in dict.fromkeys(result.cell.kind for result in ours):
+        of_kind = [result for result in ours if result.cell.kind == kind]
+        calls = {(result.cell.stage, result.cell.call, result.cell.nth) for result in of_kind}
+        lines.append(f"| {kind} | {len(calls)} | {_summed_up(of_kind)} |")
+    return "\n".join([*lines, "", f"CRM Bridge: {summary(ours)}. The usual construction: {summary(peers)}."])
 
 
 def _summed_up(results: Sequence[Result]) -> str:
+    """How many went as promised out of how many, what became of the others, and the longest that one took."""
     if not results:
         return ""
-    wrong = sum(bool(result.wrong) for result in results)
-    return f"{len(results) - wrong} of {len(results)}, {max(result.minutes for result in results)} min"
+    verdicts = Counter(result.verdict for result in results)
+    right = sum(not result.wrong for result in results)
+    told = [f"{count} {name}" for name, count in verdicts.items() if name != "once"]
+    return ", ".join([f"{right} of {len(results)}", *told, f"{max(result.minutes for result in results)} min"])
 
 
 def _write_between_markers(path: Path, text: str) -> None:
