@@ -5,10 +5,12 @@ Source: https://github.com/aws/aws-lambda-runtime-interface-emulator
 
 import os
 import platform
+import random
 import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -104,7 +106,10 @@ class Emulator:
 
 
 def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        for listener in (one, other):
-            listener.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+    """Below those that a system gives out by itself, so that nobody gets them before the emulator does."""
+    for port in random.sample(range(20_000, 30_000, 2), 100):
+        with suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 1))
+            return port, port + 1
+    raise RuntimeError("no port is free")
