@@ -198,21 +198,19 @@ def test_the_versions_are_the_locked_ones() -> None:
     assert installed == set(locked)
 
 
-@pytest.mark.parametrize(
-    ("folder", "place"),
-    [(LAYER, "/opt/python/"), (BUNDLE / "CreateSiteFunction", "/var/task/")],
-    ids=["layer", "function"],
-)
-def test_all_is_compiled_and_stays_valid_in_a_zip(folder: Path, place: str) -> None:
-    sources = list(folder.rglob("*.py"))
-    for source in sources:
-        data = Path(importlib.util.cache_from_source(str(source))).read_bytes()
-        assert data[:4] == importlib.util.MAGIC_NUMBER
-        assert data[4:8] == b"\x01\0\0\0", f"{source} would be checked against times"  # PEP 552: unchecked hash
-        code = marshal.loads(data[16:])  # noqa: S302 - we made it
-        assert isinstance(code, CodeType)
-        assert code.co_filename == place + source.relative_to(folder).as_posix()
-    assert len(list(folder.rglob("*.pyc"))) == len(sources)
+def test_all_is_compiled_and_stays_valid_in_a_zip() -> None:
+    functions = [folder for folder in BUNDLE.iterdir() if folder.is_dir() and folder != LAYER.parent]
+    assert functions
+    for folder, place in ((LAYER, "/opt/python/"), *((function, "/var/task/") for function in functions)):
+        sources = list(folder.rglob("*.py"))
+        for source in sources:
+            data = Path(importlib.util.cache_from_source(str(source))).read_bytes()
+            assert data[:4] == importlib.util.MAGIC_NUMBER
+            assert data[4:8] == b"\x01\0\0\0", f"{source} would be checked against times"  # PEP 552: unchecked hash
+            code = marshal.loads(data[16:])  # noqa: S302 - we made it
+            assert isinstance(code, CodeType)
+            assert code.co_filename == place + source.relative_to(folder).as_posix()
+        assert len(list(folder.rglob("*.pyc"))) == len(sources)
 
 
 def test_nothing_tells_where_it_was_built() -> None:
