@@ -84,22 +84,22 @@ class Template:
             for path, methods in api["Body"]["paths"].items():
                 for method, operation in methods.items():
                     uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
-                    function = re.search(r"\$\{(\w+)\.Arn\}", uri)
+                    function = re.search(r"functions/\$\{(\w+)\}", uri)
                     assert function, uri
-                    found.append(ApiRoute(method.upper(), path, function[1]))
+                    found.append(ApiRoute(method.upper(), path, self._behind(function[1])))
         return found
 
     @cached_property
     def queue_sources(self) -> list[QueueSource]:
         return [
-            QueueSource(p["EventSourceArn"], p["BatchSize"], p["FunctionName"]["Ref"])
+            QueueSource(p["EventSourceArn"], p["BatchSize"], self._behind(p["FunctionName"]["Ref"]))
             for _, p in self._of_type("AWS::Lambda::EventSourceMapping")
         ]
 
     @cached_property
     def schedules(self) -> list[Schedule]:
         return [
-            Schedule(_seconds(p["ScheduleExpression"]), target["Arn"]["Fn::GetAtt"][0])
+            Schedule(_seconds(p["ScheduleExpression"]), self._behind(target["Arn"]["Ref"]))
             for _, p in self._of_type("AWS::Events::Rule")
             for target in p["Targets"]
         ]
@@ -123,6 +123,10 @@ class Template:
             "Resources": kept,
             "Outputs": {name: {"Value": value} for name, value in outputs.items()},
         }
+
+    def _behind(self, alias: str) -> str:
+        function: str = self._template["Resources"][alias]["Properties"]["FunctionName"]["Ref"]
+        return function
 
     def _of_type(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for name, resource in self._template["Resources"].items():

@@ -15,13 +15,14 @@ from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
+from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from crm_bridge.api import Context
 from crm_bridge.errors import StorageError
 from crm_bridge.operations import SHARDS, Due
 from crm_bridge.runtime import runtime
-from crm_bridge.telemetry import bind_log, count, logger
+from crm_bridge.telemetry import bind_log, count, logger, measure
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
@@ -36,11 +37,16 @@ SQS_BATCH = 10
 
 @dataclass
 class Dispatched:
-    """What came of one shard: how many of each flow were put on its queue, and of which flows some were left."""
+    """What came of one shard: how many of each flow were put on its queue, and of which flows some were left.
+
+    `oldest` is since when the first of what was found due has been so; None if it was not read or nothing was due.
+    """
 
     sent: Counter[str] = field(default_factory=Counter)
     left: set[str] = field(default_factory=set)
     errors: set[str] = field(default_factory=set)
+    oldest: int | None = None
+    is_read: bool = True
 
 
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:  # noqa: ARG001
@@ -56,6 +62,9 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, o
     sent: Counter[str] = sum((shard.sent for shard in shards), Counter())
     for flow in sorted(set[str]().union(*(shard.left for shard in shards))):
         count("NotDispatched", flow=flow)
+    if all(shard.is_read for shard in shards):  # what is not told raises the alarm as well
+        oldest = min((shard.oldest for shard in shards if shard.oldest is not None), default=now)
+        measure("OldestDueAge", now - oldest, MetricUnit.Seconds)
     errors = sorted(set[str]().union(*(shard.errors for shard in shards)))
     is_through = has_time()
     logger().info("dispatched", extra={"dispatched": sent, "errors": errors, "is_through": is_through})
@@ -66,6 +75,8 @@ def _dispatch(now: int, has_time: Callable[[], bool], shard: str) -> Dispatched:
     done = Dispatched()
     try:
         for page in runtime().operations.due(shard, now):
+            if page and done.oldest is None:  # the oldest comes first
+                done.oldest = page[0].due_at
             by_flow: dict[str, list[Due]] = {}
             for due in page:
                 by_flow.setdefault(due.flow, []).append(due)
@@ -75,6 +86,7 @@ def _dispatch(now: int, has_time: Callable[[], bool], shard: str) -> Dispatched:
                         return done
                     _enqueue(flow, batch, now + LENT, done)
     except StorageError:  # the other shards need not wait for this one
+        done.is_read = False
         done.left.add("unknown")
         done.errors.add(f"shard {shard} not read")
     return done

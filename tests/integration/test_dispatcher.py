@@ -1,6 +1,7 @@
 """The dispatcher: what is due gets onto its flow's queue, whatever else is wrong."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -100,6 +101,17 @@ def test_dispatches_all_that_is_due_and_nothing_else(crm: Crm) -> None:
     assert dispatch(crm) == {}
 
 
+def test_tells_how_long_the_oldest_has_been_due(crm: Crm, capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch(crm)
+    assert '"OldestDueAge":[0.0]' in capsys.readouterr().out
+    _due(crm, 2)
+    crm.stack.move_clock(400)
+    _due(crm, 2)
+    dispatch(crm)
+    (age,) = re.findall(r'"OldestDueAge":\[(\d+)', capsys.readouterr().out)
+    assert 400 <= int(age) < 430
+
+
 def test_tells_nobody_twice_of_what_is_on_its_queue_until_the_message_has_expired(crm: Crm) -> None:
     _due(crm, 5)
     assert dispatch(crm) == {"create_site": 5}
@@ -187,7 +199,9 @@ def test_dispatches_the_others_when_one_belongs_to_a_flow_without_a_queue(
     assert '"NotDispatched":[1.0]' in capsys.readouterr().out
 
 
-def test_dispatches_the_others_when_a_shard_cannot_be_read(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dispatches_the_others_when_a_shard_cannot_be_read(
+    crm: Crm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     _due(crm, 20)
     real = Operations.due
     unread = operation_id("demo", "create_site", "C-0")[-1]
@@ -202,3 +216,4 @@ def test_dispatches_the_others_when_a_shard_cannot_be_read(crm: Crm, monkeypatch
         patch.setattr(Operations, "due", due)
         assert dispatch(crm) == {"create_site": 20 - hidden}
     assert hidden >= 1
+    assert "OldestDueAge" not in capsys.readouterr().out  # nobody knows, and what is missing raises the alarm

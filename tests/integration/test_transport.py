@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from werkzeug.wrappers import Response
 
+from crm_bridge.breaker import Breaker
 from crm_bridge.errors import (
     ContractBrokenError,
     MaybeDoneError,
@@ -289,6 +290,20 @@ def test_answer_when_the_vendor_did_it(bridge: Bridge, vendors: Vendors, behavio
     assert json.loads(vendor.requests[0].partition(b"\r\n\r\n")[2]) == BODY
     assert vendor.headers()["authorization"] == HEADERS["Authorization"]
     assert vendor.headers()["content-type"] == vendor.headers()["accept"] == "application/json"
+
+
+@pytest.mark.parametrize("behaviour", [answers(201), closes], ids=["answered", "failed"])
+def test_tells_how_long_a_vendor_took_and_nothing_else_of_the_call(
+    vendors: Vendors, capsys: pytest.CaptureFixture[str], behaviour: Behaviour
+) -> None:
+    times = iter((100.0, 101.5))
+    bridge = Bridge(Transport(clock=lambda: next(times), breaker=Breaker(time.monotonic)))
+    with suppress(VendorError):
+        bridge.call(vendors(behaviour).url)
+    bridge.transport._session.close()
+    told = json.loads(capsys.readouterr().out)
+    del told["_aws"]
+    assert told == {"VendorLatency": [1500.0], "vendor": "acme"}
 
 
 # ------------------------------------------------------------------ surely not done

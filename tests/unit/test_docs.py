@@ -119,10 +119,11 @@ def test_every_variable_is_named() -> None:
 
 def test_every_metric_is_named_with_its_dimensions() -> None:
     code = "".join(path.read_text() for root in ("functions", "layers") for path in (ROOT / root).rglob("*.py"))
-    counted = re.findall(r"\bcount\(\s*\"(\w+)\"((?:, \w+=)?)", code)
-    assert len(counted) >= 5
-    for metric, _ in counted:
-        assert re.search(rf"^\| `{metric}` \|", CONFIGURATION, re.MULTILINE), metric
+    told = re.findall(r"\b(?:count|measure)\(\s*\"(\w+)\"([^\n]*)", code)
+    assert len(told) >= 9
+    for metric, arguments in told:
+        dimensions = ", ".join(f"`{name}`" for name in re.findall(r"\b(\w+)=", arguments)) or "none"
+        assert re.search(rf"^\| `{metric}` \| {dimensions} \|", CONFIGURATION, re.MULTILINE), metric
 
 
 def test_every_option_and_every_fault_of_the_local_stack_is_named() -> None:

@@ -793,6 +793,26 @@ def test_looks_before_it_sends_when_a_sending_after_a_doubt_was_surely_not_done(
     assert len(unknown.shop.sent) == 2
 
 
+@pytest.mark.parametrize(
+    ("lose", "reason"),
+    [
+        (lambda shop: setattr(shop, "hits", failing(CannotLookError)), "in doubt"),
+        (lambda shop: setattr(shop, "answers", [failing(NotDoneError) for _ in range(LAST_TRY)]), "out of attempts"),
+    ],
+)
+def test_what_it_is_parked_for_is_counted_once(
+    bench: Bench, capsys: pytest.CaptureFixture[str], lose: Callable[[Shop], None], reason: str
+) -> None:
+    bench.shop.answers = [failing(MaybeDoneError if reason == "in doubt" else NotDoneError)]
+    bench.run()
+    lose(bench.shop)
+    while bench.stored().state is not State.PARKED:
+        bench.wait_until_due()
+        bench.redeliver()
+    out = capsys.readouterr().out
+    assert out.count('"Parked":[1.0]') == out.count(f'"reason":"{reason}"') == 1
+
+
 def test_is_parked_when_it_is_refused_after_a_doubt(unknown: Bench) -> None:
     """The refusal may be about what the first sending made."""
     unknown.clock.move(unknown.shop.search_lag)

@@ -1,14 +1,19 @@
 """template.yaml: what the code needs of it, and what must not get lost in it."""
 
+import json
 import re
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
+from crm_bridge.clients import egito, illu, izzitup, revio
+from crm_bridge.engine import TRANSITIONS
+from crm_bridge.operations import State
 from dispatcher.handler import LENT
-from local.template import TEMPLATE, Template
+from local.template import TEMPLATE, Template, bundle_template
 
 ROOT = TEMPLATE.parent
 SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
@@ -38,7 +43,7 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
     }
     flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER", "CALLBACK")
     queues = {f"{name}_QUEUE_URL" for name in flows}
-    assert given == read | queues | {"POWERTOOLS_LOG_LEVEL"}
+    assert given == read | queues | {"POWERTOOLS_LOG_LEVEL", "POWERTOOLS_METRICS_NAMESPACE"}
 
 
 def test_a_function_ends_before_the_api_gives_up_and_its_queue_waits_six_times_as_long(template: Template) -> None:
@@ -129,3 +134,117 @@ def test_every_event_in_the_folder_belongs_to_a_function(template: Template) -> 
     folders = {path.name for path in (ROOT / "events").iterdir() if path.is_dir()}
     assert folders <= handlers
     assert Path(ROOT / "events/create_site/new.json").exists()
+
+
+# ---------------------------------------------------------------------- who watches it
+
+ALARMS = of_type("AWS::CloudWatch::Alarm")
+VENDORS = {illu.VENDOR, revio.VENDOR, izzitup.VENDOR, egito.VENDOR}
+
+
+def own_metrics(alarm: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The bridge's own metrics behind an alarm, with their dimensions."""
+    for one in [alarm] + [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]:
+        if one.get("Namespace") == {"Fn::Sub": "CrmBridge/${Stage}"}:
+            yield one["MetricName"], {dimension["Name"]: dimension["Value"] for dimension in one.get("Dimensions", [])}
+
+
+def test_every_alarm_is_told_at_the_one_topic_when_it_begins_and_when_it_is_over() -> None:
+    assert list(of_type("AWS::SNS::Topic")) == ["AlarmTopic"]
+    for alarm in ALARMS.values():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}]
+        assert alarm["AlarmDescription"]
+
+
+def test_every_own_metric_of_an_alarm_is_one_that_the_code_tells_with_these_dimensions() -> None:
+    code = "".join(path.read_text() for root in ("functions", "layers") for path in (ROOT / root).rglob("*.py"))
+    told = {
+        (metric, frozenset(re.findall(r"\b(\w+)=", arguments)))
+        for metric, arguments in re.findall(r"\b(?:count|measure)\(\s*\"(\w+)\"([^\n]*)", code)
+    }
+    watched = [own for alarm in ALARMS.values() for own in own_metrics(alarm)]
+    assert {(metric, frozenset(dimensions)) for metric, dimensions in watched} <= told
+    assert {name for name, _ in watched} == {"Parked", "OldestDueAge", "SignInRefused", "Defects"}
+
+
+def test_an_operation_raises_one_alarm_whatever_it_is_parked_for() -> None:
+    watched = [
+        dimensions["reason"] for alarm in ALARMS.values() for name, dimensions in own_metrics(alarm) if name == "Parked"
+    ]
+    assert sorted(watched) == sorted(event for (_, event), state in TRANSITIONS.items() if state is State.PARKED)
+
+
+def test_every_vendor_and_every_queue_has_its_alarm() -> None:
+    refused = [
+        dims["vendor"] for alarm in ALARMS.values() for name, dims in own_metrics(alarm) if name == "SignInRefused"
+    ]
+    assert sorted(refused) == sorted(VENDORS)
+    dead = {
+        queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
+        for queue in of_type("AWS::SQS::Queue").values()
+        if "RedrivePolicy" in queue
+    }
+    watched = {
+        alarm["Dimensions"][0]["Value"]["Fn::GetAtt"][0]
+        for alarm in ALARMS.values()
+        if alarm.get("MetricName") == "ApproximateNumberOfMessagesVisible"
+    }
+    assert watched == dead
+
+
+def test_what_is_looked_at_of_all_functions_leaves_none_out() -> None:
+    for name, but in {"ErrorsAlarm": set(), "ThrottlesAlarm": set(), "DurationAlarm": {"DispatcherFunction"}}.items():
+        looked_at = {
+            query["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Ref"]
+            for query in ALARMS[name]["Metrics"]
+            if "MetricStat" in query
+        }
+        assert looked_at == set(of_type("AWS::Serverless::Function")) - but
+
+
+def test_the_dashboard_is_json_shows_every_alarm_and_names_only_what_there_is() -> None:
+    body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    widgets = json.loads(body)["widgets"]
+    assert {arn[2:-5] for arn in widgets[0]["properties"]["alarms"]} == set(ALARMS)
+    for name in re.findall(r"\$\{(\w+)[.}]", body):
+        assert name in RESOURCES or name in SOURCE["Parameters"], name
+    metrics = set(re.findall(r"MetricName=\\\"(\w+)\\\"", body)) | {"OldestDueAge", "Defects"}
+    configuration = (ROOT / "docs/configuration.md").read_text()
+    assert "VendorLatency" in metrics
+    assert not [name for name in metrics if f"\n| `{name}` |" not in configuration]
+
+
+def test_a_gradual_deployment_goes_back_on_errors_and_defects_and_dev_has_none() -> None:
+    preference = SOURCE["Globals"]["Function"]["DeploymentPreference"]
+    assert preference["Alarms"] == [{"Ref": "ErrorsAlarm"}, {"Ref": "DefectsAlarm"}]
+    gradual = {name for name, kind in SOURCE["Mappings"]["Deployments"].items() if kind["IsGradual"]}
+    parameter = SOURCE["Parameters"]["Deployment"]
+    assert gradual == set(parameter["AllowedValues"]) - {"AllAtOnce"}
+    assert parameter["Default"] == "AllAtOnce"
+    assert not [name for name in bundle_template()._template["Resources"] if "CodeDeploy" in name]
+
+
+def test_a_new_version_is_published_for_a_changed_layer_and_every_parameter_that_functions_are_made_with() -> None:
+    """SAM names a version by what is written in the template, so the value of a parameter would change nothing."""
+    assert RESOURCES["SharedLayer"]["Properties"]["PublishLambdaVersion"] is True
+    made_with = set(re.findall(r"'Ref': '(\w+)'|\$\{(\w+)\}", str(SOURCE["Globals"]["Function"])))
+    parameters = {name for pair in made_with for name in pair} & set(SOURCE["Parameters"])
+    parameters -= {"Deployment", "ReservedConcurrency"}  # are no part of a version
+    for function in of_type("AWS::Serverless::Function").values():
+        assert function["AutoPublishAliasAllProperties"] is True
+        assert set(re.findall(r"\$\{(\w+)\}", function["VersionDescription"]["Fn::Sub"])) == parameters
+
+
+def test_everything_at_rest_is_encrypted_with_the_key_if_there_is_one() -> None:
+    keys = [table["SSESpecification"]["KMSMasterKeyId"] for table in of_type("AWS::DynamoDB::Table").values()]
+    kinds = {
+        "AWS::SQS::Queue": "KmsMasterKeyId",
+        "AWS::SNS::Topic": "KmsMasterKeyId",
+        "AWS::Logs::LogGroup": "KmsKeyId",
+    }
+    for kind, member in kinds.items():
+        keys += [resource[member] for resource in of_type(kind).values()]
+    for key in keys:
+        assert key == {"Fn::If": ["HasKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
+    policy = RESOURCES["KmsKeyPolicy"]["Properties"]
+    assert {role["Ref"] for role in policy["Roles"]} == set(of_type("AWS::IAM::Role"))

@@ -178,7 +178,7 @@ def respond(
         response = _problem(_as_problem(error))
     except Exception as error:  # noqa: BLE001 - the entry: nothing may leave the function unanswered
         log_defect(error)
-        count("Defects", flow=scope)
+        count("Defects")
         response = _problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
     logger().info("answered", extra={"route": event.get("routeKey"), "status": response.status})
     return _as_lambda(language(headers, response))

@@ -451,8 +451,8 @@ class Engine:
                 if fresh == settings:
                     raise
             return call(flow.vendor(tenant, fresh, self._transport, deadline))
-        except SignInRefusedError:
-            count("SignInRefused", flow=flow.name)
+        except SignInRefusedError as error:
+            count("SignInRefused", vendor=error.vendor)
             raise
         except UnavailableError as error:
             raise NotDoneError(error.detail, vendor=flow.name) from error
@@ -536,6 +536,8 @@ class Engine:
             "operation", extra={"event": event, "state": stored.state, "try": stored.tries, "vendor_status": status}
         )
         count("Operations", flow=stored.flow, state=stored.state)
+        if stored.state is State.PARKED:
+            count("Parked", reason=changed.attempts[-1].event)
         return stored
 
     def _telling(self, settled: Operation) -> "list[TransactWriteItemTypeDef]":

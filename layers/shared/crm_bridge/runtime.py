@@ -1,6 +1,7 @@
 """What a function is made of: built once per execution environment out of its environment variables, at first use."""
 
 import os
+import random
 import time
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -73,3 +74,19 @@ def runtime() -> Runtime:
         transport=transport,
         engine=Engine(operations, links, tenants, transport, clock=clock),
     )
+
+
+def begin_anew() -> None:
+    """In every copy of a snapshot: its own chances, and nothing that was made before it was copied."""
+    random.seed()
+    runtime.cache_clear()
+
+
+if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+    # The only thing that happens at import, because the snapshot is taken right after it.
+    # Source: https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
+    from snapshot_restore_py import register_after_restore, register_before_snapshot
+
+    # What is made once is made quickly ever after. It asks nobody, so neither secret nor connection is in the snapshot.
+    register_before_snapshot(runtime)
+    register_after_restore(begin_anew)

@@ -10,8 +10,6 @@ from functools import cache
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-NAMESPACE = "CrmBridge"
-
 
 @cache
 def logger() -> Logger:
@@ -37,6 +35,11 @@ def log_defect(error: BaseException) -> None:
 
 def count(metric: str, **dimensions: str) -> None:
     """Add one to a metric. Every combination of dimensions is billed as a metric of its own: keep them few."""
-    with single_metric(name=metric, unit=MetricUnit.Count, value=1, namespace=NAMESPACE) as line:
-        for name, value in dimensions.items():
-            line.add_dimension(name=name, value=value)
+    measure(metric, 1, MetricUnit.Count, **dimensions)
+
+
+def measure(metric: str, value: float, unit: MetricUnit, **dimensions: str) -> None:
+    """The namespace is in POWERTOOLS_METRICS_NAMESPACE, so that the stages of one account are kept apart."""
+    with single_metric(name=metric, unit=unit, value=value) as line:
+        for name, of in dimensions.items():
+            line.add_dimension(name=name, value=of)

@@ -23,6 +23,7 @@ from urllib.parse import quote, quote_plus, urlencode, urlsplit
 import pydantic_core
 import requests
 import urllib3
+from aws_lambda_powertools.metrics import MetricUnit
 
 from crm_bridge.breaker import Breaker
 from crm_bridge.errors import (
@@ -34,6 +35,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.public import PublicAdapter
+from crm_bridge.telemetry import measure
 
 RESERVE = 8.0
 """Seconds of a function's time that no vendor call may use, so that it can always settle its operation itself."""
@@ -180,7 +182,7 @@ class Pace:
 class Transport:
     """A pool of connections for one execution environment; threads may share it.
 
-    `clock` and `sleep` are those of the pace.
+    `clock` and `sleep` are those of the pace; how long a vendor takes is told by the same clock.
     """
 
     def __init__(
@@ -254,6 +256,7 @@ class Transport:
                 answered = b"" if max_answer is None else _read(response, max_answer)
                 return Answer(vendor, response.status_code, response.headers, answered, secrets)
 
+        begun = self._clock()
         try:
             answer = _within(remaining, exchange)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
@@ -263,6 +266,8 @@ class Transport:
             if data is not None and data.hold_back():
                 raise NotDoneError(f"{vendor} could not be reached ({name})", vendor=vendor) from None
             raise MaybeDoneError(f"the answer of {vendor} was lost ({name})", vendor=vendor) from None
+        finally:
+            measure("VendorLatency", 1000 * (self._clock() - begun), MetricUnit.Milliseconds, vendor=vendor)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._breaker.failed(vendor, host)
         else:

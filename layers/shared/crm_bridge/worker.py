@@ -38,7 +38,7 @@ def consume[C: BaseModel, V: Vendor, R: BaseModel](
             raise
         except Exception as error:  # told here, where its operation is known; Powertools hands the message back
             log_defect(error)
-            count("Defects", flow=flow.name)
+            count("Defects")
             raise
 
     return process_partial_response(
