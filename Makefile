@@ -17,7 +17,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check unit integration build build-compare bundle sam-invoke sam-api faults faults-long outage long lock clean
+.PHONY: help demo run test check unit integration build build-compare bundle sam-invoke sam-api faults faults-long outage long permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,9 @@ outage: $(SET_UP) ## A vendor is down for a simulated day, and ten thousand even
 
 long: $(SET_UP) ## The long runs: a thousand made-up people field for field, a hundred rounds of twenty at once
 	PEOPLE=1000 ROUNDS=100 $(BIN)/pytest -n $(WORKERS) tests/integration -k "many_people or round_after_round"
+
+permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of what the functions ask of AWS
+	REWRITE=1 $(BIN)/pytest -q tests/integration/test_permissions.py
 
 lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet layers/shared/requirements.in -o layers/shared/requirements.txt

@@ -43,12 +43,16 @@ class Span(Enum):
 
 @dataclass(frozen=True)
 class Call:
-    """A network call of the bundle. `id` is the same for all attempts of one; `pid` is that of a child process."""
+    """A network call of the bundle. `id` is the same for all attempts of one; `pid` is that of a child process.
+
+    `needs` are the IAM actions that AWS asks for, each with the name of the table, index, queue or secret.
+    """
 
     service: str
     what: str
     id: str = field(compare=False)
     pid: int | None = field(default=None, compare=False)
+    needs: frozenset[tuple[str, str]] = field(default=frozenset(), compare=False)
 
     @property
     def name(self) -> str:

@@ -598,7 +598,31 @@ def _call(service: str, method: str, path: str, headers: Mapping[str, str], cont
     names = {name: variable.removesuffix("_TABLE").lower() for variable, name in os.environ.items()}
     about = "+".join(dict.fromkeys(names.get(table, "?") for table in tables if table))
     what = " ".join(filter(None, (action, about, asked.get("IndexName"))))
-    return Call(_SERVICES[service], what, told["amz-sdk-invocation-id"], pid)
+    return Call(_SERVICES[service], what, told["amz-sdk-invocation-id"], pid, _needs(_SERVICES[service], action, asked))
+
+
+_ITEM_ACTIONS = {
+    "Put": "PutItem",
+    "Update": "UpdateItem",
+    "Delete": "DeleteItem",
+    "ConditionCheck": "ConditionCheckItem",
+}
+
+
+def _needs(service: str, action: str, asked: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """Source: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html"""
+    match service, action:
+        case "DynamoDB", "TransactWriteItems":  # is no action of its own
+            parts = [(kind, part) for item in asked["TransactItems"] for kind, part in item.items()]
+            return frozenset((f"dynamodb:{_ITEM_ACTIONS[kind]}", part["TableName"]) for kind, part in parts)
+        case "DynamoDB", _:
+            index = f"/index/{asked['IndexName']}" if "IndexName" in asked else ""
+            tables = [asked["TableName"]] if "TableName" in asked else asked["RequestItems"]
+            return frozenset((f"dynamodb:{action}", table + index) for table in tables)
+        case "SQS", _:
+            return frozenset({(f"sqs:{action.removesuffix('Batch')}", asked.get("QueueUrl", ""))})
+        case _:
+            return frozenset({(f"secretsmanager:{action}", asked.get("SecretId", ""))})
 
 
 def _tables() -> dict[str, Any]:

@@ -1,0 +1,242 @@
+"""Each function's role grants just what the function, and Lambda on its behalf, asks of AWS: no less, and no more.
+
+    make permissions
+
+writes the table in docs/permissions.md anew.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from samtranslator.yaml_helper import yaml_parse
+
+from local.stack import Stack
+from local.template import TEMPLATE, Function
+from local.vendors.simulator import Kind
+from tests.faults.events import KINDS, Event, create_job, create_site, save_prospect, update_status
+from tests.faults.faults import FAULTS, Call
+from tests.faults.harness import World
+from tests.integration.test_events import CASES, invoke
+
+TEMPLATE_SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
+RESOURCES: dict[str, Any] = TEMPLATE_SOURCE["Resources"]
+FUNCTIONS = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::Serverless::Function"}
+LOST = next(fault for fault in FAULTS if fault.name == "closed, done")
+SECRETS = "secrets of the tenants"
+DOCUMENT = TEMPLATE.parent / "docs/permissions.md"
+MARKERS = "<!-- permissions -->\n", "<!-- end of the permissions -->"
+REWRITE = "REWRITE" in os.environ
+
+type Permission = tuple[str, str, str]
+"""A function, an action, and what it is on: a logical id, an index of one, the tenants' secrets or `*`."""
+
+
+class Recorder(World):
+    """A world that knows what its functions have asked of AWS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[Permission] = set()
+        self._function = self._last = ""
+
+    def _invoke(self, function: Function, event: Mapping[str, Any]) -> Any:
+        if function.name != self._last:  # no function remembers what another has read
+            self.start_cold()
+            self.stack._open_runtime()
+        self._function = self._last = function.name
+        try:
+            return super()._invoke(function, event)
+        finally:
+            self._function = ""
+
+    def arrived(self, call: Call, **how: bool) -> Any:
+        if self._function:
+            self.asked |= {(self._function, action, _logical(name)) for action, name in call.needs}
+        return super().arrived(call, **how)
+
+    def play(self, event: Event, *, lost: bool = True) -> None:
+        """From its caller to its end, whatever has to be redelivered, looked for or decided on the way."""
+        self.prepare(event)
+        if lost:
+            self.inject(LOST, event.writes)
+        self.send(event)
+        self.settle()
+
+
+def _logical(name: str) -> str:
+    """What the template calls a table, an index, a queue or a secret."""
+    if name.startswith(os.environ["SECRET_PREFIX"]):
+        return SECRETS
+    table, index, index_name = name.partition("/index/")
+    variables = TEMPLATE_SOURCE["Globals"]["Function"]["Environment"]["Variables"]
+    (logical,) = {value["Ref"] for variable, value in variables.items() if os.environ[variable] in (table, name)}
+    return f"{logical}{index}{index_name}"
+
+
+# ---------------------------------------------------------------------- what is asked for
+
+
+def asked_for() -> set[Permission]:
+    with Recorder() as world:
+        _replay_the_folder(world)
+        for number, make in enumerate(KINDS, 1):
+            world.take_in()
+            world.play(make(number))
+        _cannot_be_asked(world)
+        _is_told(world)
+        _refuses_sign_in(world)
+        _has_no_settings(world)
+        _gets_a_new_token(world)
+        return world.asked
+
+
+def _replay_the_folder(world: Recorder) -> None:
+    for event, _, _ in CASES:
+        invoke(world.stack, event)
+    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver"):
+        invoke(world.stack, f"{flow}/from_queue")
+
+
+def _cannot_be_asked(world: Recorder) -> None:
+    """So a person decides: to adopt what is there, to send it again, or to abandon it."""
+
+    def mute(_: Stack, document: dict[str, Any]) -> None:
+        for kind in ("site", "job"):
+            del document["illu"][f"{kind}_list_path"]
+        for people in ("prospects", "members"):
+            document["egito"][people].pop("reference")
+
+    for number, make in enumerate((create_site, create_job, save_prospect), 100):
+        world.take_in(mute)
+        world.play(make(number))
+        assert world.operators >= 1
+    world.take_in(mute)
+    world.inject(LOST, create_site(110).writes)
+    world.send(create_site(110))
+    world.pass_time(60)
+    for parked in world.operations():
+        assert world._request("POST", f"/operations/{parked.operation_id}/resolve", {"action": "abandon"}) == 200
+
+
+def _is_told(world: Recorder) -> None:
+    """First it works, then the receiver says that it is gone for good."""
+
+    def told(stack: Stack, document: dict[str, Any]) -> None:
+        document["callback"] = json.loads(stack.told_tenant())["callback"]
+
+    world.take_in(told)
+    for number, status in ((120, None), (121, 410), (122, 410)):
+        world.stack.receiver.refuses_with = status
+        event = create_site(number)
+        world.stack.illu.fail(Kind.TOO_MANY)
+        world.send(event)
+        for _ in range(4):
+            world.pass_time(60)
+
+
+def _refuses_sign_in(world: Recorder) -> None:
+    for vendor, member in (("izzitup", "password"), ("egito", "password"), ("illu", "api_key"), ("revio", "password")):
+
+        def wrong(_: Stack, document: dict[str, Any], vendor: str = vendor, member: str = member) -> None:
+            document[vendor][member] = "another-password"
+
+        world.take_in(wrong)
+        events = {"izzitup": update_status, "egito": save_prospect, "illu": create_site, "revio": KINDS[3]}
+        event = events[vendor](130)
+        event.arrange(world.stack)
+        world.send(event)
+        world.pass_time(60)
+        assert any(one.state == "waiting" for one in world.operations())
+
+
+def _has_no_settings(world: Recorder) -> None:
+    """What is known already is told all the same."""
+    world.take_in(lambda _, document: document.clear())
+    for event in (create_site(150), update_status(150)):
+        assert world._request(event.method, event.path(world.stack), event.body) == 503
+
+
+def _gets_a_new_token(world: Recorder) -> None:
+    world.take_in()
+    world.play(save_prospect(140), lost=False)
+    before = len(world.stack.egito.token_requests)
+    world.pass_time(24 * 3600)
+    world.play(save_prospect(141), lost=False)
+    assert len(world.stack.egito.token_requests) > before
+
+
+# ---------------------------------------------------------------------- what is granted
+
+
+def granted() -> set[Permission]:
+    found = set()
+    for function, properties in FUNCTIONS.items():
+        for policy in RESOURCES[properties["Role"]["Fn::GetAtt"][0]]["Properties"]["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                assert statement["Effect"] == "Allow"
+                for action in _listed(statement["Action"]):
+                    found |= {(function, action, _named(resource)) for resource in _listed(statement["Resource"])}
+    return found
+
+
+def _listed(one_or_several: Any) -> list[Any]:
+    return one_or_several if isinstance(one_or_several, list) else [one_or_several]
+
+
+def _named(resource: Any) -> str:
+    if resource == "*":
+        return "*"
+    if "Fn::GetAtt" in resource:
+        logical, attribute = resource["Fn::GetAtt"]
+        assert attribute == "Arn"
+        return str(logical)
+    text = resource["Fn::Sub"]
+    if text.endswith(":secret:crm-bridge/${Stage}/*"):
+        return SECRETS
+    logical, _, index = text.removeprefix("${").partition(".Arn}")
+    return f"{logical}{index}"
+
+
+def lambdas_own() -> set[Permission]:
+    """What Lambda does in a function's name: it polls its queue, writes its log, and sends its traces."""
+    found = set()
+    for function, properties in FUNCTIONS.items():
+        group = properties["LoggingConfig"]["LogGroup"]["Ref"]
+        found |= {(function, f"logs:{action}", group) for action in ("CreateLogStream", "PutLogEvents")}
+        found |= {(function, f"xray:{action}", "*") for action in ("PutTraceSegments", "PutTelemetryRecords")}
+        for source in properties["Events"].values():
+            if source["Type"] == "SQS":
+                queue = source["Properties"]["Queue"]["Fn::GetAtt"][0]
+                actions = ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
+                found |= {(function, f"sqs:{action}", queue) for action in actions}
+    return found
+
+
+# ---------------------------------------------------------------------- the test
+
+
+def test_all_that_is_asked_for_and_nothing_else_is_granted_and_told_in_the_docs() -> None:
+    """One test, because all of it is about one long recording."""
+    asked, by_lambda, grants = asked_for(), lambdas_own(), granted()
+    assert sorted((asked | by_lambda) - grants) == [], "asked for, and not granted"
+    assert sorted(grants - asked - by_lambda) == [], "granted, and not asked for"
+    before, rest = DOCUMENT.read_text().split(MARKERS[0])
+    _, after = rest.split(MARKERS[1])
+    wanted = f"{before}{MARKERS[0]}{table(asked, by_lambda)}{MARKERS[1]}{after}"
+    if REWRITE:
+        DOCUMENT.write_text(wanted)
+    assert DOCUMENT.read_text() == wanted, "run `make permissions`"
+
+
+def table(asked: set[Permission], lambdas_own: set[Permission]) -> str:
+    lines = ["| function | actions | on | asked by |", "|---|---|---|---|"]
+    for by, permissions in (("its code", asked), ("Lambda", lambdas_own)):
+        rows: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for function, action, on in sorted(permissions):
+            rows[function, on].append(f"`{action}`")
+        lines += [f"| {function} | {', '.join(actions)} | {on} | {by} |" for (function, on), actions in rows.items()]
+    lines[2:] = sorted(lines[2:])
+    return "\n".join(lines) + "\n"
