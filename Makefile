@@ -10,6 +10,7 @@ SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
 # SAM CLI pins its own boto3, and what is tested as AWS runs it must not find anything but AWS's runtime and itself.
 SAM_SET_UP := $(VENV)-sam/lib/python3.13/site-packages/.set-up
 RUNTIME_SET_UP := $(VENV)-runtime/lib/python3.13/site-packages/.set-up
+CHECKOV_SET_UP := $(VENV)-checkov/lib/python3.13/site-packages/.set-up
 SAM := MAKEFLAGS= PYTHON=python3.13 PATH="$(CURDIR)/$(BIN):$$PATH" SAM_CLI_TELEMETRY=0 $(VENV)-sam/bin/sam
 
 ARCHITECTURE ?= arm64
@@ -17,7 +18,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check unit integration build build-compare bundle sam-invoke sam-api faults faults-long outage long permissions lock clean
+.PHONY: help demo run test check secure unit integration build build-compare bundle sam-invoke sam-api faults faults-long outage long permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -28,13 +29,16 @@ demo: $(SET_UP) ## Start everything here, play every flow, show what happened
 run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 4000" takes other ports
 	@$(BIN)/python -m local $(OPTIONS)
 
-test: check unit integration bundle ## Everything that CI runs
+test: check secure unit integration bundle ## Everything that CI runs
 
 check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	AWS_DEFAULT_REGION=eu-west-1 $(BIN)/cfn-lint template.yaml
+
+secure: $(CHECKOV_SET_UP) ## The template by Checkov's security rules; exceptions are in .checkov.yaml and beside the resource
+	$(VENV)-checkov/bin/checkov --config-file .checkov.yaml
 
 unit: $(SET_UP) ## Tests without a network
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit
@@ -88,9 +92,10 @@ lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-dev.in -o requirements-dev.txt
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-sam.in -o requirements-sam.txt
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet tests/bundle/requirements.in -o tests/bundle/requirements.txt
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-checkov.in -o requirements-checkov.txt
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime .aws-sam .local .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov .aws-sam .local .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements-dev.txt pyproject.toml
@@ -111,4 +116,10 @@ $(SAM_SET_UP): requirements-sam.txt | $(SET_UP)
 $(RUNTIME_SET_UP): tests/bundle/requirements.txt | $(SET_UP)
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-runtime
 	@$(BIN)/uv pip install --quiet --python $(VENV)-runtime --require-hashes -r $<
+	@touch $@
+
+$(CHECKOV_SET_UP): requirements-checkov.txt | $(SET_UP)
+	@echo "Setting up $(VENV)-checkov ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-checkov
+	@$(BIN)/uv pip install --quiet --python $(VENV)-checkov --require-hashes -r $<
 	@touch $@

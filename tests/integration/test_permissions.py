@@ -16,10 +16,11 @@ from samtranslator.yaml_helper import yaml_parse
 from local.stack import Stack
 from local.template import TEMPLATE, Function
 from local.vendors.simulator import Kind
+from tests.cases import CASES
 from tests.faults.events import KINDS, Event, create_job, create_site, save_prospect, update_status
 from tests.faults.faults import FAULTS, Call
 from tests.faults.harness import World
-from tests.integration.test_events import CASES, invoke
+from tests.integration.test_events import invoke
 
 TEMPLATE_SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 RESOURCES: dict[str, Any] = TEMPLATE_SOURCE["Resources"]

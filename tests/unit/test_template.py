@@ -216,7 +216,7 @@ def test_the_dashboard_is_json_shows_every_alarm_and_names_only_what_there_is() 
 
 def test_a_gradual_deployment_goes_back_on_errors_and_defects_and_dev_has_none() -> None:
     preference = SOURCE["Globals"]["Function"]["DeploymentPreference"]
-    assert preference["Alarms"] == [{"Ref": "ErrorsAlarm"}, {"Ref": "DefectsAlarm"}]
+    assert preference["Alarms"]["Fn::If"][:2] == ["HasAlarms", [{"Ref": "ErrorsAlarm"}, {"Ref": "DefectsAlarm"}]]
     gradual = {name for name, kind in SOURCE["Mappings"]["Deployments"].items() if kind["IsGradual"]}
     parameter = SOURCE["Parameters"]["Deployment"]
     assert gradual == set(parameter["AllowedValues"]) - {"AllAtOnce"}
