@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,9 +12,11 @@ import pytest
 
 from local.server import HOST
 
+STORES = ("cloudformation", "dynamodb", "secretsmanager", "sqs")
+
 
 @contextmanager
-def ministack(directory: Path) -> Iterator[str]:
+def ministack(directory: Path, services: Iterable[str] = STORES) -> Iterator[str]:
     """Its address; what it writes goes to `directory`."""
     with socket.socket() as chosen:
         chosen.bind((HOST, 0))
@@ -22,7 +24,7 @@ def ministack(directory: Path) -> Iterator[str]:
     environment = {
         "BIND_HOST": HOST,
         "GATEWAY_PORT": str(port),
-        "SERVICES": "cloudformation,dynamodb,secretsmanager,sqs",
+        "SERVICES": ",".join(services),
         "LOG_LEVEL": "WARNING",
         "HOME": str(directory),
         "TMPDIR": str(directory),
