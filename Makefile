@@ -10,6 +10,7 @@ SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
 # SAM CLI pins its own boto3, and what is tested as AWS runs it must not find anything but AWS's runtime and itself.
 SAM_SET_UP := $(VENV)-sam/lib/python3.13/site-packages/.set-up
 RUNTIME_SET_UP := $(VENV)-runtime/lib/python3.13/site-packages/.set-up
+DOCS_SET_UP := $(VENV)-docs/lib/python3.13/site-packages/.set-up
 CHECKOV_SET_UP := $(VENV)-checkov/lib/python3.13/site-packages/.set-up
 SAM := MAKEFLAGS= PYTHON=python3.13 PATH="$(CURDIR)/$(BIN):$$PATH" SAM_CLI_TELEMETRY=0 $(VENV)-sam/bin/sam
 
@@ -18,7 +19,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check secure unit integration build build-compare bundle sam-invoke sam-api faults faults-long outage long permissions lock clean
+.PHONY: help demo run test check docs secure unit integration build build-compare bundle sam-invoke sam-api faults faults-long outage long permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,7 +30,7 @@ demo: $(SET_UP) ## Start everything here, play every flow, show what happened
 run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 4000" takes other ports
 	@$(BIN)/python -m local $(OPTIONS)
 
-test: check secure unit integration bundle ## Everything that CI runs
+test: check docs secure unit integration bundle ## Everything that CI runs
 
 check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/ruff format --check .
@@ -39,6 +40,11 @@ check: $(SET_UP) ## Formatting, lint, types, the template
 
 secure: $(CHECKOV_SET_UP) ## The template by Checkov's security rules; exceptions are in .checkov.yaml and beside the resource
 	$(VENV)-checkov/bin/checkov --config-file .checkov.yaml
+
+docs: $(DOCS_SET_UP) ## Build the documentation as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
+	@! grep -rlE '<(script|link|img|iframe)[^>]+(src|href)="?(https?:)?//' --include=*.html site || \
+		{ echo "These pages would load something from another host."; exit 1; }
 
 unit: $(SET_UP) ## Tests without a network
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit
@@ -93,9 +99,10 @@ lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-sam.in -o requirements-sam.txt
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet tests/bundle/requirements.in -o tests/bundle/requirements.txt
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-checkov.in -o requirements-checkov.txt
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet --no-emit-package artoo-artifacts requirements-docs.in -o requirements-docs.txt
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov .aws-sam .local .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-docs site .aws-sam .local .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements-dev.txt pyproject.toml
@@ -122,4 +129,9 @@ $(CHECKOV_SET_UP): requirements-checkov.txt | $(SET_UP)
 	@echo "Setting up $(VENV)-checkov ..."
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-checkov
 	@$(BIN)/uv pip install --quiet --python $(VENV)-checkov --require-hashes -r $<
+	@touch $@
+
+$(DOCS_SET_UP): requirements-docs.txt | $(SET_UP)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-docs
+	@$(BIN)/uv pip install --quiet --python $(VENV)-docs --require-hashes --no-deps -r $<
 	@touch $@

@@ -1,0 +1,111 @@
+"""Prints the tables of costs.md out of costs.toml and template.yaml; a test compares them."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from samtranslator.yaml_helper import yaml_parse
+
+from crm_bridge.operations import SHARDS
+
+ROOT = Path(__file__).parent.parent
+FACTS = tomllib.loads((ROOT / "docs/costs.toml").read_text())
+TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text())
+RESOURCES: list[tuple[str, dict[str, Any]]] = [
+    (resource["Type"], resource.get("Properties", {})) for resource in TEMPLATE["Resources"].values()
+]
+GIGABYTES = TEMPLATE["Globals"]["Function"]["MemorySize"] / 1024
+EVENTS = 1_000_000
+MINUTES = 730 * 60
+"""Of a month, as AWS reckons."""
+
+
+def usd(price: str, amount: float) -> float:
+    return float(FACTS["prices"][price]["usd"] / FACTS["prices"][price]["per"] * amount)
+
+
+def of_events(event: Mapping[str, float]) -> dict[str, float]:
+    """What a million events of a kind cost, by service."""
+    assumed = FACTS["assumed"]
+    in_dynamodb = event["round_trips"] - event["vendor_calls"]
+    milliseconds = (
+        assumed["own_ms"] + in_dynamodb * assumed["dynamodb_ms"] + event["vendor_calls"] * assumed["vendor_ms"]
+    )
+    return {
+        "HTTP API": usd("http_api_request", EVENTS),
+        "Lambda": usd("lambda_request", EVENTS) + usd("lambda_gb_second", EVENTS * milliseconds / 1000 * GIGABYTES),
+        "DynamoDB": usd("dynamodb_write", EVENTS * event["writes"]) + usd("dynamodb_read", EVENTS * event["reads"]),
+        "logs": usd("log_gb", EVENTS * event["log_bytes"] / 1e9),
+        "traces": usd("trace", EVENTS * assumed["traced"]),
+    }
+
+
+def idle() -> dict[str, float]:
+    """What a stack with one tenant costs in a month in which nothing happens."""
+    assumed = FACTS["assumed"]
+    alarms = [properties for kind, properties in RESOURCES if kind == "AWS::CloudWatch::Alarm"]
+    watched = sum(sum("MetricStat" in metric for metric in a.get("Metrics", [{"MetricStat": a}])) for a in alarms)
+    queues = sum(
+        event["Type"] == "SQS" for _, properties in RESOURCES for event in properties.get("Events", {}).values()
+    )
+    return {
+        f"{len(alarms)} alarms on {watched} metrics": usd("alarm_metric_month", watched),
+        "the dashboard": usd("dashboard_month", 1),
+        "the metric `OldestDueAge`": usd("metric_month", 1),
+        "one tenant's secret": usd("secret_month", 1),
+        f"Lambda asking {queues} queues": usd("sqs_request", queues * assumed["pollers"] * 3 * MINUTES),
+        "the dispatcher, every minute": usd("lambda_request", MINUTES)
+        + usd("lambda_gb_second", MINUTES * assumed["dispatcher_ms"] / 1000 * GIGABYTES)
+        + usd("dynamodb_read", MINUTES * len(SHARDS) / 2),
+        "its traces": usd("trace", MINUTES),
+        "its logs": usd("log_gb", MINUTES * FACTS["event"]["repeated event"]["log_bytes"] / 1e9),
+    }
+
+
+def tables() -> list[str]:
+    costs = {name: of_events(event) for name, event in FACTS["event"].items()}
+    functions = sum(kind == "AWS::Serverless::Function" for kind, _ in RESOURCES)
+    snapshots = usd("snapshot_gb_second", functions * GIGABYTES * MINUTES * 60)
+    return [
+        "\n".join(
+            [
+                f"| US$ for a million | {' | '.join(costs)} |",
+                "|---" * (len(costs) + 1) + "|",
+                *(_row(of, *(cost[of] for cost in costs.values())) for of in costs["new site"]),
+                _row("**together**", *(sum(cost.values()) for cost in costs.values())),
+            ]
+        ),
+        "\n".join(
+            [
+                "| what | US$ in a month |",
+                "|---|---|",
+                *(_row(what, cost) for what, cost in idle().items()),
+                _row("**together**", sum(idle().values())),
+                _row(f"with `SnapStart`, besides: {functions} snapshots", snapshots),
+            ]
+        ),
+        "\n".join(
+            [
+                "| what | US$ | for | says |",
+                "|---|---|---|---|",
+                *(
+                    f"| {price['what']} | {_plain(price['usd'])} | {price['per']:,} "
+                    f"| [{price['by']}]({price['source']}) |"
+                    for price in FACTS["prices"].values()
+                ),
+            ]
+        ),
+    ]
+
+
+def _row(head: str, *amounts: float) -> str:
+    return " | ".join([f"| {head}", *(f"{amount:.2f}" for amount in amounts)]) + " |"
+
+
+def _plain(amount: float) -> str:
+    return f"{amount:.10f}".rstrip("0").rstrip(".")
+
+
+if __name__ == "__main__":
+    print("\n\n".join(tables()))  # noqa: T201
