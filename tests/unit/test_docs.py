@@ -29,6 +29,7 @@ from crm_bridge.settings import (
     Tenant,
     parse_tenant,
 )
+from docs import costs
 from local.__main__ import parser
 from local.template import TEMPLATE
 from local.vendors.simulator import Kind
@@ -38,6 +39,7 @@ API = (ROOT / "docs/api.md").read_text()
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
+VARIABLES: dict[str, Any] = SOURCE["Globals"]["Function"]["Environment"]["Variables"]
 
 
 def state_diagram() -> str:
@@ -98,6 +100,14 @@ def test_every_member_of_a_mapping_is_in_the_table() -> None:
         assert f"| `{name}` |" in CONFIGURATION
 
 
+def test_the_costs_are_reckoned_from_the_prices() -> None:
+    page = (ROOT / "docs/costs.md").read_text()
+    for table in costs.tables():
+        assert table in page
+    assert f"{costs.FACTS['looked_up']:%-d %B %Y}" in page
+    assert costs.FACTS["region"] in page
+
+
 def test_the_tenants_that_are_shown_are_valid() -> None:
     documents = re.findall(r"```json\n(.*?)```", CONFIGURATION, re.DOTALL)
     assert len(documents) >= 2
@@ -113,8 +123,22 @@ def test_every_parameter_of_the_stack_is_in_the_table_with_its_default() -> None
 
 
 def test_every_variable_is_named() -> None:
-    for name in SOURCE["Globals"]["Function"]["Environment"]["Variables"]:
+    own = [
+        resource["Properties"].get("Environment")
+        for resource in SOURCE["Resources"].values()
+        if "Function" in resource["Type"]
+    ]
+    assert own
+    assert not any(own)  # else they would have to be named as well
+    for name in VARIABLES:
         assert f"`{name}`" in CONFIGURATION
+
+
+def test_every_variable_that_the_code_reads_is_set_by_the_template() -> None:
+    code = "".join(path.read_text() for root in ("functions", "layers") for path in (ROOT / root).rglob("*.py"))
+    read = set(re.findall(r"os\.environ(?:\.get\(|\[)\"(\w+)\"", code))
+    assert len(read) >= 8
+    assert {name for name in read if not name.startswith("AWS_")} <= set(VARIABLES)
 
 
 def test_every_metric_is_named_with_its_dimensions() -> None:
