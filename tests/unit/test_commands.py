@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ TEMPLATE_SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 
 
 def shell_blocks(text: str) -> list[str]:
-    return re.findall(r"^ *```bash\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return [dedent(block) for block in re.findall(r"^ *```bash\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)]
 
 
 def run(script: str, folder: Path, stdin: str = "") -> "subprocess.CompletedProcess[str]":
@@ -103,5 +104,5 @@ def test_a_tenant_is_checked_without_showing_its_values(tmp_path: Path) -> None:
 
 
 def test_the_first_call_is_a_valid_customer() -> None:
-    (body,) = re.findall(r'"\$URL/sites".* -d \'(.*?)\'', DEPLOY)
+    (body,) = re.findall(r'"\$URL/sites".* -d \'(.*?)\'', DEPLOY, re.DOTALL)
     assert CreateSite.model_validate_json(body).customer_id == "C-1001"
