@@ -132,6 +132,7 @@ $(CHECKOV_SET_UP): requirements-checkov.txt | $(SET_UP)
 	@touch $@
 
 $(DOCS_SET_UP): requirements-docs.txt | $(SET_UP)
+	@echo "Setting up $(VENV)-docs ..."
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-docs
 	@$(BIN)/uv pip install --quiet --python $(VENV)-docs --require-hashes --no-deps -r $<
 	@touch $@
