@@ -1,8 +1,8 @@
 """A real `sam deploy` of what was built, to ministack; then an update; and every function, through Lambda's API.
 
-ministack takes the template as it is, but for alarms of several metrics and gradual deployments (CodeDeploy). So `Alarms`
-is off here, and the other is off by default. It makes no snapshots, does not serve the API's routes, and makes a function
-that has changed anew, without its alias; so the update is one of something else.
+ministack takes the template as it is, but for alarms of several metrics and gradual deployments (CodeDeploy). So
+`Alarms` is off here, and the other is off by default. It makes no snapshots, does not serve the API's routes, and makes
+a function that has changed anew, without its alias; so the update is one of something else.
 """
 
 import json

@@ -248,3 +248,13 @@ def test_everything_at_rest_is_encrypted_with_the_key_if_there_is_one() -> None:
         assert key == {"Fn::If": ["HasKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
     policy = RESOURCES["KmsKeyPolicy"]["Properties"]
     assert {role["Ref"] for role in policy["Roles"]} == set(of_type("AWS::IAM::Role"))
+
+
+def test_the_key_is_used_through_services_only_and_data_keys_are_made_by_the_one_that_sends() -> None:
+    used = {}
+    for policy in of_type("AWS::IAM::Policy").values():
+        (statement,) = policy["PolicyDocument"]["Statement"]
+        assert statement["Resource"] == {"Ref": "KmsKeyArn"}
+        assert list(statement["Condition"]["StringEquals"]) == ["kms:ViaService"]
+        used[statement["Action"]] = {role["Ref"] for role in policy["Roles"]}
+    assert used == {"kms:Decrypt": set(of_type("AWS::IAM::Role")), "kms:GenerateDataKey": {"DispatcherRole"}}
