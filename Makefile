@@ -19,7 +19,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration build build-compare bundle sam-invoke sam-api faults faults-long outage long permissions lock clean
+.PHONY: help demo run test check docs secure unit integration fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,7 +30,7 @@ demo: $(SET_UP) ## Start everything here, play every flow, show what happened
 run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 4000" takes other ports
 	@$(BIN)/python -m local $(OPTIONS)
 
-test: check docs secure unit integration bundle ## Everything that CI runs
+test: check docs secure unit integration fuzz bundle ## Everything that CI runs
 
 check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/ruff format --check .
@@ -51,6 +51,9 @@ unit: $(SET_UP) ## Tests without a network
 
 integration: $(SET_UP) ## Tests of the whole bundle over real HTTP, and a slice of the fault matrix
 	$(BIN)/pytest -n $(WORKERS) tests/integration tests/faults
+
+fuzz: $(SET_UP) ## Made-up requests, each answered as docs/openapi.json says; OPTIONS="--long --examples 100" makes more
+	@$(BIN)/python -m tests.fuzz $(OPTIONS)
 
 build: $(SET_UP) $(SAM_SET_UP) ## Build what is deployed, for arm64; ARCHITECTURE=x86_64 makes it for the other
 	ARCHITECTURE=$(ARCHITECTURE) $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
@@ -92,6 +95,9 @@ long: $(SET_UP) ## The long runs: a thousand made-up people field for field, a h
 
 permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of what the functions ask of AWS
 	REWRITE=1 $(BIN)/pytest -q tests/integration/test_permissions.py
+
+openapi: $(SET_UP) ## Write docs/openapi.json out of the models, the routes and the recorded answers
+	@$(BIN)/python -m openapi
 
 lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet layers/shared/requirements.in -o layers/shared/requirements.txt

@@ -89,6 +89,8 @@ class Gateway:
             route, path_parameters = self._routes.bind_to_environ(request.environ).match()
         except HTTPException:  # API Gateway tells nothing apart
             return _message(404, "Not Found")
+        if request.method != route.method:  # werkzeug takes HEAD for GET
+            return _message(404, "Not Found")
         event = http_event(request, route, path_parameters, body)
         try:
             answer = invoke(self._functions[route.function], event)

@@ -71,6 +71,11 @@ class Template:
         self._template: dict[str, Any] = transform(source, {}, _NoManagedPolicies())
 
     @cached_property
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = self._template["Parameters"]
+        return found
+
+    @cached_property
     def functions(self) -> dict[str, Function]:
         return {
             name: Function(name, p["Handler"], p["Timeout"], p.get("Environment", {}).get("Variables", {}))

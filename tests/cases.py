@@ -1,4 +1,4 @@
-"""What each event in events/ is answered: the event, those that must come before it, the status."""
+"""The events in events/: what each is answered, and which can be put off."""
 
 CASES: list[tuple[str, list[str], int]] = [
     ("create_site/new", [], 201),
@@ -53,3 +53,12 @@ CASES: list[tuple[str, list[str], int]] = [
     ("operations/links", ["create_site/new"], 200),
     ("operations/resolve", ["create_site/new"], 409),
 ]
+"""The event, those that must come before it, the status."""
+QUEUED: list[tuple[str, str, str, list[str]]] = [
+    ("create_site", "new", "illu", []),
+    ("create_job", "new", "illu", ["create_site/new"]),
+    ("key_link", "new", "revio", []),
+    ("status_update", "by_key", "izzitup", []),
+    ("connector_receiver", "lead_source_new", "egito", []),
+]
+"""Events that wait when their vendor is down: flow, case, vendor, those that must come before it."""

@@ -1,5 +1,6 @@
 """What status_update takes and gives."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -25,7 +26,14 @@ def _utc(value: datetime) -> datetime:
         raise ValueError("must be a time that there is in UTC") from None
 
 
-type Time = Annotated[AwareDatetime, AfterValidator(_utc)]
+def _written_out(value: object) -> object:
+    # A number may be seconds or milliseconds; to guess wrong is to ignore news as older, or to refuse what is not.
+    if not isinstance(value, datetime) and not (isinstance(value, str) and re.match("[0-9]{4}-", value)):
+        raise ValueError("must be a time as in ISO 8601, with a zone: 2026-11-30T08:00:00Z")
+    return value
+
+
+type Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_utc)]
 
 
 class NewStatus(BaseModel):

@@ -6,7 +6,7 @@ AWS is asked over HTTP too where that matters: in test_dynamodb_conformance, tes
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,10 @@ import pytest
 import requests
 
 from crm_bridge.runtime import runtime
+from local.gateway import invoke
 from local.stack import Stack
+from local.template import Function
+from tests.documented import deviations
 
 ROUNDS = int(os.environ.get("ROUNDS", "25"))
 """How often the races of twenty are run."""
@@ -62,6 +65,23 @@ class Crm:
             self.stack.deliver_due()
             passed += minutes
         raise AssertionError(f"not settled: {operation}")
+
+
+@pytest.fixture(autouse=True)
+def every_answer_is_documented(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test is about: no answer may be anything but what docs/openapi.json says."""
+    found: list[str] = []
+
+    def invoked(function: Function, event: Mapping[str, Any]) -> Any:
+        answer = invoke(function, event)
+        if "routeKey" in event:
+            found.extend(deviations(event["routeKey"], answer))
+        return answer
+
+    for module in ("gateway", "stack"):
+        monkeypatch.setattr(f"local.{module}.invoke", invoked)
+    yield
+    assert not found
 
 
 @pytest.fixture

@@ -988,6 +988,7 @@ def test_bad_input_is_422_and_names_the_field(crm: Crm, page: IzzitUpSimulator) 
         "x" * 10_000,
     )
     times: tuple[object, ...] = ("2024-05-05T12:00:00", "yesterday", "", True, [], "2024-02-30T00:00:00Z", 10**30)
+    times += (0, 1_714_910_400, 1_714_910_400_000, "1714910400", "-1")  # a number says nothing of its unit
     bodies: list[tuple[object, str]] = [
         *(({"status": status}, "status") for status in statuses),
         *(({"status": 5, "occurred_at": when}, "occurred_at") for when in times),

@@ -1,0 +1,275 @@
+"""The OpenAPI 3.1 document, put together. https://spec.openapis.org/oas/v3.1.1.html"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+from pydantic import BaseModel
+
+from crm_bridge import errors
+from crm_bridge.api import JSON, PROBLEM_TYPE
+from crm_bridge.errors import ProblemError
+from local.events import load_event
+from local.template import TEMPLATE, ApiRoute, bundle_template
+from openapi.answers import ConnectorProblem, GatewayMessage, Problem, Told
+from openapi.recorded import Recorded, recorded
+from openapi.routes import (
+    ALWAYS,
+    ASKED,
+    FROM_THE_GATEWAY,
+    HEADERS,
+    PREFER,
+    ROUTES,
+    SECURITY,
+    STATUSES,
+    WEBHOOK_ANSWERS,
+    WEBHOOK_HEADERS,
+    WITH_BODY,
+    XML_ROOTS,
+    Route,
+    Schema,
+)
+from openapi.schemas import REF, components
+
+ROOT = TEMPLATE.parent
+DOCUMENT = ROOT / "docs" / "openapi.json"
+XML = "application/xml"
+PROBLEM, PROBLEM_XML = "application/problem+json", "application/problem+xml"
+CALLBACK = "callback"
+"""The recorded callback, beside the answers."""
+
+type Node = dict[str, Any]
+"""A part of the document."""
+
+
+def text() -> str:
+    """What `docs/openapi.json` has to be."""
+    return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
+
+
+def document() -> Node:
+    template = bundle_template()
+    keys = {
+        name.strip(): _key_header(name.strip()) for name in template.parameters["ApiKeyHeaders"]["Default"].split(",")
+    }
+    schemes = {**SECURITY, **keys}
+    paths: Node = {}
+    for where in template.routes:
+        said = ROUTES[f"{where.method} {where.path}"]
+        paths.setdefault(where.path, {})[where.method.lower()] = _operation(where, said)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "CRM Bridge",
+            "version": project["version"],
+            "summary": project["description"],
+            "description": "Sending an event again is always safe. What is said here in types, api.md says in words.",
+            "license": {"name": project["license"], "identifier": project["license"]},
+        },
+        "externalDocs": {"description": "The same in words", "url": "api.md"},
+        "servers": [
+            {"url": "http://127.0.0.1:3000", "description": "`make run`"},
+            {
+                "url": "https://{api}.execute-api.{region}.amazonaws.com",
+                "description": "What `sam deploy` prints",
+                "variables": {"api": {"default": "api"}, "region": {"default": "eu-west-1"}},
+            },
+        ],
+        "security": [{name: []} for name in schemes],
+        "tags": [{"name": tag} for tag in (*dict.fromkeys(map(_tag, template.routes)), CALLBACK)],
+        "paths": paths,
+        "webhooks": {"operationSettled": {"post": _webhook()}},
+        "components": {"schemas": _schemas(), "responses": _problems(), "securitySchemes": schemes},
+    }
+
+
+def _schemas() -> Node:
+    """Of all bodies and answers. The members of what is asked in an address are parameters."""
+    asked = {route.body for route in ROUTES.values() if route.body}
+    answered = {model for route in ROUTES.values() for model in route.answers.values() if model}
+    schemas = components(asked, answered | {Problem, ConnectorProblem, GatewayMessage, Told})
+    for key, route in ROUTES.items():
+        if route.body:
+            for name, description in _fields(key).items():
+                schemas[route.body.__name__]["properties"].get(name, {})["description"] = description
+    for model, root in XML_ROOTS.items():
+        schemas[model.__name__]["xml"] = {"name": root}
+    return schemas
+
+
+def _key_header(name: str) -> Node:
+    return {"type": "apiKey", "in": "header", "name": name, "description": "The API key."}
+
+
+def _tag(route: ApiRoute) -> str:
+    return bundle_template().functions[route.function].handler.partition(".")[0]
+
+
+def _operation(where: ApiRoute, route: Route) -> Node:
+    examples = _by_route().get(f"{where.method} {where.path}", [])
+    operation: Node = {"operationId": route.name, "tags": [_tag(where)], "summary": route.summary}
+    if route.description:
+        operation["description"] = route.description
+    parameters = [*_in_path(route, examples), *_in_query(route)]
+    if route.is_event:
+        prefer = {"name": "Prefer", "in": "header", "description": PREFER, "schema": {"type": "string"}}
+        parameters.append(prefer)
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body:
+        operation["requestBody"] = _body(route, examples)
+    problems = {*ALWAYS, *route.problems, *(WITH_BODY if route.body else ())}
+    name = "ConnectorProblem" if route.speaks_xml else "Problem"
+    answers = {status: _answer(route, status, examples) for status in route.answers}
+    answers |= {status: {"$ref": f"#/components/responses/{name}{status}"} for status in problems}
+    answers[429] = {"$ref": "#/components/responses/Throttled"}
+    operation["responses"] = {str(status): answers[status] for status in sorted(answers)}
+    return operation
+
+
+def _in_path(route: Route, examples: Iterable[Recorded]) -> Iterable[Node]:
+    for name, (description, schema) in route.path.items():
+        values = dict.fromkeys(load_event(*one.name)["pathParameters"][name] for one in examples if one.status < 300)
+        shown = {f"example{number}": {"value": _typed(value, schema)} for number, value in enumerate(values, 1)}
+        found = {"examples": shown} if shown else {}
+        yield {"name": name, "in": "path", "required": True, "description": description, "schema": schema, **found}
+
+
+def _typed(value: str, schema: Schema) -> str | int:
+    return int(value) if schema.get("type") == "integer" else value
+
+
+def _in_query(route: Route) -> Iterable[Node]:
+    if route.query is None:
+        return
+    schema = components({route.query}, set())[route.query.__name__]
+    for name, member in schema["properties"].items():
+        # There is no null in an address.
+        wanted = next((one for one in member.get("anyOf", []) if one.get("type") != "null"), member)
+        yield {"name": name, "in": "query", "schema": wanted}
+
+
+def _body(route: Route, examples: Iterable[Recorded]) -> Node:
+    assert route.body
+    schema = {"$ref": REF + route.body.__name__}
+    content: Node = {JSON: {"schema": schema}}
+    if route.speaks_xml:
+        content[XML] = {"schema": schema}
+    for one in examples:
+        event = load_event(*one.name)
+        kind = event["headers"]["content-type"]
+        # What a mapping takes, or is refused, is no example of the schema.
+        if one.status < 400 and "upya" not in one.name[1]:
+            value = json.loads(event["body"]) if kind == JSON else event["body"]
+            content[kind].setdefault("examples", {})[one.name[1]] = {"value": value}
+    made = {"required": True, "content": content}
+    if route.can_be_mapped:
+        made["description"] = "If the tenant has a mapping for it: whatever JSON the mapping takes."
+    return made
+
+
+def _answer(route: Route, status: int, examples: Iterable[Recorded]) -> Node:
+    model = route.answers[status]
+    description = STATUSES[status] if route.is_event else ASKED
+    made: Node = {"description": description, "headers": _headers("Cache-Control", *(["Location"] * (status == 202)))}
+    if model:
+        made["content"] = {JSON: {"schema": {"$ref": REF + model.__name__}}}
+        if route.speaks_xml:
+            made["content"][XML] = {}
+        for one in examples:
+            if one.status == status:
+                made["content"][one.media_type].setdefault("examples", {})[one.name[1]] = {"value": one.body}
+    if model and "operation_id" in model.model_fields:
+        link = {"operationId": "getOperation", "parameters": {"id": "$response.body#/operation_id"}}
+        made["links"] = {"operation": link}
+    return made
+
+
+def _headers(*names: str, required: bool = True) -> Node:
+    return {name: {"description": HEADERS[name][0], "required": required, "schema": HEADERS[name][1]} for name in names}
+
+
+def _problems() -> Node:
+    """The answers that several routes share: for each status one of the Connector's routes, and one of the others."""
+    kinds = sorted(problem_kinds(), key=lambda kind: (kind.status, kind.kind))
+    made: Node = {}
+    for status, group in groupby(kinds, key=lambda kind: kind.status):
+        of_status = list(group)
+        for model in (Problem, ConnectorProblem):
+            of_model = [kind for kind in of_status if model is ConnectorProblem or kind is not errors.NotXmlError]
+            made[f"{model.__name__}{status}"] = _problem(model, status, of_model)
+    for one in (one for one in recorded() if one.status >= 400):
+        speaks_xml = ROUTES[load_event(*one.name)["routeKey"]].speaks_xml
+        content = made[f"{'ConnectorProblem' if speaks_xml else 'Problem'}{one.status}"]["content"][one.media_type]
+        content.setdefault("examples", {})["_".join(one.name)] = {"value": one.body}
+    message = {"schema": {"$ref": REF + GatewayMessage.__name__}, "example": {"message": "Too Many Requests"}}
+    made["Throttled"] = {"description": STATUSES[429], "content": {JSON: message}}
+    return dict(sorted(made.items()))
+
+
+def problem_kinds() -> Iterator[type[ProblemError]]:
+    """All that are told apart by their `type`."""
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, ProblemError) and "kind" in vars(kind):
+            yield kind
+
+
+def _problem(model: type[BaseModel], status: int, kinds: list[type[ProblemError]]) -> Node:
+    members = {
+        "type": {"enum": [PROBLEM_TYPE + kind.kind for kind in kinds]},
+        "title": {"enum": [kind.title for kind in kinds]},
+        "status": {"const": status},
+        "retryable": {"enum": sorted({kind.retryable for kind in kinds})},
+    }
+    content: Node = {PROBLEM: {"schema": {"allOf": [{"$ref": REF + model.__name__}, {"properties": members}]}}}
+    if model is ConnectorProblem:
+        content[PROBLEM_XML] = {}
+    if status in FROM_THE_GATEWAY:
+        content[JSON] = {"schema": {"$ref": REF + GatewayMessage.__name__}}
+    headers = _headers("Cache-Control", required=status not in FROM_THE_GATEWAY)
+    headers |= _headers("WWW-Authenticate") if status == 401 else {}
+    headers |= _headers("Retry-After", required=False) if status in (409, 502, 503) else {}
+    return {"description": STATUSES[status], "headers": headers, "content": content}
+
+
+def _webhook() -> Node:
+    parameters = [
+        {"name": name, "in": "header", "required": True, "description": description, "schema": schema}
+        for name, (description, schema) in WEBHOOK_HEADERS.items()
+    ]
+    example = next(one.body for one in recorded() if one.event == CALLBACK)
+    content = {"schema": {"$ref": REF + Told.__name__}, "examples": {CALLBACK: {"value": example}}}
+    return {
+        "operationId": "operationSettled",
+        "tags": [CALLBACK],
+        "summary": "What became of what was answered 202",
+        "description": "Sent to the address in the tenant's `callback`, as Standard Webhooks 1.0 says.",
+        "security": [],
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": {JSON: content}},
+        "responses": {status: {"description": description} for status, description in WEBHOOK_ANSWERS.items()},
+    }
+
+
+@cache
+def _by_route() -> Mapping[str, list[Recorded]]:
+    found: dict[str, list[Recorded]] = {}
+    for one in recorded():
+        if one.event != CALLBACK:
+            found.setdefault(load_event(*one.name)["routeKey"], []).append(one)
+    return found
+
+
+def _fields(key: str) -> Mapping[str, str]:
+    """What the table in the route's section of docs/api.md says of each field."""
+    api = (ROOT / "docs" / "api.md").read_text()
+    section = api.partition(f"\n## `{key}`")[2].partition("\n## ")[0]
+    found: dict[str, str] = {}
+    for names, said in re.findall(r"^\| (`\w+`(?:(?:, | or )`\w+`)*) \| (.+) \|$", section, re.MULTILINE):
+        found |= dict.fromkeys(re.findall(r"`(\w+)`", names), said)
+    return found

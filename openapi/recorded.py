@@ -1,0 +1,45 @@
+"""What the local stack really answered to the events in events/: the examples of the document.
+
+`python -m tests.record_answers` writes them anew; tests/integration/test_events.py says whether they are still true.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+RECORDED = Path(__file__).parent / "recorded.json"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    event: str
+    """`create_site/new`, which may have been answered twice: with 201, and with 202 when the vendor was down."""
+    status: int
+    media_type: str
+    body: Any
+    """Parsed, if it is JSON."""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Flow and case."""
+        flow, _, case = self.event.partition("/")
+        return flow, case
+
+
+def as_recorded(event: str, answer: Mapping[str, Any]) -> Recorded:
+    """A function's answer to API Gateway."""
+    kind = answer["headers"].get("Content-Type", "").partition(";")[0]
+    body = json.loads(answer["body"]) if kind.endswith("json") else answer["body"]
+    return Recorded(event, answer["statusCode"], kind, body)
+
+
+@cache
+def recorded() -> list[Recorded]:
+    return [Recorded(**one) for one in json.loads(RECORDED.read_text())]
+
+
+def write(found: list[Recorded]) -> None:
+    RECORDED.write_text(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,48 @@
+"""`python -m tests.record_answers`: write openapi/recorded.json anew, out of a local stack for each event."""
+
+import sys
+
+from crm_bridge.api import JSON
+from local.events import FUNCTIONS, load_event
+from local.stack import TOLD_KEY, Stack
+from local.vendors.simulator import Kind
+from openapi.document import CALLBACK
+from openapi.recorded import Recorded, as_recorded, write
+from tests.cases import CASES, QUEUED
+from tests.integration.test_events import invoke
+
+
+def main() -> None:
+    found = []
+    for event, before, _ in CASES:
+        with Stack(background=False) as stack:
+            for earlier in before:
+                invoke(stack, earlier)
+            found.append(as_recorded(event, invoke(stack, event)))
+        sys.stderr.write(f"{event}: {found[-1].status}\n")
+    for flow, case, vendor, before in QUEUED:
+        with Stack(background=False) as stack:
+            for earlier in before:
+                invoke(stack, earlier)
+            getattr(stack, vendor).fail(Kind.UNAVAILABLE)
+            found.append(as_recorded(f"{flow}/{case}", invoke(stack, f"{flow}/{case}")))
+        sys.stderr.write(f"{flow}/{case}: {found[-1].status}\n")
+    write([*found, told()])
+
+
+def told() -> Recorded:
+    """What a tenant is told of a site that was made when illu was back."""
+    with Stack(background=False) as stack:
+        stack.illu.fail(Kind.UNAVAILABLE)
+        event = load_event("create_site", "new")
+        event["headers"]["authorization"] = f"Bearer {TOLD_KEY}"
+        stack.invoke(FUNCTIONS["create_site"], event)
+        for _ in range(3):
+            stack.move_clock(60)
+            stack.deliver_due()
+        (body,) = stack.receiver.told.values()
+    return Recorded(CALLBACK, 204, JSON, body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""docs/openapi.json is up to date, valid, and true as far as that can be told without a stack.
+
+That what is answered is in it, every integration test says (tests/integration/conftest.py), and `make fuzz`.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import AfterValidator, BaseModel
+
+from crm_bridge.api import PROBLEM_TYPE
+from local.events import EVENTS, load_event
+from local.template import Template
+from openapi.document import DOCUMENT, ROOT, problem_kinds, text
+from openapi.recorded import recorded
+from openapi.schemas import UnexplainedValidatorError, components
+from tests.documented import validator
+
+SPECIFICATION: dict[str, Any] = json.loads(DOCUMENT.read_text())
+OPERATIONS: dict[str, dict[str, Any]] = {
+    f"{method.upper()} {path}": operation
+    for path, methods in SPECIFICATION["paths"].items()
+    for method, operation in methods.items()
+}
+JSON = "application/json"
+
+
+def test_it_is_what_the_models_routes_and_answers_make_of_it() -> None:
+    assert DOCUMENT.read_text() == text(), "run `make openapi`, and commit docs/openapi.json"
+
+
+def test_it_is_valid_openapi() -> None:
+    OpenAPIV31SpecValidator(SPECIFICATION).validate()
+
+
+def test_its_routes_are_those_of_the_template_and_of_the_docs(template: Template) -> None:
+    sections = re.findall(r"^## `(\w+ /.+?)`", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    assert set(OPERATIONS) == {f"{route.method} {route.path}" for route in template.routes} == set(sections)
+
+
+def contents(node: Any) -> Iterator[dict[str, Any]]:
+    """Everything with a schema and examples, wherever it is."""
+    if isinstance(node, dict):
+        if "schema" in node and "examples" in node:
+            yield node
+        for member in node.values():
+            yield from contents(member)
+    elif isinstance(node, list):
+        for member in node:
+            yield from contents(member)
+
+
+def test_every_example_fits_its_schema() -> None:
+    tried = 0
+    for content in contents(SPECIFICATION):
+        for name, example in content["examples"].items():
+            if isinstance(example["value"], str) and example["value"].startswith("<"):
+                continue  # XML, of which the schema says the names
+            assert not [
+                error.message for error in validator(json.dumps(content["schema"])).iter_errors(example["value"])
+            ], name
+            tried += 1
+    assert tried > 70
+
+
+def test_every_recorded_answer_is_an_example() -> None:
+    shown = json.dumps([content["examples"] for content in contents(SPECIFICATION)])
+    assert all(json.dumps(one.body) in shown for one in recorded() if one.media_type.endswith("json"))
+
+
+@pytest.mark.parametrize("event", sorted(EVENTS.rglob("invalid.json")), ids=lambda path: path.parent.name)
+def test_an_invalid_event_does_not_fit_the_schema(event: Path) -> None:
+    sent = load_event(event.parent.name, event.stem)
+    schema = OPERATIONS[sent["routeKey"]]["requestBody"]["content"][JSON]["schema"]
+    assert not validator(json.dumps(schema)).is_valid(json.loads(sent["body"]))
+
+
+JOB = {"ticket_id": "T-1", "name": "Leak"}
+SITE = {"customer_id": "C-1", "name": "Shop", "latitude": 1, "longitude": 35.5, "address": "Moi Ave 12"}
+PERSON = {"firstname": "Ada", "lastname": "Nowak", "userStatus": "ACTIVE", "userType": "MEMBER"}
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "fits"),
+    [
+        ("POST /sites", SITE, True),
+        ("POST /sites", {**SITE, "customer_id": 17, "latitude": "-89.5"}, True),
+        ("POST /sites", {**SITE, "latitude": 90.1}, False),
+        ("POST /sites", {**SITE, "latitude": "91"}, False),
+        ("POST /sites", {**SITE, "longitude": "180.5"}, False),
+        ("POST /sites", {**SITE, "name": "  "}, False),
+        ("POST /sites", {**SITE, "name": "a\x00b"}, False),
+        ("POST /sites", {**SITE, "customer_id": 1.5}, False),
+        ("POST /sites", {**SITE, "extra": 1}, False),
+        ("POST /jobs", {**JOB, "customer_id": "C-1", "due_date": "2026-11-30"}, True),
+        ("POST /jobs", {**JOB, "site_id": "4711", "customer_id": None}, True),
+        ("POST /jobs", {**JOB, "site_id": 0}, False),
+        ("POST /jobs", JOB, False),
+        ("POST /jobs", {**JOB, "customer_id": "C-1", "site_id": 4711}, False),
+        ("POST /jobs", {**JOB, "site_id": 4711, "site": {k: SITE[k] for k in SITE if k != "customer_id"}}, False),
+        ("POST /jobs", {**JOB, "customer_id": "C-1", "ticket_id": "T[1]"}, False),
+        ("POST /jobs", {**JOB, "customer_id": "C-1", "due_date": "tomorrow"}, False),
+        ("PUT /services/{service}/status", {"status": "outage", "occurred_at": "2026-11-22T10:00:00Z"}, True),
+        ("PUT /services/{service}/status", {"status": 5}, True),
+        ("PUT /services/{service}/status", {"status": 5, "occurred_at": 1_714_910_400}, False),
+        ("PUT /services/{service}/status", {"status": 5, "occurred_at": "2026-11-22T10:00:00"}, False),
+        ("PUT /services/{service}/status", {"status": "broken"}, False),
+        ("POST /operations/{id}/resolve", {"action": "adopt", "id": "4711"}, True),
+        ("POST /operations/{id}/resolve", {"action": "resend"}, True),
+        ("POST /operations/{id}/resolve", {"action": "adopt"}, False),
+        ("POST /operations/{id}/resolve", {"action": "abandon", "id": "4711"}, False),
+        ("POST /connector/clubs/{club_id}/members", {**PERSON, "birthdate": "", "country": "PL", "uuid": ""}, True),
+        ("POST /connector/clubs/{club_id}/members", {**PERSON, "birthdate": "1990-02-30"}, False),
+        ("POST /connector/clubs/{club_id}/members", {**PERSON, "country": "Poland"}, False),
+        ("POST /connector/clubs/{club_id}/members", {**PERSON, "recordID": "17"}, False),
+    ],
+)
+def test_the_schemas_say_what_the_models_demand(route: str, body: object, fits: bool) -> None:
+    schema = OPERATIONS[route]["requestBody"]["content"][JSON]["schema"]
+    assert validator(json.dumps(schema)).is_valid(body) is fits
+
+
+def test_a_validator_that_nobody_explained_is_an_error() -> None:
+    def secret_demand(value: str) -> str:
+        return value
+
+    class Model(BaseModel):
+        field: Annotated[str, AfterValidator(secret_demand)]
+
+    with pytest.raises(UnexplainedValidatorError, match="secret_demand"):
+        components({Model}, set())
+
+
+def test_every_kind_of_problem_is_in_it() -> None:
+    kinds = list(problem_kinds())
+    assert len(kinds) >= 14
+    responses = json.dumps(SPECIFICATION["components"]["responses"])
+    assert all(f'"{PROBLEM_TYPE}{kind.kind}"' in responses for kind in kinds)
+
+
+def test_nothing_that_runs_on_aws_knows_of_it() -> None:
+    for folder in ("functions", "layers"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not re.search(r"^\s*(from|import) openapi\b", path.read_text(), re.MULTILINE), path
