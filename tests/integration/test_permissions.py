@@ -8,7 +8,7 @@ writes the table in docs/permissions.md anew.
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
@@ -57,6 +57,10 @@ class Recorder(World):
         if self._function:
             self.asked |= {(self._function, action, _logical(name)) for action, name in call.needs}
         return super().arrived(call, **how)
+
+    def take_in(self, settings: Callable[[Stack, dict[str, Any]], None] = lambda *_: None) -> int:
+        self.begin()
+        return super().take_in(settings)
 
     def play(self, event: Event, *, lost: bool = True) -> None:
         """From its caller to its end, whatever has to be redelivered, looked for or decided on the way."""
@@ -119,7 +123,10 @@ def _cannot_be_asked(world: Recorder) -> None:
     world.send(create_site(110))
     world.pass_time(60)
     for parked in world.operations():
-        assert world._request("POST", f"/operations/{parked.operation_id}/resolve", {"action": "abandon"}) == 200
+        assert (
+            world._request(world.tenant, "POST", f"/operations/{parked.operation_id}/resolve", {"action": "abandon"})
+            == 200
+        )
 
 
 def _is_told(world: Recorder) -> None:
@@ -157,7 +164,7 @@ def _has_no_settings(world: Recorder) -> None:
     """What is known already is told all the same."""
     world.take_in(lambda _, document: document.clear())
     for event in (create_site(150), update_status(150)):
-        assert world._request(event.method, event.path(world.stack), event.body) == 503
+        assert world._request(world.tenant, event.method, event.path(world.stack), event.body) == 503
 
 
 def _gets_a_new_token(world: Recorder) -> None:
