@@ -19,7 +19,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage mutants long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -90,6 +90,9 @@ faults-long: $(SET_UP) ## Ten thousand random schedules of all these faults (an 
 outage: $(SET_UP) ## A vendor is down for a simulated day, and ten thousand events come
 	@$(BIN)/python -m tests.faults.outage $(OPTIONS)
 
+mutants: $(SET_UP) ## Break the engine's rules one by one, and tell which of it no test notices (long; OPTIONS="--again")
+	@$(BIN)/python -m tests.mutants $(OPTIONS)
+
 long: $(SET_UP) ## The long runs: a thousand made-up people field for field, a hundred rounds of twenty at once
 	PEOPLE=1000 ROUNDS=100 $(BIN)/pytest -n $(WORKERS) tests/integration -k "many_people or round_after_round"
 
@@ -99,16 +102,16 @@ permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of wh
 openapi: $(SET_UP) ## Write docs/openapi.json out of the models, the routes and the recorded answers
 	@$(BIN)/python -m openapi
 
+LOCKED := layers/shared/requirements requirements-dev requirements-sam requirements-checkov requirements-docs tests/bundle/requirements
+# The package that is left out is an asset store of mermaid's package for PyPI, which nothing here reads.
 lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet layers/shared/requirements.in -o layers/shared/requirements.txt
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-dev.in -o requirements-dev.txt
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-sam.in -o requirements-sam.txt
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet tests/bundle/requirements.in -o tests/bundle/requirements.txt
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet requirements-checkov.in -o requirements-checkov.txt
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet --no-emit-package artoo-artifacts requirements-docs.in -o requirements-docs.txt
+	for name in $(LOCKED); do \
+		$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url \
+			--no-emit-find-links --no-emit-package artoo-artifacts --quiet $$name.in -o $$name.txt || exit 1; \
+	done
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-docs site .aws-sam .local .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-docs site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements-dev.txt pyproject.toml

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from io import StringIO
+from logging import StreamHandler
 
 import pytest
 
@@ -39,9 +40,9 @@ def log() -> Iterator[StringIO]:
     """What the functions log during a test."""
     stream = StringIO()
     handler = logger().registered_handler
-    assert hasattr(handler, "setStream")
-    before = handler.setStream(stream)
+    assert isinstance(handler, StreamHandler)
+    before, handler.stream = handler.stream, stream
     yield stream
-    handler.setStream(before)
+    handler.stream = before
     found = [secret for secret in NEVER_LOGGED if secret in stream.getvalue()]
     assert not found, f"logged: {found}"

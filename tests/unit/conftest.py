@@ -1,19 +1,31 @@
 """Unit tests have no network at all: AWS is moto inside the process, and a vendor is an object."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from moto import mock_aws
+from moto.backends import get_backend
+from moto.core.config import DefaultConfig
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from pytest_socket import disable_socket, enable_socket
 
 from crm_bridge import dynamodb
 from crm_bridge.links import Links
 from crm_bridge.operations import Operations
 from crm_bridge.tenants import ApiKeys, Tenants
-from local.stack import deploy_stores
+from local.stack import REGION, deploy_stores
 from local.template import Template, bundle_template
+from tests.unit.memory import MemoryDynamoDb, MemorySecrets
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+TABLES = ("Operations", "Links", "ApiKeys", "Accounts", "People")
+KEPT: DefaultConfig = {"core": {"reset_boto3_session": False}}
+"""What boto3 has read about AWS's services, which takes it longer than a test."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,13 +59,13 @@ class Tables:
     links: Links
     keys: ApiKeys
     tenants: Tenants
+    secrets: "SecretsManagerClient"
 
     def put_secret(self, name: str, document: str) -> None:
-        secrets = boto3.client("secretsmanager")
         try:
-            secrets.create_secret(Name=f"crm-bridge/dev/{name}", SecretString=document)
-        except secrets.exceptions.ResourceExistsException:
-            secrets.put_secret_value(SecretId=f"crm-bridge/dev/{name}", SecretString=document)
+            self.secrets.create_secret(Name=f"crm-bridge/dev/{name}", SecretString=document)
+        except self.secrets.exceptions.ResourceExistsException:
+            self.secrets.put_secret_value(SecretId=f"crm-bridge/dev/{name}", SecretString=document)
 
 
 @pytest.fixture(scope="session")
@@ -61,19 +73,57 @@ def template() -> Template:
     return bundle_template()
 
 
+@pytest.fixture(scope="session")
+def deployed(template: Template) -> Mapping[str, str]:
+    """The names of template.yaml's tables. They are made once, because that takes longer than most tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", REGION)
+        aws = mock_aws(config=KEPT)
+        aws.start(reset=False)
+        names = deploy_stores(template.stores({name: {"Ref": f"{name}Table"} for name in TABLES}))
+        aws.stop(remove_data=False)
+        return names
+
+
 @pytest.fixture
-def tables(clock: Clock, template: Template) -> Iterator[Tables]:
-    """The tables of template.yaml, empty, and a tenant `acme`."""
-    with mock_aws():
-        outputs = deploy_stores(
-            template.stores({name: {"Ref": f"{name}Table"} for name in ("Operations", "Links", "ApiKeys")})
+def stores(deployed: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """The same, all empty, in an account with no secrets."""
+    aws = mock_aws(config=KEPT)
+    aws.start(reset=False)
+    yield deployed
+    for table in get_backend("dynamodb")[DEFAULT_ACCOUNT_ID][REGION].tables.values():
+        table.items.clear()
+    get_backend("secretsmanager")[DEFAULT_ACCOUNT_ID][REGION].secrets.clear()
+    aws.stop(remove_data=False)
+
+
+@pytest.fixture
+def emulator() -> str:
+    """What plays AWS: `memory`, or `moto`, which knows all of it and takes its time."""
+    return "memory"
+
+
+@pytest.fixture
+def tables(request: pytest.FixtureRequest, emulator: str, clock: Clock, template: Template) -> Tables:
+    """Empty tables, and a tenant `acme`."""
+    client: Any
+    secrets: Any
+    if emulator == "memory":
+        names = {name: name for name in TABLES}
+        resources: Any = template.stores({})["Resources"]
+        client, secrets = (
+            MemoryDynamoDb({name: resources[f"{name}Table"]["Properties"] for name in TABLES}),
+            MemorySecrets(),
         )
-        client = dynamodb.client()
-        tables = Tables(
-            Operations(client, outputs["Operations"]),
-            Links(client, outputs["Links"]),
-            ApiKeys(client, outputs["ApiKeys"], ("x-api-key", "api-key"), clock),
-            Tenants(boto3.client("secretsmanager"), "crm-bridge/dev/"),
-        )
-        tables.put_secret("acme", '{"illu": {"org_id": 88, "api_key": "illu-key-1"}}')
-        yield tables
+    else:
+        names = request.getfixturevalue("stores")
+        client, secrets = dynamodb.client(), boto3.client("secretsmanager")
+    tables = Tables(
+        Operations(client, names["Operations"]),
+        Links(client, names["Links"]),
+        ApiKeys(client, names["ApiKeys"], ("x-api-key", "api-key"), clock),
+        Tenants(secrets, "crm-bridge/dev/"),
+        secrets,
+    )
+    tables.put_secret("acme", '{"illu": {"org_id": 88, "api_key": "illu-key-1"}}')
+    return tables

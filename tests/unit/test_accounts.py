@@ -1,16 +1,13 @@
 """Accounts: one turn at a time, what was applied last, and that a refused password is not tried again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
-from moto import mock_aws
 
 from crm_bridge import dynamodb
 from crm_bridge.accounts import Account, Accounts
 from crm_bridge.errors import StorageError
-from local.stack import deploy_stores
-from local.template import Template
 
 NOW = 1_795_000_000_000
 TURN = 30_000
@@ -43,10 +40,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(template: Template) -> Iterator[Desk]:
-    with mock_aws():
-        outputs = deploy_stores(template.stores({"Accounts": {"Ref": "AccountsTable"}}))
-        yield Desk(Accounts(dynamodb.client(), outputs["Accounts"]))
+def desk(stores: Mapping[str, str]) -> Desk:
+    return Desk(Accounts(dynamodb.client(), stores["Accounts"]))
 
 
 # ---------------------------------------------------------------- whose turn it is

@@ -17,6 +17,11 @@ from crm_bridge.tenants import Caller
 from tests.unit.conftest import Tables
 
 
+@pytest.fixture
+def emulator() -> str:
+    return "moto"
+
+
 class Pet(BaseModel):
     model_config = ConfigDict(extra="forbid")
 

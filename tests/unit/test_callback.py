@@ -3,11 +3,10 @@
 import base64
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from moto import mock_aws
 from pydantic import ValidationError
 
 from crm_bridge import dynamodb, public
@@ -20,8 +19,6 @@ from crm_bridge.operations import Attempt, Operation, State, operation_id
 from crm_bridge.public import is_public
 from crm_bridge.settings import CallbackSettings, parse_tenant
 from crm_bridge.transport import Deadline, Transport
-from local.stack import deploy_stores
-from local.template import Template
 
 SECRET = f"whsec_{base64.b64encode(b'hush-hush' * 3).decode()}"
 URL = "https://acme.example/told"
@@ -262,10 +259,8 @@ def test_an_address_that_is_not_public_is_left_alone_like_a_vendor_that_is_down(
 
 
 @pytest.fixture
-def accounts(template: Template) -> Iterator[Accounts]:
-    with mock_aws():
-        outputs = deploy_stores(template.stores({"Accounts": {"Ref": "AccountsTable"}}))
-        yield Accounts(dynamodb.client(), outputs["Accounts"])
+def accounts(stores: Mapping[str, str]) -> Accounts:
+    return Accounts(dynamodb.client(), stores["Accounts"])
 
 
 def test_what_was_refused_once_stays_refused_for_that_tenant(accounts: Accounts) -> None:

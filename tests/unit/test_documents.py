@@ -1,18 +1,15 @@
 """Documents: read, decide, write if nobody else has; and what counts when an answer was lost."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
-from moto import mock_aws
 
 from crm_bridge import dynamodb
 from crm_bridge.documents import Change, Document, Documents
 from crm_bridge.errors import StorageError
-from local.stack import deploy_stores
-from local.template import Template
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
@@ -22,10 +19,8 @@ NEW = Document()
 
 
 @pytest.fixture
-def documents(template: Template) -> Iterator[Documents]:
-    with mock_aws():
-        outputs = deploy_stores(template.stores({"People": {"Ref": "PeopleTable"}}))
-        yield Documents(dynamodb.client(), outputs["People"])
+def documents(stores: Mapping[str, str]) -> Documents:
+    return Documents(dynamodb.client(), stores["People"])
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """The engine's rules, one by one: moto's tables, a vendor that does what a test tells it, a clock that stands still."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -36,6 +39,7 @@ from crm_bridge.errors import (
     MissingError,
     NotConfiguredError,
     NotDoneError,
+    NotShownError,
     PoisonError,
     RefusedError,
     RunningError,
@@ -44,8 +48,9 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.links import Identity, Link
-from crm_bridge.operations import Operation, State, operation_id
+from crm_bridge.operations import SHARDS, Attempt, Operation, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
+from crm_bridge.telemetry import add_to_log, bind_log
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
 from tests.unit.conftest import Clock, Tables
 
@@ -91,8 +96,11 @@ class OrderFlow:
     command: type[Order] = Order
     linking: bool = True
     repeating: bool = False
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+    """What the engine gave along when it asked for a client, for a record that a person found, or for links."""
 
-    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Shop:  # noqa: ARG002
+    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Shop:
+        self.asked.append(("vendor", tenant, transport, deadline))
         if settings.illu is None:
             raise NotConfiguredError("no block")
         self.shop.keys_seen.append(settings.illu.api_key.get_secret_value())
@@ -101,19 +109,21 @@ class OrderFlow:
     def key(self, command: Order) -> str:
         return command.number
 
-    def repeatable(self, command: Order) -> bool:  # noqa: ARG002
-        return self.repeating
+    def repeatable(self, command: Order) -> bool:
+        return self.repeating and bool(command.number)
 
     def send(self, command: Order, vendor: Shop) -> Receipt | Hit[Receipt]:
         return vendor.there or vendor.order(command)
 
-    def find(self, command: Order, vendor: Shop) -> Sequence[Hit[Receipt]]:  # noqa: ARG002
+    def find(self, command: Order, vendor: Shop) -> Sequence[Hit[Receipt]]:
+        self.asked.append(("find", command))
         vendor.looks += 1
         if isinstance(vendor.hits, VendorError):
             raise vendor.hits
         return vendor.hits
 
-    def adopt(self, tenant: str, command: Order, vendor_id: str) -> Receipt:  # noqa: ARG002
+    def adopt(self, tenant: str, command: Order, vendor_id: str) -> Receipt:
+        self.asked.append(("adopt", tenant, command, vendor_id))
         return Receipt(receipt=int(vendor_id))
 
     def links(self, command: Order, result: Receipt) -> Sequence[Link]:
@@ -131,18 +141,20 @@ class Bench:
         self.shop = Shop()
         self.flow = OrderFlow(self.shop)
         self.breaker = Breaker(clock)
-        transport = Transport(breaker=self.breaker)
+        self.transport = Transport(breaker=self.breaker)
         self.engine = Engine(
-            tables.operations, tables.links, tables.tenants, transport, clock=clock, jitter=lambda: 0.5
+            tables.operations, tables.links, tables.tenants, self.transport, clock=clock, jitter=lambda: 0.5
         )
 
-    def run(self, number: str = "1", *, note: str = "as ordered", later: bool = False) -> Outcome:
+    def run(self, number: str = "1", *, note: str = "as ordered", later: bool = False, **options: Any) -> Outcome:
         order = Order(number=number, note=note)
-        return self.engine.run(self.flow, order, tenant="acme", deadline=Deadline(21), later=later)
+        self.deadline = Deadline(21, self.clock)
+        return self.engine.run(self.flow, order, tenant="acme", deadline=self.deadline, later=later, **options)
 
     def redeliver(self, number: str = "1", *, lent_until: int | None = None) -> Outcome | None:
         named = operation_id("acme", "orders", number)
-        return self.engine.redeliver(self.flow, named, deadline=Deadline(21), lent_until=lent_until)
+        self.deadline = Deadline(21, self.clock)
+        return self.engine.redeliver(self.flow, named, deadline=self.deadline, lent_until=lent_until)
 
     def stored(self, number: str = "1") -> Operation:
         operation = self.tables.operations.get(operation_id("acme", "orders", number))
@@ -269,6 +281,294 @@ def test_accepts_nothing_when_the_tenant_is_not_configured(bench: Bench) -> None
         bench.run()
     assert not any(bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], 2**40))
     assert bench.shop.sent == []
+
+
+LEASE = 21 + math.ceil(AFTER_DEADLINE)
+"""Seconds for which an operation is held by whoever sends it."""
+PAYLOAD = '{"number":"1","note":"as ordered"}'
+ENDS = ((Identity("crm", "order", "1"), Identity("shop", "receipt", "101")),)
+
+
+def accepted(bench: Bench, **changes: object) -> Operation:
+    """The whole record of an order that was accepted just now and not sent yet. Its lease is any."""
+    now = int(bench.clock.now)
+    return Operation(
+        operation_id=operation_id("acme", "orders", "1"),
+        tenant="acme",
+        flow="orders",
+        natural_key="1",
+        state=State.WAITING,
+        fingerprint=fingerprint(PAYLOAD),
+        payload=PAYLOAD,
+        lease=bench.stored().lease,
+        due_at=now,
+        created_at=now,
+        updated_at=now,
+        sent_to="https://shop.example/1",
+    ).model_copy(update=changes)
+
+
+def sending(bench: Bench, **changes: object) -> Operation:
+    now = int(bench.clock.now)
+    return accepted(bench, state=State.SENDING, tries=1, due_at=now + LEASE, first_sent_at=now).model_copy(
+        update=changes
+    )
+
+
+def tried(bench: Bench, event: Event, reason: str = "", status: int | None = None) -> dict[str, object]:
+    """What one more attempt, and the first, changes of a record."""
+    attempt = Attempt(at=int(bench.clock.now), event=event, reason=reason, status=status)
+    return {"attempts": (attempt,), "last_attempt": attempt}
+
+
+def test_the_record_says_all_that_is_needed_to_send_it_again(bench: Bench) -> None:
+    seen: list[Operation] = []
+    bench.shop.during = lambda: seen.append(bench.stored())
+    bench.run(mapping="upya v1")
+    assert seen == [sending(bench, lease=seen[0].lease, mapping="upya v1")]
+    assert len(seen[0].lease or "") == 32
+    assert bench.flow.asked[0] == ("vendor", "acme", bench.transport, bench.deadline)
+
+
+def test_the_record_says_the_same_when_it_was_only_accepted(bench: Bench) -> None:
+    outcome = bench.run(later=True, mapping="upya v1")
+    assert bench.stored() == accepted(bench, mapping="upya v1")
+    assert outcome == Outcome(bench.stored(), carried=False)
+    assert len(bench.stored().lease or "") == 32
+
+
+def test_the_record_says_what_was_made_when_it_succeeded(bench: Bench) -> None:
+    outcome = bench.run()
+    done = {"state": State.SUCCEEDED, "answer": '{"receipt":101}', "payload": None, "due_at": None, "links": ENDS}
+    assert bench.stored() == sending(bench, **done, **tried(bench, Event.DONE))
+    assert outcome == Outcome(bench.stored(), carried=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (NotDoneError, {"state": State.WAITING}),
+        (MaybeDoneError, {"state": State.UNKNOWN}),
+        (RefusedError, {"state": State.REJECTED, "payload": None, "due_at": None}),
+    ],
+)
+def test_the_record_says_what_failed(bench: Bench, kind: type[VendorError], changes: dict[str, object]) -> None:
+    error = failing(kind, status=418)
+    bench.shop.answers = [error]
+    outcome = bench.run()
+    now = int(bench.clock.now)
+    expected = sending(bench, due_at=now + REDELIVERY[0], **tried(bench, kind.event, "because", 418))
+    in_doubt = {"unknown_since": now} if kind is MaybeDoneError else {}
+    kept = {"expires_at": now + KEEP} if kind is RefusedError else {}
+    assert bench.stored() == expected.model_copy(update={**changes, **in_doubt, **kept})
+    assert outcome == Outcome(bench.stored(), carried=True, error=error)
+
+
+@pytest.mark.parametrize("answers", [[], [failing(NotDoneError)], [failing(RefusedError)]])
+def test_the_record_says_when_it_was_settled(bench: Bench, answers: list[VendorError | None]) -> None:
+    accepted_at = int(bench.clock.now)
+    bench.shop.answers, bench.shop.during = answers, lambda: bench.clock.move(7)
+    bench.run()
+    stored = bench.stored()
+    assert (stored.created_at, stored.first_sent_at) == (accepted_at, accepted_at)
+    assert (stored.updated_at, stored.attempts[-1].at) == (accepted_at + 7, accepted_at + 7)
+
+
+def test_says_all_that_was_made_when_a_part_of_it_is_linked_already(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run("other")
+    ends = (Identity("shop", "bill", "7"), Identity("shop", "receipt", "101"))
+    links = [Link(Identity("crm", "order", "1"), end) for end in ends]
+    monkeypatch.setattr(bench.flow, "links", lambda *_: links)
+    bench.run()
+    assert bench.stored().state is State.PARKED
+    assert bench.stored().attempts[-1].reason.startswith("shop bill 7, shop receipt 101 cannot be linked")
+
+
+def test_a_repetition_is_answered_with_what_there_is(bench: Bench) -> None:
+    bench.run()
+    assert bench.run() == Outcome(bench.stored(), carried=False)
+    changed = bench.run(note="changed")
+    assert (changed.operation, changed.carried, changed.error) == (bench.stored(), False, None)
+    assert "with another payload" in changed.warnings[0]
+
+
+@pytest.mark.parametrize(("left", "retry_after"), [(LEASE, "2"), (3, "2"), (2, "2"), (1, "1"), (0, "1"), (-60, "1")])
+def test_says_when_to_ask_again_while_it_is_sent(bench: Bench, left: int, retry_after: str) -> None:
+    def repeat() -> None:
+        bench.clock.move(LEASE - left)
+        with pytest.raises(RunningError, match="carried right now") as raised:
+            bench.run()
+        assert raised.value.headers == {"Retry-After": retry_after}
+
+    bench.shop.during = repeat
+    bench.run()
+
+
+def test_takes_the_place_of_one_that_waits_only_if_it_is_told_to(bench: Bench) -> None:
+    bench.shop.answers = [failing(NotDoneError)]
+    bench.run(note="first")
+    assert not bench.run(note="second").carried
+    assert bench.run(note="third", over_undone=True).operation.state is State.SUCCEEDED
+    assert [order.note for order in bench.shop.sent] == ["first", "third"]
+
+
+# ---------------------------------------------------------------- what is told of it
+
+
+def lines(log: StringIO, message: str) -> list[dict[str, Any]]:
+    """The log's lines with this message."""
+    written = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [line for line in written if line["message"] == message]
+
+
+def metrics(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    """Each metric that was counted, with its dimensions."""
+    written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [{name: value for name, value in line.items() if name != "_aws"} for line in written]
+
+
+def test_logs_and_counts_what_became_of_it(bench: Bench, log: StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.shop.answers = [failing(NotDoneError, status=429)]
+    bench.run()
+    (line,) = lines(log, "operation")
+    told = {name: line[name] for name in ("operation_id", "event", "state", "try", "vendor_status")}
+    named = operation_id("acme", "orders", "1")
+    assert told == {"operation_id": named, "event": "not done", "state": "waiting", "try": 1, "vendor_status": 429}
+    assert metrics(capsys) == [{"Operations": [1.0], "flow": "orders", "state": "waiting"}]
+
+
+def test_logs_whose_operation_it_redelivers(bench: Bench, log: StringIO) -> None:
+    bench.run(later=True)
+    bind_log()
+    bench.redeliver()
+    (line,) = lines(log, "operation")
+    assert (line["tenant"], line["operation_id"]) == ("acme", operation_id("acme", "orders", "1"))
+
+
+def test_logs_its_own_id_after_another_was_carried_in_between(bench: Bench, log: StringIO) -> None:
+    bench.shop.during = lambda: add_to_log(operation_id="another")
+    bench.run()
+    assert lines(log, "operation")[0]["operation_id"] == operation_id("acme", "orders", "1")
+
+
+def test_counts_a_refusal_that_nobody_waits_for(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.run(later=True)
+    bench.shop.answers = [failing(RefusedError)]
+    bench.redeliver()
+    assert {"RefusedLater": [1.0], "flow": "orders"} in metrics(capsys)
+
+
+def test_counts_a_refused_sign_in(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.shop.answers = [failing(SignInRefusedError)]
+    bench.run()
+    assert {"SignInRefused": [1.0], "flow": "orders"} in metrics(capsys)
+
+
+def test_tells_the_ids_that_would_be_lost_when_it_cannot_be_settled(
+    bench: Bench, log: StringIO, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.tables.operations, "save", _raise(StorageError("down")))
+    bench.run()
+    (line,) = lines(log, "not settled")
+    told = (line["level"], line["event"], line["state"], line["made"])
+    assert told == ("ERROR", "done", "succeeded", ["shop receipt 101"])
+    assert metrics(capsys) == [{"NotSettled": [1.0], "flow": "orders"}]
+    assert lines(log, "operation") == []
+
+
+def test_tells_the_ids_that_would_be_lost_when_somebody_else_settled_it(bench: Bench, log: StringIO) -> None:
+    def take_over() -> None:
+        bench.shop.during = lambda: None
+        bench.wait_until_due()
+        bench.shop.hits = failing(CannotLookError)
+        bench.redeliver()
+
+    bench.shop.during = take_over
+    outcome = bench.run()
+    assert outcome.operation == bench.stored()
+    assert bench.stored().state is State.PARKED
+    assert lines(log, "not settled")[0]["made"] == ["shop receipt 101"]
+
+
+def test_logs_and_counts_what_a_person_decided(
+    parked: Bench, log: StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    parked.engine.abandon(parked.stored(), by="ops")
+    (line,) = lines(log, "resolved")
+    assert (line["event"], line["state"]) == ("abandoned", "rejected")
+    assert metrics(capsys) == [{"Operations": [1.0], "flow": "orders", "state": "rejected"}]
+
+
+# ---------------------------------------------------------------- a tenant that wants to be told
+
+TOLD = '{"illu": {"org_id": 88, "api_key": "illu-key-1"}, "callback": {"url": "https://acme.example/", "secret": "%s"}}'
+
+
+@pytest.fixture
+def told(bench: Bench) -> Bench:
+    bench.tables.put_secret("acme", TOLD % ("whsec_" + "b2s0" * 8))
+    return bench
+
+
+def callbacks(bench: Bench) -> list[str]:
+    """The states that are on their way to the tenant."""
+    shards = [bench.tables.operations.due(shard, 2**40) for shard in SHARDS]
+    due = [one for pages in shards for page in pages for one in page if one.flow == "callback"]
+    made = [bench.tables.operations.get(one.operation_id) for one in due]
+    return sorted(json.loads(one.payload or "")["type"] for one in made if one)
+
+
+def test_a_tenant_is_not_told_what_the_caller_was_answered(told: Bench) -> None:
+    told.run()
+    told.shop.answers = [failing(RefusedError)]
+    told.run("2")
+    assert callbacks(told) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "type_"), [([], "operation.succeeded"), ([failing(RefusedError)], "operation.rejected")]
+)
+def test_a_tenant_is_told_when_it_settles_later(told: Bench, answers: list[VendorError | None], type_: str) -> None:
+    assert told.run(later=True).operation.is_told
+    told.shop.answers = [failing(NotDoneError), *answers]
+    told.redeliver()
+    assert callbacks(told) == []
+    told.wait_until_due()
+    told.redeliver()
+    assert callbacks(told) == [type_]
+
+
+def test_a_tenant_is_told_what_was_parked_at_once_and_what_a_person_made_of_it(told: Bench) -> None:
+    told.run("other")
+    told.shop.sent.clear()
+    told.run()
+    assert callbacks(told) == ["operation.parked"]
+    told.engine.resend(told.stored(), by="ops")
+    assert callbacks(told) == ["operation.parked"]
+    told.redeliver()
+    assert callbacks(told) == ["operation.parked", "operation.succeeded"]
+    told.engine.withdraw(told.stored(), by="ops")
+    assert callbacks(told) == ["operation.parked", "operation.succeeded"]
+
+
+@pytest.mark.parametrize(("decide", "type_"), [("adopt", "operation.succeeded"), ("abandon", "operation.rejected")])
+def test_a_tenant_is_told_what_a_person_decided(told: Bench, decide: str, type_: str) -> None:
+    told.run(later=True)
+    told.tables.operations.save(told.stored().model_copy(update={"state": State.PARKED}), over=State.WAITING)
+    if decide == "adopt":
+        told.engine.adopt(told.flow, told.stored(), "7", by="ops")
+    else:
+        told.engine.abandon(told.stored(), by="ops")
+    assert callbacks(told) == [type_]
+
+
+def test_a_tenant_that_names_no_address_is_not_told(bench: Bench) -> None:
+    assert not bench.run(later=True).operation.is_told
+    bench.redeliver()
+    assert callbacks(bench) == []
 
 
 # ---------------------------------------------------------------- what a failure leaves
@@ -489,6 +789,93 @@ def test_a_message_that_comes_twice_takes_nothing_from_whom_it_was_claimed_by(be
     assert (again, len(bench.shop.sent)) == ([None], 1)
 
 
+def test_the_record_says_what_failed_at_a_redelivery(bench: Bench) -> None:
+    bench.run(later=True)
+    before = bench.stored()
+    bench.clock.move(10)
+    now = int(bench.clock.now)
+    bench.shop.answers = [failing(MaybeDoneError, status=500)]
+    outcome = bench.redeliver()
+    attempt = Attempt(at=now, event=Event.MAYBE_DONE, reason="because", status=500)
+    assert outcome is not None
+    assert outcome.operation == bench.stored()
+    assert outcome.carried
+    assert bench.stored() == before.model_copy(
+        update={
+            "state": State.UNKNOWN,
+            "was": State.WAITING,
+            "lease": bench.stored().lease,
+            "tries": 1,
+            "due_at": now + REDELIVERY[0],
+            "first_sent_at": now,
+            "unknown_since": now,
+            "updated_at": now,
+            "attempts": (attempt,),
+            "last_attempt": attempt,
+        }
+    )
+    assert (len(bench.stored().lease or ""), bench.stored().lease != before.lease) == (32, True)
+    assert bench.flow.asked[-1] == ("vendor", "acme", bench.transport, bench.deadline)
+
+
+def test_is_held_for_as_long_as_a_request_is_when_it_is_redelivered(bench: Bench) -> None:
+    bench.run(later=True)
+    seen: list[int | None] = []
+    bench.shop.during = lambda: seen.append(bench.stored().due_at)
+    bench.redeliver()
+    assert seen == [bench.clock.now + LEASE]
+
+
+def test_is_parked_by_its_last_try_and_not_before(bench: Bench) -> None:
+    bench.run(later=True)
+    bench.shop.answers = [failing(NotDoneError), failing(NotDoneError)]
+    for tries, state in ((LAST_TRY - 2, State.WAITING), (LAST_TRY - 1, State.PARKED)):
+        stored = bench.stored().model_copy(update={"tries": tries, "due_at": int(bench.clock.now)})
+        bench.tables.operations.save(stored, over=State.WAITING)
+        bench.redeliver()
+        assert bench.stored().state is state
+    assert bench.stored().due_at is None
+
+
+def test_is_sent_by_its_last_try_and_not_after_it(bench: Bench) -> None:
+    for number, tries in (("1", LAST_TRY - 1), ("2", LAST_TRY)):
+        bench.run(number, later=True)
+        stored = bench.stored(number).model_copy(update={"tries": tries})
+        bench.tables.operations.save(stored, over=State.WAITING)
+        bench.redeliver(number)
+    assert (bench.stored("1").state, bench.stored("2").state) == (State.SUCCEEDED, State.PARKED)
+    assert bench.stored("2").attempts == (Attempt(at=int(bench.clock.now), event=Event.OUT_OF_ATTEMPTS),)
+    assert [order.number for order in bench.shop.sent] == ["1"]
+
+
+def test_is_left_to_its_lease_when_the_storage_fails_while_it_is_carried(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run(later=True)
+    monkeypatch.setattr(bench.flow, "links", _raise(StorageError("down")))
+    with pytest.raises(StorageError):
+        bench.redeliver()
+    assert (bench.stored().state, bench.stored().attempts) == (State.SENDING, ())
+
+
+def test_is_not_done_when_the_secret_cannot_be_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run(later=True)
+    monkeypatch.setattr(bench.tables.tenants, "get", _raise(StorageError("Secrets Manager is down")))
+    outcome = bench.redeliver()
+    assert outcome is not None
+    assert outcome.error is not None
+    assert (outcome.error.vendor, outcome.error.message) == ("orders", "Secrets Manager is down")
+
+
+def test_uses_the_client_of_the_new_secret_when_sign_in_is_refused_twice(bench: Bench) -> None:
+    bench.run("before")
+    bench.tables.put_secret("acme", '{"illu": {"org_id": 88, "api_key": "illu-key-2"}}')
+    bench.shop.answers = [failing(SignInRefusedError), failing(SignInRefusedError)]
+    assert bench.run().operation.state is State.WAITING
+    assert bench.shop.keys_seen[-2:] == ["illu-key-1", "illu-key-2"]
+    assert bench.flow.asked[-1] == ("vendor", "acme", bench.transport, bench.deadline)
+
+
 # ---------------------------------------------------------------- while the vendor is down
 
 
@@ -509,8 +896,7 @@ def outage(bench: Bench) -> None:
 def test_is_held_back_for_half_of_its_age(bench: Bench, age: int, wait: int) -> None:
     bench.shop.answers = [down(retry_after=age), down()]
     bench.run()
-    bench.clock.now += age
-    bench.wait_until_due()
+    bench.clock.now = max(bench.clock.now + age, bench.stored().due_at or 0)
     assert bench.redeliver() is not None
     stored = bench.stored()
     assert (stored.state, stored.due_at) == (State.WAITING, bench.clock.now + wait)
@@ -539,11 +925,12 @@ def test_to_be_held_back_is_not_a_try_and_is_told_once(bench: Bench) -> None:
 
 
 def test_a_try_before_the_outage_counts_and_is_told(bench: Bench, request: pytest.FixtureRequest) -> None:
-    bench.shop.answers = [NotDoneError("429", vendor="shop"), down()]
+    bench.shop.answers = [NotDoneError("429", vendor="shop"), down(), down()]
     bench.run()
     request.getfixturevalue("outage")
-    bench.wait_until_due()
-    bench.redeliver()
+    for _ in range(2):
+        bench.wait_until_due()
+        bench.redeliver()
     assert [attempt.event for attempt in bench.stored().attempts] == [Event.NOT_DONE] * 2
     assert bench.stored().tries == 1
 
@@ -624,6 +1011,21 @@ def test_is_parked_and_its_messages_go_on_failing_when_the_bridge_failed_three_t
     parked = bench.stored().model_copy(update={"state": State.PARKED})
     bench.tables.operations.save(parked, over=State.UNKNOWN)
     assert bench.redeliver() is None
+
+
+def test_is_parked_again_when_it_failed_as_often_after_a_person_let_it_begin_anew(bench: Bench) -> None:
+    bench.run(later=True)
+    bench.flow.command = Receipt  # type: ignore[assignment]  # which its payload is none of
+    for _ in range(2):
+        for failures in range(MOST_DEFECTS):
+            assert bench.stored().state is (State.UNKNOWN if failures else State.WAITING)
+            bench.wait_until_due()
+            with pytest.raises(ValidationError):
+                bench.redeliver()
+        assert bench.stored().state is State.PARKED
+        with pytest.raises(PoisonError):
+            bench.redeliver()
+        bench.engine.resend(bench.stored(), by="support")
 
 
 # ---------------------------------------------------------------- from unknown
@@ -846,6 +1248,123 @@ def test_looks_where_it_was_sent_last_when_the_account_was_corrected_before(benc
     assert bench.linked() == ["102"]
 
 
+@pytest.mark.parametrize(("found", "told"), [(2, "2 records"), (3, "3 records")])
+def test_says_how_many_records_fit_when_a_person_has_to_decide(unknown: Bench, found: int, told: str) -> None:
+    unknown.shop.hits = [hit(100 + number, unknown.clock) for number in range(found)]
+    outcome = unknown.redeliver()
+    assert outcome is not None
+    assert outcome.error is not None
+    assert (outcome.error.vendor, outcome.error.message[:9]) == ("orders", told)
+    assert unknown.stored().attempts[-1].event is Event.IN_DOUBT
+
+
+def test_is_parked_after_the_search_lag_when_the_vendor_shows_nothing_that_would_prove_it(unknown: Bench) -> None:
+    unknown.shop.hits = failing(NotShownError)
+    unknown.redeliver()
+    waiting = unknown.stored()
+    assert (waiting.state, waiting.attempts[-1].event) == (State.UNKNOWN, Event.NOT_FOUND_YET)
+    assert waiting.due_at == (waiting.unknown_since or 0) + unknown.shop.search_lag
+    unknown.wait_until_due()
+    unknown.redeliver()
+    stored = unknown.stored()
+    assert (stored.state, stored.attempts[-1].reason) == (State.PARKED, "because")
+    assert len(unknown.shop.sent) == 1
+
+
+def test_an_operation_in_doubt_that_was_sent_to_an_account_no_longer_named_says_so(unknown: Bench) -> None:
+    unknown.shop.destination = "https://shop.example/2"
+    outcome = unknown.redeliver()
+    assert outcome is not None
+    assert outcome.error is not None
+    assert (outcome.error.vendor, outcome.error.message) == (
+        "orders",
+        "it was sent to an account that the tenant no longer names",
+    )
+
+
+def test_the_search_lag_counts_from_the_moment_of_the_doubt(unknown: Bench) -> None:
+    lost_at = unknown.stored().unknown_since or 0
+    unknown.clock.now = lost_at + unknown.shop.search_lag - 1
+    unknown.redeliver()
+    assert unknown.stored().state is State.UNKNOWN
+    assert len(unknown.shop.sent) == 1
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert len(unknown.shop.sent) == 2
+    assert unknown.clock.now == lost_at + unknown.shop.search_lag
+    assert unknown.flow.asked[-1] == ("vendor", "acme", unknown.transport, unknown.deadline)
+
+
+@pytest.mark.parametrize(("older_by", "adopted"), [(CLOCK_SKEW, True), (CLOCK_SKEW + 1, False)])
+def test_a_record_is_its_own_if_it_is_not_older_than_clocks_may_differ(
+    unknown: Bench, older_by: int, adopted: bool
+) -> None:
+    first = unknown.stored().first_sent_at or 0
+    unknown.shop.hits = [Hit(Receipt(receipt=101), datetime.fromtimestamp(first - older_by, UTC))]
+    unknown.redeliver()
+    assert unknown.linked() == (["101"] if adopted else [])
+
+
+def test_a_record_is_adopted_that_this_very_event_has_linked_already(unknown: Bench) -> None:
+    """As when a saving was thought to be lost."""
+    unknown.shop.hits = [hit(101, unknown.clock)]
+    link = Link(Identity("crm", "order", "1"), Identity("shop", "receipt", "101"))
+    writes = [*unknown.tables.links.puts("acme", [link], unknown.stored().operation_id, unknown.clock.now)]
+    unknown.tables.links.write(writes)
+    unknown.redeliver()
+    assert unknown.stored().state is State.SUCCEEDED
+
+
+def test_is_asked_about_with_its_own_command(unknown: Bench) -> None:
+    unknown.redeliver()
+    assert ("find", Order(number="1")) in unknown.flow.asked
+    assert unknown.flow.asked[-2] == ("vendor", "acme", unknown.transport, unknown.deadline)
+
+
+def test_the_record_says_what_was_found(unknown: Bench) -> None:
+    before = unknown.stored()
+    unknown.shop.hits = [hit(101, unknown.clock)]
+    unknown.redeliver()
+    now = int(unknown.clock.now)
+    found = Attempt(at=now, event=Event.FOUND)
+    assert unknown.stored() == before.model_copy(
+        update={
+            "state": State.SUCCEEDED,
+            "was": State.UNKNOWN,
+            "lease": unknown.stored().lease,
+            "tries": 2,
+            "answer": '{"receipt":101}',
+            "payload": None,
+            "due_at": None,
+            "updated_at": now,
+            "attempts": (*before.attempts, found),
+            "last_attempt": found,
+            "links": ENDS,
+        }
+    )
+    assert (len(unknown.stored().lease or ""), unknown.stored().lease != before.lease) == (32, True)
+
+
+def test_the_record_says_why_nothing_could_be_found(unknown: Bench) -> None:
+    unknown.shop.hits = failing(NotDoneError, status=503)
+    outcome = unknown.redeliver()
+    attempt = unknown.stored().attempts[-1]
+    assert (attempt.event, attempt.reason, attempt.status) == (Event.LOOK_FAILED, "because", 503)
+    assert outcome == Outcome(unknown.stored(), carried=True, error=unknown.shop.hits)
+
+
+def test_says_that_another_event_was_quicker_to_adopt_the_record(
+    unknown: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown.run("other")
+    unknown.shop.hits = [hit(102, unknown.clock)]
+    monkeypatch.setattr(unknown.tables.links, "taken", lambda *_: False)
+    unknown.redeliver()
+    attempt = unknown.stored().attempts[-1]
+    assert (attempt.event, attempt.reason) == (Event.LOOK_FAILED, "the record was adopted by another event")
+    assert unknown.stored().due_at == unknown.clock.now + REDELIVERY[1]
+
+
 # ---------------------------------------------------------------- crashes
 
 
@@ -869,7 +1388,9 @@ def test_looks_before_it_sends_when_the_function_was_killed_while_sending(bench:
     bench.redeliver()
     assert bench.linked() == ["101"]
     assert len(bench.shop.sent) == 1
-    assert [attempt.event for attempt in bench.stored().attempts] == [Event.LEASE_EXPIRED, Event.FOUND]
+    died, found = bench.stored().attempts
+    assert (died.event, died.reason) == (Event.LEASE_EXPIRED, "whoever was sending it has died")
+    assert (found.event, found.reason) == (Event.FOUND, "")
 
 
 def test_waits_out_the_search_lag_from_the_end_of_the_lease_when_the_function_was_killed(bench: Bench) -> None:
@@ -881,6 +1402,9 @@ def test_waits_out_the_search_lag_from_the_end_of_the_lease_when_the_function_wa
     bench.redeliver()
     assert bench.stored().due_at == bench.clock.now + bench.shop.search_lag
     assert len(bench.shop.sent) == 1
+    bench.wait_until_due()
+    bench.redeliver()
+    assert (bench.stored().state, len(bench.shop.sent)) == (State.SUCCEEDED, 2)
 
 
 def test_knows_its_own_record_when_a_worker_was_killed_at_the_first_sending(bench: Bench) -> None:
@@ -1004,6 +1528,83 @@ def test_cannot_be_decided_when_it_is_not_parked(unknown: Bench) -> None:
     with pytest.raises(ConflictError):
         unknown.engine.adopt(unknown.flow, done, "1", by="ops")
     assert unknown.stored().state is State.UNKNOWN
+
+
+def test_the_record_says_what_a_person_adopted(parked: Bench) -> None:
+    before = parked.stored()
+    parked.clock.move(60)
+    resolved = parked.engine.adopt(parked.flow, before, "101", by="ops")
+    attempt = Attempt(at=int(parked.clock.now), event=Event.ADOPTED, reason="by ops")
+    assert resolved == parked.stored()
+    assert resolved == before.model_copy(
+        update={
+            "state": State.SUCCEEDED,
+            "answer": '{"receipt":101}',
+            "payload": None,
+            "links": ENDS,
+            "updated_at": int(parked.clock.now),
+            "attempts": (*before.attempts, attempt),
+            "last_attempt": attempt,
+        }
+    )
+    assert parked.flow.asked[-1] == ("adopt", "acme", Order(number="1"), "101")
+    back = parked.tables.links.of("acme", Identity("shop", "receipt", "101"))
+    assert (back[0].operation_id, back[0].linked_at.timestamp()) == (resolved.operation_id, parked.clock.now)
+
+
+def test_the_record_says_that_a_person_lets_it_begin_anew(parked: Bench) -> None:
+    before = parked.stored()
+    resolved = parked.engine.resend(before, by="ops")
+    now = int(parked.clock.now)
+    attempt = Attempt(at=now, event=Event.RESENT, reason="by ops")
+    assert resolved == parked.stored()
+    assert resolved == before.model_copy(
+        update={
+            "state": State.WAITING,
+            "due_at": now,
+            "tries": 0,
+            "first_sent_at": None,
+            "unknown_since": None,
+            "sent_to": None,
+            "updated_at": now,
+            "attempts": (*before.attempts, attempt),
+            "last_attempt": attempt,
+        }
+    )
+
+
+def test_the_record_says_that_a_person_abandoned_it(parked: Bench) -> None:
+    before = parked.stored()
+    resolved = parked.engine.abandon(before, by="ops")
+    now = int(parked.clock.now)
+    attempt = Attempt(at=now, event=Event.ABANDONED, reason="by ops")
+    assert resolved == parked.stored()
+    assert resolved == before.model_copy(
+        update={
+            "state": State.REJECTED,
+            "payload": None,
+            "expires_at": now + KEEP,
+            "updated_at": now,
+            "attempts": (*before.attempts, attempt),
+            "last_attempt": attempt,
+        }
+    )
+
+
+def test_says_why_a_decision_does_not_count(parked: Bench) -> None:
+    seen = parked.stored()
+    parked.run("other")
+    with pytest.raises(ConflictError, match="linked to something else"):
+        parked.engine.adopt(parked.flow, seen, "102", by="ops")
+    parked.engine.abandon(seen, by="one")
+    with pytest.raises(ConflictError, match="Somebody else was quicker: it is rejected now"):
+        parked.engine.resend(seen, by="two")
+    for decide in (parked.engine.resend, parked.engine.abandon):
+        with pytest.raises(ConflictError, match="this one is rejected"):
+            decide(parked.stored(), by="two")
+    with pytest.raises(ConflictError, match="this one is rejected"):
+        parked.engine.adopt(parked.flow, parked.stored(), "101", by="two")
+    assert parked.flow.asked[-1] == ("adopt", "acme", Order(number="1"), "102")
 
 
 # ---------------------------------------------------------------- DynamoDB fails
@@ -1164,6 +1765,25 @@ def test_may_be_sent_again_when_what_it_made_was_taken_back(bench: Bench) -> Non
     assert bench.stored().expires_at is None
 
 
+def test_the_record_says_who_took_it_back(bench: Bench) -> None:
+    before = bench.run().operation
+    bench.clock.move(60)
+    bench.engine.withdraw(before, by="a test")
+    now = int(bench.clock.now)
+    attempt = Attempt(at=now, event=Event.WITHDRAWN, reason="by a test")
+    assert bench.stored() == before.model_copy(
+        update={
+            "state": State.REJECTED,
+            "answer": None,
+            "links": (),
+            "expires_at": now + KEEP,
+            "updated_at": now,
+            "attempts": (*before.attempts, attempt),
+            "last_attempt": attempt,
+        }
+    )
+
+
 def test_is_taken_back_once_when_two_do_it(bench: Bench) -> None:
     done = bench.run().operation
     bench.engine.withdraw(done, by="one")
@@ -1184,6 +1804,7 @@ def test_is_sent_again_without_a_look_when_it_may_be_repeated(bench: Bench, answ
     bench.redeliver()
     assert bench.stored().state is State.SUCCEEDED
     assert (len(bench.shop.sent), bench.shop.looks) == (2, 0)
+    assert bench.flow.asked[-1] == ("vendor", "acme", bench.transport, bench.deadline)
 
 
 def test_is_rejected_and_not_parked_when_what_may_be_repeated_is_refused_in_the_end(bench: Bench) -> None:
@@ -1237,6 +1858,26 @@ def test_is_looked_for_when_its_function_was_killed_after_a_person_let_it_begin_
     bench.wait_until_due()
     bench.redeliver()
     assert bench.stored().attempts[-1].event is Event.FOUND
+
+
+def test_says_that_it_is_about_an_account_that_is_no_longer_named(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.run(later=True)
+    bench.shop.destination = "https://shop.example/2"
+    outcome = bench.redeliver()
+    assert outcome is not None
+    assert outcome.error is not None
+    assert (outcome.error.vendor, outcome.error.message) == (
+        "orders",
+        "it is about an account that the tenant no longer names",
+    )
+
+
+def test_is_carried_to_another_account_when_it_makes_something_and_was_surely_not_done(bench: Bench) -> None:
+    bench.run(later=True)
+    bench.shop.destination = "https://shop.example/2"
+    bench.redeliver()
+    assert (bench.stored().state, bench.stored().sent_to) == (State.SUCCEEDED, "https://shop.example/2")
 
 
 # ---------------------------------------------------------------- the table of transitions

@@ -13,6 +13,12 @@ from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, hash_api_key, new_api_key
 from tests.unit.conftest import Clock, Tables
 
+
+@pytest.fixture
+def emulator() -> str:
+    return "moto"
+
+
 ILLU = {"org_id": 88, "api_key": "a-secret"}
 
 

@@ -180,7 +180,7 @@ class Operations:
         With `over_undone` one that waits may be there as well, if it was never in doubt. One round trip either way.
         The attempts of an operation that it replaces are kept. Raises StorageError.
         """
-        states = _values("over", over)
+        states = _values(over)
         condition = f"attribute_not_exists(operation_id) OR #state IN ({', '.join(states)})"
         if over_undone:
             condition += " OR (#state = :waiting AND attribute_not_exists(unknown_since))"
@@ -220,7 +220,7 @@ class Operations:
 
         None: there is none with this id. Raises StorageError.
         """
-        accepted = _values("state", states)
+        accepted = _values(states)
         values: dict[str, object] = {
             ":sending": State.SENDING.value,
             ":lease": lease,
@@ -401,8 +401,8 @@ def _standing(state: State, updated_at: int | None = None) -> str:
     return f"{state}#" if updated_at is None else f"{state}#{updated_at:010}"
 
 
-def _values(prefix: str, states: Iterable[State]) -> dict[str, object]:
-    return {f":{prefix}{number}": state.value for number, state in enumerate(states)}
+def _values(states: Iterable[State]) -> dict[str, object]:
+    return {f":state{number}": state.value for number, state in enumerate(states)}
 
 
 def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":

@@ -239,8 +239,7 @@ class Transport:
         self._breaker.admit(vendor, host)
         self._drop_idle_connections(host)
         data, kind = _encoded(body, form)
-        sent = {**headers, "Accept": "application/json"} | ({"Content-Type": kind} if kind else {})
-
+        sent = {**headers, "Accept": "application/json", "Content-Type": kind}
         session = self._public if public and host not in self.on_this_machine else self._session
 
         def exchange() -> Answer:
@@ -250,7 +249,6 @@ class Transport:
                 data=data,
                 headers=sent,
                 timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
-                allow_redirects=False,
                 stream=True,
             ) as response:
                 answered = b"" if max_answer is None else _read(response, max_answer)

@@ -1,0 +1,625 @@
+"""The operation table: who wins an operation, what settles it, what is due and what is listed."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from crm_bridge import operations as operations_module
+from crm_bridge.errors import Event, LinkTakenError, StorageError
+from crm_bridge.links import Identity, Link
+from crm_bridge.operations import (
+    Attempt,
+    Claim,
+    Due,
+    Operation,
+    Operations,
+    OperationSummary,
+    State,
+    as_time,
+    fingerprint,
+    operation_id,
+)
+from tests.unit.conftest import Tables
+
+NOW = 1_795_000_000
+LATER = NOW + 900
+CUSTOMER, SITE = Identity("crm", "customer", "1"), Identity("illu", "site", "4711")
+
+
+@pytest.fixture(params=["memory", "moto"])
+def emulator(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def operation(key: str = "1", state: State = State.WAITING, **changes: object) -> Operation:
+    return Operation(
+        operation_id=operation_id("acme", "create_site", key),
+        tenant="acme",
+        flow="create_site",
+        natural_key=key,
+        state=state,
+        fingerprint=fingerprint("{}"),
+        payload="{}",
+        lease="a1",
+        due_at=NOW,
+        created_at=NOW - 100,
+        updated_at=NOW - 50,
+    ).model_copy(update=changes)
+
+
+def store(tables: Tables, stored: Operation) -> Operation:
+    assert tables.operations.create(stored, over=State).won
+    return stored
+
+
+def there(tables: Tables, key: str = "1") -> Operation:
+    found = tables.operations.get(operation_id("acme", "create_site", key))
+    assert found is not None
+    return found
+
+
+type Call = Callable[[str, dict[str, object]], object]
+
+
+def intercept(operations: Operations, around: Callable[[Call, str, dict[str, object]], object]) -> None:
+    """Every call to the table goes through `around`, which gets the real call, the name and the arguments."""
+    client = operations._client
+    real: Call = client._make_api_call  # type: ignore[attr-defined]
+    client._make_api_call = lambda name, arguments: around(real, name, arguments)  # type: ignore[attr-defined]
+
+
+def lose_the_first_answer(operations: Operations) -> None:
+    """The first call reaches the table, and the AWS client repeats it, because it got no answer."""
+    lost: list[str] = []
+
+    def around(real: Call, name: str, arguments: dict[str, object]) -> object:
+        if not lost:
+            lost.append(name)
+            real(name, arguments)
+        return real(name, arguments)
+
+    intercept(operations, around)
+
+
+def cancel(operations: Operations, *reasons: str) -> None:
+    """Every transaction is cancelled for these reasons, one for each of its writes."""
+
+    def around(_real: Call, name: str, _arguments: dict[str, object]) -> object:
+        details = {
+            "Error": {"Code": "TransactionCanceledException"},
+            "CancellationReasons": [{"Code": reason} for reason in reasons],
+        }
+        raise operations._client.exceptions.TransactionCanceledException(details, name)  # type: ignore[arg-type]
+
+    intercept(operations, around)
+
+
+def fail(operations: Operations, error: Exception) -> None:
+    def around(_real: Call, _name: str, _arguments: dict[str, object]) -> object:
+        raise error
+
+    intercept(operations, around)
+
+
+# ---------------------------------------------------------------- the record
+
+
+def test_an_operation_is_read_as_it_was_written(tables: Tables) -> None:
+    full = operation(
+        answer='{"site_id": 4711}',
+        attempts=(Attempt(at=NOW, event=Event.NOT_DONE, reason="busy", status=503),),
+        last_attempt=Attempt(at=NOW, event=Event.NOT_DONE, reason="busy", status=503),
+        tries=3,
+        was=State.UNKNOWN,
+        lent_until=LATER,
+        first_sent_at=NOW - 90,
+        unknown_since=NOW - 80,
+        sent_to="https://illu.example/88",
+        mapping="upya v1",
+        links=((CUSTOMER, SITE),),
+        expires_at=LATER,
+        is_told=True,
+    )
+    store(tables, full)
+    assert there(tables) == full
+    assert tables.operations.get(operation_id("acme", "create_site", "another")) is None
+
+
+def test_what_decides_is_never_read_from_a_copy_that_may_be_stale(tables: Tables) -> None:
+    reads: list[tuple[str, object]] = []
+
+    def around(real: Call, name: str, arguments: dict[str, object]) -> object:
+        reads.append((name, arguments.get("ConsistentRead")))
+        return real(name, arguments)
+
+    intercept(tables.operations, around)
+    tables.operations.get("op_1")
+    assert reads == [("GetItem", True)]
+
+
+def test_an_event_has_the_id_under_which_it_was_stored_years_ago() -> None:
+    assert operation_id("acme", "create_site", "C-1") == "op_a43422effa4f89a95e0ac68fe5d0e214"
+
+
+def test_ids_differ_when_anything_differs() -> None:
+    events = [("a", "b", "c"), ("a", "bc", ""), ("ab", "c", ""), ("", "ab", "c"), ("a", "b", "C")]
+    assert len({operation_id(*event) for event in events}) == len(events)
+
+
+def test_a_fingerprint_is_the_same_for_the_same_payload_only() -> None:
+    assert fingerprint('{"name": "Büro"}') == hashlib.sha256('{"name": "Büro"}'.encode()).hexdigest()
+    assert fingerprint("{}") != fingerprint("[]")
+
+
+def test_times_are_shown_in_utc() -> None:
+    assert as_time(NOW) == "2026-11-18T11:06:40+00:00"
+    assert as_time(0) == "1970-01-01T00:00:00+00:00"
+    assert as_time(None) is None
+
+
+ATTEMPT = Attempt(at=NOW, event=Event.NOT_DONE, reason="busy", status=503)
+ATTEMPT_SHOWN = {"at": "2026-11-18T11:06:40+00:00", "event": "not done", "reason": "busy", "vendor_status": 503}
+SUMMARY_SHOWN = {
+    "operation_id": operation_id("acme", "create_site", "1"),
+    "flow": "create_site",
+    "natural_key": "1",
+    "state": "waiting",
+    "last_attempt": ATTEMPT_SHOWN,
+    "due_at": "2026-11-18T11:06:40+00:00",
+    "created_at": "2026-11-18T11:05:00+00:00",
+    "updated_at": "2026-11-18T11:05:50+00:00",
+}
+
+
+def test_is_shown_without_its_payload_and_its_lease() -> None:
+    shown = operation(
+        attempts=(ATTEMPT,),
+        last_attempt=ATTEMPT,
+        answer='{"site_id": 4711}',
+        mapping="upya v1",
+        links=((CUSTOMER, SITE),),
+    ).shown()
+    assert shown == {
+        **SUMMARY_SHOWN,
+        "attempts": [ATTEMPT_SHOWN],
+        "mapping": "upya v1",
+        "answer": {"site_id": 4711},
+        "links": [
+            [{"system": "crm", "entity": "customer", "id": "1"}, {"system": "illu", "entity": "site", "id": "4711"}]
+        ],
+    }
+
+
+def test_is_shown_with_nothing_when_nothing_happened_yet() -> None:
+    assert operation(due_at=None).shown() == {
+        **SUMMARY_SHOWN,
+        "due_at": None,
+        "last_attempt": None,
+        "attempts": [],
+        "mapping": None,
+        "answer": None,
+        "links": [],
+    }
+
+
+# ---------------------------------------------------------------- who stores it
+
+
+def test_is_stored_when_there_is_none(tables: Tables) -> None:
+    new = operation()
+    assert tables.operations.create(new, over=[State.REJECTED]) == Claim(True, new)
+    assert there(tables) == new
+
+
+@pytest.mark.parametrize("state", State)
+def test_is_stored_over_another_only_in_the_states_that_are_named(tables: Tables, state: State) -> None:
+    old = store(tables, operation(state=state, attempts=(ATTEMPT,)))
+    claim = tables.operations.create(operation(lease="a2"), over=[State.REJECTED, State.PARKED])
+    if state in (State.REJECTED, State.PARKED):
+        assert claim == Claim(True, operation(lease="a2", attempts=(ATTEMPT,)))  # what was tried is not forgotten
+        assert there(tables) == operation(lease="a2")
+    else:
+        assert claim == Claim(False, old)
+        assert there(tables) == old
+
+
+@pytest.mark.parametrize(
+    ("old", "won"),
+    [
+        (operation(), True),
+        (operation(unknown_since=NOW), False),
+        (operation(state=State.SENDING), False),
+        (operation(state=State.UNKNOWN), False),
+        (operation(state=State.SUCCEEDED), False),
+        (operation(state=State.REJECTED), True),
+    ],
+)
+def test_is_stored_over_one_that_waits_only_if_that_was_never_in_doubt(
+    tables: Tables, old: Operation, won: bool
+) -> None:
+    store(tables, old)
+    new = operation(lease="a2")
+    claim = tables.operations.create(new, over=[State.REJECTED], over_undone=True)
+    assert claim == (Claim(True, new) if won else Claim(False, old))
+
+
+def test_is_not_stored_over_one_that_waits_unless_it_is_told_to(tables: Tables) -> None:
+    store(tables, operation())
+    assert not tables.operations.create(operation(lease="a2"), over=[State.REJECTED]).won
+
+
+def test_has_won_when_only_the_answer_to_its_own_write_was_lost(tables: Tables) -> None:
+    lose_the_first_answer(tables.operations)
+    assert tables.operations.create(operation(), over=[State.REJECTED]) == Claim(True, operation())
+
+
+# ---------------------------------------------------------------- who takes it up
+
+
+def claim(
+    tables: Tables,
+    *,
+    key: str = "1",
+    now: int = NOW,
+    lease: str = "a2",
+    states: Iterable[State] = (State.WAITING, State.UNKNOWN),
+    lent_until: int | None = None,
+) -> Claim | None:
+    return tables.operations.claim(
+        operation_id("acme", "create_site", key),
+        lease=lease,
+        now=now,
+        until=now + 39,
+        states=states,
+        lent_until=lent_until,
+    )
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.UNKNOWN])
+def test_whoever_takes_it_up_holds_it_and_knows_what_it_was(tables: Tables, state: State) -> None:
+    old = store(tables, operation(state=state, tries=2, lent_until=LATER, unknown_since=NOW - 20))
+    expected = old.model_copy(
+        update={
+            "state": State.SENDING,
+            "was": state,
+            "lease": "a2",
+            "due_at": NOW + 39,
+            "tries": 3,
+            "updated_at": NOW,
+            "first_sent_at": NOW,
+            "lent_until": None,
+        }
+    )
+    assert claim(tables) == Claim(True, expected)
+    assert there(tables) == expected
+
+
+def test_the_first_sending_is_not_forgotten_at_the_second(tables: Tables) -> None:
+    store(tables, operation(first_sent_at=NOW - 90))
+    taken = claim(tables)
+    assert taken is not None
+    assert taken.operation.first_sent_at == NOW - 90
+
+
+@pytest.mark.parametrize(
+    "old", [operation(due_at=NOW + 1), operation(due_at=None), operation(state=State.PARKED), operation(lent_until=1)]
+)
+def test_is_not_taken_up_when_it_is_not_due(tables: Tables, old: Operation) -> None:
+    old = store(tables, old.model_copy(update={"due_at": old.due_at and NOW + 1}))
+    assert claim(tables) == Claim(False, old)
+    assert there(tables) == old
+
+
+def test_is_not_taken_up_when_its_state_is_none_of_those_named(tables: Tables) -> None:
+    store(tables, operation(state=State.SENDING))
+    taken = claim(tables)
+    assert taken is not None
+    assert not taken.won
+    assert claim(tables, states=[State.WAITING, State.SENDING]) is not None
+
+
+def test_is_taken_up_before_its_time_by_whom_it_was_lent_to(tables: Tables) -> None:
+    store(tables, operation(due_at=LATER, lent_until=LATER))
+    for other in (None, LATER - 1, LATER + 1):
+        lost = claim(tables, lent_until=other)
+        assert lost is not None
+        assert not lost.won
+    won = claim(tables, lent_until=LATER)
+    assert won is not None
+    assert won.won
+
+
+def test_nothing_is_taken_up_when_there_is_nothing(tables: Tables) -> None:
+    assert claim(tables, key="never heard of") is None
+
+
+def test_holds_it_when_only_the_answer_to_its_own_claim_was_lost(tables: Tables) -> None:
+    store(tables, operation(state=State.UNKNOWN))
+    lose_the_first_answer(tables.operations)
+    taken = claim(tables)
+    assert taken == Claim(True, there(tables))
+    assert (there(tables).was, there(tables).tries) == (State.UNKNOWN, 1)
+
+
+def test_what_is_taken_up_is_listed_as_being_sent(tables: Tables) -> None:
+    store(tables, operation())
+    claim(tables)
+    assert listed(tables, State.WAITING) == []
+    assert listed(tables, State.SENDING) == ["1"]
+
+
+def test_what_is_taken_up_is_listed_by_when_that_was(tables: Tables) -> None:
+    for key, at in (("1", 5), ("2", 20), ("3", 1), ("4", 7)):
+        store(tables, operation(key))
+        claim(tables, key=key, now=NOW + at)
+    assert listed(tables, State.SENDING, limit=1) == ["2", "4", "1", "3"]
+
+
+# ---------------------------------------------------------------- what settles it
+
+
+def settled(tables: Tables, changed: Operation, links: Sequence[Link] = (), over: State = State.SENDING) -> Operation:
+    writes = list(tables.links.puts("acme", links, changed.operation_id, NOW))
+    return tables.operations.save(changed, writes, over=over)
+
+
+def test_is_settled_together_with_its_links(tables: Tables) -> None:
+    store(tables, operation(state=State.SENDING))
+    done = operation(state=State.SUCCEEDED, payload=None, due_at=None)
+    assert settled(tables, done, [Link(CUSTOMER, SITE)]) == done
+    assert there(tables) == done
+    assert [partner.identity for partner in tables.links.of("acme", CUSTOMER)] == [SITE]
+
+
+@pytest.mark.parametrize("now_there", [operation(state=State.SENDING, lease="a2"), operation(state=State.SUCCEEDED)])
+def test_nothing_is_written_when_somebody_else_holds_it_or_has_settled_it(tables: Tables, now_there: Operation) -> None:
+    store(tables, now_there)
+    done = operation(state=State.PARKED)
+    assert settled(tables, done, [Link(CUSTOMER, SITE)]) == now_there
+    assert there(tables) == now_there
+    assert tables.links.of("acme", CUSTOMER) == []
+
+
+def test_a_person_settles_what_is_parked_and_nothing_else(tables: Tables) -> None:
+    store(tables, operation(state=State.PARKED))
+    assert settled(tables, operation(state=State.REJECTED)).state is State.PARKED
+    assert settled(tables, operation(state=State.REJECTED), over=State.PARKED).state is State.REJECTED
+
+
+def test_nothing_is_written_when_a_link_is_taken(tables: Tables) -> None:
+    for key in ("1", "2"):
+        store(tables, operation(key, state=State.SENDING))
+    settled(tables, operation("2", state=State.SUCCEEDED), [Link(Identity("crm", "customer", "2"), SITE)])
+    with pytest.raises(LinkTakenError):
+        settled(tables, operation(state=State.SUCCEEDED), [Link(CUSTOMER, SITE)])
+    assert there(tables) == operation(state=State.SENDING)
+    assert tables.links.of("acme", CUSTOMER) == []
+
+
+@pytest.mark.parametrize("reasons", [("ValidationError", "None"), ("None", "ValidationError")])
+def test_no_link_is_said_to_be_taken_when_a_transaction_failed_for_another_reason(
+    tables: Tables, reasons: tuple[str, ...]
+) -> None:
+    store(tables, operation(state=State.SENDING))
+    cancel(tables.operations, *reasons)
+    with pytest.raises(StorageError):
+        settled(tables, operation(state=State.SUCCEEDED))
+    with pytest.raises(StorageError):
+        tables.operations.write_unless_succeeded(operation().operation_id, [])
+
+
+@pytest.mark.parametrize("state", [None, *State])
+def test_others_are_written_unless_it_has_succeeded(tables: Tables, state: State | None) -> None:
+    if state:
+        store(tables, operation(state=state))
+    told = operation("another")
+    written = tables.operations.write_unless_succeeded(operation().operation_id, [tables.operations.put(told)])
+    assert written is (state is not State.SUCCEEDED)
+    assert tables.operations.get(told.operation_id) == (told if written else None)
+
+
+# ---------------------------------------------------------------- what is due
+
+
+def due(tables: Tables, now: int = NOW, shard: str = "") -> list[list[int]]:
+    shard = shard or operation().shard
+    return [[one.due_at for one in page] for page in tables.operations.due(shard, now)]
+
+
+def of_one_shard(number: int) -> list[str]:
+    """Natural keys whose operations share a shard with `operation()`."""
+    keys = (str(key) for key in range(1, 10_000))
+    return [key for key in keys if operation(key).shard == operation().shard][:number]
+
+
+def test_what_is_due_is_found_in_its_shard_and_in_no_other(tables: Tables) -> None:
+    stored = store(tables, operation())
+    assert list(tables.operations.due(stored.shard, NOW)) == [[Due(stored.operation_id, "create_site", NOW)]]
+    shards = set(operations_module.SHARDS)
+    assert stored.shard in shards
+    for other in shards - {stored.shard}:
+        assert due(tables, shard=other) == [[]]
+
+
+def test_what_is_due_later_or_never_is_not_found(tables: Tables) -> None:
+    at = dict(zip(of_one_shard(4), [NOW - 1, NOW, NOW + 1, None], strict=True))
+    for key, due_at in at.items():
+        store(tables, operation(key, due_at=due_at))
+    assert due(tables) == [[NOW - 1, NOW]]
+
+
+def test_the_oldest_comes_first_over_all_pages(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations_module, "DUE_PAGE", 2)
+    for ago, key in zip((3, 1, 5, 2, 4), of_one_shard(5), strict=True):
+        store(tables, operation(key, due_at=NOW - ago))
+    pages = due(tables)
+    assert [at for page in pages for at in page] == [NOW - 5, NOW - 4, NOW - 3, NOW - 2, NOW - 1]
+    assert [len(page) for page in pages] == [2, 2, 1]
+
+
+def test_what_is_lent_is_due_again_when_the_loan_is_over(tables: Tables) -> None:
+    store(tables, operation())
+    ((one,),) = tables.operations.due(operation().shard, NOW)
+    assert tables.operations.lend(one, LATER)
+    assert there(tables) == operation(due_at=LATER, lent_until=LATER)
+    assert (due(tables, LATER - 1), due(tables, LATER)) == ([[]], [[LATER]])
+
+
+def test_is_lent_once(tables: Tables) -> None:
+    store(tables, operation())
+    ((one,),) = tables.operations.due(operation().shard, NOW)
+    assert tables.operations.lend(one, LATER)
+    assert not tables.operations.lend(one, LATER + 1)
+    assert there(tables).due_at == LATER
+
+
+def test_is_as_before_when_it_is_taken_back(tables: Tables) -> None:
+    store(tables, operation())
+    ((one,),) = tables.operations.due(operation().shard, NOW)
+    tables.operations.lend(one, LATER)
+    assert not tables.operations.take_back(one, LATER + 1)
+    assert tables.operations.take_back(one, LATER)
+    assert there(tables) == operation()
+
+
+def test_nothing_is_lent_when_it_is_gone(tables: Tables) -> None:
+    assert not tables.operations.lend(Due("op_1", "create_site", NOW), LATER)
+
+
+# ---------------------------------------------------------------- what is listed
+
+type After = tuple[str, int] | None
+
+
+def page(
+    tables: Tables, state: State = State.WAITING, *, flow: str | None = None, limit: int = 100, after: After = None
+) -> tuple[list[OperationSummary], After]:
+    return tables.operations.listed("acme", state, flow=flow, limit=limit, after=after)
+
+
+def listed(tables: Tables, state: State = State.WAITING, *, flow: str | None = None, limit: int = 100) -> list[str]:
+    """The natural keys on all pages."""
+    found, after = page(tables, state, flow=flow, limit=limit)
+    keys = [one.natural_key for one in found]
+    while after:
+        found, after = page(tables, state, flow=flow, limit=limit, after=after)
+        assert len(found) <= limit
+        keys += [one.natural_key for one in found]
+    return keys
+
+
+@pytest.fixture
+def ten(tables: Tables) -> list[str]:
+    """Ten that wait, the latest changed first; every other one is a job."""
+    for number in range(10):
+        flow = ("create_site", "create_job")[number % 2]
+        store(tables, operation(str(number), updated_at=NOW + number, flow=flow))
+    return [str(number) for number in range(9, -1, -1)]
+
+
+def test_only_what_is_in_this_state_and_of_this_tenant_is_listed(tables: Tables) -> None:
+    store(tables, operation("1"))
+    store(tables, operation("2", state=State.PARKED))
+    store(tables, operation("3", tenant="umbrella"))
+    assert (listed(tables), listed(tables, State.PARKED), listed(tables, State.UNKNOWN)) == (["1"], ["2"], [])
+
+
+def test_a_list_shows_a_summary(tables: Tables) -> None:
+    store(tables, operation(last_attempt=ATTEMPT))
+    ((one,), after) = page(tables)
+    assert (one.shown(), after) == (SUMMARY_SHOWN, None)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 9, 10, 11])
+def test_the_latest_changed_comes_first_over_all_pages(tables: Tables, ten: list[str], limit: int) -> None:
+    assert listed(tables, limit=limit) == ten
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 1000])
+@pytest.mark.parametrize("queries", [1, 2, 10])
+def test_those_of_one_flow_are_listed_however_they_lie_among_the_others(
+    tables: Tables, ten: list[str], monkeypatch: pytest.MonkeyPatch, limit: int, batch: int, queries: int
+) -> None:
+    monkeypatch.setattr(operations_module, "LISTING_BATCH", batch)
+    monkeypatch.setattr(operations_module, "MOST_QUERIES", queries)
+    assert listed(tables, flow="create_job", limit=limit) == ten[::2]
+    assert listed(tables, flow="create_site", limit=limit) == ten[1::2]
+
+
+def test_no_next_page_is_named_when_this_one_is_the_last(tables: Tables, ten: list[str]) -> None:
+    found, after = page(tables, limit=len(ten) + 1)
+    assert ([one.natural_key for one in found], after) == (ten, None)
+
+
+def test_no_next_page_is_named_when_the_last_of_a_flow_are_on_this_one(tables: Tables, ten: list[str]) -> None:
+    found, after = page(tables, flow="create_job", limit=5)
+    assert ([one.natural_key for one in found], after) == (ten[::2], None)
+
+
+def test_the_next_page_begins_after_the_last_of_this_one(tables: Tables, ten: list[str]) -> None:
+    found, after = page(tables, limit=4)
+    assert [one.natural_key for one in found] == ten[:4]
+    assert after == (found[-1].operation_id, NOW + 6)
+
+
+def test_only_so_much_is_read_for_one_page(tables: Tables, ten: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations_module, "LISTING_BATCH", 2)
+    monkeypatch.setattr(operations_module, "MOST_QUERIES", 3)
+    asked: list[object] = []
+
+    def around(real: Call, name: str, arguments: dict[str, object]) -> object:
+        asked.append(arguments["Limit"])
+        return real(name, arguments)
+
+    intercept(tables.operations, around)
+    found, after = page(tables, flow="no such flow")
+    assert (found, asked) == ([], [2, 2, 2])
+    assert after == (operation(ten[5]).operation_id, NOW + int(ten[5]))
+
+
+def test_no_more_is_read_than_a_page_still_lacks(tables: Tables, ten: list[str]) -> None:
+    asked: list[object] = []
+
+    def around(real: Call, name: str, arguments: dict[str, object]) -> object:
+        asked.append(arguments["Limit"])
+        return real(name, {**arguments, "Limit": 2})  # as when the items are so large that no more go into an answer
+
+    intercept(tables.operations, around)
+    found, _ = page(tables, limit=6)
+    assert [one.natural_key for one in found] == ten[:6]
+    assert asked == [6, 4, 2]
+
+
+# ---------------------------------------------------------------- the table fails
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReadTimeoutError(endpoint_url="https://dynamodb.example"),
+        ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "any"),
+        ClientError({"Error": {"Code": "ResourceNotFoundException"}}, "any"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_says_that_the_storage_did_not_answer_whatever_it_was_asked(tables: Tables, error: Exception) -> None:
+    fail(tables.operations, error)
+    one = Due("op_1", "create_site", NOW)
+    asked: list[Callable[[], object]] = [
+        lambda: tables.operations.get("op_1"),
+        lambda: tables.operations.create(operation(), over=State),
+        lambda: claim(tables),
+        lambda: tables.operations.save(operation()),
+        lambda: tables.operations.write_unless_succeeded("op_1", []),
+        lambda: page(tables),
+        lambda: due(tables),
+        lambda: tables.operations.lend(one, LATER),
+        lambda: tables.operations.take_back(one, LATER),
+    ]
+    for ask in asked:
+        with pytest.raises(StorageError):
+            ask()

@@ -1,0 +1,509 @@
+"""What a call sends and makes of its answer, without a network: an adapter under the session plays the vendor."""
+
+import io
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+import urllib3
+from requests.adapters import BaseAdapter
+
+from crm_bridge.breaker import FAILURES, Breaker
+from crm_bridge.errors import (
+    ContractBrokenError,
+    MaybeDoneError,
+    NotDoneError,
+    RefusedError,
+    SignInRefusedError,
+    VendorError,
+)
+from crm_bridge.transport import (
+    CONNECT_TIMEOUT,
+    MAX_ANSWER,
+    MAX_IDLE,
+    MAX_WORDS,
+    READ_TIMEOUT,
+    SHORTEST_CALL,
+    Answer,
+    Deadline,
+    Pace,
+    Transport,
+    _Body,
+    changing_nothing,
+    expect,
+)
+from tests.unit.conftest import Clock
+
+URL = "https://shop.example:8443/orders?name=Wanjiru"
+HOST = "shop.example:8443"
+
+
+class Wire(BaseAdapter):
+    """Answers in the vendor's place, and keeps what it was sent. A request leaves when its body is read."""
+
+    def __init__(self, status: int = 200, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.status, self.body, self.headers = status, body, dict(headers or {})
+        self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
+        self.requests: list[requests.PreparedRequest] = []
+        self.sent: list[bytes | None] = []
+        self.options: list[dict[str, Any]] = []
+        self.closed = 0
+        self.raw = io.BytesIO()
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
+        self.requests.append(request)
+        self.options.append(options)
+        self.before()
+        body: Any = request.body
+        self.sent.append(None if body is None else body.read())
+        self.after()
+        response = requests.Response()
+        response.status_code, response.url, response.request = self.status, str(request.url), request
+        response.headers.update(self.headers)
+        self.raw = io.BytesIO(self.body)
+        response.raw = urllib3.HTTPResponse(self.raw, preload_content=False)
+        return response
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def transport(wire: Wire, clock: Clock) -> Transport:
+    transport = Transport(clock, clock.move)
+    transport._session.mount("https://", wire)
+    return transport
+
+
+def call(transport: Transport, url: str = URL, *, seconds: float = 20, vendor: str = "shop", **options: Any) -> Answer:
+    options = {"headers": {"Authorization": "Bearer k"}, "body": {"number": 1}, **options}
+    return transport.call(vendor, "POST", url, deadline=Deadline(seconds), **options)
+
+
+# ---------------------------------------------------------------- what is sent
+
+
+def test_sends_json_with_the_callers_headers_and_within_the_timeouts(transport: Transport, wire: Wire) -> None:
+    answer = call(transport, body={"number": 1, "note": "Büro"})
+    (request,), (options,) = wire.requests, wire.options
+    assert (request.method, request.url, wire.sent) == ("POST", URL, [b'{"number": 1, "note": "B\\u00fcro"}'])
+    assert request.headers["Authorization"] == "Bearer k"
+    assert request.headers["Accept"] == request.headers["Content-Type"] == "application/json"
+    assert request.headers["Content-Length"] == str(len(wire.sent[0] or b""))
+    assert (options["timeout"], options["stream"], options["verify"]) == ((CONNECT_TIMEOUT, READ_TIMEOUT), True, True)
+    assert (answer.vendor, answer.status, answer.body) == ("shop", 200, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "kind"),
+    [
+        ({"body": b'{"a":1}'}, b'{"a":1}', "application/json"),
+        ({"body": []}, b"[]", "application/json"),
+        ({"body": None, "form": {"a": "b c", "d": "&"}}, b"a=b+c&d=%26", "application/x-www-form-urlencoded"),
+        ({"body": None, "form": {}}, None, "application/x-www-form-urlencoded"),
+        ({"body": None}, None, None),
+    ],
+)
+def test_sends_what_it_is_given_in_its_own_form(
+    transport: Transport, wire: Wire, options: dict[str, Any], sent: bytes | None, kind: str | None
+) -> None:
+    call(transport, **options)
+    assert (wire.sent, wire.requests[0].headers.get("Content-Type")) == ([sent], kind)
+
+
+def test_sends_nothing_that_json_does_not_know(transport: Transport, wire: Wire) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        call(transport, body={"number": float("nan")})
+    assert wire.requests == []
+
+
+def test_a_redirect_is_an_answer_like_any_other(transport: Transport, wire: Wire) -> None:
+    wire.status, wire.headers = 302, {"Location": "https://elsewhere.example/"}
+    answer = call(transport)
+    assert (answer.status, answer.headers["location"], len(wire.requests)) == (302, "https://elsewhere.example/", 1)
+
+
+def test_a_body_is_read_in_the_pieces_that_are_asked_for() -> None:
+    body = _Body(b"abcdef")
+    assert (body.read(2), body.read(), body.read()) == (b"ab", b"cdef", b"")
+
+
+# ---------------------------------------------------------------- the deadline
+
+
+@pytest.mark.parametrize("seconds", [SHORTEST_CALL, SHORTEST_CALL + 0.001])
+def test_is_begun_when_just_enough_time_is_left(transport: Transport, wire: Wire, clock: Clock, seconds: float) -> None:
+    transport.call("shop", "GET", URL, deadline=Deadline(seconds, clock), headers={})
+    assert len(wire.requests) == 1
+
+
+def test_is_not_begun_when_too_little_time_is_left(transport: Transport, wire: Wire, clock: Clock) -> None:
+    with pytest.raises(NotDoneError, match="no time was left to call shop") as raised:
+        transport.call("shop", "GET", URL, deadline=Deadline(SHORTEST_CALL - 0.001, clock), headers={})
+    assert (wire.requests, raised.value.vendor) == ([], "shop")
+
+
+def test_the_wait_for_its_turn_counts(transport: Transport, wire: Wire, clock: Clock) -> None:
+    pace = Pace("shop acme", calls=1, seconds=60)
+    for _ in range(2):
+        transport.call("shop", "GET", URL, deadline=Deadline(100, clock), headers={}, pace=pace)
+    assert (len(wire.requests), clock.now) == (2, 1_795_000_060)
+    with pytest.raises(NotDoneError, match="shop takes no more calls"):
+        transport.call("shop", "GET", URL, deadline=Deadline(60, clock), headers={}, pace=pace)
+    assert len(wire.requests) == 2
+
+
+def test_what_has_not_left_at_the_deadline_never_leaves(transport: Transport, wire: Wire) -> None:
+    """As when looking up the vendor's name takes for ever."""
+    held = threading.Event()
+    ended = threading.Event()
+
+    def hold() -> None:
+        held.wait(30)
+
+    wire.before = hold
+    read = wire.send
+
+    def send(*args: Any, **options: Any) -> Any:
+        try:
+            return read(*args, **options)
+        finally:
+            ended.set()
+
+    wire.send = send  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crm_bridge.transport.SHORTEST_CALL", 0)
+        with pytest.raises(NotDoneError, match=r"could not be reached \(TimeoutError\)"):
+            call(transport, seconds=0.05)
+    held.set()
+    assert ended.wait(30)
+    assert wire.sent == []
+
+
+def test_a_deadline_counts_down(clock: Clock) -> None:
+    deadline = Deadline(21, clock)
+    clock.move(20)
+    assert deadline.remaining() == 1
+    clock.move(2)
+    assert deadline.remaining() == -1
+
+
+def test_a_call_does_not_keep_the_function_from_ending(transport: Transport, wire: Wire) -> None:
+    threads: list[threading.Thread] = []
+    wire.after = lambda: threads.append(threading.current_thread())
+    call(transport)
+    assert threads[0].daemon
+
+
+# ---------------------------------------------------------------- what may have happened
+
+
+def lost(error: Exception) -> Callable[[], None]:
+    def lose() -> None:
+        raise error
+
+    return lose
+
+
+LOST = [
+    requests.ConnectionError("https://shop.example/?name=Wanjiru"),
+    requests.ReadTimeout(),
+    urllib3.exceptions.ProtocolError("Wanjiru"),
+    TimeoutError(),
+]
+
+
+@pytest.mark.parametrize("error", LOST, ids=lambda error: type(error).__name__)
+def test_not_done_when_it_failed_before_it_left(transport: Transport, wire: Wire, error: Exception) -> None:
+    wire.before = lost(error)
+    with pytest.raises(NotDoneError) as raised:
+        call(transport)
+    assert (raised.value.message, raised.value.vendor) == (
+        f"shop could not be reached ({type(error).__name__})",
+        "shop",
+    )
+
+
+@pytest.mark.parametrize("error", LOST, ids=lambda error: type(error).__name__)
+def test_maybe_done_when_it_failed_after_it_left(transport: Transport, wire: Wire, error: Exception) -> None:
+    wire.after = lost(error)
+    with pytest.raises(MaybeDoneError) as raised:
+        call(transport)
+    assert (raised.value.message, raised.value.vendor) == (
+        f"the answer of shop was lost ({type(error).__name__})",
+        "shop",
+    )
+
+
+def test_maybe_done_when_it_has_no_body_that_would_tell(transport: Transport, wire: Wire) -> None:
+    wire.before = lost(requests.ConnectionError())
+    with pytest.raises(MaybeDoneError):
+        call(transport, body=None)
+
+
+def test_a_defect_of_the_bridge_is_not_taken_for_a_failure_of_the_vendor(transport: Transport, wire: Wire) -> None:
+    wire.before = lost(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        call(transport)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "words"),
+    [
+        (204, {}, ContractBrokenError, ""),
+        (302, {}, ContractBrokenError, ""),
+        (399, {}, ContractBrokenError, ""),
+        (400, {}, RefusedError, ": No"),
+        (401, {}, SignInRefusedError, ": No"),
+        (403, {}, SignInRefusedError, ": No"),
+        (404, {}, RefusedError, ": No"),
+        (408, {}, MaybeDoneError, ": No"),
+        (429, {}, NotDoneError, ": No"),
+        (429, {"Retry-After": "7"}, NotDoneError, ": No"),
+        (499, {}, RefusedError, ": No"),
+        (500, {}, MaybeDoneError, ": No"),
+        (503, {}, MaybeDoneError, ": No"),
+        (503, {"Retry-After": "0"}, NotDoneError, ": No"),
+        (599, {"Retry-After": "7"}, MaybeDoneError, ": No"),
+    ],
+)
+def test_the_status_decides_what_may_have_happened(
+    transport: Transport, wire: Wire, status: int, headers: dict[str, str], error: type[VendorError], words: str
+) -> None:
+    wire.status, wire.headers, wire.body = status, headers, b"No"
+    with pytest.raises(error) as raised:
+        expect(call(transport), 200, 201)
+    told = raised.value
+    assert type(told) is error
+    assert (told.vendor, told.status, told.message) == ("shop", status, f"shop answered {status}{words}")
+    assert told.retry_after == (float(headers["Retry-After"]) if headers else None)
+
+
+def test_a_status_that_is_expected_is_no_error(transport: Transport, wire: Wire) -> None:
+    wire.status = 404
+    expect(call(transport), 200, 404)
+
+
+def test_what_changes_nothing_is_not_done_when_its_answer_was_lost() -> None:
+    with pytest.raises(NotDoneError) as raised, changing_nothing():
+        raise MaybeDoneError("lost", vendor="shop", status=500, retry_after=7)
+    told = raised.value
+    assert (told.message, told.vendor, told.status, told.retry_after) == ("lost", "shop", 500, 7)
+    with pytest.raises(ContractBrokenError), changing_nothing():
+        raise ContractBrokenError("odd", vendor="shop")
+
+
+# ---------------------------------------------------------------- a vendor that is down
+
+
+def fails(transport: Transport, url: str = URL) -> str:
+    with pytest.raises(VendorError) as raised:
+        expect(call(transport, url), 200)
+    return raised.value.message
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_vendor_that_answers_with_failures_is_left_alone(transport: Transport, wire: Wire, status: int) -> None:
+    wire.status = status
+    for _ in range(FAILURES):
+        assert not transport.is_down("shop")
+        fails(transport)
+    assert transport.is_down("shop")
+    assert not transport.is_down("another")
+    assert "is down" in fails(transport)
+    assert len(wire.requests) == FAILURES
+
+
+def test_a_vendor_that_cannot_be_reached_is_left_alone_at_that_host_only(transport: Transport, wire: Wire) -> None:
+    wire.before = lost(requests.ConnectionError())
+    for _ in range(FAILURES):
+        fails(transport)
+    assert "shop is down" in fails(transport)
+    assert transport.is_down("shop")
+    wire.before = lambda: None
+    assert call(transport, "https://shop.example:9443/").status == 200
+
+
+@pytest.mark.parametrize("status", [200, 404, 429, 499])
+def test_a_vendor_that_answers_is_not_down(transport: Transport, wire: Wire, status: int) -> None:
+    for _ in range(FAILURES - 1):
+        wire.status = 500
+        call(transport)
+    wire.status = status
+    call(transport)
+    wire.status = 500
+    for _ in range(FAILURES - 1):
+        call(transport)
+    assert not transport.is_down("shop")
+
+
+def test_what_another_has_seen_counts(clock: Clock) -> None:
+    breaker = Breaker(clock)
+    for _ in range(FAILURES):
+        breaker.failed("shop", HOST)
+    transport = Transport(clock, breaker=breaker)
+    assert transport.is_down("shop")
+    assert fails(transport) == "shop is down, so it was not tried"
+
+
+# ---------------------------------------------------------------- how much is read
+
+
+@pytest.mark.parametrize("size", [0, MAX_ANSWER - 1, MAX_ANSWER])
+def test_an_answer_is_read_whole(transport: Transport, wire: Wire, size: int) -> None:
+    wire.body = bytes(size)
+    assert call(transport).body == bytes(size)
+
+
+@pytest.mark.parametrize(("size", "limit"), [(MAX_ANSWER + 1, MAX_ANSWER), (200_001, 200_000)])
+def test_maybe_done_when_the_answer_is_too_large(transport: Transport, wire: Wire, size: int, limit: int) -> None:
+    wire.body = bytes(size)
+    with pytest.raises(MaybeDoneError):
+        call(transport, max_answer=limit)
+    wire.body = bytes(limit)
+    assert len(call(transport, max_answer=limit).body) == limit
+
+
+def test_an_answer_that_is_not_wanted_is_not_read(transport: Transport, wire: Wire) -> None:
+    wire.body = bytes(1000)
+    assert call(transport, max_answer=None).body == b""
+    assert wire.raw.closed or wire.raw.tell() == 0
+
+
+# ---------------------------------------------------------------- connections
+
+
+def test_connections_are_dropped_when_one_rested_for_too_long(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr("crm_bridge.transport.time", SimpleNamespace(monotonic=clock, time=clock))
+    transport, wire, public = Transport(clock), Wire(), Wire()
+    transport._session.mount("https://", wire)
+    transport._public.mount("https://", public)
+    closed = []
+    for url, pause in (
+        (URL, 0),
+        (URL, MAX_IDLE),
+        (URL, MAX_IDLE + 0.1),
+        (URL, 1),
+        ("https://a.example/", 100),
+        (URL, 1),
+    ):
+        clock.move(pause)
+        transport.call("shop", "GET", url, deadline=Deadline(20, clock), headers={})
+        closed.append((wire.closed, public.closed))
+    # The last but one rested for long, but was not called before; the last did too, and was.
+    assert closed == [(0, 0), (0, 0), (1, 1), (1, 1), (1, 1), (2, 2)]
+
+
+def test_public_calls_have_connections_of_their_own(clock: Clock) -> None:
+    transport, wire, public = Transport(clock), Wire(), Wire()
+    transport._session.mount("https://", wire)
+    transport._public.mount("https://", public)
+    call(transport, public=True)
+    assert (len(wire.requests), len(public.requests)) == (0, 1)
+    call(transport, public=False)
+    assert (len(wire.requests), len(public.requests)) == (1, 1)
+    transport.on_this_machine = frozenset({HOST})
+    call(transport, public=True)
+    call(transport, "https://shop.example:1/", public=True)
+    assert (len(wire.requests), len(public.requests)) == (2, 2)
+
+
+def test_urllib3_logs_no_url(transport: Transport) -> None:  # noqa: ARG001
+    logger = logging.getLogger("urllib3")
+    assert [logger.isEnabledFor(level) for level in (logging.ERROR, logging.CRITICAL)] == [False, True]
+
+
+# ---------------------------------------------------------------- the answer
+
+
+def answer(body: bytes, *, secrets: tuple[str, ...] = (), headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer("shop", 422, headers or {}, body, secrets)
+
+
+@pytest.mark.parametrize("body", [b'{"a": NaN}', b"[Infinity]", b"[1e999]", b"[" * 100_000, b"", b"a", b"\xff"])
+def test_contract_broken_when_the_body_is_no_json(body: bytes) -> None:
+    with pytest.raises(ContractBrokenError) as raised:
+        answer(body).json()
+    told = raised.value
+    assert (told.vendor, told.status) == ("shop", 422)
+    assert told.message == "shop answered 422 with a body that is not JSON"
+
+
+def test_json_can_be_stored_when_the_vendor_cut_a_character_in_half() -> None:
+    assert answer(rb'{"name": "Shop \ud83d", "place": "B\u00fcro"}').json() == {"name": "Shop ?", "place": "Büro"}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"message": "a", "error": "b"}, "a"),
+        ({"error": "b", "error_message": "c"}, "b"),
+        ({"error_message": "c", "detail": "d"}, "c"),
+        ({"detail": "d", "errors": "e"}, "d"),
+        ({"errors": ["e", {"message": "f"}, 7, ""]}, "e; f"),
+        ({"message": {"error": {"detail": "deep"}}}, "deep"),
+        ({"message": {"message": {"message": {"message": "as deep as may be"}}}}, "as deep as may be"),
+        ({"message": {"message": {"message": {"message": {"message": "deeper"}}}}}, ""),
+        ([[[["as deep as may be"]]]], "as deep as may be"),
+        ([[[[["deeper"]]]]], ""),
+        ({"sent": "a secret"}, ""),
+        (7, ""),
+        (True, ""),
+    ],
+)
+def test_the_vendors_own_words_are_told(body: object, words: str) -> None:
+    assert answer(json.dumps(body).encode()).words() == words
+
+
+def test_text_is_told_as_it_is() -> None:
+    assert answer(b" No \xff\r\n").words() == "No \ufffd"
+
+
+SECRET = 'k"e\\y /ü+&'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [SECRET, json.dumps(SECRET, ensure_ascii=False)[1:-1], "k%22e%5Cy%20%2F%C3%BC%2B%26", "k%22e%5Cy+%2F%C3%BC%2B%26"],
+)
+def test_a_secret_is_not_told_in_whichever_way_it_is_written(written: str) -> None:
+    one = answer(b"", secrets=("other", SECRET))
+    assert one.shown(f"no {written}, nor other, nor {written}") == "no ***, nor ***, nor ***"
+
+
+def test_markup_is_not_told_at_all() -> None:
+    assert answer(b"").shown("No <b>") == ""
+
+
+def test_words_are_cut_and_can_be_stored() -> None:
+    assert answer(b"").shown("x" * (MAX_WORDS + 1)) == "x" * MAX_WORDS
+    assert answer(b"").shown("half \ud83d") == "half ?"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7.0), (" 7 ", 7.0), ("0", 0.0), ("123456789", 123_456_789.0), ("1234567890", 123_456_789.0), ("", None)],
+)
+def test_retry_after_is_in_seconds(value: str, seconds: float | None) -> None:
+    assert answer(b"", headers={"Retry-After": value}).retry_after == seconds
+    assert answer(b"").retry_after is None
+
+
+def test_retry_after_may_be_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crm_bridge.transport.time", SimpleNamespace(time=lambda: 784_111_770.0))
+    date = "Sun, 06 Nov 1994 08:49:37 GMT"
+    assert answer(b"", headers={"Retry-After": date}).retry_after == 7.0
+    monkeypatch.setattr("crm_bridge.transport.time", SimpleNamespace(time=lambda: 784_111_778.5))
+    assert answer(b"", headers={"Retry-After": date}).retry_after == 0.0
