@@ -463,7 +463,7 @@ def test_counts_a_refusal_that_nobody_waits_for(bench: Bench, capsys: pytest.Cap
 def test_counts_a_refused_sign_in(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.shop.answers = [failing(SignInRefusedError)]
     bench.run()
-    assert {"SignInRefused": [1.0], "flow": "orders"} in metrics(capsys)
+    assert {"SignInRefused": [1.0], "vendor": "shop"} in metrics(capsys)
 
 
 def test_tells_the_ids_that_would_be_lost_when_it_cannot_be_settled(
