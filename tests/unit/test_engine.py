@@ -50,7 +50,7 @@ from crm_bridge.errors import (
 from crm_bridge.links import Identity, Link
 from crm_bridge.operations import SHARDS, Attempt, Operation, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
-from crm_bridge.telemetry import add_to_log, bind_log
+from crm_bridge.telemetry import add_to_log, bind_log, logger
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
 from tests.unit.conftest import Clock, Tables
 
@@ -146,10 +146,10 @@ class Bench:
             tables.operations, tables.links, tables.tenants, self.transport, clock=clock, jitter=lambda: 0.5
         )
 
-    def run(self, number: str = "1", *, note: str = "as ordered", later: bool = False, **options: Any) -> Outcome:
+    def run(self, number: str = "1", *, note: str = "as ordered", **options: Any) -> Outcome:
         order = Order(number=number, note=note)
         self.deadline = Deadline(21, self.clock)
-        return self.engine.run(self.flow, order, tenant="acme", deadline=self.deadline, later=later, **options)
+        return self.engine.run(self.flow, order, tenant="acme", deadline=self.deadline, **options)
 
     def redeliver(self, number: str = "1", *, lent_until: int | None = None) -> Outcome | None:
         named = operation_id("acme", "orders", number)
@@ -447,6 +447,13 @@ def test_logs_whose_operation_it_redelivers(bench: Bench, log: StringIO) -> None
     assert (line["tenant"], line["operation_id"]) == ("acme", operation_id("acme", "orders", "1"))
 
 
+def test_whatever_is_logged_after_it_was_accepted_names_it(bench: Bench, log: StringIO) -> None:
+    bind_log()
+    bench.run(later=True)
+    logger().info("answered")
+    assert lines(log, "answered")[0]["operation_id"] == operation_id("acme", "orders", "1")
+
+
 def test_logs_its_own_id_after_another_was_carried_in_between(bench: Bench, log: StringIO) -> None:
     bench.shop.during = lambda: add_to_log(operation_id="another")
     bench.run()
@@ -653,7 +660,8 @@ def test_tells_what_is_known_when_the_settings_are_broken_meanwhile(bench: Bench
     bench.run("refused")
     bench.tables.put_secret("acme", "{}")
     bench.tables.tenants.get("acme", fresh=True)
-    assert bench.run().operation.state is State.SUCCEEDED
+    assert bench.run() == Outcome(bench.stored(), carried=False)
+    assert len(bench.run(note="changed").warnings) == 1
     for number in ("new", "refused"):
         with pytest.raises(NotConfiguredError):
             bench.run(number)
@@ -761,8 +769,10 @@ def test_waits_when_what_it_refers_to_is_missing_and_the_caller_is_gone(bench: B
     bench.shop.answers = [failing(MissingError), failing(MissingError)]
     assert bench.run("told").operation.state is State.REJECTED
     bench.run("gone", later=True)
-    bench.redeliver("gone")
-    assert bench.stored("gone").state is State.WAITING
+    outcome = bench.redeliver("gone")
+    assert outcome is not None
+    assert isinstance(outcome.error, MissingError)
+    assert (bench.stored("gone").state, bench.stored("gone").attempts[-1].reason) == (State.WAITING, "because")
     assert bench.stored("gone").payload is not None
 
 

@@ -84,6 +84,13 @@ def test_the_same_operation_may_write_its_link_again(tables: Tables) -> None:
     assert not store(tables, "acme", link, "op_2")
 
 
+def test_another_operation_may_write_the_same_link_where_nothing_is_exclusive(tables: Tables) -> None:
+    link = Link(job("1"), site("1"), Cardinality.MANY_TO_MANY)
+    assert store(tables, "acme", link, "op_1")
+    assert store(tables, "acme", link, "op_2")
+    assert [partner.operation_id for partner in tables.links.of("acme", site("1"))] == ["op_2"]
+
+
 def test_taken_is_what_another_operation_holds(tables: Tables) -> None:
     link = Link(customer("C-1"), site("1"))
     assert not tables.links.taken("acme", [link], "op_1")
