@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mutmut.stats import status_by_exit_code
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +36,7 @@ FEW_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_
 """The others take longer to begin than most of these tests take in all, and each mutant begins anew."""
 ENOUGH = 0.9
 KILLED = ("killed", "timeout")
-COLUMNS = ("file", "mutants", "killed", "timeout", "survived", "no tests", "other", "share killed")
+COLUMNS = ("file", "mutants", "killed", "timeout", "survived", "no tests", "other", "share")
 FIGURES = re.compile(r"(?<=<!-- figures -->\n).*(?=<!-- end of the figures -->)", re.DOTALL)
 SURVIVORS = "## The survivors\n"
 NO_REASON = "Not explained yet"
@@ -80,7 +81,7 @@ def main() -> int:
             return 1
     mutants = list(_results())
     console = Console(soft_wrap=True, highlight=False)
-    table = Table(*COLUMNS)
+    table = Table(*COLUMNS, box=SIMPLE_HEAD)
     for row in _figures(mutants):
         table.add_row(*row)
     console.print(table)

@@ -436,8 +436,10 @@ def test_public_calls_have_connections_of_their_own(clock: Clock) -> None:
     assert (len(wire.requests), len(public.requests)) == (2, 2)
 
 
-def test_urllib3_logs_no_url(transport: Transport) -> None:  # noqa: ARG001
+def test_urllib3_logs_no_url_from_the_first_transport_on() -> None:
     logger = logging.getLogger("urllib3")
+    logger.setLevel(logging.NOTSET)
+    Transport()
     assert [logger.isEnabledFor(level) for level in (logging.ERROR, logging.CRITICAL)] == [False, True]
 
 
