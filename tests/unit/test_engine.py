@@ -364,10 +364,10 @@ def test_the_record_says_what_failed(bench: Bench, kind: type[VendorError], chan
     assert outcome == Outcome(bench.stored(), carried=True, error=error)
 
 
-@pytest.mark.parametrize("answers", [[], [failing(NotDoneError)], [failing(RefusedError)]])
-def test_the_record_says_when_it_was_settled(bench: Bench, answers: list[VendorError | None]) -> None:
+@pytest.mark.parametrize("answer", [None, failing(NotDoneError), failing(RefusedError)])
+def test_the_record_says_when_it_was_settled(bench: Bench, answer: VendorError | None) -> None:
     accepted_at = int(bench.clock.now)
-    bench.shop.answers, bench.shop.during = answers, lambda: bench.clock.move(7)
+    bench.shop.answers, bench.shop.during = [answer], lambda: bench.clock.move(7)
     bench.run()
     stored = bench.stored()
     assert (stored.created_at, stored.first_sent_at) == (accepted_at, accepted_at)
@@ -1615,6 +1615,17 @@ def test_says_why_a_decision_does_not_count(parked: Bench) -> None:
     with pytest.raises(ConflictError, match="this one is rejected"):
         parked.engine.adopt(parked.flow, parked.stored(), "101", by="two")
     assert parked.flow.asked[-1] == ("adopt", "acme", Order(number="1"), "102")
+
+
+def test_is_parked_again_when_the_bridge_fails_on_what_a_person_let_begin_anew(parked: Bench) -> None:
+    parked.engine.resend(parked.stored(), by="ops")
+    parked.flow.command = Receipt  # type: ignore[assignment]  # which its payload is none of
+    for _ in range(MOST_DEFECTS):
+        assert parked.stored().state is not State.PARKED
+        parked.wait_until_due()
+        with pytest.raises(ValidationError):
+            parked.redeliver()
+    assert parked.stored().state is State.PARKED
 
 
 # ---------------------------------------------------------------- DynamoDB fails

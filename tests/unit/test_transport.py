@@ -441,6 +441,7 @@ def test_urllib3_logs_no_url_from_the_first_transport_on() -> None:
     logger.setLevel(logging.NOTSET)
     Transport()
     assert [logger.isEnabledFor(level) for level in (logging.ERROR, logging.CRITICAL)] == [False, True]
+    assert logging.getLogger("another").isEnabledFor(logging.ERROR)
 
 
 # ---------------------------------------------------------------- the answer
