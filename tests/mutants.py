@@ -81,7 +81,7 @@ def main() -> int:
             return 1
     mutants = list(_results())
     console = Console(soft_wrap=True, highlight=False)
-    table = Table(*COLUMNS, box=SIMPLE_HEAD)
+    table = Table(*COLUMNS, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in _figures(mutants):
         table.add_row(*row)
     console.print(table)

@@ -1,4 +1,4 @@
-"""DynamoDB and Secrets Manager in memory, as far as the engine uses them: a hundred times faster than moto.
+"""DynamoDB and Secrets Manager in memory, as far as the engine uses them, and much faster than moto.
 
 The tests of the tables are run on it and on moto, so what the engine is tested with is what the tables are tested with.
 Arguments are checked by botocore's own model of the service.
