@@ -38,7 +38,7 @@ from tests.faults.faults import FAULTS, Fault
 from tests.faults.harness import FUNCTION_TIMEOUT, Plan, World
 from tests.faults.matrix import SETTINGS, Worlds
 
-STEPS = 4
+STEPS = 3
 BATCH = 100
 """Schedules, at least, that one process plays with one seed before it tells how it went."""
 MOST_NTH = 8
