@@ -36,6 +36,8 @@ def test_a_broken_bridge_is_noticed(
 ) -> None:
     monkeypatch.setattr(Engine, name, broken)
     schedule = Schedule()
-    schedule.begin("", [[create_site]], 1, [(BY_FAULT["closed, done"], 2)])  # the first call that it fits is the claim
+    schedule.begin(
+        "", [(1, create_site)], 1, [(BY_FAULT["closed, done"], 2)]
+    )  # the first call that it fits is the claim
     with pytest.raises(AssertionError, match=noticed):
         schedule.teardown()
