@@ -66,8 +66,8 @@ FUNCTION_TIMEOUT = 22
 READ_TIMEOUT = 0.5
 """Seconds instead of 20 for a vendor and 1.5 for AWS, in a world where a timeout is due."""
 PATIENCE, PAUSE = 17, 60
-"""So often a caller sends what was not accepted, and so many seconds lie in between: longer than an operation belongs to its
-message (LENT), which is said to be running meanwhile even if its worker was killed before it took it up."""
+"""So often a caller sends what was not accepted, and so many seconds lie in between: longer than an operation belongs
+to its message (LENT), which is said to be running meanwhile even if its worker was killed before it took it up."""
 HOURS = 3 * 3600
 """Seconds of an outage."""
 MOST_ROUNDS = 60
