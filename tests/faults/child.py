@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+import boto3
 import requests
 
 from crm_bridge.runtime import runtime
@@ -31,6 +32,16 @@ PRELOADED = [
 ]
 NAME = "fault-child"
 """With the process id behind it, it is in the user agent of every call."""
+
+
+def _read_models() -> None:
+    """Once, for all that is forked: AWS's descriptions of its services are what takes longest to read."""
+    for service in ("dynamodb", "secretsmanager", "sqs"):
+        # No credentials that the session would keep for the children, whose own are another world's.
+        boto3.client(service, region_name="eu-west-1", aws_access_key_id="none", aws_secret_access_key="none")
+
+
+_read_models()
 
 
 def begin_at(ahead: float) -> None:

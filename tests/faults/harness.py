@@ -417,8 +417,7 @@ class World:
             (one, other)
             for group in sent.event.ties(self.stack)
             for one in group
-            for other in group
-            if one != other and other not in self._linked(sent.tenant, one)
+            for other in sorted({*group} - {one} - self._linked(sent.tenant, one))
         ]
 
     def _made_at_the_vendor(self, operation: Operation) -> str | None:
