@@ -410,6 +410,7 @@ class World:
     def _linked(self, tenant: str, identity: str) -> set[str]:
         path = "/".join(quote(part, safe="") for part in identity.split("/"))
         answer = self._answer(tenant, "GET", f"/links/{path}")
+        assert answer.status_code in (200, 404), answer.status_code
         return {"/".join((link["system"], link["entity"], link["id"])) for link in answer.json().get("links", [])}
 
     def _loose_ends(self, sent: Sent) -> list[tuple[str, str]]:

@@ -48,6 +48,11 @@ def test_a_person_decides_when_the_vendor_cannot_be_asked(worlds: Worlds, kind: 
     assert run(sure, worlds).verdict == "once"
 
 
+def test_a_write_that_was_long_on_its_way_unties_nothing_that_was_tied_since(worlds: Worlds) -> None:
+    late = cell("handled twice at once", "key_link change", "DynamoDB TransactWriteItems operations+links")
+    assert run(late, worlds).verdict == "once"
+
+
 # ---------------------------------------------------------------------- whether it would be noticed
 
 

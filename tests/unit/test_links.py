@@ -186,6 +186,26 @@ def test_what_another_operation_tied_is_apart(tables: Tables) -> None:
     assert tables.links.ties("umbrella", ACCOUNT) == {}
 
 
+def test_nothing_is_untied_when_another_operation_has_tied_some_of_it_since(tables: Tables) -> None:
+    tie(tables, [ACCOUNT, ORDER, KEY], "op_1")
+    late = tables.links.ties("acme", KEY)["op_1"]
+    tie(tables, [ACCOUNT, KEY], "op_2")
+    with pytest.raises(StorageError):
+        tables.links.write(late.own)
+    assert all_partners(tables, ACCOUNT, ORDER, KEY) == [["B", "C"], ["A", "C"], ["A", "B"]]
+    for ties in tables.links.ties("acme", KEY).values():
+        tables.links.write(ties.own)
+    assert all_partners(tables, ACCOUNT, ORDER, KEY) == [["B"], ["A"], []]
+
+
+def test_what_is_untied_already_may_be_untied_again(tables: Tables) -> None:
+    tie(tables, [ACCOUNT, ORDER, KEY], "op_1")
+    ties = tables.links.ties("acme", KEY)["op_1"]
+    for _ in range(2):
+        tables.links.write(ties.own)
+    assert all_partners(tables, ACCOUNT, ORDER, KEY) == [["B"], ["A"], []]
+
+
 # ---------------------------------------------------------------- what is stored
 
 

@@ -69,6 +69,9 @@ class _Row:
         return {"identity": _partition(tenant, self.identity), "partner": partner}
 
 
+UNLESS_ANOTHERS = "attribute_not_exists(#identity) OR operation_id = :operation_id"
+
+
 @dataclass(frozen=True)
 class Ties:
     """Deletes of the rows that an operation wrote: those of an identity, and those of its partners with one another."""
@@ -128,21 +131,29 @@ class Links:
             by_operation.setdefault(partner.operation_id, [identity]).append(partner.identity)
         return {
             operation_id: Ties(
-                own=[self._delete(tenant, left, right) for left, right in pairs if identity in (left, right)],
-                others=[self._delete(tenant, left, right) for left, right in pairs if identity not in (left, right)],
+                own=[self._delete(tenant, *pair, operation_id) for pair in pairs if identity in pair],
+                others=[self._delete(tenant, *pair, operation_id) for pair in pairs if identity not in pair],
             )
             for operation_id, members in by_operation.items()
             for pairs in [list(permutations(members, 2))]
         }
 
     def write(self, writes: "Sequence[TransactWriteItemTypeDef]") -> None:
-        """Raises StorageError."""
+        """All of it. Raises StorageError, also if another operation has tied something of it since."""
         with guarded():
             self._client.transact_write_items(TransactItems=writes)
 
-    def _delete(self, tenant: str, left: Identity, right: Identity) -> "TransactWriteItemTypeDef":
-        key = serialize(_Row(left, right, exclusive=False).key(tenant))
-        return {"Delete": {"TableName": self._table, "Key": key}}
+    def _delete(self, tenant: str, left: Identity, right: Identity, operation_id: str) -> "TransactWriteItemTypeDef":
+        """Only what this operation tied: a write that took long must not untie what another has tied since."""
+        return {
+            "Delete": {
+                "TableName": self._table,
+                "Key": serialize(_Row(left, right, exclusive=False).key(tenant)),
+                "ConditionExpression": UNLESS_ANOTHERS,
+                "ExpressionAttributeNames": {"#identity": "identity"},
+                "ExpressionAttributeValues": serialize({":operation_id": operation_id}),
+            }
+        }
 
     def puts(
         self, tenant: str, links: Sequence[Link], operation_id: str, now: float
@@ -163,7 +174,7 @@ class Links:
                     "Put": {
                         "TableName": self._table,
                         "Item": serialize(item),
-                        "ConditionExpression": "attribute_not_exists(#identity) OR operation_id = :operation_id",
+                        "ConditionExpression": UNLESS_ANOTHERS,
                         "ExpressionAttributeNames": {"#identity": "identity"},
                         "ExpressionAttributeValues": serialize({":operation_id": operation_id}),
                     }
