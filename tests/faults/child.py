@@ -12,7 +12,9 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import boto3
+import botocore.session
 import requests
+from botocore.loaders import Loader
 
 from crm_bridge.runtime import runtime
 from local.gateway import FunctionFailedError, invoke
@@ -34,14 +36,24 @@ NAME = "fault-child"
 """With the process id behind it, it is in the user agent of every call."""
 
 
-def _read_models() -> None:
-    """Once, for all that is forked: AWS's descriptions of its services are what takes longest to read."""
+def _session(loader: Loader) -> boto3.Session:
+    """A new one for each process, because it remembers what its calls say of where they come from."""
+    session = botocore.session.get_session()
+    session.register_component("data_loader", loader)
+    return boto3.Session(botocore_session=session)
+
+
+def _loader() -> Loader:
+    """AWS's descriptions of its services, which take longest to read: once, for all that is forked."""
+    loader = Loader()
     for service in ("dynamodb", "secretsmanager", "sqs"):
-        # No credentials that the session would keep for the children, whose own are another world's.
-        boto3.client(service, region_name="eu-west-1", aws_access_key_id="none", aws_secret_access_key="none")
+        _session(loader).client(
+            service, region_name="eu-west-1", aws_access_key_id="none", aws_secret_access_key="none"
+        )
+    return loader
 
 
-_read_models()
+_LOADER = _loader()
 
 
 def begin_at(ahead: float) -> None:
@@ -83,6 +95,7 @@ def _run(pipe: Connection) -> None:
     os.environ |= environment
     os.environ["AWS_EXECUTION_ENV"] = name = f"{NAME}-{os.getpid()}"
     requests.utils.default_user_agent = lambda *_: name
+    boto3.DEFAULT_SESSION = _session(_LOADER)
     with open(os.devnull, "w") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), sys.stdout.fileno())
     begin_at(ahead)
