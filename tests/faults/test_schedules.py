@@ -41,3 +41,10 @@ def test_a_broken_bridge_is_noticed(
     )  # the first call that it fits is the claim
     with pytest.raises(AssertionError, match=noticed):
         schedule.teardown()
+
+
+def test_a_function_is_killed_at_a_call_to_aws_when_a_schedule_says_so() -> None:
+    schedule = Schedule()
+    schedule.begin("", [(1, create_site)], 1, [(BY_FAULT["killed after"], 1)])
+    schedule.teardown()
+    assert [plan.hit and plan.hit.service for plan in schedule.plans] == ["DynamoDB"]
