@@ -25,6 +25,8 @@ from local.vendors.revio import RevioSimulator
 from local.vendors.simulator import Simulator
 
 REGION = "eu-west-1"
+LOCAL_STACK = "crm-bridge-local"
+"""The name under which tables and queues are deployed here."""
 OF_AWS = (
     *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
@@ -240,7 +242,9 @@ class Stack:
                 if variables.setdefault(name, value) != value:
                     raise ValueError(f"functions disagree on the environment variable {name}")
         sources = {f"queue{number}": source.queue_arn for number, source in enumerate(self.template.queue_sources)}
-        names = {f"variable{number}": name for number, name in enumerate(variables)}
+        names = {
+            name.title().replace("_", ""): name for name in variables
+        }  # as the outputs of template.yaml are called
         outputs = deploy_stores(
             self.template.stores({**sources, **{output: variables[name] for output, name in names.items()}})
         )
@@ -286,7 +290,7 @@ class Stack:
 def deploy_stores(template: Mapping[str, object]) -> dict[str, str]:
     """Create the tables and queues of `Template.stores`; gives its outputs."""
     cloudformation = boto3.client("cloudformation")
-    name = "crm-bridge-local"
+    name = LOCAL_STACK
     with suppress(cloudformation.exceptions.AlreadyExistsException):  # an endpoint of the user's, used before
         # By a tab moto sees at once that it is no YAML; else it reads it as such, which takes as long as all the rest.
         cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template, indent="\t"))

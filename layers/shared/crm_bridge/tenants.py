@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
 from aws_lambda_powertools.utilities.parameters.secrets import SecretsProvider
 from botocore.exceptions import ClientError
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
@@ -146,6 +146,42 @@ class ApiKeys:
         }
         with guarded():
             self._client.put_item(TableName=self._table, Item=serialize(item))
+
+    def of(self, tenant: str) -> list["ApiKey"]:
+        """A tenant's keys, the oldest first. It reads the whole table, which is small. Raises StorageError."""
+        pages = self._client.get_paginator("scan").paginate(
+            TableName=self._table,
+            ConsistentRead=True,
+            FilterExpression="tenant = :tenant",
+            ExpressionAttributeValues=serialize({":tenant": tenant}),
+        )
+        with guarded():
+            items = [deserialize(item) for page in pages for item in page["Items"]]
+        return sorted((ApiKey.model_validate(item) for item in items), key=lambda key: (key.created_at, key.key_hash))
+
+    def revoke(self, key: "ApiKey") -> None:
+        """Whoever has it is refused from now on, at the latest in KEY_MAX_AGE seconds. Raises StorageError."""
+        with guarded():
+            self._client.update_item(
+                TableName=self._table,
+                Key=serialize({"key_hash": key.key_hash}),
+                UpdateExpression="SET disabled = :true",
+                ExpressionAttributeValues=serialize({":true": True}),
+            )
+
+
+class ApiKey(BaseModel):
+    """What the table holds of a key. All times are epoch seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key_hash: str
+    tenant: str
+    scopes: frozenset[str] = frozenset()
+    label: str = ""
+    created_at: int = 0
+    expires_at: int | None = None
+    disabled: bool = False
 
 
 @dataclass(frozen=True)

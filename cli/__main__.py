@@ -1,0 +1,21 @@
+"""The commands, by what they are about."""
+
+import typer
+
+from cli.tenants import app as tenants
+
+app = typer.Typer(
+    name="crm-bridge",
+    help="Turn a tenant of CRM Bridge up, check it, import what it has, look up, repair.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # they may be secrets
+)
+app.add_typer(tenants, name="tenant")
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

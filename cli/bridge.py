@@ -1,0 +1,137 @@
+"""A deployed bridge, as the commands use it: its stack says where everything is, and its own code does the work."""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import boto3
+
+from cli.output import Output
+from crm_bridge.dynamodb import AWS_CONFIG
+from crm_bridge.errors import NotFoundError
+from crm_bridge.operations import Operation
+from crm_bridge.runtime import Runtime, runtime
+from crm_bridge.settings import Tenant
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import OutputTypeDef
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_sqs import SQSClient
+
+LOCAL_STACK = "crm-bridge-local"
+LOCAL_REGION = "eu-west-1"
+OUTPUTS = {
+    "OPERATIONS_TABLE": "OperationsTable",
+    "LINKS_TABLE": "LinksTable",
+    "API_KEYS_TABLE": "ApiKeysTable",
+    "ACCOUNTS_TABLE": "AccountsTable",
+    "PEOPLE_TABLE": "PeopleTable",
+    "TOKENS_TABLE": "TokensTable",
+    "SECRET_PREFIX": "SecretPrefix",
+    "CREATE_SITE_QUEUE_URL": "CreateSiteQueueUrl",
+    "CREATE_JOB_QUEUE_URL": "CreateJobQueueUrl",
+    "KEY_LINK_QUEUE_URL": "KeyLinkQueueUrl",
+    "STATUS_UPDATE_QUEUE_URL": "StatusUpdateQueueUrl",
+    "CONNECTOR_RECEIVER_QUEUE_URL": "ConnectorReceiverQueueUrl",
+    "CALLBACK_QUEUE_URL": "CallbackQueueUrl",
+}
+"""The functions' variables, and the stack's outputs that hold them."""
+QUIET = {
+    "API_KEY_HEADERS": "",
+    "POWERTOOLS_LOG_LEVEL": "CRITICAL",
+    "POWERTOOLS_METRICS_DISABLED": "true",
+}
+"""What a function would tell CloudWatch is not for a person's terminal."""
+
+
+class Bridge:
+    """Opened at first use, so that a command whose input is wrong says so without asking AWS anything.
+
+    Whatever it is asked for raises ClientError, BotoCoreError or StorageError if AWS does not give it, NotFoundError if
+    there is no such stack.
+    """
+
+    def __init__(
+        self, stack: str, *, profile: str | None, region: str | None, local_port: int | None, output: Output
+    ) -> None:
+        """`local_port` is the gateway's of a `python -m local` that is running; then no cloud is asked."""
+        self.stack = stack if local_port is None else LOCAL_STACK
+        self.output = output
+        self._profile = profile
+        self._region = region
+        self._local_port = local_port
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """What the functions are made of, on this stack's tables."""
+        os.environ |= {**{name: self._outputs[output] for name, output in OUTPUTS.items()}, **QUIET}
+        runtime.cache_clear()
+        return runtime()
+
+    @cached_property
+    def secrets(self) -> "SecretsManagerClient":
+        return self._session.client("secretsmanager", config=AWS_CONFIG)
+
+    @cached_property
+    def sqs(self) -> "SQSClient":
+        return self._session.client("sqs", config=AWS_CONFIG)
+
+    def secret_name(self, tenant: str) -> str:
+        return self._outputs["SecretPrefix"] + tenant
+
+    def queue_urls(self) -> dict[str, str]:
+        """By flow."""
+        suffix = "_QUEUE_URL"
+        return {
+            name.removesuffix(suffix).lower(): self._outputs[output]
+            for name, output in OUTPUTS.items()
+            if name.endswith(suffix)
+        }
+
+    def tenant(self, name: str) -> Tenant:
+        """Its settings as they are now. Raises NotConfiguredError."""
+        return self.runtime.engine.tenants.get(name, fresh=True)
+
+    def operation(self, operation_id: str) -> Operation:
+        """Raises NotFoundError."""
+        found = self.runtime.operations.get(operation_id)
+        if found is None:
+            raise NotFoundError(f"There is no operation {operation_id} in the stack {self.stack}.")
+        return found
+
+    @cached_property
+    def user(self) -> str:
+        """Who is doing this, for the history of what is done: the last part of the name that AWS knows."""
+        if self._local_port is not None:
+            return "crm-bridge"
+        arn = self._session.client("sts", config=AWS_CONFIG).get_caller_identity()["Arn"]
+        return f"{arn.rpartition('/')[2]} (crm-bridge)"
+
+    @cached_property
+    def _session(self) -> boto3.Session:
+        """It becomes boto3's default session, which the bridge's own code uses."""
+        if self._local_port is not None:
+            os.environ |= {
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._local_port + 1}",
+                "AWS_ACCESS_KEY_ID": "local",
+                "AWS_SECRET_ACCESS_KEY": "local",
+            }
+            boto3.setup_default_session(region_name=LOCAL_REGION)
+        else:
+            boto3.setup_default_session(profile_name=self._profile, region_name=self._region)
+        assert boto3.DEFAULT_SESSION
+        return boto3.DEFAULT_SESSION
+
+    @cached_property
+    def _outputs(self) -> Mapping[str, str]:
+        client: CloudFormationClient = self._session.client("cloudformation", config=AWS_CONFIG)
+        outputs: list[OutputTypeDef] = client.describe_stacks(StackName=self.stack)["Stacks"][0].get("Outputs", [])
+        found = {output["OutputKey"]: output["OutputValue"] for output in outputs}
+        if missing := sorted(set(OUTPUTS.values()) - found.keys()):
+            raise NotFoundError(
+                f"The stack {self.stack} has no output {', '.join(missing)}. It is no bridge, or one of another version: "
+                "deploy the version that this command line is of."
+            )
+        return found

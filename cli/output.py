@@ -1,0 +1,68 @@
+"""What a command says: laid out for people on standard output, or as one JSON document; notices on standard error."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {
+    "ok": "green",
+    "succeeded": "green",
+    "failed": "bold red",
+    "parked": "bold red",
+    "rejected": "red",
+    "unknown": "yellow",
+    "waiting": "yellow",
+    "warning": "yellow",
+}
+"""A word that is a cell of its own is coloured; it says the same without."""
+
+
+class Output:
+    """Whatever is shown goes through `Text`, so that nothing a customer is called can be taken for markup."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.screen = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.notices = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+    def document(self, document: object) -> None:
+        """The result for machines; nothing if the command speaks to a person."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+    def line(self, text: str = "", style: str = "") -> None:
+        if not self.as_json:
+            self.screen.print(Text(text, style=style))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        if self.as_json:
+            return
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row))
+        self.screen.print(table)
+
+    def pairs(self, pairs: Mapping[str, object]) -> None:
+        """Names and values, one below the other."""
+        if self.as_json:
+            return
+        grid = Table.grid(padding=(0, 2))
+        for name, value in pairs.items():
+            grid.add_row(Text(name, style="dim"), _cell(value))
+        self.screen.print(grid)
+
+    def notice(self, text: str, style: str = "") -> None:
+        """What is not the result: progress, questions, errors."""
+        self.notices.print(Text(text, style=style))
+
+
+def _cell(value: object) -> Text:
+    text = "" if value is None else str(value)
+    return Text(text, style=STYLES.get(text, ""))

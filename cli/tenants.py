@@ -1,0 +1,352 @@
+"""`crm-bridge tenant`: a tenant's settings, which are one secret, and its API keys."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from cli.asking import asked_tenant, confirm
+from cli.bridge import Bridge
+from cli.command import WrongInputError, command
+from crm_bridge.errors import FieldError
+from crm_bridge.operations import State, as_time
+from crm_bridge.settings import Tenant, parse_tenant
+from crm_bridge.tenants import KEY_MAX_AGE, hash_api_key, new_api_key
+
+SCOPES_OF = {
+    "illu": ("create_site", "create_job"),
+    "revio": ("key_link",),
+    "izzitup": ("status_update",),
+    "egito": ("connector_receiver",),
+}
+"""The flows that a key may call whose tenant has this block."""
+SCOPES = frozenset(scope for scopes in SCOPES_OF.values() for scope in scopes) | {"operations", "operations:payload"}
+MASK = "**********"
+SHORT_HASH = 12
+"""So much of a key's hash names it: enough to tell a tenant's keys apart."""
+UNFINISHED = (State.SENDING, State.WAITING, State.UNKNOWN, State.PARKED)
+
+app = typer.Typer(help="Tenants: their settings and their API keys.", no_args_is_help=True)
+keys = typer.Typer(help="The API keys of a tenant.", no_args_is_help=True)
+app.add_typer(keys, name="key")
+
+Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help="What the key may do; several may be given. Else all flows that the tenant uses."),
+]
+Label = Annotated[str, typer.Option(help="Whose key it is. It is in the logs.")]
+Expires = Annotated[str | None, typer.Option(help="Until when it works: 90d, or a day as 2027-06-30.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@command(app)
+def add(
+    bridge: Bridge,
+    name: Name,
+    file: Annotated[
+        Path | None, typer.Option(help="The settings as JSON, - for standard input. Else you are asked.")
+    ] = None,
+    scope: Scopes = None,
+    label: Label = "CRM",
+    kms_key_id: Annotated[str | None, typer.Option(help="The KMS key that encrypts the secret.")] = None,
+) -> None:
+    """Turn a tenant up: check its settings, store them as its secret, make its first API key."""
+    if not re.fullmatch("[a-z0-9][a-z0-9-]{0,62}", name):
+        raise WrongInputError("Name a tenant with a-z, 0-9 and -, at most 63 of them.")
+    document = _read(file) if file else asked_tenant(bridge.output)
+    settings = _valid(document)
+    scopes = _scopes(scope, settings)
+    secrets = bridge.secrets
+    encrypted = {"KmsKeyId": kms_key_id} if kms_key_id else {}
+    try:
+        secrets.create_secret(Name=bridge.secret_name(name), SecretString=document, **encrypted)  # type: ignore[arg-type]
+    except secrets.exceptions.ResourceExistsException:
+        raise WrongInputError(
+            f"There is a tenant {name} already. Change it with `crm-bridge tenant set {name}`."
+        ) from None
+    bridge.output.line(f"The tenant {name} is stored: {', '.join(sorted(settings.model_fields_set))}.")
+    _add_key(bridge, name, scopes, label, None)
+
+
+@command(app, "list")
+def list_tenants(bridge: Bridge) -> None:
+    """The tenants of this bridge."""
+    prefix = bridge.secret_name("")
+    pages = bridge.secrets.get_paginator("list_secrets").paginate(Filters=[{"Key": "name", "Values": [prefix]}])
+    names = sorted(
+        secret["Name"].removeprefix(prefix)
+        for page in pages
+        for secret in page["SecretList"]
+        if secret["Name"].startswith(prefix)
+    )
+    bridge.output.document(names)
+    for name in names:
+        bridge.output.line(name)
+
+
+@command(app)
+def show(bridge: Bridge, name: Name) -> None:
+    """A tenant's settings. What is secret is masked."""
+    shown = masked(bridge.tenant(name))
+    bridge.output.document(shown)
+    bridge.output.line(json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+@command(app, "set")
+def set_settings(
+    bridge: Bridge,
+    name: Name,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SETTING=VALUE]...",
+            help="illu.search_lag=60. Without =VALUE you are asked for it, and it is not shown: so set what is secret.",
+        ),
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="All settings anew, as JSON; - for standard input.")] = None,
+    unset: Annotated[list[str] | None, typer.Option(help="A setting that is to go; several may be given.")] = None,
+    yes: Yes = False,
+) -> None:
+    """Change a tenant's settings. They are checked first, and count at the latest five minutes later."""
+    if bool(file) is bool(changes or unset):
+        raise WrongInputError("Give either --file, or settings to change.")
+    before = _stored(bridge, name)
+    document = _read(file) if file else _changed(before, changes or [], unset or [])
+    settings = _valid(document)
+    rows = sorted(_differences(masked(_valid(before)), masked(settings), before, document))
+    if not rows:
+        bridge.output.document({"tenant": name, "changed": []})
+        bridge.output.line("Nothing would change.")
+        return
+    bridge.output.table(("setting", "before", "after"), rows)
+    if not yes:
+        confirm(f"Store this for {name}?")
+    bridge.secrets.put_secret_value(SecretId=bridge.secret_name(name), SecretString=document)
+    bridge.output.document({"tenant": name, "changed": [row[0] for row in rows]})
+    bridge.output.line(f"Stored. Check it with `crm-bridge doctor {name}`.")
+
+
+@command(app)
+def remove(
+    bridge: Bridge,
+    name: Name,
+    yes: Yes = False,
+    force: Annotated[bool, typer.Option(help="Although some of its operations are not finished.")] = False,
+    recovery_days: Annotated[int, typer.Option(min=7, max=30, help="So long the secret can be restored.")] = 30,
+) -> None:
+    """Take a tenant down: revoke its keys, delete its secret. Its operations and links stay, in case it comes back."""
+    _stored(bridge, name)
+    unfinished = [
+        operation
+        for state in UNFINISHED
+        for operation in bridge.runtime.operations.listed(name, state, flow=None, limit=100, after=None)[0]
+    ]
+    if unfinished and not force:
+        raise WrongInputError(
+            f"{len(unfinished)} or more operations of {name} are not finished, and never would be. "
+            f"See `crm-bridge operations list {name}`, or give --force."
+        )
+    if not yes:
+        confirm(f"Revoke all keys of {name}, and delete its secret?")
+    revoked = [key for key in bridge.runtime.keys.of(name) if not key.disabled]
+    for key in revoked:
+        bridge.runtime.keys.revoke(key)
+    bridge.secrets.delete_secret(SecretId=bridge.secret_name(name), RecoveryWindowInDays=recovery_days)
+    bridge.output.document({"tenant": name, "revoked_keys": len(revoked), "recovery_days": recovery_days})
+    bridge.output.line(
+        f"{name} is gone: {len(revoked)} keys revoked. Its secret can be restored for {recovery_days} days "
+        f"(aws secretsmanager restore-secret --secret-id {bridge.secret_name(name)})."
+    )
+
+
+@command(keys, "add")
+def add_key(bridge: Bridge, name: Name, scope: Scopes = None, label: Label = "CRM", expires: Expires = None) -> None:
+    """Make an API key. It is shown once; only its hash is stored."""
+    _add_key(bridge, name, _scopes(scope, bridge.tenant(name)), label, expires)
+
+
+@command(keys, "list")
+def list_keys(bridge: Bridge, name: Name) -> None:
+    """A tenant's API keys, by the beginnings of their hashes."""
+    found = bridge.runtime.keys.of(name)
+    now = bridge.runtime.clock()
+    shown = [
+        {
+            "key": key.key_hash[:SHORT_HASH],
+            "label": key.label,
+            "scopes": sorted(key.scopes),
+            "created_at": as_time(key.created_at),
+            "expires_at": as_time(key.expires_at),
+            "state": "revoked" if key.disabled else "expired" if key.expires_at and key.expires_at <= now else "valid",
+        }
+        for key in found
+    ]
+    bridge.output.document(shown)
+    columns = ("key", "label", "scopes", "created_at", "expires_at", "state")
+    rows = [{**key, "scopes": " ".join(key["scopes"])} for key in shown]  # type: ignore[arg-type]
+    bridge.output.table(columns, [[row[column] for column in columns] for row in rows])
+
+
+@command(keys)
+def revoke(
+    bridge: Bridge,
+    name: Name,
+    key: Annotated[str, typer.Argument(help="The key, or the beginning of its hash as `key list` shows it.")],
+) -> None:
+    """Make an API key useless, for ever."""
+    found = [
+        one
+        for one in bridge.runtime.keys.of(name)
+        if one.key_hash == hash_api_key(key) or (len(key) >= SHORT_HASH and one.key_hash.startswith(key))
+    ]
+    if len(found) != 1:
+        raise WrongInputError(
+            f"{name} has {'several keys' if found else 'no key'} of this name. See `tenant key list`."
+        )
+    bridge.runtime.keys.revoke(found[0])
+    bridge.output.document({"key": found[0].key_hash[:SHORT_HASH], "label": found[0].label})
+    bridge.output.line(f"Revoked: {found[0].label}. It may work for {KEY_MAX_AGE:.0f} seconds more.")
+
+
+def _add_key(bridge: Bridge, tenant: str, scopes: frozenset[str], label: str, expires: str | None) -> None:
+    key = new_api_key()
+    expires_at = _expiry(expires, bridge.runtime.clock())
+    bridge.runtime.keys.add(key, tenant, scopes, label, expires_at=expires_at)
+    bridge.output.document(
+        {"tenant": tenant, "key": key, "scopes": sorted(scopes), "label": label, "expires_at": as_time(expires_at)}
+    )
+    bridge.output.line(f"Its API key, which is shown only now, may {', '.join(sorted(scopes))}:")
+    bridge.output.line()
+    bridge.output.line(f"  {key}", style="bold")
+    bridge.output.line()
+
+
+def _expiry(expires: str | None, now: float) -> int | None:
+    if expires is None:
+        return None
+    if days := re.fullmatch("([1-9][0-9]{0,4})d", expires):
+        return int(now + timedelta(days=int(days[1])).total_seconds())
+    try:
+        at = datetime.fromisoformat(expires)
+    except ValueError:
+        raise WrongInputError("--expires takes a number of days, as 90d, or a day, as 2027-06-30.") from None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    if at.timestamp() <= now:
+        raise WrongInputError("--expires lies in the past.")
+    return int(at.timestamp())
+
+
+def _scopes(given: Sequence[str] | None, settings: Tenant) -> frozenset[str]:
+    if given:
+        if unknown := sorted(set(given) - SCOPES):
+            raise WrongInputError(f"There is no scope {', '.join(unknown)}; there are {', '.join(sorted(SCOPES))}.")
+        return frozenset(given)
+    used = {scope for block, scopes in SCOPES_OF.items() if getattr(settings, block) for scope in scopes}
+    return frozenset(used | {"operations"})
+
+
+def masked(settings: Tenant) -> dict[str, Any]:
+    """What was set, without what is secret. A callback's address may hold a token, so only its host is shown."""
+    shown: dict[str, Any] = settings.model_dump(mode="json", exclude_unset=True)
+    if settings.callback:
+        host = re.match("[a-z]+://[^/]*", settings.callback.url)
+        shown["callback"]["url"] = f"{host[0] if host else ''}/{MASK}"
+    return shown
+
+
+def _stored(bridge: Bridge, tenant: str) -> str:
+    secrets = bridge.secrets
+    try:
+        return secrets.get_secret_value(SecretId=bridge.secret_name(tenant))["SecretString"]
+    except (secrets.exceptions.ResourceNotFoundException, secrets.exceptions.InvalidRequestException):
+        raise WrongInputError(
+            f"There is no tenant {tenant}. `crm-bridge tenant list` shows those that there are."
+        ) from None
+
+
+def _read(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongInputError(f"{file} cannot be read ({type(error).__name__}).") from None
+
+
+def _valid(document: str) -> Tenant:
+    """Raises WrongInputError, which names what is wrong, and repeats nothing of it."""
+    try:
+        return parse_tenant(document)
+    except ValidationError as error:
+        raise WrongInputError("The settings are not valid. Nothing was stored.", field_errors(error)) from None
+
+
+def field_errors(error: ValidationError) -> tuple[FieldError, ...]:
+    return tuple(
+        FieldError(
+            ".".join(str(part) for part in detail["loc"]) or "the document", detail["msg"].removeprefix("Value error, ")
+        )
+        for detail in error.errors(include_url=False, include_input=False, include_context=False)
+    )
+
+
+def _changed(before: str, changes: Sequence[str], unset: Sequence[str]) -> str:
+    document: dict[str, Any] = json.loads(before)
+    for change in changes:
+        setting, has_value, value = change.partition("=")
+        if not has_value:
+            value = typer.prompt(setting, hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+        block, last = _place(document, setting)
+        block[last] = _as_json(value)
+    for setting in unset:
+        block, last = _place(document, setting)
+        if last not in block:
+            raise WrongInputError(f"{setting} is not set.")
+        del block[last]
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _place(document: dict[str, Any], setting: str) -> tuple[dict[str, Any], str]:
+    *blocks, last = setting.split(".")
+    place = document
+    for block in blocks:
+        place = place.setdefault(block, {})
+        if not isinstance(place, dict):
+            raise WrongInputError(f"{setting} lies within something that has no settings of its own.")
+    return place, last
+
+
+def _as_json(value: str) -> object:
+    """Numbers, true, false, null, lists and objects are what they look like; all else is text."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], stored: str, document: str
+) -> list[tuple[str, object, object]]:
+    """What changes, by setting. Of what is masked only that it does."""
+    old, new = _flat(before), _flat(after)
+    old_values, new_values = _flat(json.loads(stored)), _flat(json.loads(document))
+    return [
+        (setting, old.get(setting, ""), new.get(setting, ""))
+        for setting in old.keys() | new.keys()
+        if old.get(setting) != new.get(setting) or old_values.get(setting) != new_values.get(setting)
+    ]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {
+        inner: part
+        for key, member in value.items()
+        for inner, part in _flat(member, f"{name}.{key}".strip(".")).items()
+    }
