@@ -2,6 +2,8 @@
 
 import typer
 
+from cli.command import command
+from cli.doctor import doctor
 from cli.tenants import app as tenants
 
 app = typer.Typer(
@@ -11,6 +13,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may be secrets
 )
 app.add_typer(tenants, name="tenant")
+command(app)(doctor)
 
 
 def main() -> None:

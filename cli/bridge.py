@@ -17,6 +17,7 @@ from crm_bridge.settings import Tenant
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.type_defs import OutputTypeDef
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_sqs import SQSClient
 
@@ -81,6 +82,13 @@ class Bridge:
     def secret_name(self, tenant: str) -> str:
         return self._outputs["SecretPrefix"] + tenant
 
+    def tables(self) -> list[str]:
+        return [self._outputs[output] for name, output in OUTPUTS.items() if name.endswith("_TABLE")]
+
+    @cached_property
+    def dynamodb(self) -> "DynamoDBClient":
+        return self._session.client("dynamodb", config=AWS_CONFIG)
+
     def queue_urls(self) -> dict[str, str]:
         """By flow."""
         suffix = "_QUEUE_URL"
@@ -131,7 +139,7 @@ class Bridge:
         found = {output["OutputKey"]: output["OutputValue"] for output in outputs}
         if missing := sorted(set(OUTPUTS.values()) - found.keys()):
             raise NotFoundError(
-                f"The stack {self.stack} has no output {', '.join(missing)}. It is no bridge, or one of another version: "
-                "deploy the version that this command line is of."
+                f"The stack {self.stack} has no output {', '.join(missing)}: it is no bridge, or of another version. "
+                "Deploy the version that this command line is of."
             )
         return found

@@ -128,6 +128,8 @@ def _told(output: Output) -> Iterator[None]:
         code = _say(output, ExitCode.NOT_ALL_WELL, str(error))
     except (ClientError, BotoCoreError) as error:
         code = _say(output, ExitCode.UNAVAILABLE, _of_aws(error))
+    except typer.Abort:  # a question was answered by the end of the input, or by Ctrl-C
+        code = _say(output, ExitCode.WRONG_INPUT, "Nothing was changed.")
     except KeyboardInterrupt:
         code = _say(output, ExitCode.STOPPED, "Stopped. What was done is kept; the same command goes on.")
     else:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -61,6 +62,11 @@ class Output:
     def notice(self, text: str, style: str = "") -> None:
         """What is not the result: progress, questions, errors."""
         self.notices.print(Text(text, style=style))
+
+
+def moment(seconds: int | None) -> str:
+    """Epoch seconds as a person reads them."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _cell(value: object) -> Text:

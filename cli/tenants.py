@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from cli.asking import asked_tenant, confirm
 from cli.bridge import Bridge
 from cli.command import WrongInputError, command
+from cli.output import moment
 from crm_bridge.errors import FieldError
 from crm_bridge.operations import State, as_time
 from crm_bridge.settings import Tenant, parse_tenant
@@ -189,9 +190,18 @@ def list_keys(bridge: Bridge, name: Name) -> None:
         for key in found
     ]
     bridge.output.document(shown)
-    columns = ("key", "label", "scopes", "created_at", "expires_at", "state")
-    rows = [{**key, "scopes": " ".join(key["scopes"])} for key in shown]  # type: ignore[arg-type]
-    bridge.output.table(columns, [[row[column] for column in columns] for row in rows])
+    rows = [
+        (
+            row["key"],
+            row["label"],
+            " ".join(sorted(key.scopes)),
+            moment(key.created_at),
+            moment(key.expires_at),
+            row["state"],
+        )
+        for row, key in zip(shown, found, strict=True)
+    ]
+    bridge.output.table(("key", "label", "scopes", "created", "expires", "state"), rows)
 
 
 @command(keys)

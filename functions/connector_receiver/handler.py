@@ -273,15 +273,18 @@ def _compared(receiver: Receiver, a_map: PeopleMap, record_id: str | None) -> di
         record = receiver.egito.get(a_map.entity, record_id)
     except NoSuchRecordError as error:
         raise NotFoundError(error.message) from None
+    missing, not_mapped = compared(receiver.connector, a_map, record)
+    return {"entity": a_map.entity, "compared": True, "missing": missing, "notMapped": not_mapped}
+
+
+def compared(
+    connector: ConnectorSettings, a_map: PeopleMap, record: Mapping[str, object]
+) -> tuple[list[str], list[str]]:
+    """The map's fields that a record lacks, and the record's that the map does not have."""
     wanted = {target.field for target in a_map.fields.values()} | a_map.defaults.keys() | a_map.on_conversion.keys()
     wanted |= {a_map.reference} if a_map.reference else set()
-    wanted |= {name for club in receiver.connector.clubs.values() for name in club.fields}
-    return {
-        "entity": a_map.entity,
-        "compared": True,
-        "missing": sorted(wanted - record.keys()),
-        "notMapped": sorted(record.keys() - wanted - {"id"}),
-    }
+    wanted |= {name for club in connector.clubs.values() for name in club.fields}
+    return sorted(wanted - record.keys()), sorted(record.keys() - wanted - {"id"})
 
 
 def _counted(question: Callable[[], list[Any]]) -> dict[str, object]:

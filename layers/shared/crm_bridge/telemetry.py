@@ -4,6 +4,7 @@ Both go to standard output, where Lambda takes them up: logs as one JSON object 
 embedded format. Keys that are bound to the log belong to one thread and are dropped at its next `bind_log`.
 """
 
+import os
 import traceback
 from functools import cache
 
@@ -39,7 +40,12 @@ def count(metric: str, **dimensions: str) -> None:
 
 
 def measure(metric: str, value: float, unit: MetricUnit, **dimensions: str) -> None:
-    """The namespace is in POWERTOOLS_METRICS_NAMESPACE, so that the stages of one account are kept apart."""
+    """The namespace is in POWERTOOLS_METRICS_NAMESPACE, so that the stages of one account are kept apart.
+
+    The command line says with POWERTOOLS_METRICS_DISABLED that there is nobody to take them up.
+    """
+    if os.environ.get("POWERTOOLS_METRICS_DISABLED") == "true":
+        return
     with single_metric(name=metric, unit=unit, value=value) as line:
         for name, of in dimensions.items():
             line.add_dimension(name=name, value=of)

@@ -86,6 +86,10 @@ class EgitoClient:
     def search_lag(self) -> int:
         return self._settings.search_lag
 
+    def sign_in(self) -> None:
+        """Sees to it that there is a token. Whether Egito takes it, the next call tells."""
+        self._tokens.get(self._login, self._deadline)
+
     def create(self, entity: str, fields: Mapping[str, object]) -> str:
         """`POST …/{Entity}/create`: the new record's id. Source: https://egito.pl/api/"""
         return _id(_saved(self._post(entity, "create", fields)))

@@ -103,6 +103,14 @@ class RevioClient:
     def search_lag(self) -> int:
         return self._settings.search_lag
 
+    def system_status(self) -> None:
+        """`GET /SystemStatus`: whether the login is taken. Seen in public code, not documented; only 200 counts.
+
+        Source: docs/vendors.md
+        """
+        with changing_nothing():
+            expect(self._call("GET", "/SystemStatus"), 200)
+
     def names(self, kind: NameKind) -> list[RevioNamed]:
         """`GET /IntegrationSystem` or `GET /IntegrationEntityType`, all pages.
 

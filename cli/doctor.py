@@ -1,0 +1,319 @@
+"""`crm-bridge doctor`: whether a tenant's events would arrive, found out without changing anything anywhere."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.status import Status
+
+from cli.bridge import Bridge
+from cli.command import NotAllWellError
+from cli.tenants import SCOPES_OF, Name
+from connector_receiver.flow import Receiver
+from connector_receiver.handler import compared
+from connector_receiver.handler import flow as connector_receiver
+from create_job.handler import flow as create_job
+from create_site.flow import CreateSiteFlow
+from crm_bridge.errors import CannotLookError, NotConfiguredError, RefusedError, SignInRefusedError, VendorError
+from crm_bridge.operations import SHARDS, State
+from crm_bridge.public import is_public
+from crm_bridge.settings import LOCAL_HOSTS, Tenant
+from crm_bridge.transport import Deadline
+from key_link.flow import KeyLinks
+from key_link.handler import flow as key_link
+from status_update.handler import flow as status_update
+
+CLOCK_TOLERANCE = 30
+"""Seconds by which this machine may be off; AWS refuses what is signed five minutes off."""
+DUE_TOLERANCE = 300
+"""Seconds after which the dispatcher should have taken up what is due."""
+PATIENCE = 25.0
+"""Seconds for one vendor."""
+NOBODY = "crm-bridge doctor"
+"""A name that is looked for at illu, which nobody has."""
+
+
+class Result(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    NOT_CHECKED = "not checked"
+
+
+@dataclass(frozen=True)
+class Finding:
+    about: str
+    check: str
+    result: Result
+    detail: str = ""
+    what_to_do: str = ""
+
+
+def doctor(bridge: Bridge, name: Name) -> None:
+    """Check a tenant from end to end. Nothing is changed, here or at a vendor."""
+    findings = []
+    with Status("Checking ...", console=bridge.output.notices) as status:
+        for finding in _findings(bridge, name):
+            findings.append(finding)
+            status.update(f"Checking ... {len(findings)} done")
+    bridge.output.document([asdict(finding) for finding in findings])
+    bridge.output.table(
+        ("about", "check", "result", "detail"),
+        [(finding.about, finding.check, finding.result, finding.detail) for finding in findings],
+    )
+    for finding in findings:
+        if finding.what_to_do:
+            bridge.output.line(f"{finding.about}, {finding.check}: {finding.what_to_do}", style="bold")
+    failed = sum(finding.result is Result.FAILED for finding in findings)
+    warnings = sum(finding.result is Result.WARNING for finding in findings)
+    if failed or warnings:
+        bridge.output.line(f"\n{failed} failed, {warnings} to look at.", style="bold red" if failed else "yellow")
+    else:
+        bridge.output.line("\nAll is well.", style="green")
+    if failed:
+        raise NotAllWellError
+
+
+def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
+    yield _clock(bridge)
+    yield _tables(bridge)
+    yield from _queues(bridge)
+    yield _backlog(bridge)
+    try:
+        settings = bridge.tenant(tenant)
+    except NotConfiguredError as error:
+        yield Finding(tenant, "settings", Result.FAILED, error.detail, f"See `crm-bridge tenant add {tenant}`.")
+        return
+    used = ", ".join(sorted(block for block in SCOPES_OF if getattr(settings, block)))
+    yield Finding(tenant, "settings", Result.OK if used else Result.FAILED, used or "no vendor is named")
+    yield _keys(bridge, tenant, settings)
+    yield _parked(bridge, tenant)
+    if settings.illu:
+        yield from _illu(bridge, tenant)
+    if settings.revio:
+        yield from _revio(bridge, tenant)
+    if settings.izzitup:
+        yield _izzitup(bridge, tenant)
+    if settings.egito:
+        yield from _egito(bridge, tenant, settings)
+    if settings.callback:
+        yield _callback(settings.callback.url)
+
+
+# ---------------------------------------------------------------------- the bridge itself
+
+
+def _clock(bridge: Bridge) -> Finding:
+    sent = time.time()
+    answer = bridge.secrets.list_secrets(MaxResults=1)
+    there = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC).timestamp()
+    off = sent - there
+    if abs(off) <= CLOCK_TOLERANCE:
+        return Finding("bridge", "clock", Result.OK, "this machine's and AWS's agree")
+    return Finding("bridge", "clock", Result.WARNING, f"this machine is {off:+.0f} s off", "Set this machine's clock.")
+
+
+def _tables(bridge: Bridge) -> Finding:
+    wrong = []
+    for table in bridge.tables():
+        try:
+            status = bridge.dynamodb.describe_table(TableName=table)["Table"].get("TableStatus", "unknown")
+        except ClientError as error:
+            status = error.response["Error"]["Code"]
+        if status != "ACTIVE":
+            wrong.append(f"{table}: {status}")
+    if wrong:
+        return Finding("bridge", "tables", Result.FAILED, "; ".join(wrong), "Look at the stack's events.")
+    return Finding("bridge", "tables", Result.OK, f"all {len(bridge.tables())} are active")
+
+
+def _queues(bridge: Bridge) -> Iterator[Finding]:
+    waiting, dead, missing = {}, {}, {}
+    for flow, url in bridge.queue_urls().items():
+        try:
+            waiting[flow], dead[flow] = _messages(bridge, url)
+        except (ClientError, BotoCoreError) as error:
+            missing[flow] = type(error).__name__
+    if missing:
+        detail = ", ".join(f"{flow}: {why}" for flow, why in missing.items())
+        yield Finding("bridge", "queues", Result.FAILED, detail, "Look at the stack's events.")
+    else:
+        yield Finding("bridge", "queues", Result.OK, f"{sum(waiting.values())} messages on {len(waiting)}")
+    if letters := {flow: number for flow, number in dead.items() if number}:
+        detail = ", ".join(f"{flow}: {number}" for flow, number in letters.items())
+        yield Finding("bridge", "dead letters", Result.WARNING, detail, "See docs/runbook/dead-letters.md.")
+    elif dead:
+        yield Finding("bridge", "dead letters", Result.OK, "none")
+
+
+def _messages(bridge: Bridge, url: str) -> tuple[int, int]:
+    """About how many messages a queue holds, and its dead-letter queue."""
+    attributes = bridge.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    arn: str = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
+    dead_letters = bridge.sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
+    there = bridge.sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["ApproximateNumberOfMessages"])
+    return int(attributes["ApproximateNumberOfMessages"]), int(there["Attributes"]["ApproximateNumberOfMessages"])
+
+
+def _backlog(bridge: Bridge) -> Finding:
+    before = int(bridge.runtime.clock()) - DUE_TOLERANCE
+    late = [due for shard in SHARDS for due in next(bridge.runtime.operations.due(shard, before), ())]
+    if not late:
+        return Finding("bridge", "backlog", Result.OK, "nothing is overdue")
+    oldest = (before + DUE_TOLERANCE - min(due.due_at for due in late)) // 60
+    detail = f"{len(late)} operations or more are overdue, one for {oldest} minutes"
+    return Finding("bridge", "backlog", Result.WARNING, detail, "See docs/runbook/oldest-due.md.")
+
+
+# ---------------------------------------------------------------------- the tenant
+
+
+def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Finding:
+    now = bridge.runtime.clock()
+    keys = [
+        key
+        for key in bridge.runtime.keys.of(tenant)
+        if not key.disabled and (not key.expires_at or key.expires_at > now)
+    ]
+    what = f"crm-bridge tenant key add {tenant}"
+    if not keys:
+        return Finding(tenant, "API keys", Result.FAILED, "there is none that is valid", f"Make one: `{what}`.")
+    allowed = frozenset[str]().union(*(key.scopes for key in keys))
+    wanted = {scope for block, scopes in SCOPES_OF.items() if getattr(settings, block) for scope in scopes}
+    if missing := sorted(wanted - allowed):
+        detail = f"none may {', '.join(missing)}"
+        return Finding(tenant, "API keys", Result.WARNING, detail, f"Make one: `{what} --scope {missing[0]}`.")
+    return Finding(tenant, "API keys", Result.OK, f"{len(keys)} valid")
+
+
+def _parked(bridge: Bridge, tenant: str) -> Finding:
+    parked, more = bridge.runtime.operations.listed(tenant, State.PARKED, flow=None, limit=100, after=None)
+    if not parked:
+        return Finding(tenant, "parked operations", Result.OK, "none")
+    detail = f"{len(parked)}{' or more' if more else ''} wait for a person"
+    what = f"`crm-bridge operations list {tenant} --state parked` shows them."
+    return Finding(tenant, "parked operations", Result.WARNING, detail, what)
+
+
+# ---------------------------------------------------------------------- the vendors
+
+
+def _asked[T](about: str, check: str, question: Callable[[], T], answer: Callable[[T], str]) -> Finding:
+    try:
+        return Finding(about, check, Result.OK, answer(question()))
+    except CannotLookError as error:
+        return Finding(about, check, Result.NOT_CHECKED, error.message)
+    except SignInRefusedError as error:
+        what = "Correct the credentials with `crm-bridge tenant set`; they may have been changed at the vendor."
+        return Finding(about, check, Result.FAILED, error.message, what)
+    except RefusedError as error:
+        what = "It answers and takes the credentials, but refuses this. Check the settings and the account's rights."
+        return Finding(about, check, Result.FAILED, error.message, what)
+    except VendorError as error:
+        what = "Is the address right, and the vendor up? Events are kept meanwhile."
+        return Finding(about, check, Result.FAILED, error.message, what)
+    except NotConfiguredError as error:
+        return Finding(about, check, Result.FAILED, error.detail)
+
+
+def _illu(bridge: Bridge, tenant: str) -> Iterator[Finding]:
+    """illu documents no call that changes nothing, so it is asked only where the tenant names a list."""
+    engine, sites = bridge.runtime.engine, CreateSiteFlow()
+    yield _asked(
+        "illu",
+        "list of sites",
+        lambda: engine.signed_in(sites, tenant, Deadline(PATIENCE), lambda illu: illu.list_sites(name=NOBODY)),
+        lambda _: "signed in, and the list is whole",
+    )
+    yield _asked(
+        "illu",
+        "list of jobs",
+        lambda: engine.signed_in(create_job(), tenant, Deadline(PATIENCE), lambda s: s.illu.list_jobs(name=NOBODY)),
+        lambda _: "signed in, and the list is whole",
+    )
+
+
+def _revio(bridge: Bridge, tenant: str) -> Iterator[Finding]:
+    def ask[T](question: Callable[[KeyLinks], T]) -> Callable[[], T]:
+        return lambda: bridge.runtime.engine.signed_in(key_link(), tenant, Deadline(PATIENCE), question)
+
+    yield _asked("Rev.io", "SystemStatus", ask(lambda links: links.revio.system_status()), lambda _: "signed in")
+    yield _asked(
+        "Rev.io",
+        "systems",
+        ask(lambda links: links.names("system", max_age=0)),
+        lambda named: ", ".join(system.name for system in named) or "there are none",
+    )
+
+
+def _izzitup(bridge: Bridge, tenant: str) -> Finding:
+    """Its list needs no login, and every call that does changes a status."""
+    return _asked(
+        "IzzitUp",
+        "services",
+        lambda: bridge.runtime.engine.signed_in(
+            status_update(), tenant, Deadline(PATIENCE), lambda statuses: statuses.services(max_age=0)
+        ),
+        lambda services: f"{len(services)} services; the login is only tried with the first change",
+    )
+
+
+def _egito(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
+    def ask[T](question: Callable[[Receiver], T]) -> Callable[[], T]:
+        return lambda: bridge.runtime.engine.signed_in(connector_receiver(), tenant, Deadline(PATIENCE), question)
+
+    if settings.connector is None:
+        yield Finding("Egito", "clubs", Result.FAILED, "there is no connector block", "Add it: see configuration.md.")
+        return
+    clubs = ", ".join(f"{ours} is {club.connector_id}" for ours, club in settings.connector.clubs.items())
+    yield Finding("Egito", "clubs", Result.OK, clubs)
+    yield _asked("Egito", "token", ask(lambda receiver: receiver.egito.sign_in()), lambda _: "signed in")
+    assert settings.egito
+    kind = settings.egito.lead_sources.dictionary
+    if kind:
+        yield _asked(
+            "Egito",
+            f"dictionary {kind}",
+            ask(lambda receiver: receiver.egito.dictionary(kind)),
+            lambda entries: f"{len(entries)} lead sources",
+        )
+    yield _asked("Egito", "staff", ask(lambda receiver: receiver.staff()), lambda staff: f"{len(staff)} people")
+    maps = {"prospects": settings.egito.prospects, "members": settings.egito.members}
+    for people, its_map in maps.items():
+        try:
+            records = ask(lambda receiver, entity=its_map.entity: receiver.egito.records(entity))()  # type: ignore[misc]
+        except VendorError as error:
+            yield Finding("Egito", f"field map of {people}", Result.FAILED, error.message)
+            continue
+        if not records:
+            detail = f"there is no {its_map.entity} to compare with"
+            yield Finding("Egito", f"field map of {people}", Result.NOT_CHECKED, detail)
+            continue
+        missing, _ = compared(settings.connector, its_map, records[0])
+        if missing:
+            detail = f"a {its_map.entity} lacks {', '.join(missing)}"
+            what = f"Correct egito.{people}, or ask Egito what the fields are called."
+            yield Finding("Egito", f"field map of {people}", Result.WARNING, detail, what)
+        else:
+            yield Finding("Egito", f"field map of {people}", Result.OK, f"a {its_map.entity} has all of its fields")
+
+
+def _callback(url: str) -> Finding:
+    host = urlsplit(url).hostname or ""
+    if host in LOCAL_HOSTS:
+        return Finding("callback", "address", Result.NOT_CHECKED, "it is on this machine")
+    try:
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)}
+    except OSError:
+        return Finding("callback", "address", Result.FAILED, "its name cannot be looked up", "Correct callback.url.")
+    if not all(is_public(address) for address in addresses):
+        what = "Nothing is sent to an address that is not public."
+        return Finding("callback", "address", Result.FAILED, "it is not public", what)
+    return Finding("callback", "address", Result.OK, "it is public; nothing was sent to it")
