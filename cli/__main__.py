@@ -4,6 +4,7 @@ import typer
 
 from cli.command import command
 from cli.doctor import doctor
+from cli.importing import app as importing
 from cli.tenants import app as tenants
 
 app = typer.Typer(
@@ -14,6 +15,7 @@ app = typer.Typer(
 )
 app.add_typer(tenants, name="tenant")
 command(app)(doctor)
+app.add_typer(importing, name="import")
 
 
 def main() -> None:

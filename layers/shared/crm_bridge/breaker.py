@@ -52,6 +52,12 @@ class Breaker:
         with self._lock:
             return any(one.vendor == vendor and one.times >= FAILURES for one in self._failing.values())
 
+    def held_until(self, vendor: str) -> float:
+        """When a call to it is let through again, by this clock; 0 if it is not down."""
+        with self._lock:
+            failing = [one for one in self._failing.values() if one.vendor == vendor and one.times >= FAILURES]
+            return max((one.retry_at for one in failing), default=0.0)
+
     def failed(self, vendor: str, host: str) -> None:
         """A call brought no answer, or one that says that the vendor is not well (5xx)."""
         with self._lock:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, cast
+from itertools import batched
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict
 
 from crm_bridge.dynamodb import deserialize, existing, guarded, serialize, through_conflicts
-from crm_bridge.errors import Event, LinkTakenError
+from crm_bridge.errors import Event, LinkTakenError, StorageError
 from crm_bridge.links import Identity
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ DUE_INDEX = "due"
 DUE_PAGE = 1000
 LISTING_INDEX = "listing"
 LISTING_BATCH = 1000
+BATCH = 100
+"""So many items DynamoDB gives at once by their keys."""
 MOST_QUERIES = 10
 """So much of the index is read for one page, if few of its operations belong to the flow that is asked for."""
 SHARDS = "0123456789abcdef"
@@ -173,6 +176,26 @@ class Operations:
         with guarded():
             answer = self._client.get_item(TableName=self._table, Key=_key(operation_id), ConsistentRead=True)
         return _operation(answer["Item"]) if "Item" in answer else None
+
+    def many(self, operation_ids: Sequence[str]) -> dict[str, Operation]:
+        """Those of them that there are, by their ids. Raises StorageError."""
+        found = {}
+        for some in batched(dict.fromkeys(operation_ids), BATCH, strict=False):
+            keys: Sequence[Mapping[str, Any]] = [_key(one) for one in some]
+            while keys:
+                with guarded():
+                    answer = self._client.batch_get_item(
+                        RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
+                    )
+                for item in answer["Responses"].get(self._table, ()):
+                    operation = _operation(item)
+                    found[operation.operation_id] = operation
+                unprocessed = answer["UnprocessedKeys"]
+                left = unprocessed[self._table]["Keys"] if self._table in unprocessed else ()
+                if len(left) == len(keys):
+                    raise StorageError("The bridge's storage is throttled. Send the same request again.")
+                keys = left
+        return found
 
     def create(self, operation: Operation, *, over: Iterable[State], over_undone: bool = False) -> Claim:
         """Store a new operation unless there is one already that is in none of the states `over`.

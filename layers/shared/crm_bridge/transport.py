@@ -275,6 +275,9 @@ class Transport:
     def is_down(self, vendor: str) -> bool:
         return self._breaker.is_down(vendor)
 
+    def held_until(self, vendor: str) -> float:
+        return self._breaker.held_until(vendor)
+
     def _wait_for(self, pace: Pace, vendor: str, deadline: Deadline) -> None:
         """Raises NotDoneError if its turn comes too late for this deadline."""
         with self._pacing:

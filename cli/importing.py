@@ -1,0 +1,461 @@
+"""`crm-bridge import`: what there is already, carried as if the CRM had sent each row just now.
+
+The bridge's own engine does it, under the same operation keys as live traffic. So a row that was carried before, by
+whomever, is not carried again; a run can be stopped or killed and started anew; and what could not be finished is
+finished by the bridge itself.
+"""
+
+import csv
+import json
+import resource
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cli.asking import confirm
+from cli.bridge import Bridge
+from cli.command import NotAllWellError, WrongInputError, command
+from cli.output import Output
+from cli.rows import rows
+from cli.tenants import Name, Yes
+from create_job.handler import flow as create_job
+from create_job.models import CreateJob
+from create_site.flow import CreateSiteFlow
+from create_site.models import CreateSite
+from crm_bridge.clients.illu import VENDOR as ILLU
+from crm_bridge.clients.revio import VENDOR as REVIO
+from crm_bridge.engine import DUE, REPLACEABLE, Flow
+from crm_bridge.errors import NotConfiguredError, RunningError, SignInRefusedError, StorageError
+from crm_bridge.operations import Operation, State, fingerprint, operation_id
+from crm_bridge.settings import Tenant
+from crm_bridge.transport import Deadline
+from key_link.handler import flow as key_link
+from key_link.models import CarryKeyLink, KeyLink
+
+AT_ONCE = 4
+"""So many rows are on their way to a vendor at a time."""
+PATIENCE = 25.0
+"""Seconds for one row."""
+GENTLE = 120
+"""Rows a minute; illu documents no limit."""
+CALLS_PER_ROW = 4
+"""What a key link takes of Rev.io's limit, so that there is room for live traffic as well."""
+STORAGE_PAUSES = (1.0, 4.0, 15.0)
+"""Seconds before a row is tried again that the bridge's storage did not take."""
+LOOK_AGAIN = 5.0
+"""Seconds between two looks at what the bridge goes on with."""
+SAY_AGAIN = 10.0
+"""Seconds between two lines that say how far it is, where no bar can be drawn."""
+
+app = typer.Typer(help="Import what there is already: customers, tickets, key links.", no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class Kind[M: BaseModel]:
+    """What a file holds, and how a row of it is carried."""
+
+    name: str
+    row: type[M]
+    flow: Callable[[], Flow[Any, Any, Any]]
+    command: Callable[[M], BaseModel]
+    id: str
+    """Which member of an answer is the new id."""
+    vendor: str
+    rate: Callable[[Tenant], int]
+    """Rows a minute."""
+    as_json: tuple[str, ...] = ()
+
+
+def _at_illu(settings: Tenant) -> int:  # noqa: ARG001
+    return GENTLE
+
+
+def _at_revio(settings: Tenant) -> int:
+    if settings.revio is None:
+        raise NotConfiguredError("The tenant's secret has no revio block. Add it first.")
+    return settings.revio.calls_per_minute // CALLS_PER_ROW
+
+
+SITES = Kind("sites", CreateSite, CreateSiteFlow, lambda site: site, "site_id", ILLU, _at_illu)
+JOBS = Kind(
+    "jobs", CreateJob, create_job, lambda job: job, "job_id", ILLU, _at_illu, as_json=("tag_ids", "workflow_instances")
+)
+KEY_LINKS = Kind("key links", KeyLink, key_link, lambda link: CarryKeyLink(link=link), "id", REVIO, _at_revio)
+
+File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .csv file with a header, or a .jsonl file.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the file and show what would be done.")]
+Rate = Annotated[int | None, typer.Option(min=1, help="Rows a minute at most. Else what suits the vendor.")]
+ResultFile = Annotated[
+    Path | None, typer.Option(help="Where the result goes. Else beside the file, as FILE.result.csv.")
+]
+Wait = Annotated[
+    int, typer.Option(min=0, help="Minutes to wait in the end for what the bridge goes on with by itself.")
+]
+
+
+@command(app, "sites")
+def import_sites(
+    bridge: Bridge,
+    name: Name,
+    file: File,
+    dry_run: DryRun = False,
+    rate: Rate = None,
+    result: ResultFile = None,
+    wait: Wait = 15,
+    yes: Yes = False,
+) -> None:
+    """Customers that are to become sites at illu: customer_id, name, latitude, longitude, address."""
+    Import(bridge, name, SITES).run(file, dry_run=dry_run, rate=rate, result=result, wait=wait, yes=yes)
+
+
+@command(app, "jobs")
+def import_jobs(
+    bridge: Bridge,
+    name: Name,
+    file: File,
+    dry_run: DryRun = False,
+    rate: Rate = None,
+    result: ResultFile = None,
+    wait: Wait = 15,
+    yes: Yes = False,
+) -> None:
+    """Tickets that are to become jobs at illu: ticket_id, name, customer_id or site_id, and what else a job has."""
+    Import(bridge, name, JOBS).run(file, dry_run=dry_run, rate=rate, result=result, wait=wait, yes=yes)
+
+
+@command(app, "key-links")
+def import_key_links(
+    bridge: Bridge,
+    name: Name,
+    file: File,
+    dry_run: DryRun = False,
+    rate: Rate = None,
+    result: ResultFile = None,
+    wait: Wait = 15,
+    yes: Yes = False,
+) -> None:
+    """Accounts that are to be key links at Rev.io: system, entity_type, internal_id, external_id."""
+    Import(bridge, name, KEY_LINKS).run(file, dry_run=dry_run, rate=rate, result=result, wait=wait, yes=yes)
+
+
+@dataclass
+class Line:
+    """What became of one row."""
+
+    line: int
+    state: str
+    natural_key: str = ""
+    operation_id: str = ""
+    id: str = ""
+    detail: str = ""
+
+
+@dataclass
+class Plan:
+    """What there is to do. `lines` has every row of the file, `todo` those that are to be carried."""
+
+    lines: list[Line] = field(default_factory=list)
+    todo: list[tuple[Line, BaseModel]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Import[M: BaseModel]:
+    def __init__(self, bridge: Bridge, tenant: str, kind: Kind[M]) -> None:
+        self._bridge = bridge
+        self._output = bridge.output
+        self._tenant = tenant
+        self._kind = kind
+
+    def run(self, file: Path, *, dry_run: bool, rate: int | None, result: Path | None, wait: int, yes: bool) -> None:
+        """Raises NotAllWellError if a row was not done."""
+        result = result or file.with_name(f"{file.name}.result.csv")
+        checked = self._checked(file)
+        settings = self._bridge.tenant(self._tenant)
+        rate = rate or self._kind.rate(settings)
+        plan = self._planned(checked)
+        self._show(plan, rate)
+        if dry_run:
+            self._output.document({"dry_run": True, **self._summary(plan.lines)})
+            self._end(plan.lines)
+            return
+        if plan.todo and not yes:
+            confirm(f"Carry {len(plan.todo):,} {self._kind.name}?")
+        begun = time.monotonic()
+        try:
+            self._carry(plan, rate)
+            self._await(plan.lines, wait)
+        finally:  # also of what was stopped
+            _write(result, plan.lines)
+            self._tell(plan, result, time.monotonic() - begun)
+        self._end(plan.lines)
+
+    # ------------------------------------------------------------------ before
+
+    def _checked(self, file: Path) -> list[tuple[Line, M | None]]:
+        """Every row; of those that say the same event twice, only the first counts."""
+        flow, kind = self._kind.flow(), self._kind
+        first: dict[str, tuple[int, str]] = {}
+        checked: list[tuple[Line, M | None]] = []
+        for row in rows(file, kind.row, kind.as_json):
+            if row.said is None:
+                wrong = "; ".join(
+                    f"{error.field}: {error.message}" if error.field else error.message for error in row.errors
+                )
+                checked.append((Line(row.line, "invalid", detail=wrong), None))
+                continue
+            event = kind.command(row.said)
+            key, said = flow.key(event), fingerprint(event.model_dump_json())
+            line, before = first.setdefault(key, (row.line, said))
+            if line == row.line:
+                checked.append((Line(row.line, "", key, operation_id(self._tenant, flow.name, key)), row.said))
+            elif before == said:
+                checked.append((Line(row.line, "repeated", key, detail=f"says the same as line {line}"), None))
+            else:
+                checked.append(
+                    (Line(row.line, "invalid", key, detail=f"says something else of it than line {line}"), None)
+                )
+        if not checked:
+            raise WrongInputError(f"{file} has no rows.")
+        return checked
+
+    def _planned(self, checked: Sequence[tuple[Line, M | None]]) -> Plan:
+        known = self._bridge.runtime.operations.many([line.operation_id for line, _ in checked if line.operation_id])
+        plan = Plan()
+        for line, said in checked:
+            plan.lines.append(line)
+            if said is None:
+                plan.counts[line.state] += 1
+                continue
+            there = known.get(line.operation_id)
+            if there is None or there.state in REPLACEABLE:
+                plan.counts["new" if there is None else "rejected before"] += 1
+                line.state = "not carried"
+                plan.todo.append((line, self._kind.command(said)))
+                continue
+            self._note(line, there, new=False)
+            plan.counts[f"known already: {there.state}"] += 1
+            if there.fingerprint != fingerprint(self._kind.command(said).model_dump_json()):
+                line.detail = f"{line.detail}; accepted before with another payload, which counts".removeprefix("; ")
+        return plan
+
+    def _show(self, plan: Plan, rate: int) -> None:
+        output = self._output
+        for line in plan.lines:
+            if line.state == "invalid":
+                output.line(f"line {line.line}: {line.detail}", style="red")
+        output.table(("rows", "what"), [(f"{number:,}", what) for what, number in plan.counts.most_common()])
+        if plan.todo:
+            minutes = len(plan.todo) / rate
+            output.line(f"{len(plan.todo):,} to carry, at most {rate:,} a minute: about {_duration(60 * minutes)}.")
+        else:
+            output.line("There is nothing to carry.")
+
+    # ------------------------------------------------------------------ meanwhile
+
+    def _carry(self, plan: Plan, rate: int) -> None:
+        """All that is to do. Whatever ends it, what is on its way is waited for."""
+        pool = ThreadPoolExecutor(AT_ONCE)
+        free = threading.Semaphore(AT_ONCE)
+        failures: list[BaseException] = []
+
+        def done(future: Future[None]) -> None:
+            free.release()
+            if error := future.exception():
+                failures.append(error)
+
+        with _progress(self._output, self._kind.name, len(plan.todo)) as progress:
+            self._resume_at = 0.0
+            turn = time.monotonic()
+            try:
+                for line, event in plan.todo:
+                    self._pause(progress)
+                    free.acquire()
+                    if failures:
+                        break
+                    turn = max(turn + 60 / rate, time.monotonic())
+                    time.sleep(max(0.0, turn - time.monotonic()))
+                    probing = self._bridge.runtime.transport.is_down(self._kind.vendor)
+                    future = pool.submit(self._carry_one, line, event, progress)
+                    future.add_done_callback(done)
+                    if probing:  # one finds out; the others wait for what it finds
+                        future.exception()
+            except KeyboardInterrupt:
+                progress.say("stopping, as soon as what is on its way is done")
+                raise
+            finally:
+                pool.shutdown(wait=True)
+        if failures:
+            raise failures[0]
+
+    def _pause(self, progress: "_Progress") -> None:
+        """While the vendor is down, or has asked for time."""
+        transport, clock = self._bridge.runtime.transport, self._bridge.runtime.clock
+        while (left := max(transport.held_until(self._kind.vendor), self._resume_at) - clock()) > 0:
+            progress.say(f"{self._kind.vendor} is down or asks for time, trying again in {left:.0f} s")
+            time.sleep(min(1.0, left))
+        progress.say("")
+
+    def _carry_one(self, line: Line, event: BaseModel, progress: "_Progress") -> None:
+        """Raises SignInRefusedError, NotConfiguredError, StorageError: then none would do better."""
+        for pause in (*STORAGE_PAUSES, None):
+            try:
+                outcome = self._bridge.runtime.engine.run(
+                    self._kind.flow(), event, tenant=self._tenant, deadline=Deadline(PATIENCE)
+                )
+            except RunningError:
+                line.state, line.detail = State.SENDING, "somebody else is carrying it"
+                break
+            except StorageError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+                continue
+            self._note(line, outcome.operation, new=outcome.carried)
+            if isinstance(outcome.error, SignInRefusedError):
+                raise outcome.error
+            if outcome.error and outcome.error.retry_after:
+                self._resume_at = self._bridge.runtime.clock() + outcome.error.retry_after
+            break
+        progress.advance(line.state)
+
+    def _note(self, line: Line, operation: Operation, *, new: bool) -> None:
+        line.state = operation.state
+        answer = json.loads(operation.answer) if operation.answer else {}
+        line.id = str(answer.get(self._kind.id, ""))
+        if operation.state is State.SUCCEEDED:
+            line.detail = "" if new else "known already"
+        elif operation.last_attempt:
+            line.detail = operation.last_attempt.reason
+
+    def _await(self, lines: Sequence[Line], minutes: int) -> None:
+        """Until the bridge has finished what it goes on with by itself, at most so long."""
+        end = time.monotonic() + 60 * minutes
+        pending = [line for line in lines if line.state in DUE]
+        if not pending:
+            return
+        with _progress(self._output, "the bridge goes on with", len(pending)) as progress:
+            while pending and time.monotonic() < end:
+                time.sleep(LOOK_AGAIN)
+                there = self._bridge.runtime.operations.many([line.operation_id for line in pending])
+                for line in pending:
+                    self._note(line, there[line.operation_id], new=True)
+                    if line.state not in DUE:
+                        progress.advance(line.state)
+                pending = [line for line in pending if line.state in DUE]
+
+    # ------------------------------------------------------------------ afterwards
+
+    def _summary(self, lines: Sequence[Line]) -> dict[str, object]:
+        invalid = [{"line": line.line, "detail": line.detail} for line in lines if line.state == "invalid"]
+        return {"rows": len(lines), "states": dict(Counter(line.state for line in lines)), "invalid": invalid}
+
+    def _tell(self, plan: Plan, result: Path, seconds: float) -> None:
+        output = self._output
+        carried = sum(line.state != "not carried" for line, _ in plan.todo)
+        measured = {
+            "carried": carried,
+            "seconds": round(seconds, 1),
+            "per_minute": round(60 * carried / seconds) if carried else 0,
+            "peak_memory_mb": _peak_memory(),
+            "result": str(result),
+        }
+        output.document({**self._summary(plan.lines), **measured})
+        counts = Counter(line.state for line in plan.lines)
+        output.line()
+        output.table(("rows", "state"), [(f"{number:,}", state) for state, number in counts.most_common()])
+        output.line(
+            f"{carried:,} {self._kind.name} in {_duration(seconds)}, {measured['per_minute']:,} a minute, "
+            f"at most {measured['peak_memory_mb']} MB of memory."
+        )
+        output.line(f"Every row, with its new id: {result}")
+
+    def _end(self, lines: Sequence[Line]) -> None:
+        if any(line.state not in (State.SUCCEEDED, "repeated", "not carried") for line in lines):
+            raise NotAllWellError
+
+
+def _write(result: Path, lines: Sequence[Line]) -> None:
+    """Whole or not at all."""
+    beside = result.with_name(f"{result.name}.part")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("line", "natural_key", "state", "id", "operation_id", "detail"))
+        writer.writerows((one.line, one.natural_key, one.state, one.id, one.operation_id, one.detail) for one in lines)
+    beside.replace(result)
+
+
+def _peak_memory() -> int:
+    """Megabytes. macOS counts it in bytes, Linux in kilobytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class _Progress:
+    """A bar where there is a terminal, a line now and then where there is none."""
+
+    def __init__(self, output: Output, what: str, total: int) -> None:
+        self._output = output
+        self._what = what
+        self._total = total
+        self._states: Counter[str] = Counter()
+        self._said_at = time.monotonic()
+        self._said = ""
+        self._lock = threading.Lock()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[states]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}", style="yellow"),
+            console=output.notices,
+            disable=not output.notices.is_terminal,
+        )
+        self._task = self.bar.add_task(what, total=total, states="", said="")
+
+    def advance(self, state: str) -> None:
+        with self._lock:
+            self._states[state] += 1
+            states = ", ".join(f"{number:,} {state}" for state, number in self._states.items())
+            self.bar.update(self._task, advance=1, states=states)
+            self._line(states)
+
+    def say(self, text: str) -> None:
+        with self._lock:
+            self.bar.update(self._task, said=text)
+            if text and not self._said and not self._output.notices.is_terminal:
+                self._output.notice(text)
+            self._said = text
+
+    def _line(self, states: str) -> None:
+        done = self._states.total()
+        if self._output.notices.is_terminal or time.monotonic() < self._said_at + SAY_AGAIN:
+            return
+        self._said_at = time.monotonic()
+        self._output.notice(f"{self._what}: {done:,} of {self._total:,} ({states})")
+
+
+@contextmanager
+def _progress(output: Output, what: str, total: int) -> Iterator[_Progress]:
+    progress = _Progress(output, what, total)
+    with progress.bar:
+        yield progress
