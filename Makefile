@@ -19,7 +19,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage onboarding mutants long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -89,6 +89,9 @@ faults-long: $(SET_UP) ## Ten thousand random schedules of all these faults (an 
 
 outage: $(SET_UP) ## A vendor is down for a simulated day, and ten thousand events come
 	@$(BIN)/python -m tests.faults.outage $(OPTIONS)
+
+onboarding: $(SET_UP) ## A tenant with ten thousand customers, by the command line, through outages and a stop (half an hour)
+	@$(BIN)/python -m tests.onboarding $(OPTIONS)
 
 mutants: $(SET_UP) ## Break the engine's rules one by one, and tell which of it no test notices (long; OPTIONS="--again")
 	@$(BIN)/python -m tests.mutants $(OPTIONS)

@@ -7,8 +7,8 @@ finished by the bridge itself.
 
 import csv
 import json
+import re
 import resource
-import sys
 import threading
 import time
 from collections import Counter
@@ -396,9 +396,12 @@ def _write(result: Path, lines: Sequence[Line]) -> None:
 
 
 def _peak_memory() -> int:
-    """Megabytes. macOS counts it in bytes, Linux in kilobytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024))
+    """Megabytes. On Linux what getrusage tells is the parent's, if that was larger; macOS counts it in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        return round(int(peak[1]) / 1024) if peak else 0
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024))
 
 
 def _duration(seconds: float) -> str:

@@ -88,6 +88,7 @@ class Simulator(ABC):
 
     def __post_init__(self) -> None:
         self._faults: list[Fault] = []
+        self.is_refusing = False
         self.lock = threading.Lock()
         self._server = Server(f"the {self.name} simulator", self._answer, self.port, listen=self.listen)
 
@@ -122,13 +123,18 @@ class Simulator(ABC):
 
     def _order(self, fault: Fault) -> None:
         if fault.kind is Kind.REFUSE:
+            self.is_refusing = True
             self.stop()
-            timer = threading.Timer(fault.seconds, self.start)
+            timer = threading.Timer(fault.seconds, self._accept_again)
             timer.daemon = True
             timer.start()
             return
         with self.lock:
             self._faults.append(fault)
+
+    def _accept_again(self) -> None:
+        self.start()
+        self.is_refusing = False
 
     def heal(self) -> None:
         """Forget the faults that were ordered."""
