@@ -66,9 +66,10 @@ def _csv(
     header = lines.readline()
     delimiter = max(DELIMITERS, key=header.count)
     columns = [column.strip() for column in next(csv.reader([header], delimiter=delimiter), [])]
-    if unknown := sorted({column.partition(".")[0] for column in columns} - model.model_fields.keys()):
+    unknown = sorted({column.partition(".")[0] for column in columns} - model.model_fields.keys())
+    if unknown or not columns:
         raise WrongInputError(
-            f"The first line names what is not known: {', '.join(unknown) or 'nothing'}. "
+            f"The first line must name the columns; {', '.join(unknown) or 'nothing'} is not known. "
             f"Known are {', '.join(model.model_fields)}."
         )
     reader = csv.reader(lines, delimiter=delimiter, strict=True)

@@ -32,7 +32,7 @@ OUTAGE = 45.0
 
 @dataclass
 class Onboarded:
-    """What came of it. `doctor`, `plan` and `imported` are what the commands printed."""
+    """What came of it."""
 
     sites: int
     different: int
@@ -45,10 +45,8 @@ class Onboarded:
     """Sites that there were when it had stopped."""
     ended: int
     """The last run's exit code."""
-    doctor: str
-    plan: str
     first: str
-    imported: str
+    """What the first run said."""
     requests: int
     """That created something, as illu counts them, answered or not."""
 
@@ -82,11 +80,9 @@ def onboard(folder: Path, rows: int, bad: int, *, live: bool, say: Callable[[str
         say("$ crm-bridge tenant add acme --file acme.json")
         say(_run(folder, "tenant", "add", TENANT, "--file", "acme.json"))
         say("$ crm-bridge doctor acme")
-        doctor = _run(folder, "doctor", TENANT)
-        say(doctor)
+        say(_run(folder, "doctor", TENANT))
         say("$ crm-bridge import sites acme customers.csv --dry-run")
-        plan = _run(folder, "import", "sites", TENANT, file.name, "--dry-run", code=1)
-        say(plan)
+        say(_run(folder, "import", "sites", TENANT, file.name, "--dry-run", code=1))
 
         say("$ crm-bridge import sites acme customers.csv --yes    (an outage comes, then Ctrl-C)")
         with _importing(folder, file) as running:
@@ -96,8 +92,9 @@ def onboard(folder: Path, rows: int, bad: int, *, live: bool, say: Callable[[str
             stack.illu.fail(Kind.REFUSE, seconds=OUTAGE if live else 8)
             time.sleep(4)
             running.send_signal(signal.SIGINT)
-            first, told = running.communicate(timeout=60)
-        say(told + first)
+            shown, told = running.communicate(timeout=60)
+        first = told + shown
+        say(first)
         had = len(stack.illu.sites)
         while stack.illu.is_refusing:
             time.sleep(0.2)
@@ -124,10 +121,7 @@ def onboard(folder: Path, rows: int, bad: int, *, live: bool, say: Callable[[str
             stopped=running.returncode,
             had=had,
             ended=again.returncode,
-            doctor=doctor,
-            plan=plan,
             first=first,
-            imported=imported,
             requests=created,
         )
 

@@ -3,20 +3,24 @@
 AWS is asked over HTTP too where that matters: in test_dynamodb_conformance, test_local, test_second_opinion and faults.
 """
 
+import json
 import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
+from typer.testing import CliRunner
 
+from cli.__main__ import app
 from crm_bridge.runtime import runtime
 from local.gateway import invoke
-from local.stack import Stack
+from local.stack import LOCAL_STACK, Stack
 from local.template import Function
 from tests.documented import deviations
 
@@ -95,6 +99,39 @@ def crm(stack: Stack) -> Iterator[Crm]:
     crm = Crm(stack)
     with crm.session:
         yield crm
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command said, and with which code it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class CommandLine:
+    """`crm-bridge` in this process, on the stack that is there."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def __call__(self, *arguments: str, input: str | None = None) -> Told:  # noqa: A002 - as it is called for processes
+        environment = {"CRM_BRIDGE_STACK": LOCAL_STACK, "COLUMNS": "120"}
+        result = CliRunner().invoke(app, [*arguments], input=input, env=environment)
+        self._stack.move_clock(0)  # a command has a runtime of its own, which knows nothing of a time moved on
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Told(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture
+def cli(stack: Stack) -> CommandLine:
+    return CommandLine(stack)
 
 
 @pytest.fixture

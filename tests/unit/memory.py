@@ -281,8 +281,8 @@ class MemoryDynamoDb:
         for name, request in asked["RequestItems"].items():
             table = self._tables[name]
             keys = [_exact(table, key) for key in request["Keys"]]
-            if len(set(keys)) < len(keys):
-                raise ValueError("duplicates")
+            if len(set(keys)) < len(keys) or len(keys) > 100:
+                raise ValueError("duplicates, or too many")
             found[name] = [table.items[key] for key in keys if key in table.items]
         return {"Responses": found, "UnprocessedKeys": {}}
 

@@ -93,3 +93,16 @@ def test_lets_another_through_when_the_one_that_finds_out_never_comes_back(break
     assert admitted(breaker)
     clock.move(LONGEST_PAUSE)
     assert admitted(breaker)
+
+
+def test_tells_until_when_calls_are_held_back(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, FAILURES - 1)
+    assert breaker.held_until("shop") == 0
+    fail(breaker, 1)
+    assert breaker.held_until("shop") == clock() + SHORTEST_PAUSE
+    assert breaker.held_until("another") == 0
+    clock.move(SHORTEST_PAUSE)
+    assert admitted(breaker)
+    assert breaker.held_until("shop") == clock() + LONGEST_PAUSE
+    breaker.worked(HOST)
+    assert breaker.held_until("shop") == 0

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -59,6 +60,43 @@ def there(tables: Tables, key: str = "1") -> Operation:
     found = tables.operations.get(operation_id("acme", "create_site", key))
     assert found is not None
     return found
+
+
+def test_many_are_read_at_once_and_those_that_are_not_there_are_left_out(tables: Tables) -> None:
+    stored = [store(tables, operation(str(number), links=((CUSTOMER, SITE),))) for number in range(120)]
+    ids = [one.operation_id for one in stored]
+    unknown = operation_id("acme", "create_site", "unknown")
+    assert tables.operations.many([*ids, unknown, ids[0]]) == {one.operation_id: one for one in stored}
+    assert tables.operations.many([]) == {}
+
+
+@pytest.mark.parametrize("emulator", ["memory"], indirect=True)
+def test_what_was_left_out_of_many_is_asked_for_again_as_long_as_some_come(tables: Tables) -> None:
+    stored = {one.operation_id: one for one in (store(tables, operation(str(number))) for number in range(5))}
+    asked: list[int] = []
+
+    def two_at_a_time(real: Call, name: str, arguments: Any) -> object:
+        ((table, request),) = arguments["RequestItems"].items()
+        assert request["ConsistentRead"]
+        asked.append(len(request["Keys"]))
+        some = {**request, "Keys": request["Keys"][:2]}
+        answer: Any = real(name, {"RequestItems": {table: some}})
+        left = request["Keys"][2:]
+        return {**answer, "UnprocessedKeys": {table: {"Keys": left}} if left else {}}
+
+    intercept(tables.operations, two_at_a_time)
+    assert tables.operations.many([*stored]) == stored
+    assert asked == [5, 3, 1]
+
+
+@pytest.mark.parametrize("emulator", ["memory"], indirect=True)
+def test_unavailable_when_none_of_many_comes(tables: Tables) -> None:
+    def none(real: Call, name: str, arguments: Any) -> object:  # noqa: ARG001
+        return {"Responses": {}, "UnprocessedKeys": arguments["RequestItems"]}
+
+    intercept(tables.operations, none)
+    with pytest.raises(StorageError, match="throttled"):
+        tables.operations.many([operation_id("acme", "create_site", "1")])
 
 
 type Call = Callable[[str, dict[str, object]], object]

@@ -186,3 +186,24 @@ def _change(tables: Tables, key: str, **members: Any) -> None:
         UpdateExpression="SET disabled = :d",
         ExpressionAttributeValues={":d": {"BOOL": members["disabled"]}},
     )
+
+
+def test_keys_are_listed_for_their_tenant_only_and_a_revoked_one_is_refused_once_it_is_forgotten(
+    tables: Tables, clock: Clock
+) -> None:
+    keys = tables.keys
+    mine, other, theirs = (new_api_key() for _ in range(3))
+    keys.add(mine, "acme", frozenset({"create_site"}), "CRM")
+    clock.move(1)
+    keys.add(other, "acme", frozenset({"operations"}), "old", expires_at=int(clock()) + 60)
+    keys.add(theirs, "bolt", frozenset({"create_site"}), "CRM")
+    first, second = keys.of("acme")
+    assert (first.key_hash, first.scopes, first.disabled) == (hash_api_key(mine), frozenset({"create_site"}), False)
+    assert (second.label, second.scopes, second.expires_at) == ("old", frozenset({"operations"}), int(clock()) + 60)
+    assert keys.caller({"authorization": f"Bearer {mine}"}).tenant == "acme"
+    keys.revoke(first)
+    assert keys.of("acme")[0].disabled
+    clock.move(KEY_MAX_AGE)
+    with pytest.raises(UnauthenticatedError):
+        keys.caller({"authorization": f"Bearer {mine}"})
+    assert keys.caller({"authorization": f"Bearer {theirs}"}).tenant == "bolt"

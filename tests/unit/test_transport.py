@@ -337,6 +337,7 @@ def test_a_vendor_that_answers_with_failures_is_left_alone(transport: Transport,
         assert not transport.is_down("shop")
         fails(transport)
     assert transport.is_down("shop")
+    assert transport.held_until("shop") > transport.held_until("another") == 0
     assert not transport.is_down("another")
     assert "is down" in fails(transport)
     assert len(wire.requests) == FAILURES

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 SECRET_MAX_AGE = 300
+NO_SECRET = ("ResourceNotFoundException", "InvalidRequestException")
+"""What AWS says of a secret that is not there, and of one that is marked for deletion."""
 KEY_MAX_AGE = 60.0
 """Seconds for which a key that was found valid is believed: so long a revoked key may still work."""
 KEY_CACHE = 1000
@@ -41,7 +43,7 @@ class Tenants:
             document = self._provider.get(self._prefix + name, max_age=SECRET_MAX_AGE, force_fetch=fresh)
         except GetParameterError as error:
             cause = error.__context__
-            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] == "ResourceNotFoundException":
+            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in NO_SECRET:
                 raise NotConfiguredError(
                     f"There is no secret {self._prefix}{name}. Create it, then send again."
                 ) from None

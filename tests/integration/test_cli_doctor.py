@@ -1,0 +1,131 @@
+"""The doctor finds what keeps a tenant's events from arriving, and changes nothing."""
+
+import json
+from collections.abc import Callable
+
+import boto3
+import pytest
+
+from crm_bridge.runtime import runtime
+from local.stack import Stack
+from local.vendors.simulator import Kind
+from tests.integration.conftest import SITE, CommandLine, Crm
+
+
+def results(cli: CommandLine, tenant: str = "demo") -> dict[str, str]:
+    told = cli("doctor", tenant, "--json")
+    found = {f"{one['about']} {one['check']}": one["result"] for one in told.json}
+    assert told.code == ("failed" in found.values())
+    return found
+
+
+def test_all_is_well_with_the_demo_tenant(cli: CommandLine, stack: Stack) -> None:
+    found = results(cli)
+    assert set(found.values()) == {"ok", "not checked"}
+    assert {check for check, result in found.items() if result == "not checked"} == {
+        "Egito field map of members",
+        "Egito field map of prospects",
+    }
+    everybody = (stack.illu, stack.revio, stack.izzitup, stack.egito)
+    assert {seen.method for vendor in everybody for seen in vendor.seen if "/oauth/token" not in seen.path} == {"GET"}
+    told = cli("doctor", "demo")
+    assert told.code == 0
+    assert "All is well." in told.out
+
+
+def illu_has_another_key(stack: Stack) -> None:
+    stack.illu.api_key = "another"
+
+
+def revio_has_another_password(stack: Stack) -> None:
+    stack.revio.account.password = "another"
+
+
+def izzitup_is_down(stack: Stack) -> None:
+    stack.izzitup.fail(Kind.ERROR_BEFORE, times=3, method="GET")
+
+
+def egito_has_another_password(stack: Stack) -> None:
+    stack.egito.users = dict.fromkeys(stack.egito.users, "another")
+
+
+def the_key_is_revoked(stack: Stack) -> None:
+    for key in runtime().keys.of("demo"):
+        runtime().keys.revoke(key)
+    assert stack.aws
+
+
+def a_table_is_gone(stack: Stack) -> None:
+    boto3.client("dynamodb").update_table(TableName=tables(stack)["PeopleTable"], DeletionProtectionEnabled=False)
+    boto3.client("dynamodb").delete_table(TableName=tables(stack)["PeopleTable"])
+
+
+def tables(stack: Stack) -> dict[str, str]:
+    assert stack.aws
+    (described,) = boto3.client("cloudformation").describe_stacks(StackName="crm-bridge-local")["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+
+
+@pytest.mark.parametrize(
+    ("happens", "check"),
+    [
+        (illu_has_another_key, "illu list of sites"),
+        (revio_has_another_password, "Rev.io SystemStatus"),
+        (izzitup_is_down, "IzzitUp services"),
+        (egito_has_another_password, "Egito token"),
+        (the_key_is_revoked, "demo API keys"),
+        (a_table_is_gone, "bridge tables"),
+    ],
+)
+def test_what_is_wrong_is_found(stack: Stack, cli: CommandLine, happens: Callable[[Stack], None], check: str) -> None:
+    happens(stack)
+    assert results(cli)[check] == "failed"
+
+
+def test_what_waits_for_a_person_or_for_too_long_is_told(crm: Crm, cli: CommandLine) -> None:
+    crm.post("/sites", SITE, headers={"Prefer": "respond-async"})
+    crm.stack.move_clock(-3600)
+    assert crm.post("/sites", {**SITE, "customer_id": "C-2"}, headers={"Prefer": "respond-async"}).status_code == 202
+    found = results(cli)
+    assert found["bridge backlog"] == "warning"
+    assert found["demo parked operations"] == "ok"
+
+
+def test_dead_letters_are_told(cli: CommandLine) -> None:
+    sqs = boto3.client("sqs")
+    (url,) = (url for url in sqs.list_queues()["QueueUrls"] if "CreateSiteDeadLetter" in url)
+    sqs.send_message(QueueUrl=url, MessageBody="{}")
+    assert results(cli)["bridge dead letters"] == "warning"
+
+
+def test_what_a_tenant_names_no_list_for_is_not_called_well(stack: Stack, cli: CommandLine) -> None:
+    document = json.loads(stack.demo_tenant())
+    illu = {name: value for name, value in document["illu"].items() if not name.endswith("_list_path")}
+    stack.put_secret("plain", json.dumps({"illu": illu}))
+    found = results(cli, "plain")
+    assert found["illu list of sites"] == found["illu list of jobs"] == "not checked"
+    assert found["plain API keys"] == "failed"
+
+
+def test_a_field_map_is_compared_with_a_real_record(stack: Stack, cli: CommandLine) -> None:
+    document = json.loads(stack.demo_tenant())
+    document["egito"]["members"]["fields"] = {"firstname": "noSuchField"}
+    stack.put_secret("demo", json.dumps(document))
+    stack.egito.add("Contact", firstName="Ada", externalId="x", club="Centre")
+    found = results(cli)
+    assert found["Egito field map of members"] == "warning"
+    assert "Ada" not in cli("doctor", "demo").out
+
+
+def test_a_tenant_that_is_not_there_fails(cli: CommandLine) -> None:
+    assert results(cli, "nobody")["nobody settings"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("host", "result"), [("127.0.0.1", "not checked"), ("10.0.0.1", "failed"), ("no-such-host.invalid", "failed")]
+)
+def test_a_callbacks_address_must_be_public(stack: Stack, cli: CommandLine, host: str, result: str) -> None:
+    document = json.loads(stack.told_tenant())
+    document["callback"]["url"] = f"https://{host}/told"
+    stack.put_secret("demo-told", json.dumps(document))
+    assert results(cli, "demo-told")["callback address"] == result

@@ -1,0 +1,202 @@
+"""Imports: every row once, whatever comes in between."""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.stack import Stack
+from local.vendors.simulator import Kind
+from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.onboarding import customers, onboard
+
+QUICK = ("--yes", "--rate", "100000", "--wait", "0")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "customers.csv"
+
+
+def result(file: Path) -> list[dict[str, str]]:
+    with file.with_name(f"{file.name}.result.csv").open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def write(file: Path, *rows: dict[str, Any]) -> None:
+    with file.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, SITE.keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_tenant_is_turned_up_with_all_its_customers_through_an_outage_and_a_stop(tmp_path: Path) -> None:
+    came = onboard(tmp_path, rows=150, bad=5, live=False)
+    assert (came.sites, came.different) == (145, 145)
+    assert 30 <= came.had < 145
+    assert (came.stopped, came.ended) == (130, 1)
+    assert Counter(line["state"] for line in came.results) == {"succeeded": 145, "invalid": 5}
+    assert len({line["id"] for line in came.results if line["id"]}) == 145
+    assert "illu is down" in came.first
+    assert came.requests == 145 == came.sites
+
+
+def test_every_bad_row_is_told_with_its_line_and_the_others_are_carried(
+    stack: Stack, cli: CommandLine, file: Path
+) -> None:
+    wrong = customers(file, rows=12, bad=3)
+    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert told.code == 1
+    assert [row["line"] for row in told.json["invalid"]] == wrong
+    assert all("latitude" in row["detail"] for row in told.json["invalid"])
+    assert told.json["states"] == {"succeeded": 9, "invalid": 3}
+    assert told.json["peak_memory_mb"] > 10
+    assert len(stack.illu.sites) == 9
+    by_id = {str(site["site_id"]): site["name"] for site in stack.illu.sites}
+    for line in result(file):
+        if line["state"] == "succeeded":
+            assert by_id[line["id"]] == f"Shop {line['natural_key'].removeprefix('C-')}, Kitale"
+
+
+def test_a_dry_run_carries_nothing(stack: Stack, cli: CommandLine, file: Path) -> None:
+    customers(file, rows=4, bad=0)
+    told = cli("import", "sites", "demo", str(file), "--dry-run", "--json")
+    assert told.code == 0
+    assert told.json["states"] == {"not carried": 4}
+    assert stack.illu.seen == []
+    assert not file.with_name("customers.csv.result.csv").exists()
+
+
+def test_nothing_is_carried_when_nobody_says_yes(stack: Stack, cli: CommandLine, file: Path) -> None:
+    customers(file, rows=4, bad=0)
+    assert cli("import", "sites", "demo", str(file), input="").code == 2
+    assert stack.illu.seen == []
+
+
+def test_it_is_the_same_event_as_the_crms(crm: Crm, cli: CommandLine, file: Path) -> None:
+    known = crm.create_site(customer_id="C-1").json()["site_id"]
+    write(file, {**SITE, "customer_id": "C-1", "name": "Another"}, {**SITE, "customer_id": "C-2"})
+    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert told.code == 0
+    assert told.json["carried"] == 1
+    first, second = result(file)
+    assert first["id"] == str(known)
+    assert "another payload" in first["detail"]
+    assert crm.create_site(customer_id="C-2").status_code == 200
+    assert len(crm.stack.illu.sites) == 2
+    assert second["operation_id"] == crm.create_site(customer_id="C-2").json()["operation_id"]
+
+
+def test_a_file_that_says_an_event_twice_says_it_once_or_is_wrong(stack: Stack, cli: CommandLine, file: Path) -> None:
+    write(file, SITE, SITE, {**SITE, "name": "Another"})
+    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert told.code == 1
+    assert [line["state"] for line in result(file)] == ["succeeded", "repeated", "invalid"]
+    assert "line 2" in result(file)[2]["detail"]
+    assert len(stack.illu.sites) == 1
+
+
+def test_a_second_run_sends_nothing(stack: Stack, cli: CommandLine, file: Path) -> None:
+    customers(file, rows=5, bad=0)
+    cli("import", "sites", "demo", str(file), *QUICK)
+    seen, first = len(stack.illu.seen), [line["id"] for line in result(file)]
+    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert (told.code, told.json["carried"]) == (0, 0)
+    assert len(stack.illu.seen) == seen
+    assert [line["id"] for line in result(file)] == first
+    assert "nothing to carry" in cli("import", "sites", "demo", str(file), *QUICK).out
+
+
+def test_what_is_not_settled_is_the_bridges_and_is_there_the_next_time(crm: Crm, cli: CommandLine, file: Path) -> None:
+    customers(file, rows=3, bad=0)
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert told.code == 1
+    assert told.json["states"] == {"succeeded": 2, "unknown": 1}
+    crm.stack.move_clock(60)
+    crm.stack.deliver_due()
+    assert cli("import", "sites", "demo", str(file), *QUICK, "--json").json["states"] == {"succeeded": 3}
+    assert len(crm.stack.illu.sites) == 3
+
+
+def test_it_stops_at_once_when_the_vendor_refuses_the_credentials(stack: Stack, cli: CommandLine, file: Path) -> None:
+    customers(file, rows=40, bad=0)
+    stack.illu.api_key = "another"
+    told = cli("import", "sites", "demo", str(file), *QUICK)
+    assert told.code == 3
+    assert "illu answered 401" in told.err
+    states = Counter(line["state"] for line in result(file))
+    assert states["waiting"] <= 8
+    assert states["waiting"] + states["not carried"] == 40
+
+
+def test_what_the_vendor_refuses_is_told_in_its_words(stack: Stack, cli: CommandLine, file: Path) -> None:
+    stack.illu.longest_name = 8
+    write(file, {**SITE, "name": "Short"}, {**SITE, "customer_id": "C-2", "name": "Much too long"})
+    assert cli("import", "sites", "demo", str(file), *QUICK).code == 1
+    fine, refused = result(file)
+    assert (fine["state"], refused["state"]) == ("succeeded", "rejected")
+    assert "illu answered 4" in refused["detail"]
+
+
+def test_the_vendors_request_for_time_is_honoured(stack: Stack, cli: CommandLine, file: Path) -> None:
+    customers(file, rows=12, bad=0)
+    stack.illu.fail(Kind.TOO_MANY, seconds=1)
+    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert told.json["states"] == {"succeeded": 11, "waiting": 1}
+    assert "asks for time" in told.err
+    assert told.json["seconds"] >= 0.5
+
+
+def test_jobs_are_imported_to_their_customers_sites(crm: Crm, cli: CommandLine, tmp_path: Path) -> None:
+    site = crm.create_site().json()["site_id"]
+    file = tmp_path / "tickets.jsonl"
+    jobs = [
+        {"ticket_id": "T-1", "name": "Meter", "customer_id": SITE["customer_id"], "tag_ids": [1]},
+        {"ticket_id": "T-2", "name": "Meter", "customer_id": "C-unknown"},
+    ]
+    file.write_text("\n".join(json.dumps(job) for job in jobs))
+    told = cli("import", "jobs", "demo", str(file), *QUICK)
+    assert told.code == 1
+    done, refused = result(file)
+    assert (done["state"], refused["state"]) == ("succeeded", "rejected")
+    assert "no site" in refused["detail"]
+    (job,) = crm.stack.illu.jobs
+    assert (str(job["job_id"]), job["site_id"]) == (done["id"], site)
+
+
+def test_key_links_are_imported_and_those_that_are_there_are_found(
+    stack: Stack, cli: CommandLine, tmp_path: Path
+) -> None:
+    there = stack.revio.account.add_key_link(4, 2, 1015, "001XX0000ABCDEF")
+    file = tmp_path / "accounts.csv"
+    file.write_text(
+        "system,entity_type,internal_id,external_id\n"
+        "salesforce,customer,1015,001XX0000ABCDEF\nSALESFORCE,CUSTOMER,1016,001XX0000ABCDEG\nsap,customer,1,2\n"
+    )
+    told = cli("import", "key-links", "demo", str(file), *QUICK)
+    assert told.code == 1
+    found, made, wrong = result(file)
+    assert found["id"] == str(there["integration_key_link_id"])
+    assert made["state"] == "succeeded"
+    assert "none of this name" in wrong["detail"]
+    assert len(stack.revio.account.key_links) == 2
+
+
+@pytest.mark.parametrize("text", ["customer_id,nmae\n", "customer_id,name,latitude,longitude,address\n"])
+def test_a_file_that_holds_no_rows_is_refused(stack: Stack, cli: CommandLine, file: Path, text: str) -> None:
+    file.write_text(text)
+    assert cli("import", "sites", "demo", str(file), *QUICK).code == 2
+    assert stack.illu.seen == []
+
+
+def test_a_tenant_without_the_vendor_is_told_so(stack: Stack, cli: CommandLine, tmp_path: Path) -> None:
+    stack.put_secret("bare", json.dumps({"revio": json.loads(stack.demo_tenant())["revio"]}))
+    file = tmp_path / "customers.csv"
+    customers(file, rows=2, bad=0)
+    told = cli("import", "sites", "bare", str(file), *QUICK)
+    assert told.code == 2
+    assert "illu block" in told.err

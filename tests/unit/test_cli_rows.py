@@ -1,0 +1,95 @@
+"""Rows of a file are what the requests would be that they stand for, and each mistake has its line."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.command import WrongInputError
+from cli.rows import rows
+from create_job.models import CreateJob
+from create_site.models import CreateSite
+
+HEADER = "customer_id,name,latitude,longitude,address\n"
+ROW = 'C-1,"Shop 12, Kitale",1.0157,35.0062,Moi Ave 12\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "rows.csv"
+
+
+def test_a_row_is_read_as_the_request_would_be(file: Path) -> None:
+    file.write_text(HEADER + ROW)
+    (row,) = rows(file, CreateSite)
+    assert row.line == 2
+    assert row.said == CreateSite(
+        customer_id="C-1", name="Shop 12, Kitale", latitude=1.0157, longitude=35.0062, address="Moi Ave 12"
+    )
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_spreadsheets_write_other_delimiters_and_a_mark_before_the_first_line(file: Path, delimiter: str) -> None:
+    text = (HEADER + 'C-1,"Shop 12",1.5,35,"Moi Ave"\n').replace(",", delimiter)
+    file.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    (row,) = rows(file, CreateSite)
+    assert row.said
+    assert (row.said.customer_id, row.said.latitude) == ("C-1", 1.5)
+
+
+def test_lines_are_counted_through_cells_of_several_lines_and_empty_lines(file: Path) -> None:
+    file.write_text(HEADER + 'C-1,"Shop\n12",1,2,here\n\n,,,,\n' + ROW + "C-3,Shop,north,2,here\n")
+    found = list(rows(file, CreateSite))
+    assert [row.line for row in found] == [2, 6, 7]
+    assert [error.field for error in found[-1].errors] == ["latitude"]
+
+
+def test_every_mistake_of_a_row_is_told(file: Path) -> None:
+    file.write_text(HEADER + ",,91,x,\n")
+    (row,) = rows(file, CreateSite)
+    assert row.said is None
+    assert {error.field for error in row.errors} == {"customer_id", "name", "latitude", "longitude", "address"}
+
+
+@pytest.mark.parametrize("line", ["C-1,Shop,1,2,here,too much\n", 'C-1,"Shop" x,1,2,here\n'])
+def test_what_is_no_row_is_told_and_the_next_one_is_read(file: Path, line: str) -> None:
+    file.write_text(HEADER + line + ROW)
+    bad, good = rows(file, CreateSite)
+    assert (bad.line, bad.said, bad.errors[0].field) == (2, None, "the line")
+    assert (good.line, good.errors) == (3, ())
+
+
+def test_fields_within_fields_and_lists_can_stand_in_csv(file: Path) -> None:
+    file.write_text(
+        "ticket_id;name;customer_id;site.name;site.latitude;site.longitude;site.address;tag_ids\n"
+        "T-1;Meter;C-1;Shop;1;2;here;[1, 2]\nT-2;Meter;C-1;;;;;\nT-3;Meter;C-1;;;;;1 and 2\n"
+    )
+    whole, bare, wrong = rows(file, CreateJob, ("tag_ids",))
+    assert whole.said
+    assert whole.said.site
+    assert (whole.said.site.latitude, whole.said.tag_ids) == (1, [1, 2])
+    assert bare.said
+    assert (bare.said.site, bare.said.tag_ids) == (None, None)
+    assert [error.field for error in wrong.errors] == ["tag_ids"]
+
+
+def test_a_jsonl_file_has_one_object_in_each_line(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    good = '{"customer_id": 7, "name": "Shop", "latitude": 1, "longitude": 2, "address": "here"}'
+    file.write_text(f"{good}\n\n[1]\n{{\n")
+    first, second, third = rows(file, CreateSite)
+    assert first.said
+    assert first.said.customer_id == "7"
+    assert [(row.line, row.errors[0].field) for row in (second, third)] == [(3, "the line"), (4, "the line")]
+
+
+@pytest.mark.parametrize("text", ["customer_id,nmae\n", "", "a;b\n"])
+def test_a_header_that_names_something_else_is_refused(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(WrongInputError, match="Known are name, latitude"):
+        list(rows(file, CreateSite))
+
+
+def test_what_is_not_utf8_is_refused(file: Path) -> None:
+    file.write_bytes(HEADER.encode() + b"C-1,Caf\xe9,1,2,here\n")
+    with pytest.raises(WrongInputError, match="UTF-8"):
+        list(rows(file, CreateSite))
