@@ -27,12 +27,13 @@ from crm_bridge.errors import (
     InvalidError,
     NoSuchRecordError,
     NotConfiguredError,
+    NotDoneError,
     NotFoundError,
     ProblemError,
     RefusedError,
 )
 from crm_bridge.fields import LONGEST_ID, Id
-from crm_bridge.operations import State, operation_id
+from crm_bridge.operations import Operation, State, operation_id
 from crm_bridge.runtime import runtime
 from crm_bridge.settings import ConnectorSettings, PeopleMap
 from crm_bridge.worker import consume
@@ -164,21 +165,30 @@ def _create_lead_source(request: Request) -> Response:
     if dictionary is None:
         saved, is_new = _ask(request, lambda receiver: receiver.lead_sources.add(sent.name))
         response = Response(201 if is_new else 200, saved.model_dump())
-    elif there := _ask(request, lambda receiver: receiver.lead_sources.in_dictionary(sent.name)):
-        response = Response(200, there.model_dump())
     else:
-        command = ConnectorCommand(CreateLeadSource(dictionary=dictionary, name=sent.name))
-        _forget_what_is_gone(request, command)
-        response = told(carry(runtime().engine, flow(), request, command))
+        response = _create_in_dictionary(request, dictionary, sent.name)
     return _with_result(_kept(request, response, active=sent.active, is_egitos=dictionary is not None))
 
 
-def _forget_what_is_gone(request: Request, command: ConnectorCommand) -> None:
-    """Egito does not list it by its name. If it was made before, it was renamed or deleted since: so make it anew."""
+def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Response:
+    command = ConnectorCommand(CreateLeadSource(dictionary=dictionary, name=name))
     known = runtime().operations.get(operation_id(request.caller.tenant, ConnectorFlow.name, flow().key(command)))
-    if known is None or known.answer is None:
-        return
-    made = LeadSource.model_validate_json(known.answer)
+    try:
+        there = _ask(request, lambda receiver: receiver.lead_sources.in_dictionary(name))
+    except NotDoneError:
+        if known and known.answer:  # what it made may have another name by now, which only Egito can tell
+            raise
+    else:
+        if there:
+            return Response(200, there.model_dump())
+        if known and known.answer:
+            _forget_if_gone(request, known, known.answer)
+    return told(carry(runtime().engine, flow(), request, command))
+
+
+def _forget_if_gone(request: Request, known: Operation, answer: str) -> None:
+    """Egito does not list it by its name. If it was made before, it was renamed or deleted since: so make it anew."""
+    made = LeadSource.model_validate_json(answer)
     receiver = _ask(request, lambda receiver: receiver)
     is_renamed = made.id in [entry.id for entry in receiver.lead_sources.entries(MAX_AGE)]  # read just now
     is_visible = known.updated_at + receiver.search_lag < runtime().clock()

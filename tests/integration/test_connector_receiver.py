@@ -1005,6 +1005,26 @@ def test_a_lead_source_is_made_once_when_its_answer_was_lost(crm: Crm, egito: Eg
     assert [entry["name"] for entry in egito.dictionaries["leadSource"]] == ["Website", "Walk-in", "Facebook"]
 
 
+def test_a_lead_source_is_accepted_while_egito_is_down_and_made_once_it_is_back(
+    crm: Crm, egito: EgitoSimulator
+) -> None:
+    egito.fail(Kind.UNAVAILABLE, method="GET", times=2)
+    accepted = add_lead_source(crm, "Facebook")
+    assert outcome(accepted) == (202, "WARNING")
+    assert len(egito.dictionaries["leadSource"]) == 2
+    assert crm.settle(accepted)["state"] == "succeeded"
+    assert outcome(add_lead_source(crm, "facebook")) == (200, "INFO")
+    assert [entry["name"] for entry in egito.dictionaries["leadSource"]] == ["Website", "Walk-in", "Facebook"]
+
+
+def test_a_lead_source_that_was_made_before_is_not_told_while_nobody_can_say_what_it_is_called_now(
+    crm: Crm, egito: EgitoSimulator
+) -> None:
+    add_lead_source(crm, "Facebook")
+    egito.fail(Kind.UNAVAILABLE, method="GET")
+    assert add_lead_source(crm, "Facebook").status_code == 503
+
+
 def test_a_lead_source_that_egito_does_not_have_is_not_sent_to_it(crm: Crm, egito: EgitoSimulator) -> None:
     change_tenant(crm.stack, lead_sources=LEAD_SOURCES["not writable"])
     kept = add_lead_source(crm, "Facebook").json()["id"]
