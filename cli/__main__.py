@@ -5,6 +5,8 @@ import typer
 from cli.command import command
 from cli.doctor import doctor
 from cli.importing import app as importing
+from cli.links import app as links
+from cli.operations import app as operations
 from cli.tenants import app as tenants
 
 app = typer.Typer(
@@ -16,6 +18,8 @@ app = typer.Typer(
 app.add_typer(tenants, name="tenant")
 command(app)(doctor)
 app.add_typer(importing, name="import")
+app.add_typer(operations, name="operations")
+app.add_typer(links, name="links")
 
 
 def main() -> None:

@@ -82,6 +82,10 @@ class Bridge:
     def secret_name(self, tenant: str) -> str:
         return self._outputs["SecretPrefix"] + tenant
 
+    @property
+    def links_table(self) -> str:
+        return self._outputs[OUTPUTS["LINKS_TABLE"]]
+
     def tables(self) -> list[str]:
         return [self._outputs[output] for name, output in OUTPUTS.items() if name.endswith("_TABLE")]
 

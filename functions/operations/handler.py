@@ -5,18 +5,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from connector_receiver.handler import flow as connector_receiver
-from create_job.handler import flow as create_job
-from create_site.flow import CreateSiteFlow
 from crm_bridge.api import Context, Request, Response, respond
 from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.links import Identity
 from crm_bridge.operations import Operation, OperationSummary, State
 from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import add_to_log
-from key_link.handler import flow as key_link
+from operations.flows import FLOWS
 from operations.models import Listing, Resolution
-from status_update.handler import flow as status_update
 
 SCOPE = "operations"
 PAYLOAD_SCOPE = "operations:payload"
@@ -71,19 +67,10 @@ def _resolve_operation(request: Request) -> Response:
 
 
 def _adopt(operation: Operation, vendor_id: str, by: str) -> Operation:
-    engine = runtime().engine
-    match operation.flow:
-        case "create_site":
-            return engine.adopt(CreateSiteFlow(), operation, vendor_id, by=by)
-        case "create_job":
-            return engine.adopt(create_job(), operation, vendor_id, by=by)
-        case "key_link":
-            return engine.adopt(key_link(), operation, vendor_id, by=by)
-        case "status_update":
-            return engine.adopt(status_update(), operation, vendor_id, by=by)
-        case "connector_receiver":
-            return engine.adopt(connector_receiver(), operation, vendor_id, by=by)
-    raise ConflictError(f"An operation of {operation.flow} has no record that could be adopted.")
+    flow = FLOWS.get(operation.flow)
+    if flow is None:
+        raise ConflictError(f"An operation of {operation.flow} has no record that could be adopted.")
+    return runtime().engine.adopt(flow(), operation, vendor_id, by=by)
 
 
 def _operation(request: Request) -> Operation:

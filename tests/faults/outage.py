@@ -92,7 +92,11 @@ class MemoryOperations(Operations):
         return Claim(True, self.items[operation_id])
 
     def save(
-        self, operation: Operation, links: "Sequence[TransactWriteItemTypeDef]" = (), *, over: State = State.SENDING
+        self,
+        operation: Operation,
+        links: "Sequence[TransactWriteItemTypeDef]" = (),
+        *,
+        over: State | None = State.SENDING,
     ) -> Operation:
         there = self.items[operation.operation_id]
         if (there.lease, there.state) != (operation.lease, over):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.ACCEPTED): State.WAITING,
     (None, Event.CLAIMED): State.SENDING,
+    (None, Event.ADOPTED): State.SUCCEEDED,
     (State.REJECTED, Event.ACCEPTED): State.WAITING,
     (State.REJECTED, Event.CLAIMED): State.SENDING,
     (State.WAITING, Event.REDELIVERED): State.SENDING,
@@ -310,15 +311,56 @@ class Engine:
         changes = {"answer": result.model_dump_json(), "payload": None, "links": _ends(links)}
         return self._resolved(parked, Event.ADOPTED, by, changes, links)
 
-    def resend(self, parked: Operation, *, by: str) -> Operation:
-        """A person found that the vendor has not done it: all begins anew. Raises ConflictError, StorageError."""
-        changes = {"due_at": self._now(), "tries": 0, "first_sent_at": None, "unknown_since": None, "sent_to": None}
+    def resend(self, parked: Operation, *, by: str, due_at: int | None = None) -> Operation:
+        """A person found that the vendor has not done it: all begins anew, now or when it is said.
+
+        Raises ConflictError, StorageError.
+        """
+        changes = {
+            "due_at": due_at or self._now(),
+            "tries": 0,
+            "first_sent_at": None,
+            "unknown_since": None,
+            "sent_to": None,
+        }
         return self._resolved(parked, Event.RESENT, by, changes)
 
     def abandon(self, parked: Operation, *, by: str) -> Operation:
         """A person decided that it shall not be done. Raises ConflictError, StorageError."""
         changes = {"payload": None, "expires_at": self._now() + KEEP}
         return self._resolved(parked, Event.ABANDONED, by, changes)
+
+    def record(
+        self, flow: str, natural_key: str, result: BaseModel, links: Sequence[Link], *, tenant: str, by: str
+    ) -> tuple[Operation, bool]:
+        """Write down what was made before there was a bridge, so that its event is not carried; nothing is sent.
+
+        Gives the operation, and whether it is this one: what there is already is not touched.
+        Raises ConflictError if an id is linked to something else; StorageError.
+        """
+        now = self._now()
+        answer = result.model_dump_json()
+        operation = Operation(
+            operation_id=operation_id(tenant, flow, natural_key),
+            tenant=tenant,
+            flow=flow,
+            natural_key=natural_key,
+            state=TRANSITIONS[None, Event.ADOPTED],
+            fingerprint=fingerprint(answer),
+            answer=answer,
+            links=_ends(links),
+            lease=uuid.uuid4().hex,
+            created_at=now,
+            updated_at=now,
+        )
+        operation = _noted(operation, Event.ADOPTED, now, f"by {by}")
+        try:
+            stored = self._operations.save(
+                operation, [*self._links.puts(tenant, links, operation.operation_id, now)], over=None
+            )
+        except LinkTakenError:
+            raise ConflictError("That id is linked to something else already.") from None
+        return stored, stored.lease == operation.lease
 
     def withdraw(self, done: Operation, *, by: str) -> None:
         """What it made has been taken back, so the same event may be sent again. Raises StorageError."""

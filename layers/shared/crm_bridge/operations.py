@@ -283,11 +283,15 @@ class Operations:
         return {"Put": {"TableName": self._table, "Item": _item(operation)}}
 
     def save(
-        self, operation: Operation, writes: "Sequence[TransactWriteItemTypeDef]" = (), *, over: State = State.SENDING
+        self,
+        operation: Operation,
+        writes: "Sequence[TransactWriteItemTypeDef]" = (),
+        *,
+        over: State | None = State.SENDING,
     ) -> Operation:
         """Write what became of an operation, and its links and whatever else follows, in one transaction.
 
-        It must still be in the state `over`, and under the lease that `operation` has.
+        It must still be in the state `over`, and under the lease that `operation` has; `None`: there must be none yet.
 
         Returns what the table holds afterwards: `operation`, or what another holder of the lease made of it.
         Raises LinkTakenError, StorageError; then nothing was written.
@@ -296,12 +300,16 @@ class Operations:
             "Put": {
                 "TableName": self._table,
                 "Item": _item(operation),
-                "ConditionExpression": "#lease = :lease AND #state = :over",
-                "ExpressionAttributeNames": {"#lease": "lease", "#state": "state"},
-                "ExpressionAttributeValues": serialize({":lease": operation.lease, ":over": over.value}),
+                "ConditionExpression": "attribute_not_exists(operation_id)",
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             }
         }
+        if over:
+            put["Put"] |= {
+                "ConditionExpression": "#lease = :lease AND #state = :over",
+                "ExpressionAttributeNames": {"#lease": "lease", "#state": "state"},
+                "ExpressionAttributeValues": serialize({":lease": operation.lease, ":over": over.value}),
+            }
         with guarded():
             try:
                 through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *writes]))
@@ -398,6 +406,28 @@ class Operations:
     def take_back(self, due: Due, until: int) -> bool:
         """It was lent `until`, but there is no message, so it is due as before. Raises StorageError."""
         return self._move(due.operation_id, until, "SET due_at = :to REMOVE lent_until", due.due_at)
+
+    def hasten(self, operation: Operation, due_at: int) -> bool:
+        """Let what waits be due then, instead of when it is; False if it has changed meanwhile, or is on a queue.
+
+        Raises StorageError.
+        """
+        with guarded():
+            try:
+                self._client.update_item(
+                    TableName=self._table,
+                    Key=_key(operation.operation_id),
+                    UpdateExpression="SET due_at = :to",
+                    ConditionExpression="due_at = :then AND #state = :state AND attribute_not_exists(lent_until)",
+                    ExpressionAttributeNames={"#state": "state"},
+                    ExpressionAttributeValues=serialize(
+                        {":to": due_at, ":then": operation.due_at or 0, ":state": operation.state.value}
+                    ),
+                )
+            except ClientError as error:
+                existing(error)
+                return False
+        return True
 
     def _move(self, operation_id: str, due_at: int, change: str, to: int) -> bool:
         with guarded():

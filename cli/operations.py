@@ -1,0 +1,317 @@
+"""`crm-bridge operations`: what became of an event, what waits and why; and how a person decides."""
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from cli.asking import confirm
+from cli.bridge import Bridge
+from cli.command import WrongInputError, command
+from cli.output import moment
+from cli.tenants import Name, Yes
+from crm_bridge.errors import ConflictError, Event, NotFoundError
+from crm_bridge.operations import Operation, OperationSummary, State, operation_id
+from operations.flows import FLOWS
+from operations.handler import FIRST_LOOKED_AT
+
+NOT_FINISHED = (State.PARKED, State.UNKNOWN, State.WAITING, State.SENDING)
+PAGE = 100
+COUNTED = 1000
+"""So many operations of one state are counted; beyond that it is "or more"."""
+SHOWN = 12
+"""Rows that `watch` has room for."""
+EVERY = 5.0
+"""Seconds between two looks of `watch`."""
+
+app = typer.Typer(help="Operations: look at them, watch them, decide about them.", no_args_is_help=True)
+
+
+class FlowName(StrEnum):
+    CREATE_SITE = "create_site"
+    CREATE_JOB = "create_job"
+    KEY_LINK = "key_link"
+    STATUS_UPDATE = "status_update"
+    CONNECTOR_RECEIVER = "connector_receiver"
+    CALLBACK = "callback"
+
+
+class Action(StrEnum):
+    ADOPT = "adopt"
+    RESEND = "resend"
+    ABANDON = "abandon"
+
+
+StateOption = Annotated[State | None, typer.Option("--state", help="Only those in this state.")]
+FlowOption = Annotated[FlowName | None, typer.Option("--flow", help="Only those of this flow.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only those whose last attempt tells this.")]
+
+
+@command(app, "list")
+def list_operations(
+    bridge: Bridge,
+    name: Name,
+    state: StateOption = None,
+    flow: FlowOption = None,
+    reason: ReasonOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+) -> None:
+    """A tenant's operations. What needs a person comes first, then what was changed last."""
+    states = [state] if state else list(FIRST_LOOKED_AT)
+    found = list(islice(_found(bridge, name, states, flow, reason), limit))
+    bridge.output.document([one.shown() for one in found])
+    bridge.output.table(
+        ("state", "flow", "natural key", "last attempt", "due", "changed", "operation"), [_row(one) for one in found]
+    )
+    if len(found) == limit:
+        bridge.output.line(f"There may be more; --limit shows them. These are the first {limit}.")
+
+
+@command(app)
+def show(
+    bridge: Bridge,
+    name: Name,
+    wanted: Annotated[
+        str, typer.Argument(metavar="ID", help="An operation's id, or a customer's, ticket's, ... at the CRM.")
+    ],
+    payload: Annotated[bool, typer.Option("--payload", help="Also what the CRM sent, as long as it is kept.")] = False,
+) -> None:
+    """What became of an event: its time line, its answer, its links, and what can be done now."""
+    found = _named(bridge, name, wanted)
+    bridge.output.document([_shown(one, payload=payload) for one in found])
+    for one in found:
+        _tell(bridge, one, payload=payload)
+
+
+@command(app)
+def watch(
+    bridge: Bridge,
+    name: Name,
+    times: Annotated[int | None, typer.Option(min=1, help="End after so many looks.")] = None,
+) -> None:
+    """A tenant's operations as they go on, until Ctrl-C."""
+    with Live(console=bridge.output.screen, refresh_per_second=4, transient=False, auto_refresh=False) as live:
+        look = 0
+        while True:
+            counts, newest = _overview(bridge, name)
+            if bridge.output.as_json:
+                sys.stdout.write(json.dumps({"counts": counts, "not_finished": [one.shown() for one in newest]}) + "\n")
+                sys.stdout.flush()
+            else:
+                live.update(_picture(counts, newest), refresh=True)
+            look += 1
+            if look == times:
+                return
+            time.sleep(EVERY)
+
+
+@command(app)
+def resolve(
+    bridge: Bridge,
+    wanted: Annotated[str, typer.Argument(metavar="OPERATION", help="The id of a parked operation.")],
+    action: Annotated[Action, typer.Argument(help="What is to become of it.")],
+    vendor_id: Annotated[str | None, typer.Option("--id", help="With adopt: the vendor's id of the record.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Decide about a parked operation: adopt what the vendor has, send it again, or give it up."""
+    if (action is Action.ADOPT) is (vendor_id is None):
+        raise WrongInputError("Give the vendor's id with adopt (--id), and with nothing else.")
+    parked = bridge.operation(wanted)
+    if parked.state is not State.PARKED:
+        raise WrongInputError(f"Only a parked operation can be resolved; this one is {parked.state}.")
+    what = _consequence(parked, action, vendor_id)
+    if dry_run:
+        bridge.output.document({"operation_id": wanted, "would": what})
+        bridge.output.line(what)
+        return
+    if not yes:
+        bridge.output.notice(what)
+        confirm("Do it?")
+    engine = bridge.runtime.engine
+    match action:
+        case Action.ADOPT:
+            flow = FLOWS.get(parked.flow)
+            if flow is None:
+                raise WrongInputError(f"An operation of {parked.flow} has no record that could be adopted.")
+            resolved = engine.adopt(flow(), parked, vendor_id or "", by=bridge.user)
+        case Action.RESEND:
+            resolved = engine.resend(parked, by=bridge.user)
+        case Action.ABANDON:
+            resolved = engine.abandon(parked, by=bridge.user)
+    bridge.output.document(resolved.shown())
+    bridge.output.line(f"Done: it is {resolved.state}.")
+
+
+@command(app)
+def redeliver(
+    bridge: Bridge,
+    name: Name,
+    state: StateOption = None,
+    flow: FlowOption = None,
+    reason: ReasonOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 10_000,
+    rate: Annotated[int, typer.Option(min=1, help="So many a minute.")] = 60,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Let the bridge go on now with what waits, for instance once credentials are corrected.
+
+    What may be done already is looked for first, as always. Of what is parked only that is taken up which was surely
+    not done; see `resolve` for the rest.
+    """
+    if state not in (None, State.WAITING, State.UNKNOWN, State.PARKED):
+        raise WrongInputError("Only what is waiting, unknown or parked can be taken up again.")
+    states = [state] if state else [State.WAITING, State.UNKNOWN, State.PARKED]
+    summaries = list(islice(_found(bridge, name, states, flow, reason), limit))
+    whole = bridge.runtime.operations.many([one.operation_id for one in summaries])
+    found = [whole[one.operation_id] for one in summaries if one.operation_id in whole]
+    chosen = [one for one in found if _is_safe(one)]
+    minutes = len(chosen) / rate
+    plan = {"operations": len(chosen), "left_to_a_person": len(found) - len(chosen), "minutes": round(minutes, 1)}
+    if dry_run:
+        bridge.output.document({"dry_run": True, **plan})
+        bridge.output.table(
+            ("state", "flow", "natural key", "last attempt", "due", "changed", "operation"), map(_row, chosen)
+        )
+    bridge.output.line(f"{len(chosen):,} operations, {rate:,} a minute, so within {max(1, round(minutes)):,} min.")
+    if len(found) > len(chosen):
+        bridge.output.line(
+            f"{len(found) - len(chosen):,} more may have been done: `operations resolve` decides about each."
+        )
+    if dry_run or not chosen:
+        if not dry_run:
+            bridge.output.document({**plan, "taken_up": 0})
+        return
+    if not yes:
+        confirm("Take them up?")
+    begun = int(bridge.runtime.clock())
+    taken = sum(_taken_up(bridge, one, begun + number * 60 // rate) for number, one in enumerate(chosen))
+    bridge.output.document({**plan, "taken_up": taken})
+    bridge.output.line(f"{taken:,} are due from now on. `crm-bridge operations watch {name}` shows how they go on.")
+
+
+def _taken_up(bridge: Bridge, operation: Operation, due_at: int) -> bool:
+    """False if it is on its way already, or somebody has decided about it."""
+    if operation.state is State.PARKED:
+        try:
+            bridge.runtime.engine.resend(operation, by=bridge.user, due_at=due_at)
+        except ConflictError:
+            return False
+        return True
+    return bridge.runtime.operations.hasten(operation, due_at)
+
+
+def _is_safe(operation: Operation) -> bool:
+    """Whether it can be taken up without a person's look at the vendor. What is unknown the bridge looks for itself."""
+    if operation.state is not State.PARKED:
+        return operation.state in (State.WAITING, State.UNKNOWN)
+    last = operation.last_attempt
+    return operation.unknown_since is None and last is not None and last.event is Event.OUT_OF_ATTEMPTS
+
+
+def _found(
+    bridge: Bridge, tenant: str, states: Sequence[State], flow: FlowName | None, reason: str | None
+) -> Iterator[OperationSummary]:
+    for state in states:
+        after = None
+        while True:
+            some, after = bridge.runtime.operations.listed(tenant, state, flow=flow, limit=PAGE, after=after)
+            for one in some:
+                if reason is None or (one.last_attempt and reason.casefold() in one.last_attempt.reason.casefold()):
+                    yield one
+            if after is None:
+                break
+
+
+def _named(bridge: Bridge, tenant: str, wanted: str) -> list[Operation]:
+    """The operation with this id, or those whose event the CRM knows by it. Raises NotFoundError."""
+    ids = [wanted, *(operation_id(tenant, flow, wanted) for flow in FLOWS)]
+    found = [one for one in bridge.runtime.operations.many(ids).values() if one.tenant == tenant]
+    if not found:
+        raise NotFoundError(
+            f"{tenant} has no operation {wanted}. `crm-bridge operations list {tenant}` shows those that there are."
+        )
+    return sorted(found, key=lambda one: one.created_at)
+
+
+def _row(one: OperationSummary) -> tuple[object, ...]:
+    last = one.last_attempt
+    said = f"{last.event}{': ' if last.reason else ''}{last.reason}" if last else ""
+    return one.state, one.flow, one.natural_key, said, moment(one.due_at), moment(one.updated_at), one.operation_id
+
+
+def _shown(operation: Operation, *, payload: bool) -> dict[str, Any]:
+    shown = operation.shown()
+    if payload:
+        shown["payload"] = json.loads(operation.payload) if operation.payload else None
+    return shown
+
+
+def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
+    output = bridge.output
+    output.line()
+    output.pairs(
+        {
+            "operation": operation.operation_id,
+            "event": f"{operation.flow} {operation.natural_key}",
+            "state": operation.state,
+            "due": moment(operation.due_at) or None,
+            "mapping": operation.mapping,
+        }
+    )
+    rows: list[tuple[object, ...]] = [(moment(operation.created_at), "accepted", "", "")]
+    rows += [(moment(one.at), one.event, one.reason, one.status) for one in operation.attempts]
+    output.table(("when", "what", "reason", "vendor's status"), rows)
+    if operation.answer:
+        output.line(f"answer  {operation.answer}")
+    for left, right in operation.links:
+        output.line(f"link    {left.system} {left.entity} {left.id}  =  {right.system} {right.entity} {right.id}")
+    if payload:
+        output.line(f"payload {operation.payload or 'is not kept'}")
+    if operation.state is State.PARKED:
+        output.line("It waits for a person. Look at the vendor, then one of:", style="bold")
+        for action in Action:
+            given = " --id THE-VENDORS-ID" if action is Action.ADOPT else ""
+            output.line(f"  crm-bridge operations resolve {operation.operation_id} {action}{given}")
+
+
+def _consequence(operation: Operation, action: Action, vendor_id: str | None) -> str:
+    event = f"{operation.flow} {operation.natural_key}"
+    match action:
+        case Action.ADOPT:
+            return f"The vendor's record {vendor_id} is written down as what {event} became. Nothing is sent."
+        case Action.RESEND:
+            return f"{event} is sent to the vendor again. If the vendor has done it already, it will be there twice."
+        case Action.ABANDON:
+            return f"{event} is given up: it is not sent, and what the CRM sent is deleted. The CRM may send it anew."
+
+
+def _overview(bridge: Bridge, tenant: str) -> tuple[dict[str, int], list[OperationSummary]]:
+    """How many there are of each state, up to COUNTED, and the newest that are not finished."""
+    counts: Counter[str] = Counter()
+    newest: list[OperationSummary] = []
+    for state in FIRST_LOOKED_AT:
+        some = list(islice(_found(bridge, tenant, [state], None, None), COUNTED))
+        counts[state.value] = len(some)
+        if state in NOT_FINISHED:
+            newest += some[:SHOWN]
+    return dict(counts), newest[:SHOWN]
+
+
+def _picture(counts: dict[str, int], newest: Sequence[OperationSummary]) -> Group:
+    said = "   ".join(
+        f"{number:,}{' or more' if number == COUNTED else ''} {state}" for state, number in counts.items()
+    )
+    lines = [Text(said, style="bold"), Text(f"at {moment(int(time.time()))}", style="dim"), Text()]
+    lines += [Text("  ".join(str(cell) for cell in _row(one)[:5])) for one in newest]
+    return Group(*lines)
