@@ -99,6 +99,34 @@ def test_unavailable_when_none_of_many_comes(tables: Tables) -> None:
         tables.operations.many([operation_id("acme", "create_site", "1")])
 
 
+@pytest.mark.parametrize("state", [State.WAITING, State.UNKNOWN])
+def test_what_waits_is_hastened(tables: Tables, state: State) -> None:
+    one = store(tables, operation(state=state))
+    assert tables.operations.hasten(one, NOW - 7)
+    assert there(tables) == one.model_copy(update={"due_at": NOW - 7})
+
+
+def test_what_has_changed_or_is_on_a_queue_is_not_hastened(tables: Tables) -> None:
+    one = store(tables, operation())
+    assert not tables.operations.hasten(one.model_copy(update={"due_at": NOW + 1}), NOW - 7)
+    assert not tables.operations.hasten(one.model_copy(update={"state": State.UNKNOWN}), NOW - 7)
+    assert not tables.operations.hasten(one.model_copy(update={"due_at": None}), NOW - 7)
+    assert not tables.operations.hasten(operation("2"), NOW - 7)
+    assert tables.operations.lend(Due(one.operation_id, one.flow, NOW), LATER)
+    assert not tables.operations.hasten(there(tables), NOW - 7)
+    assert there(tables).due_at == LATER
+
+
+def test_is_saved_only_if_there_is_none_when_that_is_asked_for(tables: Tables) -> None:
+    done = operation(state=State.SUCCEEDED, due_at=None)
+    writes = [*tables.links.puts("acme", [Link(CUSTOMER, SITE)], done.operation_id, NOW)]
+    assert tables.operations.save(done, writes, over=None) == done
+    assert [partner.identity for partner in tables.links.of("acme", CUSTOMER)] == [SITE]
+    other = done.model_copy(update={"lease": "b2", "answer": "{}"})
+    assert tables.operations.save(other, over=None) == done
+    assert there(tables) == done
+
+
 type Call = Callable[[str, dict[str, object]], object]
 
 
@@ -657,6 +685,8 @@ def test_says_that_the_storage_did_not_answer_whatever_it_was_asked(tables: Tabl
         lambda: due(tables),
         lambda: tables.operations.lend(one, LATER),
         lambda: tables.operations.take_back(one, LATER),
+        lambda: tables.operations.hasten(operation(), LATER),
+        lambda: tables.operations.many([one.operation_id]),
     ]
     for ask in asked:
         with pytest.raises(StorageError):
