@@ -1,4 +1,4 @@
-"""Entry of operations: look at an operation, resolve one, look a link up. Nothing here calls a vendor."""
+"""Entry of operations: look at operations, resolve one, look a link up; the console. Nothing here calls a vendor."""
 
 import json
 import re
@@ -8,26 +8,37 @@ from typing import Any
 from crm_bridge.api import Context, Request, Response, respond
 from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.links import Identity
-from crm_bridge.operations import Operation, OperationSummary, State
+from crm_bridge.operations import Operation, OperationSummary, State, operation_id
 from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import add_to_log
+from operations.console import page
 from operations.flows import FLOWS
 from operations.models import Listing, Resolution
+from operations.summary import READ, summary
 
 SCOPE = "operations"
 PAYLOAD_SCOPE = "operations:payload"
+SEARCHED = (
+    *(("crm", "customer"), ("crm", "ticket")),
+    *(("illu", "site"), ("illu", "job")),
+    *(("revio", "key_link"), ("revio", "customer")),
+)
+"""Systems and entities whose ids are looked for. Any other is found as `system/entity/id`."""
 FIRST_LOOKED_AT = (State.PARKED, State.UNKNOWN, State.WAITING, State.SENDING, State.REJECTED, State.SUCCEEDED)
 """The order of the states in a list: what needs a person comes first."""
 
 
 def _list_operations(request: Request) -> Response:
     listing = request.query_as(Listing)
+    if listing.id is not None:
+        known = sorted(_known_by(request.caller.tenant, listing.id), key=lambda one: one.updated_at, reverse=True)
+        return Response(200, {"operations": [OperationSummary.shown(one) for one in known], "next": None})
     states = [listing.state] if listing.state else list(FIRST_LOOKED_AT)
     after = None
     if listing.after:
-        state, changed_at, operation_id = listing.after.split(".")
+        state, changed_at, last = listing.after.split(".")
         states = states[states.index(State(state)) :] if state in states else []
-        after = operation_id, int(changed_at)
+        after = last, int(changed_at)
     found: list[OperationSummary] = []
     going_on = None
     for state in states:
@@ -38,10 +49,31 @@ def _list_operations(request: Request) -> Response:
         if len(found) == listing.limit and not after:
             after = found[-1].operation_id, found[-1].updated_at
         if after:
-            operation_id, updated_at = after
-            going_on = f"{state}.{updated_at}.{operation_id}"
+            last, updated_at = after
+            going_on = f"{state}.{updated_at}.{last}"
             break
     return Response(200, {"operations": [operation.shown() for operation in found], "next": going_on})
+
+
+def _known_by(tenant: str, record: str) -> list[Operation]:
+    """Operations with this id, about what the CRM knows by it, or linked to what somebody knows by it."""
+    ids = {record, *(operation_id(tenant, flow, record) for flow in FLOWS)}
+    named = record.split("/", 2)
+    places = [(*named[:2], named[2])] if len(named) == 3 else [(*kind, record) for kind in SEARCHED]
+    for system, entity, known_as in places:
+        partners = runtime().links.of(tenant, Identity(system.casefold(), entity.casefold(), known_as))
+        ids |= {partner.operation_id for partner in partners}
+    return [one for one in runtime().operations.many(sorted(ids)).values() if one.tenant == tenant]
+
+
+def _summarize(request: Request) -> Response:
+    newest, more = {}, {}
+    for state in FIRST_LOOKED_AT:
+        newest[state], after = runtime().operations.listed(
+            request.caller.tenant, state, flow=None, limit=READ, after=None
+        )
+        more[state] = after is not None
+    return Response(200, summary(newest, more, int(runtime().clock())))
 
 
 def _show_operation(request: Request) -> Response:
@@ -74,8 +106,8 @@ def _adopt(operation: Operation, vendor_id: str, by: str) -> Operation:
 
 
 def _operation(request: Request) -> Operation:
-    operation_id = request.path["id"]
-    operation = runtime().operations.get(operation_id) if re.fullmatch("op_[0-9a-f]{32}", operation_id) else None
+    wanted = request.path["id"]
+    operation = runtime().operations.get(wanted) if re.fullmatch("op_[0-9a-f]{32}", wanted) else None
     if operation is None or operation.tenant != request.caller.tenant:
         raise NotFoundError("There is no operation with this id.")
     return operation
@@ -101,6 +133,7 @@ def _show_links(request: Request) -> Response:
 
 ROUTES = {
     "GET /operations": _list_operations,
+    "GET /operations/summary": _summarize,
     "GET /operations/{id}": _show_operation,
     "POST /operations/{id}/resolve": _resolve_operation,
     "GET /links/{system}/{entity}/{id}": _show_links,
@@ -108,4 +141,6 @@ ROUTES = {
 
 
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
+    if event["routeKey"] == "GET /console":
+        return page()
     return respond(event, context, ROUTES, scope=SCOPE, keys=runtime().keys)

@@ -1,0 +1,68 @@
+"""How a tenant's operations stand, at a glance: out of the newest of each state, without a count of all there are."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from crm_bridge.operations import OperationSummary, State, as_time
+
+READ = 500
+"""So many of each state are looked at, the newest; a glance must not cost more as the table grows."""
+HOURS = 24
+HOUR = 3600
+VENDORS = {
+    "illu": ("create_site", "create_job"),
+    "Rev.io": ("key_link",),
+    "IzzitUp": ("status_update",),
+    "Egito": ("connector_receiver",),
+    "callback": ("callback",),
+}
+"""Whom a flow's operations go to. The last is the tenant's own system."""
+UNSETTLED = (State.WAITING, State.UNKNOWN)
+
+
+def summary(
+    newest: Mapping[State, Sequence[OperationSummary]], more: Mapping[State, bool], now: int
+) -> dict[str, object]:
+    """`newest` are up to READ of each state, the latest changed first; `more` says of which there are more."""
+    everything = [one for some in newest.values() for one in some]
+    return {
+        "at": as_time(now),
+        "states": {
+            state: {"count": len(some), "more": more[state], "flows": dict(Counter(one.flow for one in some))}
+            for state, some in newest.items()
+        },
+        "hours": _hours(everything, now),
+        "vendors": [
+            _vendor(vendor, [one for one in everything if one.flow in flows]) for vendor, flows in VENDORS.items()
+        ],
+    }
+
+
+def _hours(operations: Sequence[OperationSummary], now: int) -> list[dict[str, object]]:
+    """How many changed last in each of the last hours, by the state in which they are now; the oldest hour first."""
+    this_hour = now // HOUR
+    counts: dict[int, Counter[str]] = {}
+    for one in operations:
+        counts.setdefault(one.updated_at // HOUR, Counter())[one.state] += 1
+    return [
+        {"hour": datetime.fromtimestamp(hour * HOUR, UTC).isoformat(), "states": dict(counts.get(hour, Counter()))}
+        for hour in range(this_hour - HOURS + 1, this_hour + 1)
+    ]
+
+
+def _vendor(vendor: str, operations: Sequence[OperationSummary]) -> dict[str, object]:
+    """As far as it can be told from what became of the tenant's events; nobody is asked."""
+    worked = [one.updated_at for one in operations if one.state is State.SUCCEEDED]
+    failing = [one for one in operations if one.state in UNSETTLED and one.last_attempt]
+    last = max(failing, key=lambda one: one.updated_at, default=None)
+    last_worked = max(worked, default=None)
+    is_failing = last is not None and (last_worked is None or last.updated_at >= last_worked)
+    return {
+        "vendor": vendor,
+        "state": "failing" if is_failing else "answering" if worked else "nothing known",
+        "last_success": as_time(last_worked),
+        "last_failure": as_time(last.updated_at) if last else None,
+        "reason": last.last_attempt.reason if last and last.last_attempt else None,
+        "unsettled": len(failing),
+    }
