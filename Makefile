@@ -19,7 +19,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration browser screenshots fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage onboarding mutants long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,7 +30,7 @@ demo: $(SET_UP) ## Start everything here, play every flow, show what happened
 run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 4000" takes other ports
 	@$(BIN)/python -m local $(OPTIONS)
 
-test: check docs secure unit integration fuzz bundle ## Everything that CI runs
+test: check docs secure unit integration browser fuzz bundle ## Everything that CI runs
 
 check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/ruff format --check .
@@ -51,6 +51,16 @@ unit: $(SET_UP) ## Tests without a network
 
 integration: $(SET_UP) ## Tests of the whole bundle over real HTTP, and a slice of the fault matrix
 	$(BIN)/pytest -n $(WORKERS) tests/integration tests/faults
+
+browser: $(SET_UP) ## Tests of the console in a real browser, Debian's chromium
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium chromium-driver >/dev/null; } || \
+		echo "The tests will say what is missing."
+	$(BIN)/pytest tests/browser
+
+screenshots: $(SET_UP) ## Write the pictures in docs/images anew
+	@$(BIN)/python -m tests.browser.screenshots
 
 fuzz: $(SET_UP) ## Made-up requests, each answered as docs/openapi.json says; OPTIONS="--long --examples 100" makes more
 	@$(BIN)/python -m tests.fuzz $(OPTIONS)

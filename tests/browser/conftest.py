@@ -1,0 +1,116 @@
+"""One browser for all tests; each begins signed out, on a stack of its own."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import requests
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from crm_bridge.runtime import runtime
+from local.stack import SCOPES, Stack
+from local.vendors.simulator import Kind
+from tests.browser.chromium import MissingError, chromium, complaints, look, requested
+from tests.integration.conftest import SITE
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    with Stack(background=False, aws_over_http=False) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    try:
+        with chromium(tmp_path_factory.mktemp("profile")) as chrome:
+            yield chrome
+    except MissingError as error:
+        pytest.fail(str(error))
+
+
+@dataclass
+class Tenant:
+    """A tenant and what its CRM sends."""
+
+    stack: Stack
+    name: str
+    key: str
+
+    def create_site(self, **changes: object) -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return requests.post(f"{self.stack.url}/sites", json={**SITE, **changes}, headers=headers, timeout=60)
+
+    def parked(self, **changes: object) -> str:
+        """An operation that is in doubt, because illu cannot be asked."""
+        document = json.loads(self.stack.demo_tenant())
+        del document["illu"]["site_list_path"]
+        self.stack.put_secret(self.name, json.dumps(document))
+        runtime.cache_clear()  # with what is remembered of the secret
+        self.stack.move_clock(0)
+        self.stack.illu.fail(Kind.CLOSE_AFTER)
+        operation: str = self.create_site(**changes).json()["operation_id"]
+        self.stack.move_clock(90)
+        self.stack.deliver_due()
+        return operation
+
+
+@pytest.fixture
+def tenant(stack: Stack) -> Tenant:
+    return Tenant(stack, stack.tenant_name, stack.add_key(stack.tenant_name, SCOPES, "the tests"))
+
+
+class Console:
+    """The page, as somebody uses it."""
+
+    def __init__(self, browser: Chrome, stack: Stack) -> None:
+        self.browser = browser
+        self.address = f"{stack.url}/console"
+
+    def open(self) -> None:
+        self.browser.get("about:blank")
+        self.browser.get(self.address)
+
+    def __call__(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        redrawn = [StaleElementReferenceException]
+        WebDriverWait(self.browser, 20, poll_frequency=0.05, ignored_exceptions=redrawn).until(lambda _: condition())
+
+    def sign_in(self, key: str) -> None:
+        self("#key").send_keys(key, Keys.ENTER)
+        self.until(lambda: self("#overview").is_displayed())
+
+    def show(self, operation: str) -> None:
+        self(f"[data-operation={operation}]").click()
+        self.until(lambda: self("#detail").is_displayed() and self.all("#state"))
+
+    @property
+    def message(self) -> str:
+        return self("#message").text
+
+    def says(self, text: str) -> None:
+        self.until(lambda: text in self.message)
+
+
+@pytest.fixture
+def console(browser: Chrome, stack: Stack) -> Iterator[Console]:
+    """Whatever a test does: nobody but the bridge is asked, and nothing stands in the browser's console."""
+    look(browser)
+    requested(browser)
+    complaints(browser)
+    console = Console(browser, stack)
+    console.open()
+    yield console
+    assert requested(browser) == {stack.url.removeprefix("http://")}
+    assert complaints(browser) == []
