@@ -69,7 +69,12 @@ def _shared(
     ] = None,
     local: Annotated[
         bool,
-        typer.Option("--local", help="The bridge on this machine (make run).", rich_help_panel=OF_THE_BRIDGE),
+        typer.Option(
+            "--local",
+            envvar="CRM_BRIDGE_LOCAL",
+            help="The bridge on this machine (make run).",
+            rich_help_panel=OF_THE_BRIDGE,
+        ),
     ] = False,
     port: Annotated[
         int,

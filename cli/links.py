@@ -121,7 +121,7 @@ def export(
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(one.cells() for one in found)
-    bridge.output.notice(f"{len(found):,} links.")
+    bridge.output.notice(f"Links written: {len(found):,}.")
 
 
 @command(app, "import")
@@ -208,7 +208,7 @@ def check(
     output.table(("vendor", "record", "what disagrees"), [(one.vendor, one.record, one.what) for one in found])
     for vendor, why in not_checked.items():
         output.line(f"{vendor} was not checked: {why}", style="yellow")
-    output.line(f"{len(links):,} links, {len(found):,} disagree with a vendor.")
+    output.line(f"Links: {len(links):,}, of which {len(found):,} disagree with a vendor.")
     if failed:
         raise failed
     if found:

@@ -30,6 +30,7 @@ COUNTED = 1000
 """So many operations of one state are counted; beyond that it is "or more"."""
 SHOWN = 12
 """Rows that `watch` has room for."""
+COLUMNS = ("state", "flow", "natural key", "last attempt", "due", "changed")
 EVERY = 5.0
 """Seconds between two looks of `watch`."""
 
@@ -69,9 +70,9 @@ def list_operations(
     states = [state] if state else list(FIRST_LOOKED_AT)
     found = list(islice(_found(bridge, name, states, flow, reason), limit))
     bridge.output.document([one.shown() for one in found])
-    bridge.output.table(
-        ("state", "flow", "natural key", "last attempt", "due", "changed", "operation"), [_row(one) for one in found]
-    )
+    bridge.output.table(COLUMNS, map(_row, found))
+    if not found:
+        bridge.output.line("There is none.")
     if len(found) == limit:
         bridge.output.line(f"There may be more; --limit shows them. These are the first {limit}.")
 
@@ -180,9 +181,7 @@ def redeliver(
     plan = {"operations": len(chosen), "left_to_a_person": len(found) - len(chosen), "minutes": round(minutes, 1)}
     if dry_run:
         bridge.output.document({"dry_run": True, **plan})
-        bridge.output.table(
-            ("state", "flow", "natural key", "last attempt", "due", "changed", "operation"), map(_row, chosen)
-        )
+        bridge.output.table(COLUMNS, map(_row, chosen))
     bridge.output.line(f"{len(chosen):,} operations, {rate:,} a minute, so within {max(1, round(minutes)):,} min.")
     if len(found) > len(chosen):
         bridge.output.line(
@@ -247,7 +246,7 @@ def _named(bridge: Bridge, tenant: str, wanted: str) -> list[Operation]:
 def _row(one: OperationSummary) -> tuple[object, ...]:
     last = one.last_attempt
     said = f"{last.event}{': ' if last.reason else ''}{last.reason}" if last else ""
-    return one.state, one.flow, one.natural_key, said, moment(one.due_at), moment(one.updated_at), one.operation_id
+    return one.state, one.flow, one.natural_key, said, moment(one.due_at), moment(one.updated_at)
 
 
 def _shown(operation: Operation, *, payload: bool) -> dict[str, Any]:
@@ -265,7 +264,7 @@ def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
             "operation": operation.operation_id,
             "event": f"{operation.flow} {operation.natural_key}",
             "state": operation.state,
-            "due": moment(operation.due_at) or None,
+            "due": moment(operation.due_at),
             "mapping": operation.mapping,
         }
     )

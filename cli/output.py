@@ -41,23 +41,23 @@ class Output:
             self.screen.print(Text(text, style=style))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        if self.as_json:
-            return
+        """Nothing if there are no rows."""
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(_cell(value) for value in row))
-        self.screen.print(table)
+        if table.rows and not self.as_json:
+            self.screen.print(table)
 
     def pairs(self, pairs: Mapping[str, object]) -> None:
-        """Names and values, one below the other."""
-        if self.as_json:
-            return
+        """Names and values, one below the other; what has none is left out."""
         grid = Table.grid(padding=(0, 2))
         for name, value in pairs.items():
-            grid.add_row(Text(name, style="dim"), _cell(value))
-        self.screen.print(grid)
+            if value:
+                grid.add_row(Text(name, style="dim"), _cell(value))
+        if not self.as_json:
+            self.screen.print(grid)
 
     def notice(self, text: str, style: str = "") -> None:
         """What is not the result: progress, questions, errors."""

@@ -151,7 +151,7 @@ def remove(
     ]
     if unfinished and not force:
         raise WrongInputError(
-            f"{len(unfinished)} or more operations of {name} are not finished, and never would be. "
+            f"Operations of {name} are not finished ({len(unfinished)}), and never would be. "
             f"See `crm-bridge operations list {name}`, or give --force."
         )
     if not yes:

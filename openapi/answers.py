@@ -227,6 +227,41 @@ class OperationPage(Shown):
     """For `after`; null at the end."""
 
 
+class StateSummary(Shown):
+    count: int
+    more: bool
+    """Whether there are more than were counted."""
+    flows: dict[str, int]
+
+
+class Hour(Shown):
+    hour: AwareDatetime
+    """When it begins."""
+    states: dict[State, int]
+    """How many operations changed last in it, by the state in which they are now."""
+
+
+class VendorSummary(Shown):
+    vendor: Literal["illu", "Rev.io", "IzzitUp", "Egito", "callback"]
+    """The last is the tenant's own system."""
+    state: Literal["answering", "failing", "nothing known"]
+    """As far as the tenant's operations tell; nobody is asked."""
+    last_success: AwareDatetime | None
+    last_failure: AwareDatetime | None
+    """Of what is still waiting or unknown."""
+    reason: str | None
+    unsettled: int
+    """How many are waiting or unknown."""
+
+
+class Summary(Shown):
+    at: AwareDatetime
+    states: dict[State, StateSummary]
+    hours: list[Hour]
+    """The last 24, the oldest first."""
+    vendors: list[VendorSummary]
+
+
 class LinkedIdentity(Shown):
     system: str
     entity: str

@@ -22,6 +22,7 @@ from openapi.routes import (
     ASKED,
     FROM_THE_GATEWAY,
     HEADERS,
+    PAGES,
     PREFER,
     ROUTES,
     SECURITY,
@@ -59,6 +60,8 @@ def document() -> Node:
     schemes = {**SECURITY, **keys}
     paths: Node = {}
     for where in template.routes:
+        if f"{where.method} {where.path}" in PAGES:
+            continue
         said = ROUTES[f"{where.method} {where.path}"]
         paths.setdefault(where.path, {})[where.method.lower()] = _operation(where, said)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

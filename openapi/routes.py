@@ -68,6 +68,8 @@ def _save(name: str, summary: str, path: Mapping[str, tuple[str, Schema]]) -> Ro
     )
 
 
+PAGES = ("GET /console",)
+"""Routes that answer with a page for people, and so are no part of the API."""
 ROUTES = {
     "POST /sites": Route(
         "createSite",
@@ -203,8 +205,14 @@ ROUTES = {
         "What is on its way, and what is stuck",
         {200: answers.OperationPage},
         (422,),
-        "Without `state` what needs a person comes first. A change shows up a moment later.",
+        "Without `state` what needs a person comes first. A change shows up a moment later. `id` searches instead.",
         query=Listing,
+    ),
+    "GET /operations/summary": Route(
+        "summarizeOperations",
+        "How everything stands",
+        {200: answers.Summary},
+        description="Out of the newest 500 operations of each state, so it costs the same however many there are.",
     ),
     "GET /operations/{id}": Route(
         "getOperation",

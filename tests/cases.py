@@ -49,6 +49,8 @@ CASES: list[tuple[str, list[str], int]] = [
     ("connector_receiver/unknown_person", [], 404),
     ("connector_receiver/check", [], 200),
     ("operations/list", ["create_site/new"], 200),
+    ("operations/search", ["create_site/new"], 200),
+    ("operations/summary", ["create_site/new"], 200),
     ("operations/show", ["create_site/new"], 200),
     ("operations/links", ["create_site/new"], 200),
     ("operations/resolve", ["create_site/new"], 409),

@@ -31,7 +31,13 @@ FIRST_LOOKED_AT = (State.PARKED, State.UNKNOWN, State.WAITING, State.SENDING, St
 def _list_operations(request: Request) -> Response:
     listing = request.query_as(Listing)
     if listing.id is not None:
-        known = sorted(_known_by(request.caller.tenant, listing.id), key=lambda one: one.updated_at, reverse=True)
+        known = [
+            one
+            for one in sorted(
+                _known_by(request.caller.tenant, listing.id), key=lambda one: one.updated_at, reverse=True
+            )
+            if listing.state in (None, one.state) and listing.flow in (None, one.flow)
+        ][: listing.limit]
         return Response(200, {"operations": [OperationSummary.shown(one) for one in known], "next": None})
     states = [listing.state] if listing.state else list(FIRST_LOOKED_AT)
     after = None

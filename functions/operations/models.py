@@ -37,16 +37,10 @@ class Listing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
-    """Of the operation, of what it is about, or of what it is linked to. It goes without the others."""
+    """Of the operation, of what it is about, or of what it is linked to."""
     state: State | None = None
     flow: Literal["create_site", "create_job", "key_link", "status_update", "connector_receiver", "callback"] | None = (
         None
     )
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     after: Annotated[str, AfterValidator(_place)] | None = None
-
-    @model_validator(mode="after")
-    def _goes_by_itself(self) -> Self:
-        if self.id is not None and (self.state or self.flow or self.after):
-            raise ValueError("give id without state, flow and after")
-        return self

@@ -593,3 +593,118 @@ def test_only_what_is_parked_can_be_resolved(crm: Crm) -> None:
             assert f"this one is {state}" in answer.json()["detail"]
         shown = crm.get(f"/operations/{operation}").json()
         assert (shown["state"], len(shown["attempts"])) == (state, 2)
+
+
+# ---------------------------------------------------------------- search
+
+
+def found(crm: Crm, record: str) -> list[str]:
+    answer = crm.get(f"/operations?{urlencode({'id': record})}")
+    assert answer.status_code == 200
+    assert answer.json()["next"] is None
+    return [one["natural_key"] for one in answer.json()["operations"]]
+
+
+def test_an_operation_is_found_by_every_id_that_somebody_knows_it_by(crm: Crm) -> None:
+    site = crm.create_site().json()
+    job = crm.post("/jobs", {"ticket_id": "T-501", "name": "Meter", "customer_id": SITE["customer_id"]}).json()
+    key_link = crm.post("/key-links", KEY_LINK).json()
+    crm.create_site(customer_id="C-other")
+    assert found(crm, site["operation_id"]) == found(crm, str(SITE["customer_id"])) == [SITE["customer_id"]]
+    assert sorted(found(crm, str(site["site_id"]))) == [SITE["customer_id"], "T-501"]
+    assert found(crm, str(job["job_id"])) == found(crm, "T-501") == ["T-501"]
+    pair = found(crm, str(key_link["id"]))
+    assert len(pair) == 1
+    assert found(crm, "1015") == found(crm, "SalesForce/Customer/001XX0000ABCDEF") == pair
+    assert found(crm, "001XX0000ABCDEF") == found(crm, "op_none") == found(crm, "a/b/c/d") == []
+
+
+def test_what_is_another_tenants_is_not_found(crm: Crm, umbrella: Crm) -> None:
+    site = crm.create_site().json()
+    for record in (site["operation_id"], str(SITE["customer_id"]), str(site["site_id"])):
+        assert found(umbrella, record) == []
+
+
+def test_a_search_can_be_narrowed(crm: Crm) -> None:
+    crm.create_site()
+    crm.post("/jobs", {"ticket_id": "T-501", "name": "Meter", "customer_id": SITE["customer_id"]})
+    for narrowed, count in (("", 2), ("&flow=create_job", 1), ("&state=parked", 0), ("&limit=1", 1)):
+        assert len(crm.get(f"/operations?id=4711{narrowed}").json()["operations"]) == count
+
+
+@pytest.mark.parametrize("query", ["id=", f"id={'x' * 1001}"])
+def test_what_is_no_id_is_not_searched_for(crm: Crm, query: str) -> None:
+    assert crm.get(f"/operations?{query}").status_code == 422
+
+
+# ---------------------------------------------------------------- how everything stands
+
+
+def summarized(crm: Crm) -> dict[str, Any]:
+    answer = crm.get("/operations/summary")
+    assert answer.status_code == 200
+    summary: dict[str, Any] = answer.json()
+    return summary
+
+
+def vendors(crm: Crm) -> dict[str, tuple[str, int]]:
+    return {one["vendor"]: (one["state"], one["unsettled"]) for one in summarized(crm)["vendors"]}
+
+
+def test_nothing_is_known_before_the_first_event(crm: Crm) -> None:
+    summary = summarized(crm)
+    assert {state: one["count"] for state, one in summary["states"].items()} == dict.fromkeys(ORDER, 0)
+    assert len(summary["hours"]) == 24
+    assert {one["state"] for one in summary["vendors"]} == {"nothing known"}
+
+
+def test_counts_by_state_and_flow_and_by_the_hour(crm: Crm) -> None:
+    crm.stack.move_clock(-2 * 3600)
+    crm.create_site(customer_id="C-1")
+    crm.stack.move_clock(2 * 3600)
+    crm.create_site(customer_id="C-2")
+    crm.post("/key-links", KEY_LINK)
+    crm.stack.illu.fail(Kind.TOO_MANY)
+    crm.create_site(customer_id="C-3")
+    store("old", State.PARKED, at=int(runtime().clock()) - 30 * 3600)
+    store("theirs", State.PARKED, tenant="demo-upya", at=int(runtime().clock()))
+    summary = summarized(crm)
+    assert summary["states"]["succeeded"] == {"count": 3, "more": False, "flows": {"create_site": 2, "key_link": 1}}
+    assert summary["states"]["waiting"]["count"] == summary["states"]["parked"]["count"] == 1
+    assert [hour["states"] for hour in summary["hours"][-3:]] == [
+        {"succeeded": 1},
+        {},
+        {"waiting": 1, "succeeded": 2},
+    ]
+    assert summary["hours"][-1]["hour"] <= summary["at"] < summary["hours"][-1]["hour"].replace(":00:00", ":59:60")
+
+
+def test_says_that_there_are_more_than_it_has_looked_at(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operations.handler.READ", 2)
+    for number in range(3):
+        store(str(number), State.PARKED, at=FIRST + number)
+    assert summarized(crm)["states"]["parked"] == {"count": 2, "more": True, "flows": {"create_site": 2}}
+
+
+def test_a_vendor_fails_from_the_first_event_that_is_not_settled_until_one_succeeds(crm: Crm) -> None:
+    crm.create_site(customer_id="C-1")
+    assert vendors(crm)["illu"] == ("answering", 0)
+    crm.stack.move_clock(10)
+    crm.stack.illu.fail(Kind.TOO_MANY, times=2)
+    crm.create_site(customer_id="C-2")
+    assert vendors(crm)["illu"] == ("failing", 1)
+    (illu,) = [one for one in summarized(crm)["vendors"] if one["vendor"] == "illu"]
+    assert illu["reason"].startswith("illu answered 429")
+    assert illu["last_success"] < illu["last_failure"]
+    crm.stack.move_clock(10)
+    crm.create_site(customer_id="C-3")
+    assert vendors(crm)["illu"] == ("failing", 2)
+    crm.stack.move_clock(10)
+    crm.create_site(customer_id="C-4")
+    assert vendors(crm)["illu"] == ("answering", 2)
+    assert vendors(crm)["Rev.io"] == ("nothing known", 0)
+
+
+def test_the_summary_is_403_without_the_scope(crm: Crm) -> None:
+    crm.headers = {"Authorization": f"Bearer {crm.stack.add_key('demo', frozenset({'create_site'}), 'x')}"}
+    assert crm.get("/operations/summary").status_code == 403
