@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -177,6 +178,29 @@ def test_what_is_accepted_for_later_is_dispatched_and_carried_from_the_queue(
             return
         time.sleep(0.25)
     pytest.fail("it was not carried")
+
+
+def test_the_command_line_turns_a_tenant_up_and_its_functions_know_it(
+    stack: Deployed, illu: IlluSimulator, tmp_path: Path
+) -> None:
+    def run(*arguments: str, stdin: str = "") -> Any:
+        command = [sys.executable, "-m", "cli", *arguments, "--stack", STACK, "--region", REGION, "--json"]
+        environment = {**os.environ, **ACCOUNT, "AWS_ENDPOINT_URL": stack.endpoint}
+        done = subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    settings = {"illu": {"base_url": illu.url, "org_id": illu.org_id, "api_key": illu.api_key}}
+    key = run("tenant", "add", "acme", "--file", "-", stdin=json.dumps(settings))["key"]
+    assert "failed" not in {finding["result"] for finding in run("doctor", "acme")}
+    event = load_event("create_site", "new")
+    file = tmp_path / "customers.jsonl"
+    file.write_text(json.dumps(json.loads(event["body"])) + "\n")
+    before = len(illu.sites)
+    assert run("import", "sites", "acme", str(file), "--yes")["states"] == {"succeeded": 1}
+    event["headers"]["authorization"] = f"Bearer {key}"
+    assert stack.invoke("CreateSiteFunction", event)["statusCode"] == 200
+    assert len(illu.sites) == before + 1
 
 
 def test_a_callback_that_there_is_not_is_left_out(stack: Deployed) -> None:
