@@ -135,7 +135,9 @@ def _tables(bridge: Bridge) -> Finding:
 
 
 def _queues(bridge: Bridge) -> Iterator[Finding]:
-    waiting, dead, missing = {}, {}, {}
+    waiting: dict[str, int] = {}
+    dead: dict[str, int | None] = {}
+    missing: dict[str, str] = {}
     for flow, url in bridge.queue_urls().items():
         try:
             waiting[flow], dead[flow] = _messages(bridge, url)
@@ -149,17 +151,23 @@ def _queues(bridge: Bridge) -> Iterator[Finding]:
     if letters := {flow: number for flow, number in dead.items() if number}:
         detail = ", ".join(f"{flow}: {number}" for flow, number in letters.items())
         yield Finding("bridge", "dead letters", Result.WARNING, detail, "See docs/runbook/dead-letters.md.")
+    elif lacking := sorted(flow for flow, number in dead.items() if number is None):
+        detail = f"no dead-letter queue is told of {', '.join(lacking)}"
+        yield Finding("bridge", "dead letters", Result.WARNING, detail, "Look at the stack's events.")
     elif dead:
         yield Finding("bridge", "dead letters", Result.OK, "none")
 
 
-def _messages(bridge: Bridge, url: str) -> tuple[int, int]:
-    """About how many messages a queue holds, and its dead-letter queue."""
+def _messages(bridge: Bridge, url: str) -> tuple[int, int | None]:
+    """About how many messages a queue holds, and its dead-letter queue, if it has one."""
     attributes = bridge.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    count = int(attributes["ApproximateNumberOfMessages"])
+    if "RedrivePolicy" not in attributes:
+        return count, None
     arn: str = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
     dead_letters = bridge.sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
     there = bridge.sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["ApproximateNumberOfMessages"])
-    return int(attributes["ApproximateNumberOfMessages"]), int(there["Attributes"]["ApproximateNumberOfMessages"])
+    return count, int(there["Attributes"]["ApproximateNumberOfMessages"])
 
 
 def _backlog(bridge: Bridge) -> Finding:

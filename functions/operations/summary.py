@@ -29,7 +29,7 @@ def summary(
     return {
         "at": as_time(now),
         "states": {
-            state: {"count": len(some), "more": more[state], "flows": dict(Counter(one.flow for one in some))}
+            state: {"count": len(some), "more": more[state], "flows": _sorted(Counter(one.flow for one in some))}
             for state, some in newest.items()
         },
         "hours": _hours(everything, now),
@@ -46,7 +46,7 @@ def _hours(operations: Sequence[OperationSummary], now: int) -> list[dict[str, o
     for one in operations:
         counts.setdefault(one.updated_at // HOUR, Counter())[one.state] += 1
     return [
-        {"hour": datetime.fromtimestamp(hour * HOUR, UTC).isoformat(), "states": dict(counts.get(hour, Counter()))}
+        {"hour": datetime.fromtimestamp(hour * HOUR, UTC).isoformat(), "states": _sorted(counts.get(hour, Counter()))}
         for hour in range(this_hour - HOURS + 1, this_hour + 1)
     ]
 
@@ -66,3 +66,7 @@ def _vendor(vendor: str, operations: Sequence[OperationSummary]) -> dict[str, ob
         "reason": last.last_attempt.reason if last and last.last_attempt else None,
         "unsettled": len(failing),
     }
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
