@@ -131,7 +131,7 @@ class Bridge:
                 "AWS_SECRET_ACCESS_KEY": "local",
             }
             boto3.setup_default_session(region_name=LOCAL_REGION)
-        else:
+        elif self._profile or self._region or boto3.DEFAULT_SESSION is None:
             boto3.setup_default_session(profile_name=self._profile, region_name=self._region)
         assert boto3.DEFAULT_SESSION
         return boto3.DEFAULT_SESSION

@@ -112,9 +112,10 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
 
 def _clock(bridge: Bridge) -> Finding:
     sent = time.time()
-    answer = bridge.secrets.list_secrets(MaxResults=1)
-    there = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC).timestamp()
-    off = sent - there
+    told = bridge.secrets.list_secrets(MaxResults=1)["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if told is None:
+        return Finding("bridge", "clock", Result.NOT_CHECKED, "AWS did not say what time it is")
+    off = sent - parsedate_to_datetime(told).astimezone(UTC).timestamp()
     if abs(off) <= CLOCK_TOLERANCE:
         return Finding("bridge", "clock", Result.OK, "this machine's and AWS's agree")
     return Finding("bridge", "clock", Result.WARNING, f"this machine is {off:+.0f} s off", "Set this machine's clock.")

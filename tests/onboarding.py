@@ -89,8 +89,8 @@ def onboard(folder: Path, rows: int, bad: int, *, live: bool, say: Callable[[str
             _until(running, lambda: len(stack.illu.sites) >= rows // 4)
             stack.illu.fail(Kind.CLOSE_AFTER, times=2)
             _until(running, lambda: sum(seen.fault is Kind.CLOSE_AFTER for seen in stack.illu.seen) == 2)
-            stack.illu.fail(Kind.REFUSE, seconds=OUTAGE if live else 8)
-            time.sleep(4)
+            stack.illu.fail(Kind.REFUSE, seconds=OUTAGE if live else 6)
+            time.sleep(3)  # it finds out, and waits
             running.send_signal(signal.SIGINT)
             shown, told = running.communicate(timeout=60)
         first = told + shown

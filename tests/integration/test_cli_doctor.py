@@ -1,7 +1,9 @@
 """The doctor finds what keeps a tenant's events from arriving, and changes nothing."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -10,6 +12,13 @@ from crm_bridge.runtime import runtime
 from local.stack import Stack
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    """Asked over HTTP, because an answer's header tells AWS's time."""
+    with Stack(background=False) as stack:
+        yield stack
 
 
 def results(cli: CommandLine, tenant: str = "demo") -> dict[str, str]:
@@ -89,6 +98,13 @@ def test_what_waits_for_a_person_or_for_too_long_is_told(crm: Crm, cli: CommandL
     found = results(cli)
     assert found["bridge backlog"] == "warning"
     assert found["demo parked operations"] == "ok"
+
+
+def test_a_clock_that_is_off_is_told(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+    monkeypatch.setattr("cli.doctor.time", SimpleNamespace(time=lambda: real() - 90))
+    assert results(cli)["bridge clock"] == "warning"
+    assert "this machine is -90 s off" in cli("doctor", "demo").out
 
 
 def test_dead_letters_are_told(cli: CommandLine) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ SHOWN = {
     r"127\.0\.0\.1:\d+": "127.0.0.1:3002",
 }
 """What differs each time, and how the page shows it."""
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    """Asked over HTTP, because an answer's header tells AWS's time."""
+    with Stack(background=False) as stack:
+        yield stack
 
 
 class Reader:
