@@ -62,7 +62,7 @@ VALIDATORS: Mapping[Callable[..., object], Callable[[JsonSchemaValue], JsonSchem
     operations._place: _with(
         pattern=r"^(sending|succeeded|rejected|waiting|unknown|parked)\.[0-9]{1,10}\.op_[0-9a-f]{32}$"
     ),
-    status._status: lambda _: {"enum": ["operational", "impaired", "outage", 5, 6, 7]},
+    status._status: lambda _: {"enum": ["operational", "impaired", "outage", 5, 6, 7, "5", "6", "7"]},
     status._utc: _as_it_is,
     status._written_out: _as_it_is,
     connector._none_if_empty: _or({"const": ""}),

@@ -110,6 +110,8 @@ PERSON = {"firstname": "Ada", "lastname": "Nowak", "userStatus": "ACTIVE", "user
         ("POST /jobs", {**JOB, "customer_id": "C-1", "due_date": "tomorrow"}, False),
         ("PUT /services/{service}/status", {"status": "outage", "occurred_at": "2026-11-22T10:00:00Z"}, True),
         ("PUT /services/{service}/status", {"status": 5}, True),
+        ("PUT /services/{service}/status", {"status": "7"}, True),
+        ("PUT /services/{service}/status", {"status": "8"}, False),
         ("PUT /services/{service}/status", {"status": 5, "occurred_at": 1_714_910_400}, False),
         ("PUT /services/{service}/status", {"status": 5, "occurred_at": "2026-11-22T10:00:00"}, False),
         ("PUT /services/{service}/status", {"status": "broken"}, False),
