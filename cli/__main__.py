@@ -5,6 +5,7 @@ import typer
 from cli.command import command
 from cli.doctor import doctor
 from cli.importing import app as importing
+from cli.link_check import check
 from cli.links import app as links
 from cli.operations import app as operations
 from cli.tenants import app as tenants
@@ -19,6 +20,7 @@ app.add_typer(tenants, name="tenant")
 command(app)(doctor)
 app.add_typer(importing, name="import")
 app.add_typer(operations, name="operations")
+command(links)(check)
 app.add_typer(links, name="links")
 
 

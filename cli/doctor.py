@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import partial
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,7 +22,15 @@ from connector_receiver.handler import compared
 from connector_receiver.handler import flow as connector_receiver
 from create_job.handler import flow as create_job
 from create_site.flow import CreateSiteFlow
-from crm_bridge.errors import CannotLookError, NotConfiguredError, RefusedError, SignInRefusedError, VendorError
+from crm_bridge.clients.egito import Record
+from crm_bridge.errors import (
+    CannotLookError,
+    NotConfiguredError,
+    RefusedError,
+    SignInRefusedError,
+    StorageError,
+    VendorError,
+)
 from crm_bridge.operations import SHARDS, State
 from crm_bridge.public import is_public
 from crm_bridge.settings import LOCAL_HOSTS, Tenant
@@ -60,9 +69,12 @@ def doctor(bridge: Bridge, name: Name) -> None:
     """Check a tenant from end to end. Nothing is changed, here or at a vendor."""
     findings = []
     with Status("Checking ...", console=bridge.output.notices) as status:
-        for finding in _findings(bridge, name):
-            findings.append(finding)
-            status.update(f"Checking ... {len(findings)} done")
+        try:
+            for finding in _findings(bridge, name):
+                findings.append(finding)
+                status.update(f"Checking ... {len(findings)} done")
+        except StorageError as error:
+            findings.append(Finding("bridge", "storage", Result.FAILED, error.detail, "The rest was not checked."))
     bridge.output.document([asdict(finding) for finding in findings])
     bridge.output.table(
         ("about", "check", "result", "detail"),
@@ -297,7 +309,7 @@ def _egito(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
     maps = {"prospects": settings.egito.prospects, "members": settings.egito.members}
     for people, its_map in maps.items():
         try:
-            records = ask(lambda receiver, entity=its_map.entity: receiver.egito.records(entity))()  # type: ignore[misc]
+            records = ask(partial(_records, its_map.entity))()
         except VendorError as error:
             yield Finding("Egito", f"field map of {people}", Result.FAILED, error.message)
             continue
@@ -312,6 +324,10 @@ def _egito(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
             yield Finding("Egito", f"field map of {people}", Result.WARNING, detail, what)
         else:
             yield Finding("Egito", f"field map of {people}", Result.OK, f"a {its_map.entity} has all of its fields")
+
+
+def _records(entity: str, receiver: Receiver) -> list[Record]:
+    return receiver.egito.records(entity)
 
 
 def _callback(url: str) -> Finding:

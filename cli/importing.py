@@ -12,21 +12,19 @@ import resource
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.asking import confirm
 from cli.bridge import Bridge
 from cli.command import NotAllWellError, WrongInputError, command
-from cli.output import Output
+from cli.progress import Progress, progress_of
 from cli.rows import rows
 from cli.tenants import Name, Yes
 from create_job.handler import flow as create_job
@@ -55,8 +53,6 @@ STORAGE_PAUSES = (1.0, 4.0, 15.0)
 """Seconds before a row is tried again that the bridge's storage did not take."""
 LOOK_AGAIN = 5.0
 """Seconds between two looks at what the bridge goes on with."""
-SAY_AGAIN = 10.0
-"""Seconds between two lines that say how far it is, where no bar can be drawn."""
 
 app = typer.Typer(help="Import what there is already: customers, tickets, key links.", no_args_is_help=True)
 
@@ -66,6 +62,7 @@ class Kind[M: BaseModel]:
     """What a file holds, and how a row of it is carried."""
 
     name: str
+    help: str
     row: type[M]
     flow: Callable[[], Flow[Any, Any, Any]]
     command: Callable[[M], BaseModel]
@@ -77,21 +74,45 @@ class Kind[M: BaseModel]:
     as_json: tuple[str, ...] = ()
 
 
-def _at_illu(settings: Tenant) -> int:  # noqa: ARG001
-    return GENTLE
-
-
 def _at_revio(settings: Tenant) -> int:
     if settings.revio is None:
         raise NotConfiguredError("The tenant's secret has no revio block. Add it first.")
     return settings.revio.calls_per_minute // CALLS_PER_ROW
 
 
-SITES = Kind("sites", CreateSite, CreateSiteFlow, lambda site: site, "site_id", ILLU, _at_illu)
-JOBS = Kind(
-    "jobs", CreateJob, create_job, lambda job: job, "job_id", ILLU, _at_illu, as_json=("tag_ids", "workflow_instances")
+KINDS: tuple[Kind[Any], ...] = (
+    Kind(
+        "sites",
+        "Customers that are to become sites at illu: customer_id, name, latitude, longitude, address.",
+        CreateSite,
+        CreateSiteFlow,
+        lambda site: site,
+        "site_id",
+        ILLU,
+        lambda _: GENTLE,
+    ),
+    Kind(
+        "jobs",
+        "Tickets that are to become jobs at illu: ticket_id, name, customer_id or site_id, and what else a job has.",
+        CreateJob,
+        create_job,
+        lambda job: job,
+        "job_id",
+        ILLU,
+        lambda _: GENTLE,
+        as_json=("tag_ids", "workflow_instances"),
+    ),
+    Kind(
+        "key-links",
+        "Accounts that are to be key links at Rev.io: system, entity_type, internal_id, external_id.",
+        KeyLink,
+        key_link,
+        lambda link: CarryKeyLink(link=link),
+        "id",
+        REVIO,
+        _at_revio,
+    ),
 )
-KEY_LINKS = Kind("key links", KeyLink, key_link, lambda link: CarryKeyLink(link=link), "id", REVIO, _at_revio)
 
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .csv file with a header, or a .jsonl file.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the file and show what would be done.")]
@@ -104,49 +125,25 @@ Wait = Annotated[
 ]
 
 
-@command(app, "sites")
-def import_sites(
-    bridge: Bridge,
-    name: Name,
-    file: File,
-    dry_run: DryRun = False,
-    rate: Rate = None,
-    result: ResultFile = None,
-    wait: Wait = 15,
-    yes: Yes = False,
-) -> None:
-    """Customers that are to become sites at illu: customer_id, name, latitude, longitude, address."""
-    Import(bridge, name, SITES).run(file, dry_run=dry_run, rate=rate, result=result, wait=wait, yes=yes)
+def _add_command(kind: Kind[Any]) -> None:
+    def run(
+        bridge: Bridge,
+        name: Name,
+        file: File,
+        dry_run: DryRun = False,
+        rate: Rate = None,
+        result: ResultFile = None,
+        wait: Wait = 15,
+        yes: Yes = False,
+    ) -> None:
+        Import(bridge, name, kind).run(file, dry_run=dry_run, rate=rate, result=result, wait=wait, yes=yes)
+
+    run.__doc__ = kind.help
+    command(app, kind.name)(run)
 
 
-@command(app, "jobs")
-def import_jobs(
-    bridge: Bridge,
-    name: Name,
-    file: File,
-    dry_run: DryRun = False,
-    rate: Rate = None,
-    result: ResultFile = None,
-    wait: Wait = 15,
-    yes: Yes = False,
-) -> None:
-    """Tickets that are to become jobs at illu: ticket_id, name, customer_id or site_id, and what else a job has."""
-    Import(bridge, name, JOBS).run(file, dry_run=dry_run, rate=rate, result=result, wait=wait, yes=yes)
-
-
-@command(app, "key-links")
-def import_key_links(
-    bridge: Bridge,
-    name: Name,
-    file: File,
-    dry_run: DryRun = False,
-    rate: Rate = None,
-    result: ResultFile = None,
-    wait: Wait = 15,
-    yes: Yes = False,
-) -> None:
-    """Accounts that are to be key links at Rev.io: system, entity_type, internal_id, external_id."""
-    Import(bridge, name, KEY_LINKS).run(file, dry_run=dry_run, rate=rate, result=result, wait=wait, yes=yes)
+for _kind in KINDS:
+    _add_command(_kind)
 
 
 @dataclass
@@ -163,10 +160,10 @@ class Line:
 
 @dataclass
 class Plan:
-    """What there is to do. `lines` has every row of the file, `todo` those that are to be carried."""
+    """What there is to do. `lines` has every row of the file."""
 
     lines: list[Line] = field(default_factory=list)
-    todo: list[tuple[Line, BaseModel]] = field(default_factory=list)
+    to_carry: list[tuple[Line, BaseModel]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -180,17 +177,15 @@ class Import[M: BaseModel]:
     def run(self, file: Path, *, dry_run: bool, rate: int | None, result: Path | None, wait: int, yes: bool) -> None:
         """Raises NotAllWellError if a row was not done."""
         result = result or file.with_name(f"{file.name}.result.csv")
-        checked = self._checked(file)
-        settings = self._bridge.tenant(self._tenant)
-        rate = rate or self._kind.rate(settings)
-        plan = self._planned(checked)
+        rate = rate or self._kind.rate(self._bridge.tenant(self._tenant))  # first: a flow needs the bridge's tables
+        plan = self._planned(self._checked(file))
         self._show(plan, rate)
         if dry_run:
             self._output.document({"dry_run": True, **self._summary(plan.lines)})
             self._end(plan.lines)
             return
-        if plan.todo and not yes:
-            confirm(f"Carry {len(plan.todo):,} {self._kind.name}?")
+        if plan.to_carry and not yes:
+            confirm(f"Carry {len(plan.to_carry):,} {self._kind.name}?")
         begun = time.monotonic()
         try:
             self._carry(plan, rate)
@@ -241,7 +236,7 @@ class Import[M: BaseModel]:
             if there is None or there.state in REPLACEABLE:
                 plan.counts["new" if there is None else "rejected before"] += 1
                 line.state = "not carried"
-                plan.todo.append((line, self._kind.command(said)))
+                plan.to_carry.append((line, self._kind.command(said)))
                 continue
             self._note(line, there, new=False)
             plan.counts[f"known already: {there.state}"] += 1
@@ -255,9 +250,9 @@ class Import[M: BaseModel]:
             if line.state == "invalid":
                 output.line(f"line {line.line}: {line.detail}", style="red")
         output.table(("rows", "what"), [(f"{number:,}", what) for what, number in plan.counts.most_common()])
-        if plan.todo:
-            minutes = len(plan.todo) / rate
-            output.line(f"{len(plan.todo):,} to carry, at most {rate:,} a minute: about {_duration(60 * minutes)}.")
+        if plan.to_carry:
+            minutes = len(plan.to_carry) / rate
+            output.line(f"{len(plan.to_carry):,} to carry, at most {rate:,} a minute: about {_duration(60 * minutes)}.")
         else:
             output.line("There is nothing to carry.")
 
@@ -274,11 +269,11 @@ class Import[M: BaseModel]:
             if error := future.exception():
                 failures.append(error)
 
-        with _progress(self._output, self._kind.name, len(plan.todo)) as progress:
+        with progress_of(self._output, self._kind.name, len(plan.to_carry)) as progress:
             self._resume_at = 0.0
             turn = time.monotonic()
             try:
-                for line, event in plan.todo:
+                for line, event in plan.to_carry:
                     self._pause(progress)
                     free.acquire()
                     if failures:
@@ -298,7 +293,7 @@ class Import[M: BaseModel]:
         if failures:
             raise failures[0]
 
-    def _pause(self, progress: "_Progress") -> None:
+    def _pause(self, progress: Progress) -> None:
         """While the vendor is down, or has asked for time."""
         transport, clock = self._bridge.runtime.transport, self._bridge.runtime.clock
         while (left := max(transport.held_until(self._kind.vendor), self._resume_at) - clock()) > 0:
@@ -306,7 +301,7 @@ class Import[M: BaseModel]:
             time.sleep(min(1.0, left))
         progress.say("")
 
-    def _carry_one(self, line: Line, event: BaseModel, progress: "_Progress") -> None:
+    def _carry_one(self, line: Line, event: BaseModel, progress: Progress) -> None:
         """Raises SignInRefusedError, NotConfiguredError, StorageError: then none would do better."""
         for pause in (*STORAGE_PAUSES, None):
             try:
@@ -344,7 +339,7 @@ class Import[M: BaseModel]:
         pending = [line for line in lines if line.state in DUE]
         if not pending:
             return
-        with _progress(self._output, "the bridge goes on with", len(pending)) as progress:
+        with progress_of(self._output, "the bridge goes on with", len(pending)) as progress:
             while pending and time.monotonic() < end:
                 time.sleep(LOOK_AGAIN)
                 there = self._bridge.runtime.operations.many([line.operation_id for line in pending])
@@ -362,7 +357,7 @@ class Import[M: BaseModel]:
 
     def _tell(self, plan: Plan, result: Path, seconds: float) -> None:
         output = self._output
-        carried = sum(line.state != "not carried" for line, _ in plan.todo)
+        carried = sum(line.state != "not carried" for line, _ in plan.to_carry)
         measured = {
             "carried": carried,
             "seconds": round(seconds, 1),
@@ -410,55 +405,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-class _Progress:
-    """A bar where there is a terminal, a line now and then where there is none."""
-
-    def __init__(self, output: Output, what: str, total: int) -> None:
-        self._output = output
-        self._what = what
-        self._total = total
-        self._states: Counter[str] = Counter()
-        self._said_at = time.monotonic()
-        self._said = ""
-        self._lock = threading.Lock()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[states]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}", style="yellow"),
-            console=output.notices,
-            disable=not output.notices.is_terminal,
-        )
-        self._task = self.bar.add_task(what, total=total, states="", said="")
-
-    def advance(self, state: str) -> None:
-        with self._lock:
-            self._states[state] += 1
-            states = ", ".join(f"{number:,} {state}" for state, number in self._states.items())
-            self.bar.update(self._task, advance=1, states=states)
-            self._line(states)
-
-    def say(self, text: str) -> None:
-        with self._lock:
-            self.bar.update(self._task, said=text)
-            if text and not self._said and not self._output.notices.is_terminal:
-                self._output.notice(text)
-            self._said = text
-
-    def _line(self, states: str) -> None:
-        done = self._states.total()
-        if self._output.notices.is_terminal or time.monotonic() < self._said_at + SAY_AGAIN:
-            return
-        self._said_at = time.monotonic()
-        self._output.notice(f"{self._what}: {done:,} of {self._total:,} ({states})")
-
-
-@contextmanager
-def _progress(output: Output, what: str, total: int) -> Iterator[_Progress]:
-    progress = _Progress(output, what, total)
-    with progress.bar:
-        yield progress

@@ -1,45 +1,34 @@
-"""`crm-bridge links`: which id belongs to which; moved out and in, and compared with the vendors."""
+"""`crm-bridge links`: which id belongs to which; found, and moved out and in."""
 
 import csv
 import json
 import re
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 from pydantic import BaseModel, ConfigDict
-from rich.progress import track
 
 from cli.asking import confirm
 from cli.bridge import Bridge
 from cli.command import NotAllWellError, command
+from cli.progress import progress_of
 from cli.rows import rows
 from cli.tenants import Name, Yes
-from connector_receiver.handler import flow as connector_receiver
 from create_job.flow import CreateJobFlow
-from create_job.handler import flow as create_job
 from create_job.models import CreatedJob
 from create_site.flow import CreateSiteFlow
 from create_site.models import CreatedSite
 from crm_bridge.dynamodb import deserialize, guarded, serialize
-from crm_bridge.errors import CannotLookError, ConflictError, NoSuchRecordError, NotFoundError, VendorError
+from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.fields import Id
 from crm_bridge.links import Cardinality, Identity, Link, joined
 from crm_bridge.operations import Operation, operation_id
-from crm_bridge.transport import Deadline
-from key_link.handler import flow as key_link
 
-PATIENCE = 25.0
-"""Seconds for one question to a vendor."""
-LONGEST_READING = 600.0
-"""Seconds for all key links of an account, of which Rev.io gives 500 at a time."""
-GENTLE = 120
 COLUMNS = ("system", "entity", "id", "partner_system", "partner_entity", "partner_id", "operation_id", "linked_at")
 
 app = typer.Typer(help="Links: which id belongs to which.", no_args_is_help=True)
@@ -82,8 +71,8 @@ class LinkRow(BaseModel):
         return (left, right) if kinds in _KINDS else (right, left)
 
 
-_CUSTOMER, _TICKET, _SITE, _JOB = ("crm", "customer"), ("crm", "ticket"), ("illu", "site"), ("illu", "job")
-_KINDS = {(_CUSTOMER, _SITE), (_TICKET, _JOB), (_JOB, _SITE)}
+CUSTOMER, TICKET, SITE, JOB = ("crm", "customer"), ("crm", "ticket"), ("illu", "site"), ("illu", "job")
+_KINDS = {(CUSTOMER, SITE), (TICKET, JOB), (JOB, SITE)}
 
 
 @command(app)
@@ -160,58 +149,22 @@ def import_links(
     if not yes:
         confirm(f"Write {len(new):,} links?")
     refused: list[dict[str, object]] = []
-    for one in track(new, "Writing", console=output.notices, disable=not output.notices.is_terminal):
-        try:
-            there, is_new = bridge.runtime.engine.record(
-                one.flow, one.natural_key, one.result, one.links, tenant=name, by=bridge.user
-            )
-            if not is_new and _id_in(there, one) != one.links[0].right.id:
-                raise ConflictError(f"{one.natural_key} is something else already.")
-        except ConflictError as error:
-            refused.append({"line": one.line, "detail": error.detail})
-            output.line(f"line {one.line}: {error.detail}", style="red")
+    with progress_of(output, "links", len(new)) as progress:
+        for one in new:
+            try:
+                there, is_new = bridge.runtime.engine.record(
+                    one.flow, one.natural_key, one.result, one.links, tenant=name, by=bridge.user
+                )
+                if not is_new and _id_in(there, one) != one.links[0].right.id:
+                    raise ConflictError(f"{one.natural_key} is something else already.")
+                progress.advance("written")
+            except ConflictError as error:
+                refused.append({"line": one.line, "detail": error.detail})
+                output.line(f"line {one.line}: {error.detail}", style="red")
+                progress.advance("refused")
     output.document({"dry_run": False, **plan, "written": len(new) - len(refused), "refused": refused})
     output.line(f"{len(new) - len(refused):,} written.")
     if wrong or refused:
-        raise NotAllWellError
-
-
-@command(app)
-def check(
-    bridge: Bridge,
-    name: Name,
-    rate: Annotated[int, typer.Option(min=1, help="Questions a minute to illu and Egito.")] = GENTLE,
-) -> None:
-    """Compare a tenant's links with what its vendors hold, and list what disagrees. Nothing is changed."""
-    settings, output = bridge.tenant(name), bridge.output
-    links = list(stored(bridge, name))
-    checks: list[tuple[str, Callable[[], Iterator[Disagreement]]]] = []
-    if settings.illu:
-        checks.append(("illu", lambda: _check_illu(bridge, name, links, rate)))
-    if settings.revio:
-        checks.append(("Rev.io", lambda: _check_revio(bridge, name, links)))
-    if settings.egito:
-        checks.append(("Egito", lambda: _check_egito(bridge, name, links, rate, settings.egito.base_url)))  # type: ignore[union-attr]
-    found: list[Disagreement] = []
-    not_checked: dict[str, str] = {}
-    failed: VendorError | None = None
-    for vendor, one in checks:
-        try:
-            for disagreement in one():  # one by one, so that those before a failure are kept
-                found.append(disagreement)  # noqa: PERF402
-        except CannotLookError as error:
-            not_checked[vendor] = error.message
-        except VendorError as error:
-            not_checked[vendor] = f"only in part: {error.message}"
-            failed = error
-    output.document({"links": len(links), "not_checked": not_checked, "disagreements": [vars(one) for one in found]})
-    output.table(("vendor", "record", "what disagrees"), [(one.vendor, one.record, one.what) for one in found])
-    for vendor, why in not_checked.items():
-        output.line(f"{vendor} was not checked: {why}", style="yellow")
-    output.line(f"Links: {len(links):,}, of which {len(found):,} disagree with a vendor.")
-    if failed:
-        raise failed
-    if found:
         raise NotAllWellError
 
 
@@ -282,7 +235,7 @@ def _read(file: Path) -> tuple[list[tuple[int, str]], list[_Made]]:
             wrong.append((row.line, "a site's id is a number"))
         else:
             read.append((row.line, left, right))
-    site_of = {left.id: right for _, left, right in read if (left.system, left.entity) == _JOB}
+    site_of = {left.id: right for _, left, right in read if (left.system, left.entity) == JOB}
     made: list[_Made] = []
     for line, left, right in read:
         match (left.system, left.entity):
@@ -303,99 +256,3 @@ def _read(file: Path) -> tuple[list[tuple[int, str]], list[_Made]]:
 def _id_in(operation: Operation, made: _Made) -> str:
     answer: dict[str, Any] = json.loads(operation.answer) if operation.answer else {}
     return str(answer.get("site_id" if isinstance(made.result, CreatedSite) else "job_id", ""))
-
-
-# ---------------------------------------------------------------------- check
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    vendor: str
-    record: str
-    what: str
-
-
-def _check_illu(bridge: Bridge, tenant: str, links: Sequence[StoredLink], rate: int) -> Iterator[Disagreement]:
-    """illu documents no list. Where the tenant names one, each record is looked for by the name it was made with."""
-    engine = bridge.runtime.engine
-    of_illu = [
-        one for one in links if (one.right.system, one.right.entity) in (_SITE, _JOB) and one.left.system == "crm"
-    ]
-    operations = bridge.runtime.operations.many([one.operation_id for one in of_illu])
-    unnamed = 0
-    for one in _paced(bridge, of_illu, rate, "illu"):
-        operation = operations.get(one.operation_id)
-        answer = json.loads(operation.answer) if operation and operation.answer else {}
-        called = str(answer.get("name", ""))
-        if not called:
-            unnamed += 1
-            continue
-        if one.right.entity == "site":
-            there = engine.signed_in(
-                CreateSiteFlow(),
-                tenant,
-                Deadline(PATIENCE),
-                lambda illu, called=called: {str(site.site_id) for site in illu.list_sites(name=called)},  # type: ignore[misc]
-            )
-        else:
-            there = engine.signed_in(
-                create_job(),
-                tenant,
-                Deadline(PATIENCE),
-                lambda sender, called=called: {job.job_id for job in sender.illu.list_jobs(name=called)},  # type: ignore[misc]
-            )
-        if one.right.id not in there:
-            what = f"illu does not list it by its name any more; it is linked to {one.left.entity} {one.left.id}"
-            yield Disagreement("illu", f"{one.right.entity} {one.right.id}", what)
-    if unnamed:
-        raise CannotLookError(f"{unnamed} records have no name here by which illu could be asked", vendor="illu")
-
-
-def _check_revio(bridge: Bridge, tenant: str, links: Sequence[StoredLink]) -> Iterator[Disagreement]:
-    tied: dict[str, set[Identity]] = {}
-    for one in links:
-        for end, other in ((one.left, one.right), (one.right, one.left)):
-            if (end.system, end.entity) == ("revio", "key_link"):
-                tied.setdefault(end.id, set()).add(other)
-    there = bridge.runtime.engine.signed_in(
-        key_link(),
-        tenant,
-        Deadline(LONGEST_READING),
-        lambda key_links: {str(one.id): one for one in key_links.revio.key_links({})},
-    )
-    for key_link_id, partners in sorted(tied.items()):
-        record = there.get(key_link_id)
-        if record is None:
-            yield Disagreement("Rev.io", f"key link {key_link_id}", "Rev.io no longer has it")
-        elif {partner.id for partner in partners} != {str(record.internal_id), record.external_id}:
-            yield Disagreement("Rev.io", f"key link {key_link_id}", "Rev.io says another pair of it")
-
-
-def _check_egito(
-    bridge: Bridge, tenant: str, links: Sequence[StoredLink], rate: int, base_url: str
-) -> Iterator[Disagreement]:
-    here = urlsplit(base_url).netloc.casefold()
-    engine, settings = bridge.runtime.engine, bridge.tenant(tenant).egito
-    assert settings
-    # A link has the entity's name in small letters; Egito may tell the two apart.
-    entities = {its_map.entity.casefold(): its_map.entity for its_map in (settings.prospects, settings.members)}
-    ends = [end for one in links for end in (one.left, one.right) if end.system == here and end.entity in entities]
-    for end in _paced(bridge, ends, rate, "Egito"):
-        try:
-            engine.signed_in(
-                connector_receiver(),
-                tenant,
-                Deadline(PATIENCE),
-                lambda receiver, end=end: receiver.egito.get(entities[end.entity], end.id),  # type: ignore[misc]
-            )
-        except NoSuchRecordError:
-            yield Disagreement("Egito", f"{entities[end.entity]} {end.id}", "Egito no longer shows it")
-
-
-def _paced[T](bridge: Bridge, items: Sequence[T], rate: int, vendor: str) -> Iterator[T]:
-    """Each with its turn, so that live traffic goes on."""
-    console = bridge.output.notices
-    for number, item in enumerate(track(items, f"Asking {vendor}", console=console, disable=not console.is_terminal)):
-        if number:
-            time.sleep(60 / rate)
-        yield item

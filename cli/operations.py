@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from itertools import islice
@@ -23,11 +22,10 @@ from crm_bridge.errors import ConflictError, Event, NotFoundError
 from crm_bridge.operations import Operation, OperationSummary, State, operation_id
 from operations.flows import FLOWS
 from operations.handler import FIRST_LOOKED_AT
+from operations.summary import READ
 
 NOT_FINISHED = (State.PARKED, State.UNKNOWN, State.WAITING, State.SENDING)
 PAGE = 100
-COUNTED = 1000
-"""So many operations of one state are counted; beyond that it is "or more"."""
 SHOWN = 12
 """Rows that `watch` has room for."""
 COLUMNS = ("state", "flow", "natural key", "last attempt", "due", "changed")
@@ -295,22 +293,20 @@ def _consequence(operation: Operation, action: Action, vendor_id: str | None) ->
             return f"{event} is given up: it is not sent, and what the CRM sent is deleted. The CRM may send it anew."
 
 
-def _overview(bridge: Bridge, tenant: str) -> tuple[dict[str, int], list[OperationSummary]]:
-    """How many there are of each state, up to COUNTED, and the newest that are not finished."""
-    counts: Counter[str] = Counter()
+def _overview(bridge: Bridge, tenant: str) -> tuple[dict[str, str], list[OperationSummary]]:
+    """How many there are of each state, as far as one look tells, and the newest that are not finished."""
+    counts: dict[str, str] = {}
     newest: list[OperationSummary] = []
     for state in FIRST_LOOKED_AT:
-        some = list(islice(_found(bridge, tenant, [state], None, None), COUNTED))
-        counts[state.value] = len(some)
+        some, after = bridge.runtime.operations.listed(tenant, state, flow=None, limit=READ, after=None)
+        counts[state.value] = f"{len(some)}{'+' if after else ''}"
         if state in NOT_FINISHED:
             newest += some[:SHOWN]
-    return dict(counts), newest[:SHOWN]
+    return counts, newest[:SHOWN]
 
 
-def _picture(counts: dict[str, int], newest: Sequence[OperationSummary]) -> Group:
-    said = "   ".join(
-        f"{number:,}{' or more' if number == COUNTED else ''} {state}" for state, number in counts.items()
-    )
+def _picture(counts: dict[str, str], newest: Sequence[OperationSummary]) -> Group:
+    said = "   ".join(f"{number} {state}" for state, number in counts.items())
     lines = [Text(said, style="bold"), Text(f"at {moment(int(time.time()))}", style="dim"), Text()]
     lines += [Text("  ".join(str(cell) for cell in _row(one)[:5])) for one in newest]
     return Group(*lines)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -19,6 +19,9 @@ from crm_bridge.errors import FieldError
 from crm_bridge.operations import State, as_time
 from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.tenants import KEY_MAX_AGE, hash_api_key, new_api_key
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager.type_defs import CreateSecretRequestTypeDef
 
 SCOPES_OF = {
     "illu": ("create_site", "create_job"),
@@ -65,9 +68,11 @@ def add(
     settings = _valid(document)
     scopes = _scopes(scope, settings)
     secrets = bridge.secrets
-    encrypted = {"KmsKeyId": kms_key_id} if kms_key_id else {}
+    secret: CreateSecretRequestTypeDef = {"Name": bridge.secret_name(name), "SecretString": document}
+    if kms_key_id:
+        secret["KmsKeyId"] = kms_key_id
     try:
-        secrets.create_secret(Name=bridge.secret_name(name), SecretString=document, **encrypted)  # type: ignore[arg-type]
+        secrets.create_secret(**secret)
     except secrets.exceptions.ResourceExistsException:
         raise WrongInputError(
             f"There is a tenant {name} already. Change it with `crm-bridge tenant set {name}`."
@@ -283,7 +288,7 @@ def _stored(bridge: Bridge, tenant: str) -> str:
 
 def _read(file: Path) -> str:
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text()
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise WrongInputError(f"{file} cannot be read ({type(error).__name__}).") from None
 

@@ -126,8 +126,17 @@ def onboard(folder: Path, rows: int, bad: int, *, live: bool, say: Callable[[str
         )
 
 
+AS_IN_A_TERMINAL = """
+import signal
+from cli.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+"""Whatever runs in the background of a shell, and all that it starts, ignores Ctrl-C; a terminal's processes do not."""
+
+
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "cli", *arguments, "--stack", LOCAL_STACK]
+    return [sys.executable, "-c", AS_IN_A_TERMINAL, *arguments, "--stack", LOCAL_STACK]
 
 
 def _run(folder: Path, *arguments: str, code: int = 0) -> str:

@@ -14,7 +14,7 @@ def page() -> Mapping[str, object]:
 
     Source: https://www.w3.org/TR/CSP3/
     """
-    text = Path(__file__).with_name("console.html").read_text()
+    text = Path(__file__).with_name("console.html").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; script-src {_hash(text, 'script')}; style-src {_hash(text, 'style')}; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

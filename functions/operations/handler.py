@@ -18,6 +18,7 @@ from operations.summary import READ, summary
 
 SCOPE = "operations"
 PAYLOAD_SCOPE = "operations:payload"
+OPERATION_ID = "op_[0-9a-f]{32}"
 SEARCHED = (
     *(("crm", "customer"), ("crm", "ticket")),
     *(("illu", "site"), ("illu", "job")),
@@ -63,7 +64,9 @@ def _list_operations(request: Request) -> Response:
 
 def _known_by(tenant: str, record: str) -> list[Operation]:
     """Operations with this id, about what the CRM knows by it, or linked to what somebody knows by it."""
-    ids = {record, *(operation_id(tenant, flow, record) for flow in FLOWS)}
+    ids = {operation_id(tenant, flow, record) for flow in FLOWS}
+    if re.fullmatch(OPERATION_ID, record):
+        ids.add(record)
     named = record.split("/", 2)
     places = [(*named[:2], named[2])] if len(named) == 3 else [(*kind, record) for kind in SEARCHED]
     for system, entity, known_as in places:
@@ -113,7 +116,7 @@ def _adopt(operation: Operation, vendor_id: str, by: str) -> Operation:
 
 def _operation(request: Request) -> Operation:
     wanted = request.path["id"]
-    operation = runtime().operations.get(wanted) if re.fullmatch("op_[0-9a-f]{32}", wanted) else None
+    operation = runtime().operations.get(wanted) if re.fullmatch(OPERATION_ID, wanted) else None
     if operation is None or operation.tenant != request.caller.tenant:
         raise NotFoundError("There is no operation with this id.")
     return operation
@@ -147,6 +150,6 @@ ROUTES = {
 
 
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
-    if event["routeKey"] == "GET /console":
+    if event.get("routeKey") == "GET /console":
         return page()
     return respond(event, context, ROUTES, scope=SCOPE, keys=runtime().keys)

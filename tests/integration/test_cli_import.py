@@ -4,10 +4,12 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from crm_bridge.runtime import runtime
 from local.stack import Stack
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
@@ -148,7 +150,45 @@ def test_the_vendors_request_for_time_is_honoured(stack: Stack, cli: CommandLine
     told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
     assert told.json["states"] == {"succeeded": 11, "waiting": 1}
     assert "asks for time" in told.err
-    assert told.json["seconds"] >= 0.5
+
+
+@pytest.fixture
+def waiting_passes_the_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits moves the time on, and the bridge does what is due meanwhile."""
+
+    def sleep(seconds: float) -> None:
+        if seconds >= 1:
+            stack.move_clock(seconds)
+            stack.deliver_due()
+
+    monkeypatch.setattr("cli.importing.time", SimpleNamespace(monotonic=lambda: runtime().clock(), sleep=sleep))
+    monkeypatch.setattr("cli.importing.AT_ONCE", 1)
+
+
+@pytest.mark.usefixtures("waiting_passes_the_time")
+def test_it_waits_out_an_outage_with_a_row_now_and_then(stack: Stack, cli: CommandLine, file: Path) -> None:
+    customers(file, rows=30, bad=0)
+    stack.illu.fail(Kind.ERROR_BEFORE, times=7)
+    told = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "60", "--json")
+    assert "illu is down" in told.err
+    assert (told.code, told.json["states"]) == (0, {"succeeded": 30})
+    assert len({site["name"] for site in stack.illu.sites}) == len(stack.illu.sites) == 30
+    assert len(stack.illu.seen) < 30 + 7 + 30  # what it takes, and a look for each that was in doubt
+
+
+@pytest.mark.usefixtures("waiting_passes_the_time")
+def test_it_waits_in_the_end_for_what_the_bridge_goes_on_with_but_not_for_ever(
+    stack: Stack, cli: CommandLine, file: Path
+) -> None:
+    customers(file, rows=4, bad=0)
+    stack.illu.fail(Kind.CLOSE_AFTER)
+    told = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "30", "--json")
+    assert (told.code, told.json["states"]) == (0, {"succeeded": 4})
+    assert len(stack.illu.sites) == 4
+    write(file, {**SITE, "customer_id": "C-late"})
+    stack.illu.fail(Kind.TOO_MANY, times=99)
+    told = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "30", "--json")
+    assert (told.code, told.json["states"]) == (1, {"waiting": 1})
 
 
 def test_jobs_are_imported_to_their_customers_sites(crm: Crm, cli: CommandLine, tmp_path: Path) -> None:

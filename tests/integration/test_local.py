@@ -1,6 +1,8 @@
 """The commands of the README, run as a newcomer would run them."""
 
 import json
+import os
+import random
 import re
 import shlex
 import signal
@@ -8,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,43 @@ def test_a_signal_stops_everything_cleanly(number: int) -> None:
     assert '"message":"answered"' in output  # the functions' log is on standard output
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", int(gateway[2])))
+
+
+def test_the_command_line_works_on_it_from_a_terminal_that_knows_nothing_of_it(tmp_path: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text(json.dumps({"ticket_id": "T-1", "name": "Meter", "site_id": 4711}))
+    link = {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "001"}
+    (tmp_path / "links.jsonl").write_text(json.dumps(link))
+    (tmp_path / "sites.jsonl").write_text(json.dumps(SITE))
+    port = free_ports()
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
+    with running("--port", str(port)):
+        for command, code in (
+            ("doctor demo", 0),
+            ("tenant list", 0),
+            ("import sites demo sites.jsonl --yes", 0),
+            ("import jobs demo jobs.jsonl --yes", 0),
+            ("import key-links demo links.jsonl --yes", 0),
+            ("operations list demo", 0),
+            ("operations show demo T-1", 0),
+            ("operations resolve op_00000000000000000000000000000000 abandon --yes", 2),
+            ("links check demo", 0),
+            ("links export demo", 0),
+        ):
+            typed = [sys.executable, "-m", "cli", *command.split(), "--local", "--port", str(port)]
+            done = subprocess.run(
+                typed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
+
+
+def free_ports() -> int:
+    """The first of as many as the local stack takes."""
+    for first in random.sample(range(20_000, 30_000, 10), 50):
+        with ExitStack() as sockets, suppress(OSError):
+            for port in range(first, first + 8):
+                sockets.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise AssertionError("no ports are free")
 
 
 def test_the_banner_can_be_pasted() -> None:
