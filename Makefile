@@ -3,8 +3,8 @@
 PYTHON ?= python3.13
 VENV := .venv
 BIN := $(VENV)/bin
-# A test of the bundle often waits, for a turn or a timeout, so there is one more than there are cores.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(min(8, 1 + os.cpu_count()))')
+# A test of the bundle often waits, for a turn or a timeout, so there are more than there are cores.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(8, 2 + os.cpu_count()))')
 # Inside the folder that would be missed first if somebody deleted a part of it.
 SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
 # SAM CLI pins its own boto3, and what is tested as AWS runs it must not find anything but AWS's runtime and itself.
@@ -19,7 +19,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration browser screenshots fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration browser chromium screenshots fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage onboarding mutants long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,7 +30,7 @@ demo: $(SET_UP) ## Start everything here, play every flow, show what happened
 run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 4000" takes other ports
 	@$(BIN)/python -m local $(OPTIONS)
 
-test: check docs secure unit integration browser fuzz bundle ## Everything that CI runs
+test: check docs secure unit integration fuzz bundle ## Everything that CI runs
 
 check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/ruff format --check .
@@ -49,15 +49,17 @@ docs: $(DOCS_SET_UP) ## Build the documentation as a site, into site/
 unit: $(SET_UP) ## Tests without a network
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit
 
-integration: $(SET_UP) ## Tests of the whole bundle over real HTTP, and a slice of the fault matrix
-	$(BIN)/pytest -n $(WORKERS) tests/integration tests/faults
+integration: $(SET_UP) chromium ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
+	$(BIN)/pytest -n $(WORKERS) tests/integration tests/faults tests/browser
 
-browser: $(SET_UP) ## Tests of the console in a real browser, Debian's chromium
+browser: $(SET_UP) chromium ## Only the tests of the console in a real browser, Debian's chromium
+	$(BIN)/pytest tests/browser
+
+chromium:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium chromium-driver >/dev/null; } || \
-		echo "The tests will say what is missing."
-	$(BIN)/pytest tests/browser
+		echo "chromium cannot be installed here; the tests will say what is missing."
 
 screenshots: $(SET_UP) ## Write the pictures in docs/images anew
 	@$(BIN)/python -m tests.browser.screenshots

@@ -24,7 +24,7 @@ from local.stack import LOCAL_STACK, Stack
 from local.template import Function
 from tests.documented import deviations
 
-ROUNDS = int(os.environ.get("ROUNDS", "25"))
+ROUNDS = int(os.environ.get("ROUNDS", "12"))
 """How often the races of twenty are run."""
 
 SITE: dict[str, Any] = {

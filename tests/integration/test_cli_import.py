@@ -156,9 +156,15 @@ def test_the_vendors_request_for_time_is_honoured(stack: Stack, cli: CommandLine
 def waiting_passes_the_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits moves the time on, and the bridge does what is due meanwhile."""
 
+    passed = 0.0
+
     def sleep(seconds: float) -> None:
-        if seconds >= 1:
+        nonlocal passed
+        if seconds >= 1:  # else it is the pace
             stack.move_clock(seconds)
+            passed += seconds
+        if passed >= 60:
+            passed = 0
             stack.deliver_due()
 
     monkeypatch.setattr("cli.importing.time", SimpleNamespace(monotonic=lambda: runtime().clock(), sleep=sleep))
