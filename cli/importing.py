@@ -34,7 +34,7 @@ from create_site.models import CreateSite
 from crm_bridge.clients.illu import VENDOR as ILLU
 from crm_bridge.clients.revio import VENDOR as REVIO
 from crm_bridge.engine import DUE, REPLACEABLE, Flow
-from crm_bridge.errors import NotConfiguredError, RunningError, SignInRefusedError, StorageError
+from crm_bridge.errors import Event, NotConfiguredError, RunningError, SignInRefusedError, StorageError
 from crm_bridge.operations import Operation, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline
@@ -185,7 +185,7 @@ class Import[M: BaseModel]:
             self._end(plan.lines)
             return
         if plan.to_carry and not yes:
-            confirm(f"Carry {len(plan.to_carry):,} {self._kind.name}?")
+            confirm(f"Carry {len(plan.to_carry):,} of them?")
         begun = time.monotonic()
         try:
             self._carry(plan, rate)
@@ -233,7 +233,7 @@ class Import[M: BaseModel]:
                 plan.counts[line.state] += 1
                 continue
             there = known.get(line.operation_id)
-            if there is None or there.state in REPLACEABLE:
+            if there is None or _may_be_sent_again(there):
                 plan.counts["new" if there is None else "rejected before"] += 1
                 line.state = "not carried"
                 plan.to_carry.append((line, self._kind.command(said)))
@@ -370,7 +370,7 @@ class Import[M: BaseModel]:
         output.line()
         output.table(("rows", "state"), [(f"{number:,}", state) for state, number in counts.most_common()])
         output.line(
-            f"{carried:,} {self._kind.name} in {_duration(seconds)}, {measured['per_minute']:,} a minute, "
+            f"Carried: {carried:,} in {_duration(seconds)}, {measured['per_minute']:,} a minute, "
             f"at most {measured['peak_memory_mb']} MB of memory."
         )
         output.line(f"Every row, with its new id: {result}")
@@ -378,6 +378,12 @@ class Import[M: BaseModel]:
     def _end(self, lines: Sequence[Line]) -> None:
         if any(line.state not in (State.SUCCEEDED, "repeated", "not carried") for line in lines):
             raise NotAllWellError
+
+
+def _may_be_sent_again(operation: Operation) -> bool:
+    """What a person has given up is not taken up by a file that is imported once more; the CRM may send it."""
+    is_abandoned = operation.last_attempt is not None and operation.last_attempt.event is Event.ABANDONED
+    return operation.state in REPLACEABLE and not is_abandoned
 
 
 def _write(result: Path, lines: Sequence[Line]) -> None:

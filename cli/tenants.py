@@ -167,7 +167,7 @@ def remove(
     bridge.secrets.delete_secret(SecretId=bridge.secret_name(name), RecoveryWindowInDays=recovery_days)
     bridge.output.document({"tenant": name, "revoked_keys": len(revoked), "recovery_days": recovery_days})
     bridge.output.line(
-        f"{name} is gone: {len(revoked)} keys revoked. Its secret can be restored for {recovery_days} days "
+        f"{name} is gone, and so are its keys ({len(revoked)}). Its secret can be restored for {recovery_days} days "
         f"(aws secretsmanager restore-secret --secret-id {bridge.secret_name(name)})."
     )
 

@@ -124,6 +124,23 @@ def test_what_is_not_settled_is_the_bridges_and_is_there_the_next_time(crm: Crm,
     assert len(crm.stack.illu.sites) == 3
 
 
+def test_what_a_person_has_given_up_is_not_carried_by_the_same_file(crm: Crm, cli: CommandLine, file: Path) -> None:
+    document = json.loads(crm.stack.demo_tenant())
+    del document["illu"]["site_list_path"]
+    crm.stack.put_secret("demo", json.dumps(document))
+    write(file, SITE)
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    cli("import", "sites", "demo", str(file), *QUICK)
+    crm.stack.move_clock(60)
+    crm.stack.deliver_due()
+    (parked,) = result(file)
+    assert cli("operations", "resolve", parked["operation_id"], "abandon", "--yes").code == 0
+    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert (told.code, told.json["carried"], told.json["states"]) == (1, 0, {"rejected": 1})
+    assert len(crm.stack.illu.sites) == 1
+    assert result(file)[0]["detail"].startswith("by ")
+
+
 def test_it_stops_at_once_when_the_vendor_refuses_the_credentials(stack: Stack, cli: CommandLine, file: Path) -> None:
     customers(file, rows=40, bad=0)
     stack.illu.api_key = "another"
