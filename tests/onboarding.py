@@ -162,7 +162,8 @@ def _importing(folder: Path, file: Path) -> Iterator[subprocess.Popen[str]]:
 def _until(running: "subprocess.Popen[str]", condition: Callable[[], bool]) -> None:
     while not condition():
         if running.poll() is not None:
-            raise AssertionError("the import ended too early")
+            shown, told = running.communicate()
+            raise AssertionError(f"the import ended too early, with {running.returncode}:\n{told}{shown}")
         time.sleep(0.05)
 
 
