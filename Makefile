@@ -19,7 +19,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration browser chromium screenshots fuzz build build-compare bundle sam-invoke sam-api faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api faults faults-long outage onboarding mutants long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -80,6 +80,23 @@ build-compare: build ## The same, and beside it what SAM's own builder for Pytho
 bundle: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) ## Tests of what is built, under AWS's own runtime
 	$(BIN)/pytest -n 2 --dist loadfile tests/bundle
 
+# The same template without our Makefiles, and the peers, both as SAM builds by default; and the peers with bytecode.
+BY_DEFAULT := .aws-sam/by-default/.built
+PEERS := .aws-sam/peers/.built
+bench: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) $(BY_DEFAULT) $(PEERS) ## Measure beside three peers, and write docs/performance.md (half an hour; OPTIONS="--only cold")
+	@$(BIN)/python -m bench $(OPTIONS)
+
+$(BY_DEFAULT): $(BUNDLE)
+	@sed -e '/Metadata: {BuildMethod: makefile}/d' -e 's/BuildMethod: makefile/BuildMethod: python3.13/' template.yaml >.aws-sam/default.yaml
+	$(SAM) build --template .aws-sam/default.yaml --base-dir . --build-dir $(@D) --parameter-overrides Architecture=$(THIS_MACHINE)
+	@touch $@
+
+$(PEERS): $(SAM_SET_UP) bench/template.yaml $(wildcard bench/peers/*/*)
+	$(SAM) build --template bench/template.yaml --build-dir $(@D) --parameter-overrides Architecture=$(THIS_MACHINE)
+	@rm -rf $(@D)-compiled && cp -R $(@D) $(@D)-compiled
+	@$(BIN)/python -m compileall -q --invalidation-mode unchecked-hash $(@D)-compiled
+	@touch $@
+
 FLOW ?= create_site
 EVENT ?= new
 sam-invoke: $(BUNDLE) ## One event in a container: FLOW=create_site EVENT=new, beside a `make run OPTIONS=--containers`
@@ -117,7 +134,8 @@ permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of wh
 openapi: $(SET_UP) ## Write docs/openapi.json out of the models, the routes and the recorded answers
 	@$(BIN)/python -m openapi
 
-LOCKED := layers/shared/requirements requirements-dev requirements-sam requirements-checkov requirements-docs tests/bundle/requirements
+LOCKED := layers/shared/requirements requirements-dev requirements-sam requirements-checkov requirements-docs tests/bundle/requirements \
+	$(patsubst %.in,%,$(wildcard bench/peers/*/requirements.in))
 # The package that is left out is an asset store of mermaid's package for PyPI, which nothing here reads.
 lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	for name in $(LOCKED); do \

@@ -19,7 +19,8 @@ import requests
 
 ROOT = Path(__file__).parent.parent.parent
 BUNDLE = ROOT / ".aws-sam" / "bundle"
-LAYER = BUNDLE / "SharedLayer" / "python"
+LAYER_PATH = Path("SharedLayer", "python")
+LAYER = BUNDLE / LAYER_PATH
 RUNTIME = ROOT / ".venv-runtime" / "bin" / "python"
 """AWS's runtime, and nothing else, is installed there."""
 SAM = ROOT / ".venv-sam"
@@ -40,9 +41,16 @@ class Emulator:
     """
 
     def __init__(
-        self, function: str, handler: str, timeout: int, environment: Mapping[str, str], log: IO[bytes]
+        self,
+        function: str,
+        handler: str,
+        timeout: int,
+        environment: Mapping[str, str],
+        log: IO[bytes] | int,
+        build: Path = BUNDLE,
     ) -> None:
-        """`timeout` is in seconds."""
+        """`timeout` is in seconds; `build` is what `sam build` made, with a layer or without."""
+        self._build = build
         self._function = function
         self._handler = handler
         self._timeout = timeout
@@ -51,7 +59,7 @@ class Emulator:
         self._port, self._runtime_port = _free_ports()
 
     def __enter__(self) -> Self:
-        folder = BUNDLE / self._function
+        folder = self._build / self._function
         assert PROGRAM
         [program] = SAM.glob(f"lib/python*/site-packages/samcli/local/rapid/{PROGRAM}")
         self._process = subprocess.Popen(
@@ -65,7 +73,7 @@ class Emulator:
             env={
                 **self._environment,
                 "PATH": os.defpath,
-                "PYTHONPATH": f"{folder}:{LAYER}",
+                "PYTHONPATH": f"{folder}:{self._build / LAYER_PATH}",
                 "PYTHONDONTWRITEBYTECODE": "1",  # on AWS the folders are read-only
                 "LAMBDA_TASK_ROOT": str(folder),
                 "AWS_LAMBDA_FUNCTION_NAME": self._function,

@@ -1,0 +1,44 @@
+"""Cold start: from nothing to the first answer, under AWS's runtime interface emulator."""
+
+import random
+import subprocess
+import time
+from collections.abc import Callable
+
+from bench.subjects import COMPARED, FLOOR, Subject, by_default, new_event, surroundings
+from tests.bundle.emulator import Emulator
+
+type Key = tuple[str, bool]
+"""A subject's name, and whether it is packaged by default."""
+
+
+def measure(runs: int, say: Callable[[str], None]) -> dict[Key, list[float]]:
+    """Milliseconds of `runs` cold starts of each subject, packaged both ways. Every round has its own order.
+
+    A cold start is a fresh runtime's first answer: the emulator starts the runtime when the first event comes.
+    """
+    subjects: list[tuple[Key, Subject]] = []
+    for subject in (FLOOR, *COMPARED):
+        subjects += [((subject.name, False), subject), ((subject.name, True), by_default(subject))]
+    found: dict[Key, list[float]] = {key: [] for key, _ in subjects}
+    with surroundings() as (_, environment):
+        for number in range(runs + 1):
+            for key, subject in random.sample(subjects, len(subjects)):
+                took = _start(subject, environment)
+                if number:  # the first round fills the system's file cache, and is not counted
+                    found[key].append(took)
+            say(f"cold start: round {number} of {runs}")
+    return found
+
+
+def _start(subject: Subject, environment: dict[str, str]) -> float:
+    event = new_event()
+    with Emulator(
+        subject.function, subject.handler, 29, environment, subprocess.DEVNULL, build=subject.build
+    ) as emulator:
+        begun = time.perf_counter()
+        answer = emulator.invoke(event)
+        took = time.perf_counter() - begun
+    if answer["statusCode"] not in (200, 201):
+        raise AssertionError(f"{subject.name} answered {answer['statusCode']}")
+    return took * 1000
