@@ -58,7 +58,10 @@ def surroundings() -> Iterator[tuple[Stack, dict[str, str]]]:
                 BillingMode="PAY_PER_REQUEST",
             )
         secret = stack.environment["SECRET_PREFIX"] + DEMO_TENANT
-        yield stack, {**stack.environment, "PEER_TABLE": "peer", "PEER_MAPPINGS": "peer-mappings", "PEER_SECRET": secret}
+        yield (
+            stack,
+            {**stack.environment, "PEER_TABLE": "peer", "PEER_MAPPINGS": "peer-mappings", "PEER_SECRET": secret},
+        )
 
 
 def new_event(number: int | None = None) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import boto3
+from botocore.session import Session
 
 from cli.output import Output
-from crm_bridge.dynamodb import AWS_CONFIG
+from crm_bridge import aws
 from crm_bridge.errors import NotFoundError
 from crm_bridge.operations import Operation
 from crm_bridge.runtime import Runtime, runtime
@@ -73,11 +73,13 @@ class Bridge:
 
     @cached_property
     def secrets(self) -> "SecretsManagerClient":
-        return self._session.client("secretsmanager", config=AWS_CONFIG)
+        client: SecretsManagerClient = self._client("secretsmanager")
+        return client
 
     @cached_property
     def sqs(self) -> "SQSClient":
-        return self._session.client("sqs", config=AWS_CONFIG)
+        client: SQSClient = self._client("sqs")
+        return client
 
     def secret_name(self, tenant: str) -> str:
         return self._outputs["SecretPrefix"] + tenant
@@ -91,7 +93,8 @@ class Bridge:
 
     @cached_property
     def dynamodb(self) -> "DynamoDBClient":
-        return self._session.client("dynamodb", config=AWS_CONFIG)
+        client: DynamoDBClient = self._client("dynamodb")
+        return client
 
     def queue_urls(self) -> dict[str, str]:
         """By flow."""
@@ -118,27 +121,32 @@ class Bridge:
         """Who is doing this, for the history of what is done: the last part of the name that AWS knows."""
         if self._local_port is not None:
             return "crm-bridge"
-        arn = self._session.client("sts", config=AWS_CONFIG).get_caller_identity()["Arn"]
+        arn = self._client("sts").get_caller_identity()["Arn"]
         return f"{arn.rpartition('/')[2]} (crm-bridge)"
 
     @cached_property
-    def _session(self) -> boto3.Session:
-        """It becomes boto3's default session, which the bridge's own code uses."""
+    def _session(self) -> Session:
+        """The one that the bridge's own code uses."""
+        session = aws.session()
+        region = self._region
         if self._local_port is not None:
             os.environ |= {
                 "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._local_port + 1}",
                 "AWS_ACCESS_KEY_ID": "local",
                 "AWS_SECRET_ACCESS_KEY": "local",
             }
-            boto3.setup_default_session(region_name=LOCAL_REGION)
-        elif self._profile or self._region or boto3.DEFAULT_SESSION is None:
-            boto3.setup_default_session(profile_name=self._profile, region_name=self._region)
-        assert boto3.DEFAULT_SESSION
-        return boto3.DEFAULT_SESSION
+            region = LOCAL_REGION
+        for name, value in (("profile", self._profile), ("region", region)):
+            if value:
+                session.set_config_variable(name, value)
+        return session
+
+    def _client(self, service: str) -> Any:
+        return self._session.create_client(service, config=aws.CONFIG)
 
     @cached_property
     def _outputs(self) -> Mapping[str, str]:
-        client: CloudFormationClient = self._session.client("cloudformation", config=AWS_CONFIG)
+        client: CloudFormationClient = self._client("cloudformation")
         outputs: list[OutputTypeDef] = client.describe_stacks(StackName=self.stack)["Stacks"][0].get("Outputs", [])
         found = {output["OutputKey"]: output["OutputValue"] for output in outputs}
         if missing := sorted(set(OUTPUTS.values()) - found.keys()):

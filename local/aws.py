@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,13 @@ import requests
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from moto.core.botocore_stubber import MockRawResponse
+from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models.dynamo_type import DynamoType
+from moto.dynamodb.models.table import Table
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.test import create_environ, run_wsgi_app
 
+from crm_bridge.aws import session
 from local.server import HOST, QuickHandler, Server
 
 if TYPE_CHECKING:
@@ -40,6 +45,34 @@ class _Moto(DomainDispatcherApplication):
             self._services[host] = super().get_backend_for_host(host)
         return self._services[host]
 
+
+# moto keeps a copy of a whole table for the case that a transaction fails, so that each took the longer, the more the
+# table held. What may have to be put back is only what the transaction names.
+_transact = DynamoDBBackend.transact_write_items
+
+
+def _transact_write_items(backend: DynamoDBBackend, transact_items: list[dict[str, Any]]) -> None:
+    before = []
+    for item in transact_items:
+        for write in item.values():
+            table, key = backend.get_table(write["TableName"]), write.get("Key") or write["Item"]
+            first = DynamoType(key[table.hash_key_attr])
+            second = DynamoType(key[table.range_key_attr]) if table.range_key_attr else None
+            before.append((table, first, second, deepcopy(table.get_item(first, second))))
+    try:
+        _transact(backend, transact_items)
+    except Exception:
+        for table, first, second, was in before:
+            table.delete_item(first, second)
+            if was and second:
+                table.items[first][second] = was
+            elif was:
+                table.items[first] = was  # type: ignore[assignment]
+        raise
+
+
+Table.__deepcopy__ = lambda table, _: table  # type: ignore[attr-defined]
+DynamoDBBackend.transact_write_items = _transact_write_items  # type: ignore[assignment,method-assign]
 
 _moto = cache(_Moto)
 """One for the process, as is all that moto holds."""
@@ -70,11 +103,12 @@ class EmbeddedAws:
 
     @contextmanager
     def without_connections(self) -> Iterator[None]:
-        """What this process asks through boto3's default session is answered where it is asked, in half of the time."""
-        if boto3.DEFAULT_SESSION is None:
-            boto3.setup_default_session()
-        assert boto3.DEFAULT_SESSION
-        events: Any = boto3.DEFAULT_SESSION.events
+        """What this process asks through the bridge's session is answered where it is asked, in half of the time.
+
+        It becomes boto3's default session as well.
+        """
+        boto3.setup_default_session(botocore_session=session())
+        events: Any = session().get_component("event_emitter")
         events.register("before-send", self._answer_here)
         try:
             yield

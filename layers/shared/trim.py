@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 SERVICES = frozenset({"dynamodb", "secretsmanager", "sqs"})
-"""What boto3 can be asked for. Of botocore's data the rest goes; what is not about a service stays."""
+"""What botocore can be asked for. Of botocore's data the rest goes; what is not about a service stays."""
 
 UNUSED = (
     "bin",  # scripts for a shell
@@ -24,8 +24,6 @@ UNUSED = (
     "aws_lambda_powertools/utilities/kafka",
     "aws_lambda_powertools/utilities/streaming",
     "aws_lambda_powertools/utilities/validation",
-    "boto3/data",  # resources; the bridge uses clients
-    "boto3/examples",
     "botocore/data/*/*/examples-1.json",
     "certifi/tests",
     "dateutil/zoneinfo",  # for names of time zones, which no AWS answer has

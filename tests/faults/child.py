@@ -6,16 +6,17 @@ The processes are forked by Python's fork server, which has imported everything 
 import os
 import sys
 from collections.abc import Mapping
+from functools import cache, partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-import boto3
-import botocore.session
 import requests
 from botocore.loaders import Loader
+from botocore.session import Session
 
+from crm_bridge import aws
 from crm_bridge.runtime import runtime
 from local.gateway import FunctionFailedError, invoke
 from local.template import Function
@@ -36,18 +37,18 @@ NAME = "fault-child"
 """With the process id behind it, it is in the user agent of every call."""
 
 
-def _session(loader: Loader) -> boto3.Session:
+def _session(loader: Loader) -> Session:
     """A new one for each process, because it remembers what its calls say of where they come from."""
-    session = botocore.session.get_session()
+    session = Session()
     session.register_component("data_loader", loader)
-    return boto3.Session(botocore_session=session)
+    return session
 
 
 def _loader() -> Loader:
     """AWS's descriptions of its services, which take longest to read: once, for all that is forked."""
     loader = Loader()
     for service in ("dynamodb", "secretsmanager", "sqs"):
-        _session(loader).client(
+        _session(loader).create_client(
             service, region_name="eu-west-1", aws_access_key_id="none", aws_secret_access_key="none"
         )
     return loader
@@ -95,7 +96,7 @@ def _run(pipe: Connection) -> None:
     os.environ |= environment
     os.environ["AWS_EXECUTION_ENV"] = name = f"{NAME}-{os.getpid()}"
     requests.utils.default_user_agent = lambda *_: name
-    boto3.DEFAULT_SESSION = _session(_LOADER)
+    aws.session = cache(partial(_session, _LOADER))
     with open(os.devnull, "w") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), sys.stdout.fileno())
     begin_at(ahead)

@@ -41,7 +41,7 @@ from werkzeug.wrappers import Request, Response
 
 import local.gateway
 import local.stack
-from crm_bridge import dynamodb, transport
+from crm_bridge import aws, transport
 from crm_bridge.dynamodb import deserialize
 from crm_bridge.engine import DUE
 from crm_bridge.errors import Event as Happening
@@ -184,7 +184,8 @@ class World:
             # The AWS client pauses for up to seconds between its attempts.
             exits.enter_context(patch.object(botocore.endpoint, "time", SimpleNamespace(sleep=lambda _: None)))
             # Making one takes longer than most events; what a cold start has to forget is not in there.
-            exits.enter_context(patch.object(boto3, "client", cache(boto3.client)))
+            for makes in (aws, boto3):
+                exits.enter_context(patch.object(makes, "client", cache(makes.client)))
             if self._aws_without_http:
                 exits.enter_context(patch.object(botocore.httpsession.URLLib3Session, "send", self._aws_answer))
             exits.enter_context(self._session)
@@ -284,8 +285,8 @@ class World:
         """Let the `nth` call of this name from now on fail, or the next one that this can happen to."""
         plan = Plan(fault, name, nth)
         if fault.act is Act.TIMEOUT and not self._aws_without_http:
-            shorter = dynamodb.AWS_CONFIG.merge(Config(read_timeout=READ_TIMEOUT))
-            self._faults.enter_context(patch.object(dynamodb, "AWS_CONFIG", shorter))
+            shorter = aws.CONFIG.merge(Config(read_timeout=READ_TIMEOUT))
+            self._faults.enter_context(patch.object(aws, "CONFIG", shorter))
         if fault.act is Act.TIMEOUT:
             self._faults.enter_context(patch.object(transport, "READ_TIMEOUT", READ_TIMEOUT))
         if fault.act is Act.DETOUR:

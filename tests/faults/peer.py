@@ -19,7 +19,7 @@ import boto3
 import requests
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig, idempotent
 
-from crm_bridge import dynamodb, transport
+from crm_bridge import aws, transport
 from crm_bridge.operations import Operation
 from crm_bridge.runtime import runtime
 from local.gateway import Gateway
@@ -40,7 +40,7 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> Any:
 def _handler() -> Callable[[Mapping[str, Any], Any], Any]:
     _follow_the_moved_clock()
     illu = json.loads(os.environ["PEER_ILLU"])
-    store = DynamoDBPersistenceLayer(table_name=os.environ["PEER_TABLE"], boto_config=dynamodb.AWS_CONFIG)
+    store = DynamoDBPersistenceLayer(table_name=os.environ["PEER_TABLE"], boto_config=aws.CONFIG)
     config = IdempotencyConfig(
         event_key_jmespath="powertools_json(body).customer_id",
         raise_on_no_idempotency_key=True,

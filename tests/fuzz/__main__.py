@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from botocore.config import Config
 
-from crm_bridge.dynamodb import AWS_CONFIG
+from crm_bridge import aws
 from crm_bridge.telemetry import logger
 from local.stack import Stack
 from openapi.document import ROOT
@@ -41,7 +41,7 @@ def main() -> int:
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(StringIO())
     # The embedded DynamoDB takes the longer the more it holds, and here it comes to hold much.
-    patient = patch("crm_bridge.dynamodb.AWS_CONFIG", AWS_CONFIG.merge(Config(read_timeout=PATIENCE)))
+    patient = patch.object(aws, "CONFIG", aws.CONFIG.merge(Config(read_timeout=PATIENCE)))
     with patient, Stack(background=False) as stack, tempfile.TemporaryDirectory() as folder:
         # Whoever waits for a turn moves the time on instead.
         waits = SimpleNamespace(sleep=stack.move_clock)

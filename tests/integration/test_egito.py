@@ -18,7 +18,7 @@ import requests
 from werkzeug.urls import uri_to_iri
 from werkzeug.wrappers import Request, Response
 
-from crm_bridge import dynamodb, oauth
+from crm_bridge import aws, oauth
 from crm_bridge.clients.egito import MAX_PAGES, VENDOR, EgitoClient, EgitoEntry
 from crm_bridge.documents import Change, Document, Documents
 from crm_bridge.errors import (
@@ -235,7 +235,7 @@ def start(stack: Stack, clock: Clock) -> Iterator[Start]:
     started: list[Function] = []
 
     def one() -> Function:
-        documents = Documents(dynamodb.client(), os.environ["TOKENS_TABLE"])
+        documents = Documents(aws.client("dynamodb"), os.environ["TOKENS_TABLE"])
         made = Function(stack, documents, Tokens(documents, clock), Transport())
         started.append(made)
         return made

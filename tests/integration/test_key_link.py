@@ -17,7 +17,7 @@ from urllib.parse import quote
 import boto3
 import pytest
 import requests
-from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.exceptions import EndpointConnectionError
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge.clients.revio import RevioClient, RevioKeyLink
@@ -1616,10 +1616,10 @@ def test_is_503_even_for_what_is_known_when_the_tenants_secret_cannot_be_read(li
     else:
 
         def fail(*_: object, **__: object) -> None:
-            raise GetParameterError("no answer")
+            raise EndpointConnectionError(endpoint_url="https://secretsmanager")
 
-        failing.setattr(tenants._provider, "_get", fail)
-    tenants._provider.store.clear()
+        failing.setattr(tenants._client, "get_secret_value", fail)
+    tenants._cache.clear()
     for answer in (
         link_up(linked_up),
         link_up(linked_up, **OTHER),
@@ -1630,7 +1630,7 @@ def test_is_503_even_for_what_is_known_when_the_tenants_secret_cannot_be_read(li
         assert (answer.status_code, answer.json()["retryable"]) == (503, True)
     failing.undo()
     linked_up.stack.put_secret("demo", linked_up.stack.demo_tenant())
-    tenants._provider.store.clear()
+    tenants._cache.clear()
     assert len(linked_up.stack.revio.seen) == sent
     assert states(linked_up) == {"succeeded": 1}
     assert link_up(linked_up).json()["id"] == 77

@@ -12,7 +12,7 @@ from moto.core.config import DefaultConfig
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from pytest_socket import disable_socket, enable_socket
 
-from crm_bridge import dynamodb
+from crm_bridge import aws
 from crm_bridge.links import Links
 from crm_bridge.operations import Operations
 from crm_bridge.tenants import ApiKeys, Tenants
@@ -117,7 +117,7 @@ def tables(request: pytest.FixtureRequest, emulator: str, clock: Clock, template
         )
     else:
         names = request.getfixturevalue("stores")
-        client, secrets = dynamodb.client(), boto3.client("secretsmanager")
+        client, secrets = aws.client("dynamodb"), boto3.client("secretsmanager")
     tables = Tables(
         Operations(client, names["Operations"]),
         Links(client, names["Links"]),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from crm_bridge import dynamodb
+from crm_bridge import aws
 from crm_bridge.accounts import Account, Accounts
 from crm_bridge.errors import StorageError
 
@@ -41,7 +41,7 @@ class Desk:
 
 @pytest.fixture
 def desk(stores: Mapping[str, str]) -> Desk:
-    return Desk(Accounts(dynamodb.client(), stores["Accounts"]))
+    return Desk(Accounts(aws.client("dynamodb"), stores["Accounts"]))
 
 
 # ---------------------------------------------------------------- whose turn it is

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from crm_bridge import dynamodb, public
+from crm_bridge import aws, public
 from crm_bridge.accounts import Accounts
 from crm_bridge.breaker import FAILURES
 from crm_bridge.callbacks import Callback, callback
@@ -260,7 +260,7 @@ def test_an_address_that_is_not_public_is_left_alone_like_a_vendor_that_is_down(
 
 @pytest.fixture
 def accounts(stores: Mapping[str, str]) -> Accounts:
-    return Accounts(dynamodb.client(), stores["Accounts"])
+    return Accounts(aws.client("dynamodb"), stores["Accounts"])
 
 
 def test_what_was_refused_once_stays_refused_for_that_tenant(accounts: Accounts) -> None:

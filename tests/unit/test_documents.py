@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from crm_bridge import dynamodb
+from crm_bridge import aws, dynamodb
 from crm_bridge.documents import Change, Document, Documents
 from crm_bridge.errors import StorageError
 
@@ -20,7 +20,7 @@ NEW = Document()
 
 @pytest.fixture
 def documents(stores: Mapping[str, str]) -> Documents:
-    return Documents(dynamodb.client(), stores["People"])
+    return Documents(aws.client("dynamodb"), stores["People"])
 
 
 @pytest.fixture

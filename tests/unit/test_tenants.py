@@ -113,7 +113,7 @@ def test_is_a_storage_error_when_secrets_manager_fails(tables: Tables, monkeypat
     def fail(*_: object, **__: object) -> None:
         raise ClientError({"Error": {"Code": "InternalServiceError", "Message": "secret stuff"}}, "GetSecretValue")
 
-    monkeypatch.setattr(tables.tenants._provider, "_get", fail)
+    monkeypatch.setattr(tables.tenants._client, "get_secret_value", fail)
     with pytest.raises(StorageError) as raised:
         tables.tenants.get("acme")
     assert "stuff" not in raised.value.detail

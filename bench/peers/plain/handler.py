@@ -1,4 +1,4 @@
-"""The plain construction: boto3, requests, a conditional write before the vendor's call, and the answer stored after it.
+"""The plain construction: boto3, requests, a conditional write before the vendor's call, its answer stored afterwards.
 
 Source: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.ConditionExpressions.html
 """

@@ -5,7 +5,6 @@ https://docs.aws.amazon.com/powertools/python/latest/utilities/idempotency/
 """
 
 import hashlib
-import json
 import os
 
 import boto3

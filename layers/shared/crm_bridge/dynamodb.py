@@ -1,55 +1,66 @@
-"""DynamoDB as the tables of the bridge use it: values in and out, its client, and its failures as StorageError."""
+"""DynamoDB as the tables of the bridge use it: values in and out, and its failures as StorageError."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
 from time import sleep
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import boto3
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from crm_bridge.errors import StorageError
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
-
-# At the worst (three tries, each timing out) 8 s: within what a request keeps back to settle its operation.
-AWS_CONFIG = Config(
-    connect_timeout=1, read_timeout=1.5, tcp_keepalive=True, retries={"mode": "standard", "total_max_attempts": 3}
-)
 
 _PASSING_REASONS = {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
-_serializer = TypeSerializer()
-_deserializer = TypeDeserializer()
-
-
-def client() -> "DynamoDBClient":
-    return boto3.client("dynamodb", config=AWS_CONFIG)
-
 
 def serialize(item: Mapping[str, object]) -> "dict[str, AttributeValueTypeDef]":
-    """A table item out of plain values; what is None is left out."""
-    return {name: _serializer.serialize(value) for name, value in item.items() if value is not None}
+    """A table item out of plain values; what is None is left out. Sets are of texts."""
+    return {name: _typed(value) for name, value in item.items() if value is not None}
+
+
+def _typed(value: object) -> "AttributeValueTypeDef":
+    """Source: https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html"""
+    match value:
+        case str():
+            return {"S": value}
+        case bool():  # before int, which it is as well
+            return {"BOOL": value}
+        case int():
+            return {"N": str(value)}
+        case None:
+            return {"NULL": True}
+        case set() | frozenset():
+            return {"SS": sorted(value)}
+        case list() | tuple():
+            return {"L": [_typed(part) for part in value]}
+        case dict():
+            return {"M": {name: _typed(part) for name, part in value.items()}}
+    raise TypeError(f"no table holds a {type(value).__name__}")
 
 
 def deserialize(item: "Mapping[str, AttributeValueTypeDef]") -> dict[str, object]:
-    return {name: _plain(_deserializer.deserialize(value)) for name, value in item.items()}
+    return {name: _plain(value) for name, value in item.items()}
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Decimal):
-        return int(value)
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return value
+def _plain(typed: Mapping[str, Any]) -> object:
+    ((kind, value),) = typed.items()
+    match kind:
+        case "S" | "BOOL":
+            return value
+        case "N":
+            return int(value)
+        case "NULL":
+            return None
+        case "SS":
+            return set(value)
+        case "L":
+            return [_plain(part) for part in value]
+        case "M":
+            return deserialize(value)
+    raise TypeError(f"the bridge stores no {kind}")
 
 
 def existing(error: ClientError) -> "dict[str, AttributeValueTypeDef]":

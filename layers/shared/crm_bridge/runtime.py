@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-import boto3
-
-from crm_bridge import dynamodb
+from crm_bridge import aws
 from crm_bridge.accounts import Accounts
 from crm_bridge.breaker import Breaker
 from crm_bridge.documents import Documents
@@ -49,18 +47,19 @@ class Runtime:
 
     @cached_property
     def sqs(self) -> "SQSClient":
-        return boto3.client("sqs", config=dynamodb.AWS_CONFIG)
+        client: SQSClient = aws.client("sqs")
+        return client
 
 
 @cache
 def runtime() -> Runtime:
     """The variables are those of `Globals` in template.yaml; a missing one is a KeyError that names it."""
     clock = Clock()
-    client = dynamodb.client()
+    client = aws.client("dynamodb")
     operations = Operations(client, os.environ["OPERATIONS_TABLE"])
     links = Links(client, os.environ["LINKS_TABLE"])
     key_headers = tuple(name.strip().lower() for name in os.environ["API_KEY_HEADERS"].split(",") if name.strip())
-    tenants = Tenants(boto3.client("secretsmanager", config=dynamodb.AWS_CONFIG), os.environ["SECRET_PREFIX"])
+    tenants = Tenants(aws.client("secretsmanager"), os.environ["SECRET_PREFIX"])
     transport = Transport(breaker=Breaker(clock))
     return Runtime(
         clock=clock,

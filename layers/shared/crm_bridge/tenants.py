@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
-from aws_lambda_powertools.utilities.parameters.secrets import SecretsProvider
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
@@ -21,7 +19,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-SECRET_MAX_AGE = 300
+SECRET_MAX_AGE = 300.0
+"""Seconds for which a tenant's settings are believed."""
 NO_SECRET = ("ResourceNotFoundException", "InvalidRequestException")
 """What AWS says of a secret that is not there, and of one that is marked for deletion."""
 KEY_MAX_AGE = 60.0
@@ -34,25 +33,32 @@ class Tenants:
     """Reads tenants out of Secrets Manager, at most once in five minutes each. Threads may share it."""
 
     def __init__(self, client: "SecretsManagerClient", prefix: str) -> None:
-        self._provider = SecretsProvider(boto3_client=client)
+        self._client = client
         self._prefix = prefix
+        self._cache: dict[str, tuple[Tenant, float]] = {}
+        """Each with the moment, of the monotonic clock, until which it is believed."""
 
     def get(self, name: str, *, fresh: bool = False) -> Tenant:
         """`fresh` reads past the cache. Raises NotConfiguredError, StorageError."""
+        tenant, until = self._cache.get(name, (None, 0.0))
+        now = time.monotonic()
+        if tenant is None or fresh or until <= now:
+            tenant = self._read(self._prefix + name)
+            self._cache[name] = tenant, now + SECRET_MAX_AGE
+        return tenant
+
+    def _read(self, secret: str) -> Tenant:
         try:
-            document = self._provider.get(self._prefix + name, max_age=SECRET_MAX_AGE, force_fetch=fresh)
-        except GetParameterError as error:
-            cause = error.__context__
-            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in NO_SECRET:
-                raise NotConfiguredError(
-                    f"There is no secret {self._prefix}{name}. Create it, then send again."
-                ) from None
+            document = self._client.get_secret_value(SecretId=secret).get("SecretString", "")  # none if it is binary
+        except (ClientError, BotoCoreError) as error:
+            if isinstance(error, ClientError) and error.response["Error"]["Code"] in NO_SECRET:
+                raise NotConfiguredError(f"There is no secret {secret}. Create it, then send again.") from None
             raise StorageError("Secrets Manager did not answer. Send the same request again.") from None
         try:
-            return parse_tenant(str(document))
+            return parse_tenant(document)
         except ValidationError as error:
             fields = ", ".join(".".join(str(part) for part in e["loc"]) or "the document" for e in error.errors())
-            raise NotConfiguredError(f"The secret {self._prefix}{name} is not valid: check {fields}.") from None
+            raise NotConfiguredError(f"The secret {secret} is not valid: check {fields}.") from None
 
 
 @dataclass(frozen=True)
