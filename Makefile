@@ -119,7 +119,7 @@ faults-long: $(SET_UP) ## Ten thousand random schedules of all these faults (an 
 outage: $(SET_UP) ## A vendor is down for a simulated day, and ten thousand events come
 	@$(BIN)/python -m tests.faults.outage $(OPTIONS)
 
-onboarding: $(SET_UP) ## A tenant with ten thousand customers, by the command line, through outages and a stop (half an hour)
+onboarding: $(SET_UP) ## A tenant with ten thousand customers, by the command line, through outages and a stop (minutes)
 	@$(BIN)/python -m tests.onboarding $(OPTIONS)
 
 mutants: $(SET_UP) ## Break the engine's rules one by one, and tell which of it no test notices (long; OPTIONS="--again")

@@ -1,6 +1,5 @@
 """The decisions of create_site: which event it is, how it is sent, how it is recognised, what it links."""
 
-import html
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -84,4 +83,6 @@ def _is_the_one(command: CreateSite, site: ListedIlluSite) -> bool:
 
 def plain(name: str) -> list[str]:
     """The words of a text, without what a vendor may change as it stores it: spaces, case, composition, escapes."""
+    import html  # only a look-up needs it, and a cold start need not wait for its table of names
+
     return unicodedata.normalize("NFKC", html.unescape(name)).casefold().split()

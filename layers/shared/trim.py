@@ -3,10 +3,12 @@
 tests/bundle/test_layer.py checks that nothing that is left imports what was taken out.
 """
 
+import gzip
 import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 SERVICES = frozenset({"dynamodb", "secretsmanager", "sqs"})
 """What botocore can be asked for. Of botocore's data the rest goes; what is not about a service stays."""
@@ -44,11 +46,28 @@ def trim(folder: Path) -> None:
     for service in data.iterdir():
         if service.is_dir() and service.name not in SERVICES:
             _remove(service)
+    for packed in data.glob("*/*/service-2.json.gz"):
+        model = json.loads(gzip.decompress(packed.read_bytes()))
+        packed.with_suffix("").write_text(json.dumps(_without_texts(model), separators=(",", ":")))
+        packed.unlink()
     endpoints = data / "endpoints.json"
     document = json.loads(endpoints.read_text())
     for partition in document["partitions"]:
         partition["services"] = {name: of for name, of in partition["services"].items() if name in SERVICES}
     endpoints.write_text(json.dumps(document, separators=(",", ":")))
+
+
+def _without_texts(model: Any) -> Any:
+    """A service's description without its documentation, which is most of it, and which every cold start would read."""
+    if isinstance(model, list):
+        return [_without_texts(part) for part in model]
+    if isinstance(model, dict):
+        return {
+            name: _without_texts(part)
+            for name, part in model.items()
+            if name != "documentation" or not isinstance(part, str)
+        }
+    return model
 
 
 def _remove(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a function is made of: built once per execution environment out of its environment variables, at first use."""
 
+import gc
 import os
 import random
 import time
@@ -61,6 +62,9 @@ def runtime() -> Runtime:
     key_headers = tuple(name.strip().lower() for name in os.environ["API_KEY_HEADERS"].split(",") if name.strip())
     tenants = Tenants(aws.client("secretsmanager"), os.environ["SECRET_PREFIX"])
     transport = Transport(breaker=Breaker(clock))
+    if not gc.isenabled():
+        gc.freeze()  # nor is it looked through later
+        gc.enable()
     return Runtime(
         clock=clock,
         operations=operations,

@@ -95,7 +95,8 @@ type LoginSecret = Annotated[SecretStr, AfterValidator(_login_secret)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    # A tenant is built once, with all that is in it; each of its parts by itself is only in the way of a cold start.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class IlluSettings(_Settings):
