@@ -7,4 +7,4 @@ if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     # A cold start is for the most part imports. What is imported stays, so looking for garbage in it takes time for
     # nothing (`runtime` turns it on), and so does looking for plug-ins of pydantic, of which there are none.
     gc.disable()
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

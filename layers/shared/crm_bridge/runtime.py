@@ -9,19 +9,21 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from crm_bridge import aws
-from crm_bridge.accounts import Accounts
 from crm_bridge.breaker import Breaker
-from crm_bridge.documents import Documents
 from crm_bridge.engine import Engine
 from crm_bridge.links import Links
-from crm_bridge.memory import Memory
-from crm_bridge.oauth import Tokens
 from crm_bridge.operations import Operations
 from crm_bridge.tenants import ApiKeys, Tenants
 from crm_bridge.transport import Transport
 
 if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_sqs import SQSClient
+
+    from crm_bridge.accounts import Accounts
+    from crm_bridge.documents import Documents
+    from crm_bridge.memory import Memory
+    from crm_bridge.oauth import Tokens
 
 
 class Clock:
@@ -35,16 +37,42 @@ class Clock:
 
 @dataclass(frozen=True)
 class Runtime:
+    """What only some functions use is imported and made when it is asked for: no other's cold start waits for it."""
+
     clock: Clock
+    dynamodb: "DynamoDBClient"
     operations: Operations
     links: Links
     keys: ApiKeys
     transport: Transport
     engine: Engine
-    accounts: Accounts
-    memory: Memory
-    people: Documents
-    tokens: Tokens
+
+    @cached_property
+    def memory(self) -> "Memory":
+        from crm_bridge.memory import Memory
+
+        return Memory(self.clock)
+
+    @cached_property
+    def accounts(self) -> "Accounts":
+        from crm_bridge.accounts import Accounts
+
+        return Accounts(self.dynamodb, os.environ["ACCOUNTS_TABLE"])
+
+    @cached_property
+    def people(self) -> "Documents":
+        return self._documents(os.environ["PEOPLE_TABLE"])
+
+    @cached_property
+    def tokens(self) -> "Tokens":
+        from crm_bridge.oauth import Tokens
+
+        return Tokens(self._documents(os.environ["TOKENS_TABLE"]), self.clock)
+
+    def _documents(self, table: str) -> "Documents":
+        from crm_bridge.documents import Documents
+
+        return Documents(self.dynamodb, table)
 
     @cached_property
     def sqs(self) -> "SQSClient":
@@ -67,13 +95,10 @@ def runtime() -> Runtime:
         gc.enable()
     return Runtime(
         clock=clock,
+        dynamodb=client,
         operations=operations,
         links=links,
         keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, clock),
-        accounts=Accounts(client, os.environ["ACCOUNTS_TABLE"]),
-        memory=Memory(clock),
-        people=Documents(client, os.environ["PEOPLE_TABLE"]),
-        tokens=Tokens(Documents(client, os.environ["TOKENS_TABLE"]), clock),
         transport=transport,
         engine=Engine(operations, links, tenants, transport, clock=clock),
     )
