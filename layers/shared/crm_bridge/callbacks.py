@@ -19,7 +19,7 @@ class Callback(BaseModel):
     Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     id: str
     """The same for every try, and without a full stop, which separates it from what else is signed."""

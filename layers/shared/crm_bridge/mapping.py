@@ -47,7 +47,7 @@ class PayloadMapping(BaseModel):
     The own expression's members come on top of those built in. A member that is null or empty text is not given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     built_in: Literal["upya"] | None = None
     version: str | None = Field(default=None, min_length=1, max_length=50)
@@ -102,7 +102,7 @@ class PayloadMapping(BaseModel):
 class Mappings(BaseModel):
     """The mappings of a tenant, by flow."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     create_site: PayloadMapping | None = None
     create_job: PayloadMapping | None = None

@@ -60,7 +60,7 @@ class Attempt(BaseModel):
 class OperationSummary(BaseModel):
     """What a list of operations shows. All times are epoch seconds. The listing index holds exactly this."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     operation_id: str
     flow: str

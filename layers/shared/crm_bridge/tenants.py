@@ -181,7 +181,7 @@ class ApiKeys:
 class ApiKey(BaseModel):
     """What the table holds of a key. All times are epoch seconds."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     key_hash: str
     tenant: str

@@ -42,7 +42,7 @@ def _usable_id(value: object) -> object:
 class IlluSite(BaseModel):
     """A site as illu answers it. Only the id is relied upon; the other members are kept as they come."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     site_id: Annotated[int, BeforeValidator(_usable_id), Field(gt=0)]
 
@@ -60,7 +60,7 @@ class ListedIlluSite(IlluSite):
 class IlluJob(BaseModel):
     """A job as illu answers it. Of its members only `job_id` is documented; the others are kept as they come."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     job_id: Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=LONGEST_ID)]
 
