@@ -13,6 +13,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import requests
+from botocore.config import Config
 from botocore.loaders import Loader
 from botocore.session import Session
 
@@ -94,9 +95,10 @@ def _run(pipe: Connection) -> None:
     function, event, environment, ahead = pipe.recv()
     os.environ.clear()
     os.environ |= environment
-    os.environ["AWS_EXECUTION_ENV"] = name = f"{NAME}-{os.getpid()}"
+    name = f"{NAME}-{os.getpid()}"
     requests.utils.default_user_agent = lambda *_: name
     aws.session = cache(partial(_session, _LOADER))
+    aws.CONFIG = aws.CONFIG.merge(Config(user_agent=name))
     with open(os.devnull, "w") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), sys.stdout.fileno())
     begin_at(ahead)

@@ -12,7 +12,8 @@ CONFIG = Config(
     read_timeout=1.5,
     tcp_keepalive=True,
     retries={"mode": "standard", "total_max_attempts": 3},
-    parameter_validation=False,  # the tests do it, and AWS does; a third time would cost each event a tenth of its time
+    parameter_validation=False,  # the tests do it, and AWS does
+    user_agent="crm-bridge",  # else botocore describes machine and configuration anew for each request
 )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
@@ -376,19 +377,36 @@ def _read(response: requests.Response, limit: int) -> bytes:
     return bytes(body)
 
 
+_idle: deque["SimpleQueue[tuple[Callable[[], Any], Future[Any]]]"] = deque()
+"""The inboxes of threads that have nothing to do, the last to become so last."""
+
+
 def _within[T](seconds: float, work: Callable[[], T]) -> T:
     """The result of `work`, or TimeoutError when `seconds` are over.
 
     A socket's timeout begins anew with every byte, and looking up a name has none at all. So the work is done in a
-    thread of its own, and left to itself when it takes too long.
+    thread of its own, and left to itself when it takes too long. A thread that is through does the next work: to start
+    one would take as much time as all that the bridge itself does for an event.
     """
     done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="vendor call", daemon=True).start()
+    try:
+        inbox = _idle.pop()
+    except IndexError:
+        inbox = SimpleQueue()
+        threading.Thread(target=_work, args=(inbox,), name="vendor call", daemon=True).start()
+    inbox.put((work, done))
     return done.result(timeout=seconds)
+
+
+def _work(inbox: "SimpleQueue[tuple[Callable[[], Any], Future[Any]]]") -> None:
+    while True:
+        work, done = inbox.get()
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            _idle.append(inbox)
+            done.set_exception(error)
+        else:
+            _idle.append(inbox)
+            done.set_result(result)
+        del work, done  # nothing of a call outlives it

@@ -1,0 +1,267 @@
+"""One function in a process of its own, with AWS and the vendor answered in this process's memory.
+
+It runs with the subject's packages and nothing else: `python runner.py`, with an order as JSON on standard input; what
+was measured comes as JSON on standard output. What the answers themselves take is measured and left out.
+"""
+
+import gc
+import importlib
+import io
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import botocore.awsrequest
+import botocore.httpsession
+import requests.adapters
+import urllib3
+
+KEYS = ("operation_id", "id", "key_hash", "identity", "account", "document")
+
+
+class Context:
+    """Lambda's context object, as far as the subjects use it."""
+
+    aws_request_id = "bench"
+    function_name = "bench"
+    function_version = "1"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:bench"
+
+    def __init__(self, seconds=29.0):
+        self._end = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self):
+        return max(0, int(1000 * (self._end - time.monotonic())))
+
+
+class Surroundings:
+    """AWS's tables, secret and queues and a vendor that gives each record a new id.
+
+    `spent` is what answering took, in seconds of the processor and of the clock. `aws_takes` and `vendor_takes` let a
+    call last so many seconds. Conditions are kept as far as the subjects rely on them: what must be new is.
+    """
+
+    def __init__(self, order):
+        self.calls = Counter()
+        self.writes = 0
+        self.spent = [0.0, 0.0]
+        self.aws_takes = order.get("aws_takes", 0)
+        self.vendor_takes = order.get("vendor_takes", 0)
+        self._secret = order.get("secret")
+        self._due = order.get("due", 0)
+        self._tables = {}
+        self._lock = threading.Lock()
+        self._records = 0
+        for table, item in order.get("items", []):
+            self._put(table, item)
+        botocore.httpsession.URLLib3Session.send = lambda _, request: self._timed(self._aws, request)
+        requests.adapters.HTTPAdapter.send = lambda adapter, request, **_: self._timed(self._vendor, adapter, request)
+
+    def _timed(self, answer, *asked):
+        processor, clock = time.thread_time(), time.perf_counter()
+        try:
+            return answer(*asked)
+        finally:
+            with self._lock:
+                self.spent[0] += time.thread_time() - processor
+                self.spent[1] += time.perf_counter() - clock
+
+    def _vendor(self, adapter, request):
+        time.sleep(self.vendor_takes) if self.vendor_takes else None
+        with self._lock:
+            self.calls["vendor"] += 1
+            self._records += 1
+            body = json.dumps({"site_id": self._records}).encode()
+        answer = urllib3.HTTPResponse(
+            io.BytesIO(body), {"Content-Type": "application/json"}, status=201, preload_content=False
+        )
+        return adapter.build_response(request, answer)
+
+    def _aws(self, request):
+        time.sleep(self.aws_takes) if self.aws_takes else None
+        action = _text(request.headers["X-Amz-Target"]).partition(".")[2]
+        with self._lock:
+            self.calls[action] += 1
+            status, document = getattr(self, f"_{action}")(json.loads(request.body))
+        body = json.dumps(document).encode()
+        headers = {"content-type": _text(request.headers["Content-Type"]), "content-length": str(len(body))}
+        raw = urllib3.HTTPResponse(io.BytesIO(body), headers, status=status, preload_content=False)
+        return botocore.awsrequest.AWSResponse(request.url, status, raw.headers, raw)
+
+    # ------------------------------------------------------------------ DynamoDB
+
+    def _place(self, table, key):
+        name = next(name for name in KEYS if name in key)
+        return self._tables.setdefault(table, {}), json.dumps([key[name], key.get("partner")])
+
+    def _put(self, table, item):
+        items, key = self._place(table, item)
+        items[key] = item
+        self.writes += 1
+
+    def _GetItem(self, asked):
+        items, key = self._place(asked["TableName"], asked["Key"])
+        return 200, {"Item": items[key]} if key in items else {}
+
+    def _PutItem(self, asked):
+        items, key = self._place(asked["TableName"], asked["Item"])
+        if "ConditionExpression" in asked and key in items:
+            self.writes += 1  # DynamoDB charges for one that fails as well
+            kind = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"
+            return 400, {"__type": kind, "message": "The conditional request failed", "Item": items[key]}
+        self._put(asked["TableName"], asked["Item"])
+        return 200, {}
+
+    def _UpdateItem(self, asked):
+        items, key = self._place(asked["TableName"], asked["Key"])
+        self.writes += 1
+        if self._due:
+            return 200, {}
+        item = items.setdefault(key, dict(asked["Key"]))
+        names, values = asked.get("ExpressionAttributeNames", {}), asked["ExpressionAttributeValues"]
+        for part in asked["UpdateExpression"].removeprefix("SET ").split(", "):
+            name, value = part.split(" = ")
+            item[names.get(name, name)] = values[value]
+        return 200, {}
+
+    def _TransactWriteItems(self, asked):
+        for write in asked["TransactItems"]:
+            self._put(write["Put"]["TableName"], write["Put"]["Item"])
+            self.writes += 1  # each counts twice
+        return 200, {}
+
+    def _Query(self, asked):
+        """Of the due index: as many as were ordered, spread over all shards, 4,000 to a page."""
+        shard = asked["ExpressionAttributeValues"][":shard"]["S"]
+        first = int(asked.get("ExclusiveStartKey", {}).get("operation_id", {"S": "op_-1"})["S"].split("_")[1]) + 1
+        last = min(first + 4000, self._due // 16)
+        due = {"due_shard": {"S": shard}, "due_at": {"N": "1"}, "flow": {"S": "create_site"}}
+        found = [{**due, "operation_id": {"S": f"op_{number}"}} for number in range(first, last)]
+        more = {"LastEvaluatedKey": {**due, "operation_id": {"S": f"op_{last - 1}"}}} if last < self._due // 16 else {}
+        return 200, {"Items": found, "Count": len(found), **more}
+
+    # ------------------------------------------------------------------ the others
+
+    def _GetSecretValue(self, asked):
+        return 200, {"Name": asked["SecretId"], "SecretString": self._secret}
+
+    def _SendMessageBatch(self, asked):
+        taken = [{"Id": entry["Id"], "MessageId": entry["Id"], "MD5OfMessageBody": ""} for entry in asked["Entries"]]
+        return 200, {"Successful": taken, "Failed": []}
+
+
+def measured(handler, events, around):
+    """Milliseconds of the processor and of the clock for each event, without what answering its calls took."""
+    found = []
+    for event in events:
+        around.spent = [0.0, 0.0]
+        processor, clock = time.process_time(), time.perf_counter()
+        answer = handler(event, Context())
+        took = (time.process_time() - processor, time.perf_counter() - clock)
+        if answer["statusCode"] not in (200, 201):
+            raise AssertionError(f"answered {answer['statusCode']}: {answer['body']}")
+        found.append([1000 * (all_of_it - left_out) for all_of_it, left_out in zip(took, around.spent, strict=True)])
+    return found
+
+
+def warm(handler, around, order):
+    """New events and then the same once more, after some that are not counted."""
+    number, first = order["events"], order["unmeasured"]
+    new = measured(handler, (event(order, n) for n in range(number + first)), around)[first:]
+    calls = around.calls.copy(), around.writes
+    repeated = measured(handler, (event(order, n) for n in range(number + first)), around)[first:]
+    per_event = number + first
+    return {
+        "new": new,
+        "repeated": repeated,
+        "calls_new": sum(calls[0].values()) / per_event,
+        "calls_repeated": (sum(around.calls.values()) - sum(calls[0].values())) / per_event,
+        "writes_new": calls[1] / per_event,
+        "writes_repeated": (around.writes - calls[1]) / per_event,
+    }
+
+
+def memory(handler, around, order):
+    """Megabytes: the peak after so many new events, and how much there is after many repeated ones more than before."""
+    for n in range(order["events"]):
+        handler(event(order, n), Context())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for n in range(order["events"]):
+        handler(event(order, 0), Context())
+    gc.collect()
+    before = _resident()
+    for n in range(order["repeated"]):
+        handler(event(order, 0), Context())
+    gc.collect()
+    return {"peak": peak, "before": before, "after": _resident()}
+
+
+def together(handler, around, order):
+    """So many threads in this process, each with one event after the other: events in a second, and what each took."""
+    threads, number = order["threads"], order["events"]
+    handler(event(order, "first"), Context())
+    failures = []
+
+    def work(mine):
+        for n in range(number // threads):
+            if handler(event(order, f"{mine}-{n}"), Context())["statusCode"] != 201:
+                failures.append(n)
+
+    workers = [threading.Thread(target=work, args=(mine,)) for mine in range(threads)]
+    around.spent = [0.0, 0.0]
+    processor, clock = time.process_time(), time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    done = number // threads * threads
+    took = time.perf_counter() - clock
+    if failures:
+        raise AssertionError(f"{len(failures)} events failed")
+    milliseconds = 1000 * (time.process_time() - processor - around.spent[0]) / done
+    return {"per_second": done / took, "processor_ms": milliseconds}
+
+
+def dispatch(handler, around, order):
+    """One run of the dispatcher."""
+    clock = time.perf_counter()
+    sent = handler({}, Context(order["seconds"]))
+    return {"seconds": time.perf_counter() - clock, "sent": sum(sent.values()), "calls": sum(around.calls.values())}
+
+
+def event(order, number):
+    event = dict(order["event"])
+    event["body"] = order["body"].replace("NUMBER", str(number))
+    return event
+
+
+def _text(value):
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _resident():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def main():
+    order = json.load(sys.stdin)
+    out = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the function logs
+    around = Surroundings(order)
+    around.writes = 0
+    module, _, name = order["handler"].rpartition(".")
+    handler = getattr(importlib.import_module(module), name)
+    found = {"warm": warm, "memory": memory, "together": together, "dispatch": dispatch}[order["what"]](
+        handler, around, order
+    )
+    os.write(out, json.dumps(found).encode())
+
+
+main()
