@@ -110,7 +110,7 @@ for distribution in importlib.metadata.distributions():
     found = dict(line.split("|") for line in in_the_layer(script).splitlines())
     others = {name for name, place in found.items() if not Path(place).is_relative_to(LAYER)}
     assert others == {"awslambdaric", "simplejson", "snapshot-restore-py"}
-    assert "boto3" in found.keys() - others
+    assert "botocore" in found.keys() - others
 
 
 def test_nothing_that_is_left_imports_what_was_taken_out() -> None:
@@ -140,9 +140,9 @@ def test_every_module_of_ours_is_found_with_the_layer_alone() -> None:
 
 def test_each_client_can_be_made_and_called() -> None:
     script = """
-import boto3
-boto3.client("dynamodb").list_tables()
-secrets, sqs = boto3.client("secretsmanager"), boto3.client("sqs")
+from crm_bridge import aws
+aws.client("dynamodb").list_tables()
+secrets, sqs = aws.client("secretsmanager"), aws.client("sqs")
 secrets.list_secrets()
 try:
     secrets.get_secret_value(SecretId="nobody")
@@ -162,13 +162,13 @@ sqs.get_paginator("list_queues").paginate().build_full_result()
 
 def test_each_client_finds_the_endpoint_and_signs_as_with_all_data() -> None:
     script = f"""
-import boto3, json
-session = boto3.Session()
+import botocore.session, json
+session = botocore.session.Session()
 found = []
 for partition in session.get_available_partitions():
     for region in session.get_available_regions("dynamodb", partition):
         for service in {SERVICES!r}:
-            client = session.client(service, region_name=region)
+            client = session.create_client(service, region_name=region)
             found.append([client.meta.endpoint_url, client.meta.config.signature_version, client.meta.partition])
 print(json.dumps(found))
 """
