@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,27 @@ def run(subject: Subject, what: str, **order: object) -> Any:
     if done.returncode != 0:
         raise AssertionError(f"{subject.name} ended with {done.returncode}:\n{done.stderr}")
     return json.loads(done.stdout)
+
+
+def imports(subject: Subject) -> dict[str, float]:
+    """Milliseconds that importing the handler takes, by top-level package, as Python's own tracing tells it."""
+    function = subject.build / subject.function
+    done = subprocess.run(
+        [RUNTIME, "-X", "importtime", "-c", f"import {subject.handler.rpartition('.')[0]}"],
+        env={**ENVIRONMENT, "PYTHONPATH": f"{function}:{subject.build / LAYER_PATH}"},
+        cwd=function,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, float] = defaultdict(float)
+    for line in done.stderr.splitlines():
+        own, _, module = line.removeprefix("import time:").replace("|", " ").strip().partition(" ")
+        if own.isdigit():
+            package = module.split()[-1].partition(".")[0]
+            path = subject.build / LAYER_PATH / package
+            ours = any(
+                (folder / name).exists() for folder in (function, path.parent) for name in (package, f"{package}.py")
+            )
+            found[package if ours else "Python's library"] += int(own) / 1000
+    return found

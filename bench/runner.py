@@ -4,13 +4,16 @@ It runs with the subject's packages and nothing else: `python runner.py`, with a
 was measured comes as JSON on standard output. What the answers themselves take is measured and left out.
 """
 
+import cProfile
 import gc
 import importlib
 import io
 import json
 import os
+import pstats
 import resource
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -43,8 +46,9 @@ class Context:
 class Surroundings:
     """AWS's tables, secret and queues and a vendor that gives each record a new id.
 
-    `spent` is what answering took, in seconds of the processor and of the clock. `aws_takes` and `vendor_takes` let a
-    call last so many seconds. Conditions are kept as far as the subjects rely on them: what must be new is.
+    `writes` are DynamoDB's units, with those of the two indexes. `spent` is what answering took, in seconds of the
+    processor and of the clock. `aws_takes` and `vendor_takes` let a call last so many seconds. Conditions are kept as
+    far as the subjects rely on them: what must be new is.
     """
 
     def __init__(self, order):
@@ -102,8 +106,12 @@ class Surroundings:
 
     def _put(self, table, item):
         items, key = self._place(table, item)
+        self.writes += 1 + sum(
+            (index in items.get(key, {})) + (index in item)
+            for index, sort in (("due_shard", "due_at"), ("standing", "standing"))
+            if items.get(key, {}).get(sort) != item.get(sort)
+        )
         items[key] = item
-        self.writes += 1
 
     def _GetItem(self, asked):
         items, key = self._place(asked["TableName"], asked["Key"])
@@ -139,11 +147,12 @@ class Surroundings:
     def _Query(self, asked):
         """Of the due index: as many as were ordered, spread over all shards, 4,000 to a page."""
         shard = asked["ExpressionAttributeValues"][":shard"]["S"]
+        of_shard = self._due // 16 + (int(shard, 16) < self._due % 16)
         first = int(asked.get("ExclusiveStartKey", {}).get("operation_id", {"S": "op_-1"})["S"].split("_")[1]) + 1
-        last = min(first + 4000, self._due // 16)
+        last = min(first + 4000, of_shard)
         due = {"due_shard": {"S": shard}, "due_at": {"N": "1"}, "flow": {"S": "create_site"}}
         found = [{**due, "operation_id": {"S": f"op_{number}"}} for number in range(first, last)]
-        more = {"LastEvaluatedKey": {**due, "operation_id": {"S": f"op_{last - 1}"}}} if last < self._due // 16 else {}
+        more = {"LastEvaluatedKey": {**due, "operation_id": {"S": f"op_{last - 1}"}}} if last < of_shard else {}
         return 200, {"Items": found, "Count": len(found), **more}
 
     # ------------------------------------------------------------------ the others
@@ -172,26 +181,31 @@ def measured(handler, events, around):
 
 def warm(handler, around, order):
     """New events and then the same once more, after some that are not counted."""
-    number, first = order["events"], order["unmeasured"]
-    new = measured(handler, (event(order, n) for n in range(number + first)), around)[first:]
-    calls = around.calls.copy(), around.writes
-    repeated = measured(handler, (event(order, n) for n in range(number + first)), around)[first:]
-    per_event = number + first
-    return {
-        "new": new,
-        "repeated": repeated,
-        "calls_new": sum(calls[0].values()) / per_event,
-        "calls_repeated": (sum(around.calls.values()) - sum(calls[0].values())) / per_event,
-        "writes_new": calls[1] / per_event,
-        "writes_repeated": (around.writes - calls[1]) / per_event,
-    }
+    first, last = order["unmeasured"], order["unmeasured"] + order["events"]
+    measured(handler, (event(order, n) for n in range(first)), around)
+    found = {}
+    for kind in ("new", "repeated"):
+        around.calls.clear()
+        around.writes = 0
+        logged = os.fstat(1).st_size
+        took = measured(handler, (event(order, n) for n in range(first, last)), around)
+        found[kind] = {
+            "milliseconds": took,
+            "calls": sum(around.calls.values()) / len(took),
+            "vendor_calls": around.calls["vendor"] / len(took),
+            "reads": around.calls["GetItem"] / len(took),
+            "writes": around.writes / len(took),
+            "log_bytes": (os.fstat(1).st_size - logged) / len(took),
+        }
+    return found
 
 
 def memory(handler, around, order):
     """Megabytes: the peak after so many new events, and how much there is after many repeated ones more than before."""
     for n in range(order["events"]):
         handler(event(order, n), Context())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1000  # of what getrusage says, the parent's is a part
     for n in range(order["events"]):
         handler(event(order, 0), Context())
     gc.collect()
@@ -205,7 +219,9 @@ def memory(handler, around, order):
 def together(handler, around, order):
     """So many threads in this process, each with one event after the other: events in a second, and what each took."""
     threads, number = order["threads"], order["events"]
-    handler(event(order, "first"), Context())
+    takes, around.aws_takes, around.vendor_takes = (around.aws_takes, around.vendor_takes), 0, 0
+    measured(handler, (event(order, f"first-{n}") for n in range(100)), around)
+    around.aws_takes, around.vendor_takes = takes
     failures = []
 
     def work(mine):
@@ -226,6 +242,32 @@ def together(handler, around, order):
         raise AssertionError(f"{len(failures)} events failed")
     milliseconds = 1000 * (time.process_time() - processor - around.spent[0]) / done
     return {"per_second": done / took, "processor_ms": milliseconds}
+
+
+def profile(handler, around, order):
+    """Milliseconds of one new event by the package in whose code they went; built-in functions by themselves."""
+    number = order["events"]
+    measured(handler, (event(order, n) for n in range(number)), around)
+    profiler = cProfile.Profile()
+    events = [event(order, n) for n in range(number, 2 * number)]
+    profiler.enable()
+    for one in events:
+        handler(one, Context())
+    profiler.disable()
+    found = Counter()
+    for (file, _, _), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():
+        if not file.endswith(Path(__file__).name):
+            found[_package(file)] += 1000 * own / number
+    return found
+
+
+def _package(file):
+    if file == "~":
+        return "built-in functions"
+    for folder in sys.path[1:]:
+        if file.startswith(folder + "/") and "/lib/python" not in folder:
+            return file.removeprefix(folder + "/").partition("/")[0].removesuffix(".py")
+    return "Python's library"
 
 
 def dispatch(handler, around, order):
@@ -253,15 +295,18 @@ def _resident():
 def main():
     order = json.load(sys.stdin)
     out = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the function logs
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 1)  # what the function logs
+        found = _found(order)
+    os.write(out, json.dumps(found).encode())
+
+
+def _found(order):
     around = Surroundings(order)
-    around.writes = 0
     module, _, name = order["handler"].rpartition(".")
     handler = getattr(importlib.import_module(module), name)
-    found = {"warm": warm, "memory": memory, "together": together, "dispatch": dispatch}[order["what"]](
-        handler, around, order
-    )
-    os.write(out, json.dumps(found).encode())
+    measures = {"warm": warm, "memory": memory, "together": together, "dispatch": dispatch, "profile": profile}
+    return measures[order["what"]](handler, around, order)
 
 
 main()

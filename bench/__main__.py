@@ -1,0 +1,159 @@
+"""Measures the bridge beside what people would use instead, and writes docs/performance.md: `make bench`.
+
+All of it takes a quarter of an hour. With --only nothing is written; no result is ever an error.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench import cold, drain, process, trips
+from bench.report import Table, tables, written
+from bench.subjects import COMPARED, FLOOR, OURS, PLAIN, Subject
+from local.artifacts import artifacts
+from tests.bundle.emulator import BUNDLE
+
+DISPATCHER = Subject("dispatcher", "DispatcherFunction", BUNDLE, "dispatcher.handler.lambda_handler")
+DISPATCHER_TIMEOUT = 60
+"""Seconds, as in template.yaml."""
+AWS_TAKES, VENDOR_TAKES = 0.005, 0.05
+"""Seconds that a call lasts where several events are on their way at once."""
+THREADS = (1, 2, 4, 8, 16, 32)
+
+type Say = Callable[[str], None]
+
+
+def measure_cold(size: float, say: Say) -> object:
+    found = cold.measure(max(2, round(20 * size)), say)
+    return [
+        {"name": name, "by_default": by_default, "milliseconds": milliseconds}
+        for (name, by_default), milliseconds in found.items()
+    ]
+
+
+def measure_warm(size: float, say: Say) -> object:
+    rounds = max(2, round(10 * size))
+    found: dict[str, list[Any]] = {subject.name: [] for subject in COMPARED}
+    for number in range(rounds):
+        for subject in random.sample(COMPARED, len(COMPARED)):
+            found[subject.name].append(process.run(subject, "warm", events=300, unmeasured=100))
+        say(f"warm: round {number + 1} of {rounds}")
+    return found
+
+
+def measure_trips(_: float, say: Say) -> object:
+    say("round trips")
+    return [asdict(one) for one in trips.measure()]
+
+
+def measure_size(_: float, say: Say) -> object:
+    say("size")
+    return [asdict(one) for one in artifacts(BUNDLE)]
+
+
+def measure_memory(size: float, say: Say) -> object:
+    found = {}
+    for subject in COMPARED:
+        repeated = round(100_000 * size) if subject == OURS else 0
+        say(f"memory: {subject.name}")
+        found[subject.name] = process.run(subject, "memory", events=1000, repeated=repeated) | {"repeated": repeated}
+    return found
+
+
+def measure_scale(size: float, say: Say) -> object:
+    together: dict[str, dict[int, Any]] = {OURS.name: {}, PLAIN.name: {}}
+    for threads in THREADS:
+        for subject in (OURS, PLAIN):
+            say(f"scale: {threads} at once")
+            together[subject.name][threads] = process.run(
+                subject,
+                "together",
+                threads=threads,
+                events=round(64 * threads**0.75),
+                aws_takes=AWS_TAKES,
+                vendor_takes=VENDOR_TAKES,
+            )
+    return {"together": together, "dispatched": [_dispatched(due, say) for due in (100, 10_000, round(100_000 * size))]}
+
+
+def _dispatched(due: int, say: Say) -> object:
+    say(f"scale: {due:,} due")
+    return process.run(DISPATCHER, "dispatch", due=due, seconds=DISPATCHER_TIMEOUT, aws_takes=AWS_TAKES) | {"due": due}
+
+
+def measure_drain(size: float, say: Say) -> object:
+    return asdict(drain.drain(round(10_000 * size), say))
+
+
+def measure_profile(_: float, say: Say) -> object:
+    say("profile")
+    return {
+        "imports": {subject.name: process.imports(subject) for subject in (OURS, FLOOR)},
+        "event": {subject.name: process.run(subject, "profile", events=300) for subject in (OURS, PLAIN)},
+    }
+
+
+MEASURES: dict[str, Callable[[float, Say], object]] = {
+    "cold": measure_cold,
+    "warm": measure_warm,
+    "trips": measure_trips,
+    "size": measure_size,
+    "memory": measure_memory,
+    "scale": measure_scale,
+    "drain": measure_drain,
+    "profile": measure_profile,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", choices=MEASURES, nargs="+", help="these measures")
+    parser.add_argument("--size", type=float, default=1, help="a part of the runs and events, for a look (default 1)")
+    parser.add_argument("--json", action="store_true", help="what was measured, for machines")
+    options = parser.parse_args()
+    os.environ["POWERTOOLS_METRICS_DISABLED"] = "true"  # of what runs in this process
+    out = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what those functions log
+    found = _measured(options.only or MEASURES, options.size)
+    with os.fdopen(out, "w") as stdout:
+        if options.json:
+            json.dump(found, stdout)
+            return
+        console = Console(file=stdout, width=130, highlight=False)
+        for table in tables(found):
+            _show(console, table)
+        if not options.only and options.size == 1:
+            Path("docs/performance.md").write_text(written(found))
+            console.print("docs/performance.md was written.")
+
+
+def _measured(names: Iterable[str], size: float) -> dict[str, Any]:
+    begun = time.monotonic()
+    console = Console(stderr=True)
+    with console.status("") as status:
+
+        def say(text: str) -> None:
+            status.update(f"{time.monotonic() - begun:4.0f} s  {text}")
+            if not console.is_terminal:
+                sys.stderr.write(f"{time.monotonic() - begun:4.0f} s  {text}\n")
+
+        # As others read it: with texts for keys.
+        return {name: json.loads(json.dumps(MEASURES[name](size, say))) for name in names}
+
+
+def _show(console: Console, table: Table) -> None:
+    console.print(table.rich())
+    console.print()
+
+
+if __name__ == "__main__":
+    main()

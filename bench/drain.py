@@ -1,0 +1,159 @@
+"""A backlog of key links against Rev.io's limit of 500 calls a minute, in simulated time.
+
+The engine, the flow, the client and its pace are the real ones, and so is HTTP to the simulator, which counts the calls
+and answers 429 to one too many. Two functions take what the dispatcher found, as many as RevioConcurrency lets run, and
+each keeps half of the limit by itself (`revio.calls_per_minute`), as docs/configuration.md says for several at once.
+"""
+
+import heapq
+import json
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from crm_bridge.breaker import Breaker
+from crm_bridge.engine import Engine
+from crm_bridge.memory import Memory
+from crm_bridge.operations import SHARDS, Due
+from crm_bridge.settings import parse_tenant
+from crm_bridge.transport import Deadline, Transport
+from dispatcher.handler import LENT
+from key_link.flow import Held, KeyLinkFlow
+from key_link.models import CarryKeyLink, KeyLink
+from local.vendors.revio import RevioSimulator
+from tests.faults.outage import DEADLINE, MINUTE, TENANT, MemoryLinks, MemoryOperations, OneTenant
+
+if TYPE_CHECKING:
+    from crm_bridge.accounts import Accounts
+
+FUNCTIONS = 2
+TAKES = 0.15
+"""Simulated seconds of each redelivery, besides what it waits for its turn."""
+
+
+class Time:
+    """Simulated epoch seconds. It passes when all of so many threads sleep, up to when the first wakes."""
+
+    def __init__(self, threads: int) -> None:
+        self.now = 1_795_000_000.0
+        self._awake = threads
+        self._until: list[float] = []
+        self._passed = threading.Condition()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        with self._passed:
+            until = self.now + seconds
+            heapq.heappush(self._until, until)
+            self.leave()
+            while self.now < until:
+                self._passed.wait()
+
+    def leave(self) -> None:
+        """This thread is not waited for any more, for now or for good."""
+        with self._passed:
+            self._awake -= 1
+            if self._awake == 0 and self._until:
+                self.now = self._until[0]
+                while self._until and self._until[0] <= self.now:
+                    heapq.heappop(self._until)
+                    self._awake += 1
+                self._passed.notify_all()
+
+
+@dataclass(frozen=True)
+class Drained:
+    """`share` is of what the vendor's limit allows in the same time."""
+
+    events: int
+    arrived: int
+    minutes: float
+    share: float
+    too_many: int
+    """Answers 429."""
+
+
+def drain(events: int, say: Callable[[str], None]) -> Drained:
+    time = Time(1 + FUNCTIONS)
+    rev = RevioSimulator(clock=time)
+    rev.start()
+    try:
+        return _drain(rev, time, events, say)
+    finally:
+        rev.stop()
+
+
+def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], None]) -> Drained:
+    account = rev.account
+    settings = {
+        "base_url": f"{rev.url}/v1",
+        "username": account.username,
+        "client_code": account.client_code,
+        "password": account.password,
+        "calls_per_minute": rev.calls_per_minute // FUNCTIONS,
+    }
+    tenants = OneTenant(parse_tenant(json.dumps({"revio": settings})))
+    operations, links = MemoryOperations(), MemoryLinks()
+
+    def made() -> tuple[Engine, KeyLinkFlow]:
+        """What one running function has of its own, its pace above all."""
+        engine = Engine(operations, links, tenants, Transport(time, time.sleep, Breaker(time)), clock=time)
+        no_turns = cast("Accounts", None)  # a new key link waits for nobody
+        return engine, KeyLinkFlow(Memory(time), Held(links, operations, engine, no_turns, time))
+
+    engine, flow = made()
+    for number in range(events):
+        link = KeyLink(system="SALESFORCE", entity_type="CUSTOMER", internal_id=1015, external_id=f"001-{number}")
+        engine.run(flow, CarryKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE), later=True)
+    queue: deque[Due] = deque()
+    failures: list[BaseException] = []
+
+    def is_through() -> bool:
+        return bool(failures) or len(rev.key_links) >= events
+
+    def dispatcher() -> None:
+        while not is_through():
+            for shard in SHARDS:
+                for page in operations.due(shard, int(time.now)):
+                    until = int(time.now) + LENT
+                    queue.extend(due._replace(due_at=until) for due in page if operations.lend(due, until))
+            say(f"backlog: {len(rev.key_links):,} of {events:,} arrived")
+            time.sleep(MINUTE)
+
+    def function() -> None:
+        engine, flow = made()
+        while not is_through():
+            if not queue:
+                time.sleep(1)
+                continue
+            message = queue.popleft()
+            if (message.due_at or 0) > time.now:  # a queue drops what nobody took for so long
+                time.sleep(TAKES)
+                engine.redeliver(flow, message.operation_id, deadline=Deadline(DEADLINE), lent_until=message.due_at)
+
+    def run(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised below, where somebody waits for it
+            failures.append(error)
+        finally:
+            time.leave()
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in (dispatcher, *[function] * FUNCTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    calls = sorted(account.calls)
+    minutes = (calls[-1] - calls[0]) / MINUTE
+    refused = sum(attempt.status == 429 for one in operations.items.values() for attempt in one.attempts)
+    arrived = len({record["external_id"] for record in rev.key_links})
+    return Drained(events, arrived, minutes, len(calls) / (minutes * rev.calls_per_minute), refused)
