@@ -94,9 +94,14 @@ def measure_drain(size: float, say: Say) -> object:
     return asdict(drain.drain(round(10_000 * size), say))
 
 
-def measure_profile(_: float, say: Say) -> object:
+def measure_profile(size: float, say: Say) -> object:
     say("profile")
+    without: dict[str, list[Any]] = {"": [], "the thread of a vendor call": [], "the log": [], "the metrics": []}
+    for _ in range(max(2, round(5 * size))):
+        for part in random.sample(list(without), len(without)):
+            without[part].append(process.run(OURS, "warm", events=300, unmeasured=100, without=part))
     return {
+        "without": without,
         "imports": {subject.name: process.imports(subject) for subject in (OURS, FLOOR)},
         "event": {subject.name: process.run(subject, "profile", events=300) for subject in (OURS, PLAIN)},
     }

@@ -195,7 +195,15 @@ def _drain(found: Any) -> list[Table]:
 
 
 def _profile(found: Any) -> list[Table]:
-    made = []
+    whole = found["without"][""]
+    taken = [
+        [
+            part or "all of it",
+            *(f"{median(_all(whole, kind, 0)) - (median(_all(rounds, kind, 0)) if part else 0):.2f}" for kind in KINDS),
+        ]
+        for part, rounds in found["without"].items()
+    ]
+    made = [Table("What parts of the bridge take, ms of the processor, by leaving each out", ("", *KINDS), taken)]
     for name, of, digits in (
         ("Imports of a cold start by package, ms, as `-X importtime` tells them", found["imports"], 1),
         ("A new event by package, ms, under cProfile", found["event"], 2),

@@ -30,7 +30,9 @@ def of_events(event: Mapping[str, float]) -> dict[str, float]:
     assumed = FACTS["assumed"]
     in_dynamodb = event["round_trips"] - event["vendor_calls"]
     milliseconds = (
-        event.get("own_ms", assumed["own_ms"]) + in_dynamodb * assumed["dynamodb_ms"] + event["vendor_calls"] * assumed["vendor_ms"]
+        event.get("own_ms", assumed["own_ms"])
+        + in_dynamodb * assumed["dynamodb_ms"]
+        + event["vendor_calls"] * assumed["vendor_ms"]
     )
     return {
         "HTTP API": usd("http_api_request", EVENTS),
