@@ -7,7 +7,7 @@ import pytest
 
 from bench import drain, process
 from bench.report import PAGE, tables, written
-from bench.subjects import COMPARED, FASTAPI, FLOOR, OURS, POWERTOOLS
+from bench.subjects import COMPARED, FASTAPI, FLOOR, OURS, POWERTOOLS, Subject
 from docs import costs
 from tests.bundle.emulator import BUNDLE, ROOT
 
@@ -26,7 +26,7 @@ def test_an_event_takes_the_calls_and_units_that_the_costs_are_reckoned_with() -
 def test_several_at_once_are_all_carried_and_what_is_due_is_put_on_the_queue() -> None:
     assert process.run(OURS, "together", events=20, threads=4, aws_takes=0, vendor_takes=0)["per_second"] > 0
     dispatcher = process.run(
-        process.Subject("", "DispatcherFunction", BUNDLE, "dispatcher.handler.lambda_handler"),
+        Subject("", "DispatcherFunction", BUNDLE, "dispatcher.handler.lambda_handler"),
         "dispatch",
         due=4321,
         seconds=60,
@@ -36,7 +36,7 @@ def test_several_at_once_are_all_carried_and_what_is_due_is_put_on_the_queue() -
 
 def test_a_subject_that_fails_is_told_with_what_it_said() -> None:
     with pytest.raises(AssertionError, match="No module named 'nobody'"):
-        process.run(process.Subject("a stranger", OURS.function, BUNDLE, "nobody.handler"), "warm")
+        process.run(Subject("a stranger", OURS.function, BUNDLE, "nobody.handler"), "warm")
 
 
 def test_a_backlog_drains_at_the_vendors_limit(monkeypatch: pytest.MonkeyPatch) -> None:
