@@ -138,6 +138,22 @@ def test_every_module_of_ours_is_found_with_the_layer_alone() -> None:
     in_the_layer(script.replace("sys.argv[1:]", repr(modules)))
 
 
+def test_garbage_is_not_looked_for_until_all_is_there() -> None:
+    script = """
+import gc, os
+import create_site.handler
+print(gc.isenabled(), gc.get_freeze_count() > 0)
+from crm_bridge.runtime import runtime
+runtime()
+print(gc.isenabled(), gc.get_freeze_count() > 10_000)
+"""
+    names = ("OPERATIONS", "LINKS", "API_KEYS", "ACCOUNTS", "PEOPLE", "TOKENS")
+    environment = {f"{name}_TABLE": "a-table" for name in names}
+    environment |= {"API_KEY_HEADERS": "", "SECRET_PREFIX": "", **_account()}
+    assert in_the_layer(script, AWS_LAMBDA_FUNCTION_NAME="f", **environment) == "False False\nTrue True\n"
+    assert in_the_layer(script, **environment) == "True False\nTrue False\n"
+
+
 def test_each_client_can_be_made_and_called() -> None:
     script = """
 from crm_bridge import aws

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
 from crm_bridge.settings import Tenant, parse_tenant
-from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, hash_api_key, new_api_key
+from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, SECRET_MAX_AGE, hash_api_key, new_api_key
 from tests.unit.conftest import Clock, Tables
 
 
@@ -90,6 +91,34 @@ def test_reads_a_secret_once_and_again_when_told_to(tables: Tables) -> None:
     assert _key(tables.tenants.get("acme")) == "illu-key-1"
     assert _key(tables.tenants.get("acme", fresh=True)) == "illu-key-2"
     assert _key(tables.tenants.get("acme")) == "illu-key-2"
+
+
+def test_a_secret_is_believed_for_five_minutes(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("crm_bridge.tenants.time", SimpleNamespace(monotonic=lambda: now))
+    tables.tenants.get("acme")
+    tables.put_secret("acme", illu(api_key="illu-key-2"))
+    now += SECRET_MAX_AGE - 1
+    assert _key(tables.tenants.get("acme")) == "illu-key-1"
+    now += 1
+    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+
+
+def test_a_secret_that_cannot_be_read_any_more_is_not_believed_any_more(tables: Tables) -> None:
+    tables.tenants.get("acme")
+    tables.put_secret("acme", "{")
+    with pytest.raises(NotConfiguredError):
+        tables.tenants.get("acme", fresh=True)
+    with pytest.raises(NotConfiguredError):
+        tables.tenants.get("acme")
+    tables.put_secret("acme", illu(api_key="illu-key-2"))
+    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+
+
+def test_a_binary_secret_is_not_valid(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables.tenants._client, "get_secret_value", lambda **_: {"SecretBinary": b"{}"})
+    with pytest.raises(NotConfiguredError, match="the document"):
+        tables.tenants.get("acme")
 
 
 def test_says_which_secret_to_create_when_there_is_none(tables: Tables) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from email.message import Message
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ from crm_bridge.transport import (
     Pace,
     Transport,
     _Body,
+    _idle,
     changing_nothing,
     expect,
 )
@@ -221,6 +223,47 @@ def test_a_call_does_not_keep_the_function_from_ending(transport: Transport, wir
     wire.after = lambda: threads.append(threading.current_thread())
     call(transport)
     assert threads[0].daemon
+
+
+def test_a_thread_that_is_through_makes_the_next_call_whatever_became_of_its_own(
+    transport: Transport, wire: Wire
+) -> None:
+    threads: list[threading.Thread] = []
+    wire.after = lambda: threads.append(threading.current_thread())
+    for failure in (None, requests.ReadTimeout(), None):
+        if failure:
+            wire.before = lost(failure)
+            with pytest.raises(NotDoneError):
+                call(transport)
+            wire.before = lambda: None
+        else:
+            call(transport)
+    assert threads[0] is threads[1] is not threading.current_thread()
+
+
+def test_a_thread_that_hangs_is_left_alone_until_it_is_through(transport: Transport, wire: Wire) -> None:
+    threads: list[threading.Thread] = []
+    held = threading.Event()
+
+    def hang() -> None:
+        threads.append(threading.current_thread())
+        held.wait(30)
+
+    wire.before = hang
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crm_bridge.transport.SHORTEST_CALL", 0)
+        with pytest.raises(NotDoneError):
+            call(transport, seconds=0.05)
+    wire.before = lambda: threads.append(threading.current_thread())
+    call(transport)
+    assert threads[0] is not threads[1]
+    idle = len(_idle)
+    held.set()
+    for _ in range(3000):
+        if len(_idle) > idle:
+            return
+        time.sleep(0.01)
+    pytest.fail("the thread was lost")
 
 
 # ---------------------------------------------------------------- what may have happened
