@@ -15,8 +15,10 @@ import resource
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import botocore.awsrequest
 import botocore.httpsession
@@ -24,6 +26,13 @@ import requests.adapters
 import urllib3
 
 KEYS = ("operation_id", "id", "key_hash", "identity", "account", "document")
+
+
+type Order = dict[str, Any]
+type Handler = Callable[[Mapping[str, Any], Context], Any]
+type Asked = Mapping[str, Any]
+type Answer = tuple[int, Mapping[str, Any]]
+"""A status, and what is answered with it."""
 
 
 class Context:
@@ -35,10 +44,10 @@ class Context:
     memory_limit_in_mb = 512
     invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:bench"
 
-    def __init__(self, seconds=29.0):
+    def __init__(self, seconds: float = 29.0) -> None:
         self._end = time.monotonic() + seconds
 
-    def get_remaining_time_in_millis(self):
+    def get_remaining_time_in_millis(self) -> int:
         return max(0, int(1000 * (self._end - time.monotonic())))
 
 
@@ -47,12 +56,15 @@ class Counted(io.RawIOBase):
 
     written = 0
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         self.written += len(data)
         return len(data)
+
+
+LOG = Counted()
 
 
 class Surroundings:
@@ -63,23 +75,25 @@ class Surroundings:
     far as the subjects rely on them: what must be new is.
     """
 
-    def __init__(self, order):
-        self.calls = Counter()
+    def __init__(self, order: Order) -> None:
+        self.calls: Counter[str] = Counter()
         self.writes = 0
         self.spent = [0.0, 0.0]
         self.aws_takes = order.get("aws_takes", 0)
         self.vendor_takes = order.get("vendor_takes", 0)
         self._secret = order.get("secret")
         self._due = order.get("due", 0)
-        self._tables = {}
+        self._tables: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._records = 0
         for table, item in order.get("items", []):
             self._put(table, item)
-        botocore.httpsession.URLLib3Session.send = lambda _, request: self._timed(self._aws, request)
-        requests.adapters.HTTPAdapter.send = lambda adapter, request, **_: self._timed(self._vendor, adapter, request)
+        aws: Any = botocore.httpsession.URLLib3Session
+        vendor: Any = requests.adapters.HTTPAdapter
+        aws.send = lambda _, request: self._timed(self._aws, request)
+        vendor.send = lambda adapter, request, **_: self._timed(self._vendor, adapter, request)
 
-    def _timed(self, answer, *asked):
+    def _timed(self, answer: Callable[..., Any], *asked: Any) -> Any:
         processor, clock = time.thread_time(), time.perf_counter()
         try:
             return answer(*asked)
@@ -88,7 +102,7 @@ class Surroundings:
                 self.spent[0] += time.thread_time() - processor
                 self.spent[1] += time.perf_counter() - clock
 
-    def _vendor(self, adapter, request):
+    def _vendor(self, adapter: Any, request: Any) -> Any:
         time.sleep(self.vendor_takes) if self.vendor_takes else None
         with self._lock:
             self.calls["vendor"] += 1
@@ -99,7 +113,7 @@ class Surroundings:
         )
         return adapter.build_response(request, answer)
 
-    def _aws(self, request):
+    def _aws(self, request: Any) -> Any:
         time.sleep(self.aws_takes) if self.aws_takes else None
         action = _text(request.headers["X-Amz-Target"]).partition(".")[2]
         with self._lock:
@@ -107,16 +121,16 @@ class Surroundings:
             status, document = getattr(self, f"_{action}")(json.loads(request.body))
         body = json.dumps(document).encode()
         headers = {"content-type": _text(request.headers["Content-Type"]), "content-length": str(len(body))}
-        raw = urllib3.HTTPResponse(io.BytesIO(body), headers, status=status, preload_content=False)
+        raw: Any = urllib3.HTTPResponse(io.BytesIO(body), headers, status=status, preload_content=False)
         return botocore.awsrequest.AWSResponse(request.url, status, raw.headers, raw)
 
     # ------------------------------------------------------------------ DynamoDB
 
-    def _place(self, table, key):
+    def _place(self, table: str, key: Asked) -> tuple[dict[str, Any], str]:
         name = next(name for name in KEYS if name in key)
         return self._tables.setdefault(table, {}), json.dumps([key[name], key.get("partner")])
 
-    def _put(self, table, item):
+    def _put(self, table: str, item: Asked) -> None:
         items, key = self._place(table, item)
         self.writes += 1 + sum(
             (index in items.get(key, {})) + (index in item)
@@ -125,11 +139,11 @@ class Surroundings:
         )
         items[key] = item
 
-    def _GetItem(self, asked):
+    def _GetItem(self, asked: Asked) -> Answer:
         items, key = self._place(asked["TableName"], asked["Key"])
         return 200, {"Item": items[key]} if key in items else {}
 
-    def _PutItem(self, asked):
+    def _PutItem(self, asked: Asked) -> Answer:
         items, key = self._place(asked["TableName"], asked["Item"])
         if "ConditionExpression" in asked and key in items:
             self.writes += 1  # DynamoDB charges for one that fails as well
@@ -138,7 +152,7 @@ class Surroundings:
         self._put(asked["TableName"], asked["Item"])
         return 200, {}
 
-    def _UpdateItem(self, asked):
+    def _UpdateItem(self, asked: Asked) -> Answer:
         items, key = self._place(asked["TableName"], asked["Key"])
         self.writes += 1
         if self._due:
@@ -150,13 +164,13 @@ class Surroundings:
             item[names.get(name, name)] = values[value]
         return 200, {}
 
-    def _TransactWriteItems(self, asked):
+    def _TransactWriteItems(self, asked: Asked) -> Answer:
         for write in asked["TransactItems"]:
             self._put(write["Put"]["TableName"], write["Put"]["Item"])
             self.writes += 1  # each counts twice
         return 200, {}
 
-    def _Query(self, asked):
+    def _Query(self, asked: Asked) -> Answer:
         """Of the due index: as many as were ordered, spread over all shards, 4,000 to a page."""
         shard = asked["ExpressionAttributeValues"][":shard"]["S"]
         of_shard = self._due // 16 + (int(shard, 16) < self._due % 16)
@@ -169,15 +183,15 @@ class Surroundings:
 
     # ------------------------------------------------------------------ the others
 
-    def _GetSecretValue(self, asked):
+    def _GetSecretValue(self, asked: Asked) -> Answer:
         return 200, {"Name": asked["SecretId"], "SecretString": self._secret}
 
-    def _SendMessageBatch(self, asked):
+    def _SendMessageBatch(self, asked: Asked) -> Answer:
         taken = [{"Id": entry["Id"], "MessageId": entry["Id"], "MD5OfMessageBody": ""} for entry in asked["Entries"]]
         return 200, {"Successful": taken, "Failed": []}
 
 
-def measured(handler, events, around):
+def measured(handler: Handler, events: Iterable[Asked], around: Surroundings) -> list[list[float]]:
     """Milliseconds of the processor and of the clock for each event, without what answering its calls took."""
     found = []
     for event in events:
@@ -191,7 +205,7 @@ def measured(handler, events, around):
     return found
 
 
-def warm(handler, around, order):
+def warm(handler: Handler, around: Surroundings, order: Order) -> object:
     """New events and then the same once more, after some that are not counted."""
     first, last = order["unmeasured"], order["unmeasured"] + order["events"]
     measured(handler, (event(order, n) for n in range(first)), around)
@@ -199,7 +213,7 @@ def warm(handler, around, order):
     for kind in ("new", "repeated"):
         around.calls.clear()
         around.writes = 0
-        sys.stdout.buffer.raw.written = 0
+        LOG.written = 0
         took = measured(handler, (event(order, n) for n in range(first, last)), around)
         found[kind] = {
             "milliseconds": took,
@@ -207,12 +221,12 @@ def warm(handler, around, order):
             "vendor_calls": around.calls["vendor"] / len(took),
             "reads": around.calls["GetItem"] / len(took),
             "writes": around.writes / len(took),
-            "log_bytes": sys.stdout.buffer.raw.written / len(took),
+            "log_bytes": LOG.written / len(took),
         }
     return found
 
 
-def memory(handler, around, order):
+def memory(handler: Handler, around: Surroundings, order: Order) -> object:
     """Megabytes: the peak after so many new events, and how much there is after many repeated ones more than before."""
     for n in range(order["events"]):
         handler(event(order, n), Context())
@@ -228,7 +242,7 @@ def memory(handler, around, order):
     return {"peak": peak, "before": before, "after": _resident()}
 
 
-def together(handler, around, order):
+def together(handler: Handler, around: Surroundings, order: Order) -> object:
     """So many threads in this process, each with one event after the other: events in a second, and what each took."""
     threads, number = order["threads"], order["events"]
     takes, around.aws_takes, around.vendor_takes = (around.aws_takes, around.vendor_takes), 0, 0
@@ -236,7 +250,7 @@ def together(handler, around, order):
     around.aws_takes, around.vendor_takes = takes
     failures = []
 
-    def work(mine):
+    def work(mine: int) -> None:
         for n in range(number // threads):
             if handler(event(order, f"{mine}-{n}"), Context())["statusCode"] != 201:
                 failures.append(n)
@@ -256,7 +270,7 @@ def together(handler, around, order):
     return {"per_second": done / took, "processor_ms": milliseconds}
 
 
-def profile(handler, around, order):
+def profile(handler: Handler, around: Surroundings, order: Order) -> object:
     """Milliseconds of one new event by the package in whose code they went; built-in functions by themselves."""
     number = order["events"]
     measured(handler, (event(order, n) for n in range(number)), around)
@@ -266,14 +280,15 @@ def profile(handler, around, order):
     for one in events:
         handler(one, Context())
     profiler.disable()
-    found = Counter()
-    for (file, _, _), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():
+    found: dict[str, float] = defaultdict(float)
+    stats: Any = pstats.Stats(profiler)
+    for (file, _, _), (_, _, own, _, _) in stats.stats.items():
         if not file.endswith(Path(__file__).name):
             found[_package(file)] += 1000 * own / number
     return found
 
 
-def _package(file):
+def _package(file: str) -> str:
     if file == "~":
         return "built-in functions"
     for folder in sys.path[1:]:
@@ -282,23 +297,25 @@ def _package(file):
     return "Python's library"
 
 
-def dispatch(handler, around, order):
+def dispatch(handler: Handler, around: Surroundings, order: Order) -> object:
     """One run of the dispatcher."""
     clock = time.perf_counter()
     sent = handler({}, Context(order["seconds"]))
     return {"seconds": time.perf_counter() - clock, "sent": sum(sent.values()), "calls": sum(around.calls.values())}
 
 
-def event(order, number):
+def event(order: Order, number: object) -> Asked:
     event = dict(order["event"])
     event["body"] = order["body"].replace("NUMBER", str(number))
     return event
 
 
-def _leave_out(part):
+def _leave_out(part: str) -> None:
     """Make the bridge do without a part of itself, to see what it takes."""
-    from crm_bridge import telemetry, transport
+    from crm_bridge import telemetry
+    from crm_bridge import transport as module
 
+    transport: Any = module
     if part == "the thread of a vendor call":
         transport._within = lambda _, work: work()
     elif part == "the log":
@@ -307,18 +324,18 @@ def _leave_out(part):
         os.environ["POWERTOOLS_METRICS_DISABLED"] = "true"
 
 
-def _text(value):
+def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _resident():
+def _resident() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
-def main():
+def main() -> None:
     order = json.load(sys.stdin)
-    out, sys.stdout = sys.stdout, io.TextIOWrapper(io.BufferedWriter(Counted()))
+    out, sys.stdout = sys.stdout, io.TextIOWrapper(io.BufferedWriter(LOG))
     around = Surroundings(order)
     module, _, name = order["handler"].rpartition(".")
     handler = getattr(importlib.import_module(module), name)
