@@ -2,7 +2,7 @@
 
 The engine, the flow, the client and its pace are the real ones, and so is HTTP to the simulator, which counts the calls
 and answers 429 to one too many. Two functions take what the dispatcher found, as many as RevioConcurrency lets run, and
-each keeps half of the limit by itself (`revio.calls_per_minute`), as docs/configuration.md says for several at once.
+each keeps its pace by itself (`revio.calls_per_minute`), which is half of the limit.
 """
 
 import heapq
@@ -96,7 +96,6 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
         "username": account.username,
         "client_code": account.client_code,
         "password": account.password,
-        "calls_per_minute": rev.calls_per_minute // FUNCTIONS,
     }
     tenants = OneTenant(parse_tenant(json.dumps({"revio": settings})))
     operations, links = MemoryOperations(), MemoryLinks()

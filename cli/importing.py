@@ -47,8 +47,8 @@ PATIENCE = 25.0
 """Seconds for one row."""
 GENTLE = 120
 """Rows a minute; illu documents no limit."""
-CALLS_PER_ROW = 4
-"""What a key link takes of Rev.io's limit, so that there is room for live traffic as well."""
+CALLS_PER_ROW = 2
+"""A key link is looked for before it is made."""
 STORAGE_PAUSES = (1.0, 4.0, 15.0)
 """Seconds before a row is tried again that the bridge's storage did not take."""
 LOOK_AGAIN = 5.0

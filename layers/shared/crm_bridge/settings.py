@@ -130,8 +130,8 @@ class RevioSettings(_Settings):
     """Of Rev.io's API management, if the account has one: it goes along with the login, not in its place."""
     plural_paths: bool = False
     """Whether the resources are called `/IntegrationKeyLinks` and so on; Rev.io's pages use both forms."""
-    calls_per_minute: int = Field(default=500, ge=10, le=500)
-    """That one execution environment makes; Rev.io allows an account 500."""
+    calls_per_minute: int = Field(default=250, ge=10, le=500)
+    """That one execution environment makes; Rev.io allows an account 500, and as a rule two take what is due."""
     search_lag: int = Field(default=120, ge=30, le=86_400)
     """Seconds after which a new key link is sure to be found by a search."""
 
