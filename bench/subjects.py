@@ -32,9 +32,7 @@ class Subject:
 
 
 OURS = Subject("CRM Bridge", "CreateSiteFunction", BUNDLE, "create_site.handler.lambda_handler")
-OURS_BY_DEFAULT = Subject("CRM Bridge", OURS.function, BY_DEFAULT, OURS.handler)
 FLOOR = Subject("floor", "Floor", COMPILED)
-FLOOR_BY_DEFAULT = Subject("floor", "Floor", PEERS)
 PLAIN = Subject("plain handler", "Plain", COMPILED)
 POWERTOOLS = Subject("Powertools", "Powertools", COMPILED)
 FASTAPI = Subject("FastAPI + Mangum", "FastApiMangum", COMPILED)

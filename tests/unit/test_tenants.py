@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from pydantic import ValidationError
 
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
@@ -104,7 +104,7 @@ def test_a_secret_is_believed_for_five_minutes(tables: Tables, monkeypatch: pyte
     assert _key(tables.tenants.get("acme")) == "illu-key-2"
 
 
-def test_a_secret_that_cannot_be_read_any_more_is_not_believed_any_more(tables: Tables) -> None:
+def test_a_secret_that_is_wrong_is_not_believed_any_more(tables: Tables) -> None:
     tables.tenants.get("acme")
     tables.put_secret("acme", "{")
     with pytest.raises(NotConfiguredError):
@@ -113,6 +113,18 @@ def test_a_secret_that_cannot_be_read_any_more_is_not_believed_any_more(tables: 
         tables.tenants.get("acme")
     tables.put_secret("acme", illu(api_key="illu-key-2"))
     assert _key(tables.tenants.get("acme")) == "illu-key-2"
+
+
+def test_a_secret_is_believed_on_while_secrets_manager_is_down(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.tenants.get("acme")
+
+    def fail(**_: object) -> None:
+        raise EndpointConnectionError(endpoint_url="https://secretsmanager")
+
+    monkeypatch.setattr(tables.tenants._client, "get_secret_value", fail)
+    with pytest.raises(StorageError):
+        tables.tenants.get("acme", fresh=True)
+    assert _key(tables.tenants.get("acme")) == "illu-key-1"
 
 
 def test_a_binary_secret_is_not_valid(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

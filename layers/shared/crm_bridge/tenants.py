@@ -43,8 +43,11 @@ class Tenants:
         tenant, until = self._cache.get(name, (None, 0.0))
         now = time.monotonic()
         if tenant is None or fresh or until <= now:
-            self._cache.pop(name, None)  # what cannot be read any more is not believed any more either
-            tenant = self._read(self._prefix + name)
+            try:
+                tenant = self._read(self._prefix + name)
+            except NotConfiguredError:
+                self._cache.pop(name, None)  # what is gone or wrong is not believed any more either
+                raise
             self._cache[name] = tenant, now + SECRET_MAX_AGE
         return tenant
 
