@@ -83,7 +83,7 @@ bundle: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) ## Tests of what is 
 # The same template without our Makefiles, and the peers, both as SAM builds by default; and the peers with bytecode.
 BY_DEFAULT := .aws-sam/by-default/.built
 PEERS := .aws-sam/peers/.built
-bench: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) $(BY_DEFAULT) $(PEERS) ## Measure beside three peers, and write docs/performance.md (half an hour; OPTIONS="--only cold")
+bench: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) $(BY_DEFAULT) $(PEERS) ## Measure beside three peers, and write docs/performance.md (a quarter of an hour; OPTIONS="--only cold")
 	@$(BIN)/python -m bench $(OPTIONS)
 
 $(BY_DEFAULT): $(BUNDLE)
