@@ -72,22 +72,23 @@ build: $(SET_UP) $(SAM_SET_UP) ## Build what is deployed, for arm64; ARCHITECTUR
 	@$(BIN)/python -m local.artifacts
 
 # The same template without our Makefiles, so that SAM builds as it does by default.
+WITHOUT_MAKEFILES := sed -e '/Metadata: {BuildMethod: makefile}/d' -e 's/BuildMethod: makefile/BuildMethod: python3.13/' template.yaml >.aws-sam/default.yaml
 build-compare: build ## The same, and beside it what SAM's own builder for Python makes of it
-	@sed -e '/Metadata: {BuildMethod: makefile}/d' -e 's/BuildMethod: makefile/BuildMethod: python3.13/' template.yaml >.aws-sam/default.yaml
+	@$(WITHOUT_MAKEFILES)
 	$(SAM) build --template .aws-sam/default.yaml --base-dir . --build-dir .aws-sam/default --parameter-overrides Architecture=$(ARCHITECTURE)
 	@$(BIN)/python -m local.artifacts --beside .aws-sam/default
 
 bundle: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) ## Tests of what is built, under AWS's own runtime
 	$(BIN)/pytest -n 2 --dist loadfile tests/bundle
 
-# The same template without our Makefiles, and the peers, both as SAM builds by default; and the peers with bytecode.
+# That, and the peers, as SAM builds by default; and the peers with bytecode.
 BY_DEFAULT := .aws-sam/by-default/.built
 PEERS := .aws-sam/peers/.built
 bench: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) $(BY_DEFAULT) $(PEERS) ## Measure beside three peers, and write docs/performance.md (a quarter of an hour; OPTIONS="--only cold")
 	@$(BIN)/python -m bench $(OPTIONS)
 
 $(BY_DEFAULT): $(BUNDLE)
-	@sed -e '/Metadata: {BuildMethod: makefile}/d' -e 's/BuildMethod: makefile/BuildMethod: python3.13/' template.yaml >.aws-sam/default.yaml
+	@$(WITHOUT_MAKEFILES)
 	$(SAM) build --template .aws-sam/default.yaml --base-dir . --build-dir $(@D) --parameter-overrides Architecture=$(THIS_MACHINE)
 	@touch $@
 
