@@ -127,19 +127,20 @@ class Bridge:
     @cached_property
     def _session(self) -> Session:
         """The one that the bridge's own code uses."""
-        session = aws.session()
-        region = self._region
+        profile, region = self._profile, self._region
         if self._local_port is not None:
             os.environ |= {
                 "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._local_port + 1}",
                 "AWS_ACCESS_KEY_ID": "local",
                 "AWS_SECRET_ACCESS_KEY": "local",
             }
-            region = LOCAL_REGION
-        for name, value in (("profile", self._profile), ("region", region)):
+            profile, region = None, LOCAL_REGION  # with a profile, its credentials would count
+        if profile or region:
+            aws.session.cache_clear()  # the one that there is may have found credentials already
+        for name, value in (("profile", profile), ("region", region)):
             if value:
-                session.set_config_variable(name, value)
-        return session
+                aws.session().set_config_variable(name, value)
+        return aws.session()
 
     def _client(self, service: str) -> Any:
         return self._session.create_client(service, config=aws.CONFIG)

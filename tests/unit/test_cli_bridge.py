@@ -1,0 +1,42 @@
+"""Whose credentials the command line uses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cli.bridge import Bridge
+from crm_bridge import aws
+
+
+@pytest.fixture(autouse=True)
+def two_accounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """One in the environment, and one that is called `work`."""
+    file = tmp_path / "credentials"
+    file.write_text("[work]\naws_access_key_id = of-work\naws_secret_access_key = hush-hush\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    aws.session.cache_clear()
+    yield
+    aws.session.cache_clear()
+
+
+def used(**options: Any) -> tuple[str, str, str]:
+    """The access key, the region and the address of a client."""
+    defaults = {"profile": None, "region": None, "local_port": None, "output": cast("Any", None)}
+    client: Any = Bridge("a-stack", **{**defaults, **options}).dynamodb
+    return client._request_signer._credentials.access_key, client.meta.region_name, client.meta.endpoint_url
+
+
+def test_takes_what_the_environment_says_unless_it_is_told_otherwise() -> None:
+    assert used()[:2] == ("testing", "eu-west-1")
+    assert used(profile="work", region="us-east-1")[:2] == ("of-work", "us-east-1")
+
+
+def test_never_takes_an_account_to_the_local_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "of-the-environment")
+    local = used(profile="work", region="us-east-1", local_port=3000)
+    assert local == ("local", "eu-west-1", "http://127.0.0.1:3001")
