@@ -44,6 +44,13 @@ def test_what_no_table_holds_is_refused(value: object) -> None:
         serialize({"a": [value]})
 
 
+def test_a_number_that_was_put_in_by_hand_loses_its_fraction() -> None:
+    assert deserialize({"expires_at": {"N": "1795000000.75"}, "big": {"N": "1E+20"}}) == {
+        "expires_at": 1_795_000_000,
+        "big": 10**20,
+    }
+
+
 def test_what_the_bridge_never_stored_is_refused() -> None:
     with pytest.raises(TypeError, match="stores no B"):
         deserialize({"a": {"B": b"bytes"}})

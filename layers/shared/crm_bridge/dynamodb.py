@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from time import sleep
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,7 +52,7 @@ def _plain(typed: Mapping[str, Any]) -> object:
         case "S" | "BOOL":
             return value
         case "N":
-            return int(value)
+            return int(Decimal(value))  # whoever adds a key by hand may give a time a fraction
         case "NULL":
             return None
         case "SS":
