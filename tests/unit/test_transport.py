@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from email.message import Message
 from types import SimpleNamespace
@@ -37,6 +38,7 @@ from crm_bridge.transport import (
     Transport,
     _Body,
     _idle,
+    _within,
     changing_nothing,
     expect,
 )
@@ -239,6 +241,18 @@ def test_a_thread_that_is_through_makes_the_next_call_whatever_became_of_its_own
         else:
             call(transport)
     assert threads[0] is threads[1] is not threading.current_thread()
+
+
+def test_nothing_of_a_call_stays_with_the_thread_that_made_it() -> None:
+    class Thing:
+        """An answer, which holds a customer's data."""
+
+    answer = weakref.ref(_within(10, Thing))
+    for _ in range(1000):
+        if answer() is None:
+            return
+        time.sleep(0.01)
+    pytest.fail("it is still there")
 
 
 def test_a_thread_that_hangs_is_left_alone_until_it_is_through(transport: Transport, wire: Wire) -> None:

@@ -377,7 +377,9 @@ def _read(response: requests.Response, limit: int) -> bytes:
     return bytes(body)
 
 
-_idle: deque["SimpleQueue[tuple[Callable[[], Any], Future[Any]]]"] = deque()
+type _Inbox = SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
+
+_idle: deque[_Inbox] = deque()
 """The inboxes of threads that have nothing to do, the last to become so last."""
 
 
@@ -398,15 +400,18 @@ def _within[T](seconds: float, work: Callable[[], T]) -> T:
     return done.result(timeout=seconds)
 
 
-def _work(inbox: "SimpleQueue[tuple[Callable[[], Any], Future[Any]]]") -> None:
+def _work(inbox: _Inbox) -> None:
     while True:
-        work, done = inbox.get()
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
-            _idle.append(inbox)
-            done.set_exception(error)
-        else:
-            _idle.append(inbox)
-            done.set_result(result)
-        del work, done  # nothing of a call outlives it
+        _do(inbox, *inbox.get())
+
+
+def _do(inbox: _Inbox, work: Callable[[], Any], done: Future[Any]) -> None:
+    """In a function of its own, so that nothing of a call outlives it in a thread that waits for the next."""
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 - handed to whoever waits
+        _idle.append(inbox)
+        done.set_exception(error)
+    else:
+        _idle.append(inbox)
+        done.set_result(result)
