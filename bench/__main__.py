@@ -17,14 +17,13 @@ from typing import Any
 from rich.console import Console
 
 from bench import cold, drain, process, trips
-from bench.report import Table, tables, written
+from bench.report import tables, written
 from bench.subjects import COMPARED, FLOOR, OURS, PLAIN, Subject
 from local.artifacts import artifacts
+from local.template import bundle_template
 from tests.bundle.emulator import BUNDLE
 
 DISPATCHER = Subject("dispatcher", "DispatcherFunction", BUNDLE, "dispatcher.handler.lambda_handler")
-DISPATCHER_TIMEOUT = 60
-"""Seconds, as in template.yaml."""
 AWS_TAKES, VENDOR_TAKES = 0.005, 0.05
 """Seconds that a call lasts where several events are on their way at once."""
 THREADS = (1, 2, 4, 8, 16, 32)
@@ -87,7 +86,8 @@ def measure_scale(size: float, say: Say) -> object:
 
 def _dispatched(due: int, say: Say) -> object:
     say(f"scale: {due:,} due")
-    return process.run(DISPATCHER, "dispatch", due=due, seconds=DISPATCHER_TIMEOUT, aws_takes=AWS_TAKES) | {"due": due}
+    timeout = bundle_template().functions[DISPATCHER.function].timeout
+    return process.run(DISPATCHER, "dispatch", due=due, seconds=timeout, aws_takes=AWS_TAKES) | {"due": due}
 
 
 def measure_drain(size: float, say: Say) -> object:
@@ -135,7 +135,7 @@ def main() -> None:
             return
         console = Console(file=stdout, width=130, highlight=False)
         for table in tables(found):
-            _show(console, table)
+            console.print(table.rich(), end="\n\n")
         if not options.only and options.size == 1:
             Path("docs/performance.md").write_text(written(found))
             console.print("docs/performance.md was written.")
@@ -153,11 +153,6 @@ def _measured(names: Iterable[str], size: float) -> dict[str, Any]:
 
         # As others read it: with texts for keys.
         return {name: json.loads(json.dumps(MEASURES[name](size, say))) for name in names}
-
-
-def _show(console: Console, table: Table) -> None:
-    console.print(table.rich())
-    console.print()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ each keeps its pace by itself (`revio.calls_per_minute`), which is half of the l
 """
 
 import heapq
-import json
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from crm_bridge.breaker import Breaker
 from crm_bridge.engine import Engine
 from crm_bridge.memory import Memory
 from crm_bridge.operations import SHARDS, Due
-from crm_bridge.settings import parse_tenant
 from crm_bridge.transport import Deadline, Transport
 from dispatcher.handler import LENT
 from key_link.flow import Held, KeyLinkFlow
@@ -90,15 +88,7 @@ def drain(events: int, say: Callable[[str], None]) -> Drained:
 
 
 def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], None]) -> Drained:
-    account = rev.account
-    settings = {
-        "base_url": f"{rev.url}/v1",
-        "username": account.username,
-        "client_code": account.client_code,
-        "password": account.password,
-    }
-    tenants = OneTenant(parse_tenant(json.dumps({"revio": settings})))
-    operations, links = MemoryOperations(), MemoryLinks()
+    tenants, operations, links = OneTenant(rev), MemoryOperations(), MemoryLinks()
 
     def made() -> tuple[Engine, KeyLinkFlow]:
         """What one running function has of its own, its pace above all."""
@@ -151,7 +141,7 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
         thread.join()
     if failures:
         raise failures[0]
-    calls = sorted(account.calls)
+    calls = sorted(rev.account.calls)
     minutes = (calls[-1] - calls[0]) / MINUTE
     refused = sum(attempt.status == 429 for one in operations.items.values() for attempt in one.attempts)
     arrived = len({record["external_id"] for record in rev.key_links})

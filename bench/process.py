@@ -13,6 +13,8 @@ from local.events import load_event
 from local.stack import DEMO_KEY, DEMO_TENANT
 from tests.bundle.emulator import LAYER_PATH, RUNTIME
 
+PATIENCE = 600
+"""Seconds for one process; the longest, with 100,000 events, takes a tenth of it."""
 RUNNER = Path(__file__).parent / "runner.py"
 NAMES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "ACCOUNTS_TABLE", "PEOPLE_TABLE", "TOKENS_TABLE")
 ENVIRONMENT = {
@@ -34,7 +36,7 @@ ENVIRONMENT = {
 
 
 def run(subject: Subject, what: str, **order: object) -> Any:
-    """What the runner measured. Raises CalledProcessError, with what the process said."""
+    """What the runner measured. Raises AssertionError with what the process said if it failed; TimeoutExpired."""
     event = load_event("create_site", "new")
     body = json.loads(event["body"]) | {"customer_id": "C-NUMBER", "name": "Shop NUMBER"}
     illu = {"base_url": "https://illu.example", "org_id": 88, "api_key": "of-no-use"}
@@ -60,6 +62,7 @@ def run(subject: Subject, what: str, **order: object) -> Any:
         cwd=function,
         capture_output=True,
         text=True,
+        timeout=PATIENCE,
         check=False,
     )
     if done.returncode != 0:
@@ -76,6 +79,7 @@ def imports(subject: Subject) -> dict[str, float]:
         cwd=function,
         capture_output=True,
         text=True,
+        timeout=PATIENCE,
         check=True,
     )
     found: dict[str, float] = defaultdict(float)

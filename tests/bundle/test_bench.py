@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench import drain, process
-from bench.report import PAGE, tables, written
+from bench.report import LINES_OF_AWS, PAGE, tables, written
 from bench.subjects import COMPARED, FASTAPI, FLOOR, OURS, POWERTOOLS, Subject
 from docs import costs
 from tests.bundle.emulator import BUNDLE, ROOT
@@ -19,7 +19,7 @@ def test_an_event_takes_the_calls_and_units_that_the_costs_are_reckoned_with() -
         counted = {name: found[kind][name] for name in ("vendor_calls", "reads", "writes")}
         assert counted == {name: assumed[name] for name in counted}
         assert found[kind]["calls"] == assumed["round_trips"]
-        assert found[kind]["log_bytes"] + 680 < assumed["log_bytes"] * 1.1
+        assert found[kind]["log_bytes"] + LINES_OF_AWS < assumed["log_bytes"] * 1.1
         assert all(processor > 0 < clock for processor, clock in found[kind]["milliseconds"])
 
 

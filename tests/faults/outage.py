@@ -132,8 +132,17 @@ class MemoryLinks(Links):
 
 
 class OneTenant(Tenants):
-    def __init__(self, settings: Tenant) -> None:
-        self._settings = settings
+    """A tenant of the simulator's first account."""
+
+    def __init__(self, rev: RevioSimulator) -> None:
+        account = rev.account
+        settings = {
+            "base_url": f"{rev.url}/v1",
+            "username": account.username,
+            "client_code": account.client_code,
+            "password": account.password,
+        }
+        self._settings = parse_tenant(json.dumps({"revio": settings}))
 
     def get(self, tenant: str, *, fresh: bool = False) -> Tenant:  # noqa: ARG002
         return self._settings
@@ -187,17 +196,10 @@ def outage(events: int, hours: float, seed: int = 1) -> Figures:
 def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: int) -> Figures:
     chance = random.Random(seed)
     account = rev.account
-    settings = {
-        "base_url": f"{rev.url}/v1",
-        "username": account.username,
-        "client_code": account.client_code,
-        "password": account.password,
-    }
     operations, links = MemoryOperations(), MemoryLinks()
     breaker = CountingBreaker(clock)
     transport = Transport(clock, clock.move, breaker)
-    tenants = OneTenant(parse_tenant(json.dumps({"revio": settings})))
-    engine = Engine(operations, links, tenants, transport, clock=clock, jitter=chance.random)
+    engine = Engine(operations, links, OneTenant(rev), transport, clock=clock, jitter=chance.random)
     no_turns = cast("Accounts", None)  # a new key link waits for nobody
     flow = KeyLinkFlow(Memory(clock), Held(links, operations, engine, no_turns, clock))
 
