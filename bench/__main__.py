@@ -125,7 +125,6 @@ def main() -> None:
     parser.add_argument("--size", type=float, default=1, help="a part of the runs and events, for a look (default 1)")
     parser.add_argument("--json", action="store_true", help="what was measured, for machines")
     options = parser.parse_args()
-    os.environ["POWERTOOLS_METRICS_DISABLED"] = "true"  # of what runs in this process
     out = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what those functions log
     found = _measured(options.only or MEASURES, options.size)

@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "CREATE_SITE_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/create-site",
     "SECRET_PREFIX": "crm-bridge/bench/",
     "API_KEY_HEADERS": "x-api-key",
+    "METRICS_NAMESPACE": "CrmBridge/bench",
     "POWERTOOLS_METRICS_NAMESPACE": "CrmBridge/bench",
     "PEER_TABLE": "peer",
     "PEER_MAPPINGS": "peer-mappings",

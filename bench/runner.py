@@ -321,7 +321,7 @@ def _leave_out(part: str) -> None:
     elif part == "the log":
         telemetry.logger().setLevel("ERROR")
     elif part == "the metrics":
-        os.environ["POWERTOOLS_METRICS_DISABLED"] = "true"
+        del os.environ["METRICS_NAMESPACE"]
 
 
 def _text(value: str | bytes) -> str:

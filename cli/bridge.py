@@ -41,8 +41,8 @@ OUTPUTS = {
 """The functions' variables, and the stack's outputs that hold them."""
 QUIET = {
     "API_KEY_HEADERS": "",
-    "POWERTOOLS_LOG_LEVEL": "CRITICAL",
-    "POWERTOOLS_METRICS_DISABLED": "true",
+    "LOG_LEVEL": "CRITICAL",
+    "METRICS_NAMESPACE": "",
 }
 """What a function would tell CloudWatch is not for a person's terminal."""
 

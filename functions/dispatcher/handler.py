@@ -15,7 +15,6 @@ from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from crm_bridge.api import Context
@@ -64,7 +63,7 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, o
         count("NotDispatched", flow=flow)
     if all(shard.is_read for shard in shards):  # what is not told raises the alarm as well
         oldest = min((shard.oldest for shard in shards if shard.oldest is not None), default=now)
-        measure("OldestDueAge", now - oldest, MetricUnit.Seconds)
+        measure("OldestDueAge", now - oldest, "Seconds")
     errors = sorted(set[str]().union(*(shard.errors for shard in shards)))
     is_through = has_time()
     logger().info("dispatched", extra={"dispatched": sent, "errors": errors, "is_through": is_through})

@@ -17,22 +17,10 @@ UNUSED = (
     "bin",  # scripts for a shell
     "*.dist-info/*",  # but for METADATA, from which Amazon Inspector knows what is installed
     "**/*.pyi",
-    "aws_lambda_powertools/event_handler",
-    "aws_lambda_powertools/utilities/auth_alpha",
-    "aws_lambda_powertools/utilities/batch",
-    "aws_lambda_powertools/utilities/circuit_breaker",
-    "aws_lambda_powertools/utilities/data_classes",
-    "aws_lambda_powertools/utilities/data_masking",
-    "aws_lambda_powertools/utilities/feature_flags",
-    "aws_lambda_powertools/utilities/idempotency",
-    "aws_lambda_powertools/utilities/kafka",
-    "aws_lambda_powertools/utilities/metadata",
-    "aws_lambda_powertools/utilities/parameters",
-    "aws_lambda_powertools/utilities/parser",
-    "aws_lambda_powertools/utilities/streaming",
-    "aws_lambda_powertools/utilities/validation",
     "botocore/data/*/*/examples-1.json",
     "certifi/tests",
+    "charset_normalizer",  # guesses what text an answer is in; the bridge reads bytes
+    "charset_normalizer-*.dist-info",
     "dateutil/zoneinfo",  # for names of time zones, which no AWS answer has
     "pydantic/mypy.py",
     "pydantic/v1",

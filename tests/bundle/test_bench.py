@@ -39,8 +39,7 @@ def test_a_subject_that_fails_is_told_with_what_it_said() -> None:
         process.run(Subject("a stranger", OURS.function, BUNDLE, "nobody.handler"), "warm")
 
 
-def test_a_backlog_drains_at_the_vendors_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+def test_a_backlog_drains_at_the_vendors_limit() -> None:
     drained = drain.drain(600, lambda _: None)
     assert (drained.arrived, drained.too_many) == (600, 0)
     assert 0.95 < drained.share < 1.2  # the first minute begins with a tenth of it at once

@@ -28,9 +28,6 @@ OTHER = {"x86_64": "arm64", "arm64": "x86_64"}[HERE]
 LARGEST_ZIP = 8_000_000
 
 NEVER_REACHED = {
-    ("aws_lambda_powertools/shared/functions.py", "aws_lambda_powertools.event_handler.openapi.compat"): (
-        "logs a pydantic model; the bridge logs ids, states and kinds of errors"
-    ),
     ("dateutil/tz/tz.py", "dateutil.zoneinfo"): "looks a time zone up by its name; AWS answers in UTC",
     ("pydantic/_internal/_generate_schema.py", "pydantic.v1"): "meets a type with validators of pydantic 1",
 }
@@ -138,6 +135,16 @@ def test_every_module_of_ours_is_found_with_the_layer_alone() -> None:
     in_the_layer(script.replace("sys.argv[1:]", repr(modules)))
 
 
+def test_nothing_is_warned_of() -> None:
+    script = """
+import warnings
+warnings.simplefilter("error")
+import crm_bridge.transport, requests.compat
+print(requests.compat.chardet)
+"""
+    assert in_the_layer(script, AWS_LAMBDA_FUNCTION_NAME="f") == "None\n"
+
+
 def test_garbage_is_not_looked_for_until_all_is_there() -> None:
     script = """
 import gc, os
@@ -211,7 +218,9 @@ def test_the_versions_are_the_locked_ones() -> None:
     metadata = [HeaderParser().parsestr(path.read_text()) for path in LAYER.glob("*.dist-info/METADATA")]
     installed = {f"{one['Name'].lower().replace('_', '-')}=={one['Version']}" for one in metadata}
     locked = re.findall(r"^(\S+==\S+)", (ROOT / "layers/shared/requirements.txt").read_text(), re.MULTILINE)
-    assert installed == set(locked)
+    taken_out = {one for one in locked if one.startswith("charset-normalizer==")}
+    assert installed == set(locked) - taken_out
+    assert len(taken_out) == 1
 
 
 def test_all_is_compiled_and_stays_valid_in_a_zip() -> None:
@@ -260,7 +269,7 @@ def test_another_build_is_the_same_but_for_what_is_compiled_for_its_machine(othe
 def test_each_build_has_the_machine_code_of_its_architecture(other_build: Path) -> None:
     for build, architecture in ((BUNDLE, HERE), (other_build, OTHER)):
         libraries = list(build.rglob("*.so"))
-        assert len(libraries) == 3
+        assert len(libraries) == 1
         machine = {"x86_64": 0x3E, "arm64": 0xB7}[architecture]  # e_machine of ELF
         assert {int.from_bytes(path.read_bytes()[18:20], "little") for path in libraries} == {machine}
 

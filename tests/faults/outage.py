@@ -288,7 +288,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    os.environ["POWERTOOLS_METRICS_DISABLED"] = "true"  # there is no namespace for them here
     stdout = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the functions log is of no use here
     figures = outage(options.events, options.hours, options.seed)

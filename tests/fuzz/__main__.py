@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("more", nargs="*", help="further options of `schemathesis run`, after --")
     options = parser.parse_args()
     phases = ["examples", *(["coverage"] if options.long else []), "fuzzing", "stateful"]
-    handler = logger().registered_handler
+    handler = logger().handlers[0]
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(StringIO())
     # The embedded DynamoDB takes the longer the more it holds, and here it comes to hold much.

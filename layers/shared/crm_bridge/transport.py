@@ -24,7 +24,6 @@ from urllib.parse import quote, quote_plus, urlencode, urlsplit
 import pydantic_core
 import requests
 import urllib3
-from aws_lambda_powertools.metrics import MetricUnit
 
 from crm_bridge.breaker import Breaker
 from crm_bridge.errors import (
@@ -266,7 +265,7 @@ class Transport:
                 raise NotDoneError(f"{vendor} could not be reached ({name})", vendor=vendor) from None
             raise MaybeDoneError(f"the answer of {vendor} was lost ({name})", vendor=vendor) from None
         finally:
-            measure("VendorLatency", 1000 * (self._clock() - begun), MetricUnit.Milliseconds, vendor=vendor)
+            measure("VendorLatency", 1000 * (self._clock() - begun), "Milliseconds", vendor=vendor)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._breaker.failed(vendor, host)
         else:
