@@ -12,12 +12,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-import requests
 from botocore.config import Config
 from botocore.loaders import Loader
 from botocore.session import Session
 
-from crm_bridge import aws
+from crm_bridge import aws, transport
 from crm_bridge.runtime import runtime
 from local.gateway import FunctionFailedError, invoke
 from local.template import Function
@@ -96,7 +95,7 @@ def _run(pipe: Connection) -> None:
     os.environ.clear()
     os.environ |= environment
     name = f"{NAME}-{os.getpid()}"
-    requests.utils.default_user_agent = lambda *_: name
+    transport.USER_AGENT = name
     aws.session = cache(partial(_session, _LOADER))
     aws.CONFIG = aws.CONFIG.merge(Config(user_agent=name))
     with open(os.devnull, "w") as nothing:  # noqa: PTH123

@@ -290,7 +290,7 @@ class World:
         if fault.act is Act.TIMEOUT:
             self._faults.enter_context(patch.object(transport, "READ_TIMEOUT", READ_TIMEOUT))
         if fault.act is Act.DETOUR:
-            self._faults.enter_context(patch.object(requests.Session, "request", self._vendor_request()))
+            self._faults.enter_context(patch.object(requests.adapters.HTTPAdapter, "send", self._vendor_send()))
             if not self._aws_without_http:
                 self._faults.enter_context(patch.object(botocore.httpsession.URLLib3Session, "send", self._aws_send()))
             self._faults.enter_context(patch.object(socket, "getaddrinfo", _resolved(socket.getaddrinfo)))
@@ -528,17 +528,18 @@ class World:
         )
         return Response.from_app(self.stack.aws._answer, environ, buffered=True)
 
-    def _vendor_request(self) -> Callable[..., requests.Response]:
-        real = requests.Session.request
+    def _vendor_send(self) -> Callable[..., requests.Response]:
+        real = requests.adapters.HTTPAdapter.send
         services = {urlsplit(vendor.url).netloc: vendor.name for vendor in self.stack.vendors}
 
-        def request(session: requests.Session, method: str, url: str, **options: Any) -> requests.Response:
-            service = services.get(urlsplit(url).netloc)  # None: it is a caller of the bundle
-            call = _call(service, method, urlsplit(url).path, {}, b"") if service else None
-            fault = self.arrived(call, before_it_leaves=True) if call else None
-            return real(session, method, _detoured(url, fault), **options)
+        def send(adapter: Any, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+            url = urlsplit(str(request.url))
+            if service := services.get(url.netloc):  # else it is a caller of the bundle
+                call = _call(service, str(request.method), url.path, {}, b"")
+                request.url = _detoured(str(request.url), self.arrived(call, before_it_leaves=True))
+            return real(adapter, request, **options)
 
-        return request
+        return send
 
     def _aws_send(self) -> Callable[..., Any]:
         real = botocore.httpsession.URLLib3Session.send

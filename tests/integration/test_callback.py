@@ -29,7 +29,7 @@ from local.template import TEMPLATE
 from local.vendors.receiver import ReceiverSimulator
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, Crm
-from tests.integration.test_transport import Vendor, answers, self_signed
+from tests.integration.test_transport import Vendor, answers, self_signed, trust
 
 LATER = {"Prefer": "respond-async"}
 HOUR = 3600
@@ -602,7 +602,7 @@ class Internet:
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
         monkeypatch.setattr(public, "is_public", lambda address: ipaddress.ip_address(address).is_loopback)
         self.transport = Transport()
-        self.transport._public.verify = str(trusted)
+        trust(self.transport._public, trusted, monkeypatch)
 
     def call(self) -> Answer:
         return self.transport.call(

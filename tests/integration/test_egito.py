@@ -198,7 +198,7 @@ def connect(egito: EgitoSimulator, alone: Clock) -> Iterator[Connect]:
         return EgitoClient(settings_of(egito, **changes), login, tokens, transport, Deadline(seconds))
 
     yield client
-    transport._session.close()
+    transport._adapter.close()
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def start(stack: Stack, clock: Clock) -> Iterator[Start]:
 
     yield one
     for function in started:
-        function.transport._session.close()
+        function.transport._adapter.close()
 
 
 @pytest.fixture
@@ -375,7 +375,7 @@ def test_token_is_renewed_early(wire: Wire, life: object, good_for: float) -> No
     now += 0.002
     tokens.get(login, Deadline(20))
     assert len(wire.asked) == 2
-    transport._session.close()
+    transport._adapter.close()
 
 
 @pytest.mark.parametrize(

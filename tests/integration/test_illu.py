@@ -111,7 +111,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
         return IlluClient(settings, transport, Deadline(seconds))
 
     yield client
-    transport._session.close()
+    transport._adapter.close()
 
 
 # ------------------------------------------------------------------ create_site

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from requests.adapters import BaseAdapter
 from werkzeug.wrappers import Response
 
 from crm_bridge.breaker import Breaker
@@ -260,7 +262,7 @@ def bridge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
     monkeypatch.setattr("crm_bridge.transport.SHORTEST_CALL", 0.5)  # so that tests need not wait for long
     transport = Transport()
     yield Bridge(transport)
-    transport._session.close()
+    transport._adapter.close()
 
 
 @contextmanager
@@ -300,7 +302,7 @@ def test_tells_how_long_a_vendor_took_and_nothing_else_of_the_call(
     bridge = Bridge(Transport(clock=lambda: next(times), breaker=Breaker(time.monotonic)))
     with suppress(VendorError):
         bridge.call(vendors(behaviour).url)
-    bridge.transport._session.close()
+    bridge.transport._adapter.close()
     told = json.loads(capsys.readouterr().out)
     del told["_aws"]
     assert told == {"VendorLatency": 1500.0, "vendor": "acme"}
@@ -441,7 +443,13 @@ def self_signed(directory: Path, name: x509.GeneralName) -> tuple[ssl.SSLContext
     return context, trusted
 
 
-def test_not_done_when_the_certificate_is_not_trusted(bridge: Bridge, vendors: Vendors, tmp_path: Path) -> None:
+def trust(adapter: BaseAdapter, authority: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "send", partial(adapter.send, verify=str(authority)))
+
+
+def test_not_done_when_the_certificate_is_not_trusted(
+    bridge: Bridge, vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tls, trusted = self_signed(tmp_path, x509.IPAddress(ipaddress.ip_address(HOST)))
     vendor = vendors(answers(201), tls=tls)
 
@@ -449,14 +457,16 @@ def test_not_done_when_the_certificate_is_not_trusted(bridge: Bridge, vendors: V
         bridge.call(vendor.url)
     assert vendor.requests == []
 
-    bridge.transport._session.verify = str(trusted)
+    trust(bridge.transport._adapter, trusted, monkeypatch)
     assert bridge.call(vendor.url).status == 201
 
 
-def test_not_done_when_the_certificate_is_for_another_host(bridge: Bridge, vendors: Vendors, tmp_path: Path) -> None:
+def test_not_done_when_the_certificate_is_for_another_host(
+    bridge: Bridge, vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tls, trusted = self_signed(tmp_path, x509.DNSName("vendor.example"))
     vendor = vendors(answers(201), tls=tls)
-    bridge.transport._session.verify = str(trusted)
+    trust(bridge.transport._adapter, trusted, monkeypatch)
 
     with pytest.raises(NotDoneError, match="SSLError"):
         bridge.call(vendor.url)

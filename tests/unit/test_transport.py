@@ -96,7 +96,7 @@ def wire() -> Wire:
 @pytest.fixture
 def transport(wire: Wire, clock: Clock) -> Transport:
     transport = Transport(clock, clock.move)
-    transport._session.mount("https://", wire)
+    transport._adapter = wire
     return transport
 
 
@@ -114,8 +114,13 @@ def test_sends_json_with_the_callers_headers_and_within_the_timeouts(transport: 
     assert (request.method, request.url, wire.sent) == ("POST", URL, [b'{"number": 1, "note": "B\\u00fcro"}'])
     assert request.headers["Authorization"] == "Bearer k"
     assert request.headers["Accept"] == request.headers["Content-Type"] == "application/json"
+    assert request.headers["User-Agent"] == "crm-bridge"
     assert request.headers["Content-Length"] == str(len(wire.sent[0] or b""))
-    assert (options["timeout"], options["stream"], options["verify"]) == ((CONNECT_TIMEOUT, READ_TIMEOUT), True, True)
+    assert (options["timeout"], options["stream"], options.get("verify", True)) == (
+        (CONNECT_TIMEOUT, READ_TIMEOUT),
+        True,
+        True,
+    )
     assert (answer.vendor, answer.status, answer.body) == ("shop", 200, b"{}")
 
 
@@ -462,8 +467,8 @@ def test_an_answer_that_is_not_wanted_is_not_read(transport: Transport, wire: Wi
 def test_connections_are_dropped_when_one_rested_for_too_long(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setattr("crm_bridge.transport.time", SimpleNamespace(monotonic=clock, time=clock))
     transport, wire, public = Transport(clock), Wire(), Wire()
-    transport._session.mount("https://", wire)
-    transport._public.mount("https://", public)
+    transport._adapter = wire
+    transport._public = public
     closed = []
     for url, pause in (
         (URL, 0),
@@ -482,8 +487,8 @@ def test_connections_are_dropped_when_one_rested_for_too_long(monkeypatch: pytes
 
 def test_public_calls_have_connections_of_their_own(clock: Clock) -> None:
     transport, wire, public = Transport(clock), Wire(), Wire()
-    transport._session.mount("https://", wire)
-    transport._public.mount("https://", public)
+    transport._adapter = wire
+    transport._public = public
     call(transport, public=True)
     assert (len(wire.requests), len(public.requests)) == (0, 1)
     call(transport, public=False)

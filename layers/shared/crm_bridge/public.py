@@ -8,8 +8,8 @@ import ipaddress
 import socket
 from typing import Any, override
 
-import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.util.connection import create_connection
 
@@ -46,10 +46,11 @@ class _PublicPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _PublicConnection
 
 
-class PublicAdapter(requests.adapters.HTTPAdapter):
-    """To be mounted for `https://`, and alone."""
+class PublicAdapter(HTTPAdapter):
+    """Sends requests to `https://` only; others end in InvalidURL."""
 
     @override
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
         self.poolmanager.pool_classes_by_scheme = {"https": _PublicPool}
+        self.poolmanager.key_fn_by_scheme = {"https": self.poolmanager.key_fn_by_scheme["https"]}

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from http.cookiejar import DefaultCookiePolicy
 from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
@@ -24,6 +23,7 @@ from urllib.parse import quote, quote_plus, urlencode, urlsplit
 import pydantic_core
 import requests
 import urllib3
+from requests.adapters import BaseAdapter, HTTPAdapter
 
 from crm_bridge.breaker import Breaker
 from crm_bridge.errors import (
@@ -49,6 +49,7 @@ MAX_ANSWER = 64 * 1024
 """Bytes; so much fits into an operation's record. What lists records takes more."""
 MAX_IDLE = 4.0
 """A pooled connection that rested for longer may be dead without a sign, as after a frozen function wakes up."""
+USER_AGENT = "crm-bridge"
 MAX_WORDS = 1000
 """So much of a vendor's error text is kept, in characters."""
 
@@ -158,18 +159,6 @@ class _Body(io.BytesIO):
             return not self._left
 
 
-class _Session(requests.Session):
-    def __init__(self) -> None:
-        super().__init__()
-        # The machine's proxy settings and .netrc must not redirect or re-authenticate a call, and one tenant's
-        # cookie must not travel with another's.
-        self.trust_env = False
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None at all: a redirect is an answer like any other, and not even its address is looked at."""
-
-
 @dataclass(frozen=True)
 class Pace:
     """At most `calls` in `seconds` to one account at a vendor, as far as this execution environment calls it."""
@@ -196,10 +185,10 @@ class Transport:
         self._sleep = sleep
         self._begun: dict[Pace, deque[float]] = {}
         self._pacing = threading.Lock()
-        self._session = _Session()
-        self._public = _Session()
-        self._public.adapters.clear()
-        self._public.mount("https://", PublicAdapter())
+        # Requests are handed to requests' adapters without a session, which would follow redirects, keep cookies of one
+        # tenant for another, and heed proxies and .netrc of the machine.
+        self._adapter: BaseAdapter = HTTPAdapter()
+        self._public: BaseAdapter = PublicAdapter()
         self.on_this_machine: frozenset[str] = frozenset()
         """Hosts with their ports that may be called although they are not public: the local stack sets it."""
         # It warns of odd answers with the whole URL, and a URL may hold a customer's name.
@@ -239,18 +228,12 @@ class Transport:
         self._breaker.admit(vendor, host)
         self._drop_idle_connections(host)
         data, kind = _encoded(body, form)
-        sent = {**headers, "Accept": "application/json", "Content-Type": kind}
-        session = self._public if public and host not in self.on_this_machine else self._session
+        sent = {**headers, "Accept": "application/json", "User-Agent": USER_AGENT, **kind}
+        request = requests.Request(method, url, headers=sent, data=data)
+        adapter = self._public if public and host not in self.on_this_machine else self._adapter
 
         def exchange() -> Answer:
-            with session.request(
-                method,
-                url,
-                data=data,
-                headers=sent,
-                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
-                stream=True,
-            ) as response:
+            with adapter.send(request.prepare(), stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)) as response:
                 answered = b"" if max_answer is None else _read(response, max_answer)
                 return Answer(vendor, response.status_code, response.headers, answered, secrets)
 
@@ -297,20 +280,20 @@ class Transport:
     def _drop_idle_connections(self, host: str) -> None:
         now = time.monotonic()
         if now - self._used_at.get(host, now) > MAX_IDLE:
-            self._session.close()
+            self._adapter.close()
             self._public.close()
             self._used_at.clear()
         self._used_at[host] = now
 
 
-def _encoded(body: object, form: Mapping[str, str] | None) -> tuple[_Body | None, str | None]:
-    """What is sent, and as what; a form without a field is sent as nothing at all."""
+def _encoded(body: object, form: Mapping[str, str] | None) -> tuple[_Body | None, Mapping[str, str]]:
+    """What is sent, and the header that says as what; a form without a field is sent as nothing at all."""
     if body is not None:
         content = body if isinstance(body, bytes) else json.dumps(body, allow_nan=False).encode()
-        return _Body(content), "application/json"
+        return _Body(content), {"Content-Type": "application/json"}
     if form is not None:
-        return _Body(urlencode(form).encode()) if form else None, "application/x-www-form-urlencoded"
-    return None, None
+        return _Body(urlencode(form).encode()) if form else None, {"Content-Type": "application/x-www-form-urlencoded"}
+    return None, {}
 
 
 @contextmanager
