@@ -41,7 +41,7 @@ def trim(folder: Path) -> None:
             _remove(service)
     for packed in data.glob("*/*/service-2.json.gz"):
         model = json.loads(gzip.decompress(packed.read_bytes()))
-        packed.with_suffix("").write_text(json.dumps(_without_texts(model), separators=(",", ":")))
+        packed.with_suffix("").write_text(json.dumps(_slim(model), separators=(",", ":")))
         packed.unlink()
     endpoints = data / "endpoints.json"
     document = json.loads(endpoints.read_text())
@@ -50,15 +50,19 @@ def trim(folder: Path) -> None:
     endpoints.write_text(json.dumps(document, separators=(",", ":")))
 
 
-def _without_texts(model: Any) -> Any:
-    """A service's description without its documentation, which is most of it, and which every cold start would read."""
+def _slim(model: Any) -> Any:
+    """A service's description without its documentation, which is most of it, and which every cold start would read.
+
+    And without what looks through a whole transaction for ARNs, which name their account's endpoint: the bridge names
+    its tables.
+    """
     if isinstance(model, list):
-        return [_without_texts(part) for part in model]
+        return [_slim(part) for part in model]
     if isinstance(model, dict):
         return {
-            name: _without_texts(part)
+            name: _slim(part)
             for name, part in model.items()
-            if name != "documentation" or not isinstance(part, str)
+            if name != "operationContextParams" and (name != "documentation" or not isinstance(part, str))
         }
     return model
 
