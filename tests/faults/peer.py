@@ -53,7 +53,10 @@ def _handler() -> Callable[[Mapping[str, Any], Any], Any]:
         answer = requests.post(
             f"{illu['base_url']}/orgs/{illu['org_id']}/sites",
             json={name: value for name, value in customer.items() if name != "customer_id"},
-            headers={"Authorization": f"Bearer {illu['api_key']}"},
+            headers={
+                "Authorization": f"Bearer {illu['api_key']}",
+                "User-Agent": transport.USER_AGENT,  # by which the harness knows whose call it is
+            },
             timeout=(transport.CONNECT_TIMEOUT, transport.READ_TIMEOUT),
         )
         answer.raise_for_status()
