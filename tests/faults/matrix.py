@@ -35,7 +35,7 @@ BY_FAULT = {fault.name: fault for fault in FAULTS}
 MARKERS = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
 WRONG = "WRONG"
 NOT_MADE = ("the call was not made",)
-MOST_TRIES = 10
+MOST_TRIES = 50
 DISPATCHER = "DispatcherFunction"
 CELLS_IN_A_WORLD = 40
 """Then a new one is begun: tables that grow make it slow."""
@@ -195,7 +195,7 @@ _worlds = Worlds(always_cold=True)
 def run(cell: Cell, worlds: Worlds = _worlds) -> Result:
     """One cell, with a tenant of its own. What breaks the world itself is a result too."""
     try:
-        # Which of two operations that are due at once comes first hangs on ids that are random.
+        # Which of two operations that are due at once comes first hangs on ids that are random, and so do some calls.
         for _ in range(MOST_TRIES):
             result = _run(cell, worlds.world(_world_of(cell.kind)))
             if result.wrong != NOT_MADE:
