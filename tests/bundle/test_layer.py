@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from email.parser import HeaderParser
 from pathlib import Path
@@ -208,6 +209,21 @@ print(json.dumps(found))
     ]
     assert ["https://dynamodb.eu-west-1.amazonaws.com", "v4", "aws"] in with_all
     assert json.loads(in_the_layer(script, **_account())) == with_all
+
+
+def test_a_transaction_goes_where_it_goes_with_all_data() -> None:
+    script = """
+import botocore.session, sys
+client = botocore.session.get_session().create_client("dynamodb")
+client.meta.events.register("before-send", lambda request, **_: sys.exit(print(request.url)))
+client.transact_write_items(TransactItems=[{"Put": {"TableName": "operations", "Item": {"id": {"S": "1"}}}}])
+"""
+    environment = {**_account(), "AWS_ACCOUNT_ID": "123456789012"}
+    with_all = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert with_all.startswith("https://123456789012.ddb.eu-west-1.")
+    assert in_the_layer(script, **environment) == with_all
 
 
 def _account() -> dict[str, str]:

@@ -43,7 +43,7 @@ def test_a_line_tells_when_and_how_bad_it_is_and_what_belongs_to_it(
     monkeypatch.setattr(time, "time_ns", lambda: 1_764_237_600_250_000_000)
     bind_log(flow="create_site", request_id="r-1")
     add_to_log(tenant="acme")
-    logger().warning("odd", extra={"try": 2, "made": ["site 1"]})
+    logger().warning("odd", extra={"try": 2, "made": ["site 1"], "vendor_status": None})
     assert told(log) == [
         {
             "level": "WARNING",
@@ -112,6 +112,7 @@ def test_tells_as_much_as_the_level_says_and_once() -> None:
     assert '"two"' in in_a_process(script, LOG_LEVEL="WARNING")
     assert '"one"' not in in_a_process(script, LOG_LEVEL="WARNING")
     assert in_a_process(script, LOG_LEVEL="CRITICAL") == ""
+    assert [in_a_process(script, LOG_LEVEL=level).count("\n") for level in ("", "info", "error")] == [2, 2, 0]
 
 
 def test_a_metric_is_in_cloudwatchs_embedded_format(

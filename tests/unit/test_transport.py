@@ -115,6 +115,7 @@ def test_sends_json_with_the_callers_headers_and_within_the_timeouts(transport: 
     assert request.headers["Authorization"] == "Bearer k"
     assert request.headers["Accept"] == request.headers["Content-Type"] == "application/json"
     assert request.headers["User-Agent"] == "crm-bridge"
+    assert request.headers["Accept-Encoding"] == "gzip"
     assert request.headers["Content-Length"] == str(len(wire.sent[0] or b""))
     assert (options["timeout"], options["stream"], options.get("verify", True)) == (
         (CONNECT_TIMEOUT, READ_TIMEOUT),

@@ -32,18 +32,19 @@ class _Line(logging.Formatter):
         if trace := os.environ.get("_X_AMZN_TRACE_ID"):
             line["xray_trace_id"] = trace.partition(";")[0].removeprefix("Root=")
         extra = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
-        return _in_json({**line, **_keys.get({}), **extra})
+        told = {**line, **_keys.get({}), **extra}
+        return _in_json({name: value for name, value in told.items() if value is not None})
 
 
 @cache
 def logger() -> logging.Logger:
     """Tells what is at least of LOG_LEVEL, by default INFO."""
     ours = logging.getLogger("crm_bridge")
-    ours.setLevel(os.environ.get("LOG_LEVEL", "INFO"))
+    ours.setLevel((os.environ.get("LOG_LEVEL") or "INFO").upper())
     ours.propagate = False  # Lambda's own handler would tell it once more
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Line())
-    ours.addHandler(handler)
+    ours.handlers = [handler]  # two threads may be the first
     return ours
 
 

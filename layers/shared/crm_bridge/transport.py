@@ -228,7 +228,7 @@ class Transport:
         self._breaker.admit(vendor, host)
         self._drop_idle_connections(host)
         data, kind = _encoded(body, form)
-        sent = {**headers, "Accept": "application/json", "User-Agent": USER_AGENT, **kind}
+        sent = {**headers, "Accept": "application/json", "User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **kind}
         request = requests.Request(method, url, headers=sent, data=data)
         adapter = self._public if public and host not in self.on_this_machine else self._adapter
 
