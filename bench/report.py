@@ -199,7 +199,10 @@ def _profile(found: Any) -> list[Table]:
     taken = [
         [
             part or "all of it",
-            *(f"{median(_all(whole, kind, 0)) - (median(_all(rounds, kind, 0)) if part else 0):.2f}" for kind in KINDS),
+            *(
+                f"{median(_all(whole, kind, 0)) - (median(_all(rounds, kind, 0)) if part else 0):z.2f}"
+                for kind in KINDS
+            ),
         ]
         for part, rounds in found["without"].items()
     ]
