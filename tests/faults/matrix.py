@@ -104,6 +104,8 @@ class Result:
 
     @property
     def verdict(self) -> str:
+        if self.wrong == NOT_MADE:
+            return WRONG  # whatever it is about, it was not tried
         if self.cell.kind == PEER:
             return "once" if not self.wrong else "DUPLICATE" if self.effects > 1 else "LOST"
         if self.wrong:

@@ -87,8 +87,14 @@ def test_an_event_that_is_lost_is_noticed(worlds: Worlds, monkeypatch: pytest.Mo
 
 def test_the_usual_construction_makes_duplicates_and_is_judged_by_the_same_measure(worlds: Worlds) -> None:
     kind = peer.create_site(1).kind
-    verdicts = {fault: run(cell(fault, kind), worlds).verdict for fault in ("closed, done", "429", "down for hours")}
-    assert verdicts == {"closed, done": "DUPLICATE", "429": "once", "down for hours": "LOST"}
+    expected = {"closed, done": "DUPLICATE", "429": "once", "connection refused": "once", "down for hours": "LOST"}
+    assert {fault: run(cell(fault, kind), worlds).verdict for fault in expected} == expected
+
+
+@pytest.mark.parametrize("kind", ["create_site", peer.create_site(1).kind])
+def test_a_fault_that_did_not_happen_shows_nothing(worlds: Worlds, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr("tests.faults.matrix.MOST_TRIES", 1)
+    assert run(cell("429", kind, nth=9), worlds).verdict == "WRONG"
 
 
 # ---------------------------------------------------------------------- races
