@@ -1222,7 +1222,7 @@ def test_what_it_is_parked_for_is_counted_once(
         bench.wait_until_due()
         bench.redeliver()
     out = capsys.readouterr().out
-    assert out.count('"Parked":1') == out.count(f'"reason":"{reason}"') == 1
+    assert out.count('"Parked":1,') == out.count(f'"reason":"{reason}"') == 1
 
 
 def test_is_parked_when_it_is_refused_after_a_doubt(unknown: Bench) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from email.message import Message
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,15 +73,7 @@ class Wire(BaseAdapter):
         response.headers.update(self.headers)
         self.raw = io.BytesIO(self.body)
         response.raw = urllib3.HTTPResponse(self.raw, preload_content=False)
-        response.raw._original_response = self._original()
         return response
-
-    def _original(self) -> Any:
-        """Where requests looks for cookies."""
-        message = Message()
-        for name, value in self.headers.items():
-            message[name] = value
-        return SimpleNamespace(msg=message, close=lambda: None, isclosed=lambda: True)
 
     def close(self) -> None:
         self.closed += 1
@@ -146,19 +137,6 @@ def test_sends_nothing_that_json_does_not_know(transport: Transport, wire: Wire)
     with pytest.raises(ValueError, match="not JSON compliant"):
         call(transport, body={"number": float("nan")})
     assert wire.requests == []
-
-
-def test_a_redirect_is_an_answer_like_any_other(transport: Transport, wire: Wire) -> None:
-    wire.status, wire.headers = 302, {"Location": "https://elsewhere.example/"}
-    answer = call(transport)
-    assert (answer.status, answer.headers["location"], len(wire.requests)) == (302, "https://elsewhere.example/", 1)
-
-
-def test_no_cookie_is_sent_that_another_answer_set(transport: Transport, wire: Wire) -> None:
-    wire.headers = {"Set-Cookie": "session=of-another-tenant; Path=/"}
-    call(transport)
-    call(transport)
-    assert ["Cookie" in request.headers for request in wire.requests] == [False, False]
 
 
 def test_a_body_is_read_in_the_pieces_that_are_asked_for() -> None:
