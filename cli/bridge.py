@@ -1,11 +1,11 @@
 """A deployed bridge, as the commands use it: its stack says where everything is, and its own code does the work."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from botocore.session import Session
+import boto3
 
 from cli.output import Output
 from crm_bridge import aws
@@ -42,7 +42,7 @@ OUTPUTS = {
 QUIET = {
     "API_KEY_HEADERS": "",
     "LOG_LEVEL": "CRITICAL",
-    "METRICS_NAMESPACE": "",
+    "POWERTOOLS_METRICS_NAMESPACE": "",
 }
 """What a function would tell CloudWatch is not for a person's terminal."""
 
@@ -125,8 +125,8 @@ class Bridge:
         return f"{arn.rpartition('/')[2]} (crm-bridge)"
 
     @cached_property
-    def _session(self) -> Session:
-        """The one that the bridge's own code uses."""
+    def _client(self) -> Callable[[str], Any]:
+        """Makes clients in boto3's default session, which is prepared first; the bridge's own code uses it as well."""
         profile, region = self._profile, self._region
         if self._local_port is not None:
             os.environ |= {
@@ -135,15 +135,9 @@ class Bridge:
                 "AWS_SECRET_ACCESS_KEY": "local",
             }
             profile, region = None, LOCAL_REGION  # with a profile, its credentials would count
-        if profile or region:
-            aws.session.cache_clear()  # the one that there is may have found credentials already
-        for name, value in (("profile", profile), ("region", region)):
-            if value:
-                aws.session().set_config_variable(name, value)
-        return aws.session()
-
-    def _client(self, service: str) -> Any:
-        return self._session.create_client(service, config=aws.CONFIG)
+        if profile or region:  # a new session, since the one that there is may have found credentials already
+            boto3.setup_default_session(profile_name=profile, region_name=region)
+        return aws.client
 
     @cached_property
     def _outputs(self) -> Mapping[str, str]:

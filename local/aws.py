@@ -20,7 +20,6 @@ from moto.dynamodb.models.table import Table
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.test import create_environ, run_wsgi_app
 
-from crm_bridge.aws import session
 from local.server import HOST, QuickHandler, Server
 
 if TYPE_CHECKING:
@@ -103,12 +102,10 @@ class EmbeddedAws:
 
     @contextmanager
     def without_connections(self) -> Iterator[None]:
-        """What this process asks through the bridge's session is answered where it is asked, in half of the time.
-
-        It becomes boto3's default session as well.
-        """
-        boto3.setup_default_session(botocore_session=session())
-        events: Any = session().get_component("event_emitter")
+        """What this process asks through boto3's default session is answered where it is asked, in half of the time."""
+        boto3.setup_default_session()
+        assert boto3.DEFAULT_SESSION
+        events: Any = boto3.DEFAULT_SESSION.events
         events.register("before-send", self._answer_here)
         try:
             yield

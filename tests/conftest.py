@@ -20,7 +20,7 @@ NEVER_LOGGED = (
 def forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """For fixtures that live longer than a test."""
     for name in os.environ:
-        if name.startswith(("AWS_", "LOG_LEVEL")) or name.lower().endswith("_proxy"):
+        if name.startswith(("AWS_", "LOG_LEVEL", "POWERTOOLS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 
@@ -28,7 +28,7 @@ def forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget_settings(monkeypatch)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    monkeypatch.setenv("METRICS_NAMESPACE", "CrmBridge/test")
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "CrmBridge/test")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     yield

@@ -6,12 +6,12 @@ The processes are forked by Python's fork server, which has imported everything 
 import os
 import sys
 from collections.abc import Mapping
-from functools import cache, partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+import boto3
 from botocore.config import Config
 from botocore.loaders import Loader
 from botocore.session import Session
@@ -96,7 +96,7 @@ def _run(pipe: Connection) -> None:
     os.environ |= environment
     name = f"{NAME}-{os.getpid()}"
     transport.USER_AGENT = name
-    aws.session = cache(partial(_session, _LOADER))
+    boto3.setup_default_session(botocore_session=_session(_LOADER))
     aws.CONFIG = aws.CONFIG.merge(Config(user_agent=name))
     with open(os.devnull, "w") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), sys.stdout.fileno())

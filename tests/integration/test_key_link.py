@@ -1618,8 +1618,8 @@ def test_is_503_even_for_what_is_known_when_the_tenants_secret_cannot_be_read(li
         def fail(*_: object, **__: object) -> None:
             raise EndpointConnectionError(endpoint_url="https://secretsmanager")
 
-        failing.setattr(tenants._client, "get_secret_value", fail)
-    tenants._cache.clear()
+        failing.setattr(tenants._secrets.client, "get_secret_value", fail)
+    tenants._secrets.store.clear()
     for answer in (
         link_up(linked_up),
         link_up(linked_up, **OTHER),
@@ -1630,7 +1630,7 @@ def test_is_503_even_for_what_is_known_when_the_tenants_secret_cannot_be_read(li
         assert (answer.status_code, answer.json()["retryable"]) == (503, True)
     failing.undo()
     linked_up.stack.put_secret("demo", linked_up.stack.demo_tenant())
-    tenants._cache.clear()
+    tenants._secrets.store.clear()
     assert len(linked_up.stack.revio.seen) == sent
     assert states(linked_up) == {"succeeded": 1}
     assert link_up(linked_up).json()["id"] == 77

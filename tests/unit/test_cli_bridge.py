@@ -1,25 +1,22 @@
 """Whose credentials the command line uses."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import boto3
 import pytest
 
 from cli.bridge import Bridge
-from crm_bridge import aws
 
 
 @pytest.fixture(autouse=True)
-def two_accounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def two_accounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One in the environment, and one that is called `work`."""
     file = tmp_path / "credentials"
     file.write_text("[work]\naws_access_key_id = of-work\naws_secret_access_key = hush-hush\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    aws.session.cache_clear()
-    yield
-    aws.session.cache_clear()
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 def used(**options: Any) -> tuple[str, str, str]:

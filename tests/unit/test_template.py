@@ -44,7 +44,11 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
     }
     flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER", "CALLBACK")
     queues = {f"{name}_QUEUE_URL" for name in flows}
-    assert given == read | queues | {"LOG_LEVEL", "METRICS_NAMESPACE"}
+    assert given == read | queues | {"LOG_LEVEL", "POWERTOOLS_METRICS_NAMESPACE"}
+
+
+def test_no_function_gets_a_service_name_which_would_be_one_more_dimension_of_each_metric() -> None:
+    assert "POWERTOOLS_SERVICE_NAME" not in TEMPLATE.read_text()
 
 
 def test_a_function_ends_before_the_api_gives_up_and_its_queue_waits_six_times_as_long(template: Template) -> None:

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from datetime import datetime, tzinfo
+from typing import Any, Self
 
 import pytest
+from aws_lambda_powertools.utilities.parameters import base as parameters
 from botocore.exceptions import ClientError, EndpointConnectionError
 from pydantic import ValidationError
 
+from crm_bridge import tenants
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
 from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, SECRET_MAX_AGE, hash_api_key, new_api_key
@@ -93,18 +95,88 @@ def test_reads_a_secret_once_and_again_when_told_to(tables: Tables) -> None:
     assert _key(tables.tenants.get("acme")) == "illu-key-2"
 
 
-def test_a_secret_is_believed_for_five_minutes(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr("crm_bridge.tenants.time", SimpleNamespace(monotonic=lambda: now))
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the secrets, which a test moves."""
+    clock = Clock()
+
+    class Wall(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(clock.now, tz)
+
+    for module in (parameters, tenants):
+        monkeypatch.setattr(module, "datetime", Wall)
+    return clock
+
+
+def test_a_secret_is_kept_for_five_minutes_of_the_wall_clock(tables: Tables, wall: Clock) -> None:
     tables.tenants.get("acme")
     tables.put_secret("acme", illu(api_key="illu-key-2"))
-    now += SECRET_MAX_AGE - 1
+    wall.move(SECRET_MAX_AGE)
     assert _key(tables.tenants.get("acme")) == "illu-key-1"
-    now += 1
+    wall.move(1)
     assert _key(tables.tenants.get("acme")) == "illu-key-2"
 
 
-def test_a_secret_that_is_wrong_is_not_believed_any_more(tables: Tables) -> None:
+def test_a_secret_is_not_kept_longer_when_the_clock_is_set_back(tables: Tables, wall: Clock) -> None:
+    tables.tenants.get("acme")
+    tables.put_secret("acme", illu(api_key="illu-key-2"))
+    wall.move(-3600)
+    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+
+
+def test_a_secret_that_is_too_old_is_not_used_when_secrets_manager_is_down(
+    tables: Tables, wall: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.tenants.get("acme")
+    wall.move(SECRET_MAX_AGE + 1)
+    monkeypatch.setattr(tables.tenants._secrets.client, "get_secret_value", _fail)
+    for _ in range(2):
+        with pytest.raises(StorageError):
+            tables.tenants.get("acme")
+
+
+def test_one_tenant_is_dropped_when_its_secret_is_gone_and_the_others_are_kept(tables: Tables) -> None:
+    tables.put_secret("bolt", illu(api_key="bolt-key"))
+    for name in ("acme", "bolt"):
+        tables.tenants.get(name)
+    tables.secrets.delete_secret(SecretId="crm-bridge/dev/acme", ForceDeleteWithoutRecovery=True)
+    tables.put_secret("bolt", illu(api_key="bolt-key-2"))
+    with pytest.raises(NotConfiguredError):
+        tables.tenants.get("acme", fresh=True)
+    assert [key[0] for key in tables.tenants._secrets.store] == ["crm-bridge/dev/bolt"]
+    assert _key(tables.tenants.get("bolt")) == "bolt-key"
+
+
+def test_a_secret_is_read_again_when_another_thread_dropped_it_in_between(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tables.tenants._secrets
+    tables.tenants.get("acme")
+
+    def found_and_dropped(key: tuple[Any, ...]) -> bool:
+        secrets.drop(key[0])
+        return True
+
+    monkeypatch.setattr(secrets, "has_not_expired_in_cache", found_and_dropped)
+    assert _key(tables.tenants.get("acme")) == "illu-key-1"
+
+
+def test_an_error_that_nobody_expected_keeps_its_kind(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(_: str) -> Tenant:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tenants, "parse_tenant", defect)
+    with pytest.raises(ZeroDivisionError):
+        tables.tenants.get("acme")
+
+
+def _fail(**_: object) -> None:
+    raise EndpointConnectionError(endpoint_url="https://secretsmanager")
+
+
+def test_a_secret_that_is_wrong_is_not_used_any_more(tables: Tables) -> None:
     tables.tenants.get("acme")
     tables.put_secret("acme", "{")
     with pytest.raises(NotConfiguredError):
@@ -115,20 +187,18 @@ def test_a_secret_that_is_wrong_is_not_believed_any_more(tables: Tables) -> None
     assert _key(tables.tenants.get("acme")) == "illu-key-2"
 
 
-def test_a_secret_is_believed_on_while_secrets_manager_is_down(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_kept_for_its_time_while_secrets_manager_is_down(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tables.tenants.get("acme")
-
-    def fail(**_: object) -> None:
-        raise EndpointConnectionError(endpoint_url="https://secretsmanager")
-
-    monkeypatch.setattr(tables.tenants._client, "get_secret_value", fail)
+    monkeypatch.setattr(tables.tenants._secrets.client, "get_secret_value", _fail)
     with pytest.raises(StorageError):
         tables.tenants.get("acme", fresh=True)
     assert _key(tables.tenants.get("acme")) == "illu-key-1"
 
 
 def test_a_binary_secret_is_not_valid(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.tenants._client, "get_secret_value", lambda **_: {"SecretBinary": b"{}"})
+    monkeypatch.setattr(tables.tenants._secrets.client, "get_secret_value", lambda **_: {"SecretBinary": b"{}"})
     with pytest.raises(NotConfiguredError, match="the document"):
         tables.tenants.get("acme")
 
@@ -154,7 +224,7 @@ def test_is_a_storage_error_when_secrets_manager_fails(tables: Tables, monkeypat
     def fail(*_: object, **__: object) -> None:
         raise ClientError({"Error": {"Code": "InternalServiceError", "Message": "secret stuff"}}, "GetSecretValue")
 
-    monkeypatch.setattr(tables.tenants._client, "get_secret_value", fail)
+    monkeypatch.setattr(tables.tenants._secrets.client, "get_secret_value", fail)
     with pytest.raises(StorageError) as raised:
         tables.tenants.get("acme")
     assert "stuff" not in raised.value.detail

@@ -5,9 +5,13 @@ import os
 import warnings
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-    # A cold start is for the most part imports. What is imported stays, so looking for garbage in it takes time for
-    # nothing (`runtime` turns it on), and so does looking for plug-ins of pydantic, of which there are none.
+    # A cold start is mostly imports. Imported modules stay, so a search for garbage among them finds nothing
+    # (`runtime` switches it on again), nor are there plug-ins of pydantic to look for.
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # The layer has nothing that guesses what text an answer is in (see trim.py), because the bridge reads bytes.
+    # The layer has no package that guesses encodings (see trim.py), because the bridge reads bytes.
     warnings.filterwarnings("ignore", "Unable to find acceptable character detection", module="requests")
+
+# If pydantic is imported already, this imports Powertools' parser with models of all event sources. That takes twice as
+# long, and the layer does not have it (trim.py). So each function's package imports `crm_bridge` first.
+import aws_lambda_powertools.utilities.batch  # noqa: F401

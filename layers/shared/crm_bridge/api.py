@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pydantic_core
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from crm_bridge.engine import Engine, Flow, Outcome, Vendor
@@ -169,9 +170,10 @@ def respond(
     Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
     """
     bind_log(flow=scope, request_id=context.aws_request_id)
-    headers = {name.lower(): value for name, value in event.get("headers", {}).items()}
+    proxied = APIGatewayProxyEventV2(dict(event))
+    headers = proxied.headers  # their names in lower case
     try:
-        response = _routed(event, context, headers, routes, scope=scope, keys=keys)
+        response = _routed(proxied, context, headers, routes, scope=scope, keys=keys)
     except ProblemError as problem:
         response = _problem(problem)
     except VendorError as error:
@@ -180,12 +182,12 @@ def respond(
         log_defect(error)
         count("Defects")
         response = _problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
-    logger().info("answered", extra={"route": event.get("routeKey"), "status": response.status})
+    logger().info("answered", extra={"route": proxied.get("routeKey"), "status": response.status})
     return _as_lambda(language(headers, response))
 
 
 def _routed(
-    event: Mapping[str, Any],
+    event: APIGatewayProxyEventV2,
     context: Context,
     headers: Mapping[str, str],
     routes: Mapping[str, Route],
@@ -197,26 +199,25 @@ def _routed(
     add_to_log(tenant=caller.tenant, api_key=caller.label)
     if scope not in caller.scopes:
         raise ForbiddenError(f"This API key lacks the scope {scope}.")
-    route = routes.get(event["routeKey"])
+    route = routes.get(event.route_key)
     if route is None:
-        raise NotFoundError(f"There is no route {event['routeKey']}.")
+        raise NotFoundError(f"There is no route {event.route_key}.")
     return route(
         Request(
             caller=caller,
             deadline=Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE),
-            path=event.get("pathParameters", {}),
+            path=event.path_parameters,
             headers=headers,
             body=_body(event),
-            query=event.get("queryStringParameters", {}),
+            query=event.query_string_parameters,
         )
     )
 
 
-def _body(event: Mapping[str, Any]) -> bytes:
-    body: str = event.get("body") or ""
-    if not event.get("isBase64Encoded"):
-        return body.encode()
-    return base64.b64decode(body)
+def _body(event: APIGatewayProxyEventV2) -> bytes:
+    """Not by `decoded_body`, which fails on what is not UTF-8, nor by `json_body`, which takes NaN."""
+    body = event.body or ""
+    return base64.b64decode(body) if event.is_base64_encoded else body.encode()
 
 
 def run_flow[C: BaseModel, V: Vendor, R: BaseModel](engine: Engine, flow: Flow[C, V, R], request: Request) -> Response:

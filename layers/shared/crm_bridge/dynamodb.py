@@ -7,6 +7,7 @@ from decimal import Decimal
 from time import sleep
 from typing import TYPE_CHECKING, Any, cast
 
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from crm_bridge.errors import StorageError
@@ -17,51 +18,45 @@ if TYPE_CHECKING:
 _PASSING_REASONS = {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
 
-def serialize(item: Mapping[str, object]) -> "dict[str, AttributeValueTypeDef]":
-    """A table item out of plain values; what is None is left out. Sets are of texts."""
-    return {name: _typed(value) for name, value in item.items() if value is not None}
+class _Serializer(TypeSerializer):
+    """boto3's, which names no value in its errors. It refuses bytes and sets of anything but texts, as floats."""
 
-
-def _typed(value: object) -> "AttributeValueTypeDef":
-    """Source: https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html"""
-    match value:
-        case str():
+    def serialize(self, value: Any) -> Any:
+        if isinstance(value, str):  # most values are
             return {"S": value}
-        case bool():  # before int, which it is as well
-            return {"BOOL": value}
-        case int():
-            return {"N": str(value)}
-        case None:
-            return {"NULL": True}
-        case set() | frozenset():
-            return {"SS": sorted(value)}
-        case list() | tuple():
-            return {"L": [_typed(part) for part in value]}
-        case dict():
-            return {"M": {name: _typed(part) for name, part in value.items()}}
-    raise TypeError(f"no table holds a {type(value).__name__}")
+        return super().serialize(value)
+
+    def _get_dynamodb_type(self, value: Any) -> str:
+        try:
+            kind: str = super()._get_dynamodb_type(value)  # type: ignore[misc]
+        except TypeError:  # its text repeats the value
+            kind = ""
+        if kind not in _STORED:
+            raise TypeError(f"no table holds a {type(value).__name__}")
+        return kind
+
+
+class _Deserializer(TypeDeserializer):
+    """boto3's, with integers for numbers: a person who adds a key by hand may give a time a fraction."""
+
+    def _deserialize_n(self, value: str) -> int:
+        return int(Decimal(value))
+
+
+_STORED = frozenset({"NULL", "BOOL", "N", "S", "SS", "L", "M"})
+_serializer, _deserializer = _Serializer(), _Deserializer()
+
+
+def serialize(item: Mapping[str, object]) -> "dict[str, AttributeValueTypeDef]":
+    """Return a table item made of plain values, without those that are None.
+
+    Raises TypeError for what no table holds: fractions, bytes, empty sets and sets of anything but texts.
+    """
+    return {name: _serializer.serialize(value) for name, value in item.items() if value is not None}
 
 
 def deserialize(item: "Mapping[str, AttributeValueTypeDef]") -> dict[str, object]:
-    return {name: _plain(value) for name, value in item.items()}
-
-
-def _plain(typed: Mapping[str, Any]) -> object:
-    ((kind, value),) = typed.items()
-    match kind:
-        case "S" | "BOOL":
-            return value
-        case "N":
-            return int(Decimal(value))  # whoever adds a key by hand may give a time a fraction
-        case "NULL":
-            return None
-        case "SS":
-            return set(value)
-        case "L":
-            return [_plain(part) for part in value]
-        case "M":
-            return deserialize(value)
-    raise TypeError(f"the bridge stores no {kind}")
+    return {name: _deserializer.deserialize(value) for name, value in item.items()}
 
 
 def existing(error: ClientError) -> "dict[str, AttributeValueTypeDef]":

@@ -1,67 +1,68 @@
-"""Logs and metrics. What is logged are ids, states, times and kinds of errors; never a payload, a secret or a URL.
+"""Logs and metrics, by Powertools: ids, states, times and kinds of errors; never a payload, a secret or a URL.
 
-Both go to standard output, where Lambda takes them up, as one JSON object per line. Keys that are bound to the log
-belong to one thread and are dropped at its next `bind_log`.
+Both are written to standard output, one JSON object per line. Keys that are bound to the log belong to one thread and
+are dropped at its next `bind_log`.
+
+`inject_lambda_context` and `append_keys` are not used: the first logs the whole event, API key included, where
+POWERTOOLS_LOGGER_LOG_EVENT is set, and both keep their keys per process, so that two threads mix them.
 """
 
 import json
 import logging
 import os
 import sys
-import time
-import traceback
-from collections.abc import Mapping
-from contextvars import ContextVar
 from functools import cache
-from typing import Literal
+from threading import Lock
+from typing import Any, Literal
 
-_keys: ContextVar[Mapping[str, str]] = ContextVar("keys")
-_OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({})))
-_in_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
+from aws_lambda_powertools.metrics.base import SingleMetric
+
+_SERVICE = "crm_bridge"
+_making = Lock()
+# ASCII: half of a surrogate pair can't be written in UTF-8, and its line would be lost.
+_to_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
-class _Line(logging.Formatter):
-    """A record with what is bound to the log and what it has of its own (`extra`), under the names given there."""
+class _Formatter(LambdaPowertoolsFormatter):
+    """Powertools' line without the text of an exception, which may repeat what was sent.
 
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
+    What stays of it: `exception_name`, and in `stack_trace` its module and where it was raised, innermost last.
+    """
 
-    def format(self, record: logging.LogRecord) -> str:
-        line = {"level": record.levelname, "message": record.getMessage(), "timestamp": self.formatTime(record)}
-        if trace := os.environ.get("_X_AMZN_TRACE_ID"):
-            line["xray_trace_id"] = trace.partition(";")[0].removeprefix("Root=")
-        extra = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
-        told = {**line, **_keys.get({}), **extra}
-        return _in_json({name: value for name, value in told.items() if value is not None})
+    def serialize(self, log: Any) -> str:
+        log.pop("exception", None)
+        log.pop("exception_notes", None)
+        if trace := log.get("stack_trace"):
+            frames = [f"{frame['file']}:{frame['line']} {frame['function']}" for frame in trace["frames"]]
+            log["stack_trace"] = {"module": trace["module"], "frames": frames}
+        return _to_json(log)
 
 
 @cache
-def logger() -> logging.Logger:
-    """Tells what is at least of LOG_LEVEL, by default INFO."""
-    ours = logging.getLogger("crm_bridge")
-    ours.setLevel((os.environ.get("LOG_LEVEL") or "INFO").upper())
-    ours.propagate = False  # Lambda's own handler would tell it once more
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Line())
-    ours.handlers = [handler]  # two threads may be the first
-    return ours
+def logger() -> Logger:
+    """Return the logger of this process. It logs from the level LOG_LEVEL on, by default INFO."""
+    with _making:  # two threads may be the first; without this, each would add a handler
+        formatter = _Formatter(json_deserializer=str, utc=True, use_rfc3339=True)
+        made = Logger(_SERVICE, level=os.environ.get("LOG_LEVEL") or "INFO", logger_formatter=formatter)
+        logging.getLogger(_SERVICE).propagate = False  # Lambda's own handler would write each line again
+        return made
 
 
 def bind_log(**keys: str) -> None:
-    """Begin one event's log: `keys` are on every line from here on, and those of the event before are gone."""
-    _keys.set(keys)
+    """Begin the log of one event: `keys` are on all further lines of this thread, and earlier keys are dropped."""
+    logger().thread_safe_clear_keys()
+    add_to_log(**keys)
 
 
 def add_to_log(**keys: str) -> None:
-    _keys.set({**_keys.get({}), **keys})
+    logger().thread_safe_append_keys(**keys)
 
 
 def log_defect(error: BaseException) -> None:
-    """An exception that nobody expected. Its text may repeat what was sent, so only its kind and place are told."""
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-    logger().error("defect", extra={"error": type(error).__name__, "places": places})
+    """Log an exception that nobody expected: its kind and place, never its text."""
+    logger().error("defect", exc_info=error)
 
 
 def count(metric: str, **dimensions: str) -> None:
@@ -70,17 +71,20 @@ def count(metric: str, **dimensions: str) -> None:
 
 
 def measure(metric: str, value: float, unit: Literal["Count", "Milliseconds", "Seconds"], **dimensions: str) -> None:
-    """Tell one value, in CloudWatch's embedded metric format.
+    """Write one value in CloudWatch's embedded metric format, at once and in one write.
 
-    The namespace is in METRICS_NAMESPACE, so that the stages of one account are kept apart; where there is none, nobody
-    takes metrics up, and none are told.
-    Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    `Metrics` would keep it until the end of the invocation, and lose it if the function is killed before; and with
+    several sets of dimensions it writes every metric under each of them. `single_metric` prints its line and the line's
+    end in two writes, which threads mix; hence its class.
+
+    The namespace is in POWERTOOLS_METRICS_NAMESPACE, so that the stages of one account are kept apart. Without a
+    namespace no metrics are collected, and none are written. POWERTOOLS_SERVICE_NAME must not be set: it would be one
+    more dimension, which no alarm has.
+    Source: https://docs.aws.amazon.com/powertools/python/latest/core/metrics/#single-metric-with-a-different-dimension
     """
-    if namespace := os.environ.get("METRICS_NAMESPACE"):
-        described = {
-            "Namespace": namespace,
-            "Dimensions": [list(dimensions)],
-            "Metrics": [{"Name": metric, "Unit": unit}],
-        }
-        about = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [described]}
-        sys.stdout.write(_in_json({"_aws": about, metric: value, **dimensions}) + "\n")
+    if os.environ.get("POWERTOOLS_METRICS_NAMESPACE"):
+        single = SingleMetric()
+        single.add_metric(metric, unit, value)
+        for name, of in dimensions.items():
+            single.add_dimension(name, of)
+        sys.stdout.write(_to_json(single.serialize_metric_set()) + "\n")

@@ -6,8 +6,10 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
 
+from aws_lambda_powertools.utilities.parameters import GetParameterError, SecretsProvider
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-SECRET_MAX_AGE = 300.0
-"""Seconds for which a tenant's settings are believed."""
+SECRET_MAX_AGE = 300
+"""Seconds for which a tenant's settings are kept."""
 NO_SECRET = ("ResourceNotFoundException", "InvalidRequestException")
 """What AWS says of a secret that is not there, and of one that is marked for deletion."""
 KEY_MAX_AGE = 60.0
@@ -29,40 +31,57 @@ KEY_CACHE = 1000
 _ASK = {"WWW-Authenticate": "Bearer"}
 
 
-class Tenants:
-    """Reads tenants out of Secrets Manager, at most once in five minutes each. Threads may share it."""
+class _Secrets(SecretsProvider):
+    """Powertools' provider, which here keeps parsed settings and not their text.
 
-    def __init__(self, client: "SecretsManagerClient", prefix: str) -> None:
-        self._client = client
-        self._prefix = prefix
-        self._cache: dict[str, tuple[Tenant, float]] = {}
-        """Each with the moment, of the monotonic clock, until which it is believed."""
+    Its clock is the wall clock, so that a secret also ages while the function is frozen.
+    """
 
-    def get(self, name: str, *, fresh: bool = False) -> Tenant:
-        """`fresh` reads past the cache. Raises NotConfiguredError, StorageError."""
-        tenant, until = self._cache.get(name, (None, 0.0))
-        now = time.monotonic()
-        if tenant is None or fresh or until <= now:
-            try:
-                tenant = self._read(self._prefix + name)
-            except NotConfiguredError:
-                self._cache.pop(name, None)  # what is gone or wrong is not believed any more either
-                raise
-            self._cache[name] = tenant, now + SECRET_MAX_AGE
-        return tenant
+    def has_not_expired_in_cache(self, key: tuple[Any, ...]) -> bool:
+        kept = self.store.get(key)
+        now = datetime.now()  # noqa: DTZ005 - what Powertools compares with
+        # A clock that was set back since would keep it for longer than its time.
+        return kept is not None and now <= kept.ttl <= now + timedelta(seconds=SECRET_MAX_AGE)
 
-    def _read(self, secret: str) -> Tenant:
+    def fetch_from_cache(self, key: tuple[Any, ...]) -> Any:
+        kept = self.store.get(key)
+        return kept.value if kept else self._get(key[0])  # another thread has dropped it since it was looked for
+
+    def drop(self, name: str) -> None:
+        self.store.pop(self._build_cache_key(name), None)
+
+    def _get(self, name: str, **_: Any) -> Any:
+        """Raises NotConfiguredError, StorageError."""
         try:
-            document = self._client.get_secret_value(SecretId=secret).get("SecretString", "")  # none if it is binary
+            document = self.client.get_secret_value(SecretId=name).get("SecretString", "")  # none if it is binary
         except (ClientError, BotoCoreError) as error:
             if isinstance(error, ClientError) and error.response["Error"]["Code"] in NO_SECRET:
-                raise NotConfiguredError(f"There is no secret {secret}. Create it, then send again.") from None
-            raise StorageError("Secrets Manager did not answer. Send the same request again.") from None
+                raise NotConfiguredError(f"There is no secret {name}. Create it, then send again.") from None
+            raise StorageError("Secrets Manager did not respond. Send the same request again.") from None
         try:
             return parse_tenant(document)
         except ValidationError as error:
             fields = ", ".join(".".join(str(part) for part in e["loc"]) or "the document" for e in error.errors())
-            raise NotConfiguredError(f"The secret {secret} is not valid: check {fields}.") from None
+            raise NotConfiguredError(f"The secret {name} is not valid: check {fields}.") from None
+
+
+class Tenants:
+    """Reads tenants from Secrets Manager, each at most once in five minutes. Threads may share it."""
+
+    def __init__(self, client: "SecretsManagerClient", prefix: str) -> None:
+        self._secrets = _Secrets(boto3_client=client)
+        self._prefix = prefix
+
+    def get(self, name: str, *, fresh: bool = False) -> Tenant:
+        """`fresh` reads past the cache. Raises NotConfiguredError, StorageError."""
+        secret = self._prefix + name
+        try:
+            return cast("Tenant", self._secrets.get(secret, max_age=SECRET_MAX_AGE, force_fetch=fresh))
+        except GetParameterError as error:  # which is raised instead of whatever went wrong
+            cause = error.__context__
+            if isinstance(cause, NotConfiguredError):
+                self._secrets.drop(secret)  # a secret that is gone or wrong is not used any further
+            raise cause or error from None
 
 
 @dataclass(frozen=True)
