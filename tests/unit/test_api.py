@@ -86,6 +86,26 @@ def test_answers_what_the_route_says(door: Door) -> None:
     assert 20 < door.seen[0].deadline.remaining() <= 21  # what is left after the reserve for settling
 
 
+def test_the_event_is_not_logged_when_powertools_is_told_to(
+    door: Door, log: StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("POWERTOOLS_LOGGER_LOG_EVENT", "POWERTOOLS_DEBUG", "POWERTOOLS_DEV"):
+        monkeypatch.setenv(variable, "true")
+    assert door.ask()[0] == 201
+    assert "answered" in log.getvalue()
+    assert "Rex" not in log.getvalue()  # that no API key is logged is held for every test
+
+
+@pytest.mark.parametrize("left_out", ["null", "not there"])
+@pytest.mark.parametrize("name", ["headers", "pathParameters", "queryStringParameters", "body", "isBase64Encoded"])
+def test_never_raises_when_api_gateway_leaves_something_out(door: Door, name: str, left_out: str) -> None:
+    event = {"routeKey": "POST /pets", "headers": {"authorization": "Bearer good-key"}, "body": '{"name": "Rex"}'}
+    event[name] = None
+    if left_out == "not there":
+        del event[name]
+    assert door.answer(event)[0] == {"headers": 401, "body": 400}.get(name, 201)
+
+
 # ---------------------------------------------------------------- who may call
 
 
