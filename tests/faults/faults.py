@@ -7,7 +7,9 @@ from enum import Enum, auto
 VENDORS = frozenset({"illu", "revio", "izzitup", "egito"})
 DYNAMODB = frozenset({"DynamoDB"})
 SECRETS = frozenset({"SecretsManager"})
-AWS = DYNAMODB | SECRETS | {"SQS"}
+LAMBDA = frozenset({"Lambda"})
+"""Where a durable function, one of the peers, stores its checkpoints."""
+AWS = DYNAMODB | SECRETS | LAMBDA | {"SQS"}
 
 REFUSING, NAMELESS, UNTRUSTED = "http://127.0.0.1:9", "http://no-such-name.invalid", "https://{netloc}"
 """Where a detour leads: to a port that nobody listens on, a name that does not resolve, a server that speaks no TLS."""
@@ -101,7 +103,7 @@ FAULTS = (
     Fault("closed once, done", Act.CUT, on=AWS, done=True, span=Span.ATTEMPT),
     Fault("500, not done", Act.ANSWER, status=500, body=_FAILED),
     Fault("500, done", Act.ANSWER, done=True, status=500, body=_FAILED),
-    Fault("500 to the end", Act.ANSWER, on=DYNAMODB | SECRETS, span=Span.INVOCATION, status=500, body=_FAILED),
+    Fault("500 to the end", Act.ANSWER, on=DYNAMODB | SECRETS | LAMBDA, span=Span.INVOCATION, status=500, body=_FAILED),
     Fault("throttled", Act.ANSWER, on=DYNAMODB, status=400, body=_THROTTLED),
     Fault("429", Act.ANSWER, on=VENDORS, sure=True, status=429, headers={"Retry-After": "40"}),
     Fault("503", Act.ANSWER, on=VENDORS, sure=True, status=503, headers={"Retry-After": "40"}),

@@ -72,6 +72,7 @@ HOURS = 3 * 3600
 """Seconds of an outage."""
 MOST_ROUNDS = 60
 _SERVICES = {"DynamoDB_20120810": "DynamoDB", "secretsmanager": "SecretsManager", "AmazonSQS": "SQS"}
+_CHECKPOINT = re.compile("/2025-12-01/durable-executions/.+/checkpoint")
 _NOT_THE_BUNDLES = (
     "Scan",
     "ReceiveMessage",
@@ -484,9 +485,8 @@ class World:
         match fault.act:
             case Act.TIMEOUT if not (self._aws_without_http and call.service in AWS):
                 time.sleep(1.5 * READ_TIMEOUT)
-            case Act.AGAIN if self._running:
-                with suppress(FunctionFailedError):
-                    invoke(*self._running)
+            case Act.AGAIN:
+                self._handle_again()
             case Act.ASK:
                 for sent in self.sent:
                     self._request(sent.tenant, sent.event.method, sent.path, sent.event.body)
@@ -494,6 +494,12 @@ class World:
                 assert call.pid
                 os.kill(call.pid, signal.SIGKILL)
                 wait([self._children[call.pid].sentinel])
+
+    def _handle_again(self) -> None:
+        """Let another worker handle the same request, or the same message, from begin to end."""
+        if self._running:
+            with suppress(FunctionFailedError):
+                invoke(*self._running)
 
     def _aws_answer(self, request: Any) -> Any:
         """In the place of `URLLib3Session.send`, also for what its servers and connections would do."""
@@ -545,7 +551,8 @@ class World:
         real = botocore.httpsession.URLLib3Session.send
 
         def send(session: Any, request: Any) -> Any:
-            call = _call("AWS", request.method, "/", _headers(request), request.body or b"")
+            path = urlsplit(request.url).path
+            call = _call("AWS", request.method, path, _headers(request), request.body or b"")
             request.url = _detoured(request.url, self.arrived(call, before_it_leaves=True))
             return real(session, request)
 
@@ -592,6 +599,9 @@ def _call(service: str, method: str, path: str, headers: Mapping[str, str], cont
     target = told.get("x-amz-target", "")
     agent = re.search(rf"{child.NAME}-(\d+)", told.get("user-agent", ""))
     pid = int(agent[1]) if agent else None
+    if _CHECKPOINT.fullmatch(path):
+        actions = "+".join(update["Action"] for update in json.loads(content).get("Updates", ()))
+        return Call("Lambda", f"CheckpointDurableExecution {actions}", told["amz-sdk-invocation-id"], pid)
     if not target:
         return Call(service, f"{method} {re.sub('/[0-9]+(?=/|$)', '/{}', path)}", uuid.uuid4().hex, pid)
     service, _, action = target.partition(".")

@@ -24,13 +24,17 @@ from typing import Any
 
 from crm_bridge.operations import State
 from local.stack import Stack
-from tests.faults import peer
+from tests.faults import durable, peer
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, Act, Call
 from tests.faults.harness import World, is_finished
 
-BY_KIND: dict[str, Callable[[int], Event]] = {make(1).kind: make for make in (*KINDS, peer.create_site)}
-PEER = peer.create_site(1).kind
+PEERS: dict[str, type[World]] = {
+    peer.create_site(1).kind: peer.PeerWorld,
+    **{make(1).kind: durable.DurableWorld for make in durable.KINDS},
+}
+"""Each kind of event that has another construction in the place of the bridge, and the world for it."""
+BY_KIND: dict[str, Callable[[int], Event]] = {make(1).kind: make for make in (*KINDS, peer.create_site, *durable.KINDS)}
 BY_FAULT = {fault.name: fault for fault in FAULTS}
 MARKERS = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
 WRONG = "WRONG"
@@ -106,7 +110,7 @@ class Result:
     def verdict(self) -> str:
         if self.wrong == NOT_MADE:
             return WRONG  # whatever it is about, it was not tried
-        if self.cell.kind == PEER:
+        if self.cell.kind in PEERS:
             return "once" if not self.wrong else "DUPLICATE" if self.effects > 1 else "LOST"
         if self.wrong:
             return WRONG
@@ -152,9 +156,9 @@ def cells(kind: str) -> Iterator[Cell]:
     writes = BY_KIND[kind](1).writes
     with _world_of(kind)(always_cold=True) as world:
         for settings in SETTINGS:
-            if not writes.startswith(MATTERS_TO[settings]) or (settings and kind == PEER):
+            if not writes.startswith(MATTERS_TO[settings]) or (settings and kind in PEERS):
                 continue
-            for stage in (FIRST, *STAGES) if not settings and kind != PEER else (FIRST,):
+            for stage in (FIRST, *STAGES) if not settings and kind not in PEERS else (FIRST,):
                 for name, nth in calls(world, kind, settings, stage):
                     if settings and name != writes:
                         continue
@@ -165,7 +169,7 @@ def cells(kind: str) -> Iterator[Cell]:
 
 
 def _world_of(kind: str) -> type[World]:
-    return peer.PeerWorld if kind == PEER else World
+    return PEERS.get(kind, World)
 
 
 class Worlds:
@@ -270,19 +274,25 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """What came of each fault, here and with the usual construction; and of each kind of event."""
-    ours = [result for result in results if result.cell.kind != PEER]
-    peers = [result for result in results if result.cell.kind == PEER]
-    lines = ["| fault | CRM Bridge | the usual construction |", "|---|---|---|"]
+    """A table by fault, with a column for the bridge and one for each peer; a table by kind of event; the sums."""
+    of_kinds = {kind: [result for result in results if result.cell.kind == kind] for kind in BY_KIND}
+    columns = {"CRM Bridge": [result for result in results if result.cell.kind not in PEERS]}
+    columns |= {kind.removeprefix("peer: "): of_kinds[kind] for kind in PEERS}
+    lines = [_row("fault", *columns), "|---" * (1 + len(columns)) + "|"]
     for fault in FAULTS:
-        here, there = (_summed_up([one for one in some if one.cell.fault == fault.name]) for some in (ours, peers))
-        lines.append(f"| {fault.name} | {here} | {there} |")
-    lines += ["", "| event | different calls | with all faults |", "|---|---|---|"]
-    for kind in dict.fromkeys(result.cell.kind for result in ours):
-        of_kind = [result for result in ours if result.cell.kind == kind]
-        calls = {(result.cell.stage, result.cell.call, result.cell.nth) for result in of_kind}
-        lines.append(f"| {kind} | {len(calls)} | {_summed_up(of_kind)} |")
-    return "\n".join([*lines, "", f"CRM Bridge: {summary(ours)}. The usual construction: {summary(peers)}."])
+        of_fault = ([one for one in some if one.cell.fault == fault.name] for some in columns.values())
+        lines.append(_row(fault.name, *map(_summed_up, of_fault)))
+    lines += ["", _row("event", "different calls", "with all faults"), "|---|---|---|"]
+    for kind, of_kind in of_kinds.items():
+        if of_kind and kind not in PEERS:
+            calls = {(result.cell.stage, result.cell.call, result.cell.nth) for result in of_kind}
+            lines.append(_row(kind, str(len(calls)), _summed_up(of_kind)))
+    sums = [f"{name}: {summary(some)}." for name, some in columns.items()]
+    return "\n".join([*lines, "", *sums])
+
+
+def _row(*fields: str) -> str:
+    return f"| {' | '.join(fields)} |"
 
 
 def _summed_up(results: Sequence[Result]) -> str:

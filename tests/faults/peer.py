@@ -39,7 +39,6 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> Any:
 @cache
 def _handler() -> Callable[[Mapping[str, Any], Any], Any]:
     _follow_the_moved_clock()
-    illu = json.loads(os.environ["PEER_ILLU"])
     store = DynamoDBPersistenceLayer(table_name=os.environ["PEER_TABLE"], boto_config=aws.CONFIG)
     config = IdempotencyConfig(
         event_key_jmespath="powertools_json(body).customer_id",
@@ -49,21 +48,32 @@ def _handler() -> Callable[[Mapping[str, Any], Any], Any]:
 
     @idempotent(config=config, persistence_store=store)
     def create_site(event: Mapping[str, Any], _: Any) -> dict[str, object]:
-        customer = json.loads(event["body"])
-        answer = requests.post(
-            f"{illu['base_url']}/orgs/{illu['org_id']}/sites",
-            json={name: value for name, value in customer.items() if name != "customer_id"},
-            headers={
-                "Authorization": f"Bearer {illu['api_key']}",
-                "User-Agent": transport.USER_AGENT,  # by which the harness knows whose call it is
-            },
-            timeout=(transport.CONNECT_TIMEOUT, transport.READ_TIMEOUT),
-        )
-        answer.raise_for_status()
+        answer = post_site(json.loads(event["body"]))
         return {"statusCode": 201, "headers": {"Content-Type": "application/json"}, "body": answer.text}
 
     handler: Callable[[Mapping[str, Any], Any], Any] = create_site
     return handler
+
+
+def post_site(customer: Mapping[str, object]) -> requests.Response:
+    """The response of illu to this customer's site. Raise requests.RequestException if it is no success."""
+    illu = json.loads(os.environ["PEER_ILLU"])
+    answer = requests.post(
+        f"{illu['base_url']}/orgs/{illu['org_id']}/sites",
+        json={name: value for name, value in customer.items() if name != "customer_id"},
+        headers={
+            "Authorization": f"Bearer {illu['api_key']}",
+            "User-Agent": transport.USER_AGENT,  # by which the harness knows whose call it is
+        },
+        timeout=(transport.CONNECT_TIMEOUT, transport.READ_TIMEOUT),
+    )
+    answer.raise_for_status()
+    return answer
+
+
+def illu_settings(stack: Stack) -> str:
+    """The value of PEER_ILLU, which `post_site` reads."""
+    return json.dumps(json.loads(stack.demo_tenant())["illu"])
 
 
 def _follow_the_moved_clock() -> None:
@@ -98,7 +108,7 @@ class PeerWorld(World):
     def __enter__(self) -> Self:
         super().__enter__()
         os.environ["PEER_TABLE"] = "peer"
-        os.environ["PEER_ILLU"] = json.dumps(json.loads(self.stack.demo_tenant())["illu"])
+        os.environ["PEER_ILLU"] = illu_settings(self.stack)
         boto3.client("dynamodb").create_table(
             TableName="peer",
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],

@@ -5,13 +5,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from crm_bridge.engine import Engine
 from crm_bridge.operations import Claim, Operation, Operations, _item
-from tests.faults import peer
-from tests.faults.events import KINDS
+from tests.faults import durable, peer
+from tests.faults.events import KINDS, Event
 from tests.faults.harness import World
-from tests.faults.matrix import BY_FAULT, BY_KIND, FIRST, Cell, Worlds, calls, run
+from tests.faults.matrix import (
+    BY_FAULT,
+    BY_KIND,
+    FIRST,
+    PEERS,
+    Cell,
+    Result,
+    Worlds,
+    _row,
+    calls,
+    markdown,
+    run,
+)
 from tests.integration.ministack import ministack
 
 AT_THE_WRITE = ("closed, done", "killed after", "handled twice at once")
@@ -91,10 +104,78 @@ def test_the_usual_construction_makes_duplicates_and_is_judged_by_the_same_measu
     assert {fault: run(cell(fault, kind), worlds).verdict for fault in expected} == expected
 
 
-@pytest.mark.parametrize("kind", ["create_site", peer.create_site(1).kind])
+RETRIED = {
+    "closed, done": ("DUPLICATE", 2),
+    "killed before": ("once", 1),
+    "429": ("once", 1),
+    "down for hours": ("LOST", 0),
+    "handled twice at once": ("once", 1),
+}
+NOT_RETRIED = {
+    "closed, done": ("LOST", 1),  # the site is there, but nobody learns its id
+    "killed before": ("LOST", 0),
+    "429": ("LOST", 0),
+    "down for hours": ("LOST", 0),
+    "handled twice at once": ("once", 1),
+}
+
+
+@pytest.mark.parametrize(("make", "expected"), [*zip(durable.KINDS, [RETRIED, RETRIED, NOT_RETRIED], strict=True)])
+def test_durable_functions_are_judged_by_the_same_measure(
+    worlds: Worlds, make: Callable[[int], Event], expected: dict[str, tuple[str, int]]
+) -> None:
+    results = {fault: run(cell(fault, make(1).kind), worlds) for fault in expected}
+    assert {fault: (result.verdict, result.effects) for fault, result in results.items()} == expected
+
+
+@pytest.mark.parametrize(("make", "expected"), [*zip(durable.KINDS, ["DUPLICATE", "DUPLICATE", "LOST"], strict=True)])
+def test_a_durable_function_loses_its_result_when_the_checkpoint_of_it_is_lost(
+    worlds: Worlds, make: Callable[[int], Event], expected: str
+) -> None:
+    kind = make(1).kind
+    (checkpoint,) = [name for name, _ in calls(worlds.world(PEERS[kind]), kind, "", FIRST) if "SUCCEED" in name]
+    assert run(cell("closed, not done", kind, checkpoint), worlds).verdict == expected
+    assert run(cell("closed once, done", kind, checkpoint), worlds).verdict == "once"
+
+
+def test_a_request_gets_the_execution_of_its_name_when_there_is_one() -> None:
+    with durable.DurableWorld() as world:
+        world.begin()
+        event = durable.KINDS[0](world.take_in())
+        url = world.stack.url + event.path(world.stack)
+        assert isinstance(event.body, dict)
+        first, again, other = (
+            requests.post(url, json=body, timeout=60)
+            for body in (event.body, event.body, event.body | {"name": "Another shop"})
+        )
+        assert (first.status_code, again.status_code, other.status_code) == (201, 201, 409)
+        assert first.json() == again.json()
+        assert event.held(world.stack) == event.wanted
+        assert [call.name for _, call in world.seen].count("illu POST /orgs/{}/sites") == 1
+
+
+def test_a_request_is_answered_503_when_its_execution_takes_longer_than_the_api_waits() -> None:
+    with durable.DurableWorld() as world:
+        world.begin()
+        event = durable.KINDS[0](world.take_in())
+        world.inject(BY_FAULT["down for hours"], event.writes)
+        (sent,) = world.send(event)
+        assert (sent.told[0], sent.told[-1]) == (503, 500)
+        assert world.moved > durable.GATEWAY_TIMEOUT
+
+
+@pytest.mark.parametrize("kind", ["create_site", peer.create_site(1).kind, durable.KINDS[0](1).kind])
 def test_a_fault_that_did_not_happen_shows_nothing(worlds: Worlds, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("tests.faults.matrix.MOST_TRIES", 1)
     assert run(cell("429", kind, nth=9), worlds).verdict == "WRONG"
+
+
+def test_the_table_has_a_column_for_each_peer() -> None:
+    text = markdown([Result(cell("429", kind), 1, "", 1, 1, 0, ()) for kind in ("create_site", *PEERS)])
+    header, _, *rows = text.split("\n\n")[0].splitlines()
+    assert header == _row("fault", "CRM Bridge", *(kind.removeprefix("peer: ") for kind in PEERS))
+    assert _row("429", *["1 of 1, 1 min"] * (1 + len(PEERS))) in rows
+    assert all(row.count("|") == header.count("|") for row in rows)
 
 
 # ---------------------------------------------------------------------- races
