@@ -3,7 +3,7 @@
 import random
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench.subjects import COMPARED, FLOOR, Subject, by_default, new_event, surroundings
 from tests.bundle.emulator import Emulator
@@ -12,14 +12,16 @@ type Key = tuple[str, bool]
 """A subject's name, and whether it is packaged by default."""
 
 
-def measure(runs: int, say: Callable[[str], None]) -> dict[Key, list[float]]:
-    """Milliseconds of `runs` cold starts of each subject, packaged both ways. Every round has its own order.
+def measure(runs: int, against: Sequence[Subject], say: Callable[[str], None]) -> dict[Key, list[float]]:
+    """Return the milliseconds of `runs` cold starts of each subject. Every round has its own order.
 
+    Our function and its peers are packaged both ways, the builds in `against` as they are.
     A cold start is a fresh runtime's first answer: the emulator starts the runtime when the first event comes.
     """
     subjects: list[tuple[Key, Subject]] = []
     for subject in (FLOOR, *COMPARED):
         subjects += [((subject.name, False), subject), ((subject.name, True), by_default(subject))]
+    subjects += [((subject.name, False), subject) for subject in against]
     found: dict[Key, list[float]] = {key: [] for key, _ in subjects}
     with surroundings() as (_, environment):
         for number in range(runs + 1):

@@ -22,6 +22,8 @@ ENVIRONMENT = {
     "CREATE_SITE_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/create-site",
     "SECRET_PREFIX": "crm-bridge/bench/",
     "API_KEY_HEADERS": "x-api-key",
+    # The namespace of the bridge's metrics; earlier builds read the first name. The peers name their service and
+    # namespace in their code: the bridge must get no other variable of Powertools.
     "METRICS_NAMESPACE": "CrmBridge/bench",
     "POWERTOOLS_METRICS_NAMESPACE": "CrmBridge/bench",
     "PEER_TABLE": "peer",

@@ -321,7 +321,7 @@ def _leave_out(part: str) -> None:
     elif part == "the log":
         telemetry.logger().setLevel("ERROR")
     elif part == "the metrics":
-        del os.environ["METRICS_NAMESPACE"]
+        del os.environ["METRICS_NAMESPACE"], os.environ["POWERTOOLS_METRICS_NAMESPACE"]
 
 
 def _text(value: str | bytes) -> str:

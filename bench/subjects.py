@@ -39,6 +39,11 @@ FASTAPI = Subject("FastAPI + Mangum", "FastApiMangum", COMPILED)
 COMPARED = (OURS, PLAIN, POWERTOOLS, FASTAPI)
 
 
+def ours_in(build: Path) -> Subject:
+    """Our function in another build of this project, named by the build's folder."""
+    return Subject(str(build), OURS.function, build.resolve(), OURS.handler)
+
+
 def by_default(subject: Subject) -> Subject:
     """The same as `sam build` packages it by default: without bytecode, and with all that came along."""
     return Subject(subject.name, subject.function, BY_DEFAULT if subject == OURS else PEERS, subject.handler)

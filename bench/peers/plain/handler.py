@@ -1,6 +1,9 @@
 """The plain construction: boto3, requests, a conditional write before the vendor's call, its answer stored afterwards.
 
-Source: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.ConditionExpressions.html
+Logs and metrics are Powertools'. Sources:
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.ConditionExpressions.html
+https://docs.aws.amazon.com/powertools/python/latest/core/logger/
+https://docs.aws.amazon.com/powertools/python/latest/core/metrics/
 """
 
 import hashlib
@@ -9,7 +12,11 @@ import os
 
 import boto3
 import requests
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
 
+logger = Logger(service="peer")
+metrics = Metrics(namespace="Peer", service="peer")
 dynamodb = boto3.client("dynamodb")
 secrets = boto3.client("secretsmanager")
 session = requests.Session()
@@ -27,9 +34,13 @@ def is_known(key):
 
 
 def answer(status, body):
+    logger.info("returned", extra={"status": status})
+    metrics.add_metric(name=f"Returned{status}", unit=MetricUnit.Count, value=1)
     return {"statusCode": status, "headers": {"Content-Type": "application/json"}, "body": json.dumps(body)}
 
 
+@logger.inject_lambda_context
+@metrics.log_metrics
 def lambda_handler(event, context):
     global illu
     if not is_known(event["headers"].get("authorization", "").removeprefix("Bearer ")):
