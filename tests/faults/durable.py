@@ -288,7 +288,7 @@ class DurableWorld(World):
         return self._response(function, event["body"])
 
     def _handle_again(self) -> None:
-        """The caller's request, not the invocation: AWS runs one invocation of an execution at a time."""
+        """Let the caller's request come twice, as the runner has one invocation of an execution at a time."""
         if self._arrived:
             with suppress(FunctionFailedError):
                 self._invoke(*self._arrived)
