@@ -175,8 +175,13 @@ def test_every_round_has_every_subject_once_when_other_builds_are_given(
     before: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Subject] = []
-    monkeypatch.setattr(process, "run", lambda subject, *_, **__: seen.append(subject))
-    monkeypatch.setattr(cold, "_start", lambda subject, _: seen.append(subject) or 1.0)
+
+    def run(subject: Subject, *_: object, **__: object) -> float:
+        seen.append(subject)
+        return 1.0
+
+    monkeypatch.setattr(process, "run", run)
+    monkeypatch.setattr(cold, "_start", run)
     against = parse(["--against", str(before)]).against
     ours = [*COMPARED, *against]
 
