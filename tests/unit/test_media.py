@@ -105,7 +105,7 @@ def test_charsets_that_are_not_supported_are_refused(label: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"\xff\xfea", b"\xff\xfe\x00\xd8", b"\0\0\0", b"a\0\x00\xdc", b"\xef\xbb\xbf\xff", b"\xed\xa0\x80"]
+    "body", [b"\xff\xfea", b"\xff\xfe\x00\xd8", b"\0\0\0\x01\0", b"a\0\x00\xdc", b"\xef\xbb\xbf\xff", b"\xed\xa0\x80"]
 )
 def test_bytes_that_are_no_text_are_refused(body: bytes) -> None:
     with pytest.raises(CharsetError) as refused:
