@@ -4,6 +4,7 @@ Source of the event's shape: https://docs.aws.amazon.com/apigateway/latest/devel
 """
 
 import base64
+import io
 import json
 import threading
 import time
@@ -14,14 +15,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 from werkzeug.routing import Map, Rule
+from werkzeug.serving import DechunkedInput
 from werkzeug.wrappers import Request, Response
 
+from crm_bridge.media import charset, media_type
 from crm_bridge.telemetry import log_defect
-from local.server import Server, in_background
+from local.server import QuickHandler, Server, in_background
 from local.template import ApiRoute, Function
 
 if TYPE_CHECKING:
@@ -30,7 +33,11 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 LARGEST_BODY = 10 * 1024 * 1024
-_TEXT = ("text/", "application/json", "application/xml", "application/javascript")
+_TEXT = ("application/json", "application/xml", "application/javascript")
+"""Besides `text/*`, what comes as text; all else comes in base64. AWS documents no list: this is what others measured.
+
+Sources: https://github.com/ministackorg/ministack/pull/766, https://github.com/floci-io/floci/issues/2172
+"""
 
 
 class InvocationContext:
@@ -59,13 +66,41 @@ def invoke(function: Function, event: Mapping[str, Any]) -> Any:
         raise FunctionFailedError(function.name) from error
 
 
+class _Handler(QuickHandler):
+    def make_environ(self) -> "WSGIEnvironment":
+        """All values of repeated headers; werkzeug drops some of them, or joins cookies with a comma."""
+        environ = super().make_environ()
+        for variable, name, separator in (("CONTENT_TYPE", "Content-Type", ","), ("HTTP_COOKIE", "Cookie", "; ")):
+            if values := self.headers.get_all(name):
+                environ[variable] = separator.join(values)
+        if isinstance(environ["wsgi.input"], DechunkedInput):
+            environ["wsgi.input"] = DechunkedInput(cast("IO[bytes]", _WholeReads(self.rfile)))
+        return environ
+
+
+class _WholeReads(io.RawIOBase):
+    """Raises OSError where less comes than a chunk should have; werkzeug takes that for the end of the body."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise OSError("the body ended early")
+        return data
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return self._stream.readline(-1 if size is None else size)
+
+
 class Gateway:
     """The HTTP API: finds the route, makes its event, answers with what the function returns."""
 
     def __init__(self, routes: Iterable[ApiRoute], functions: Mapping[str, Function], port: int = 0) -> None:
         self._functions = functions
         self._routes = _map(tuple(routes))
-        self._server = Server("the gateway", self._answer, port)
+        self._server = Server("the gateway", self._answer, port, _Handler)
 
     @property
     def url(self) -> str:
@@ -82,7 +117,13 @@ class Gateway:
         return self._response(request)(environ, start_response)
 
     def _response(self, request: Request) -> Response:
-        body = request.get_data()
+        request.max_content_length = LARGEST_BODY + 1  # werkzeug cuts a body in chunks that is larger
+        try:
+            body = request.get_data()
+        except RequestEntityTooLarge:
+            return _message(413, "Request Entity Too Large")
+        except ClientDisconnected:  # the body ended early, or a chunk is invalid
+            return _message(400, "Bad Request")
         if len(body) > LARGEST_BODY:
             return _message(413, "Request Entity Too Large")
         try:
@@ -113,15 +154,15 @@ def _map(routes: tuple[ApiRoute, ...]) -> Map:
 def http_event(
     request: Request, route: ApiRoute, path_parameters: Mapping[str, object], body: bytes
 ) -> dict[str, object]:
-    """An event in API Gateway's payload format 2.0."""
+    """An event in API Gateway's payload format 2.0: repeated headers and parameters are joined by commas."""
     now = datetime.now(UTC)
-    text, encoded = _body(body, request.mimetype)
+    text, encoded = _body(body, request.headers.get("Content-Type", ""))
     event: dict[str, object] = {
         "version": "2.0",
         "routeKey": f"{route.method} {route.path}",
         "rawPath": request.path,
         "rawQueryString": request.query_string.decode(),
-        "headers": {name.lower(): value for name, value in request.headers.items()},
+        "headers": {name.lower(): value for name, value in request.headers.items() if name != "Cookie"},
         "requestContext": {
             "http": {"method": request.method, "path": request.path, "protocol": "HTTP/1.1"},
             "requestId": str(uuid.uuid4()),
@@ -132,6 +173,8 @@ def http_event(
         },
         "isBase64Encoded": encoded,
     }
+    if "Cookie" in request.headers:
+        event["cookies"] = [cookie.strip() for cookie in request.headers["Cookie"].split(";")]
     if path_parameters:
         event["pathParameters"] = {name: str(value) for name, value in path_parameters.items()}
     if request.args:
@@ -141,8 +184,9 @@ def http_event(
     return event
 
 
-def _body(body: bytes, mimetype: str) -> tuple[str, bool]:
-    if not mimetype or mimetype.startswith(_TEXT) or mimetype.endswith("+json"):
+def _body(body: bytes, content_type: str) -> tuple[str, bool]:
+    kind = media_type(content_type)
+    if (kind.startswith("text/") or kind in _TEXT) and charset(content_type) in (None, "utf-8"):
         try:
             return body.decode(), False
         except UnicodeDecodeError:

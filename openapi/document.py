@@ -236,7 +236,8 @@ def _problem(model: type[BaseModel], status: int, kinds: list[type[ProblemError]
         content[JSON] = {"schema": {"$ref": REF + GatewayMessage.__name__}}
     headers = _headers("Cache-Control", required=status not in FROM_THE_GATEWAY)
     headers |= _headers("WWW-Authenticate") if status == 401 else {}
-    headers |= _headers("Retry-After", required=False) if status in (409, 502, 503) else {}
+    if any(kind.retryable for kind in kinds):
+        headers |= _headers("Retry-After", required=status not in FROM_THE_GATEWAY)
     return {"description": STATUSES[status], "headers": headers, "content": content}
 
 

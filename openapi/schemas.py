@@ -56,7 +56,11 @@ VALIDATORS: Mapping[Callable[..., object], Callable[[JsonSchemaValue], JsonSchem
     fields.printable: _printable,
     fields._not_a_boolean: _as_it_is,  # in JSON a boolean is no number anyway
     key_link._short: _with(maxLength=key_link.LONGEST_NAME, description="The limit is in bytes."),
-    job._iso: lambda _: {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]},
+    job._iso: lambda _: {
+        "type": "string",
+        "pattern": "^[2-9]",
+        "anyOf": [{"format": "date"}, {"format": "date-time"}],
+    },
     job._without_brackets: _with(pattern=r"^[^\[\]]*$"),
     job._storable: _as_it_is,
     operations._place: _with(
@@ -64,12 +68,15 @@ VALIDATORS: Mapping[Callable[..., object], Callable[[JsonSchemaValue], JsonSchem
     ),
     status._status: lambda _: {"enum": ["operational", "impaired", "outage", 5, 6, 7, "5", "6", "7"]},
     status._utc: _as_it_is,
+    status._plausible: _with(pattern="^[2-9]"),
     status._written_out: _as_it_is,
     connector._none_if_empty: _or({"const": ""}),
     connector._upper: _as_it_is,
     connector._user_type: _as_it_is,
     connector._gender: lambda _: {"enum": ["M", "F", ""]},
     connector._country: _with(pattern="^([A-Z]{2})?$"),
+    connector._birthday: _with(pattern="^($|20|19(?!00-01-01))", description="Not in the future."),
+    connector._trial_day: _with(pattern="^($|[2-9])"),
     connector._day: lambda _: {"anyOf": [{"type": "string", "format": "date"}, {"const": ""}]},
 }
 """What each validator makes of the schema of what it is around."""

@@ -4,7 +4,7 @@ What the Connector sends has the Connector's own tag names. Source: "Connector A
 """
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -20,8 +20,12 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from crm_bridge.fields import Id, Text, composed, printable, text_of_whole_number
+from crm_bridge.fields import FIRST_YEAR, Id, Text, composed, printable, text_of_whole_number
 from crm_bridge.settings import PERSON_FIELDS
+
+LAST_SENTINEL = date(1900, 1, 1)
+"""Systems that know no date of birth write one up to this, or one in the future: .NET 0001-01-01 and 9999-12-31,
+SQL Server 1753-01-01 and 1900-01-01, Excel 1899-12-30. 1970-01-01 is accepted, because people were born that day."""
 
 
 class UserType(StrEnum):
@@ -71,6 +75,19 @@ def _day(value: str) -> str:
     return value
 
 
+def _birthday(value: str) -> str:
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)  # somewhere it is the next day already
+    if value and not LAST_SENTINEL < date.fromisoformat(value) <= tomorrow:
+        raise ValueError(f"must be after {LAST_SENTINEL} and not in the future; leave it out if it is not known")
+    return value
+
+
+def _trial_day(value: str) -> str:
+    if value and date.fromisoformat(value).year < FIRST_YEAR:
+        raise ValueError(f"must not be before {FIRST_YEAR}; leave it out if it is not known")
+    return value
+
+
 type Given = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=1000),
@@ -79,7 +96,8 @@ type Given = Annotated[
     AfterValidator(printable),
 ]
 """Text that may be empty: then what was there is to be emptied. Left out, or null, it stays as it is."""
-type Day = Annotated[Given, AfterValidator(_day)]
+type Birthday = Annotated[Given, AfterValidator(_day), AfterValidator(_birthday)]
+type TrialDay = Annotated[Given, AfterValidator(_day), AfterValidator(_trial_day)]
 
 
 class PersonSave(BaseModel):
@@ -98,7 +116,7 @@ class PersonSave(BaseModel):
     lastname: Text
     user_status: Annotated[Literal["ACTIVE", "INACTIVE"], BeforeValidator(_upper)]
     user_type: Annotated[UserType, BeforeValidator(_user_type)]
-    birthdate: Day | None = None
+    birthdate: Birthday | None = None
     gender: Annotated[str, AfterValidator(_gender), BeforeValidator(_upper)] | None = None
     address1: Given | None = None
     address2: Given | None = None
@@ -112,8 +130,8 @@ class PersonSave(BaseModel):
     home_phone: Given | None = None
     work_phone: Given | None = None
     company: Given | None = None
-    trial_start_date: Day | None = None
-    trial_end_date: Day | None = None
+    trial_start_date: TrialDay | None = None
+    trial_end_date: TrialDay | None = None
     lead_owner: Given | None = None
     """The id or the address of a staff member."""
     lead_source: Given | None = None

@@ -9,7 +9,6 @@ import unicodedata
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from email.message import Message
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
@@ -17,6 +16,7 @@ from pydantic import BaseModel
 
 from crm_bridge.api import JSON, MAX_BODY, Request, Response, validated
 from crm_bridge.errors import FieldError, InvalidError, NotXmlError, TooLargeError, UnsupportedMediaTypeError
+from crm_bridge.media import CharsetError, charset, media_type, text_of
 
 XML = ("application/xml", "text/xml")
 WRAPPERS = frozenset({"providerInfo", "userInfo", "leadInfo", "extraProviderIDs"})
@@ -25,6 +25,14 @@ IGNORED = frozenset({"inTouchID"})
 """InTouch's id besides the Connector's, which it may send along."""
 _ITEMS = {"leadSources": "leadSource", "errors": "error", "clubs": "club"}
 """What an element of a list is called, where that is not the list's own name."""
+_DECLARATION = re.compile(rb"""<\?xml\s[^>]*?\sencoding\s*=\s*["']([^"'<>]*)""")
+_NIL = ("{http://www.w3.org/2001/XMLSchema-instance}nil", "nil")
+"""Where it is true, the element is null. Ruby on Rails writes it without the namespace.
+
+Sources: https://www.w3.org/TR/xmlschema-1/#xsi_nil, https://api.rubyonrails.org/classes/Hash.html#method-i-to_xml
+"""
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+"""Source: https://www.w3.org/TR/xmlschema-2/#boolean"""
 LONGEST_MESSAGE = 300
 _NOT_IN_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 """Source: https://www.w3.org/TR/xml/#charsets"""
@@ -36,12 +44,12 @@ def read[M: BaseModel](request: Request, model: type[M]) -> M:
     if _is_xml(kind):
         if len(request.body) > MAX_BODY:
             raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
-        return validated(model, _members(request.body, _charset(kind)))
+        return validated(model, _members(request.body, charset(kind)))
     try:
         request.json()
     except UnsupportedMediaTypeError:
         raise UnsupportedMediaTypeError(f"Send the body as {JSON} or {XML[0]}, and say so in Content-Type.") from None
-    json.loads(request.body, object_pairs_hook=_once)
+    json.loads(request.text(), object_pairs_hook=_once)
     return request.parse(model)
 
 
@@ -70,15 +78,8 @@ def _wants_xml(headers: Mapping[str, str]) -> bool:
 
 
 def _is_xml(header: str) -> bool:
-    kind = header.split(";")[0].strip().lower()
+    kind = media_type(header)
     return kind in XML or (kind.startswith("application/") and kind.endswith("+xml"))
-
-
-def _charset(header: str) -> str | None:
-    """That of a Content-Type, if it names one."""
-    message = Message()
-    message["Content-Type"] = header
-    return message.get_content_charset()
 
 
 def _once(members: list[tuple[str, object]]) -> dict[str, object]:
@@ -94,18 +95,21 @@ def _invalid(*fields: FieldError) -> InvalidError:
     return InvalidError("Correct the fields named in errors.", fields=fields)
 
 
-def _members(body: bytes, charset: str | None) -> dict[str, str]:
-    """`charset` counts where the document says nothing of itself: libraries send one that they do not mean."""
-    says_itself = re.match(rb"\xff\xfe|\xfe\xff|\xef\xbb\xbf|<\0|\0<|<\?xml[^>]*\sencoding", body)
+def _members(body: bytes, outer: str | None) -> dict[str, str | None]:
+    """What the elements say; None of one that is null. `outer` is the charset that the header names."""
+    declared = _DECLARATION.match(body)
+    inner = declared[1].decode("ascii", "replace") if declared else "utf-8"
     try:
-        root = fromstring(body.decode(charset) if charset and not says_itself else body, forbid_dtd=True)
+        root = fromstring(text_of(body, outer, inner), forbid_dtd=True)
+    except CharsetError as error:
+        raise NotXmlError(f"The body cannot be read as XML: {error}.") from None
     except DefusedXmlException:
         raise NotXmlError("Send XML without a document type: no DTD, no entities, no external references.") from None
-    except (ET.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that there is not
+    except (ET.ParseError, ValueError) as error:
         # Its text can repeat what was sent.
         place = f" at line {error.position[0]}, column {error.position[1]}" if isinstance(error, ET.ParseError) else ""
         raise NotXmlError(f"The body cannot be read as XML{place}.") from None
-    members: dict[str, str] = {}
+    members: dict[str, str | None] = {}
     for name, text in _leaves(root):
         if name in members:
             raise _invalid(FieldError(name, "is there twice"))
@@ -113,14 +117,25 @@ def _members(body: bytes, charset: str | None) -> dict[str, str]:
     return members
 
 
-def _leaves(root: ET.Element) -> Iterator[tuple[str, str]]:
+def _leaves(root: ET.Element) -> Iterator[tuple[str, str | None]]:
     for element in root.iter():
         name = element.tag.rpartition("}")[2]
         if element is root or name in WRAPPERS or name in IGNORED:
             continue
         if len(element):
             raise _invalid(FieldError(name, "must be text"))
-        yield name, element.text or ""
+        yield name, None if _is_nil(element, name) else element.text or ""
+
+
+def _is_nil(element: ET.Element, name: str) -> bool:
+    """Raises InvalidError if it is null and has text, or if nobody can tell whether it is null."""
+    said = next((element.attrib[nil] for nil in _NIL if nil in element.attrib), "false")
+    is_nil = _BOOLEANS.get(said.strip())
+    if is_nil is None:
+        raise _invalid(FieldError(name, "must have nil as true or false"))
+    if is_nil and (element.text or "").strip():
+        raise _invalid(FieldError(name, "must be empty, because its nil is true"))
+    return is_nil
 
 
 def _sentence(problem: Mapping[str, object]) -> str:

@@ -8,17 +8,20 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from create_site.models import SiteDetails
-from crm_bridge.fields import Id, Number, Text
+from crm_bridge.fields import FIRST_YEAR, Id, Number, Text, printable
 
 LARGEST_INSTANCES = 50_000
 
 
 def _iso(value: str) -> str:
     """Kept as it was written: illu does not say which of the forms it wants."""
+    is_date = re.fullmatch(r"\d{4}-\d\d-\d\d", value)
     try:
-        date.fromisoformat(value) if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else datetime.fromisoformat(value)
+        due = date.fromisoformat(value) if is_date else datetime.fromisoformat(value)
     except ValueError:
         raise ValueError("must be a date or time as in ISO 8601: 2026-11-30 or 2026-11-30T08:00:00Z") from None
+    if due.year < FIRST_YEAR:
+        raise ValueError(f"must not be before {FIRST_YEAR}; leave it out if there is none")
     return value
 
 
@@ -51,7 +54,7 @@ class CreateJob(BaseModel):
     """Of a customer who may have no site yet: then it is made first."""
     due_date: Annotated[Text, AfterValidator(_iso)] | None = None
     assigned_user_id: Number | None = None
-    notes: Annotated[str, Field(max_length=10_000)] | None = None
+    notes: Annotated[str, Field(max_length=10_000), AfterValidator(printable)] | None = None
     tag_ids: Annotated[list[Number], Field(max_length=100)] | None = None
     workflow_instances: Annotated[list[dict[str, JsonValue]], AfterValidator(_storable)] | None = None
     """Passed on as they are: illu does not document them."""

@@ -3,7 +3,6 @@
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Protocol
 
 from crm_bridge.accounts import Accounts, Turns
@@ -21,7 +20,6 @@ SERVICES_MIN_AGE = 10.0
 """Seconds for which the services that are remembered are believed, and for which one is believed not to be there."""
 SPACING = 1.0
 """Seconds from one call to the next: IzzitUp documents no limit, so it is treated gently."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class StatusPage(Protocol):
@@ -73,15 +71,15 @@ class Statuses:
         keys = ", ".join(one.key or one.id for one in services if one.hidden != "1") or "none at all"
         raise NoSuchRecordError(f"IzzitUp: Service not found; there are {keys}", vendor=VENDOR)
 
-    def set(self, service: IzzitUpService, status: ServiceStatus, occurred_at: int) -> IzzitUpService | None:
-        """The service as it is then; None if something newer was applied. `occurred_at`: epoch microseconds.
+    def set(self, service: IzzitUpService, status: ServiceStatus, order: int) -> IzzitUpService | None:
+        """The service as it is then; None if something of a higher `order` was applied.
 
         Raises VendorError, StorageError.
         """
         changed = service.model_copy(update={"status": str(int(status))})
         return Turns(self.accounts, self.clock, self.tenant, VENDOR, VENDOR, SPACING).apply(
             service.id,
-            occurred_at,
+            order,
             lambda: self.page.set_status(service.id, status) or changed,
             deadline=self.deadline,
             sign_in=self.sign_in,
@@ -107,15 +105,14 @@ class StatusUpdateFlow:
         return True
 
     def send(self, command: UpdateStatus, vendor: Statuses) -> UpdatedStatus:
-        at = (command.counts_from - EPOCH) // timedelta(microseconds=1)
         service = vendor.service(command.service)
         try:
-            updated = vendor.set(service, command.status, at)
+            updated = vendor.set(service, command.status, command.order)
         except NoSuchRecordError:  # it may have been made anew, or be meant by a key that is a number
             remembered, service = service, vendor.service(command.service, fresh=True)
             if service.id == remembered.id:
                 raise
-            updated = vendor.set(service, command.status, at)
+            updated = vendor.set(service, command.status, command.order)
         if updated:
             told = {**updated.model_dump(exclude_none=True), "status_name": command.status.name.lower()}
         else:

@@ -48,7 +48,7 @@ def _update(request: Request) -> Response:
             "service": request.path["service"],
             "status": int(sent.status),
             "occurred_at": sent.occurred_at or now,
-            "counts_from": min(sent.occurred_at or now, now),
+            "arrived_at": now,
         },
     )
     outcome = carry(runtime().engine, flow(), request, command, mapping)

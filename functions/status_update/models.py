@@ -1,15 +1,17 @@
 """What status_update takes and gives."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from crm_bridge.clients.izzitup import ServiceStatus
-from crm_bridge.fields import Id
+from crm_bridge.fields import FIRST_YEAR, Id
 
 _STATUSES = {key: status for status in ServiceStatus for key in (status.name.lower(), str(int(status)))}
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _status(value: object) -> object:
@@ -26,6 +28,12 @@ def _utc(value: datetime) -> datetime:
         raise ValueError("must be a time that there is in UTC") from None
 
 
+def _plausible(value: datetime) -> datetime:
+    if value.year < FIRST_YEAR:
+        raise ValueError(f"must not be before {FIRST_YEAR}; leave it out if it is not known")
+    return value
+
+
 def _written_out(value: object) -> object:
     # A number may be seconds or milliseconds; to guess wrong is to ignore news as older, or to refuse what is not.
     if not isinstance(value, datetime) and not (isinstance(value, str) and re.match("[0-9]{4}-", value)):
@@ -33,7 +41,7 @@ def _written_out(value: object) -> object:
     return value
 
 
-type Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_utc)]
+type Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_utc), AfterValidator(_plausible)]
 
 
 class NewStatus(BaseModel):
@@ -52,8 +60,21 @@ class UpdateStatus(NewStatus):
     service: Id
     """Its id, key or name at IzzitUp."""
     occurred_at: Time
-    counts_from: Time
-    """The same, but not later than it arrived: a clock that is ahead must not hold back what follows."""
+    arrived_at: Time
+    """By the bridge's clock. It orders statuses of one time, and limits the effect of a clock that is ahead."""
+
+    @property
+    def order(self) -> int:
+        """Number that is larger for a later status: later `occurred_at`, of two at one time the later arrival.
+
+        A time that is ahead counts as the time of arrival, so that it does not hold back what follows.
+        """
+        at = min(self.occurred_at, self.arrived_at)
+        return _microseconds(at) * 10**17 + _microseconds(self.arrived_at)
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 class UpdatedStatus(BaseModel):

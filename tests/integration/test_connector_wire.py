@@ -471,7 +471,7 @@ NAME = st.one_of(
 PHONES = ("+48 600-000-001", "0048600", "call after 6", "٠١٢٣", "(12) 3/4.5 x6", "+", "☎ 12", "1" * 200, "600000001")
 MAYBE = ("", " ", "\u3000")
 GOOD: dict[str, st.SearchStrategy[str]] = {
-    "birthdate": st.sampled_from(["1990-12-31", "2000-02-29", "0001-01-01", "9999-12-31", " 1990-01-01 ", *MAYBE]),
+    "birthdate": st.sampled_from(["1990-12-31", "2000-02-29", "1970-01-01", "1900-01-02", " 1990-01-01 ", *MAYBE]),
     "gender": st.sampled_from(["M", "F", "f", " m ", *MAYBE]),
     "country": st.sampled_from(["PL", "de", " gb ", "XX", *MAYBE]),
     "email": st.one_of(st.sampled_from(["ada@example.org", "żółw@пример.рф", "no address", '"a b"@c', *MAYBE]), NAME),
@@ -497,6 +497,8 @@ BAD_DATES = (
     "1990-02-30",
     "1990-12-31T00:00:00Z",
     "0000-01-01",
+    "0001-01-01",
+    "1900-01-01",
     "١٩٩٠-١٢-٣١",
     "19901231",
     "x",
@@ -683,11 +685,13 @@ UNREADABLE = {
     "invalid UTF-8": with_name("NAME").encode().replace(b"NAME", b"\xff\xfe\xfa"),
     "half a surrogate pair": with_name("NAME").encode().replace(b"NAME", b"\xed\xa0\x80"),
     "an overlong NUL": with_name("NAME").encode().replace(b"NAME", b"\xc0\x80"),
-    "bytes that are not what the declaration says": b'<?xml version="1.0" encoding="UTF-16"?>' + PERSON.encode(),
+    "bytes that are not what the declaration says": with_name("Żółć", '<?xml version="1.0" encoding="UTF-8"?>').encode(
+        "windows-1250"
+    ),
+    "capitals that are valid UTF-8 by chance": with_name("SPÓŁKA").encode("windows-1250"),
     "an encoding that there is not": b'<?xml version="1.0" encoding="x-nothing"?>' + PERSON.encode(),
     "an encoding that is no text": b'<?xml version="1.0" encoding="zlib"?>' + PERSON.encode(),
     "UTF-7": b'<?xml version="1.0" encoding="UTF-7"?>' + PERSON.encode(),
-    "UTF-32": PERSON.encode("utf-32"),
     "a picture": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
     "NULs": b"\0" * 1000,
 }
@@ -772,6 +776,9 @@ def test_xml_is_read_right_however_it_is_written(crm: Crm) -> None:
         "ISO-8859-1": (encoded("ISO-8859-1", "Müller-Ñé"), "Müller-Ñé"),
         "ISO-8859-2": (encoded("ISO-8859-2", "Żółć"), "Żółć"),
         "windows-1250": (encoded("windows-1250", "Żółć"), "Żółć"),
+        "UTF-8 that .NET calls UTF-16": (encoded("utf-8", "Żółć", "utf-16"), "Żółć"),
+        "UTF-8 that is declared as ISO-8859-2": (encoded("utf-8", "Kraków", "ISO-8859-2"), "Kraków"),
+        "UTF-32": (encoded("utf-32", "Żółć"), "Żółć"),
         "US-ASCII": (encoded("US-ASCII", "Lis &#x17B;"), "Lis Ż"),
         "CDATA": (with_name("<![CDATA[<b> & ]]>]]<![CDATA[>]]>"), "<b> & ]]>"),
         "an empty CDATA": (with_name("<![CDATA[]]>Lis"), "Lis"),
@@ -813,6 +820,28 @@ def test_an_empty_tag_empties_and_a_missing_tag_keeps(crm: Crm) -> None:
     assert (record["city"], record["company"], record["email"]) == ("", "", "a@b.c")
 
 
+def test_null_keeps_what_egito_has_in_both_languages(crm: Crm) -> None:
+    kept = {"email": "a@b.c", "mobile": "600000001", "birthdate": "1990-12-31", "trialStartDate": "2024-01-01"}
+    send(crm, {**MANDATORY, **kept, "uuid": "u-1"})
+    before = dict(contacts(crm.stack)[0])
+    nils = "".join(f'<{name} i:nil="{nil}"/>' for name, nil in zip(kept, ("true", "1", "true", "1"), strict=True))
+    document = with_more(nils, "<uuid>u-1</uuid>").replace(
+        "<user>", '<user xmlns:i="http://www.w3.org/2001/XMLSchema-instance">'
+    )
+    assert send(crm, document).status_code == 200
+    assert send(crm, {**MANDATORY, **dict.fromkeys(kept), "uuid": "u-1"}).status_code == 200
+    assert contacts(crm.stack) == [before]
+
+
+@pytest.mark.parametrize("named", ["iso-8859-2", "windows-1250"])
+def test_the_charset_of_the_content_type_counts_when_the_declaration_lies(crm: Crm, named: str) -> None:
+    """Source: https://www.rfc-editor.org/rfc/rfc7303#section-3"""
+    for declared, encoding, charset in (("UTF-8", named, named), (named, "utf-8", "utf-8"), ("utf-16", named, named)):
+        document = with_name("Kraków-Żółć", f'<?xml version="1.0" encoding="{declared}"?>').encode(encoding)
+        assert send(crm, document, f"application/xml; charset={charset}").status_code == 201
+        assert contacts(crm.stack)[-1]["lastName"] == "Kraków-Żółć"
+
+
 def test_the_charset_of_the_content_type_counts_when_the_document_declares_none(crm: Crm) -> None:
     """Source: https://www.rfc-editor.org/rfc/rfc7303#section-3"""
     answer = send(crm, with_name("Müller").encode("iso-8859-1"), "application/xml; charset=iso-8859-1")
@@ -837,7 +866,7 @@ def test_what_is_no_json_is_refused(crm: Crm) -> None:
         "half a surrogate pair": (person.replace("Ada", "\\ud800").encode(), 400),
         "a raw control character": (person.replace("Ada", "a\x01b").encode(), 400),
         "invalid UTF-8": (person.encode().replace(b"Ada", b"\xff"), 400),
-        "UTF-16": (person.encode("utf-16"), 400),
+        "windows-1250": (person.replace("Ada", "Żółć").encode("windows-1250"), 400),
         "XML": (PERSON.encode(), 400),
         "endless nesting": (b"[" * 100_000, 400),
         "an array": (f"[{person}]".encode(), 422),
@@ -850,6 +879,14 @@ def test_what_is_no_json_is_refused(crm: Crm) -> None:
     for name, (body, status) in bodies.items():
         refused(send(crm, body, JSON), status, "json")
         expect_untouched(crm.stack, name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "iso-8859-2"])
+def test_json_is_read_right_however_it_is_encoded(crm: Crm, encoding: str) -> None:
+    body = json.dumps({**MANDATORY, "lastname": "Żółć"}, ensure_ascii=False).encode(encoding)
+    named = "; charset=iso-8859-2" if encoding.startswith("iso") else ""
+    assert send(crm, body, f"application/json{named}").status_code == 201
+    assert contacts(crm.stack)[0]["lastName"] == "Żółć"
 
 
 def test_json_with_a_wrong_member_is_refused_and_the_member_is_named(crm: Crm) -> None:

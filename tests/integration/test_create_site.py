@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from werkzeug.wrappers import Request, Response
 
 from crm_bridge.runtime import runtime
 from crm_bridge.tenants import new_api_key
@@ -352,3 +353,27 @@ def test_a_message_goes_back_to_the_queue_when_the_storage_fails(stack: Stack, m
     event = load_event("create_site", "from_queue")
     answer = stack.invoke("CreateSiteFunction", event)
     assert answer == {"batchItemFailures": [{"itemIdentifier": event["Records"][0]["messageId"]}]}
+
+
+@pytest.mark.parametrize("encoding", ["iso-8859-1", "windows-1250", "utf-8-sig", "utf-16"])
+def test_is_made_when_illu_responds_in_the_charset_that_it_names(
+    crm: Crm, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    answer = crm.stack.illu._faulty
+
+    def encoded(request: Request) -> Response:
+        response = answer(request)
+        text = json.dumps(json.loads(response.get_data()), ensure_ascii=False)
+        named = "utf-8" if encoding.startswith("utf") else encoding
+        return Response(text.encode(encoding), response.status_code, content_type=f"application/json; charset={named}")
+
+    monkeypatch.setattr(crm.stack.illu, "_faulty", encoded)
+    made = crm.create_site(name="Müller & Söhne")
+    assert (made.status_code, made.json()["name"]) == (201, "Müller & Söhne")
+
+
+def test_a_site_is_made_when_a_mark_stands_before_the_json(crm: Crm) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(SITE).encode()
+    headers = {**crm.headers, "Content-Type": "application/json"}
+    answer = crm.session.post(f"{crm.stack.url}/sites", data=body, headers=headers, timeout=60)
+    assert answer.status_code == 201

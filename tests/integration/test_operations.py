@@ -32,7 +32,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "create_site": SITE,
     "create_job": JOB,
     "key_link": {"link": KEY_LINK},
-    "status_update": {**STATUS, "counts_from": STATUS["occurred_at"]},
+    "status_update": {**STATUS, "arrived_at": STATUS["occurred_at"]},
 }
 
 

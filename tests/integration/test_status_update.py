@@ -336,6 +336,16 @@ def test_is_applied_when_it_is_of_the_same_time(crm: Crm, page: IzzitUpSimulator
     assert (answer.json()["status_name"], "ignored" in answer.json(), page.status_of("2")) == ("impaired", False, "6")
 
 
+def test_the_one_that_arrived_later_counts_when_two_are_of_the_same_time(crm: Crm, page: IzzitUpSimulator) -> None:
+    page.failures += ["Not allowed"]
+    first = set_status(crm, minute=10)
+    assert first.status_code == 202
+    assert set_status(crm, status="operational", minute=10).status_code == 200
+    assert in_the_end(crm, first)["answer"]["ignored"] == "older"
+    assert page.status_of("2") == "5"
+    assert set_status(crm, status="impaired", minute=10).json()["status_name"] == "impaired"
+
+
 def test_is_applied_when_the_newer_one_was_of_another_service_or_another_tenant(
     crm: Crm, page: IzzitUpSimulator
 ) -> None:
@@ -704,6 +714,33 @@ def test_any_list_of_services_is_understood(crm: Crm, page: IzzitUpSimulator) ->
         cold(crm.stack)
         assert [found["key"] for found in crm.get("/services").json()["services"]] == ["WEB", "MAIL", "BILLING"]
         assert set_status(crm, "billing", minute=minute).json()["id"] == "3"
+
+
+@pytest.mark.parametrize("shape", ["array", "bare"])
+@pytest.mark.parametrize(
+    ("encoding", "kind"),
+    [
+        ("utf-8-sig", "application/json"),
+        ("utf-16", "application/json"),
+        ("windows-1250", "application/json; charset=windows-1250"),
+        ("iso-8859-2", "text/html; charset=ISO-8859-2"),
+    ],
+)
+def test_izzitup_is_understood_in_the_charset_that_it_names(
+    crm: Crm,
+    page: IzzitUpSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: Literal["array", "bare"],
+    encoding: str,
+    kind: str,
+) -> None:
+    def php_response(body: object, status: int = 200) -> Response:
+        return Response(json.dumps(body, ensure_ascii=False).encode(encoding), status, content_type=kind)
+
+    monkeypatch.setattr("local.vendors.izzitup._php_response", php_response)
+    page.services[1]["name"], page.list_shape = "Łódź poczta", shape
+    assert "Łódź poczta" in [found["name"] for found in crm.get("/services").json()["services"]]
+    assert set_status(crm, "łódź poczta").json()["id"] == "2"
 
 
 @pytest.mark.parametrize("listed", [True, False])

@@ -12,7 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crm_bridge import errors
 from crm_bridge.api import MAX_BODY, Request, Response, respond
-from crm_bridge.errors import FieldError, InvalidError, ProblemError, RunningError, StorageError
+from crm_bridge.errors import (
+    ContractBrokenError,
+    FieldError,
+    InvalidError,
+    MissingError,
+    NotDoneError,
+    ProblemError,
+    RunningError,
+    StorageError,
+)
 from crm_bridge.tenants import Caller
 from tests.unit.conftest import Tables
 
@@ -155,6 +164,68 @@ def test_is_401_when_there_is_no_valid_key(door: Door, headers: dict[str, str]) 
     assert door.seen == []
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "", "x-api-key": "good-key"},
+        {"authorization": "Bearer ", "x-api-key": "good-key"},
+        {"authorization": "Bearer", "api-key": "good-key"},
+        {"authorization": _basic("any-user:"), "x-api-key": "good-key"},
+        {"authorization": "Basic ", "x-api-key": "good-key"},
+        {"x-api-key": "", "api-key": "good-key"},
+        {"x-api-key": " ", "api-key": "good-key"},
+        {"x-api-key": ",good-key"},
+        {"x-api-key": "good-key, good-key"},
+        {"authorization": "Bearer good-key,Bearer good-key"},
+        {"authorization": "Bearer ,Bearer good-key"},
+        {"authorization": f"Bearer good-key,{_basic('any-user:good-key')}"},
+    ],
+    ids=str,
+)
+def test_lets_in_when_another_credential_is_empty_or_the_key_is_repeated(door: Door, headers: dict[str, str]) -> None:
+    """Repeated headers arrive joined by a comma:
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+    """
+    event = {"routeKey": "POST /pets", "headers": headers, "body": '{"name": "Rex"}'}
+    assert door.answer(event)[0] == 201
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer good-key,Bearer other-key"},
+        {"x-api-key": "good-key,wrong-key"},
+        {"authorization": ",", "x-api-key": ","},
+        {"authorization": "Bearer wrong-key,", "x-api-key": "good-key"},
+    ],
+    ids=str,
+)
+def test_is_401_when_several_keys_differ_or_all_are_empty(door: Door, headers: dict[str, str]) -> None:
+    assert door.answer({"routeKey": "POST /pets", "headers": headers, "body": '{"name": "Rex"}'})[0] == 401
+
+
+@pytest.mark.parametrize("user", ["Müller", "José", "Ñandú", "ÿ", "Zażółć".encode("iso-8859-2").decode("latin-1")])
+@pytest.mark.parametrize("charset", ["latin-1", "utf-8"])
+def test_lets_in_when_the_basic_user_is_in_any_charset(door: Door, user: str, charset: str) -> None:
+    """Source: https://www.rfc-editor.org/rfc/rfc7617#section-2"""
+    encoded = base64.b64encode(f"{user}:good-key".encode(charset)).decode()
+    assert door.ask(authorization=f"Basic {encoded}")[0] == 201
+
+
+@pytest.mark.parametrize("headers", [{}, {"headers": None}])
+def test_is_401_when_the_event_has_no_headers(door: Door, headers: dict[str, None]) -> None:
+    assert door.answer({"routeKey": "POST /pets", **headers})[0] == 401
+
+
+@pytest.mark.parametrize("nothing", [{}, {"pathParameters": None, "queryStringParameters": None, "cookies": None}])
+def test_reads_an_event_when_what_it_lacks_is_null_or_left_out(door: Door, nothing: dict[str, None]) -> None:
+    """Null is what AWS sent in https://github.com/floci-io/floci/issues/2172"""
+    event = {"routeKey": "POST /pets", "headers": {"authorization": "Bearer good-key"}, "body": '{"name": "Rex"}'}
+    assert door.answer({**event, **nothing})[0] == 201
+    assert (door.seen[0].path, door.seen[0].query) == ({}, {})
+    assert door.answer({**event, **nothing, "body": None})[0] == 400
+
+
 def test_is_401_for_wrong_json_too_when_there_is_no_key(door: Door) -> None:
     assert door.ask("{", authorization="")[0] == 401
 
@@ -199,6 +270,25 @@ def test_is_400_when_the_body_is_not_json(door: Door, body: str | bytes) -> None
     assert problem["type"] == "urn:crm-bridge:problem:not-json"
 
 
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "iso-8859-2", "windows-1250"],
+)
+def test_reads_json_with_a_mark_or_in_the_charset_that_the_header_names(door: Door, encoding: str) -> None:
+    named = "" if encoding.startswith("utf") else f"; charset={encoding}"
+    status, body, _ = door.ask('{"name": "Żółw"}'.encode(encoding), content_type=f"application/json{named}")
+    assert (status, body["name"]) == (201, "Żółw")
+
+
+@pytest.mark.parametrize("named", ["utf-8", "x-nothing", "utf-16", "us-ascii", "punycode", "unicode_escape"])
+def test_is_400_when_json_is_not_in_the_charset_that_the_header_names(door: Door, named: str) -> None:
+    kind = f"application/json; charset={named}"
+    status, problem, _ = door.ask('{"name": "Żółw"}'.encode("windows-1250"), content_type=kind)
+    assert (status, problem["type"]) == (400, "urn:crm-bridge:problem:not-json")
+    assert "charset" in problem["detail"]
+    assert door.ask('{"name": "Żółw"}'.encode(), content_type=kind)[1]["name"] == "Żółw"  # JSON is UTF-8 (RFC 8259)
+
+
 @pytest.mark.parametrize("body", ["[]", '[{"name": "Rex"}]', '"Rex"', "1", "null", "true"])
 def test_is_422_when_the_body_is_not_an_object(door: Door, body: str) -> None:
     status, problem, _ = door.ask(body)
@@ -212,7 +302,8 @@ def test_is_422_and_names_every_field_when_several_are_wrong(door: Door) -> None
     assert [error["field"] for error in problem["errors"]] == ["name", "legs", "tail"]
     assert problem["errors"][2]["message"] == "is not known here; known are name, legs"
     assert "Methuselah" not in json.dumps(problem)  # a problem never repeats the input
-    assert door.ask("{}")[1]["errors"] == [{"field": "name", "message": "is required"}]
+    for nothing in ("{}", '{"name": null}'):
+        assert door.ask(nothing)[1]["errors"] == [{"field": "name", "message": "is required"}]
 
 
 def test_is_413_when_the_body_is_too_large(door: Door) -> None:
@@ -223,7 +314,9 @@ def test_is_413_when_the_body_is_too_large(door: Door) -> None:
     assert str(MAX_BODY) in problem["detail"]
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "text/json", "json", "*/*"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "text/json", "json", "*/*", "application/json,text/xml"]
+)
 def test_is_415_when_the_body_says_to_be_something_else(door: Door, kind: str) -> None:
     status, problem, _ = door.ask(content_type=kind)
     assert status == 415
@@ -231,7 +324,18 @@ def test_is_415_when_the_body_says_to_be_something_else(door: Door, kind: str) -
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.crm+json", ""]
+    "kind",
+    [
+        "application/json; charset=utf-8",
+        "APPLICATION/JSON",
+        "application/vnd.crm+json",
+        "",
+        " ",
+        "application/json,application/json",
+        "application/json;charset=UTF-8, application/json",
+        "application/json,",
+        'application/json; profile="a,b"',
+    ],
 )
 def test_takes_json_under_its_other_names(door: Door, kind: str) -> None:
     assert door.ask(content_type=kind)[0] == 201
@@ -285,6 +389,42 @@ def test_is_503_and_retryable_when_the_storage_fails(door: Door) -> None:
     door.raises = StorageError("Send it again.")
     status, body, _ = door.ask()
     assert (status, body["retryable"]) == (503, True)
+
+
+RETRYABLE = [kind for kind in vars(errors).values() if isinstance(kind, type) and getattr(kind, "retryable", False)]
+
+
+@pytest.mark.parametrize("kind", RETRYABLE)
+def test_says_when_to_retry_when_a_problem_is_retryable(door: Door, kind: type[ProblemError]) -> None:
+    door.raises = kind("Send it again.")
+    status, body, headers = door.ask()
+    assert (status, body["retryable"], headers["Retry-After"]) == (kind.status, True, str(kind.retry_after))
+    assert 1 <= kind.retry_after <= 300
+    door.raises = kind("Send it again.", headers={"Retry-After": "7"})
+    assert door.ask()[2]["Retry-After"] == "7"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotDoneError("illu could not be reached", vendor="illu"),
+        NotDoneError("illu answered 503", vendor="illu", retry_after=0.0),
+        ContractBrokenError("illu answered nonsense", vendor="illu"),
+        MissingError("the customer has no site", vendor="illu"),
+        ValueError("a defect"),
+    ],
+    ids=str,
+)
+def test_says_when_to_retry_when_a_vendor_or_the_bridge_failed(door: Door, error: Exception) -> None:
+    door.raises = error
+    status, body, headers = door.ask()
+    assert (status in (409, 500, 502, 503), body["retryable"], int(headers["Retry-After"])) == (True, True, 30)
+
+
+def test_says_nothing_of_a_retry_when_that_is_of_no_use(door: Door) -> None:
+    for kind in (InvalidError, errors.NotFoundError, errors.TooLargeError):
+        door.raises = kind("Correct it.")
+        assert "Retry-After" not in door.ask()[2]
 
 
 def test_is_500_without_a_word_of_the_error_when_something_unexpected_fails(door: Door, log: StringIO) -> None:

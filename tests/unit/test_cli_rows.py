@@ -72,6 +72,27 @@ def test_fields_within_fields_and_lists_can_stand_in_csv(file: Path) -> None:
     assert [error.field for error in wrong.errors] == ["tag_ids"]
 
 
+@pytest.mark.parametrize("empty", ["", '""', " ", '"  "', "\t"])
+def test_an_empty_cell_is_null_however_it_is_written(file: Path, empty: str) -> None:
+    columns = ("due_date", "assigned_user_id", "notes", "tag_ids", "customer_id", "site.name", "site.latitude")
+    file.write_text(f"ticket_id,name,site_id,{','.join(columns)}\nT-1,Leak,4711{(',' + empty) * len(columns)}\n")
+    (row,) = rows(file, CreateJob, ("tag_ids",))
+    assert row.said == CreateJob(ticket_id="T-1", name="Leak", site_id=4711)
+    file.write_text(f"ticket_id,name,site_id\nT-1,{empty},4711\n")
+    (row,) = rows(file, CreateJob)
+    assert [(error.field, error.message) for error in row.errors] == [("name", "is required")]
+
+
+def test_null_is_the_same_as_left_out_in_json(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.jsonl"
+    file.write_text(
+        '{"ticket_id": "T-1", "name": "Leak", "site_id": 4711, "notes": null, "site": null}\n{"name": null}\n'
+    )
+    first, second = rows(file, CreateJob)
+    assert first.said == CreateJob(ticket_id="T-1", name="Leak", site_id=4711)
+    assert ("name", "is required") in [(error.field, error.message) for error in second.errors]
+
+
 def test_a_jsonl_file_has_one_object_in_each_line(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     good = '{"customer_id": 7, "name": "Shop", "latitude": 1, "longitude": 2, "address": "here"}'

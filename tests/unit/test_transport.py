@@ -568,3 +568,35 @@ def test_retry_after_may_be_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer(b"", headers={"Retry-After": date}).retry_after == 7.0
     monkeypatch.setattr("crm_bridge.transport.time", SimpleNamespace(time=lambda: 784_111_778.5))
     assert answer(b"", headers={"Retry-After": date}).retry_after == 0.0
+
+
+# ---------------------------------------------------------------- charsets
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoding"),
+    [
+        ("application/json; charset=iso-8859-1", "iso-8859-1"),
+        ("application/json;charset=ISO-8859-2", "iso-8859-2"),
+        ('application/json; charset="windows-1250"', "windows-1250"),
+        ("application/json; charset=utf-16", "utf-16"),
+        ("application/json; charset=iso-8859-1", "utf-8"),
+        ("application/json; charset=x-nothing", "utf-8"),
+        ("application/json", "utf-8-sig"),
+        ("", "utf-8"),
+    ],
+)
+def test_a_response_is_read_in_the_charset_that_it_names(kind: str, encoding: str) -> None:
+    said = answer(
+        '{"name": "Müller", "message": "Nazwa zajęta"}'.encode(encoding, "replace"), headers={"Content-Type": kind}
+    )
+    assert said.json()["name"] == "Müller"
+    assert said.words().startswith("Nazwa zaj")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "application/json; charset=x"])
+def test_contract_broken_when_a_response_is_in_no_charset_that_it_names(kind: str) -> None:
+    said = answer('{"message": "Müller"}'.encode("iso-8859-1"), headers={"Content-Type": kind})
+    with pytest.raises(ContractBrokenError):
+        said.json()
+    assert said.words() == "M\ufffdller"  # only shown to people

@@ -40,6 +40,7 @@ from crm_bridge.errors import (
     WrongFieldError,
 )
 from crm_bridge.mapping import PayloadMapping
+from crm_bridge.media import charset, media_type, text_of
 from crm_bridge.operations import State, as_time
 from crm_bridge.telemetry import add_to_log, bind_log, count, log_defect, logger
 from crm_bridge.tenants import ApiKeys, Caller
@@ -101,16 +102,20 @@ class Request:
         """The body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError."""
         if len(self.body) > MAX_BODY:
             raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
-        kind = self.headers.get("content-type", JSON).split(";")[0].strip().lower()
+        kind = media_type(self.headers.get("content-type", "")) or JSON
         if kind != JSON and not kind.endswith("+json"):
             raise UnsupportedMediaTypeError(f"Send the body as JSON, with the header 'Content-Type: {JSON}'.")
         if not self.body.strip():
             raise NotJsonError("The body is empty. Send a JSON object.")
         try:
-            parsed: JsonValue = pydantic_core.from_json(self.body, allow_inf_nan=False)
+            parsed: JsonValue = pydantic_core.from_json(self.text(), allow_inf_nan=False)
         except ValueError as error:
             raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
         return parsed
+
+    def text(self) -> str:
+        """The body in the charset that Content-Type names, else in UTF-8. Raises CharsetError."""
+        return text_of(self.body, charset(self.headers.get("content-type", "")))
 
     @staticmethod
     def _object(parsed: JsonValue) -> dict[str, JsonValue]:
@@ -129,15 +134,15 @@ def validated[M: BaseModel](model: type[M], members: Mapping[str, object]) -> M:
 
 def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldError]:
     found = []
-    for detail in error.errors(include_url=False, include_input=False):
+    for detail in error.errors(include_url=False):
         name = ".".join(str(part) for part in detail["loc"])
         message = detail["msg"].removeprefix("Value error, ")
-        if detail["type"] == "missing":
-            message = "is required"
-        elif detail["type"] == "extra_forbidden":
+        if detail["type"] == "extra_forbidden":
             message = "is not known here"
             if len(detail["loc"]) == 1:
                 message += f"; known are {', '.join(field.alias or name for name, field in model.model_fields.items())}"
+        elif detail["type"] == "missing" or detail["input"] is None:  # null is the same as left out
+            message = "is required"
         found.append(FieldError(name, message))
     return found
 
@@ -314,7 +319,8 @@ def _problem(problem: ProblemError) -> Response:
     body |= problem.extensions
     if problem.fields:
         body["errors"] = [{"field": error.field, "message": error.message} for error in problem.fields]
-    return Response(problem.status, body, {**problem.headers, "Content-Type": "application/problem+json"})
+    headers = {"Retry-After": str(problem.retry_after), **problem.headers} if problem.retryable else problem.headers
+    return Response(problem.status, body, {**headers, "Content-Type": "application/problem+json"})
 
 
 def _as_lambda(response: Response) -> dict[str, object]:

@@ -88,6 +88,8 @@ class ProblemError(BridgeError):
     kind: ClassVar[str]
     title: ClassVar[str]
     retryable: ClassVar[bool] = False
+    retry_after: ClassVar[int] = 30
+    """Seconds that a caller is asked to wait if it is retryable and `headers` has no Retry-After."""
 
     def __init__(
         self,
@@ -170,9 +172,14 @@ class UnavailableError(ProblemError):
 class StorageError(UnavailableError):
     """DynamoDB or Secrets Manager did not answer, even after repeats."""
 
+    retry_after = 5
+
 
 class NotConfiguredError(UnavailableError):
     """The tenant's secret is missing, invalid, or has no block for the vendor of this flow."""
+
+    retry_after = 300
+    """A function reads a tenant's secret again after this time."""
 
 
 class PoisonError(BridgeError):

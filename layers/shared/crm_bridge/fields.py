@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+FIRST_YEAR = 2000
+"""No event and no appointment is older. Systems write 0001-01-01, 1900-01-01 or 1970-01-01 where they know no date."""
 LONGEST_ID = 200
 """Characters; a limit of ours, which keeps every key of our tables within DynamoDB's."""
 

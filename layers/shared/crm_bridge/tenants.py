@@ -138,18 +138,14 @@ class ApiKeys:
         return cached.caller
 
     def _key(self, headers: Mapping[str, str]) -> str:
-        scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        match scheme.lower():
-            case "bearer":
-                return credentials.strip()
-            case "basic":  # the user's name is free: the key alone says who it is
-                try:
-                    return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-                except ValueError:
-                    raise UnauthenticatedError("The Basic credentials cannot be read.", headers=_ASK) from None
-        for name in self._headers:
-            if key := headers.get(name):
-                return key.strip()
+        for name in ("authorization", *self._headers):
+            # API Gateway joins a header that was sent several times, and no key has a comma in it.
+            values = headers.get(name, "").split(",")
+            found = {_credential(value) if name == "authorization" else value.strip() for value in values} - {""}
+            if len(found) > 1:
+                raise UnauthenticatedError(f"Send one API key: the header {name} has several.", headers=_ASK)
+            if found:
+                return found.pop()
         ways = " or ".join(("'Authorization: Bearer KEY'", "HTTP Basic", *(f"the header {h}" for h in self._headers)))
         raise UnauthenticatedError(f"Send an API key: {ways}.", headers=_ASK)
 
@@ -213,6 +209,21 @@ class ApiKey(BaseModel):
     created_at: int = 0
     expires_at: int | None = None
     disabled: bool = False
+
+
+def _credential(authorization: str) -> str:
+    """The key in one value of Authorization; empty if there is none. Raises UnauthenticatedError."""
+    scheme, _, credentials = authorization.strip().partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return credentials.strip()
+        case "basic":  # the user's name is free, in whatever charset (RFC 7617): the key alone says who it is
+            try:
+                pair = base64.b64decode(credentials.strip(), validate=True)
+            except ValueError:
+                raise UnauthenticatedError("The Basic credentials cannot be read.", headers=_ASK) from None
+            return pair.partition(b":")[2].decode(errors="replace")
+    return ""
 
 
 @dataclass(frozen=True)

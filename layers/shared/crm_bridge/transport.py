@@ -34,6 +34,7 @@ from crm_bridge.errors import (
     SignInRefusedError,
     VendorError,
 )
+from crm_bridge.media import CharsetError, charset, text_of
 from crm_bridge.public import PublicAdapter
 from crm_bridge.telemetry import measure
 
@@ -85,7 +86,7 @@ class Answer:
         """The parsed body. Raises ContractBrokenError if it is not JSON."""
         try:
             # There and back again: half a surrogate pair, endless nesting or NaN ends here, not in what we store.
-            text = json.dumps(json.loads(self.body), ensure_ascii=False)
+            text = json.dumps(json.loads(self.text()), ensure_ascii=False)
             return pydantic_core.from_json(text.encode(errors="replace"), allow_inf_nan=False)
         except (ValueError, RecursionError):
             raise ContractBrokenError(
@@ -94,14 +95,26 @@ class Answer:
                 status=self.status,
             ) from None
 
+    def text(self) -> str:
+        """The body in the charset that its Content-Type names, else in UTF-8. Raises CharsetError."""
+        return text_of(self.body, charset(self.headers.get("Content-Type", "")))
+
+    def text_to_show(self) -> str:
+        """The same, with what cannot be read replaced."""
+        try:
+            return self.text()
+        except CharsetError:
+            return self.body.decode(errors="replace")
+
     def words(self) -> str:
         """The vendor's own words in an error: the usual members of a JSON object, or plain text; never markup, and
         never a whole object, which could be what we sent.
         """
+        text = self.text_to_show()
         try:
-            parsed = json.loads(self.body)
+            parsed = json.loads(text)
         except (ValueError, RecursionError):
-            words = self.body.decode(errors="replace").strip()
+            words = text.strip()
         else:
             words = _said(parsed)
         return self.shown(words)

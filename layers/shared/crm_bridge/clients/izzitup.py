@@ -168,7 +168,7 @@ def _parsed(answer: Answer) -> Any:
     A failure comes with status 200, or any other. No words are taken from it but those that are documented: any other
     text may be the request over again.
     """
-    parsed = _json(answer.body)
+    parsed = _json(answer.text_to_show())
     if isinstance(parsed, dict):
         result, message = (str(parsed.get(name)).strip() for name in ("result", "message"))
         for (kind, words), error in FAILURES.items():
@@ -186,9 +186,8 @@ def _parsed(answer: Answer) -> Any:
     return parsed
 
 
-def _json(body: bytes) -> Any:
+def _json(text: str) -> Any:
     """The reply, also behind a notice that PHP puts before it; None if there is none."""
-    text = body.decode(errors="replace")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
