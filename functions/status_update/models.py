@@ -4,10 +4,10 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from crm_bridge.clients.izzitup import ServiceStatus
-from crm_bridge.fields import Id
+from crm_bridge.fields import LONGEST_ID, Text, text_of_whole_number
 
 _STATUSES = {key: status for status in ServiceStatus for key in (status.name.lower(), str(int(status)))}
 
@@ -36,6 +36,10 @@ def _written_out(value: object) -> object:
 type Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_utc)]
 
 
+type Service = Annotated[Text, BeforeValidator(text_of_whole_number), Field(max_length=LONGEST_ID)]
+"""The id, key or name of a service."""
+
+
 class NewStatus(BaseModel):
     """What is sent of a service."""
 
@@ -49,8 +53,7 @@ class NewStatus(BaseModel):
 class UpdateStatus(NewStatus):
     """The status that a service had from a time on."""
 
-    service: Id
-    """Its id, key or name at IzzitUp."""
+    service: Service
     occurred_at: Time
     counts_from: Time
     """The same, but not later than it arrived: a clock that is ahead must not hold back what follows."""
