@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from cli.asking import confirm
 from cli.bridge import Bridge
+from cli.cells import escaped
 from cli.command import NotAllWellError, WrongInputError, command
 from cli.progress import Progress, progress_of
 from cli.rows import rows
@@ -35,6 +36,7 @@ from crm_bridge.clients.illu import VENDOR as ILLU
 from crm_bridge.clients.revio import VENDOR as REVIO
 from crm_bridge.engine import DUE, REPLACEABLE, Flow
 from crm_bridge.errors import Event, NotConfiguredError, RunningError, SignInRefusedError, StorageError
+from crm_bridge.fields import compared
 from crm_bridge.operations import Operation, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline
@@ -51,6 +53,8 @@ CALLS_PER_ROW = 2
 """A key link is looked for before it is made."""
 STORAGE_PAUSES = (1.0, 4.0, 15.0)
 """Seconds before a row is tried again that the bridge's storage did not take."""
+FINE = ("repeated", "not carried", "empty", "continued")
+"""What a line may come to besides `succeeded` if all is well."""
 LOOK_AGAIN = 5.0
 """Seconds between two looks at what the bridge goes on with."""
 
@@ -148,7 +152,7 @@ for _kind in KINDS:
 
 @dataclass
 class Line:
-    """What became of one row."""
+    """What became of one line of the file."""
 
     line: int
     state: str
@@ -156,11 +160,12 @@ class Line:
     operation_id: str = ""
     id: str = ""
     detail: str = ""
+    warning: str = ""
 
 
 @dataclass
 class Plan:
-    """What there is to do. `lines` has every row of the file."""
+    """What there is to do. `lines` has every line of the file but the header."""
 
     lines: list[Line] = field(default_factory=list)
     to_carry: list[tuple[Line, BaseModel]] = field(default_factory=list)
@@ -181,7 +186,7 @@ class Import[M: BaseModel]:
         plan = self._planned(self._checked(file))
         self._show(plan, rate)
         if dry_run:
-            self._output.document({"dry_run": True, **self._summary(plan.lines)})
+            self._output.document({"dry_run": True, **self._summary(plan)})
             self._end(plan.lines)
             return
         if plan.to_carry and not yes:
@@ -198,29 +203,36 @@ class Import[M: BaseModel]:
     # ------------------------------------------------------------------ before
 
     def _checked(self, file: Path) -> list[tuple[Line, M | None]]:
-        """Every row; of those that say the same event twice, only the first counts."""
+        """Every line; of those that say the same event twice, only the first counts."""
         flow, kind = self._kind.flow(), self._kind
-        first: dict[str, tuple[int, str]] = {}
+        first: dict[str, tuple[int, str, str]] = {}
         checked: list[tuple[Line, M | None]] = []
         for row in rows(file, kind.row, kind.as_json):
             if row.said is None:
                 wrong = "; ".join(
                     f"{error.field}: {error.message}" if error.field else error.message for error in row.errors
                 )
-                checked.append((Line(row.line, "invalid", detail=wrong), None))
-                continue
-            event = kind.command(row.said)
-            key, said = flow.key(event), fingerprint(event.model_dump_json())
-            line, before = first.setdefault(key, (row.line, said))
-            if line == row.line:
-                checked.append((Line(row.line, "", key, operation_id(self._tenant, flow.name, key)), row.said))
-            elif before == said:
-                checked.append((Line(row.line, "repeated", key, detail=f"says the same as line {line}"), None))
+                checked.append((Line(row.line, "invalid" if row.errors else "empty", detail=wrong), None))
             else:
-                checked.append(
-                    (Line(row.line, "invalid", key, detail=f"says something else of it than line {line}"), None)
-                )
-        if not checked:
+                event = kind.command(row.said)
+                key, said = flow.key(event), fingerprint(compared(event))
+                one = operation_id(self._tenant, flow.name, key)
+                line, before, key_before = first.setdefault(one, (row.line, said, key))
+                if line == row.line:
+                    checked.append((Line(row.line, "", key, one), row.said))
+                elif before == said:
+                    checked.append((Line(row.line, "repeated", key, detail=f"says the same as line {line}"), None))
+                else:
+                    checked.append(
+                        (Line(row.line, "invalid", key, detail=f"says something else of it than line {line}"), None)
+                    )
+                if key != key_before:
+                    checked[-1][0].warning = f"has the id of line {line} in another form: {key} is {key_before}"
+            checked += [
+                (Line(row.line + more, "continued", detail=f"belongs to line {row.line}"), None)
+                for more in range(1, row.lines)
+            ]
+        if all(line.state == "empty" for line, _ in checked):
             raise WrongInputError(f"{file} has no rows.")
         return checked
 
@@ -240,7 +252,7 @@ class Import[M: BaseModel]:
                 continue
             self._note(line, there, new=False)
             plan.counts[f"known already: {there.state}"] += 1
-            if there.fingerprint != fingerprint(self._kind.command(said).model_dump_json()):
+            if there.fingerprint != fingerprint(compared(self._kind.command(said))):
                 line.detail = f"{line.detail}; accepted before with another payload, which counts".removeprefix("; ")
         return plan
 
@@ -249,6 +261,8 @@ class Import[M: BaseModel]:
         for line in plan.lines:
             if line.state == "invalid":
                 output.line(f"line {line.line}: {line.detail}", style="red")
+            if line.warning:
+                output.line(f"line {line.line}: {line.warning}", style="yellow")
         output.table(("rows", "what"), [(f"{number:,}", what) for what, number in plan.counts.most_common()])
         if plan.to_carry:
             minutes = len(plan.to_carry) / rate
@@ -351,9 +365,14 @@ class Import[M: BaseModel]:
 
     # ------------------------------------------------------------------ afterwards
 
-    def _summary(self, lines: Sequence[Line]) -> dict[str, object]:
-        invalid = [{"line": line.line, "detail": line.detail} for line in lines if line.state == "invalid"]
-        return {"rows": len(lines), "states": dict(Counter(line.state for line in lines)), "invalid": invalid}
+    def _summary(self, plan: Plan) -> dict[str, object]:
+        states = Counter(line.state for line in plan.lines)
+        return {
+            "rows": len(plan.lines) - states["empty"] - states["continued"],
+            "states": dict(states),
+            "invalid": [{"line": line.line, "detail": line.detail} for line in plan.lines if line.state == "invalid"],
+            "warnings": [{"line": line.line, "detail": line.warning} for line in plan.lines if line.warning],
+        }
 
     def _tell(self, plan: Plan, result: Path, seconds: float) -> None:
         output = self._output
@@ -365,7 +384,7 @@ class Import[M: BaseModel]:
             "peak_memory_mb": _peak_memory(),
             "result": str(result),
         }
-        output.document({**self._summary(plan.lines), **measured})
+        output.document({**self._summary(plan), **measured})
         counts = Counter(line.state for line in plan.lines)
         output.line()
         output.table(("rows", "state"), [(f"{number:,}", state) for state, number in counts.most_common()])
@@ -373,10 +392,10 @@ class Import[M: BaseModel]:
             f"Carried: {carried:,} in {_duration(seconds)}, {measured['per_minute']:,} a minute, "
             f"at most {measured['peak_memory_mb']} MB of memory."
         )
-        output.line(f"Every row, with its new id: {result}")
+        output.line(f"Every line, with its new id: {result}")
 
     def _end(self, lines: Sequence[Line]) -> None:
-        if any(line.state not in (State.SUCCEEDED, "repeated", "not carried") for line in lines):
+        if any(line.state not in (State.SUCCEEDED, *FINE) for line in lines):
             raise NotAllWellError
 
 
@@ -392,7 +411,8 @@ def _write(result: Path, lines: Sequence[Line]) -> None:
     with beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("line", "natural_key", "state", "id", "operation_id", "detail"))
-        writer.writerows((one.line, one.natural_key, one.state, one.id, one.operation_id, one.detail) for one in lines)
+        for one in lines:
+            writer.writerow(map(escaped, (one.line, one.natural_key, one.state, one.id, one.operation_id, one.detail)))
     beside.replace(result)
 
 

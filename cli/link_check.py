@@ -19,6 +19,7 @@ from create_job.handler import flow as create_job
 from create_site.flow import CreateSiteFlow
 from crm_bridge.engine import Flow
 from crm_bridge.errors import CannotLookError, NoSuchRecordError, VendorError
+from crm_bridge.ids import canonical
 from crm_bridge.links import Identity
 from crm_bridge.settings import EgitoSettings
 from crm_bridge.transport import Deadline
@@ -113,7 +114,7 @@ class _Vendors:
         for one in links:
             for end, other in ((one.left, one.right), (one.right, one.left)):
                 if (end.system, end.entity) == ("revio", "key_link"):
-                    tied.setdefault(end.id, set()).add(other.id)
+                    tied.setdefault(end.id, set()).add(canonical(other.id))
         there = self._ask(
             key_link(),
             lambda key_links: {str(one.id): one for one in key_links.revio.key_links({})},
@@ -123,7 +124,7 @@ class _Vendors:
             record = there.get(key_link_id)
             if record is None:
                 yield Disagreement("Rev.io", f"key link {key_link_id}", "Rev.io no longer has it")
-            elif ids != {str(record.internal_id), record.external_id}:
+            elif ids != {str(record.internal_id), canonical(record.external_id)}:
                 yield Disagreement("Rev.io", f"key link {key_link_id}", "Rev.io says another pair of it")
 
     def egito(self, links: Sequence[StoredLink], settings: EgitoSettings) -> Iterator[Disagreement]:

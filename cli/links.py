@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cli.asking import confirm
 from cli.bridge import Bridge
+from cli.cells import escaped
 from cli.command import NotAllWellError, command
 from cli.progress import progress_of
 from cli.rows import rows
@@ -23,11 +24,14 @@ from create_job.flow import CreateJobFlow
 from create_job.models import CreatedJob
 from create_site.flow import CreateSiteFlow
 from create_site.models import CreatedSite
+from crm_bridge.api import validated
 from crm_bridge.dynamodb import deserialize, guarded, serialize
 from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.fields import Id
+from crm_bridge.ids import canonical
 from crm_bridge.links import Cardinality, Identity, Link, joined
 from crm_bridge.operations import Operation, operation_id
+from operations.models import LinkSearch
 
 COLUMNS = ("system", "entity", "id", "partner_system", "partner_entity", "partner_id", "operation_id", "linked_at")
 
@@ -84,7 +88,7 @@ def find(
     record: Annotated[str, typer.Argument(metavar="ID")],
 ) -> None:
     """What a record is linked to."""
-    identity = Identity(system.casefold(), entity.casefold(), record)
+    identity = validated(LinkSearch, {"system": system, "entity": entity, "id": record}).identity
     partners = bridge.runtime.links.of(name, identity)
     if not partners:
         raise NotFoundError(f"{system} {entity} {record} is linked to nothing.")
@@ -109,7 +113,7 @@ def export(
     with file.open("w", newline="", encoding="utf-8") if file else nullcontext(sys.stdout) as opened:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(one.cells() for one in found)
+        writer.writerows(map(escaped, one.cells()) for one in found)
     bridge.output.notice(f"Links written: {len(found):,}.")
 
 
@@ -178,9 +182,16 @@ def stored(bridge: Bridge, tenant: str) -> Iterator[StoredLink]:
     )
     with guarded():
         items = [deserialize(item) for page in pages for item in page["Items"]]
+    # The key has an id's canonical form, and the link in the other direction how it was written.
+    written = {
+        Identity(str(item["partner_system"]), str(item["partner_entity"]), canonical(str(item["partner_id"]))): str(
+            item["partner_id"]
+        )
+        for item in items
+    }
     both = [
         StoredLink(
-            Identity(*_parted(str(item["identity"]))[1:]),
+            replace(one := Identity(*_parted(str(item["identity"]))[1:]), id=written.get(one, one.id)),
             Identity(str(item["partner_system"]), str(item["partner_entity"]), str(item["partner_id"])),
             str(item["operation_id"]),
             int(str(item["linked_at"])),
@@ -225,6 +236,8 @@ def _read(file: Path) -> tuple[list[tuple[int, str]], list[_Made]]:
     wrong: list[tuple[int, str]] = []
     read: list[tuple[int, Identity, Identity]] = []
     for row in rows(file, LinkRow):
+        if row.said is None and not row.errors:
+            continue
         if row.said is None:
             wrong.append((row.line, "; ".join(f"{error.field}: {error.message}" for error in row.errors)))
             continue
@@ -235,7 +248,7 @@ def _read(file: Path) -> tuple[list[tuple[int, str]], list[_Made]]:
             wrong.append((row.line, "a site's id is a number"))
         else:
             read.append((row.line, left, right))
-    site_of = {left.id: right for _, left, right in read if (left.system, left.entity) == JOB}
+    site_of = {canonical(left.id): right for _, left, right in read if (left.system, left.entity) == JOB}
     made: list[_Made] = []
     for line, left, right in read:
         match (left.system, left.entity):
@@ -243,7 +256,7 @@ def _read(file: Path) -> tuple[list[tuple[int, str]], list[_Made]]:
                 site = CreatedSite(site_id=int(right.id), customer_id=left.id)
                 made.append(_Made(line, CreateSiteFlow.name, left.id, site, (Link(left, right),)))
             case ("crm", "ticket"):
-                at = site_of.get(right.id)
+                at = site_of.get(canonical(right.id))
                 if at is None:
                     wrong.append((line, f"no line says at which site the job {right.id} is"))
                     continue

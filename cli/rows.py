@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,60 +10,76 @@ from typing import IO, Any
 
 from pydantic import BaseModel
 
+from cli.cells import unescaped
 from cli.command import WrongInputError
-from crm_bridge.api import validated
+from crm_bridge.api import once, validated
 from crm_bridge.errors import FieldError, InvalidError
+from crm_bridge.fields import IN_CSV
 
 DELIMITERS = ",;\t"
+MOST_LINES = 100
+"""Physical lines that one row may have, so that a file of open quotes is read in linear time."""
+LINE_BREAKS_IN = frozenset({"address", "notes"})
+"""Fields whose cells may have line breaks."""
+
+type Members = Mapping[str, Any] | FieldError | None
+"""What a row says, or what is wrong with it; None if it is empty."""
 
 
 @dataclass(frozen=True)
 class Row[M: BaseModel]:
-    """`line` is where it begins in the file. Either there is what it says, or what is wrong with it."""
+    """`line` is where it begins in the file, `lines` how many it has there. Either there is what it says, or what is
+    wrong with it, or it is empty."""
 
     line: int
     said: M | None
     errors: tuple[FieldError, ...] = ()
+    lines: int = 1
 
 
 def rows[M: BaseModel](file: Path, model: type[M], as_json: Sequence[str] = ()) -> Iterator[Row[M]]:
     """The rows of a `.jsonl` file, one object in each line, or else of a CSV file whose header names the fields.
 
+    Each line of the file but the header is in one of them.
+
     In CSV a dot stands before a field within a field, an empty cell says nothing, and the cells of columns in `as_json`
-    are JSON. Raises WrongInputError if the file cannot be read at all, or its header names what is not known.
+    are JSON. Raises WrongInputError if the file cannot be read at all, or its header names what is not known, or
+    something twice.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            read = _jsonl(lines) if file.suffix == ".jsonl" else _csv(lines, model, as_json)
-            for line, members in read:
-                yield _checked(line, members, model)
+            is_csv = file.suffix != ".jsonl"
+            for line, members, size in _csv(lines, model, as_json) if is_csv else _jsonl(lines):
+                yield _checked(line, members, size, model, IN_CSV if is_csv else None)
     except (OSError, UnicodeDecodeError) as error:
         raise WrongInputError(f"{file} cannot be read as UTF-8 ({type(error).__name__}).") from None
 
 
-def _checked[M: BaseModel](line: int, members: Mapping[str, Any] | FieldError, model: type[M]) -> Row[M]:
-    if isinstance(members, FieldError):
-        return Row(line, None, (members,))
+def _checked[M: BaseModel](line: int, members: Members, size: int, model: type[M], context: str | None) -> Row[M]:
+    if members is None or isinstance(members, FieldError):
+        return Row(line, None, (members,) if members else (), size)
     try:
-        return Row(line, validated(model, members))
+        return Row(line, validated(model, members, context), lines=size)
     except InvalidError as error:
-        return Row(line, None, error.fields)
+        return Row(line, None, error.fields, size)
 
 
-def _jsonl(lines: IO[str]) -> Iterator[tuple[int, Mapping[str, Any] | FieldError]]:
+def _jsonl(lines: IO[str]) -> Iterator[tuple[int, Members, int]]:
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            members = json.loads(line)
-        except ValueError:
-            members = None
-        yield number, members if isinstance(members, dict) else FieldError("the line", "is no JSON object")
+        yield number, _object(line) if line.strip() else None, 1
 
 
-def _csv(
-    lines: IO[str], model: type[BaseModel], as_json: Sequence[str]
-) -> Iterator[tuple[int, Mapping[str, Any] | FieldError]]:
+def _object(text: str) -> Members:
+    try:
+        members = json.loads(text, object_pairs_hook=once)
+    except InvalidError as error:
+        return error.fields[0]
+    except (ValueError, RecursionError):
+        members = None
+    return members if isinstance(members, dict) else FieldError("the line", "is no JSON object")
+
+
+def _csv(lines: IO[str], model: type[BaseModel], as_json: Sequence[str]) -> Iterator[tuple[int, Members, int]]:
     header = lines.readline()
     delimiter = max(DELIMITERS, key=header.count)
     columns = [column.strip() for column in next(csv.reader([header], delimiter=delimiter), [])]
@@ -72,20 +89,51 @@ def _csv(
             f"The first line must name the columns; {', '.join(unknown) or 'nothing'} is not known. "
             f"Known are {', '.join(model.model_fields)}."
         )
+    whole = {column.partition(".")[0] for column in columns if "." in column} & set(columns)
+    if twice := sorted({column for column, times in Counter(columns).items() if times > 1} | whole):
+        raise WrongInputError(f"The first line names {', '.join(twice)} more than once. Name each column once.")
+    rest = list(lines)
+    closed: dict[int, int] = {}
+    at = 0
+    while at < len(rest):
+        line, size = at + 2, 1
+        members: Members
+        if line in closed:
+            members = FieldError("the line", f"closes the quote that line {closed[line]} opens")
+        else:
+            cells, size = _cells(rest[at : at + MOST_LINES], columns, delimiter, as_json)
+            if isinstance(cells, FieldError):
+                closed[line + size - 1] = line
+                members, size = cells, 1
+            elif any(cell.strip() for cell in cells):
+                members = _members(columns, cells, as_json)
+            else:
+                members = None
+        yield line, members, size
+        at += size
+
+
+def _cells(
+    lines: Sequence[str], columns: Sequence[str], delimiter: str, as_json: Sequence[str]
+) -> tuple[list[str] | FieldError, int]:
+    """The cells of the row with which `lines` begin, and how many of them it has.
+
+    A quote that is not closed in its line is a mistake, unless what it takes along must be one cell's.
+    """
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    begins = 2
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield begins, FieldError("the line", f"cannot be read as CSV ({error})")
-            begins = reader.line_num + 2
-            continue
-        if any(cell.strip() for cell in cells):
-            yield begins, _members(columns, cells, as_json)
-        begins = reader.line_num + 2
+    try:
+        cells = next(reader)
+    except csv.Error as error:
+        return FieldError("the line", f"cannot be read as CSV ({error})"), 1
+    if (size := reader.line_num) > 1:
+        for column, cell in zip(columns, cells, strict=False):
+            may_break = column in as_json or column.rpartition(".")[2] in LINE_BREAKS_IN
+            if not may_break and ("\n" in cell or "\r" in cell):
+                return FieldError(column, "must not contain line breaks"), size
+        least = min(lines[0].count(delimiter), lines[size - 1].count(delimiter))
+        if len(cells) > len(columns) or least + 1 >= len(columns):  # each looks as if it were a row of its own
+            return FieldError("the line", "has a quote that is not closed"), size
+    return [unescaped(cell) for cell in cells], size
 
 
 def _members(columns: Sequence[str], cells: Sequence[str], as_json: Sequence[str]) -> Mapping[str, Any] | FieldError:
@@ -99,8 +147,10 @@ def _members(columns: Sequence[str], cells: Sequence[str], as_json: Sequence[str
         value: Any = cell
         if column in as_json:
             try:
-                value = json.loads(cell)
-            except ValueError:
+                value = json.loads(cell, object_pairs_hook=once)
+            except InvalidError as error:
+                return error.fields[0]
+            except (ValueError, RecursionError):
                 return FieldError(column, "must be JSON, as [1, 2]")
         if inner:
             members.setdefault(outer, {})[inner] = value

@@ -49,7 +49,8 @@ type Node = dict[str, Any]
 
 def text() -> str:
     """What `docs/openapi.json` has to be."""
-    return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
+    written = json.dumps(document(), indent=1, ensure_ascii=False)
+    return re.sub("[\U00010000-\U0010ffff]", lambda rare: json.dumps(rare[0])[1:-1], written) + "\n"
 
 
 def document() -> Node:
@@ -154,7 +155,8 @@ def _in_query(route: Route) -> Iterable[Node]:
     for name, member in schema["properties"].items():
         # There is no null in an address.
         wanted = next((one for one in member.get("anyOf", []) if one.get("type") != "null"), member)
-        yield {"name": name, "in": "query", "schema": wanted}
+        required = {"required": True} if name in schema.get("required", ()) else {}
+        yield {"name": name, "in": "query", "schema": wanted, **required}
 
 
 def _body(route: Route, examples: Iterable[Recorded]) -> Node:

@@ -11,7 +11,7 @@ from create_site.models import CreateSite
 from crm_bridge.fields import LONGEST_ID
 from key_link.models import KeyLink, KeyLinkSearch, StoredKeyLink
 from openapi import answers
-from operations.models import Listing, Resolution
+from operations.models import LinkSearch, Listing, Resolution
 from status_update.models import NewStatus
 
 type Answers = Mapping[int, type[BaseModel] | None]
@@ -145,7 +145,7 @@ ROUTES = {
         _event(answers.StatusAnswer, 200),
         (404, 409, 502),
         "What is older than the last status applied is answered 200 with `ignored`, and changes nothing.",
-        path={"service": ("Its id, its key or its name, in whatever case.", {"$ref": "#/components/schemas/Id"})},
+        path={"service": ("Its id, its key or its name, in whatever case.", _ID)},
         body=NewStatus,
         is_event=True,
         can_be_mapped=True,
@@ -231,12 +231,21 @@ ROUTES = {
         path=_OPERATION,
         body=Resolution,
     ),
+    "GET /links": Route(
+        "searchLinks",
+        "Which id belongs to which, also of ids with `/`",
+        {200: answers.Partners},
+        (404, 422),
+        "The same as `GET /links/{system}/{entity}/{id}`. API Gateway decodes `%2F` in an address "
+        "before it looks for the route.",
+        query=LinkSearch,
+    ),
     "GET /links/{system}/{entity}/{id}": Route(
         "getLinks",
         "Which id belongs to which",
         {200: answers.Partners},
-        (404,),
-        "`/links/crm/customer/C-1001` gives the customer's site.",
+        (404, 422),
+        "`/links/crm/customer/C-1001` gives the customer's site. An id with `/` is found by `GET /links`.",
         path={
             "system": ("In whatever case: `crm`, `illu`.", _TEXT),
             "entity": ("In whatever case: `customer`, `site`.", _TEXT),

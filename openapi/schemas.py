@@ -4,6 +4,7 @@ pydantic cannot know what a validator written in Python demands. `VALIDATORS` an
 is in neither is an error: a schema that promises too much would be untrue.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from connector_receiver import models as connector
 from connector_receiver.handler import OUR_ID
 from create_job import models as job
 from crm_bridge import fields
+from crm_bridge.ids import PLACEHOLDERS, TEMPLATES, UNSEEN, filled_in
 from key_link import models as key_link
 from operations import models as operations
 from status_update import models as status
@@ -50,10 +52,26 @@ def _printable(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {**schema, "pattern": pattern}
 
 
+def _without_unseen(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """At its ends they are taken off. ECMA-262 has other escapes than Python."""
+    unseen = re.sub(r"\\U([0-9a-f]{8})", lambda escaped: chr(int(escaped[1], 16)), UNSEEN.replace(r"\x", r"\u00"))
+    return {**schema, "pattern": f"^[^{unseen}]*$"}
+
+
+def _filled_in(schema: JsonSchemaValue) -> JsonSchemaValue:
+    words = [re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", word) for word in sorted(PLACEHOLDERS)]
+    words = [word.replace("(", r"\(").replace(")", r"\)") for word in words]
+    empty = [r"([Uu][Rr][Nn]:[Uu]{2}[Ii][Dd]:)?[{(]?0{8}-?(0{4}-?){3}0{12}[)}]?", "0{15}[Aa]{3}"]
+    return {**schema, "not": {"pattern": rf"^\s*({'|'.join([*words, *empty, TEMPLATES])})\s*$"}}
+
+
 VALIDATORS: Mapping[Callable[..., object], Callable[[JsonSchemaValue], JsonSchemaValue]] = {
     fields.composed: _as_it_is,
     fields.text_of_whole_number: _or({"type": "integer"}),
     fields.printable: _printable,
+    fields.without_unseen: _without_unseen,
+    fields.without_zeros: _as_it_is,
+    filled_in: _filled_in,
     fields._not_a_boolean: _as_it_is,  # in JSON a boolean is no number anyway
     key_link._short: _with(maxLength=key_link.LONGEST_NAME, description="The limit is in bytes."),
     job._iso: lambda _: {

@@ -53,6 +53,7 @@ CASES: list[tuple[str, list[str], int]] = [
     ("operations/summary", ["create_site/new"], 200),
     ("operations/show", ["create_site/new"], 200),
     ("operations/links", ["create_site/new"], 200),
+    ("operations/links_by_query", ["create_site/new"], 200),
     ("operations/resolve", ["create_site/new"], 409),
 ]
 """The event, those that must come before it, the status."""

@@ -33,6 +33,7 @@ from crm_bridge.errors import (
     RefusedError,
 )
 from crm_bridge.fields import LONGEST_ID, Id
+from crm_bridge.ids import canonical
 from crm_bridge.operations import Operation, State, operation_id
 from crm_bridge.runtime import runtime
 from crm_bridge.settings import ConnectorSettings, PeopleMap
@@ -112,7 +113,7 @@ def _save(request: Request) -> Response:
 
 def _ids(request: Request, sent: PersonSave) -> tuple[str | None, str | None]:
     """Our id and the Connector's, as far as they are told; that in the address may be either. Raises ProblemError."""
-    person_id, connector_id = sent.record_id, sent.uuid
+    person_id, connector_id = sent.record_id, canonical(sent.uuid) if sent.uuid else None
     if "id" in request.path:
         in_address = _id_in_address(request)
         is_ours = re.fullmatch(OUR_ID, in_address)
@@ -134,11 +135,15 @@ def _ids(request: Request, sent: PersonSave) -> tuple[str | None, str | None]:
 
 def _id_in_address(request: Request) -> str:
     try:
-        return TypeAdapter(Id).validate_python(request.path["id"])
-    except ValidationError:
+        return canonical(TypeAdapter(Id).validate_python(request.path["id"]))
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        is_ours = detail["type"] == "value_error"
+        message = (
+            detail["msg"].removeprefix("Value error, ") if is_ours else f"must be text of up to {LONGEST_ID} characters"
+        )
         raise InvalidError(
-            "Correct the fields named in errors.",
-            fields=[FieldError("uuid", f"in the address must be text of up to {LONGEST_ID} characters")],
+            "Correct the fields named in errors.", fields=[FieldError("uuid", f"in the address {message}")]
         ) from None
 
 

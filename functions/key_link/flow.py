@@ -21,6 +21,7 @@ from crm_bridge.errors import (
     RunningError,
     WrongFieldError,
 )
+from crm_bridge.ids import canonical, canonical_key, forms
 from crm_bridge.links import Cardinality, Identity, Link, Links, joined
 from crm_bridge.memory import Memory
 from crm_bridge.operations import Operation, Operations, State, operation_id
@@ -67,7 +68,14 @@ class Criteria:
     names: Mapping[str, str]
 
     def fit(self, record: RevioKeyLink | StoredKeyLink) -> bool:
-        return all(getattr(record, member) == value for member, value in self.exact.items())
+        return all(
+            canonical(str(getattr(record, member))) == canonical(str(value)) for member, value in self.exact.items()
+        )
+
+    def searches(self) -> list[Mapping[str, str]]:
+        """One for each form in which Rev.io may have the external id."""
+        wanted = self.search.get("external_id")
+        return [{**self.search, "external_id": form} for form in forms(wanted)] if wanted else [self.search]
 
     def stored(self, key_link_id: int) -> StoredKeyLink:
         """Nothing is asked for it: what was done must not fail any more."""
@@ -101,12 +109,16 @@ class KeyLinks:
     def page(self, wanted: KeyLinkSearch) -> tuple[list[StoredKeyLink], bool]:
         """One page, without what does not fit exactly, and whether there are more."""
         criteria = self._criteria(wanted)
-        try:
-            inferred = {"internal_id": str(wanted.internal_id)} if wanted.internal_id is not None else {}
-            found = self.revio.page_of_key_links({**criteria.search, **inferred}, wanted.page, wanted.page_size)
-        except RefusedError:  # only the names and the external id are documented as searchable
-            found = self.revio.page_of_key_links(criteria.search, wanted.page, wanted.page_size)
-        return [self._shown(record) for record in found.key_links if criteria.fit(record)], found.has_more
+        inferred = {"internal_id": str(wanted.internal_id)} if wanted.internal_id is not None else {}
+        for search in criteria.searches():
+            try:
+                found = self.revio.page_of_key_links({**search, **inferred}, wanted.page, wanted.page_size)
+            except RefusedError:  # only the names and the external id are documented as searchable
+                found = self.revio.page_of_key_links(search, wanted.page, wanted.page_size)
+            shown = [self._shown(record) for record in found.key_links if criteria.fit(record)]
+            if shown or found.has_more:
+                break
+        return shown, found.has_more
 
     def stored(self, link: KeyLink) -> StoredKeyLink | None:
         """The key link that says this already. Several would say the same, so the first will do.
@@ -114,7 +126,7 @@ class KeyLinks:
         It is read once more by its id: what a search finds may have been changed or deleted a moment ago.
         """
         criteria = self._criteria(link)
-        for found in self.revio.key_links(criteria.search):
+        for found in (one for search in criteria.searches() for one in self.revio.key_links(search)):
             if criteria.fit(found):
                 with suppress(NoSuchRecordError):
                     record = self.revio.key_link(found.id)
@@ -131,7 +143,9 @@ class KeyLinks:
 
         def work() -> StoredKeyLink:
             criteria, before = self._criteria(link), self.get(key_link_id)
-            if not criteria.fit(before):  # else it was changed before, and only the rest is left to do
+            if (
+                not criteria.fit(before) or before.external_id != link.external_id
+            ):  # else it was changed before, and only the rest is left to do
                 self._wait_for(before, {State.SENDING, State.UNKNOWN})
                 self._wait_for(link, DUE)
                 others = [self.stored(link), self._shown_to(link)]
@@ -144,7 +158,9 @@ class KeyLinks:
             return self._recorded(link, criteria.stored(key_link_id))
 
         # Two key links must not become the same at the same time, so the pair has its turns as well.
-        pair = Turns(self.flow.held.accounts, self.flow.held.clock, self.tenant, f"{SYSTEM} {_pair(link)}", VENDOR)
+        pair = Turns(
+            self.flow.held.accounts, self.flow.held.clock, self.tenant, f"{SYSTEM} {canonical_key(_pair(link))}", VENDOR
+        )
         changed = pair.apply("pair", 0, lambda: self._in_turn(key_link_id, asked_at, work), deadline=self.deadline)
         assert changed  # nothing comes after 0
         return changed

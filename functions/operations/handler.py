@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from crm_bridge.api import Context, Request, Response, respond
+from crm_bridge.api import Context, Request, Response, respond, validated
 from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.links import Identity
 from crm_bridge.operations import Operation, OperationSummary, State, operation_id
@@ -13,7 +13,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import add_to_log
 from operations.console import page
 from operations.flows import FLOWS
-from operations.models import Listing, Resolution
+from operations.models import LinkSearch, Listing, Resolution
 from operations.summary import READ, summary
 
 SCOPE = "operations"
@@ -68,7 +68,7 @@ def _known_by(tenant: str, record: str) -> list[Operation]:
     if re.fullmatch(OPERATION_ID, record):
         ids.add(record)
     named = record.split("/", 2)
-    places = [(*named[:2], named[2])] if len(named) == 3 else [(*kind, record) for kind in SEARCHED]
+    places = [(*named[:2], named[2].strip())] if len(named) == 3 else [(*kind, record) for kind in SEARCHED]
     for system, entity, known_as in places:
         partners = runtime().links.of(tenant, Identity(system.casefold(), entity.casefold(), known_as))
         ids |= {partner.operation_id for partner in partners}
@@ -123,8 +123,9 @@ def _operation(request: Request) -> Operation:
 
 
 def _show_links(request: Request) -> Response:
-    identity = Identity(request.path["system"].casefold(), request.path["entity"].casefold(), request.path["id"])
-    partners = runtime().links.of(request.caller.tenant, identity)
+    """By the address, or by parameters, since API Gateway takes an encoded `/` in an address for a plain one."""
+    search = validated(LinkSearch, request.path) if request.path else request.query_as(LinkSearch)
+    partners = runtime().links.of(request.caller.tenant, search.identity)
     if not partners:
         raise NotFoundError("This id is linked to nothing.")
     links = [
@@ -145,6 +146,7 @@ ROUTES = {
     "GET /operations/summary": _summarize,
     "GET /operations/{id}": _show_operation,
     "POST /operations/{id}/resolve": _resolve_operation,
+    "GET /links": _show_links,
     "GET /links/{system}/{entity}/{id}": _show_links,
 }
 

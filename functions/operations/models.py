@@ -3,9 +3,10 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from crm_bridge.fields import Id
+from crm_bridge.fields import AnyId, Id, Text, composed, without_unseen
+from crm_bridge.links import Identity
 from crm_bridge.operations import State
 
 
@@ -36,7 +37,10 @@ class Listing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    id: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    id: (
+        Annotated[str, Field(min_length=1, max_length=1000), BeforeValidator(composed), BeforeValidator(without_unseen)]
+        | None
+    ) = None
     """Of the operation, of what it is about, or of what it is linked to."""
     state: State | None = None
     flow: Literal["create_site", "create_job", "key_link", "status_update", "connector_receiver", "callback"] | None = (
@@ -44,3 +48,19 @@ class Listing(BaseModel):
     )
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     after: Annotated[str, AfterValidator(_place)] | None = None
+
+
+class LinkSearch(BaseModel):
+    """The record whose links are asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    system: Text
+    """In whatever case: `crm`, `illu`."""
+    entity: Text
+    """In whatever case: `customer`, `site`."""
+    id: AnyId
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.system.casefold(), self.entity.casefold(), self.id)

@@ -4,10 +4,10 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from crm_bridge.clients.izzitup import ServiceStatus
-from crm_bridge.fields import FIRST_YEAR, Id
+from crm_bridge.fields import FIRST_YEAR, LONGEST_ID, Text, text_of_whole_number
 
 _STATUSES = {key: status for status in ServiceStatus for key in (status.name.lower(), str(int(status)))}
 
@@ -44,6 +44,10 @@ def _written_out(value: object) -> object:
 type Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_utc), AfterValidator(_plausible)]
 
 
+type Service = Annotated[Text, BeforeValidator(text_of_whole_number), Field(max_length=LONGEST_ID)]
+"""The id, key or name of a service."""
+
+
 class NewStatus(BaseModel):
     """What is sent of a service."""
 
@@ -57,8 +61,7 @@ class NewStatus(BaseModel):
 class UpdateStatus(NewStatus):
     """The status that a service had from a time on."""
 
-    service: Id
-    """Its id, key or name at IzzitUp."""
+    service: Service
     occurred_at: Time
     arrived_at: Time
     """By the bridge's clock. It orders statuses of one time, and limits the effect of a clock that is ahead."""

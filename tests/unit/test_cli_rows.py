@@ -1,8 +1,12 @@
 """Rows of a file are what the requests would be that they stand for, and each mistake has its line."""
 
+import csv
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from cli.command import WrongInputError
 from cli.rows import rows
@@ -37,9 +41,11 @@ def test_spreadsheets_write_other_delimiters_and_a_mark_before_the_first_line(fi
 
 
 def test_lines_are_counted_through_cells_of_several_lines_and_empty_lines(file: Path) -> None:
-    file.write_text(HEADER + 'C-1,"Shop\n12",1,2,here\n\n,,,,\n' + ROW + "C-3,Shop,north,2,here\n")
+    file.write_text(HEADER + 'C-1,Shop,1,2,"here\n12"\n\n,,,,\n' + ROW + "C-3,Shop,north,2,here\n")
     found = list(rows(file, CreateSite))
-    assert [row.line for row in found] == [2, 6, 7]
+    assert [(row.line, row.lines, row.said is None, bool(row.errors)) for row in found] == [
+        *((2, 2, False, False), (4, 1, True, False), (5, 1, True, False), (6, 1, False, False), (7, 1, True, True))
+    ]
     assert [error.field for error in found[-1].errors] == ["latitude"]
 
 
@@ -97,9 +103,10 @@ def test_a_jsonl_file_has_one_object_in_each_line(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     good = '{"customer_id": 7, "name": "Shop", "latitude": 1, "longitude": 2, "address": "here"}'
     file.write_text(f"{good}\n\n[1]\n{{\n")
-    first, second, third = rows(file, CreateSite)
+    first, empty, second, third = rows(file, CreateSite)
     assert first.said
     assert first.said.customer_id == "7"
+    assert (empty.line, empty.said, empty.errors) == (2, None, ())
     assert [(row.line, row.errors[0].field) for row in (second, third)] == [(3, "the line"), (4, "the line")]
 
 
@@ -114,3 +121,53 @@ def test_what_is_not_utf8_is_refused(file: Path) -> None:
     file.write_bytes(HEADER.encode() + b"C-1,Caf\xe9,1,2,here\n")
     with pytest.raises(WrongInputError, match="UTF-8"):
         list(rows(file, CreateSite))
+
+
+@pytest.mark.parametrize(
+    ("header", "twice"),
+    [
+        ("customer_id,name,latitude,longitude,address,name", "name"),
+        ("name,customer_id, name ,address,address", "address, name"),
+        ("customer_id;name;latitude;longitude;address;Name", None),
+    ],
+)
+def test_a_header_is_refused_when_it_names_a_column_twice(file: Path, header: str, twice: str | None) -> None:
+    file.write_text(f"{header}\n{ROW}")
+    with pytest.raises(WrongInputError, match=f"{twice} more than once" if twice else "is not known"):
+        list(rows(file, CreateSite))
+
+
+def test_a_header_is_refused_when_it_names_a_field_and_one_within_it(file: Path) -> None:
+    file.write_text("ticket_id,name,customer_id,site,site.name\nT-1,Meter,C-1,a,b\n")
+    with pytest.raises(WrongInputError, match="names site more than once"):
+        list(rows(file, CreateJob))
+
+
+def test_notes_may_have_several_lines_whatever_they_contain(file: Path) -> None:
+    notes = 'first, with a comma\n\n"quoted", and more\r\nlast'
+    with file.open("w", newline="") as opened:
+        csv.writer(opened).writerows([("ticket_id", "name", "site_id", "notes"), ("T-1", "Meter", "1", notes)])
+    (row,) = rows(file, CreateJob)
+    assert row.said
+    assert (row.said.notes, row.lines) == (notes, 4)
+
+
+def test_a_cell_of_json_is_refused_when_it_has_a_member_twice(file: Path) -> None:
+    file.write_text('ticket_id;name;site_id;workflow_instances\nT-1;Meter;1;"[{""a"": 1, ""a"": 2}]"\n')
+    (row,) = rows(file, CreateJob, ("workflow_instances",))
+    assert [(error.field, error.message) for error in row.errors] == [("a", "appears more than once")]
+
+
+def physical_lines(text: str) -> int:
+    return len(re.findall("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$", text))
+
+
+@given(st.text('",;\n\rab1 ', max_size=200))
+@example('"\n' * 60)
+@example('a,"b\n"c",d\n')
+def test_every_physical_line_is_in_exactly_one_row(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    file = tmp_path_factory.mktemp("rows") / "rows.csv"
+    file.write_bytes((HEADER + text).encode())
+    found = list(rows(file, CreateSite))
+    assert [row.line for row in found] == [2 + sum(row.lines for row in found[:at]) for at in range(len(found))]
+    assert sum(row.lines for row in found) == physical_lines(text)

@@ -6,7 +6,8 @@ API Gateway has matched the route already and names it in `routeKey`, so there i
 import base64
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,6 +48,7 @@ from crm_bridge.tenants import ApiKeys, Caller
 from crm_bridge.transport import RESERVE, Deadline
 
 MAX_BODY = 128 * 1024
+SHOWN_DUPLICATES = 20
 JSON = "application/json"
 PROBLEM_TYPE = "urn:crm-bridge:problem:"
 
@@ -99,7 +101,7 @@ class Request:
         return validated(model, self.query)
 
     def json(self) -> JsonValue:
-        """The body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError."""
+        """The body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError, InvalidError."""
         if len(self.body) > MAX_BODY:
             raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
         kind = media_type(self.headers.get("content-type", "")) or JSON
@@ -108,7 +110,10 @@ class Request:
         if not self.body.strip():
             raise NotJsonError("The body is empty. Send a JSON object.")
         try:
-            parsed: JsonValue = pydantic_core.from_json(self.text(), allow_inf_nan=False)
+            text = self.text()
+            parsed: JsonValue = pydantic_core.from_json(text, allow_inf_nan=False)
+            # Numbers are not looked at here, and some would take long.
+            json.loads(text, object_pairs_hook=once, parse_int=str, parse_float=str)
         except ValueError as error:
             raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
         return parsed
@@ -124,10 +129,25 @@ class Request:
         return parsed
 
 
-def validated[M: BaseModel](model: type[M], members: Mapping[str, object]) -> M:
+def once(members: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return an object's members. Raises InvalidError for duplicates, of which JSON parsers keep the first or the last.
+
+    An `object_pairs_hook`. Source: https://www.rfc-editor.org/rfc/rfc8259#section-4
+    """
+    found = dict(members)
+    if len(found) < len(members):
+        times = Counter(name for name, _ in members)
+        twice = sorted(name for name in found if times[name] > 1)[:SHOWN_DUPLICATES]
+        raise InvalidError(
+            "Correct the fields named in errors.", fields=[FieldError(name, "appears more than once") for name in twice]
+        )
+    return found
+
+
+def validated[M: BaseModel](model: type[M], members: Mapping[str, object], context: str | None = None) -> M:
     """Raises InvalidError, which names every wrong field and repeats none."""
     try:
-        return model.model_validate(members)
+        return model.model_validate(members, context=context)
     except ValidationError as error:
         raise InvalidError("Correct the fields named in errors.", fields=_field_errors(error, model)) from None
 

@@ -34,6 +34,7 @@ from crm_bridge.errors import (
     UnavailableError,
     VendorError,
 )
+from crm_bridge.fields import compared
 from crm_bridge.links import Identity, Link, Links
 from crm_bridge.operations import Attempt, Operation, Operations, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
@@ -212,7 +213,7 @@ class Engine:
         Raises RunningError while another call carries it, and UnavailableError if it could not be accepted; then
         nothing was sent.
         """
-        payload = command.model_dump_json()
+        payload, said = command.model_dump_json(), fingerprint(compared(command))
         new_id = operation_id(tenant, flow.name, flow.key(command))
         add_to_log(operation_id=new_id)
         try:
@@ -223,7 +224,7 @@ class Engine:
             known = self._operations.get(new_id)
             if known is None or known.state in REPLACEABLE:
                 raise
-            return self._known(known, fingerprint(payload))
+            return self._known(known, said)
         now = self._now()
         claimed = Operation(
             operation_id=new_id,
@@ -231,7 +232,7 @@ class Engine:
             flow=flow.name,
             natural_key=flow.key(command),
             state=TRANSITIONS[None, Event.ACCEPTED if later else Event.CLAIMED],
-            fingerprint=fingerprint(payload),
+            fingerprint=said,
             payload=payload,
             tries=0 if later else 1,
             lease=uuid.uuid4().hex,

@@ -1,10 +1,28 @@
 """Types of the fields that several commands have."""
 
+import re
 import unicodedata
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    StringConstraints,
+    ValidationInfo,
+)
 
+from crm_bridge.ids import canonical, filled_in, trimmed
+
+IN_CSV = "in CSV"
+"""The validation context of a cell, where a number cannot be told from text."""
+COMPARED = "compared"
+"""The serialization context in which ids are in their canonical form."""
+LARGEST_EXACT = 2**53
+"""Above it a number with a decimal point may be another one that was rounded."""
 FIRST_YEAR = 2000
 """No event and no appointment is older. Systems write 0001-01-01, 1900-01-01 or 1970-01-01 where they know no date."""
 LONGEST_ID = 200
@@ -12,8 +30,29 @@ LONGEST_ID = 200
 
 
 def text_of_whole_number(value: object) -> object:
-    # 1001 and "1001" are one customer to a CRM; 1001.0 may be another number that was rounded on its way.
+    # 1001, 1001.0 and "1001" are one customer to a CRM.
+    if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_EXACT:
+        return str(int(value))
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def without_zeros(value: object, info: ValidationInfo) -> object:
+    # A spreadsheet or pandas writes 1001.0 for 1001, where another row of the column has no number.
+    whole = re.fullmatch("\\s*(-?[0-9]+)[.,]00?\\s*", value) if isinstance(value, str) else None
+    return whole[1] if whole and info.context == IN_CSV else value
+
+
+def without_unseen(value: object) -> object:
+    return trimmed(value) if isinstance(value, str) else value
+
+
+def _serialized(value: str, info: SerializationInfo) -> str:
+    return canonical(value) if info.context == COMPARED else value
+
+
+def compared(command: BaseModel) -> str:
+    """What `command` says, as JSON, the same in whatever form its ids are."""
+    return command.model_dump_json(context=COMPARED)
 
 
 def composed(value: object) -> object:
@@ -38,8 +77,17 @@ type Text = Annotated[
     BeforeValidator(composed),
     AfterValidator(printable),
 ]
-type Id = Annotated[Text, BeforeValidator(text_of_whole_number), Field(max_length=LONGEST_ID)]
-"""An id of another system, as text."""
+type AnyId = Annotated[
+    Text,
+    AfterValidator(filled_in),
+    BeforeValidator(without_unseen),
+    BeforeValidator(without_zeros),
+    BeforeValidator(text_of_whole_number),
+    PlainSerializer(_serialized, return_type=str),
+]
+"""An id of another system, as text; see `ids` for what cannot be one."""
+type Id = Annotated[AnyId, Field(max_length=LONGEST_ID)]
+"""An id of a record that a caller names."""
 type Number = Annotated[int, BeforeValidator(_not_a_boolean), Field(gt=0, lt=2**63)]
 """An id that a vendor gives as a number."""
 type Latitude = Annotated[float, BeforeValidator(_not_a_boolean), Field(ge=-90, le=90)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
 from crm_bridge.errors import StorageError
+from crm_bridge.ids import canonical
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -25,7 +26,7 @@ LONGEST_KEY = 2048
 
 @dataclass(frozen=True)
 class Identity:
-    """A record in some system: `Identity("illu", "site", "4711")`."""
+    """A record in some system: `Identity("illu", "site", "4711")`. The table's keys have its id's canonical form."""
 
     system: str
     entity: str
@@ -65,7 +66,7 @@ class _Row:
     def key(self, tenant: str) -> dict[str, str]:
         partner = joined(self.partner.system, self.partner.entity)
         if not self.exclusive:
-            partner = f"{partner}#{joined(self.partner.id)}"
+            partner = f"{partner}#{joined(canonical(self.partner.id))}"
         return {"identity": _partition(tenant, self.identity), "partner": partner}
 
 
@@ -192,7 +193,7 @@ def _rows(links: Sequence[Link]) -> Iterator[_Row]:
 
 
 def _partition(tenant: str, identity: Identity) -> str:
-    return joined(tenant, identity.system, identity.entity, identity.id)
+    return joined(tenant, identity.system, identity.entity, canonical(identity.id))
 
 
 def joined(*parts: str) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from crm_bridge.dynamodb import deserialize, existing, guarded, serialize, through_conflicts
 from crm_bridge.errors import Event, LinkTakenError, StorageError
+from crm_bridge.ids import canonical_key
 from crm_bridge.links import Identity
 
 if TYPE_CHECKING:
@@ -138,8 +139,11 @@ class Due(NamedTuple):
 
 
 def operation_id(tenant: str, flow: str, natural_key: str) -> str:
-    """The id under which an event is known: the same event gives the same id, in whichever function it arrives."""
-    digest = hashlib.sha256(f"{tenant}\0{flow}\0{natural_key}".encode()).hexdigest()
+    """The id under which an event is known: the same event gives the same id, in whichever function it arrives.
+
+    The same is what has the same ids, in whatever form.
+    """
+    digest = hashlib.sha256(f"{tenant}\0{flow}\0{canonical_key(natural_key)}".encode()).hexdigest()
     return f"op_{digest[:32]}"
 
 
