@@ -261,6 +261,7 @@ class DurableWorld(World):
         service.start()
         self._exits.callback(service.stop)
         os.environ["AWS_ENDPOINT_URL_LAMBDA"] = service.url
+        self.start_cold()  # a handler of an earlier world would call that world's service
         return self
 
     def begin(self) -> None:
@@ -288,7 +289,7 @@ class DurableWorld(World):
         return self._response(function, event["body"])
 
     def _handle_again(self) -> None:
-        """The caller's request, not the invocation: AWS runs one invocation of an execution at a time."""
+        """Let the caller's request come twice, as the runner has one invocation of an execution at a time."""
         if self._arrived:
             with suppress(FunctionFailedError):
                 self._invoke(*self._arrived)
