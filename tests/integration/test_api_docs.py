@@ -57,7 +57,7 @@ def test_the_examples_of_sites_operations_links_and_problems_are_what_is_answere
     assert [body(listed)] == without_times(shown("`GET /operations`"))
     crm.settle(accepted)
     assert body(crm.create_site()) == made
-    assert [body(crm.get("/links/crm/customer/C-1001"))] == without_times(shown("`GET /links"))
+    assert [body(crm.get("/links/crm/customer/C-1001"))] == without_times(shown("`GET /links/{system}"))
     assert [body(crm.create_site(latitude=91))] == shown("Problems")
     operation = body(crm.get(accepted.headers["Location"]))
     (example,) = without_times(shown("`GET /operations/{id}`"))
