@@ -160,10 +160,10 @@ class CreateJobFlow:
         site_id = vendor.known_site(command)
         for job in vendor.illu.list_jobs(name=command.name):
             is_there = job.site_id == site_id
-            named = _tickets(job.notes or "")
-            if _may_be_named(command, named) if named else is_there:
+            # The customer may have got another site since: then its ticket is all that tells.
+            if not _is_anothers(command, job) if is_there else _reference(command) in (job.notes or ""):
                 certain = is_there and _says_the_same(command, job)
-                yield Hit(_created(command, job, job.site_id), job.created_at, certain, job.job_id, job.name)
+                yield Hit(_created(command, job, job.site_id), job.created_at, certain, id=job.job_id, name=job.name)
         if not vendor.illu.lists_all_jobs:
             raise NotShownError(NOT_SHOWN.format("job_list_path"), vendor=VENDOR)
 
@@ -202,10 +202,12 @@ def _tickets(notes: str) -> set[str]:
     return set(re.findall(r"\[CRM ticket ([^][]*)\]", notes, re.IGNORECASE))
 
 
-def _may_be_named(command: CreateJob, named: set[str]) -> bool:
-    """Whether illu may have stored the tickets that this job's notes have as `named`. Of too many nobody can tell."""
-    ours = _tickets(_notes(command))
-    return len(ours) * len(named) > MOST_COMPARED or any(may_have_become(one, other) for one in ours for other in named)
+def _is_anothers(command: CreateJob, job: ListedIlluJob) -> bool:
+    """Whether its notes name a ticket, but none that illu may have made of one in ours. Too many are not compared."""
+    ours, named = _tickets(_notes(command)), _tickets(job.notes or "")
+    if not named or len(ours) * len(named) > MOST_COMPARED:
+        return False
+    return not any(may_have_become(one, other) for one in ours for other in named)
 
 
 def _created(command: CreateJob, job: IlluJob, site_id: int) -> CreatedJob:
