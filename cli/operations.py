@@ -31,6 +31,7 @@ SHOWN = 12
 COLUMNS = ("state", "flow", "natural key", "last attempt", "due", "changed")
 EVERY = 5.0
 """Seconds between two looks of `watch`."""
+CANDIDATES_WITHOUT_NAMES = "These records at the vendor may be this event's; --payload shows their names:"
 
 app = typer.Typer(help="Operations: look at them, watch them, decide about them.", no_args_is_help=True)
 
@@ -82,7 +83,9 @@ def show(
     wanted: Annotated[
         str, typer.Argument(metavar="ID", help="An operation's id, or a customer's, ticket's, ... at the CRM.")
     ],
-    payload: Annotated[bool, typer.Option("--payload", help="Also what the CRM sent, as long as it is kept.")] = False,
+    payload: Annotated[
+        bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")
+    ] = False,
 ) -> None:
     """What became of an event: its time line, its answer, its links, and what can be done now."""
     found = _named(bridge, name, wanted)
@@ -201,7 +204,7 @@ def _taken_up(bridge: Bridge, operation: Operation, due_at: int) -> bool:
     """False if it is on its way already, or somebody has decided about it."""
     if operation.state is State.PARKED:
         try:
-            bridge.runtime.engine.resend(operation, by=bridge.user, due_at=due_at)
+            bridge.runtime.engine.resend(operation, by=bridge.user, due_at=due_at, anew=False)
         except ConflictError:
             return False
         return True
@@ -248,7 +251,7 @@ def _row(one: OperationSummary) -> tuple[object, ...]:
 
 
 def _shown(operation: Operation, *, payload: bool) -> dict[str, Any]:
-    shown = operation.shown()
+    shown = operation.shown() | {"candidates": operation.shown_candidates(names=payload)}
     if payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
     return shown
@@ -275,6 +278,11 @@ def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
         output.line(f"link    {left.system} {left.entity} {left.id}  =  {right.system} {right.entity} {right.id}")
     if payload:
         output.line(f"payload {operation.payload or 'is not kept'}")
+    if operation.candidates:
+        output.line("These records at the vendor may be this event's:" if payload else CANDIDATES_WITHOUT_NAMES)
+        columns = ("id", "created", *(["name"] if payload else []))
+        shown = operation.shown_candidates(names=payload)
+        output.table(columns, [(one["id"], one["created_at"], *([one["name"]] if payload else [])) for one in shown])
     if operation.state is State.PARKED:
         output.line("It waits for a person. Look at the vendor, then one of:", style="bold")
         for action in Action:

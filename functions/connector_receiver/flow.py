@@ -1,6 +1,6 @@
 """The decisions of connector_receiver: which record a person is at Egito, what goes into it, what counts if late."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,7 @@ from crm_bridge.errors import (
     SignInRefusedError,
     UnavailableError,
 )
+from crm_bridge.fields import may_have_become
 from crm_bridge.links import Identity, Link, Links, joined
 from crm_bridge.memory import Memory
 from crm_bridge.oauth import Tokens
@@ -54,6 +55,7 @@ STAFF_MAX_AGE, STAFF_MIN_AGE = 300.0, 10.0
 AFTER_THE_RECORD = 5
 """Seconds after which a save follows the making of its record."""
 
+_NAMES = ("firstname", "lastname")
 _NOT_WHOLE = "Egito's list does not show it, and may not be whole (lists_everything)"
 
 type Result = Saved | CreatedRecord | LeadSource
@@ -285,7 +287,7 @@ class Receiver:
         held, flow = self.flow.held, self.flow
         wrapped = ConnectorCommand(create)
         known = held.operations.get(operation_id(self.tenant, flow.name, flow.key(wrapped)))
-        if known and known.state is not State.WAITING and known.state in DUE:
+        if known and known.state in DUE and not known.is_undone:
             # It is looked after by itself, but this save would wait for it.
             held.engine.redeliver(flow, known.operation_id, deadline=self.deadline, lent_until=known.lent_until)
         abandoned = known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED
@@ -372,16 +374,14 @@ class ConnectorFlow:
             case ChangeLeadSource() as change:
                 return vendor.change_lead_source(change)
 
-    def find(self, command: ConnectorCommand, vendor: Receiver) -> Sequence[Hit[Result]]:
+    def find(self, command: ConnectorCommand, vendor: Receiver) -> Iterator[Hit[Result]]:
         match command.root:
             case CreateRecord() as create:
-                return _records(create, vendor)
+                yield from _records(create, vendor)
             case CreateLeadSource() as create:
-                there = vendor.lead_sources.in_dictionary(create.name)
-                if there is None and not vendor.settings.lists_everything:
-                    raise NotShownError(_NOT_WHOLE, vendor=VENDOR)
-                return [Hit(there)] if there else ()
-        return ()
+                yield from _lead_sources(create, vendor)
+        if not vendor.settings.lists_everything:
+            raise NotShownError(_NOT_WHOLE, vendor=VENDOR)
 
     def adopt(self, tenant: str, command: ConnectorCommand, vendor_id: str) -> Result:  # noqa: ARG002
         match command.root:
@@ -404,17 +404,30 @@ def _kind(account: str, entity: str) -> tuple[str, str]:
     return urlsplit(account).netloc.casefold(), entity.casefold()
 
 
-def _records(create: CreateRecord, vendor: Receiver) -> Sequence[Hit[Result]]:
-    """Those that carry the person's id, if the tenant has a field for it. Without one Egito cannot be asked."""
+def _records(create: CreateRecord, vendor: Receiver) -> Iterator[Hit[Result]]:
+    """Those that carry the person's id, if the tenant has a field for it; or of the name, what may be left of the id.
+
+    Without a field for it Egito cannot be asked.
+    """
     maps = [one for one in (vendor.settings.prospects, vendor.settings.members) if one.entity == create.entity]
     field = next((one.reference for one in maps if one.reference in create.fields), None)
     if field is None:
         raise CannotLookError("Egito has no field for the bridge's id of a person (reference)", vendor=VENDOR)
-    hits: list[Hit[Result]] = [
-        Hit(CreatedRecord(entity=create.entity, id=record_id))
-        for record in vendor.egito.records(create.entity)
-        if record.get(field) == create.person_id and (record_id := usable_id(record))
-    ]
-    if not hits and not vendor.settings.lists_everything:
-        raise NotShownError(_NOT_WHOLE, vendor=VENDOR)
-    return hits
+    names = {one.fields[part].field for one in maps for part in _NAMES if part in one.fields} & create.fields.keys()
+    for record in vendor.egito.records(create.entity):
+        record_id = usable_id(record)
+        texts = {member: str(record.get(member) or "") for member in (*names, field)}
+        certain = texts[field] == create.person_id
+        altered = all(may_have_become(str(create.fields[member] or ""), text) for member, text in texts.items())
+        if record_id and (certain or altered):
+            shown = " ".join(filter(None, (texts[name] for name in sorted(names))))
+            yield Hit(CreatedRecord(entity=create.entity, id=record_id), None, certain, record_id, shown)
+
+
+def _lead_sources(create: CreateLeadSource, vendor: Receiver) -> Iterator[Hit[Result]]:
+    there = vendor.lead_sources.in_dictionary(create.name)
+    if there:
+        yield Hit(there)
+    for entry in vendor.lead_sources.entries(AFTER_THE_RECORD) if not there else ():
+        if may_have_become(create.name, entry.name):
+            yield Hit(LeadSource(id=entry.id, name=entry.name), None, False, entry.id, entry.name)

@@ -1,7 +1,7 @@
 """The decisions of key_link: which event it is, how a key link is found, made, changed and deleted, what it links."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -10,6 +10,7 @@ from crm_bridge.accounts import Accounts, Turns
 from crm_bridge.clients.revio import VENDOR, NameKind, RevioClient, RevioKeyLink, RevioNamed, revio_client
 from crm_bridge.engine import DUE, Engine, Hit
 from crm_bridge.errors import (
+    CannotLookError,
     ConflictError,
     FieldError,
     InvalidError,
@@ -34,6 +35,8 @@ NAMES_MAX_AGE = 3600.0
 NAMES_MIN_AGE = 10.0
 """Seconds for which the names that are remembered are believed, and for which one is believed not to be there."""
 SHOWN_NAMES = 50
+MOST_COMPARED = 100
+"""Of so many key links of one record it is found out whether they are linked."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,10 @@ class Criteria:
         """One for each form in which Rev.io may have the external id."""
         wanted = self.search.get("external_id")
         return [{**self.search, "external_id": form} for form in forms(wanted)] if wanted else [self.search]
+
+    def may_fit(self, record: RevioKeyLink) -> bool:
+        """Whatever Rev.io may have made of the text in it."""
+        return all(getattr(record, name) == value for name, value in self.exact.items() if isinstance(value, int))
 
     def stored(self, key_link_id: int) -> StoredKeyLink:
         """Nothing is asked for it: what was done must not fail any more."""
@@ -127,12 +134,40 @@ class KeyLinks:
         """
         criteria = self._criteria(link)
         for found in (one for search in criteria.searches() for one in self.revio.key_links(search)):
-            if criteria.fit(found):
-                with suppress(NoSuchRecordError):
-                    record = self.revio.key_link(found.id)
-                    if criteria.fit(record):
-                        return self._shown(record)
+            if criteria.fit(found) and (record := self._still(found.id, criteria)):
+                return self._shown(record)
         return None
+
+    def made_of(self, link: KeyLink) -> Iterator[Hit[StoredKeyLink | DeletedKeyLink]]:
+        """The key link that says this; or else those that may be what Rev.io made of it, and are linked to no event.
+
+        Rev.io's own ids are not altered, so a key link is recognised by them. Raises CannotLookError.
+        """
+        criteria, compared = self._criteria(link), 0
+        try:
+            for found in self.revio.key_links_of(link.internal_id, criteria.search):
+                if criteria.fit(found) and (exact := self._still(found.id, criteria)):
+                    yield Hit(self._shown(exact), exact.created_at)
+                    return
+                if criteria.may_fit(found):
+                    compared += 1
+                    if compared > MOST_COMPARED or not self._is_linked(found.id):
+                        yield Hit(self._shown(found), found.created_at, False, str(found.id), found.external_id)
+        except CannotLookError:
+            stored = self.stored(link)
+            if stored is None:
+                raise
+            yield Hit(stored)
+
+    def _still(self, key_link_id: int, criteria: Criteria) -> RevioKeyLink | None:
+        """The key link as it is now: what a search finds may have been changed or deleted a moment ago."""
+        with suppress(NoSuchRecordError):
+            record = self.revio.key_link(key_link_id)
+            return record if criteria.fit(record) else None
+        return None
+
+    def _is_linked(self, key_link_id: int) -> bool:
+        return bool(self.flow.held.links.of(self.tenant, _identity(key_link_id)))
 
     def create(self, link: KeyLink) -> StoredKeyLink:
         criteria = self._criteria(link)
@@ -300,9 +335,8 @@ class KeyLinkFlow:
                 return vendor.delete(key_link_id, command.asked_at)
         raise AssertionError("neither a key link nor the id of one")
 
-    def find(self, command: CarryKeyLink, vendor: KeyLinks) -> Sequence[Hit[StoredKeyLink | DeletedKeyLink]]:
-        stored = vendor.stored(command.link) if command.link else None
-        return [Hit(stored)] if stored else ()
+    def find(self, command: CarryKeyLink, vendor: KeyLinks) -> Iterable[Hit[StoredKeyLink | DeletedKeyLink]]:
+        return vendor.made_of(command.link) if command.link else ()
 
     def adopt(self, tenant: str, command: CarryKeyLink, vendor_id: str) -> StoredKeyLink:  # noqa: ARG002
         if command.id is not None or command.link is None:

@@ -87,8 +87,9 @@ def _summarize(request: Request) -> Response:
 
 def _show_operation(request: Request) -> Response:
     operation = _operation(request)
-    shown = operation.shown()
-    if PAYLOAD_SCOPE in request.caller.scopes:
+    may_see_payload = PAYLOAD_SCOPE in request.caller.scopes
+    shown = operation.shown() | {"candidates": operation.shown_candidates(names=may_see_payload)}
+    if may_see_payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
     return Response(200, shown)
 

@@ -46,6 +46,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """What each entity's form has. The type of a dictionary's entry is no field: it tells where the entry is."""
 
+_FREE_TEXTS = {"name", "firstName", "lastName", "street", "street2", "city", "company", "externalId", "notes"}
+"""What a user types, which may be altered."""
+
 _FORM = "application/x-www-form-urlencoded"
 _PATH = re.compile(r"/services/restapi/json/([A-Za-z]+)/([A-Za-z]+)")
 _VERBS = {
@@ -340,7 +343,7 @@ class EgitoSimulator(Simulator):
             return self._errors(*wrong)
         if entity == DICTIONARY:
             self.dictionaries.setdefault(str(sent["type"]), [])
-        return self._saved(self._store(entity, self._rows(entity, sent), values))
+        return self._saved(self._store(entity, self._rows(entity, sent), self._altered(entity, values)))
 
     def _get(self, entity: str, sent: Record) -> Response:
         rows = self._rows(entity, sent)
@@ -366,7 +369,8 @@ class EgitoSimulator(Simulator):
         wrong = self._mistakes(entity, values)
         if wrong:
             return self._errors(*wrong)
-        rows[at] = {**before, **values}
+        kept = {name: before[name] for name, value in values.items() if before.get(name) == value}
+        rows[at] = {**before, **self._altered(entity, values), **kept}
         return self._saved(rows[at])
 
     def _list(self, entity: str, sent: Record) -> Response:
@@ -380,6 +384,11 @@ class EgitoSimulator(Simulator):
             listed = listed[first : first + size]
         listed = listed[: self.list_limit]
         return json_response(listed if self.list_shape == "array" else {self.list_shape: listed})
+
+    def _altered(self, entity: str, values: Record) -> Record:
+        """What must not be blank does not become so."""
+        texts = {n: self.altered(v) for n, v in values.items() if n in _FREE_TEXTS and isinstance(v, str)}
+        return {**values, **{n: text for n, text in texts.items() if text or n not in self.required.get(entity, ())}}
 
     def _delete(self, entity: str, sent: Record) -> Response:
         rows = self._rows(entity, sent)

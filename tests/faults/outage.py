@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 from crm_bridge.accounts import Accounts
 from crm_bridge.breaker import Breaker
 from crm_bridge.engine import Engine
-from crm_bridge.links import Links
+from crm_bridge.links import Link, Links, Partner
 from crm_bridge.memory import Memory
 from crm_bridge.operations import SHARDS, Claim, Due, Operation, Operations, State
 from crm_bridge.settings import Tenant, parse_tenant
@@ -124,8 +124,11 @@ class MemoryLinks(Links):
     def __init__(self) -> None:
         pass
 
-    def taken(self, *_: object) -> bool:
-        return False
+    def taken(self, tenant: str, groups: Sequence[Sequence[Link]], operation_id: str) -> list[bool]:  # noqa: ARG002
+        return [False] * len(groups)
+
+    def of(self, *_: object) -> list[Partner]:
+        return []
 
     def puts(self, *_: object) -> "Iterator[TransactWriteItemTypeDef]":
         return iter(())

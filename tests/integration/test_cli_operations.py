@@ -10,6 +10,7 @@ from crm_bridge.callbacks import FLOW as CALLBACK
 from crm_bridge.operations import State, operation_id
 from crm_bridge.runtime import runtime
 from local.stack import Stack
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from operations.flows import FLOWS
 from tests.integration.conftest import SITE, CommandLine, Crm
@@ -241,3 +242,14 @@ def test_what_ran_out_of_attempts_and_was_surely_not_done_is_sent_again(crm: Crm
     crm.stack.deliver_due()
     assert read(operation).state == "succeeded"
     assert len(crm.stack.illu.sites) == 1
+
+
+def test_candidates_are_shown_and_their_names_only_with_the_payload(crm: Crm, cli: CommandLine) -> None:
+    crm.stack.illu.alterations = (ALTERATIONS["cut at an emoji"],)
+    parked(crm, name="Duka \U0001f3ea Kitale")
+    assert [set(one) for one in cli("operations", "show", "demo", "C-1001", "--json").json[0]["candidates"]] == [
+        {"id", "created_at"}
+    ]
+    told = cli("operations", "show", "demo", "C-1001").out
+    assert ("4711" in told, "Duka" in told, "--payload shows their names" in told) == (True, False, True)
+    assert "Duka" in cli("operations", "show", "demo", "C-1001", "--payload").out

@@ -18,6 +18,7 @@ from werkzeug.wrappers import Request, Response
 from crm_bridge.runtime import runtime
 from crm_bridge.settings import PERSON_FIELDS
 from local.stack import CLIENT, CLUB, CONNECTOR_CLUB, SCOPES, Stack
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.connector import CallFailedError, Connector, Language, Person
 from local.vendors.egito import EgitoSimulator, Record
 from local.vendors.simulator import Kind
@@ -1685,3 +1686,61 @@ def test_a_name_follows_egito_when_only_its_use_was_changed(crm: Crm, egito: Egi
     change_lead_source(crm, "1", "Website", active=False)
     egito.dictionaries["leadSource"][0]["name"] = "Our site"
     assert ("1", "Our site", False) in lead_sources(crm)
+
+
+# ---------------------------------------------------------------- what Egito may store
+
+
+@pytest.mark.parametrize("kind", [Kind.CLOSE_AFTER, Kind.UNAVAILABLE_AFTER])
+@pytest.mark.parametrize("alteration", ["upper case", "cut at 20 bytes", "emptied"])
+def test_there_is_one_record_whatever_egito_makes_of_its_texts(
+    crm: Crm, egito: EgitoSimulator, alteration: str, kind: Kind
+) -> None:
+    egito.alterations = (ALTERATIONS[alteration],)
+    egito.fail(kind, seconds=1)
+    answer = save(crm, lastname="Zieli\u0144ska-\u0141ukasz \U0001f3cb of the long name")
+    assert answer.status_code == 202
+    operation = parked(crm)
+    [candidate] = crm.get(f"/operations/{operation}").json()["candidates"]
+    assert candidate["id"] == str(the_record(egito)["id"])
+    assert resolve(crm, operation, "adopt", candidate["id"]).status_code == 200
+    assert in_the_end(crm, answer)["state"] == "succeeded"
+    assert len(egito.records["Contact"]) == 1
+
+
+def test_a_record_of_another_person_is_no_candidate(crm: Crm, egito: EgitoSimulator) -> None:
+    for members in (
+        {"firstName": "Ada", "lastName": "Nowak", "externalId": f"p_{'0' * 32}"},  # of another person
+        {"firstName": "Adam", "lastName": "Nowak"},
+        {"firstName": "Ada", "lastName": "Kowalska"},
+    ):
+        egito.add("Contact", **members)
+    egito.fail(Kind.CLOSE_BEFORE)
+    assert in_the_end(crm, save(crm))["state"] == "succeeded"
+    assert len(egito.records["Contact"]) == 4
+
+
+def test_a_namesake_without_an_id_is_put_before_a_person(crm: Crm, egito: EgitoSimulator) -> None:
+    """Egito tells no time of a record, and may have dropped the field."""
+    egito.add("Contact", firstName="ADA", lastName="Nowak")
+    egito.fail(Kind.CLOSE_BEFORE)
+    save(crm)
+    assert parked(crm)
+    assert len(egito.records["Contact"]) == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.CLOSE_AFTER, Kind.TOO_MANY_AFTER])
+def test_there_is_one_lead_source_whatever_egito_makes_of_its_name(crm: Crm, egito: EgitoSimulator, kind: Kind) -> None:
+    egito.alterations = (ALTERATIONS["cut at an emoji"],)
+    egito.fail(kind, seconds=1)
+    add_lead_source(crm, "Fair \U0001f3cb 2026")
+    assert parked(crm)
+    assert [entry["name"] for entry in egito.dictionaries["leadSource"]] == ["Website", "Walk-in", "Fair "]
+
+
+def test_lead_sources_that_differ_in_spaces_are_two(crm: Crm, egito: EgitoSimulator) -> None:
+    egito.dictionaries["leadSource"].append({"id": 90, "name": "Fair 1"})
+    egito.fail(Kind.CLOSE_AFTER)
+    answer = add_lead_source(crm, "Fair  1")
+    assert in_the_end(crm, answer)["answer"]["name"] == "Fair  1"
+    assert len(egito.dictionaries["leadSource"]) == 4

@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from crm_bridge.runtime import runtime
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.integration.conftest import ROUNDS, SITE, Crm
 
@@ -288,6 +289,84 @@ def test_is_parked_when_the_reference_was_switched_on_after_it_was_sent(crm: Crm
     runtime().engine.tenants.get("demo", fresh=True)
     assert crm.settle(accepted)["state"] == "parked"
     assert len(crm.stack.illu.jobs) == 1
+
+
+ALIKE = [
+    ("X  1", "X 1"),
+    ("X\u00a01", "X 1"),
+    ("x1", "X1"),
+    ("X & 1", "X &amp; 1"),
+    ("\uff211", "A1"),
+    ("O\u20191", "O'1"),
+    ("\ufb01n", "fin"),
+]
+"""Tickets that are two to the CRM and may look the same to a vendor."""
+
+
+@pytest.mark.parametrize(("one", "other"), [*ALIKE, *((other, one) for one, other in ALIKE)], ids=str)
+def test_tickets_that_are_alike_get_a_job_each_when_one_was_done_and_one_was_not(
+    at_home: Crm, one: str, other: str
+) -> None:
+    at_home.stack.illu.fail(Kind.CLOSE_BEFORE)
+    undone = create_job(at_home, ticket_id=one, name="Ring the bell")
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    done = create_job(at_home, ticket_id=other, name="Fix the meter")
+    settled = [at_home.settle(answer) for answer in (undone, done)]
+    assert [operation["state"] for operation in settled] == ["succeeded"] * 2
+    assert [job["name"] for job in at_home.stack.illu.jobs] == ["Fix the meter", "Ring the bell"]
+    assert [operation["answer"]["name"] for operation in settled] == ["Ring the bell", "Fix the meter"]
+
+
+@pytest.mark.parametrize(
+    ("alteration", "done", "undone"),
+    [
+        ("spaces collapsed", "X  1", "X 1"),
+        ("quotes straightened", "O\u20191", "O'1"),
+        ("tags stripped", "X<b>1", "X1"),
+        ("markup escaped", "X & 1", "X &amp; 1"),
+        ("lower case", "T-A", "t-a"),
+    ],
+)
+def test_a_job_that_illu_altered_into_another_tickets_is_linked_by_a_person_only(
+    at_home: Crm, alteration: str, done: str, undone: str
+) -> None:
+    at_home.stack.illu.alterations = (ALTERATIONS[alteration],)
+    at_home.stack.illu.fail(Kind.CLOSE_BEFORE)
+    first = create_job(at_home, ticket_id=undone, name="ring the bell")
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    second = create_job(at_home, ticket_id=done, name="fix the meter")
+    assert [at_home.settle(answer)["state"] for answer in (first, second)] == ["parked"] * 2
+    assert [job["name"] for job in at_home.stack.illu.jobs] == ["fix the meter"]
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+def test_there_is_one_job_whatever_illu_makes_of_its_texts(at_home: Crm, alteration: str) -> None:
+    at_home.stack.illu.alterations = (ALTERATIONS[alteration],)
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    notes = "After two <b>o\u2019clock</b>  &  not before. \U0001f3ea\u200b"
+    accepted = create_job(at_home, ticket_id="T-1 \U0001f3ea", name="Meter \U0001f3ea does not count", notes=notes)
+    assert at_home.settle(accepted)["state"] in ("succeeded", "parked")
+    assert len(at_home.stack.illu.jobs) == 1
+
+
+def test_the_job_of_another_ticket_at_the_same_site_is_no_candidate(at_home: Crm) -> None:
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER, times=2)
+    accepted = [create_job(at_home, ticket_id=ticket, notes="See [CRM ticket T-9].") for ticket in ("T-7", "T-8")]
+    at_home.stack.illu.jobs[0]["notes"] = "See [CRM ticket T-9]. [CRM ticket T-7"  # cut
+    assert [at_home.settle(answer)["state"] for answer in accepted] == ["parked", "succeeded"]
+    assert len(at_home.stack.illu.jobs) == 2
+
+
+def test_is_parked_when_jobs_are_asked_for_by_a_name_that_illu_altered(at_home: Crm) -> None:
+    tenant = json.loads(at_home.stack.demo_tenant())
+    tenant["illu"]["job_list_path"] += "?name={name}"
+    at_home.stack.put_secret("demo", json.dumps(tenant))
+    runtime().engine.tenants.get("demo", fresh=True)
+    at_home.stack.illu.alterations = (ALTERATIONS["upper case"],)
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    operation = at_home.settle(create_job(at_home))
+    assert (operation["state"], len(at_home.stack.illu.jobs)) == ("parked", 1)
+    assert "job_list_path" in operation["attempts"][-1]["reason"]
 
 
 # ---------------------------------------------------------------- the wire, and races

@@ -12,6 +12,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.tenants import new_api_key
 from local.events import load_event
 from local.stack import DEMO_KEY, Stack
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.integration.conftest import ROUNDS, SITE, Crm
 
@@ -283,6 +284,68 @@ def test_the_site_of_a_namesake_at_the_same_place_is_not_adopted(crm: Crm) -> No
     operation = crm.settle(crm.create_site(customer_id="C-2"))
     assert operation["answer"]["site_id"] == 4712
     assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1"]
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+def test_there_is_one_site_whatever_illu_makes_of_its_texts(crm: Crm, alteration: str) -> None:
+    crm.stack.illu.alterations = (ALTERATIONS[alteration],)
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    name = "Duka <b>Tom\u2019s</b>  & S\u00f6hne \U0001f3ea\u200b Kitale, next to the bakery"
+    operation = crm.settle(crm.create_site(name=name))
+    assert operation["state"] == ("succeeded" if alteration in ("stripped", "decomposed") else "parked")
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_a_person_sees_the_candidates_and_links_one(crm: Crm) -> None:
+    crm.stack.illu.alterations = (ALTERATIONS["cut at an emoji"],)
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    accepted = crm.create_site(name="Duka \U0001f3ea Kitale")
+    crm.stack.illu.add_site("Made by hand", SITE["latitude"], SITE["longitude"], "Moi Ave 12")
+    crm.stack.illu.add_site("Elsewhere", SITE["latitude"] + 1, SITE["longitude"], "Moi Ave 12")
+    assert crm.settle(accepted)["state"] == "parked"
+    path = accepted.headers["Location"]
+    reader = crm.stack.add_key("demo", frozenset({"operations", "operations:payload"}), "support")
+    headers = {"Authorization": f"Bearer {reader}"}
+    shown = crm.session.get(crm.stack.url + path, headers=headers, timeout=60).json()["candidates"]
+    assert [(one["id"], one["name"]) for one in shown] == [("4711", "Duka "), ("4712", "Made by hand")]
+    assert [set(one) for one in crm.get(path).json()["candidates"]] == [{"id", "created_at"}] * 2
+    assert crm.post(f"{path}/resolve", {"action": "adopt", "id": "4711"}).json()["state"] == "succeeded"
+    assert crm.get(path).json()["candidates"] == []
+    assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1001"]
+    assert len(crm.stack.illu.sites) == 3
+
+
+def test_sites_of_customers_who_differ_in_the_address_only_are_not_swapped(crm: Crm) -> None:
+    crm.stack.illu.fail(Kind.CLOSE_BEFORE)
+    first = crm.create_site(customer_id="C-1", address="Moi Ave 12, left door")
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    second = crm.create_site(customer_id="C-2", address="Moi Ave 12, right door")
+    assert [crm.settle(answer)["answer"]["address"] for answer in (first, second)] == [
+        "Moi Ave 12, left door",
+        "Moi Ave 12, right door",
+    ]
+    assert len(crm.stack.illu.sites) == 2
+
+
+def test_is_parked_when_sites_are_asked_for_by_a_name_that_illu_altered(crm: Crm) -> None:
+    tenant = json.loads(crm.stack.demo_tenant())
+    tenant["illu"]["site_list_path"] += "?name={name}"
+    crm.stack.put_secret("demo", json.dumps(tenant))
+    crm.stack.illu.alterations = (ALTERATIONS["upper case"],)
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    operation = crm.settle(crm.create_site())
+    assert (operation["state"], len(crm.stack.illu.sites)) == ("parked", 1)
+    assert "without {name} (site_list_path)" in operation["attempts"][-1]["reason"]
+
+
+def test_is_sent_again_when_illu_asked_for_time_and_cannot_be_asked(crm: Crm) -> None:
+    """Here illu is taken at its word: see docs/reliability.md."""
+    tenant = json.loads(crm.stack.demo_tenant())
+    del tenant["illu"]["site_list_path"]
+    crm.stack.put_secret("demo", json.dumps(tenant))
+    crm.stack.illu.fail(Kind.UNAVAILABLE, seconds=40)
+    assert crm.settle(crm.create_site())["state"] == "succeeded"
+    assert len(crm.stack.illu.sites) == 1
 
 
 def test_a_rotated_key_is_taken_up_without_a_failure(crm: Crm) -> None:

@@ -24,6 +24,7 @@ from crm_bridge.clients.revio import RevioClient, RevioKeyLink
 from crm_bridge.errors import NotConfiguredError
 from crm_bridge.runtime import runtime
 from local.stack import SCOPES, Stack
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.revio import Record, RevioAccount
 from local.vendors.simulator import Kind
 from tests.integration.conftest import ROUNDS, Crm
@@ -1798,3 +1799,77 @@ def test_making_changing_and_deleting_at_once_leaves_what_revio_has(crm: Crm) ->
                 assert linked(crm, external(body)) == {internal(body), key_link(told)}
                 assert linked(crm, key_link(told)) == {internal(body), external(body)}
     assert states(crm).keys() <= {"succeeded", "rejected"}
+
+
+# ---------------------------------------------------------------- what Rev.io may store
+
+
+LONG = "Aa 1  b\u2019s & <i>c \U0001f3ea " + 40 * "x"
+
+
+@pytest.mark.parametrize("match", ["exact", "contains"])
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+def test_there_is_one_key_link_whatever_revio_makes_of_the_id(
+    crm: Crm, alteration: str, match: Literal["exact", "contains"]
+) -> None:
+    crm.stack.revio.match, crm.stack.revio.alterations = match, (ALTERATIONS[alteration],)
+    crm.stack.revio.fail(Kind.CLOSE_AFTER)
+    accepted = link_up(crm, external_id=LONG)
+    as_it_was = alteration in ("stripped", "invisible dropped")
+    operation = crm.settle(accepted)
+    assert operation["state"] == ("succeeded" if as_it_was else "parked")
+    assert len(crm.stack.revio.key_links) == 1
+    if not as_it_was:
+        resolved = crm.post(f"{accepted.headers['Location']}/resolve", {"action": "adopt", "id": "77"})
+        assert resolved.json()["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_key_link_of_another_event_or_record_is_no_candidate(crm: Crm, refused: bool) -> None:
+    crm.stack.revio.refuses_unknown_search = refused
+    assert link_up(crm, external_id="A").status_code == 201
+    for members in ((7, 2, 1015), (4, 1, 1015), (4, 2, 1016)):
+        crm.stack.revio.account.add_key_link(*members, "B")
+    crm.stack.revio.fail(Kind.CLOSE_BEFORE)
+    assert crm.settle(link_up(crm, external_id="C"))["state"] == "succeeded"
+    assert [record["external_id"] for record in crm.stack.revio.key_links] == ["A", "B", "B", "B", "C"]
+
+
+def test_a_key_link_that_was_there_the_day_before_is_no_candidate(crm: Crm) -> None:
+    crm.stack.revio.account.add_key_link(4, 2, 1015, "made by hand")
+    crm.stack.move_clock(37 * 3600)  # its time has no zone
+    crm.stack.revio.fail(Kind.CLOSE_BEFORE)
+    assert crm.settle(link_up(crm))["state"] == "succeeded"
+    assert len(crm.stack.revio.key_links) == 2
+
+
+def test_a_person_sees_which_key_links_may_be_the_one(crm: Crm) -> None:
+    crm.stack.revio.account.add_key_link(4, 2, 1015, "made by hand")
+    crm.stack.revio.fail(Kind.CLOSE_BEFORE)
+    accepted = link_up(crm)
+    assert crm.settle(accepted)["state"] == "parked"
+    assert [one["id"] for one in crm.get(accepted.headers["Location"]).json()["candidates"]] == ["77"]
+
+
+@pytest.mark.parametrize("kind", [Kind.TOO_MANY_AFTER, Kind.UNAVAILABLE_AFTER])
+def test_there_is_one_key_link_when_a_proxy_asks_to_send_later_what_revio_has_done_and_altered(
+    crm: Crm, kind: Kind
+) -> None:
+    crm.stack.revio.alterations = (ALTERATIONS["upper case"],)
+    crm.stack.revio.search_lag = 29
+    crm.stack.revio.fail(kind, seconds=1)
+    assert crm.settle(link_up(crm, external_id="abc"))["state"] == "parked"
+    assert len(crm.stack.revio.key_links) == 1
+
+
+def test_does_not_look_through_more_key_links_than_it_has_time_for(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crm_bridge.clients.revio.MOST_PAGES", 2)
+    monkeypatch.setattr(crm.stack.revio, "largest_page", 1)
+    crm.stack.revio.refuses_unknown_search = True
+    for number in range(3):
+        crm.stack.revio.account.add_key_link(4, 2, 2000 + number, "B")
+    crm.stack.revio.fail(Kind.CLOSE_BEFORE)
+    operation = crm.settle(link_up(crm))
+    assert (operation["state"], "too many key links" in operation["attempts"][-1]["reason"]) == ("parked", True)
+    crm.stack.revio.fail(Kind.CLOSE_AFTER)
+    assert crm.settle(link_up(crm, external_id="D"))["state"] == "succeeded"  # the search by its own id shows it

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import StringIO
@@ -21,6 +21,9 @@ from crm_bridge.engine import (
     KEEP_ATTEMPTS,
     LAST_TRY,
     LONGEST_HOLD,
+    LONGEST_NAME,
+    MOST_CANDIDATES,
+    MOST_COMPARED,
     MOST_DEFECTS,
     PATIENCE,
     REDELIVERY,
@@ -45,10 +48,11 @@ from crm_bridge.errors import (
     RunningError,
     SignInRefusedError,
     StorageError,
+    TryLaterError,
     VendorError,
 )
 from crm_bridge.links import Identity, Link
-from crm_bridge.operations import SHARDS, Attempt, Operation, State, fingerprint, operation_id
+from crm_bridge.operations import SHARDS, Attempt, Candidate, Operation, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, bind_log, logger
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
@@ -73,6 +77,8 @@ class Shop:
     sent: list[Order] = field(default_factory=list)
     there: Hit[Receipt] | None = None
     """What the vendor is found to have before anything is sent."""
+    not_shown: NotShownError | None = None
+    """What a look ends in after its hits."""
     looks: int = 0
     search_lag: int = 120
     destination: str = "https://shop.example/1"
@@ -115,12 +121,14 @@ class OrderFlow:
     def send(self, command: Order, vendor: Shop) -> Receipt | Hit[Receipt]:
         return vendor.there or vendor.order(command)
 
-    def find(self, command: Order, vendor: Shop) -> Sequence[Hit[Receipt]]:
+    def find(self, command: Order, vendor: Shop) -> Iterator[Hit[Receipt]]:
         self.asked.append(("find", command))
         vendor.looks += 1
         if isinstance(vendor.hits, VendorError):
             raise vendor.hits
-        return vendor.hits
+        yield from vendor.hits
+        if vendor.not_shown:
+            raise vendor.not_shown
 
     def adopt(self, tenant: str, command: Order, vendor_id: str) -> Receipt:
         self.asked.append(("adopt", tenant, command, vendor_id))
@@ -1089,6 +1097,210 @@ def test_is_parked_when_a_record_only_may_be_the_one(unknown: Bench) -> None:
     assert len(unknown.shop.sent) == 1
 
 
+def test_waits_out_the_search_lag_when_a_record_only_may_be_the_one(unknown: Bench) -> None:
+    """Its own may not be shown yet, and the other may be linked by then."""
+    unknown.shop.hits = [Hit(Receipt(receipt=7), certain=False)]
+    unknown.redeliver()
+    waiting = unknown.stored()
+    assert (waiting.state, waiting.attempts[-1].event) == (State.UNKNOWN, Event.NOT_FOUND_YET)
+    assert waiting.due_at == (waiting.unknown_since or 0) + unknown.shop.search_lag
+    unknown.shop.hits.append(hit(101, unknown.clock))
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert (unknown.linked(), len(unknown.shop.sent)) == (["101"], 1)
+
+
+def test_what_was_found_counts_when_the_vendor_may_not_show_everything(unknown: Bench) -> None:
+    unknown.shop.not_shown = failing(NotShownError)  # type: ignore[assignment]
+    unknown.shop.hits = [hit(101, unknown.clock)]
+    unknown.redeliver()
+    assert (unknown.linked(), len(unknown.shop.sent)) == (["101"], 1)
+
+
+def test_is_parked_when_all_that_is_shown_is_anothers_and_there_may_be_more(unknown: Bench) -> None:
+    unknown.run("other")
+    unknown.shop.not_shown = failing(NotShownError)  # type: ignore[assignment]
+    unknown.shop.hits = [hit(102, unknown.clock)]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert (unknown.stored().state, unknown.stored().attempts[-1].reason) == (State.PARKED, "because")
+    assert len(unknown.shop.sent) == 2
+
+
+@pytest.mark.parametrize(("younger_by", "parked"), [(0, True), (-1, False)])
+def test_a_time_without_a_zone_is_taken_for_the_latest_that_it_may_mean(
+    unknown: Bench, younger_by: int, parked: bool
+) -> None:
+    latest = (unknown.stored().first_sent_at or 0) - CLOCK_SKEW + younger_by
+    told = datetime.fromtimestamp(latest - 36 * 3600, UTC).replace(tzinfo=None)
+    unknown.shop.hits = [Hit(Receipt(receipt=7), told, certain=False)]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert unknown.stored().state is (State.PARKED if parked else State.SUCCEEDED)
+
+
+def test_keeps_the_records_for_the_person_who_decides_the_likeliest_first(unknown: Bench) -> None:
+    made_at = datetime.fromtimestamp(unknown.clock.now, UTC)
+    unknown.shop.hits = [
+        Hit(Receipt(receipt=1), certain=False, id="1", name="A"),
+        Hit(Receipt(receipt=2), made_at, False, "2", "B" * 900),
+        Hit(Receipt(receipt=3), certain=True, id="3", name="C"),
+        Hit(Receipt(receipt=4), certain=True, id="4", name="D"),
+        *(Hit(Receipt(receipt=5 + more), certain=False, id=str(5 + more)) for more in range(20)),
+    ]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    stored = unknown.stored()
+    assert stored.attempts[-1].reason == "24 records at the vendor may be this event's"
+    assert stored.candidates is not None
+    assert len(stored.candidates) == MOST_CANDIDATES
+    assert stored.candidates[:3] == (
+        Candidate(id="3", name="C"),
+        Candidate(id="4", name="D"),
+        Candidate(id="2", name="B" * LONGEST_NAME, created_at=made_at.isoformat()),
+    )
+    assert stored.shown_candidates(names=False)[0] == {"id": "3", "created_at": None}
+    assert stored.shown_candidates(names=True)[0] == {"id": "3", "created_at": None, "name": "C"}
+    assert "candidates" not in stored.shown()
+
+
+@pytest.mark.parametrize("decide", ["adopt", "resend", "abandon"])
+def test_keeps_the_records_no_longer_than_until_a_person_decided(unknown: Bench, decide: str) -> None:
+    unknown.shop.hits = [Hit(Receipt(receipt=7), certain=False, id="7", name="A")]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    parked = unknown.stored()
+    assert parked.candidates
+    if decide == "adopt":
+        unknown.engine.adopt(unknown.flow, parked, "7", by="ops")
+    else:
+        getattr(unknown.engine, decide)(parked, by="ops")
+    assert unknown.stored().candidates is None
+
+
+def test_of_more_records_than_are_compared_the_rest_is_left_to_a_person(unknown: Bench) -> None:
+    unknown.run("other")
+    unknown.shop.hits = [Hit(Receipt(receipt=102), certain=False)] * (MOST_COMPARED + 1)
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert unknown.stored().attempts[-1].reason == "1 records at the vendor may be this event's"
+
+
+# ---------------------------------------------------------------- asked to send it later
+
+
+@pytest.fixture
+def deferred(bench: Bench) -> Bench:
+    """An operation whose vendor said 429, or 503 with Retry-After, and that is due."""
+    bench.shop.answers = [failing(TryLaterError, status=503, retry_after=40)]
+    bench.run()
+    assert (bench.stored().state, bench.stored().due_at) == (State.WAITING, bench.clock.now + 40)
+    bench.wait_until_due()
+    return bench
+
+
+def test_adopts_what_the_vendor_did_although_it_asked_to_send_it_later(deferred: Bench) -> None:
+    deferred.shop.hits = [hit(101, deferred.clock)]
+    deferred.redeliver()
+    assert (deferred.linked(), len(deferred.shop.sent)) == (["101"], 1)
+
+
+def test_is_sent_again_once_a_look_after_the_search_lag_found_nothing(deferred: Bench) -> None:
+    """Before, its record may be there and not be shown, and a second sending would make another."""
+    asked_at = deferred.stored().deferred_at or 0
+    deferred.redeliver()
+    waiting = deferred.stored()
+    assert (waiting.state, waiting.due_at) == (State.WAITING, asked_at + deferred.shop.search_lag)
+    assert waiting.attempts[-1].event is Event.NOT_DONE
+    assert len(deferred.shop.sent) == 1
+    deferred.wait_until_due()
+    deferred.redeliver()
+    assert (deferred.linked(), len(deferred.shop.sent), deferred.shop.looks) == (["102"], 2, 2)
+    assert deferred.stored().deferred_at is None
+
+
+@pytest.mark.parametrize("error", [CannotLookError, NotShownError])
+def test_is_sent_again_when_the_vendor_cannot_be_asked_but_only_asked_for_time(
+    deferred: Bench, error: type[VendorError]
+) -> None:
+    deferred.shop.hits = failing(error)
+    deferred.clock.move(deferred.shop.search_lag)
+    deferred.redeliver()
+    assert (deferred.linked(), len(deferred.shop.sent)) == (["102"], 2)
+
+
+@pytest.mark.parametrize(
+    "error", [NotDoneError, MaybeDoneError, RefusedError, ContractBrokenError, SignInRefusedError, TryLaterError]
+)
+def test_waits_as_before_when_the_look_fails(deferred: Bench, error: type[VendorError]) -> None:
+    asked_at = deferred.stored().deferred_at
+    deferred.shop.hits = failing(error)
+    deferred.redeliver()
+    stored = deferred.stored()
+    assert (stored.state, stored.unknown_since, stored.deferred_at) == (State.WAITING, None, asked_at)
+    assert stored.due_at == deferred.clock.now + REDELIVERY[1]
+    assert len(deferred.shop.sent) == 1
+
+
+def test_is_parked_when_a_record_may_be_what_the_vendor_did_although_it_asked_for_time(deferred: Bench) -> None:
+    deferred.shop.hits = [Hit(Receipt(receipt=7), certain=False, id="7")]
+    deferred.redeliver()
+    assert deferred.stored().state is State.WAITING
+    deferred.wait_until_due()
+    deferred.redeliver()
+    assert (deferred.stored().state, len(deferred.shop.sent)) == (State.PARKED, 1)
+
+
+def test_is_looked_for_until_a_look_succeeds_whatever_fails_in_between(deferred: Bench) -> None:
+    deferred.shop.hits = failing(NotDoneError)
+    deferred.redeliver()
+    deferred.wait_until_due()
+    deferred.redeliver()
+    deferred.shop.hits = [hit(101, deferred.clock)]
+    deferred.wait_until_due()
+    deferred.redeliver()
+    assert (deferred.linked(), len(deferred.shop.sent)) == (["101"], 1)
+
+
+def test_is_rejected_when_it_is_refused_after_a_look_found_nothing(deferred: Bench) -> None:
+    deferred.clock.move(deferred.shop.search_lag)
+    deferred.shop.answers = [failing(RefusedError, status=400)]
+    deferred.redeliver()
+    assert deferred.stored().state is State.REJECTED
+
+
+def test_does_not_give_way_to_another_when_the_vendor_asked_for_time(deferred: Bench) -> None:
+    """What takes its place would be sent without a look."""
+    outcome = deferred.run(note="newer", over_undone=True)
+    assert (outcome.carried, len(deferred.shop.sent)) == (False, 1)
+
+
+def test_is_not_looked_for_when_the_vendor_asked_for_time_and_it_may_be_repeated(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.shop.answers = [failing(TryLaterError)]
+    bench.run()
+    assert bench.stored().deferred_at is None
+    bench.wait_until_due()
+    bench.redeliver()
+    assert (len(bench.shop.sent), bench.shop.looks) == (2, 0)
+
+
+@pytest.mark.parametrize(("anew", "linked", "sent"), [(False, ["101"], LAST_TRY), (True, ["112"], LAST_TRY + 1)])
+def test_is_looked_for_when_it_is_taken_up_again_without_a_persons_look(
+    bench: Bench, anew: bool, linked: list[str], sent: int
+) -> None:
+    bench.shop.search_lag = 0
+    bench.shop.answers = [failing(TryLaterError) for _ in range(LAST_TRY)]
+    bench.run()
+    while bench.stored().state is not State.PARKED:
+        bench.wait_until_due()
+        bench.redeliver()
+    bench.engine.resend(bench.stored(), by="ops", anew=anew)
+    bench.shop.hits = [hit(101, bench.clock)]
+    bench.redeliver()
+    assert (bench.linked(), len(bench.shop.sent)) == (linked, sent)
+
+
 def test_is_parked_when_the_vendor_cannot_be_asked(unknown: Bench) -> None:
     unknown.shop.hits = failing(CannotLookError)
     unknown.redeliver()
@@ -1185,7 +1397,9 @@ def test_looks_again_when_another_operation_adopts_the_record_first(
 ) -> None:
     unknown.run("other")
     unknown.shop.hits = [hit(102, unknown.clock)]
-    monkeypatch.setattr(unknown.tables.links, "taken", lambda *_: False)  # as if it was free a moment ago
+    monkeypatch.setattr(
+        unknown.tables.links, "taken", lambda _, groups, __: [False] * len(groups)
+    )  # as if it was free a moment ago
     unknown.redeliver()
     assert unknown.stored().state is State.UNKNOWN
     assert unknown.linked("other") == ["102"]
@@ -1368,7 +1582,7 @@ def test_says_that_another_event_was_quicker_to_adopt_the_record(
 ) -> None:
     unknown.run("other")
     unknown.shop.hits = [hit(102, unknown.clock)]
-    monkeypatch.setattr(unknown.tables.links, "taken", lambda *_: False)
+    monkeypatch.setattr(unknown.tables.links, "taken", lambda _, groups, __: [False] * len(groups))
     unknown.redeliver()
     attempt = unknown.stored().attempts[-1]
     assert (attempt.event, attempt.reason) == (Event.LOOK_FAILED, "the record was adopted by another event")

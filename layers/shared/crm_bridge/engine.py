@@ -8,10 +8,10 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel
@@ -31,12 +31,13 @@ from crm_bridge.errors import (
     SeveralFoundError,
     SignInRefusedError,
     StorageError,
+    TryLaterError,
     UnavailableError,
     VendorError,
 )
 from crm_bridge.fields import compared
 from crm_bridge.links import Identity, Link, Links
-from crm_bridge.operations import Attempt, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.operations import Attempt, Candidate, Operation, Operations, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, count, logger
 from crm_bridge.tenants import Tenants
@@ -93,6 +94,12 @@ LONGEST_WAIT = 24 * HOUR
 """Seconds; a vendor's Retry-After is honoured up to this."""
 CLOCK_SKEW = 300
 """Seconds by which a vendor's clock may be behind ours before its new record looks older than our first attempt."""
+NO_ZONE = 36 * HOUR
+"""Seconds by which a time without a zone may be later than it looks in UTC: 12 hours, and a day if it is a date."""
+MOST_COMPARED = 1000
+"""Of so many records at the vendor it is found out whether they are linked; of the rest a person may."""
+MOST_CANDIDATES, LONGEST_NAME = 10, 200
+"""So many are kept for the person who decides, and so many characters of a name."""
 KEEP_ATTEMPTS = 40
 """The newest ones; an operation's record must stay far below the 400 KB that the table takes."""
 KEEP = 90 * 24 * HOUR
@@ -101,14 +108,18 @@ KEEP = 90 * 24 * HOUR
 
 @dataclass(frozen=True)
 class Hit[ResultT]:
-    """A record at the vendor that fits a command. `created_at` is None where the vendor does not say.
+    """A record at the vendor that a command may have made. `created_at` is None where the vendor does not say.
 
-    One that is not `certain` is never adopted, but keeps the command from being sent again.
+    One is `certain` if it says exactly what the command says: then it is adopted, and if it was made by another event
+    that says the same, that event makes it again. Any other may be ours in an altered form: it is never adopted, but
+    keeps the command from being sent again. `id` and `name` are what a person finds it by at the vendor.
     """
 
     result: ResultT
     created_at: datetime | None = None
     certain: bool = True
+    id: str = ""
+    name: str = ""
 
 
 class Vendor(Protocol):
@@ -151,8 +162,11 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
         Raises VendorError.
         """
 
-    def find(self, command: CommandT, vendor: VendorT) -> Sequence[Hit[ResultT]]:
-        """All that the vendor holds and that this command could have made. Raises VendorError, CannotLookError."""
+    def find(self, command: CommandT, vendor: VendorT) -> Iterable[Hit[ResultT]]:
+        """All that the vendor holds and that this command could have made, also where the vendor altered the texts.
+
+        Raises VendorError, CannotLookError; NotShownError after the last hit, if there may be others.
+        """
 
     def adopt(self, tenant: str, command: CommandT, vendor_id: str) -> ResultT:
         """The result if the vendor's record with this id is what the command made.
@@ -294,7 +308,7 @@ class Engine:
         command = flow.command.model_validate_json(operation.payload or "")
         if flow.repeatable(command):
             return self._send(flow, command, operation.model_copy(update={"unknown_since": None}), deadline)
-        if operation.was is State.WAITING and operation.unknown_since is None:
+        if _only_waited(operation) and operation.deferred_at is None:
             return self._send(flow, command, operation, deadline)
         if operation.was is State.SENDING:
             operation = operation.model_copy(update={"unknown_since": now})  # its request may be on its way until now
@@ -312,18 +326,15 @@ class Engine:
         changes = {"answer": result.model_dump_json(), "payload": None, "links": _ends(links)}
         return self._resolved(parked, Event.ADOPTED, by, changes, links)
 
-    def resend(self, parked: Operation, *, by: str, due_at: int | None = None) -> Operation:
+    def resend(self, parked: Operation, *, by: str, due_at: int | None = None, anew: bool = True) -> Operation:
         """A person found that the vendor has not done it: all begins anew, now or when it is said.
 
+        Not `anew`: nobody looked at the vendor, so the bridge looks first if it would have before.
         Raises ConflictError, StorageError.
         """
-        changes = {
-            "due_at": due_at or self._now(),
-            "tries": 0,
-            "first_sent_at": None,
-            "unknown_since": None,
-            "sent_to": None,
-        }
+        changes: dict[str, object] = {"due_at": due_at or self._now(), "tries": 0}
+        if anew:
+            changes |= dict.fromkeys(("first_sent_at", "unknown_since", "deferred_at", "sent_to"))
         return self._resolved(parked, Event.RESENT, by, changes)
 
     def abandon(self, parked: Operation, *, by: str) -> Operation:
@@ -377,7 +388,7 @@ class Engine:
             raise _not_parked(operation)
         now = self._now()
         resolved = _noted(operation, event, now, f"by {by}").model_copy(
-            update={**changes, "state": state, "updated_at": now}
+            update={**changes, "state": state, "updated_at": now, "candidates": None}
         )
         writes = [*self._links.puts(operation.tenant, links, operation.operation_id, now)]
         if event in (Event.ADOPTED, Event.ABANDONED):
@@ -429,6 +440,9 @@ class Engine:
             # An earlier sending may have been done, and be the very reason: only a person can tell.
             event = error.event if operation.unknown_since is None else Event.IN_DOUBT
             return self._unsuccessful(operation, event, error)
+        except TryLaterError as error:
+            deferred_at = None if flow.repeatable(command) else self._now()
+            return self._unsuccessful(operation.model_copy(update={"deferred_at": deferred_at}), error.event, error)
         except VendorError as error:
             return self._unsuccessful(operation, error.event, error)
         if isinstance(sent, Hit):
@@ -438,45 +452,60 @@ class Engine:
     def _look[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
     ) -> Outcome:
-        """From unknown: adopt what is there, wait for the vendor's search, send once more, or ask a person."""
+        """Adopt what is there, wait for the vendor's search, send once more, or ask a person.
+
+        An operation that the vendor only asked to send later is not in doubt, and a look that fails does not put it in
+        doubt: it waits as before. If the vendor cannot be asked, it is sent.
+        """
+        is_deferred = _only_waited(operation)
 
         def find(vendor: V) -> tuple[Sequence[Hit[R]], int, NotShownError | None]:
             if _is_elsewhere(operation, vendor):
                 raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
+            found: list[Hit[R]] = []
             try:
-                return flow.find(command, vendor), vendor.search_lag, None
+                for one in flow.find(command, vendor):
+                    found.append(one)  # noqa: PERF402 - what was found before it ends in an error counts too
             except NotShownError as error:
-                return (), vendor.search_lag, error
+                return found, vendor.search_lag, error
+            return found, vendor.search_lag, None
 
         try:
             hits, search_lag, not_shown = self.signed_in(flow, operation.tenant, deadline, find)
-            fitting = [hit for hit in hits if self._could_be(flow, command, operation, hit)]
+            fitting = self._fitting(flow, command, operation, hits)
         except CannotLookError as error:
+            if is_deferred:
+                return self._send(flow, command, operation, deadline)
             return self._unsuccessful(operation, error.event, error)
         except (VendorError, UnavailableError) as error:  # the question failed, by a refusal too: nothing is known
             failed = error if isinstance(error, VendorError) else None
-            return self._unsuccessful(operation, Event.LOOK_FAILED, failed)
+            return self._unsuccessful(operation, Event.NOT_DONE if is_deferred else Event.LOOK_FAILED, failed)
         certain = [hit for hit in fitting if hit.certain]
         if len(certain) == 1:
             return self._succeed(flow, command, operation, Event.FOUND, certain[0].result)
-        if fitting:
+        visible_at = (operation.unknown_since or operation.deferred_at or operation.updated_at) + search_lag
+        is_visible = self._now() >= visible_at
+        if fitting and (certain or is_visible):
+            operation = operation.model_copy(update={"candidates": _candidates(fitting)})
             unclear = SeveralFoundError(f"{len(fitting)} records at the vendor may be this event's", vendor=flow.name)
             return self._unsuccessful(operation, unclear.event, unclear)
-        visible_at = (operation.unknown_since or operation.updated_at) + search_lag
-        if self._now() < visible_at:
-            return self._unsuccessful(operation, Event.NOT_FOUND_YET, due_at=visible_at)
-        if not_shown:
+        if not is_visible:  # its own record may not be shown yet
+            event, reason = (Event.NOT_DONE, "it is looked for once more") if is_deferred else (Event.NOT_FOUND_YET, "")
+            return self._unsuccessful(operation, event, reason=reason, due_at=visible_at)
+        if not_shown and not is_deferred:
             return self._unsuccessful(operation, not_shown.event, not_shown)
-        return self._send(flow, command, operation, deadline)
+        return self._send(flow, command, operation.model_copy(update={"deferred_at": None}), deadline)
 
-    def _could_be[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, hit: Hit[R]
-    ) -> bool:
-        """Not if it was there before we first sent, nor if it is linked to something else (a namesake)."""
+    def _fitting[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, operation: Operation, hits: Sequence[Hit[R]]
+    ) -> list[Hit[R]]:
+        """Without what was there before we first sent, and without what is linked to something else (a namesake)."""
         earliest = (operation.first_sent_at or operation.created_at) - CLOCK_SKEW
-        if hit.created_at is not None and hit.created_at.timestamp() < earliest:
-            return False
-        return not self._links.taken(operation.tenant, flow.links(command, hit.result), operation.operation_id)
+        young = [hit for hit in hits if hit.created_at is None or _at_the_latest(hit.created_at) >= earliest]
+        young.sort(key=lambda hit: not hit.certain)
+        links = [flow.links(command, hit.result) for hit in young[:MOST_COMPARED]]
+        taken = self._links.taken(operation.tenant, links, operation.operation_id)
+        return [hit for hit, is_taken in zip(young, taken, strict=False) if not is_taken] + young[MOST_COMPARED:]
 
     def signed_in[C: BaseModel, V: Vendor, R: BaseModel, T](
         self, flow: Flow[C, V, R], tenant: str, deadline: Deadline, call: Callable[[V], T]
@@ -603,6 +632,29 @@ class Engine:
 
 def _ends(links: Sequence[Link]) -> tuple[tuple[Identity, Identity], ...]:
     return tuple((link.left, link.right) for link in links)
+
+
+def _only_waited(operation: Operation) -> bool:
+    """Whether it waited and was never in doubt: the vendor has not done it, or at least said so."""
+    return operation.was is State.WAITING and operation.unknown_since is None
+
+
+def _at_the_latest(created_at: datetime) -> float:
+    """Epoch seconds of the latest moment that this may mean."""
+    return created_at.timestamp() if created_at.tzinfo else created_at.replace(tzinfo=UTC).timestamp() + NO_ZONE
+
+
+def _candidates[R](hits: Sequence[Hit[R]]) -> tuple[Candidate, ...]:
+    """Those of `hits` that are kept for a person: of many, those that surely were made since."""
+    known = sorted((hit for hit in hits if hit.id), key=lambda hit: (not hit.certain, hit.created_at is None))
+    return tuple(
+        Candidate(
+            id=hit.id,
+            name=hit.name[:LONGEST_NAME],
+            created_at=hit.created_at.isoformat() if hit.created_at else None,
+        )
+        for hit in known[:MOST_CANDIDATES]
+    )
 
 
 def _is_elsewhere(operation: Operation, vendor: Vendor) -> bool:

@@ -22,6 +22,7 @@ BridgeError
 ├── LinkTakenError                the id belongs to another operation's link already
 └── VendorError                   a call to a vendor brought no result
     ├── NotDoneError              surely not done, or harmless to repeat: send again later
+    │   ├── TryLaterError         only the vendor says so (429, 503 with Retry-After): look first, if possible
     │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
     │       └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
     ├── RefusedError              the vendor refused for good: sending the same again is useless
@@ -212,6 +213,10 @@ class VendorError(BridgeError):
 
 class NotDoneError(VendorError):
     event = Event.NOT_DONE
+
+
+class TryLaterError(NotDoneError):
+    pass
 
 
 class SignInRefusedError(NotDoneError):

@@ -65,6 +65,28 @@ def printable(value: str) -> str:
     return value
 
 
+def is_same_text(stored: object, sent: str) -> bool:
+    """Whether they are the same but for how accents are composed, and for spaces around."""
+    return isinstance(stored, str) and composed(stored.strip()) == composed(sent.strip())
+
+
+def may_have_become(sent: str, stored: str) -> bool:
+    """Whether `stored` may be what a vendor made of `sent`.
+
+    A vendor may cut a text, change its case, strip markup, and drop, replace or escape characters. Punctuation and
+    spaces do not count; what is not ASCII may have become anything that is not longer than its bytes in hexadecimal.
+    """
+    left = iter(
+        [
+            letter
+            for one in sent.casefold()
+            for letter in (one if one.isascii() else ["any"] * 2 * len(one.encode(errors="replace")))
+        ]
+    )
+    kept = re.sub(r"&#?[0-9a-z]{1,31};?", "", stored.casefold())
+    return all(any(letter in (one, "any") for letter in left) for one in kept if one.isascii() and one.isalnum())
+
+
 def _not_a_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number")

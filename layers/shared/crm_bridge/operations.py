@@ -58,6 +58,21 @@ class Attempt(BaseModel):
         return {"at": as_time(self.at), "event": self.event, "reason": self.reason, "vendor_status": self.status}
 
 
+class Candidate(BaseModel):
+    """A record at the vendor that may be what an operation made, for the person who decides."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    """As the vendor shows it, cut. It may be a customer's, so it is protected as the payload is."""
+    created_at: str | None = None
+    """As the vendor shows it, in ISO 8601; without a zone if the vendor gives none."""
+
+    def shown(self, *, name: bool) -> dict[str, object]:
+        return self.model_dump(include={"id", "created_at"} | ({"name"} if name else set()))
+
+
 class OperationSummary(BaseModel):
     """What a list of operations shows. All times are epoch seconds. The listing index holds exactly this."""
 
@@ -91,11 +106,12 @@ class Operation(OperationSummary):
 
     `lease` is the token of whoever claimed it last. `due_at` is when the bridge must look at the operation again; while
     it is being sent, that is when its lease expires. `lent_until` is the same while it belongs to a message on a queue.
-    `was` is the state out of which it was claimed. `first_sent_at`
-    bounds what a look-up may adopt; `unknown_since`, once set, says that a sending may have been done, and bounds how
-    long the vendor's search may lag behind. `sent_to` is where it went, so that it is not looked for elsewhere.
-    `mapping` names what made the payload out of what the CRM sent; `links` are those that it holds. `is_told` says that
-    its tenant is told when it settles; see `callbacks`.
+    `was` is the state out of which it was claimed. `first_sent_at` bounds what a look-up may adopt; `unknown_since`,
+    once set, says that a sending may have been done, and bounds how long the vendor's search may lag behind.
+    `deferred_at` is when the vendor last asked to send it later, if no look-up since has found that nothing was done.
+    `candidates` are the records at the vendor from which a person chooses. `sent_to` is where it went, so that it is
+    not looked for elsewhere. `mapping` names what made the payload out of what the CRM sent; `links` are those that it
+    holds. `is_told` says that its tenant is told when it settles; see `callbacks`.
     """
 
     tenant: str
@@ -109,6 +125,8 @@ class Operation(OperationSummary):
     lent_until: int | None = None
     first_sent_at: int | None = None
     unknown_since: int | None = None
+    deferred_at: int | None = None
+    candidates: tuple[Candidate, ...] | None = None
     sent_to: str | None = None
     mapping: str | None = None
     links: tuple[tuple[Identity, Identity], ...] = ()
@@ -118,6 +136,14 @@ class Operation(OperationSummary):
     @property
     def shard(self) -> str:
         return self.operation_id[-1]
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether it waits and was surely never done."""
+        return self.state is State.WAITING and self.unknown_since is None and self.deferred_at is None
+
+    def shown_candidates(self, *, names: bool) -> list[dict[str, object]]:
+        return [candidate.shown(name=names) for candidate in self.candidates or ()]
 
     def shown(self) -> dict[str, object]:
         """As the API shows it: without its payload, which not everybody may see."""
@@ -204,13 +230,15 @@ class Operations:
     def create(self, operation: Operation, *, over: Iterable[State], over_undone: bool = False) -> Claim:
         """Store a new operation unless there is one already that is in none of the states `over`.
 
-        With `over_undone` one that waits may be there as well, if it was never in doubt. One round trip either way.
+        With `over_undone` one that waits may be there as well, if it was surely never done. One round trip either way.
         The attempts of an operation that it replaces are kept. Raises StorageError.
         """
         states = _values(over)
         condition = f"attribute_not_exists(operation_id) OR #state IN ({', '.join(states)})"
         if over_undone:
-            condition += " OR (#state = :waiting AND attribute_not_exists(unknown_since))"
+            condition += (
+                " OR (#state = :waiting AND attribute_not_exists(unknown_since) AND attribute_not_exists(deferred_at))"
+            )
             states[":waiting"] = State.WAITING.value
         with guarded():
             try:

@@ -108,8 +108,9 @@ class IlluSettings(_Settings):
     api_key: HeaderSecret
     """Shown in illu's Admin Console; it dies with a password change of the admin that it belongs to."""
     site_list_path: ListPath | None = None
-    """Address that lists sites, below base_url; `{org_id}` and `{name}` are filled in. illu documents none, so none is
-    asked unless it is named here; without it a lost answer is put before a person."""
+    """Address that lists all sites, below base_url; `{org_id}` is filled in. illu documents none, so none is asked
+    unless it is named here; without it a lost answer is put before a person. `{name}` is filled in as well: but then a
+    site whose name illu altered is not shown, and what is not found is put before a person."""
     job_list_path: ListPath | None = None
     """The same for jobs. Without it, or without `job_reference`, a job whose answer was lost is put before a person."""
     job_reference: bool = True

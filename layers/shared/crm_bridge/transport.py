@@ -32,6 +32,7 @@ from crm_bridge.errors import (
     NotDoneError,
     RefusedError,
     SignInRefusedError,
+    TryLaterError,
     VendorError,
 )
 from crm_bridge.media import CharsetError, charset, text_of
@@ -316,7 +317,7 @@ def changing_nothing() -> Iterator[None]:
         yield
     except ContractBrokenError:
         raise
-    except MaybeDoneError as error:
+    except (MaybeDoneError, TryLaterError) as error:
         raise NotDoneError(
             error.message, vendor=error.vendor, status=error.status, retry_after=error.retry_after
         ) from None
@@ -337,9 +338,9 @@ def _error(answer: Answer) -> VendorError:
         case 401 | 403:  # never the event's fault: a key was changed, or a right is missing
             kind = SignInRefusedError
         case 429:
-            kind = NotDoneError
+            kind = TryLaterError
         case 503 if answer.retry_after is not None:
-            kind = NotDoneError
+            kind = TryLaterError
         case 408:  # the vendor gave up waiting for the request; how much of it arrived is not said
             kind = MaybeDoneError
         case status if 400 <= status < 500:

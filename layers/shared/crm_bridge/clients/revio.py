@@ -8,6 +8,7 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -27,6 +28,7 @@ from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, 
 
 VENDOR = "Rev.io"
 LARGEST_PAGE = 500
+MOST_PAGES = 20
 MAX_LIST = 5 * 1024 * 1024
 MINUTE = 60.0
 PARTS = 10
@@ -53,6 +55,14 @@ class RevioKeyLink(BaseModel):
     internal_id: Number
     """Rev.io's own id of the record."""
     external_id: str
+
+    @property
+    def created_at(self) -> datetime | None:
+        """By `created_date`, which has no zone. Source: https://developers.rev.io/docs/response-body"""
+        try:
+            return datetime.fromisoformat(str((self.model_extra or {}).get("created_date")))
+        except ValueError:
+            return None
 
     @model_validator(mode="before")
     @classmethod
@@ -135,6 +145,23 @@ class RevioClient:
         """
         for records in self._pages("IntegrationKeyLink", search):
             yield from _key_links(records)
+
+    def key_links_of(self, internal_id: int, search: Mapping[str, str]) -> Iterator[RevioKeyLink]:
+        """The same, of one record of Rev.io, whatever its other ids are. Raises CannotLookError if they are too many.
+
+        Only the names and the external id are documented as searchable; where the number is not, others come along.
+        """
+        names = {name: value for name, value in search.items() if name != "external_id"}
+        try:
+            yield from self._first_key_links({**names, "internal_id": str(internal_id)})
+        except RefusedError:
+            yield from self._first_key_links(names)
+
+    def _first_key_links(self, search: Mapping[str, str]) -> Iterator[RevioKeyLink]:
+        for number, records in enumerate(self._pages("IntegrationKeyLink", search), 1):
+            yield from _key_links(records)
+            if number == MOST_PAGES:
+                raise CannotLookError("Rev.io has too many key links to look through", vendor=VENDOR)
 
     def page_of_key_links(self, search: Mapping[str, str], page: int, size: int) -> RevioPage:
         """The same, one page; they are counted from 1."""
