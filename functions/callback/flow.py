@@ -92,5 +92,8 @@ class CallbackFlow:
     def adopt(self, tenant: str, command: Callback, vendor_id: str) -> Told:  # noqa: ARG002
         raise ConflictError("A callback is no record that could be adopted. Send it again, or abandon it.")
 
+    def verify(self, command: Callback, result: Told, vendor: Address) -> str | None:  # noqa: ARG002
+        return None  # `adopt` takes none
+
     def links(self, command: Callback, result: Told) -> Sequence[Link]:  # noqa: ARG002
         return ()

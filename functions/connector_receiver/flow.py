@@ -31,6 +31,8 @@ from crm_bridge.errors import (
     ConflictError,
     ContractBrokenError,
     Event,
+    FieldError,
+    InvalidError,
     NoSuchRecordError,
     NotConfiguredError,
     NotDoneError,
@@ -391,6 +393,22 @@ class ConnectorFlow:
                 return LeadSource(id=vendor_id, name=create.name)
         raise ConflictError("A save is no record that could be adopted. Send it again, or abandon it.")
 
+    def verify(self, command: ConnectorCommand, result: Result, vendor: Receiver) -> str | None:
+        match command.root, result:
+            case CreateRecord() as create, CreatedRecord() as created:
+                return _differs(create, created.id, vendor)
+            case CreateLeadSource() as create, LeadSource() as source:
+                there = next((one for one in vendor.lead_sources.entries() if one.id == source.id), None)
+                if there is not None:
+                    return None if plain(there.name) == plain(create.name) else "Egito's entry has another name"
+                if not vendor.settings.lists_everything:
+                    return _NOT_WHOLE
+                raise InvalidError(
+                    "Egito's dictionary has no entry with this id.",
+                    fields=[FieldError("id", "is not the id of a lead source")],
+                )
+        return None
+
     def links(self, command: ConnectorCommand, result: Result) -> Sequence[Link]:
         match command.root, result:
             case CreateRecord() as create, CreatedRecord() as created:
@@ -404,13 +422,44 @@ def _kind(account: str, entity: str) -> tuple[str, str]:
     return urlsplit(account).netloc.casefold(), entity.casefold()
 
 
+def _maps(create: CreateRecord, vendor: Receiver) -> list[PeopleMap]:
+    return [one for one in (vendor.settings.prospects, vendor.settings.members) if one.entity == create.entity]
+
+
+def _reference(create: CreateRecord, vendor: Receiver) -> str | None:
+    """The field of the record that carries the person's id, if the tenant has one for it."""
+    return next((one.reference for one in _maps(create, vendor) if one.reference in create.fields), None)
+
+
+def _differs(create: CreateRecord, record_id: str, vendor: Receiver) -> str | None:
+    """Why it is not sure that Egito's record with this id is this person's; None if it is.
+
+    Raises InvalidError if there is none, or if it is another person's.
+    """
+    try:
+        record = vendor.egito.get(create.entity, record_id)
+    except NoSuchRecordError as error:
+        raise InvalidError(error.message, fields=[FieldError("id", "is not the id of a record")]) from None
+    field = _reference(create, vendor)
+    if field is None:
+        return "Egito has no field for the bridge's id of a person (reference)"
+    theirs = str(record.get(field) or "")
+    if theirs == create.person_id:
+        return None
+    if theirs and not create.person_id.casefold().startswith(theirs.strip().casefold()):
+        raise InvalidError(
+            "Egito's record with this id carries another person's id.",
+            fields=[FieldError("id", "is the id of another person's record")],
+        )
+    return "Egito's record with this id does not carry the bridge's id of this person"
+
+
 def _records(create: CreateRecord, vendor: Receiver) -> Iterator[Hit[Result]]:
     """Those that carry the person's id, if the tenant has a field for it; or of the name, what may be left of the id.
 
     Without a field for it Egito cannot be asked.
     """
-    maps = [one for one in (vendor.settings.prospects, vendor.settings.members) if one.entity == create.entity]
-    field = next((one.reference for one in maps if one.reference in create.fields), None)
+    maps, field = _maps(create, vendor), _reference(create, vendor)
     if field is None:
         raise CannotLookError("Egito has no field for the bridge's id of a person (reference)", vendor=VENDOR)
     names = {one.fields[part].field for one in maps for part in _NAMES if part in one.fields} & create.fields.keys()

@@ -16,12 +16,16 @@ from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
     Event,
+    FieldError,
+    InvalidError,
     MissingError,
     NotDoneError,
     NotShownError,
+    NotYetError,
     RefusedError,
     RunningError,
     UnavailableError,
+    VendorError,
 )
 from crm_bridge.fields import is_same_text, may_have_become
 from crm_bridge.links import Cardinality, Identity, Link, Links
@@ -53,6 +57,8 @@ class Jobs(Protocol):
 
     def list_jobs(self, *, name: str) -> list[ListedIlluJob]: ...
 
+    def job(self, job_id: str, *, name: str) -> ListedIlluJob | None: ...
+
 
 @dataclass(frozen=True)
 class CustomerSites:
@@ -76,7 +82,7 @@ class CustomerSites:
             return self._made(tenant, customer_id, details, deadline)
         known = self.operations.get(operation_id(tenant, CreateSiteFlow.name, customer_id))
         if known and known.state in DUE | {State.PARKED}:
-            raise NotDoneError(f"the customer's site is not there yet ({known.state})", vendor=VENDOR)
+            raise _not_yet(known.operation_id, f" ({known.state})")
         raise MissingError(
             "The customer has no site. Send the customer first (POST /sites), or give the site's details under 'site'.",
             vendor=VENDOR,
@@ -92,7 +98,7 @@ class CustomerSites:
         try:
             outcome = self.engine.run(CreateSiteFlow(), command, tenant=tenant, deadline=deadline)
         except (RunningError, UnavailableError):
-            raise NotDoneError("the customer's site is not there yet", vendor=VENDOR) from None
+            raise _not_yet(operation_id(tenant, CreateSiteFlow.name, customer_id)) from None
         site = outcome.operation
         if site.state is State.SUCCEEDED and site.answer:
             return int(json.loads(site.answer)["site_id"])
@@ -100,7 +106,11 @@ class CustomerSites:
             raise RefusedError(
                 f"the customer's site: {outcome.error.message}", vendor=VENDOR, status=outcome.error.status
             )
-        raise NotDoneError(f"the customer's site is not there yet ({site.state})", vendor=VENDOR)
+        raise _not_yet(site.operation_id, f" ({site.state})")
+
+
+def _not_yet(site: str, state: str = "") -> NotYetError:
+    return NotYetError(f"the customer's site is not there yet{state}", vendor=VENDOR, waits_for=site)
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,30 @@ class CreateJobFlow:
         if site_id is None:
             raise ConflictError("The customer has no site, so the job cannot be at it. See to the site first.")
         return CreatedJob(job_id=vendor_id, ticket_id=command.ticket_id, site_id=site_id)
+
+    def verify(self, command: CreateJob, result: CreatedJob, vendor: JobSender) -> str | None:
+        """Every id that illu documents is a number; that of a job is not described, so its list may have other ones."""
+        try:
+            job = vendor.illu.job(result.job_id, name=command.name)
+        except VendorError:
+            if not re.fullmatch("[1-9][0-9]{0,17}", result.job_id):
+                raise InvalidError(
+                    "Give illu's job_id, which is a number.", fields=[FieldError("id", "must be a number")]
+                ) from None
+            raise
+        if job is None:
+            raise InvalidError(
+                f"illu's list has no job with this id. A new job may be missing from it for {vendor.search_lag} s.",
+                fields=[FieldError("id", "is not the id of a job")],
+            )
+        if job.site_id != result.site_id:
+            raise InvalidError(
+                "illu's job with this id is at another site than the ticket's customer.",
+                fields=[FieldError("id", "is the id of a job at another site")],
+            )
+        if _reference(command) in (job.notes or ""):
+            return None
+        return "the notes of illu's job with this id do not name the ticket"
 
     def links(self, command: CreateJob, result: CreatedJob) -> Sequence[Link]:
         job = Identity("illu", "job", result.job_id)

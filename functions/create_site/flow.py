@@ -37,6 +37,8 @@ class Sites(Protocol):
 
     def list_sites(self, *, name: str) -> list[ListedIlluSite]: ...
 
+    def site(self, site_id: int, *, name: str) -> ListedIlluSite | None: ...
+
 
 class CreateSiteFlow:
     name = "create_site"
@@ -74,6 +76,21 @@ class CreateSiteFlow:
         if not re.fullmatch("[1-9][0-9]{0,17}", vendor_id):
             raise InvalidError("Give illu's site_id, which is a number.", fields=[FieldError("id", "must be a number")])
         return CreatedSite(site_id=int(vendor_id), customer_id=command.customer_id)
+
+    def verify(self, command: CreateSite, result: CreatedSite, vendor: Sites) -> str | None:
+        site = vendor.site(result.site_id, name=command.name)
+        if site is None:
+            raise InvalidError(
+                f"illu's list has no site with this id. A new site may be missing from it for {vendor.search_lag} s.",
+                fields=[FieldError("id", "is not the id of a site")],
+            )
+        if not _is_at(command, site, SAME_PLACE):
+            raise InvalidError(
+                "illu's site with this id is at another position than the customer. Choose another one, or correct its "
+                "position at illu first.",
+                fields=[FieldError("id", "is the id of a site at another position")],
+            )
+        return None if is_same_text(site.name, command.name) else "illu's site with this id has another name"
 
     def links(self, command: CreateSite, result: CreatedSite) -> Sequence[Link]:
         return [Link(Identity("crm", "customer", command.customer_id), Identity("illu", "site", str(result.site_id)))]

@@ -169,6 +169,26 @@ class KeyLinks:
     def _is_linked(self, key_link_id: int) -> bool:
         return bool(self.flow.held.links.of(self.tenant, _identity(key_link_id)))
 
+    def differs(self, link: KeyLink, key_link_id: int) -> str | None:
+        """What of the external id differs at Rev.io; None if the key link with this id says just this.
+
+        Raises InvalidError if there is none, or if it is of another record, system or entity type.
+        """
+        criteria = self._criteria(link)
+        try:
+            record = self.revio.key_link(key_link_id)
+        except NoSuchRecordError as error:
+            raise InvalidError(error.message, fields=[FieldError("id", "is not the id of a key link")]) from None
+        if criteria.fit(record):
+            return None
+        unalterable = {name: value for name, value in criteria.exact.items() if name != "external_id"}
+        if not replace(criteria, exact=unalterable).fit(record):
+            raise InvalidError(
+                "Rev.io's key link with this id is of another internal id, system or entity type.",
+                fields=[FieldError("id", "is the id of another pair's key link")],
+            )
+        return "Rev.io's key link with this id has another external id"
+
     def create(self, link: KeyLink) -> StoredKeyLink:
         criteria = self._criteria(link)
         return criteria.stored(self.revio.create_key_link(criteria.exact))
@@ -346,6 +366,9 @@ class KeyLinkFlow:
                 "Give the key link's id, which is a number.", fields=[FieldError("id", "must be a number")]
             )
         return StoredKeyLink.model_validate({**command.link.model_dump(), "id": int(vendor_id)})
+
+    def verify(self, command: CarryKeyLink, result: StoredKeyLink | DeletedKeyLink, vendor: KeyLinks) -> str | None:
+        return vendor.differs(command.link, result.id) if command.link else None
 
     def links(self, command: CarryKeyLink, result: StoredKeyLink | DeletedKeyLink) -> Sequence[Link]:
         if command.id is not None or command.link is None:

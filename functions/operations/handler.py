@@ -1,4 +1,7 @@
-"""Entry of operations: look at operations, resolve one, look a link up; the console. Nothing here calls a vendor."""
+"""Entry of operations: look at operations, resolve one, look a link up; the console.
+
+A vendor is called only to verify the id of a record that a person links.
+"""
 
 import json
 import re
@@ -100,19 +103,28 @@ def _resolve_operation(request: Request) -> Response:
     add_to_log(operation_id=operation.operation_id)
     match resolution.action:
         case "adopt":
-            resolved = _adopt(operation, resolution.id or "", by)
+            resolved = _adopt(operation, resolution, request)
         case "resend":
             resolved = engine.resend(operation, by=by)
         case "abandon":
             resolved = engine.abandon(operation, by=by)
+        case "unlink":
+            resolved = engine.unlink(operation, by=by)
     return Response(200, resolved.shown())
 
 
-def _adopt(operation: Operation, vendor_id: str, by: str) -> Operation:
+def _adopt(operation: Operation, resolution: Resolution, request: Request) -> Operation:
     flow = FLOWS.get(operation.flow)
     if flow is None:
         raise ConflictError(f"An operation of {operation.flow} has no record that could be adopted.")
-    return runtime().engine.adopt(flow(), operation, vendor_id, by=by)
+    return runtime().engine.adopt(
+        flow(),
+        operation,
+        resolution.id or "",
+        by=request.caller.label,
+        deadline=request.deadline,
+        confirmed=resolution.confirmed,
+    )
 
 
 def _operation(request: Request) -> Operation:

@@ -125,6 +125,9 @@ class StatusUpdateFlow:
     def adopt(self, tenant: str, command: UpdateStatus, vendor_id: str) -> UpdatedStatus:  # noqa: ARG002
         raise ConflictError("A status is no record that could be adopted. Send it again, or abandon it.")
 
+    def verify(self, command: UpdateStatus, result: UpdatedStatus, vendor: Statuses) -> str | None:  # noqa: ARG002
+        return None  # `adopt` takes none
+
     def links(self, command: UpdateStatus, result: UpdatedStatus) -> Sequence[Link]:  # noqa: ARG002
         return ()
 

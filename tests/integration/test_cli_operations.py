@@ -121,9 +121,8 @@ def test_watching_counts_what_there_is_and_shows_what_is_not_finished(crm: Crm, 
 def test_adopting_links_the_vendors_record_and_sends_nothing(crm: Crm, cli: CommandLine) -> None:
     operation = parked(crm)
     seen = len(crm.stack.illu.seen)
-    assert (
-        cli("operations", "resolve", operation, "adopt", "--id", "4711", "--yes", "--json").json["state"] == "succeeded"
-    )
+    adopt = ("operations", "resolve", operation, "adopt", "--id", "4711", "--yes")
+    assert cli(*adopt, "--confirmed", "--json").json["state"] == "succeeded"
     assert len(crm.stack.illu.seen) == seen
     assert crm.get("/links/illu/site/4711").json()["links"][0]["id"] == SITE["customer_id"]
     assert "by crm-bridge" in read(operation).attempts[-1].reason or read(operation).attempts[-1].reason.startswith(
@@ -213,7 +212,7 @@ def test_what_is_on_a_queue_or_being_sent_is_not_disturbed(crm: Crm, cli: Comman
         for one in page
         if one.operation_id == lent
     ]
-    assert operations.lend(due, now + 900)
+    assert operations.lend(due, now + 900, now + 60)
     crm.stack.move_clock(60)
     assert operations.claim(sending, lease="x", now=now + 60, until=now + 90, states=[State.WAITING])
     before = read(lent), read(sending)

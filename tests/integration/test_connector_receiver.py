@@ -181,7 +181,7 @@ def parked(crm: Crm) -> str:
 
 
 def resolve(crm: Crm, operation_id: str, action: str, vendor_id: object = None) -> requests.Response:
-    named = {"id": vendor_id} if vendor_id else {}
+    named = {"id": vendor_id, "confirmed": True} if vendor_id else {}
     return crm.post(f"/operations/{operation_id}/resolve", {"action": action, **named})
 
 

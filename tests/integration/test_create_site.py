@@ -228,7 +228,7 @@ def parked(crm: Crm) -> str:
 
 
 def test_a_parked_operation_is_resolved_by_adopting_the_site(crm: Crm, parked: str) -> None:
-    resolved = crm.post(f"{parked}/resolve", {"action": "adopt", "id": 4711})
+    resolved = crm.post(f"{parked}/resolve", {"action": "adopt", "id": 4711, "confirmed": True})
     assert resolved.status_code == 200
     assert resolved.json()["state"] == "succeeded"
     assert crm.create_site().json()["site_id"] == 4711
@@ -258,6 +258,12 @@ def test_a_parked_operation_is_resolved_by_abandoning_it(crm: Crm, parked: str) 
         ({}, 422),
         ({"action": "retry"}, 422),
         ({"action": "adopt"}, 422),
+        ({"action": "adopt", "id": "4711"}, 422),
+        ({"action": "adopt", "id": "4711", "confirmed": False}, 422),
+        ({"action": "adopt", "id": "4711", "confirmed": "maybe"}, 422),
+        ({"action": "resend", "confirmed": True}, 422),
+        ({"action": "unlink"}, 409),
+        ({"action": "unlink", "id": "4711"}, 422),
         ({"action": "adopt", "id": "site-4711"}, 422),
         ({"action": "adopt", "id": "0"}, 422),
         ({"action": "resend", "id": "4711"}, 422),

@@ -92,6 +92,7 @@ def asked_for() -> set[Permission]:
             world.play(make(number))
         _cannot_be_asked(world)
         _is_told(world)
+        _is_linked_by_a_person(world)
         _refuses_sign_in(world)
         _has_no_settings(world)
         _gets_a_new_token(world)
@@ -127,6 +128,29 @@ def _cannot_be_asked(world: Recorder) -> None:
             world._request(world.tenant, "POST", f"/operations/{parked.operation_id}/resolve", {"action": "abandon"})
             == 200
         )
+
+
+def _is_linked_by_a_person(world: Recorder) -> None:
+    """The record is verified at the vendor, with a new token if it needs one; the link wakes a job, and is undone."""
+
+    def mute(_: Stack, document: dict[str, Any]) -> None:
+        del document["illu"]["site_list_path"]
+        for people in ("prospects", "members"):
+            document["egito"][people].pop("reference")
+
+    for event, parts in ((create_job(160), ("create_site", "create_job")), (save_prospect(161), ())):
+        world.take_in(mute)
+        event.arrange(world.stack)
+        world.inject(LOST, event.writes)
+        world.send(event)
+        while not any(one.state == "parked" for one in world.operations()):
+            world.pass_time(60)
+        world.pass_time(24 * 3600, deliver=False)  # so that no token is left
+        (parked,) = (one for one in world.operations() if one.state == "parked")
+        assert not parts or parked.flow in parts
+        world.resolve([parked])
+        path = f"/operations/{parked.operation_id}/resolve"
+        assert world._request(world.tenant, "POST", path, {"action": "unlink"}) == 200
 
 
 def _is_told(world: Recorder) -> None:

@@ -42,6 +42,9 @@ class FakeIllu:
         self.asked.append(name)
         return self.listed
 
+    def site(self, site_id: int, *, name: str) -> ListedIlluSite | None:
+        return next((one for one in self.list_sites(name=name) if one.site_id == site_id), None)
+
 
 def listed(**changes: object) -> ListedIlluSite:
     return ListedIlluSite.model_validate({"site_id": 4711, **SENT, **changes})

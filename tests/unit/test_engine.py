@@ -38,17 +38,21 @@ from crm_bridge.errors import (
     ConflictError,
     ContractBrokenError,
     Event,
+    FieldError,
+    InvalidError,
     MaybeDoneError,
     MissingError,
     NotConfiguredError,
     NotDoneError,
     NotShownError,
+    NotYetError,
     PoisonError,
     RefusedError,
     RunningError,
     SignInRefusedError,
     StorageError,
     TryLaterError,
+    UnconfirmedError,
     VendorError,
 )
 from crm_bridge.links import Identity, Link
@@ -102,6 +106,10 @@ class OrderFlow:
     command: type[Order] = Order
     linking: bool = True
     repeating: bool = False
+    waits_for: str | None = None
+    """The operation that each order has to wait for."""
+    verified: str | VendorError | None = None
+    """What the vendor says of a record that a person named."""
     asked: list[tuple[object, ...]] = field(default_factory=list)
     """What the engine gave along when it asked for a client, for a record that a person found, or for links."""
 
@@ -119,6 +127,8 @@ class OrderFlow:
         return self.repeating and bool(command.number)
 
     def send(self, command: Order, vendor: Shop) -> Receipt | Hit[Receipt]:
+        if self.waits_for:
+            raise NotYetError("first another one", vendor="shop", waits_for=self.waits_for)
         return vendor.there or vendor.order(command)
 
     def find(self, command: Order, vendor: Shop) -> Iterator[Hit[Receipt]]:
@@ -133,6 +143,12 @@ class OrderFlow:
     def adopt(self, tenant: str, command: Order, vendor_id: str) -> Receipt:
         self.asked.append(("adopt", tenant, command, vendor_id))
         return Receipt(receipt=int(vendor_id))
+
+    def verify(self, command: Order, result: Receipt, vendor: Shop) -> str | None:
+        self.asked.append(("verify", command, result, vendor))
+        if isinstance(self.verified, VendorError):
+            raise self.verified
+        return self.verified
 
     def links(self, command: Order, result: Receipt) -> Sequence[Link]:
         if not self.linking:
@@ -163,6 +179,10 @@ class Bench:
         named = operation_id("acme", "orders", number)
         self.deadline = Deadline(21, self.clock)
         return self.engine.redeliver(self.flow, named, deadline=self.deadline, lent_until=lent_until)
+
+    def adopt(self, parked: Operation, vendor_id: str, *, by: str, confirmed: bool = False) -> Operation:
+        deadline = Deadline(21, self.clock)
+        return self.engine.adopt(self.flow, parked, vendor_id, by=by, deadline=deadline, confirmed=confirmed)
 
     def stored(self, number: str = "1") -> Operation:
         operation = self.tables.operations.get(operation_id("acme", "orders", number))
@@ -574,7 +594,7 @@ def test_a_tenant_is_told_what_a_person_decided(told: Bench, decide: str, type_:
     told.run(later=True)
     told.tables.operations.save(told.stored().model_copy(update={"state": State.PARKED}), over=State.WAITING)
     if decide == "adopt":
-        told.engine.adopt(told.flow, told.stored(), "7", by="ops")
+        told.adopt(told.stored(), "7", by="ops")
     else:
         told.engine.abandon(told.stored(), by="ops")
     assert callbacks(told) == [type_]
@@ -788,8 +808,8 @@ def test_is_carried_before_its_time_by_whom_it_was_lent_to_and_by_nobody_else(be
     bench.run(later=True)
     ((due,),) = bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], int(bench.clock.now))
     lent_until = due.due_at + 900
-    assert bench.tables.operations.lend(due, lent_until)
-    assert not bench.tables.operations.lend(due, lent_until)
+    assert bench.tables.operations.lend(due, lent_until, due.due_at + 60)
+    assert not bench.tables.operations.lend(due, lent_until, due.due_at + 60)
     for other in (None, due.due_at, lent_until - 1, lent_until + 1):
         assert bench.redeliver(lent_until=other) is None
     assert bench.redeliver(lent_until=lent_until) is not None
@@ -800,7 +820,7 @@ def test_a_message_that_comes_twice_takes_nothing_from_whom_it_was_claimed_by(be
     bench.run(later=True)
     ((due,),) = bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], int(bench.clock.now))
     lease_end = math.ceil(bench.clock.now + 21 + AFTER_DEADLINE)  # the same second
-    bench.tables.operations.lend(due, lease_end)
+    bench.tables.operations.lend(due, lease_end, lease_end)
     again: list[Outcome | None] = []
     bench.shop.during = lambda: again.append(bench.redeliver(lent_until=lease_end))
     bench.redeliver(lent_until=lease_end)
@@ -1172,7 +1192,7 @@ def test_keeps_the_records_no_longer_than_until_a_person_decided(unknown: Bench,
     parked = unknown.stored()
     assert parked.candidates
     if decide == "adopt":
-        unknown.engine.adopt(unknown.flow, parked, "7", by="ops")
+        unknown.engine.adopt(unknown.flow, parked, "7", by="ops", deadline=unknown.deadline)
     else:
         getattr(unknown.engine, decide)(parked, by="ops")
     assert unknown.stored().candidates is None
@@ -1690,7 +1710,7 @@ def parked(unknown: Bench) -> Bench:
 
 
 def test_succeeds_with_links_when_a_person_adopts_the_record(parked: Bench) -> None:
-    parked.engine.adopt(parked.flow, parked.stored(), "101", by="ops")
+    parked.adopt(parked.stored(), "101", by="ops")
     stored = parked.stored()
     assert stored.state is State.SUCCEEDED
     assert stored.payload is None
@@ -1730,16 +1750,16 @@ def test_is_rejected_and_may_be_sent_again_when_a_person_abandons_it(parked: Ben
 def test_is_not_adopted_when_the_record_belongs_to_another_event(parked: Bench) -> None:
     parked.run("other")
     with pytest.raises(ConflictError):
-        parked.engine.adopt(parked.flow, parked.stored(), "102", by="ops")
+        parked.adopt(parked.stored(), "102", by="ops")
     assert parked.stored().state is State.PARKED
     assert parked.linked("other") == ["102"]
 
 
 def test_only_the_first_decision_counts_when_two_persons_decide(parked: Bench) -> None:
     seen_by_both = parked.stored()
-    parked.engine.adopt(parked.flow, seen_by_both, "101", by="one")
+    parked.adopt(seen_by_both, "101", by="one")
     with pytest.raises(ConflictError):
-        parked.engine.adopt(parked.flow, seen_by_both, "999", by="two")
+        parked.adopt(seen_by_both, "999", by="two")
     with pytest.raises(ConflictError):
         parked.engine.abandon(seen_by_both, by="two")
     assert parked.linked() == ["101"]
@@ -1750,14 +1770,14 @@ def test_cannot_be_decided_when_it_is_not_parked(unknown: Bench) -> None:
         unknown.engine.resend(unknown.stored(), by="ops")
     done = unknown.run("other").operation
     with pytest.raises(ConflictError):
-        unknown.engine.adopt(unknown.flow, done, "1", by="ops")
+        unknown.adopt(done, "1", by="ops")
     assert unknown.stored().state is State.UNKNOWN
 
 
 def test_the_record_says_what_a_person_adopted(parked: Bench) -> None:
     before = parked.stored()
     parked.clock.move(60)
-    resolved = parked.engine.adopt(parked.flow, before, "101", by="ops")
+    resolved = parked.adopt(before, "101", by="ops")
     attempt = Attempt(at=int(parked.clock.now), event=Event.ADOPTED, reason="by ops")
     assert resolved == parked.stored()
     assert resolved == before.model_copy(
@@ -1771,7 +1791,8 @@ def test_the_record_says_what_a_person_adopted(parked: Bench) -> None:
             "last_attempt": attempt,
         }
     )
-    assert parked.flow.asked[-1] == ("adopt", "acme", Order(number="1"), "101")
+    assert ("adopt", "acme", Order(number="1"), "101") in parked.flow.asked
+    assert parked.flow.asked[-1] == ("verify", Order(number="1"), Receipt(receipt=101), parked.shop)
     back = parked.tables.links.of("acme", Identity("shop", "receipt", "101"))
     assert (back[0].operation_id, back[0].linked_at.timestamp()) == (resolved.operation_id, parked.clock.now)
 
@@ -1819,7 +1840,7 @@ def test_says_why_a_decision_does_not_count(parked: Bench) -> None:
     seen = parked.stored()
     parked.run("other")
     with pytest.raises(ConflictError, match="linked to something else"):
-        parked.engine.adopt(parked.flow, seen, "102", by="ops")
+        parked.adopt(seen, "102", by="ops")
     parked.engine.abandon(seen, by="one")
     with pytest.raises(ConflictError, match="Somebody else was quicker: it is rejected now"):
         parked.engine.resend(seen, by="two")
@@ -1827,8 +1848,8 @@ def test_says_why_a_decision_does_not_count(parked: Bench) -> None:
         with pytest.raises(ConflictError, match="this one is rejected"):
             decide(parked.stored(), by="two")
     with pytest.raises(ConflictError, match="this one is rejected"):
-        parked.engine.adopt(parked.flow, parked.stored(), "101", by="two")
-    assert parked.flow.asked[-1] == ("adopt", "acme", Order(number="1"), "102")
+        parked.adopt(parked.stored(), "101", by="two")
+    assert not [asked for asked in parked.flow.asked if "101" in asked]
 
 
 def test_is_parked_again_when_the_bridge_fails_on_what_a_person_let_begin_anew(parked: Bench) -> None:
@@ -1840,6 +1861,322 @@ def test_is_parked_again_when_the_bridge_fails_on_what_a_person_let_begin_anew(p
         with pytest.raises(ValidationError):
             parked.redeliver()
     assert parked.stored().state is State.PARKED
+
+
+# ---------------------------------------------------------------- what a person links, and unlinks
+
+
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        "it has another name",
+        failing(CannotLookError),
+        failing(NotShownError),
+        failing(RefusedError),
+        failing(ContractBrokenError),
+    ],
+    ids=lambda doubt: doubt if isinstance(doubt, str) else type(doubt).__name__,
+)
+def test_is_adopted_only_after_a_confirmation_when_the_vendor_cannot_verify_it(
+    parked: Bench, doubt: str | VendorError
+) -> None:
+    parked.flow.verified, before = doubt, parked.stored()
+    with pytest.raises(UnconfirmedError) as unconfirmed:
+        parked.adopt(before, "101", by="ops")
+    assert unconfirmed.value.fields[0].field == "confirmed"
+    assert (doubt if isinstance(doubt, str) else "because") in unconfirmed.value.detail
+    assert (parked.stored(), parked.linked()) == (before, [])
+    assert parked.adopt(before, "101", by="ops", confirmed=True).state is State.SUCCEEDED
+    assert parked.linked() == ["101"]
+
+
+def test_is_adopted_only_after_a_confirmation_when_it_was_sent_to_another_account(parked: Bench) -> None:
+    parked.shop.destination = "https://shop.example/2"
+    with pytest.raises(UnconfirmedError, match="an account that the tenant no longer names"):
+        parked.adopt(parked.stored(), "101", by="ops")
+    assert not [asked for asked in parked.flow.asked if asked[0] == "verify"]
+    assert parked.adopt(parked.stored(), "101", by="ops", confirmed=True).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+@pytest.mark.parametrize(("wanted", "waits"), [(None, 30), (5, 30), (90, 90)])
+def test_nothing_is_adopted_while_the_vendor_does_not_answer(
+    parked: Bench, confirmed: bool, wanted: float | None, waits: float
+) -> None:
+    before = parked.stored()
+    for kind in (NotDoneError, MaybeDoneError, SignInRefusedError):
+        parked.flow.verified = failing(kind, **({"retry_after": wanted} if wanted else {}))
+        with pytest.raises(kind) as raised:
+            parked.adopt(before, "101", by="ops", confirmed=confirmed)
+        assert raised.value.retry_after == waits
+    assert (parked.stored(), parked.linked()) == (before, [])
+
+
+def test_a_record_that_is_the_wrong_one_is_not_adopted_even_if_it_is_confirmed(parked: Bench) -> None:
+    def wrong(*_: object) -> str:
+        raise InvalidError("another one's", fields=[FieldError("id", "is another one's")])
+
+    parked.flow.verify = wrong  # type: ignore[method-assign, assignment]
+    before = parked.stored()
+    with pytest.raises(InvalidError, match="another one's"):
+        parked.adopt(before, "101", by="ops", confirmed=True)
+    assert parked.stored() == before
+
+
+@pytest.fixture(params=["adopted", "found later", "found at once"])
+def linked(request: pytest.FixtureRequest, unknown: Bench) -> Bench:
+    """An order that has a record which it did not make itself, in each of the ways in which that comes about."""
+    if request.param == "found at once":
+        unknown.shop.there = Hit(Receipt(receipt=101))
+        unknown.engine.abandon(_parked(unknown), by="ops")
+        unknown.run()
+        unknown.shop.there = None
+    elif request.param == "adopted":
+        unknown.adopt(_parked(unknown), "101", by="ops")
+    else:
+        unknown.shop.hits = [hit(101, unknown.clock)]
+        unknown.redeliver()
+    assert (unknown.stored().state, unknown.linked(), unknown.stored().payload) == (State.SUCCEEDED, ["101"], None)
+    return unknown
+
+
+def _parked(unknown: Bench) -> Operation:
+    unknown.shop.hits = failing(CannotLookError)
+    unknown.redeliver()
+    return unknown.stored()
+
+
+def test_a_wrong_link_is_undone_and_a_person_decides_again(linked: Bench) -> None:
+    before = linked.stored()
+    linked.clock.move(60)
+    parked = linked.engine.unlink(before, by="Ada")
+    now = int(linked.clock.now)
+    attempt = Attempt(at=now, event=Event.UNLINKED, reason="by Ada; it was shop receipt 101")
+    assert parked == linked.stored()
+    assert parked == before.model_copy(
+        update={
+            "state": State.PARKED,
+            "answer": None,
+            "payload": PAYLOAD,
+            "links": (),
+            "lease": parked.lease,
+            "updated_at": now,
+            "expires_at": None,
+            "attempts": (*before.attempts, attempt),
+            "last_attempt": attempt,
+        }
+    )
+    assert parked.lease != before.lease
+    assert linked.linked() == []
+    assert linked.tables.links.of("acme", Identity("shop", "receipt", "101")) == []
+    assert linked.tables.operations.kept_payload(parked) is None
+
+
+def test_another_record_is_linked_after_an_unlink(linked: Bench) -> None:
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.adopt(linked.stored(), "102", by="ops")
+    assert (linked.stored().state, linked.linked()) == (State.SUCCEEDED, ["102"])
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.adopt(linked.stored(), "101", by="ops")
+    assert linked.linked() == ["101"]
+
+
+def test_is_sent_again_after_an_unlink(linked: Bench) -> None:
+    sent = len(linked.shop.sent)
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.engine.resend(linked.stored(), by="ops")
+    linked.redeliver()
+    assert (linked.stored().state, len(linked.shop.sent)) == (State.SUCCEEDED, sent + 1)
+
+
+def test_is_given_up_after_an_unlink(linked: Bench) -> None:
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.engine.abandon(linked.stored(), by="ops")
+    assert (linked.stored().state, linked.stored().payload, linked.linked()) == (State.REJECTED, None, [])
+
+
+def test_the_record_of_an_unlinked_event_may_be_anothers(linked: Bench) -> None:
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.run("other", later=True)
+    other = linked.stored("other").model_copy(update={"state": State.PARKED})
+    linked.tables.operations.save(other, over=State.WAITING)
+    linked.adopt(other, "101", by="ops")
+    assert linked.linked("other") == ["101"]
+
+
+def test_is_unlinked_once_when_two_persons_decide(linked: Bench) -> None:
+    seen = linked.stored()
+    linked.engine.unlink(seen, by="one")
+    unlinked = linked.stored()
+    with pytest.raises(ConflictError, match="Somebody else was quicker: it is parked now"):
+        linked.engine.unlink(seen, by="two")
+    assert linked.stored() == unlinked
+
+
+def test_what_the_bridge_made_itself_is_not_unlinked(bench: Bench) -> None:
+    bench.run()
+    with pytest.raises(ConflictError, match="that a person or a look-up linked"):
+        bench.engine.unlink(bench.stored(), by="ops")
+    assert bench.linked() == ["101"]
+
+
+def test_only_what_has_succeeded_is_unlinked(parked: Bench) -> None:
+    with pytest.raises(ConflictError):
+        parked.engine.unlink(parked.stored(), by="ops")
+    parked.adopt(parked.stored(), "101", by="ops")
+    parked.engine.unlink(parked.stored(), by="ops")
+    with pytest.raises(ConflictError):
+        parked.engine.unlink(parked.stored(), by="ops")
+
+
+def test_a_link_that_another_event_has_taken_over_is_left_alone(linked: Bench) -> None:
+    """As a key link's, which may have several."""
+    order, receipt = Identity("crm", "order", "1"), Identity("shop", "receipt", "101")
+    linked.tables.links.write(
+        [*linked.tables.links.puts("acme", [Link(order, receipt)], linked.stored().operation_id, 1)]
+    )
+    theirs = [*linked.tables.links.puts("acme", [Link(Identity("crm", "order", "2"), receipt)], "op_other", 1)][1]
+    del theirs["Put"]["ConditionExpression"]
+    for member in ("ExpressionAttributeNames", "ExpressionAttributeValues"):
+        theirs["Put"].pop(member, None)  # type: ignore[misc]
+    linked.tables.links.write([theirs])
+    linked.engine.unlink(linked.stored(), by="ops")
+    assert linked.linked() == []
+    (kept,) = linked.tables.links.of("acme", receipt)
+    assert (kept.identity.id, kept.operation_id) == ("2", "op_other")
+
+
+def test_can_only_be_given_up_when_what_was_sent_is_no_longer_kept(linked: Bench) -> None:
+    one = linked.stored()
+    linked.tables.links.write([linked.tables.operations.drop_payload(one)])
+    linked.engine.unlink(one, by="ops")
+    assert (linked.stored().state, linked.stored().payload) == (State.PARKED, None)
+    with pytest.raises(ConflictError, match="Abandon it, then let the CRM send the event again"):
+        linked.adopt(linked.stored(), "102", by="ops", confirmed=True)
+    with pytest.raises(ConflictError, match="Abandon it, then let the CRM send the event again"):
+        linked.engine.resend(linked.stored(), by="ops")
+    assert linked.stored().state is State.PARKED
+    linked.engine.abandon(linked.stored(), by="ops")
+    assert linked.run().operation.state is State.SUCCEEDED
+
+
+def test_what_was_recorded_by_hand_can_be_unlinked(bench: Bench) -> None:
+    recorded(bench)
+    bench.engine.unlink(bench.stored(), by="ops")
+    assert (bench.stored().state, bench.linked()) == (State.PARKED, [])
+
+
+def test_each_decision_is_another_news_for_whoever_is_told(told: Bench) -> None:
+    told.shop.answers = [failing(CannotLookError)]
+    told.run(later=True)
+    told.redeliver()
+    told.adopt(told.stored(), "7", by="ops")
+    told.engine.unlink(told.stored(), by="ops")
+    told.adopt(told.stored(), "7", by="ops")
+    assert callbacks(told) == ["operation.parked", "operation.parked", "operation.succeeded", "operation.succeeded"]
+
+
+# ---------------------------------------------------------------- what waits for another operation
+
+
+def waits(bench: Bench, number: str = "later") -> Operation:
+    """An order that waits for the first one, which is on its way."""
+    bench.flow.waits_for = operation_id("acme", "orders", "1")
+    bench.run(number)
+    bench.flow.waits_for = None
+    return bench.stored(number)
+
+
+@pytest.mark.parametrize("end", ["done", "found", "refused", "adopted", "abandoned"])
+def test_what_waits_is_due_as_soon_as_the_other_one_has_ended(unknown: Bench, end: str) -> None:
+    waiting = waits(unknown)
+    assert (waiting.state, waiting.due_at) == (State.WAITING, int(unknown.clock.now) + REDELIVERY[0])
+    assert unknown.stored().waiters == {waiting.operation_id}
+    unknown.clock.move(5)
+    match end:
+        case "done":
+            unknown.clock.move(unknown.shop.search_lag)
+            waiting = waits(unknown, "much later")
+            unknown.redeliver()
+        case "found":
+            unknown.shop.hits = [hit(101, unknown.clock)]
+            unknown.redeliver()
+        case "refused":
+            unknown.engine.resend(_parked(unknown), by="ops")
+            unknown.shop.answers = [failing(RefusedError)]
+            unknown.redeliver()
+        case "adopted":
+            unknown.adopt(_parked(unknown), "101", by="ops")
+        case "abandoned":
+            unknown.engine.abandon(_parked(unknown), by="ops")
+    assert unknown.stored().state in (State.SUCCEEDED, State.REJECTED)
+    assert unknown.stored(waiting.natural_key) == waiting.model_copy(update={"due_at": int(unknown.clock.now)})
+
+
+def test_what_waits_is_woken_when_its_note_was_left_while_the_other_one_was_being_sent(bench: Bench) -> None:
+    def wait() -> None:
+        bench.shop.during = lambda: None
+        waits(bench)
+
+    bench.shop.during = wait
+    bench.run()
+    assert bench.stored("later").due_at == int(bench.clock.now)
+    assert bench.linked() == ["101"]
+
+
+def test_is_due_at_once_when_the_other_one_ended_before_the_note_was_left(bench: Bench) -> None:
+    bench.run()
+    assert (waits(bench).state, waits(bench).due_at) == (State.WAITING, int(bench.clock.now))
+    assert bench.stored().waiters == frozenset()
+
+
+@pytest.mark.parametrize("missing", ["rejected", "gone"])
+def test_waits_for_its_own_next_try_when_nobody_will_wake_it(bench: Bench, missing: str) -> None:
+    if missing == "rejected":
+        bench.shop.answers = [failing(RefusedError)]
+        bench.run()
+    assert waits(bench).due_at == int(bench.clock.now) + REDELIVERY[0]
+
+
+def test_more_than_enough_wait_for_their_own_next_try(unknown: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crm_bridge.operations.MOST_WAITERS", 2)
+    for number in ("a", "b", "c"):
+        waits(unknown, number)
+    unknown.clock.move(5)
+    unknown.adopt(_parked(unknown), "101", by="ops")
+    ahead = [(unknown.stored(number).due_at or 0) - int(unknown.clock.now) for number in ("a", "b", "c")]
+    assert ahead == [0, 0, REDELIVERY[0] - 5]
+
+
+def test_the_end_of_the_other_one_stands_when_nobody_can_be_woken(
+    unknown: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = waits(unknown)
+    monkeypatch.setattr(unknown.tables.operations, "wake", _raise(StorageError("throttled")))
+    unknown.adopt(_parked(unknown), "101", by="ops")
+    assert unknown.stored().state is State.SUCCEEDED
+    assert unknown.stored("later") == waiting
+
+
+def test_what_waits_twice_is_noted_once(unknown: Bench) -> None:
+    waits(unknown)
+    unknown.wait_until_due("later")
+    unknown.flow.waits_for = operation_id("acme", "orders", "1")
+    unknown.redeliver("later")
+    unknown.flow.waits_for = None
+    assert unknown.stored().waiters == {unknown.stored("later").operation_id}
+    assert unknown.stored("later").tries == 2
+
+
+def test_nobody_is_woken_while_the_other_one_goes_on(unknown: Bench) -> None:
+    waiting = waits(unknown)
+    unknown.shop.hits = failing(NotDoneError)
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert unknown.stored().state is State.UNKNOWN
+    _parked(unknown)
+    assert unknown.stored("later").due_at == waiting.due_at
+    assert unknown.stored().waiters == {waiting.operation_id}
 
 
 # ---------------------------------------------------------------- DynamoDB fails
@@ -2121,7 +2458,7 @@ def test_is_carried_to_another_account_when_it_makes_something_and_was_surely_no
 def test_the_table_allows_what_the_rules_say() -> None:
     assert {State.REJECTED} == REPLACEABLE
     assert {State.SENDING, State.WAITING, State.UNKNOWN} == DUE
-    assert [event for state, event in TRANSITIONS if state is State.SUCCEEDED] == [Event.WITHDRAWN]
+    assert [event for state, event in TRANSITIONS if state is State.SUCCEEDED] == [Event.WITHDRAWN, Event.UNLINKED]
     assert set(TRANSITIONS.values()) == set(State)
 
 

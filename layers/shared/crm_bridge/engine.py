@@ -20,11 +20,14 @@ from crm_bridge.callbacks import callback
 from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
+    ContractBrokenError,
     Event,
+    FieldError,
     LinkTakenError,
     MissingError,
     NotDoneError,
     NotShownError,
+    NotYetError,
     PoisonError,
     RefusedError,
     RunningError,
@@ -33,6 +36,7 @@ from crm_bridge.errors import (
     StorageError,
     TryLaterError,
     UnavailableError,
+    UnconfirmedError,
     VendorError,
 )
 from crm_bridge.fields import compared
@@ -70,6 +74,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.PARKED, Event.RESENT): State.WAITING,
     (State.PARKED, Event.ABANDONED): State.REJECTED,
     (State.SUCCEEDED, Event.WITHDRAWN): State.REJECTED,
+    (State.SUCCEEDED, Event.UNLINKED): State.PARKED,
 }
 """Which state follows which, and upon what; `None` is "not stored yet". Whatever is not in here does not happen."""
 
@@ -77,6 +82,9 @@ REPLACEABLE = frozenset(state for state, event in TRANSITIONS if state and event
 """States that a new request for the same event may replace."""
 DUE = frozenset(state for state, event in TRANSITIONS if state and event in (Event.REDELIVERED, Event.LEASE_EXPIRED))
 """States out of which the bridge takes an operation up again by itself, at its `due_at`."""
+
+UNLINKABLE = frozenset({Event.ADOPTED, Event.FOUND})
+"""An operation that ended with one of these has a record that it did not make itself, so a person may unlink it."""
 
 HELD_BACK = frozenset({Event.NOT_DONE, Event.MAYBE_DONE, Event.LOOK_FAILED})
 """What comes to this while the vendor is down is no try of its own."""
@@ -103,7 +111,8 @@ MOST_CANDIDATES, LONGEST_NAME = 10, 200
 KEEP_ATTEMPTS = 40
 """The newest ones; an operation's record must stay far below the 400 KB that the table takes."""
 KEEP = 90 * 24 * HOUR
-"""Seconds for which an operation that is over and linked nothing is kept for whoever asks."""
+"""Seconds for which an operation that is over and linked nothing is kept for whoever asks; and the payload of one that
+may be unlinked, for the decision that follows."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +181,14 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
         """The result if the vendor's record with this id is what the command made.
 
         Raises InvalidError, ConflictError.
+        """
+
+    def verify(self, command: CommandT, result: ResultT, vendor: VendorT) -> str | None:
+        """Ask the vendor whether the record that a person named is the one that `result` says.
+
+        Return None if it is; or what differs that a vendor may alter as it stores it, so that only a person can say.
+        Raises InvalidError if there is no such record, or if it is another site's, pair's or person's;
+        CannotLookError if the vendor cannot be asked; any other VendorError if it did not answer.
         """
 
     def links(self, command: CommandT, result: ResultT) -> Sequence[Link]:
@@ -315,16 +332,77 @@ class Engine:
         return self._look(flow, command, operation, deadline)
 
     def adopt[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], parked: Operation, vendor_id: str, *, by: str
+        self,
+        flow: Flow[C, V, R],
+        parked: Operation,
+        vendor_id: str,
+        *,
+        by: str,
+        deadline: Deadline,
+        confirmed: bool = False,
     ) -> Operation:
-        """A person found that the vendor has done it. Raises InvalidError, ConflictError, StorageError."""
+        """A person found that the vendor has done it. The vendor is asked, where it can be, whether that is so.
+
+        Raises UnconfirmedError if that could not be verified, unless the person has `confirmed` it; InvalidError,
+        ConflictError; VendorError if the vendor did not answer; StorageError. Then nothing was changed.
+        """
         if parked.state is not State.PARKED:
             raise _not_parked(parked)
-        command = flow.command.model_validate_json(parked.payload or "")
+        command = flow.command.model_validate_json(_payload(parked))
         result = flow.adopt(parked.tenant, command, vendor_id)
         links = flow.links(command, result)
+        doubt = self._doubt(flow, command, result, parked, deadline)
+        if doubt and not confirmed:
+            raise UnconfirmedError(
+                f"{doubt}. Look at the record at the vendor once more, then confirm its id.",
+                fields=[FieldError("confirmed", "must be true, because the id could not be verified")],
+            )
         changes = {"answer": result.model_dump_json(), "payload": None, "links": _ends(links)}
         return self._resolved(parked, Event.ADOPTED, by, changes, links)
+
+    def _doubt[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, result: R, parked: Operation, deadline: Deadline
+    ) -> str | None:
+        """Return why it is not sure that `result` is the right record; None if it is.
+
+        Raises InvalidError if it is surely not, VendorError if the vendor did not answer.
+        """
+
+        def verify(vendor: V) -> str | None:
+            if _is_elsewhere(parked, vendor):
+                raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
+            return flow.verify(command, result, vendor)
+
+        try:
+            return self.signed_in(flow, parked.tenant, deadline, verify)
+        except (CannotLookError, RefusedError, ContractBrokenError) as error:
+            return f"Cannot verify the id at the vendor: {error.message}"
+        except VendorError as error:
+            error.retry_after = max(error.retry_after or 0, SHORTEST_HOLD)
+            raise
+
+    def unlink(self, linked: Operation, *, by: str) -> Operation:
+        """A person found that the link is wrong: it is deleted, and the operation waits for a decision again.
+
+        Only for a record that a person or a look-up linked. The vendor's record stays, and so does what used the link,
+        such as a job that was made at the site meanwhile. Raises ConflictError, StorageError.
+        """
+        last = linked.attempts[-1].event if linked.attempts else None
+        if linked.state is not State.SUCCEEDED or last not in UNLINKABLE:
+            raise ConflictError("Only a record that a person or a look-up linked can be unlinked.")
+        was = ", ".join(f"{right.system} {right.entity} {right.id}" for _, right in linked.links)
+        changes = {
+            "answer": None,
+            "payload": self._operations.kept_payload(linked),
+            "links": (),
+            "expires_at": None,
+            "lease": uuid.uuid4().hex,  # so that what is decided next is another news to a callback's receiver
+        }
+        writes = [
+            *self._links.releases(linked.tenant, linked.links, linked.operation_id),
+            self._operations.drop_payload(linked),
+        ]
+        return self._resolved(linked, Event.UNLINKED, f"{by}; it was {was}" if was else by, changes, writes=writes)
 
     def resend(self, parked: Operation, *, by: str, due_at: int | None = None, anew: bool = True) -> Operation:
         """A person found that the vendor has not done it: all begins anew, now or when it is said.
@@ -332,6 +410,8 @@ class Engine:
         Not `anew`: nobody looked at the vendor, so the bridge looks first if it would have before.
         Raises ConflictError, StorageError.
         """
+        if parked.state is State.PARKED:
+            _payload(parked)
         changes: dict[str, object] = {"due_at": due_at or self._now(), "tries": 0}
         if anew:
             changes |= dict.fromkeys(("first_sent_at", "unknown_since", "deferred_at", "sent_to"))
@@ -381,7 +461,14 @@ class Engine:
             self._resolved(done, Event.WITHDRAWN, by, changes)
 
     def _resolved(
-        self, operation: Operation, event: Event, by: str, changes: Mapping[str, object], links: Sequence[Link] = ()
+        self,
+        operation: Operation,
+        event: Event,
+        by: str,
+        changes: Mapping[str, object],
+        links: Sequence[Link] = (),
+        *,
+        writes: "Sequence[TransactWriteItemTypeDef]" = (),
     ) -> Operation:
         state = TRANSITIONS.get((operation.state, event))
         if state is None:
@@ -390,15 +477,20 @@ class Engine:
         resolved = _noted(operation, event, now, f"by {by}").model_copy(
             update={**changes, "state": state, "updated_at": now, "candidates": None}
         )
-        writes = [*self._links.puts(operation.tenant, links, operation.operation_id, now)]
-        if event in (Event.ADOPTED, Event.ABANDONED):
+        writes = [*writes, *self._links.puts(operation.tenant, links, operation.operation_id, now)]
+        if event is Event.ADOPTED:
+            writes.append(self._operations.keep_payload(operation, now + KEEP))
+        if event in (Event.ADOPTED, Event.ABANDONED, Event.UNLINKED):
             writes += self._telling(resolved)
         try:
-            stored = self._operations.save(resolved, writes, over=operation.state)
+            stored = self._operations.save(resolved, writes, over=operation.state, lease=operation.lease)
         except LinkTakenError:
+            if event is Event.UNLINKED:
+                raise ConflictError("The link was changed meanwhile. Look at the operation again.") from None
             raise ConflictError("That id is linked to something else already.") from None
-        if stored != resolved:
+        if stored != resolved.model_copy(update={"waiters": stored.waiters}):
             raise ConflictError(f"Somebody else was quicker: it is {stored.state} now.")
+        self._wake_waiters(stored)
         logger().info("resolved", extra={"event": event, "state": stored.state})
         count("Operations", flow=stored.flow, state=stored.state)
         return stored
@@ -586,11 +678,51 @@ class Engine:
                 changes["payload"] = None
             else:  # the caller was told 202 and is gone, so whoever is told next needs to know what was refused
                 count("RefusedLater", flow=operation.flow)
-        return Outcome(self._saved(operation, noted.model_copy(update=changes), event), carried=True, error=error)
+        changed = noted.model_copy(update=changes)
+        if isinstance(error, NotYetError) and state is State.WAITING:
+            return Outcome(self._saved_as_waiter(operation, changed, error.waits_for), carried=True, error=error)
+        return Outcome(self._saved(operation, changed, event), carried=True, error=error)
 
-    def _saved(self, held: Operation, changed: Operation, event: Event, links: Sequence[Link] = ()) -> Operation:
+    def _saved_as_waiter(self, held: Operation, changed: Operation, waits_for: str) -> Operation:
+        """The same as `_saved`, and the operation that `changed` waits for is asked to wake it when it has ended.
+
+        One transaction writes both, so whatever ends the other one sees either a waiter that is stored as waiting, or
+        none; and if it has ended already, its state says so here. The waking itself is a write after that end. It is
+        not in the transaction that settles, because a waiter that is on a queue or being sent would make that fail. If
+        the function dies before it, the waiter's own next attempt comes, as it would without a note.
+        """
+        try:
+            return self._saved(
+                held, changed, Event.NOT_DONE, writes=[self._operations.note_waiter(waits_for, held.operation_id)]
+            )
+        except LinkTakenError:  # it has ended meanwhile, or enough others wait for it
+            with suppress(StorageError):
+                ended = self._operations.get(waits_for)
+                if ended and ended.state is State.SUCCEEDED:
+                    changed = changed.model_copy(update={"due_at": self._now()})
+            return self._saved(held, changed, Event.NOT_DONE)
+
+    def _wake_waiters(self, ended: Operation) -> None:
+        """At most MOST_WAITERS writes. One that fails leaves its waiter to its own next attempt."""
+        if ended.state in DUE or ended.state is State.PARKED:
+            return
+        for waiter in sorted(ended.waiters):
+            with suppress(StorageError):
+                self._operations.wake(waiter, self._now())
+
+    def _saved(
+        self,
+        held: Operation,
+        changed: Operation,
+        event: Event,
+        links: Sequence[Link] = (),
+        *,
+        writes: "Sequence[TransactWriteItemTypeDef]" = (),
+    ) -> Operation:
         """What the table holds afterwards: `changed`, what a later holder wrote, or `held`, to heal by its lease."""
-        writes = [*self._links.puts(held.tenant, links, held.operation_id, changed.updated_at)]
+        writes = [*writes, *self._links.puts(held.tenant, links, held.operation_id, changed.updated_at)]
+        if event is Event.FOUND:
+            writes.append(self._operations.keep_payload(held, changed.updated_at + KEEP))
         if changed.state is State.PARKED or (changed.state not in DUE and held.was):
             writes += self._telling(changed)  # else the caller is still there, and answered with it
         try:
@@ -610,6 +742,7 @@ class Engine:
         count("Operations", flow=stored.flow, state=stored.state)
         if stored.state is State.PARKED:
             count("Parked", reason=changed.attempts[-1].event)
+        self._wake_waiters(stored)
         return stored
 
     def _telling(self, settled: Operation) -> "list[TransactWriteItemTypeDef]":
@@ -686,6 +819,16 @@ def _defects(operation: Operation) -> int:
     if Event.RESENT in events:
         events = events[len(events) - events[::-1].index(Event.RESENT) :]
     return events.count(Event.DEFECT)
+
+
+def _payload(parked: Operation) -> str:
+    """Raises ConflictError if it is no longer kept."""
+    if parked.payload is None:
+        raise ConflictError(
+            "What the CRM sent is no longer kept, so this can neither be sent nor linked. Abandon it, then let the CRM "
+            "send the event again."
+        )
+    return parked.payload
 
 
 def _not_parked(operation: Operation) -> ConflictError:

@@ -12,6 +12,7 @@ BridgeError
 │   ├── TooLargeError             413
 │   ├── UnsupportedMediaTypeError 415
 │   ├── InvalidError              422  says which field and why
+│   │   └── UnconfirmedError          an id could not be verified, and the person has not confirmed it
 │   ├── RefusedByVendorError      422  with the vendor's own words
 │   ├── InternalError             500  a defect of ours; what was stored heals by itself
 │   ├── BrokenContractError       502  the vendor answered nonsense; the bridge finds out what it did
@@ -23,8 +24,9 @@ BridgeError
 └── VendorError                   a call to a vendor brought no result
     ├── NotDoneError              surely not done, or harmless to repeat: send again later
     │   ├── TryLaterError         only the vendor says so (429, 503 with Retry-After): look first, if possible
-    │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
-    │       └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
+    │   ├── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
+    │   │   └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
+    │   └── NotYetError           another operation comes first, and wakes this one when it has ended
     ├── RefusedError              the vendor refused for good: sending the same again is useless
     │   ├── MissingError              what the event refers to is not there: send that first, then this again
     │   ├── NoSuchRecordError         what the request itself addresses is not at the vendor
@@ -65,6 +67,7 @@ class Event(StrEnum):
     RESENT = "resent"
     ABANDONED = "abandoned"
     WITHDRAWN = "withdrawn"
+    UNLINKED = "unlinked"
 
 
 class BridgeError(Exception):
@@ -151,6 +154,10 @@ class InvalidError(ProblemError):
     status, kind, title = 422, "invalid", "The request is not valid"
 
 
+class UnconfirmedError(InvalidError):
+    """The vendor could not be asked whether an id is the right one, so a person has to give it a second time."""
+
+
 class RefusedByVendorError(ProblemError):
     status, kind, title = 422, "refused-by-vendor", "The vendor refused this for good"
 
@@ -225,6 +232,14 @@ class SignInRefusedError(NotDoneError):
 
 class SignInPausedError(SignInRefusedError):
     pass
+
+
+class NotYetError(NotDoneError):
+    """Nothing was sent, because the operation `waits_for` comes first."""
+
+    def __init__(self, message: str, *, vendor: str, waits_for: str) -> None:
+        super().__init__(message, vendor=vendor)
+        self.waits_for = waits_for
 
 
 class RefusedError(VendorError):

@@ -137,24 +137,51 @@ class Links:
             by_operation.setdefault(partner.operation_id, [identity]).append(partner.identity)
         return {
             operation_id: Ties(
-                own=[self._delete(tenant, *pair, operation_id) for pair in pairs if identity in pair],
-                others=[self._delete(tenant, *pair, operation_id) for pair in pairs if identity not in pair],
+                own=[self._delete(tenant, _Row(*p, exclusive=False), operation_id) for p in pairs if identity in p],
+                others=[
+                    self._delete(tenant, _Row(*p, exclusive=False), operation_id) for p in pairs if identity not in p
+                ],
             )
             for operation_id, members in by_operation.items()
             for pairs in [list(permutations(members, 2))]
         }
+
+    def releases(
+        self, tenant: str, links: Sequence[tuple[Identity, Identity]], operation_id: str
+    ) -> "list[TransactWriteItemTypeDef]":
+        """Deletes of the rows of `links` that this operation wrote and still holds. Raises StorageError."""
+        rows = [
+            _Row(one, other, exclusive)
+            for left, right in links
+            for one, other in ((left, right), (right, left))
+            for exclusive in (True, False)
+        ]
+        keys = {tuple(row.key(tenant).values()): row for row in rows}
+        if not keys:
+            return []
+        with guarded():
+            answer = self._client.batch_get_item(
+                RequestItems={
+                    self._table: {"Keys": [serialize(row.key(tenant)) for row in keys.values()], "ConsistentRead": True}
+                }
+            )
+        if answer["UnprocessedKeys"]:
+            raise StorageError("The bridge's storage is throttled. Send the same request again.")
+        items = [deserialize(item) for item in answer["Responses"][self._table]]
+        held = [keys[str(i["identity"]), str(i["partner"])] for i in items if i["operation_id"] == operation_id]
+        return [self._delete(tenant, row, operation_id) for row in held]
 
     def write(self, writes: "Sequence[TransactWriteItemTypeDef]") -> None:
         """All of it. Raises StorageError, also if another operation has tied something of it since."""
         with guarded():
             self._client.transact_write_items(TransactItems=writes)
 
-    def _delete(self, tenant: str, left: Identity, right: Identity, operation_id: str) -> "TransactWriteItemTypeDef":
+    def _delete(self, tenant: str, row: _Row, operation_id: str) -> "TransactWriteItemTypeDef":
         """Only what this operation tied: a write that took long must not untie what another has tied since."""
         return {
             "Delete": {
                 "TableName": self._table,
-                "Key": serialize(_Row(left, right, exclusive=False).key(tenant)),
+                "Key": serialize(row.key(tenant)),
                 "ConditionExpression": UNLESS_ANOTHERS,
                 "ExpressionAttributeNames": {"#identity": "identity"},
                 "ExpressionAttributeValues": serialize({":operation_id": operation_id}),

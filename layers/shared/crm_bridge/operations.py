@@ -29,6 +29,8 @@ BATCH = 100
 """So many items DynamoDB gives at once by their keys."""
 MOST_QUERIES = 10
 """So much of the index is read for one page, if few of its operations belong to the flow that is asked for."""
+MOST_WAITERS = 20
+"""Operations that one operation wakes when it has ended; more than these wait for their own next attempt."""
 SHARDS = "0123456789abcdef"
 """The due index is spread over these partitions, so that a backlog is not read from a single one."""
 
@@ -105,13 +107,15 @@ class Operation(OperationSummary):
     """One command on its way.
 
     `lease` is the token of whoever claimed it last. `due_at` is when the bridge must look at the operation again; while
-    it is being sent, that is when its lease expires. `lent_until` is the same while it belongs to a message on a queue.
+    it is being sent, that is when its lease expires. `lent_until` is set while it belongs to a message on a queue, and
+    only the message that names the same time may take it up before it is due.
     `was` is the state out of which it was claimed. `first_sent_at` bounds what a look-up may adopt; `unknown_since`,
     once set, says that a sending may have been done, and bounds how long the vendor's search may lag behind.
     `deferred_at` is when the vendor last asked to send it later, if no look-up since has found that nothing was done.
     `candidates` are the records at the vendor from which a person chooses. `sent_to` is where it went, so that it is
     not looked for elsewhere. `mapping` names what made the payload out of what the CRM sent; `links` are those that it
-    holds. `is_told` says that its tenant is told when it settles; see `callbacks`.
+    holds. `is_told` says that its tenant is told when it settles; see `callbacks`. `waiters` are the operations that
+    wait for its end.
     """
 
     tenant: str
@@ -132,6 +136,7 @@ class Operation(OperationSummary):
     links: tuple[tuple[Identity, Identity], ...] = ()
     expires_at: int | None = None
     is_told: bool = False
+    waiters: frozenset[str] = frozenset()
 
     @property
     def shard(self) -> str:
@@ -320,14 +325,32 @@ class Operations:
         writes: "Sequence[TransactWriteItemTypeDef]" = (),
         *,
         over: State | None = State.SENDING,
+        lease: str | None = None,
     ) -> Operation:
         """Write what became of an operation, and its links and whatever else follows, in one transaction.
 
-        It must still be in the state `over`, and under the lease that `operation` has; `None`: there must be none yet.
+        It must still be in the state `over`, and under the lease that `operation` has (or under `lease`, if that is
+        given because `operation` has a new one); `over=None`: there must be none yet.
 
-        Returns what the table holds afterwards: `operation`, or what another holder of the lease made of it.
-        Raises LinkTakenError, StorageError; then nothing was written.
+        Returns what the table holds afterwards: `operation`, with all its waiters, or what another holder of the lease
+        made of it. Raises LinkTakenError, StorageError; then nothing was written.
         """
+        lease = lease or operation.lease
+        for _ in range(MOST_WAITERS):
+            there = self._saved(operation, writes, over, lease)
+            is_ours = over is not None and (there.lease, there.state) == (lease, over)
+            if not is_ours or len(there.waiters) <= len(operation.waiters):
+                return there
+            operation = operation.model_copy(update={"waiters": there.waiters})  # one was added since it was read
+        return self._saved(operation, writes, over, lease)
+
+    def _saved(
+        self,
+        operation: Operation,
+        writes: "Sequence[TransactWriteItemTypeDef]",
+        over: State | None,
+        lease: str | None,
+    ) -> Operation:
         put: TransactWriteItemTypeDef = {
             "Put": {
                 "TableName": self._table,
@@ -337,10 +360,14 @@ class Operations:
             }
         }
         if over:
+            waiters = len(operation.waiters)  # none is ever taken out, so their number says whether they are the same
+            same = "size(waiters) = :waiters" if waiters else "attribute_not_exists(waiters)"
             put["Put"] |= {
-                "ConditionExpression": "#lease = :lease AND #state = :over",
+                "ConditionExpression": f"#lease = :lease AND #state = :over AND {same}",
                 "ExpressionAttributeNames": {"#lease": "lease", "#state": "state"},
-                "ExpressionAttributeValues": serialize({":lease": operation.lease, ":over": over.value}),
+                "ExpressionAttributeValues": serialize(
+                    {":lease": lease, ":over": over.value, ":waiters": waiters or None}
+                ),
             }
         with guarded():
             try:
@@ -353,6 +380,56 @@ class Operations:
                     raise LinkTakenError("another operation holds this link") from error
                 raise
         return operation
+
+    def keep_payload(self, operation: Operation, expires_at: int) -> "TransactWriteItemTypeDef":
+        """The write that keeps the payload of an operation that has succeeded, in an item of its own that expires."""
+        item = {"payload": operation.payload, "tenant": operation.tenant, "expires_at": expires_at}
+        return {"Put": {"TableName": self._table, "Item": {**_key(_kept(operation)), **serialize(item)}}}
+
+    def kept_payload(self, operation: Operation) -> str | None:
+        """Return what `keep_payload` wrote; None if there is nothing, or no longer. Raises StorageError."""
+        with guarded():
+            answer = self._client.get_item(TableName=self._table, Key=_key(_kept(operation)), ConsistentRead=True)
+        return str(deserialize(answer["Item"])["payload"]) if "Item" in answer else None
+
+    def drop_payload(self, operation: Operation) -> "TransactWriteItemTypeDef":
+        """The write that deletes what `keep_payload` wrote."""
+        return {"Delete": {"TableName": self._table, "Key": _key(_kept(operation))}}
+
+    def note_waiter(self, operation_id: str, waiter: str) -> "TransactWriteItemTypeDef":
+        """The write that makes `waiter` one of those that this operation wakes.
+
+        It fails, and with it its transaction, if the operation is not on its way, or if enough others wait for it.
+        """
+        states = _values((State.SENDING, State.WAITING, State.UNKNOWN, State.PARKED))
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _key(operation_id),
+                "UpdateExpression": "ADD waiters :waiter",
+                "ConditionExpression": f"#state IN ({', '.join(states)}) "
+                "AND (attribute_not_exists(waiters) OR size(waiters) < :most)",
+                "ExpressionAttributeNames": {"#state": "state"},
+                "ExpressionAttributeValues": serialize({**states, ":waiter": {waiter}, ":most": MOST_WAITERS}),
+            }
+        }
+
+    def wake(self, operation_id: str, now: int) -> None:
+        """Make an operation due now that waits for a later time, unless it is on a queue. Raises StorageError."""
+        with guarded():
+            try:
+                through_conflicts(
+                    lambda: self._client.update_item(
+                        TableName=self._table,
+                        Key=_key(operation_id),
+                        UpdateExpression="SET due_at = :now",
+                        ConditionExpression="#state = :waiting AND due_at > :now AND attribute_not_exists(lent_until)",
+                        ExpressionAttributeNames={"#state": "state"},
+                        ExpressionAttributeValues=serialize({":now": now, ":waiting": State.WAITING.value}),
+                    )
+                )
+            except ClientError as error:
+                existing(error)
 
     def write_unless_succeeded(self, operation_id: str, writes: "Sequence[TransactWriteItemTypeDef]") -> bool:
         """Write all of it, if this operation does not stand as succeeded at that moment. Raises StorageError."""
@@ -428,16 +505,31 @@ class Operations:
                 return
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def lend(self, due: Due, until: int) -> bool:
-        """Let it belong to a message until then; False if it is not due any more. Raises StorageError.
+    def lend(self, due: Due, until: int, sent_by: int) -> bool:
+        """Lend it to a message that is sent by `sent_by` and lives `until`; False if it is not due any more.
 
-        Also False if the answer got lost and the repetition found it lent: then it is due `until`, and nobody knows.
+        It is due again at `sent_by`, unless `extend` says that there is a message. So it waits no longer than that if
+        whoever lent it dies before it has sent the message, or if the response of this call was lost: then this is
+        False, or raises StorageError, although it is lent.
+
+        A message that is taken up after its lending is over does no harm. `claim` takes an operation only if it is due,
+        or if its `lent_until` is the message's; it removes `lent_until`, and a later lending has a later one. So what
+        such a message finds was lent again, is being sent or has ended, and nothing is done; or it is due, and is sent
+        once. Raises StorageError.
         """
-        return self._move(due.operation_id, due.due_at, "SET due_at = :to, lent_until = :to", until)
+        return self._move(due.operation_id, due.due_at, "SET due_at = :to, lent_until = :until", sent_by, until=until)
 
-    def take_back(self, due: Due, until: int) -> bool:
+    def extend(self, due: Due, until: int, sent_by: int) -> bool:
+        """There is a message that lives `until`: it is due again only then. Raises StorageError.
+
+        False if the message was taken up already, or the operation was lent to another one since.
+        """
+        return self._move(due.operation_id, sent_by, "SET due_at = :until", until=until, lent=True)
+
+    def take_back(self, due: Due, until: int, sent_by: int) -> bool:
         """It was lent `until`, but there is no message, so it is due as before. Raises StorageError."""
-        return self._move(due.operation_id, until, "SET due_at = :to REMOVE lent_until", due.due_at)
+        change = "SET due_at = :to REMOVE lent_until"
+        return self._move(due.operation_id, sent_by, change, due.due_at, until=until, lent=True)
 
     def hasten(self, operation: Operation, due_at: int) -> bool:
         """Let what waits be due then, instead of when it is; False if it has changed meanwhile, or is on a queue.
@@ -461,15 +553,18 @@ class Operations:
                 return False
         return True
 
-    def _move(self, operation_id: str, due_at: int, change: str, to: int) -> bool:
+    def _move(
+        self, operation_id: str, due_at: int, change: str, to: int | None = None, *, until: int, lent: bool = False
+    ) -> bool:
+        """Change when an operation is due that is due at `due_at`, and that is `lent` until `until`."""
         with guarded():
             try:
                 self._client.update_item(
                     TableName=self._table,
                     Key=_key(operation_id),
                     UpdateExpression=change,
-                    ConditionExpression="due_at = :then",
-                    ExpressionAttributeValues=serialize({":to": to, ":then": due_at}),
+                    ConditionExpression="due_at = :then" + (" AND lent_until = :until" if lent else ""),
+                    ExpressionAttributeValues=serialize({":to": to, ":then": due_at, ":until": until}),
                 )
             except ClientError as error:
                 existing(error)
@@ -479,6 +574,11 @@ class Operations:
 
 def _key(operation_id: str) -> "dict[str, AttributeValueTypeDef]":
     return {"operation_id": {"S": operation_id}}
+
+
+def _kept(operation: Operation) -> str:
+    """The id of the item that keeps an operation's payload. No operation has such an id."""
+    return f"{operation.operation_id}#payload"
 
 
 def _standing(state: State, updated_at: int | None = None) -> str:
@@ -493,6 +593,7 @@ def _values(states: Iterable[State]) -> dict[str, object]:
 def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
     item = operation.model_dump(mode="json", exclude_none=True)
     item["standing"] = _standing(operation.state, operation.updated_at)
+    item["waiters"] = set(operation.waiters) or None  # DynamoDB has no empty set
     if operation.due_at is not None:
         item["due_shard"] = operation.shard  # with due_at the key of the due index, so only what is due is in it
     return serialize(item)

@@ -135,6 +135,24 @@ class IlluClient:
         """The same for jobs."""
         return self._list("job_list_path", self._settings.job_list_path, name, _JOBS)
 
+    def site(self, site_id: int, *, name: str) -> ListedIlluSite | None:
+        """Return the site with this id, out of the list; None if the list does not have it.
+
+        Raises CannotLookError as `list_sites` does, and if the list is asked by name: illu may have altered that.
+        """
+        found = next((one for one in self.list_sites(name=name) if one.site_id == site_id), None)
+        return found or self._absent(self._settings.site_list_path)
+
+    def job(self, job_id: str, *, name: str) -> ListedIlluJob | None:
+        """The same for a job."""
+        found = next((one for one in self.list_jobs(name=name) if one.job_id == job_id), None)
+        return found or self._absent(self._settings.job_list_path)
+
+    @staticmethod
+    def _absent(path: str | None) -> None:
+        if path and "{name}" in path:
+            raise CannotLookError("the list is asked by name, and has no such id under this name", vendor=VENDOR)
+
     def _create[M: BaseModel](self, collection: str, body: object, model: type[M], wanted: str) -> M:
         answer = self._call("POST", f"/orgs/{self._settings.org_id}/{collection}", body)
         expect(answer, 201)
