@@ -103,12 +103,12 @@ def test_dispatches_all_that_is_due_and_nothing_else(crm: Crm) -> None:
 
 def test_tells_how_long_the_oldest_has_been_due(crm: Crm, capsys: pytest.CaptureFixture[str]) -> None:
     dispatch(crm)
-    assert '"OldestDueAge":0}' in capsys.readouterr().out
+    assert '"OldestDueAge":[0.0]}' in capsys.readouterr().out
     _due(crm, 2)
     crm.stack.move_clock(400)
     _due(crm, 2)
     dispatch(crm)
-    (age,) = re.findall(r'"OldestDueAge":(\d+)}', capsys.readouterr().out)
+    (age,) = re.findall(r'"OldestDueAge":\[(\d+)\.0\]}', capsys.readouterr().out)
     assert 400 <= int(age) < 430
 
 
@@ -285,7 +285,7 @@ def test_dispatches_the_others_when_one_belongs_to_a_flow_without_a_queue(
     )
     runtime().operations.create(orphan, over=[State.REJECTED])
     assert dispatch(crm) == {"create_site": 3}
-    assert '"NotDispatched":1,' in capsys.readouterr().out
+    assert '"NotDispatched":[1.0]}' in capsys.readouterr().out
 
 
 def test_dispatches_the_others_when_a_shard_cannot_be_read(

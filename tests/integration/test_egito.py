@@ -754,7 +754,7 @@ def test_nothing_is_lost_when_the_login_is_wrong(
         crm.stack.move_clock(600)
         crm.stack.deliver_due()
     assert crm.stack.egito.token_requests == ["password"]
-    assert '"SignInRefused":1,"vendor":"Egito"' in capsys.readouterr().out
+    assert '"vendor":"Egito","SignInRefused":[1.0]' in capsys.readouterr().out
     assert saved_names(crm.stack) == []
 
     put_egito(crm.stack)

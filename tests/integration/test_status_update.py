@@ -699,7 +699,7 @@ def test_the_password_is_in_no_answer_no_log_no_table_and_no_metric(
     tables = [rows(table) for table in ("OPERATIONS_TABLE", "ACCOUNTS_TABLE", "LINKS_TABLE")]
     assert [len(tables[0]) > 15, len(tables[1])] == [True, 1]
     out, err = capsys.readouterr()
-    assert '"SignInRefused":1,"vendor":"IzzitUp"' in out
+    assert '"vendor":"IzzitUp","SignInRefused":[1.0]' in out
     assert '"message":"operation"' in log.getvalue()
     told = [*(f"{answer.headers} {answer.text}" for answer in answers), repr(tables), log.getvalue(), out, err]
     assert [text for text in told if SECRET in text] == []

@@ -37,7 +37,7 @@ def test_opens_after_so_many_failures_in_a_row_and_tells_once(
     assert admitted(breaker, "another.example")
     assert not breaker.is_down("another")
     breaker.failed("shop", HOST)  # a call that was begun before
-    assert capsys.readouterr().out.count('"VendorDown":1,') == 1
+    assert capsys.readouterr().out.count('"VendorDown":[1.0]}') == 1
 
 
 def test_stays_closed_when_a_call_works_in_between(breaker: Breaker) -> None:
