@@ -261,6 +261,7 @@ class DurableWorld(World):
         service.start()
         self._exits.callback(service.stop)
         os.environ["AWS_ENDPOINT_URL_LAMBDA"] = service.url
+        self.start_cold()  # a handler of an earlier world would call that world's service
         return self
 
     def begin(self) -> None:
