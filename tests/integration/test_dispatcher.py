@@ -202,6 +202,25 @@ def test_is_sent_once_when_nobody_could_write_down_that_the_queue_has_it(
     assert (len(crm.stack.illu.sites), len(crm.stack.illu.seen)) == (1, 1)
 
 
+def test_is_sent_once_when_a_slow_run_is_overtaken_by_the_next(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch outlives its own lending, as in https://github.com/langwatch/langwatch/pull/7037."""
+    _due(crm, 1)
+    real: Any = runtime().sqs.send_message_batch
+
+    def slow(**batch: Any) -> Any:
+        monkeypatch.setattr(runtime().sqs, "send_message_batch", real)
+        crm.stack.move_clock(61)
+        assert dispatch(crm) == {"create_site": 1}
+        return real(**batch)
+
+    monkeypatch.setattr(runtime().sqs, "send_message_batch", slow)
+    dispatch(crm)
+    crm.stack.deliver_due()
+    assert (len(crm.stack.illu.sites), len(crm.stack.illu.seen)) == (1, 1)
+    crm.stack.move_clock(LENT)
+    assert dispatch(crm) == {}
+
+
 def test_what_waits_on_a_long_queue_is_not_sent_to_it_again(crm: Crm) -> None:
     _due(crm, 3)
     assert dispatch(crm) == {"create_site": 3}

@@ -538,7 +538,7 @@ def test_what_cannot_be_adopted_stays_parked(crm: Crm) -> None:
 
 
 def test_a_job_of_a_customer_without_a_site_cannot_be_adopted(crm: Crm) -> None:
-    job = {"ticket_id": "T-501", "customer_id": "C-1001", "name": "Meter"}
+    job = {"ticket_id": "T-501", "customer_id": "C-1001", "name": JOB["name"]}
     operation = store("T-501", flow="create_job", payload=job)
     assert resolve(crm, operation, action="adopt", id="801").status_code == 409
     crm.create_site()
