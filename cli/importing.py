@@ -49,8 +49,8 @@ PATIENCE = 25.0
 """Seconds for one row."""
 GENTLE = 120
 """Rows a minute; illu documents no limit."""
-CALLS_PER_ROW = 2
-"""A key link is looked for before it is made."""
+CALLS_PER_ROW = 3
+"""A key link is looked for before it is made, in both forms of a Salesforce id."""
 STORAGE_PAUSES = (1.0, 4.0, 15.0)
 """Seconds before a row is tried again that the bridge's storage did not take."""
 FINE = ("repeated", "not carried", "empty", "continued")

@@ -1697,12 +1697,14 @@ def _round_trips(crm: Crm) -> Counter[str]:
     return calls + Counter({"revio": len(crm.stack.revio.seen)})
 
 
-def test_takes_four_round_trips_when_new_and_one_when_repeated(linked_up: Crm) -> None:
-    before = _round_trips(linked_up)
-    link_up(linked_up, **OTHER)
+@pytest.mark.parametrize(("external_id", "asked"), [("A-2044", 1), ("001XX0000UVWXYZ", 2)])
+def test_takes_four_round_trips_when_new_and_one_when_repeated(linked_up: Crm, external_id: str, asked: int) -> None:
+    """One more where Rev.io may have the other form of a Salesforce id."""
+    other, before = {**OTHER, "external_id": external_id}, _round_trips(linked_up)
+    link_up(linked_up, **other)
     new = _round_trips(linked_up)
-    assert new - before == Counter({"PutItem": 1, "revio": 2, "TransactWriteItems": 1})
-    link_up(linked_up, **OTHER)
+    assert new - before == Counter({"PutItem": 1, "revio": asked + 1, "TransactWriteItems": 1})
+    link_up(linked_up, **other)
     assert _round_trips(linked_up) - new == Counter({"PutItem": 1})
 
 

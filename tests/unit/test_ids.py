@@ -15,6 +15,7 @@ from crm_bridge.fields import IN_CSV, Id, compared
 from crm_bridge.ids import UNSEEN, canonical, canonical_key, forms, trimmed
 from crm_bridge.links import joined
 from crm_bridge.operations import operation_id
+from crm_bridge.settings import ConnectorSettings
 from openapi.schemas import components
 from tests.documented import validator
 
@@ -96,6 +97,8 @@ def test_an_id_that_is_accepted_begins_and_ends_with_what_can_be_seen(text: str)
 # ---------------------------------------------------------------------- one form
 
 SALESFORCE = (
+    *("0012A00001aaAaaQAE", "0012000001A10aAAAR", "a0D30000001n7PiEAI"),  # the tests of a public converter
+    *("0012000001A1AA0AAN", "0012000001AAaa1AAD"),
     *(
         "a0BA0000000L2ZCMA0",
         "70130000001tcyIAAQ",
@@ -200,3 +203,14 @@ def test_a_command_says_the_same_when_only_the_form_of_an_id_differs() -> None:
 def test_a_number_in_csv_is_the_id_without_its_zeros(cell: str, read: str) -> None:
     assert Record.model_validate({"id": cell}, context=IN_CSV).id == read
     assert Record.model_validate({"id": cell}).id == cell.strip()
+
+
+@pytest.mark.parametrize("form", ["{6F9619FF-8B86-D011-B42D-00CF4FC964FF}", "6f9619ff8b86d011b42d00cf4fc964ff", "k-3"])
+def test_a_club_is_found_when_the_address_has_its_guid_in_another_form(form: str) -> None:
+    clubs = {
+        "k-3": {"connector_id": "6F9619FF-8B86-D011-B42D-00CF4FC964FF"},
+        "K-3": {"connector_id": "6f9619ff-8b86-d011-b42d-00cf4fc964fe"},
+    }
+    connector = ConnectorSettings.model_validate({"client_id": "c", "clubs": clubs, "match_key": "k" * 32})
+    assert connector.club(form) == "k-3"
+    assert connector.club("6F9619FF-8B86-D011-B42D-00CF4FC964F0") is None

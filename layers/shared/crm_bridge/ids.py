@@ -118,7 +118,10 @@ def _salesforce(text: str) -> str | None:
 
 
 def _suffix(record: str) -> str:
-    """Salesforce's three characters after 15: one for five, each of whose bits says that a letter is a capital."""
+    """Salesforce's three characters after 15: one for five, each of whose bits says that a letter is a capital.
+
+    Source: https://help.salesforce.com/s/articleView?id=000385066&type=1
+    """
     capitals = [character.isupper() for character in record]
     return "".join(
         _SUFFIX[sum(is_upper << place for place, is_upper in enumerate(capitals[at : at + 5]))] for at in (0, 5, 10)

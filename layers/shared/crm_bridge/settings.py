@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from crm_bridge.ids import canonical
 from crm_bridge.mapping import Mappings
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "host.docker.internal"})
@@ -320,9 +321,10 @@ class ConnectorSettings(_Settings):
 
     def club(self, club_id: str) -> str | None:
         """Our id of the club with this id, which may be the Connector's; None if there is none."""
-        if club_id in self.clubs:
-            return club_id
-        return next((ours for ours, club in self.clubs.items() if club.connector_id == club_id), None)
+        wanted = canonical(club_id)
+        ours = {canonical(club_id): club_id for club_id in self.clubs}
+        theirs = {canonical(club.connector_id): club_id for club_id, club in self.clubs.items()}
+        return ours.get(wanted, theirs.get(wanted))
 
 
 class CallbackSettings(_Settings):
