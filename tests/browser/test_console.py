@@ -107,7 +107,9 @@ def test_what_the_crm_sent_is_shown_only_to_a_key_that_may_see_it(
     assert "Moi Ave 12" in console("#payload").text
 
 
-def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(console: Console, tenant: Tenant) -> None:
+def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(
+    console: Console, tenant: Tenant, browser: Chrome
+) -> None:
     operation = tenant.parked(customer_id="C-7")
     before = list(tenant.stack.illu.sites)
     site_id = str(before[-1]["site_id"])
@@ -131,6 +133,7 @@ def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(console: Cons
     assert console("#state").text == "succeeded"
     assert console("#detail svg").get_attribute("aria-label") == f"crm customer C-7 is illu site {site_id}"
     assert tenant.stack.illu.sites == before
+    assert [note for note in complaints(browser) if "status of 422" not in note] == []
     again = tenant.create_site(customer_id="C-7")
     assert (again.status_code, str(again.json()["site_id"])) == (200, site_id)
 
@@ -256,6 +259,7 @@ def test_everything_can_be_done_with_the_keyboard(console: Console, tenant: Tena
     press(site_id, Keys.ENTER)
     console.says("it is succeeded now")
     assert operation in browser.current_url
+    assert [note for note in complaints(browser) if "status of 422" not in note] == []
 
 
 def test_the_key_is_kept_in_memory_only(console: Console, tenant: Tenant, browser: Chrome) -> None:
