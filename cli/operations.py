@@ -146,7 +146,8 @@ def resolve(
         case Action.RESEND:
             resolved = engine.resend(parked, by=bridge.user)
         case Action.ABANDON:
-            resolved = engine.abandon(parked, by=bridge.user)
+            flow = FLOWS.get(parked.flow)
+            resolved = engine.abandon(parked, by=bridge.user, flow=flow() if flow else None)
     bridge.output.document(resolved.shown())
     bridge.output.line(f"Done: it is {resolved.state}.")
 

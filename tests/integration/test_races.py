@@ -67,7 +67,7 @@ def the_external_id(crm: Crm) -> object:
     return record["external_id"]
 
 
-def external_ids(crm: Crm) -> list[object]:
+def external_ids(crm: Crm) -> list[str]:
     return sorted(str(record["external_id"]) for record in crm.stack.revio.key_links)
 
 

@@ -34,9 +34,7 @@ class Desk:
         applied: Mapping[str, int] | None = None,
         refused: str | None = None,
     ) -> bool:
-        return self.accounts.end_turn(
-            "acme", "izzitup", holder=holder, free_at=free_at, applied=applied, refused=refused
-        )
+        return self.accounts.end_turn("acme", "izzitup", holder, free_at, applied or {}, refused=refused)
 
 
 @pytest.fixture
