@@ -20,7 +20,7 @@ from tests.integration.conftest import Crm
 from tests.integration.test_key_link import KEY_LINK, OTHER, delete, link_up, put
 
 ASYNC = {"Prefer": "respond-async"}
-LATER: dict[str, Any] = {**KEY_LINK, "external_id": "001-later"}
+LATER: dict[str, Any] = {**KEY_LINK, "internal_id": 3055, "external_id": "001-later"}
 CHANGES: list[Callable[..., requests.Response]] = [
     lambda crm, **headers: put(crm, 77, OTHER, **headers),
     lambda crm, **headers: delete(crm, 77, **headers),

@@ -2,8 +2,8 @@
 
 Pairs are "A" and "B", each with the event of its own that `POST` makes; key links are numbers. A change is of one key
 link and gives it a new pair, or none, which is its deletion. Each call to DynamoDB (a transaction is one) and to Rev.io
-is a step, and a function may be killed before any. A call to Rev.io may be done, lost, refused, or land late, but before
-the turn is over. `RULES` are what the protocol rests on; `without` leaves some of them out.
+is a step, and a function may be killed before any. A call to Rev.io may be done, lost, refused, or land late, but
+before the turn is over. `RULES` are what the protocol rests on; `without` leaves some of them out.
 """
 
 from collections.abc import Iterator, Sequence

@@ -118,9 +118,8 @@ class Turn:
         """Raises NotDoneError while a newer one is not finished whose function has had the turn and was killed."""
         turns = self.turns
         newer = [note for note in self.account.notes - self.notes if note.at > self.fresh.get(note.what, note.at)]
-        found = turns.operations.many([note.operation_id for note in newer])
-        for note in newer:
-            operation = found.get(note.operation_id)
+        for operation_id in {note.operation_id for note in newer}:
+            operation = turns.operations.get(operation_id)
             if operation and operation.state not in FINISHED:
                 wait = max(0, (operation.due_at or 0) - int(turns.clock())) + AFTER_THE_NEWER
                 raise NotDoneError("a newer one is on its way, and comes first", vendor=turns.vendor, retry_after=wait)
