@@ -18,7 +18,8 @@ from crm_bridge.memory import Memory
 from crm_bridge.operations import SHARDS, Due
 from crm_bridge.transport import Deadline, Transport
 from dispatcher.handler import LENT, LONGEST_RUN
-from key_link.flow import Held, KeyLinkFlow
+from key_link.change import Held
+from key_link.flow import KeyLinkFlow
 from key_link.models import CarryKeyLink, KeyLink
 from local.vendors.revio import RevioSimulator
 from tests.faults.outage import DEADLINE, MINUTE, TENANT, MemoryLinks, MemoryOperations, OneTenant

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import ClassVar
@@ -25,14 +25,16 @@ from connector_receiver.people import identity
 from crm_bridge.accounts import Accounts, Turns
 from crm_bridge.clients.egito import VENDOR, EgitoClient, egito_client, usable_id
 from crm_bridge.documents import Documents
-from crm_bridge.engine import DUE, Engine, Hit
+from crm_bridge.engine import DUE, Engine, Hit, Task
 from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
     ContractBrokenError,
     Event,
     FieldError,
+    HalfDoneError,
     InvalidError,
+    NeedlessError,
     NoSuchRecordError,
     NotConfiguredError,
     NotDoneError,
@@ -78,7 +80,7 @@ class Held:
     clock: Callable[[], float]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Receiver:
     """Egito for one tenant within one deadline, as its settings describe it."""
 
@@ -88,6 +90,7 @@ class Receiver:
     connector: ConnectorSettings
     tenant: str
     deadline: Deadline
+    task: Task = field(default_factory=Task)
 
     @property
     def destination(self) -> str:
@@ -128,9 +131,10 @@ class Receiver:
         times = dict.fromkeys([*command.fields, CLUB], command.arrived_at)
         if command.fields["userType"] == UserType.PROSPECT:
             times["userType"] = 0  # nobody becomes a prospect again who was a member
-        held, name = self.flow.held, joined("connector person", command.person_id)
-        turns = Turns(held.accounts, held.clock, self.tenant, name, VENDOR)
-        saved = turns.apply_each(times, lambda fresh: self._save(command, fresh), deadline=self.deadline)
+        turns = self._turns(joined("connector person", command.person_id))
+        saved = turns.apply_each(
+            times, lambda fresh: self._save(command, fresh), task=self.task, deadline=self.deadline
+        )
         if saved is None and self._has_become_a_member(command.person_id):
             self._convert(command.person_id)  # the prospect's record may have come into being only now
         return saved or Saved(
@@ -138,6 +142,10 @@ class Receiver:
             message="Not needed: a later save of this person has come first.",
             recordID=command.person_id,
         )
+
+    def _turns(self, name: str) -> Turns:
+        held = self.flow.held
+        return Turns(held.accounts, held.operations, held.clock, self.tenant, name, VENDOR)
 
     def _save(self, command: SavePerson, fresh: Set[str]) -> Saved:
         fields = {name: text for name, text in command.fields.items() if name in fresh}
@@ -294,7 +302,7 @@ class Receiver:
             held.engine.redeliver(flow, known.operation_id, deadline=self.deadline, lent_until=known.lent_until)
         abandoned = known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED
         if known and abandoned and (known.updated_at + 1) * 1_000_000 > command.arrived_at:
-            raise RefusedError("it was decided that there shall be no record; send it again", vendor=VENDOR)
+            raise NeedlessError("it was decided that there shall be no record; send it again", vendor=VENDOR)
         try:
             outcome = held.engine.run(flow, wrapped, tenant=self.tenant, deadline=self.deadline, over_undone=True)
         except (RunningError, UnavailableError):
@@ -306,7 +314,8 @@ class Receiver:
         if operation.state is State.REJECTED:
             raise RefusedError(why, vendor=VENDOR, status=outcome.error.status if outcome.error else None)
         wait = max(0, (operation.due_at or 0) - int(held.clock())) + AFTER_THE_RECORD
-        raise NotDoneError(why, vendor=VENDOR, retry_after=wait)
+        is_in_doubt = outcome.carried and operation.state is State.UNKNOWN  # it may have been made of this save
+        raise (HalfDoneError if is_in_doubt else NotDoneError)(why, vendor=VENDOR, retry_after=wait)
 
     def create_record(self, create: CreateRecord) -> CreatedRecord:
         is_member = create.entity == self.settings.prospects.entity and self._has_become_a_member(create.person_id)
@@ -330,11 +339,8 @@ class Receiver:
                 self.egito.update_entry(command.dictionary, entry, command.name)
             return LeadSource(id=command.id, name=command.name)
 
-        held = self.flow.held
-        turns = Turns(
-            held.accounts, held.clock, self.tenant, joined("lead source", self.destination, command.id), VENDOR
-        )
-        changed = turns.apply("name", command.asked_at, work, deadline=self.deadline)
+        turns = self._turns(joined("lead source", self.destination, command.id))
+        changed = turns.apply("name", command.asked_at, work, task=self.task, deadline=self.deadline)
         return changed or LeadSource(id=command.id, name=command.name)
 
 

@@ -107,7 +107,8 @@ def _resolve_operation(request: Request) -> Response:
         case "resend":
             resolved = engine.resend(operation, by=by)
         case "abandon":
-            resolved = engine.abandon(operation, by=by)
+            flow = FLOWS.get(operation.flow)
+            resolved = engine.abandon(operation, by=by, flow=flow() if flow else None)
         case "unlink":
             resolved = engine.unlink(operation, by=by)
     return Response(200, resolved.shown())

@@ -27,7 +27,8 @@ from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.tenants import Tenants
 from crm_bridge.transport import Deadline, Transport
 from dispatcher.handler import LENT, LONGEST_RUN
-from key_link.flow import Held, KeyLinkFlow
+from key_link.change import Held
+from key_link.flow import KeyLinkFlow
 from key_link.models import CarryKeyLink, KeyLink
 from local.vendors.revio import RevioSimulator
 
@@ -61,8 +62,16 @@ class MemoryOperations(Operations):
     def get(self, operation_id: str) -> Operation | None:
         return self.items.get(operation_id)
 
-    def create(self, operation: Operation, *, over: Iterable[State], over_undone: bool = False) -> Claim:
+    def create(
+        self,
+        operation: Operation,
+        *,
+        over: Iterable[State],
+        over_undone: bool = False,
+        along: "Sequence[TransactWriteItemTypeDef]" = (),
+    ) -> Claim:
         assert not over_undone
+        assert not along
         there = self.items.get(operation.operation_id)
         if there and there.state not in over:
             return Claim(False, there)
@@ -98,11 +107,13 @@ class MemoryOperations(Operations):
         *,
         over: State | None = State.SENDING,
         lease: str | None = None,
+        along: "Sequence[TransactWriteItemTypeDef]" = (),
     ) -> Operation:
         there = self.items[operation.operation_id]
         if (there.lease, there.state) != (lease or operation.lease, over):
             return there
         assert not writes
+        assert not along
         self.items[operation.operation_id] = operation
         return operation
 

@@ -17,7 +17,7 @@ from local.stack import Stack
 from local.template import TEMPLATE, Function
 from local.vendors.simulator import Kind
 from tests.cases import CASES
-from tests.faults.events import KINDS, Event, create_job, create_site, save_prospect, update_status
+from tests.faults.events import KINDS, Event, change_key_link, create_job, create_site, save_prospect, update_status
 from tests.faults.faults import FAULTS, Call
 from tests.faults.harness import World
 from tests.integration.test_events import invoke
@@ -91,6 +91,7 @@ def asked_for() -> set[Permission]:
             world.take_in()
             world.play(make(number))
         _cannot_be_asked(world)
+        _changes_are_refused(world)
         _is_told(world)
         _is_linked_by_a_person(world)
         _refuses_sign_in(world)
@@ -150,6 +151,26 @@ def _is_linked_by_a_person(world: Recorder) -> None:
         world.resolve([parked])
         path = f"/operations/{parked.operation_id}/resolve"
         assert world._request(world.tenant, "POST", path, {"action": "unlink"}) == 200
+
+
+def _changes_are_refused(world: Recorder) -> None:
+    """At once, and after a lost answer, so that a person abandons it. And one that somebody else made is deleted."""
+    number = world.take_in()
+    event = change_key_link(number)
+    world.prepare(event)
+    path, body = event.path(world.stack), event.body
+    assert isinstance(body, dict)
+    assert world._request(world.tenant, "PUT", path, {**body, "internal_id": 5}) == 422
+    world.inject(LOST, event.writes)
+    world.send(event)
+    world.stack.revio.key_links.clear()
+    for _ in range(3):
+        world.pass_time(60)
+    (parked,) = [one for one in world.operations() if one.state == "parked"]
+    resolve = f"/operations/{parked.operation_id}/resolve"
+    assert world._request(world.tenant, "POST", resolve, {"action": "abandon"}) == 200
+    theirs = world.stack.revio.account.add_key_link(4, 2, 1015, "somebody else's")["integration_key_link_id"]
+    assert world._request(world.tenant, "DELETE", f"/key-links/{theirs}", None) == 204
 
 
 def _is_told(world: Recorder) -> None:

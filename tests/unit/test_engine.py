@@ -39,9 +39,11 @@ from crm_bridge.errors import (
     ContractBrokenError,
     Event,
     FieldError,
+    HalfDoneError,
     InvalidError,
     MaybeDoneError,
     MissingError,
+    NeedlessError,
     NotConfiguredError,
     NotDoneError,
     NotShownError,
@@ -56,7 +58,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.links import Identity, Link
-from crm_bridge.operations import SHARDS, Attempt, Candidate, Operation, State, fingerprint, operation_id
+from crm_bridge.operations import SHARDS, Attempt, Candidate, Claim, Operation, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, bind_log, logger
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
@@ -2379,13 +2381,46 @@ def test_is_sent_again_without_a_look_when_it_may_be_repeated(bench: Bench, answ
     assert bench.flow.asked[-1] == ("vendor", "acme", bench.transport, bench.deadline)
 
 
-def test_is_rejected_and_not_parked_when_what_may_be_repeated_is_refused_in_the_end(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("first", "then", "state"),
+    [
+        (NotDoneError, RefusedError, State.REJECTED),
+        (MaybeDoneError, RefusedError, State.PARKED),
+        (MaybeDoneError, NeedlessError, State.REJECTED),
+        (HalfDoneError, RefusedError, State.PARKED),
+    ],
+)
+def test_is_parked_when_what_may_be_repeated_is_refused_after_a_doubt(
+    bench: Bench, first: type[VendorError], then: type[VendorError], state: State
+) -> None:
     bench.flow.repeating = True
-    bench.shop.answers = [failing(MaybeDoneError), failing(RefusedError)]
+    bench.shop.answers = [failing(first), failing(then)]
     bench.run()
     bench.wait_until_due()
     bench.redeliver()
-    assert bench.stored().state is State.REJECTED
+    assert bench.stored().state is state
+
+
+def test_is_parked_when_what_may_be_repeated_is_refused_after_its_sender_has_died(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.shop.during = _kill
+    with pytest.raises(Killed):
+        bench.run()
+    bench.shop.during = lambda: None
+    bench.wait_until_due()
+    bench.shop.answers = [failing(RefusedError)]
+    bench.redeliver()
+    assert bench.stored().state is State.PARKED
+
+
+def test_stays_in_doubt_when_what_may_be_repeated_is_surely_not_done_later(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.shop.answers = [failing(MaybeDoneError), failing(NotDoneError), failing(RefusedError)]
+    bench.run()
+    for _ in range(2):
+        bench.wait_until_due()
+        bench.redeliver()
+    assert bench.stored().state is State.PARKED
 
 
 def test_is_not_carried_to_another_account_when_it_is_about_what_is_there(bench: Bench) -> None:
@@ -2452,13 +2487,72 @@ def test_is_carried_to_another_account_when_it_makes_something_and_was_surely_no
     assert (bench.stored().state, bench.stored().sent_to) == (State.SUCCEEDED, "https://shop.example/2")
 
 
+# ---------------------------------------------------------------- held by another
+
+
+def held(bench: Bench, state: State, **changes: object) -> Operation:
+    """What another operation holds, as it stands in the table."""
+    bench.run()
+    there = bench.stored().model_copy(update={"state": state, "held": frozenset({"op_change"}), **changes})
+    return bench.tables.operations.save(there, over=bench.stored().state)
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_waits_when_what_was_done_before_is_held(bench: Bench, *, later: bool) -> None:
+    there = held(bench, State.SUCCEEDED, reserved="77#op_change")
+    outcome = bench.run(later=later)
+    assert (outcome.operation.state, outcome.carried) == (State.WAITING, False)
+    stored = bench.stored()
+    assert (stored.held, stored.reserved, stored.tries) == (there.held, there.reserved, 0)
+    assert (stored.payload, stored.answer, stored.first_sent_at) == (PAYLOAD, None, None)
+    assert [attempt.event for attempt in stored.attempts] == [Event.DONE, Event.ACCEPTED]
+    assert len(bench.shop.sent) == 1
+    assert bench.run().operation == stored
+
+
+def test_waits_when_what_was_refused_before_is_held(bench: Bench) -> None:
+    bench.shop.answers = [failing(RefusedError)]
+    held(bench, State.REJECTED)
+    assert bench.run().operation.state is State.WAITING
+    assert len(bench.shop.sent) == 1
+
+
+def test_is_not_redelivered_while_it_is_held(bench: Bench) -> None:
+    held(bench, State.SUCCEEDED)
+    bench.run()
+    bench.clock.move(100_000)
+    assert bench.redeliver() is None
+    free = bench.stored().model_copy(update={"held": frozenset()})
+    bench.tables.operations.save(free, over=State.WAITING)
+    bench.redeliver()
+    assert (bench.stored().state, len(bench.shop.sent)) == (State.SUCCEEDED, 2)
+
+
+def test_is_to_be_asked_for_again_when_it_is_let_go_in_the_very_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = held(bench, State.SUCCEEDED)
+    queue = bench.tables.operations.queue
+
+    def overtaken(operation: Operation, behind: Operation) -> Claim:
+        free = there.model_copy(update={"state": State.REJECTED, "held": frozenset()})
+        bench.tables.operations.save(free, over=State.SUCCEEDED)
+        return queue(operation, behind)
+
+    monkeypatch.setattr(bench.tables.operations, "queue", overtaken)
+    with pytest.raises(RunningError):
+        bench.run()
+    assert bench.run().operation.state is State.SUCCEEDED
+
+
 # ---------------------------------------------------------------- the table of transitions
 
 
 def test_the_table_allows_what_the_rules_say() -> None:
     assert {State.REJECTED} == REPLACEABLE
     assert {State.SENDING, State.WAITING, State.UNKNOWN} == DUE
-    assert [event for state, event in TRANSITIONS if state is State.SUCCEEDED] == [Event.WITHDRAWN, Event.UNLINKED]
+    of_succeeded = [event for state, event in TRANSITIONS if state is State.SUCCEEDED]
+    assert of_succeeded == [Event.ACCEPTED, Event.FOUND, Event.WITHDRAWN, Event.UNLINKED]
     assert set(TRANSITIONS.values()) == set(State)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -25,9 +25,11 @@ from crm_bridge.errors import (
     FieldError,
     LinkTakenError,
     MissingError,
+    NeedlessError,
     NotDoneError,
     NotShownError,
     NotYetError,
+    OvertakenError,
     PoisonError,
     RefusedError,
     RunningError,
@@ -41,7 +43,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import compared
 from crm_bridge.links import Identity, Link, Links
-from crm_bridge.operations import Attempt, Candidate, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.operations import Attempt, Candidate, Claim, Operation, Operations, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, count, logger
 from crm_bridge.tenants import Tenants
@@ -54,8 +56,13 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.ACCEPTED): State.WAITING,
     (None, Event.CLAIMED): State.SENDING,
     (None, Event.ADOPTED): State.SUCCEEDED,
+    (None, Event.RESERVED): State.REJECTED,
     (State.REJECTED, Event.ACCEPTED): State.WAITING,
+    (State.SUCCEEDED, Event.ACCEPTED): State.WAITING,
     (State.REJECTED, Event.CLAIMED): State.SENDING,
+    (State.REJECTED, Event.FOUND): State.SUCCEEDED,
+    (State.WAITING, Event.FOUND): State.SUCCEEDED,
+    (State.SUCCEEDED, Event.FOUND): State.SUCCEEDED,
     (State.WAITING, Event.REDELIVERED): State.SENDING,
     (State.UNKNOWN, Event.REDELIVERED): State.SENDING,
     (State.SENDING, Event.LEASE_EXPIRED): State.UNKNOWN,
@@ -96,6 +103,8 @@ LAST_TRY = len(REDELIVERY) + 1
 PATIENCE = sum(REDELIVERY)
 SHORTEST_HOLD, LONGEST_HOLD = 30, HOUR
 """Seconds until what was held back, because the vendor is down, is due again: half of its age, within these."""
+MOST_ENDINGS = 10
+"""So often what is written along with the end of an operation may have changed since it was read."""
 MOST_DEFECTS = 3
 """So often the bridge itself may fail on an operation, before a person is asked."""
 LONGEST_WAIT = 24 * HOUR
@@ -143,6 +152,45 @@ class Vendor(Protocol):
         """Seconds after which a new record is sure to be found by a look-up."""
 
 
+class Ending(Protocol):
+    """What a flow writes in the transaction that settles its operation."""
+
+    def writes(self, settled: Operation, event: Event) -> "Sequence[TransactWriteItemTypeDef]": ...
+
+    def adapts(self, event: Event, there: Sequence[Mapping[str, Any] | None]) -> bool:
+        """Whether it has other writes for what the tables have instead (see OvertakenError)."""
+
+
+@dataclass
+class Task:
+    """An operation as the flow sees it that carries it, and what is written along with its end."""
+
+    operation: Operation | None = None
+    ending: Ending | None = None
+
+
+@runtime_checkable
+class Tasked(Protocol):
+    """A vendor's client of a flow that needs to know of its task."""
+
+    task: Task
+
+
+@runtime_checkable
+class Claiming(Tasked, Protocol):
+    """One whose flow writes something along with the claim of an operation, or with its acceptance."""
+
+    def claim(self, command: Any, operation: Operation, *, later: bool) -> Claim:
+        """As `Operations.create` over what is REPLACEABLE. Raises StorageError."""
+
+
+@runtime_checkable
+class Abandoning(Protocol):
+    """A flow that has something to end when a person decides that an operation shall not be done."""
+
+    def abandoned(self, operation: Operation) -> Ending: ...
+
+
 class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
     """One kind of event. It decides nothing about states, repeats or storage."""
 
@@ -161,7 +209,7 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
     def repeatable(self, command: CommandT) -> bool:
         """Whether it sets something that is there already, so that to do it twice is to do it once.
 
-        Then it is never in doubt and never looked for; and it is not carried to another account, where the same id is
+        Then it is never looked for, only sent again; and it is not carried to another account, where the same id is
         something else.
         """
 
@@ -275,12 +323,20 @@ class Engine:
             mapping=mapping,
             is_told=settings.callback is not None,
         )
-        claim = self._operations.create(claimed, over=REPLACEABLE, over_undone=over_undone)
+        task = Task()
+        if isinstance(vendor, Claiming):
+            vendor.task = task
+            claim = vendor.claim(command, claimed, later=later)
+        else:
+            claim = self._operations.create(claimed, over=REPLACEABLE, over_undone=over_undone)
+        if not claim.won and _is_held(claim.operation):
+            claim = self._queued(claimed, claim.operation, now)
+            later = claim.won
         if not claim.won:
             return self._known(claim.operation, claimed.fingerprint)
         if later:
             return Outcome(claim.operation, carried=False)
-        return self._send(flow, command, claim.operation, deadline)
+        return self._send(flow, command, claim.operation, deadline, task)
 
     def redeliver[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], operation_id: str, *, deadline: Deadline, lent_until: int | None = None
@@ -323,12 +379,10 @@ class Engine:
         if operation.tries > LAST_TRY:
             return self._unsuccessful(operation, Event.OUT_OF_ATTEMPTS)
         command = flow.command.model_validate_json(operation.payload or "")
-        if flow.repeatable(command):
-            return self._send(flow, command, operation.model_copy(update={"unknown_since": None}), deadline)
-        if _only_waited(operation) and operation.deferred_at is None:
-            return self._send(flow, command, operation, deadline)
         if operation.was is State.SENDING:
             operation = operation.model_copy(update={"unknown_since": now})  # its request may be on its way until now
+        if flow.repeatable(command) or (_only_waited(operation) and operation.deferred_at is None):
+            return self._send(flow, command, operation, deadline)
         return self._look(flow, command, operation, deadline)
 
     def adopt[C: BaseModel, V: Vendor, R: BaseModel](
@@ -417,10 +471,11 @@ class Engine:
             changes |= dict.fromkeys(("first_sent_at", "unknown_since", "deferred_at", "sent_to"))
         return self._resolved(parked, Event.RESENT, by, changes)
 
-    def abandon(self, parked: Operation, *, by: str) -> Operation:
+    def abandon(self, parked: Operation, *, by: str, flow: object = None) -> Operation:
         """A person decided that it shall not be done. Raises ConflictError, StorageError."""
         changes = {"payload": None, "expires_at": self._now() + KEEP}
-        return self._resolved(parked, Event.ABANDONED, by, changes)
+        ending = flow.abandoned(parked) if isinstance(flow, Abandoning) else None
+        return self._resolved(parked, Event.ABANDONED, by, changes, ending=ending)
 
     def record(
         self, flow: str, natural_key: str, result: BaseModel, links: Sequence[Link], *, tenant: str, by: str
@@ -469,6 +524,7 @@ class Engine:
         links: Sequence[Link] = (),
         *,
         writes: "Sequence[TransactWriteItemTypeDef]" = (),
+        ending: Ending | None = None,
     ) -> Operation:
         state = TRANSITIONS.get((operation.state, event))
         if state is None:
@@ -483,7 +539,7 @@ class Engine:
         if event in (Event.ADOPTED, Event.ABANDONED, Event.UNLINKED):
             writes += self._telling(resolved)
         try:
-            stored = self._operations.save(resolved, writes, over=operation.state, lease=operation.lease)
+            stored = self._ended(resolved, event, writes, ending, over=operation.state, lease=operation.lease)
         except LinkTakenError:
             if event is Event.UNLINKED:
                 raise ConflictError("The link was changed meanwhile. Look at the operation again.") from None
@@ -494,6 +550,29 @@ class Engine:
         logger().info("resolved", extra={"event": event, "state": stored.state})
         count("Operations", flow=stored.flow, state=stored.state)
         return stored
+
+    def _queued(self, claimed: Operation, there: Operation, now: int) -> Claim:
+        """Accept it in the place of what was done or refused before, and is held by a change that is on its way."""
+        changes = {
+            "state": TRANSITIONS[there.state, Event.ACCEPTED],
+            "tries": 0,
+            "due_at": now + REDELIVERY[0],
+            "first_sent_at": None,
+            "attempts": there.attempts,
+            "held": there.held,
+            "reserved": there.reserved,
+        }
+        waiting = _noted(
+            claimed.model_copy(update=changes), Event.ACCEPTED, now, "it waits for a change that came first"
+        )
+        claim = self._operations.queue(waiting, there)
+        if claim.won or claim.operation.state not in REPLACEABLE | {State.SUCCEEDED}:
+            return claim
+        raise RunningError(  # what held it has just ended
+            "The same event is being changed right now. Ask again after the time in Retry-After.",
+            headers={"Retry-After": "1"},
+            operation_id=claimed.operation_id,
+        )
 
     def _known(self, operation: Operation, fingerprint: str) -> Outcome:
         if operation.state is State.SENDING:
@@ -510,16 +589,22 @@ class Engine:
         return Outcome(operation, carried=False, warnings=warnings)
 
     def _send[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
+        self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline, task: Task | None = None
     ) -> Outcome:
+        task = task or Task()
+
         def send(vendor: V) -> R | Hit[R]:
             nonlocal operation
+            operation = task.operation or operation
             if flow.repeatable(command) and _is_elsewhere(operation, vendor):
                 raise CannotLookError("it is about an account that the tenant no longer names", vendor=flow.name)
-            operation = operation.model_copy(update={"sent_to": vendor.destination})
+            operation = task.operation = operation.model_copy(update={"sent_to": vendor.destination})
+            if isinstance(vendor, Tasked):
+                vendor.task = task
             try:
                 return flow.send(command, vendor)
             finally:
+                operation = task.operation
                 add_to_log(operation_id=operation.operation_id)  # it may have carried another operation in between
 
         try:
@@ -527,19 +612,20 @@ class Engine:
         except MissingError as error:
             # A caller that is still there sends it again. One that was told 202 does not, so the event waits.
             event = error.event if operation.was is None else Event.NOT_DONE
-            return self._unsuccessful(operation, event, error)
+            return self._unsuccessful(operation, event, error, task=task)
         except RefusedError as error:
             # An earlier sending may have been done, and be the very reason: only a person can tell.
-            event = error.event if operation.unknown_since is None else Event.IN_DOUBT
-            return self._unsuccessful(operation, event, error)
+            is_clear = operation.unknown_since is None or isinstance(error, NeedlessError)
+            return self._unsuccessful(operation, error.event if is_clear else Event.IN_DOUBT, error, task=task)
         except TryLaterError as error:
             deferred_at = None if flow.repeatable(command) else self._now()
-            return self._unsuccessful(operation.model_copy(update={"deferred_at": deferred_at}), error.event, error)
+            operation = operation.model_copy(update={"deferred_at": deferred_at})
+            return self._unsuccessful(operation, error.event, error, task=task)
         except VendorError as error:
-            return self._unsuccessful(operation, error.event, error)
+            return self._unsuccessful(operation, error.event, error, task=task)
         if isinstance(sent, Hit):
-            return self._succeed(flow, command, operation, Event.FOUND, sent.result)
-        return self._succeed(flow, command, operation, Event.DONE, sent)
+            return self._succeed(flow, command, operation, Event.FOUND, sent.result, task)
+        return self._succeed(flow, command, operation, Event.DONE, sent, task)
 
     def _look[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
@@ -551,7 +637,11 @@ class Engine:
         """
         is_deferred = _only_waited(operation)
 
+        task = Task(operation)
+
         def find(vendor: V) -> tuple[Sequence[Hit[R]], int, NotShownError | None]:
+            if isinstance(vendor, Tasked):
+                vendor.task = task
             if _is_elsewhere(operation, vendor):
                 raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
             found: list[Hit[R]] = []
@@ -575,6 +665,11 @@ class Engine:
         certain = [hit for hit in fitting if hit.certain]
         if len(certain) == 1:
             return self._succeed(flow, command, operation, Event.FOUND, certain[0].result)
+        visible_at = (operation.unknown_since or operation.deferred_at or operation.updated_at) + search_lag
+        is_visible = self._now() >= visible_at
+        if fitting and (certain or is_visible):
+            operation = operation.model_copy(update={"candidates": _candidates(fitting)})
+            return self._succeed(flow, command, operation, Event.FOUND, certain[0].result, task)
         visible_at = (operation.unknown_since or operation.deferred_at or operation.updated_at) + search_lag
         is_visible = self._now() >= visible_at
         if fitting and (certain or is_visible):
@@ -622,7 +717,7 @@ class Engine:
             raise NotDoneError(error.detail, vendor=flow.name) from error
 
     def _succeed[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, event: Event, result: R
+        self, flow: Flow[C, V, R], command: C, operation: Operation, event: Event, result: R, task: Task
     ) -> Outcome:
         links = flow.links(command, result)
         now = self._now()
@@ -638,7 +733,13 @@ class Engine:
             }
         )
         try:
-            return Outcome(self._saved(operation, done, event, links), carried=True)
+            return Outcome(self._saved(operation, done, event, links, task), carried=True)
+        except OvertakenError:
+            if event is Event.DONE:
+                message = "its turn was over before it could be settled; it is sent again, which does no harm"
+                return self._unsuccessful(operation, Event.MAYBE_DONE, reason=message, task=task)
+            failed = Event.NOT_DONE if operation.unknown_since is None else Event.LOOK_FAILED
+            return self._unsuccessful(operation, failed, reason="what was found is being changed by another event")
         except LinkTakenError:
             if event is Event.FOUND:  # another operation adopted it just now; what is left is found at the next look
                 return self._unsuccessful(
@@ -657,6 +758,7 @@ class Engine:
         *,
         reason: str = "",
         due_at: int | None = None,
+        task: Task | None = None,
     ) -> Outcome:
         now = self._now()
         is_down = event in HELD_BACK and error is not None and self._transport.is_down(error.vendor)
@@ -680,8 +782,10 @@ class Engine:
                 count("RefusedLater", flow=operation.flow)
         changed = noted.model_copy(update=changes)
         if isinstance(error, NotYetError) and state is State.WAITING:
-            return Outcome(self._saved_as_waiter(operation, changed, error.waits_for), carried=True, error=error)
-        return Outcome(self._saved(operation, changed, event), carried=True, error=error)
+            saved = self._saved_as_waiter(operation, changed, error.waits_for)
+        else:
+            saved = self._saved(operation, changed, event, task=task)
+        return Outcome(saved, carried=True, error=error)
 
     def _saved_as_waiter(self, held: Operation, changed: Operation, waits_for: str) -> Operation:
         """The same as `_saved`, and the operation that `changed` waits for is asked to wake it when it has ended.
@@ -718,15 +822,19 @@ class Engine:
         links: Sequence[Link] = (),
         *,
         writes: "Sequence[TransactWriteItemTypeDef]" = (),
+        task: Task | None = None,
     ) -> Operation:
-        """What the table holds afterwards: `changed`, what a later holder wrote, or `held`, to heal by its lease."""
+        """What the table holds afterwards: `changed`, what a later holder wrote, or `held`, to heal by its lease.
+
+        Raises OvertakenError, LinkTakenError.
+        """
         writes = [*writes, *self._links.puts(held.tenant, links, held.operation_id, changed.updated_at)]
         if event is Event.FOUND:
             writes.append(self._operations.keep_payload(held, changed.updated_at + KEEP))
         if changed.state is State.PARKED or (changed.state not in DUE and held.was):
             writes += self._telling(changed)  # else the caller is still there, and answered with it
         try:
-            stored = self._operations.save(changed, writes)
+            stored = self._ended(changed, event, writes, task.ending if task else None)
         except StorageError:
             stored = held
         if stored is held or stored.lease != held.lease:
@@ -744,6 +852,24 @@ class Engine:
             count("Parked", reason=changed.attempts[-1].event)
         self._wake_waiters(stored)
         return stored
+
+    def _ended(
+        self,
+        changed: Operation,
+        event: Event,
+        writes: "Sequence[TransactWriteItemTypeDef]",
+        ending: Ending | None,
+        over: State = State.SENDING,
+        lease: str | None = None,
+    ) -> Operation:
+        for _ in range(MOST_ENDINGS):
+            try:
+                along = ending.writes(changed, event) if ending else ()
+                return self._operations.save(changed, writes, over=over, along=along, lease=lease)
+            except OvertakenError as overtaken:
+                if ending is None or not ending.adapts(event, overtaken.there):
+                    raise
+        raise StorageError("What ends with it changes again and again.")
 
     def _telling(self, settled: Operation) -> "list[TransactWriteItemTypeDef]":
         return [self._operations.put(callback(settled))] if settled.is_told else []
@@ -788,6 +914,10 @@ def _candidates[R](hits: Sequence[Hit[R]]) -> tuple[Candidate, ...]:
         )
         for hit in known[:MOST_CANDIDATES]
     )
+
+
+def _is_held(operation: Operation) -> bool:
+    return bool(operation.held) and operation.state in REPLACEABLE | {State.SUCCEEDED}
 
 
 def _is_elsewhere(operation: Operation, vendor: Vendor) -> bool:

@@ -21,6 +21,7 @@ BridgeError
 │       └── NotConfiguredError    the tenant's secret lacks what the flow needs
 ├── PoisonError                   the bridge fails on an operation again and again
 ├── LinkTakenError                the id belongs to another operation's link already
+├── OvertakenError                what is written along with an operation was changed by another
 └── VendorError                   a call to a vendor brought no result
     ├── NotDoneError              surely not done, or harmless to repeat: send again later
     │   ├── TryLaterError         only the vendor says so (429, 503 with Retry-After): look first, if possible
@@ -31,9 +32,11 @@ BridgeError
     │   ├── MissingError              what the event refers to is not there: send that first, then this again
     │   ├── NoSuchRecordError         what the request itself addresses is not at the vendor
     │   ├── OpposedError              something else that was done before speaks against it
+    │   ├── NeedlessError             it is not wanted any more, so it does not matter what an earlier sending did
     │   └── WrongFieldError           a field names something that the vendor does not have
     ├── MaybeDoneError            the vendor may have done it: look before sending
-    │   └── ContractBrokenError   it answered, but not as its documentation says
+    │   ├── ContractBrokenError   it answered, but not as its documentation says
+    │   └── HalfDoneError         a part of it may be done, and nothing is on its way
     ├── CannotLookError           the vendor cannot be asked: a person decides
     │   └── NotShownError             it does not show it, which proves nothing: a person decides in the end
     └── SeveralFoundError         it was asked, and what fits is not clear: a person decides
@@ -42,7 +45,7 @@ BridgeError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Event(StrEnum):
@@ -65,6 +68,7 @@ class Event(StrEnum):
     OUT_OF_ATTEMPTS = "out of attempts"
     ADOPTED = "adopted"
     RESENT = "resent"
+    RESERVED = "reserved"
     ABANDONED = "abandoned"
     WITHDRAWN = "withdrawn"
     UNLINKED = "unlinked"
@@ -198,6 +202,18 @@ class LinkTakenError(BridgeError):
     """A one-to-one link would tie an id that another operation has tied already."""
 
 
+class OvertakenError(BridgeError):
+    """What is written along with an operation is not as it was read.
+
+    `there` is what the table has instead, one item for each of these writes: None if its condition holds, empty if
+    there is nothing or the write does not ask for the item.
+    """
+
+    def __init__(self, there: Sequence[Mapping[str, Any] | None]) -> None:
+        super().__init__()
+        self.there = tuple(there)
+
+
 class VendorError(BridgeError):
     """A call to a vendor brought no result; `event` is what the engine makes of it.
 
@@ -258,6 +274,10 @@ class OpposedError(RefusedError):
     pass
 
 
+class NeedlessError(RefusedError):
+    pass
+
+
 class WrongFieldError(RefusedError):
     def __init__(self, message: str, *, vendor: str, field: str) -> None:
         super().__init__(f"{field}: {message}", vendor=vendor)
@@ -266,10 +286,16 @@ class WrongFieldError(RefusedError):
 
 class MaybeDoneError(VendorError):
     event = Event.MAYBE_DONE
+    is_on_its_way: ClassVar[bool] = True
+    """Whether what was sent may still arrive at the vendor."""
 
 
 class ContractBrokenError(MaybeDoneError):
-    pass
+    is_on_its_way = False
+
+
+class HalfDoneError(MaybeDoneError):
+    is_on_its_way = False
 
 
 class CannotLookError(VendorError):

@@ -7,19 +7,24 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import batched
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict
 
 from crm_bridge.dynamodb import deserialize, existing, guarded, serialize, through_conflicts
-from crm_bridge.errors import Event, LinkTakenError, StorageError
+from crm_bridge.errors import Event, LinkTakenError, OvertakenError, StorageError
 from crm_bridge.ids import canonical_key
 from crm_bridge.links import Identity
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, QueryInputTypeDef, TransactWriteItemTypeDef
+    from mypy_boto3_dynamodb.type_defs import (
+        AttributeValueTypeDef,
+        PutTypeDef,
+        QueryInputTypeDef,
+        TransactWriteItemTypeDef,
+    )
 
 DUE_INDEX = "due"
 DUE_PAGE = 1000
@@ -115,7 +120,8 @@ class Operation(OperationSummary):
     `candidates` are the records at the vendor from which a person chooses. `sent_to` is where it went, so that it is
     not looked for elsewhere. `mapping` names what made the payload out of what the CRM sent; `links` are those that it
     holds. `is_told` says that its tenant is told when it settles; see `callbacks`. `waiters` are the operations that
-    wait for its end.
+    wait for its end. `held` are the operations that this one waits for whatever its state is, and `holds` those that
+    wait for it; `reserved` is for what it was made or is kept.
     """
 
     tenant: str
@@ -134,6 +140,9 @@ class Operation(OperationSummary):
     sent_to: str | None = None
     mapping: str | None = None
     links: tuple[tuple[Identity, Identity], ...] = ()
+    held: frozenset[str] = frozenset()
+    holds: tuple[str, ...] = ()
+    reserved: str | None = None
     expires_at: int | None = None
     is_told: bool = False
     waiters: frozenset[str] = frozenset()
@@ -210,7 +219,7 @@ class Operations:
         """Raises StorageError."""
         with guarded():
             answer = self._client.get_item(TableName=self._table, Key=_key(operation_id), ConsistentRead=True)
-        return _operation(answer["Item"]) if "Item" in answer else None
+        return as_operation(answer["Item"]) if "Item" in answer else None
 
     def many(self, operation_ids: Sequence[str]) -> dict[str, Operation]:
         """Those of them that there are, by their ids. Raises StorageError."""
@@ -223,7 +232,7 @@ class Operations:
                         RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
                     )
                 for item in answer["Responses"].get(self._table, ()):
-                    operation = _operation(item)
+                    operation = as_operation(item)
                     found[operation.operation_id] = operation
                 unprocessed = answer["UnprocessedKeys"]
                 left = unprocessed[self._table]["Keys"] if self._table in unprocessed else ()
@@ -232,37 +241,49 @@ class Operations:
                 keys = left
         return found
 
-    def create(self, operation: Operation, *, over: Iterable[State], over_undone: bool = False) -> Claim:
-        """Store a new operation unless there is one already that is in none of the states `over`.
+    def create(
+        self,
+        operation: Operation,
+        *,
+        over: Iterable[State],
+        over_undone: bool = False,
+        along: "Sequence[TransactWriteItemTypeDef]" = (),
+    ) -> Claim:
+        """Store a new operation unless there is one already that is in none of the states `over`, or is held.
 
         With `over_undone` one that waits may be there as well, if it was surely never done. One round trip either way.
-        The attempts of an operation that it replaces are kept. Raises StorageError.
+        The attempts of an operation that it replaces are kept, unless other writes go `along` in one transaction.
+        Raises OvertakenError, StorageError.
         """
         states = _values(over)
-        condition = f"attribute_not_exists(operation_id) OR #state IN ({', '.join(states)})"
+        condition = (
+            f"attribute_not_exists(operation_id) OR (#state IN ({', '.join(states)}) AND attribute_not_exists(held))"
+        )
         if over_undone:
             condition += (
                 " OR (#state = :waiting AND attribute_not_exists(unknown_since) AND attribute_not_exists(deferred_at))"
             )
             states[":waiting"] = State.WAITING.value
+        put: PutTypeDef = {
+            "TableName": self._table,
+            "Item": _item(operation),
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": {"#state": "state"},
+            "ExpressionAttributeValues": serialize(states),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if along:
+            item = self._write_all({"Put": put}, along)
+            there = as_operation(item) if item else operation
+            return Claim(there.lease == operation.lease, there)
         with guarded():
             try:
-                answer = through_conflicts(
-                    lambda: self._client.put_item(
-                        TableName=self._table,
-                        Item=_item(operation),
-                        ConditionExpression=condition,
-                        ExpressionAttributeNames={"#state": "state"},
-                        ExpressionAttributeValues=serialize(states),
-                        ReturnValues="ALL_OLD",
-                        ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                    )
-                )
+                answer = through_conflicts(lambda: self._client.put_item(**put, ReturnValues="ALL_OLD"))
             except ClientError as error:
-                there = _operation(existing(error))
+                there = as_operation(existing(error))
                 return Claim(there.lease == operation.lease, there)
         if "Attributes" in answer:
-            replaced = _operation(answer["Attributes"])
+            replaced = as_operation(answer["Attributes"])
             operation = operation.model_copy(update={"attempts": replaced.attempts})
         return Claim(True, operation)
 
@@ -288,7 +309,7 @@ class Operations:
             ":one": 1,
             ":now": now,
         }
-        values[":standing"] = _standing(State.SENDING, now)
+        values[":standing"] = standing(State.SENDING, now)
         values[":lent"] = lent_until or 0
         with guarded():
             try:
@@ -300,7 +321,7 @@ class Operations:
                         "tries = tries + :one, updated_at = :now, standing = :standing, "
                         "first_sent_at = if_not_exists(first_sent_at, :now) REMOVE lent_until",
                         ConditionExpression=f"#state IN ({', '.join(accepted)}) "
-                        "AND (due_at <= :now OR lent_until = :lent)",
+                        "AND (due_at <= :now OR lent_until = :lent) AND attribute_not_exists(held)",
                         ExpressionAttributeNames={"#state": "state", "#was": "was", "#lease": "lease"},
                         ExpressionAttributeValues=serialize({**values, **accepted}),
                         ReturnValues="ALL_NEW",
@@ -311,13 +332,50 @@ class Operations:
                 item = existing(error)
                 if not item:
                     return None
-                there = _operation(item)
+                there = as_operation(item)
                 return Claim(there.lease == lease, there)
-        return Claim(True, _operation(answer["Attributes"]))
+        return Claim(True, as_operation(answer["Attributes"]))
+
+    def queue(self, operation: Operation, behind: Operation) -> Claim:
+        """Store an operation in the place of one that is held, so that it waits for the same. Raises StorageError."""
+        replaced = self.replaced(behind, operation)["Put"]
+        with guarded():
+            try:
+                through_conflicts(lambda: self._client.put_item(**replaced))
+            except ClientError as error:
+                item = existing(error)
+                there = as_operation(item) if item else behind
+                return Claim(there.lease == operation.lease, there)
+        return Claim(True, operation)
 
     def put(self, operation: Operation) -> "TransactWriteItemTypeDef":
         """The write that stores a new operation, for the transaction that settles another one."""
         return {"Put": {"TableName": self._table, "Item": _item(operation)}}
+
+    def replaced(self, there: Operation, after: Operation) -> "TransactWriteItemTypeDef":
+        """The write that puts `after` in the place of `there`, if nobody has changed that since."""
+        put: PutTypeDef = {"TableName": self._table, "Item": _item(after), **_unchanged(there)}
+        return {"Put": put}
+
+    def delete(self, there: Operation) -> "TransactWriteItemTypeDef":
+        """The write that deletes `there`, if nobody has changed that since."""
+        return {"Delete": {"TableName": self._table, "Key": _key(there.operation_id), **_unchanged(there)}}
+
+    def update(
+        self, operation_id: str, expression: str, condition: str, values: Mapping[str, object]
+    ) -> "TransactWriteItemTypeDef":
+        """The write that changes a part of an operation; `#state` is its state."""
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _key(operation_id),
+                "UpdateExpression": expression,
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": {"#state": "state"},
+                "ExpressionAttributeValues": serialize(values),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
 
     def save(
         self,
@@ -326,28 +384,31 @@ class Operations:
         *,
         over: State | None = State.SENDING,
         lease: str | None = None,
+        along: "Sequence[TransactWriteItemTypeDef]" = (),
     ) -> Operation:
         """Write what became of an operation, and its links and whatever else follows, in one transaction.
 
         It must still be in the state `over`, and under the lease that `operation` has (or under `lease`, if that is
-        given because `operation` has a new one); `over=None`: there must be none yet.
+        given because `operation` has a new one); `over=None`: there must be none yet. `along` are writes whose
+        conditions are not about links.
 
         Returns what the table holds afterwards: `operation`, with all its waiters, or what another holder of the lease
-        made of it. Raises LinkTakenError, StorageError; then nothing was written.
+        made of it. Raises LinkTakenError, OvertakenError, StorageError; then nothing was written.
         """
         lease = lease or operation.lease
         for _ in range(MOST_WAITERS):
-            there = self._saved(operation, writes, over, lease)
+            there = self._saved(operation, writes, along, over, lease)
             is_ours = over is not None and (there.lease, there.state) == (lease, over)
             if not is_ours or len(there.waiters) <= len(operation.waiters):
                 return there
             operation = operation.model_copy(update={"waiters": there.waiters})  # one was added since it was read
-        return self._saved(operation, writes, over, lease)
+        return self._saved(operation, writes, along, over, lease)
 
     def _saved(
         self,
         operation: Operation,
         writes: "Sequence[TransactWriteItemTypeDef]",
+        along: "Sequence[TransactWriteItemTypeDef]",
         over: State | None,
         lease: str | None,
     ) -> Operation:
@@ -369,17 +430,34 @@ class Operations:
                     {":lease": lease, ":over": over.value, ":waiters": waiters or None}
                 ),
             }
+        item = self._write_all(put, along, writes)
+        return as_operation(item) if item else operation
+
+    def _write_all(
+        self,
+        put: "TransactWriteItemTypeDef",
+        along: "Sequence[TransactWriteItemTypeDef]",
+        writes: "Sequence[TransactWriteItemTypeDef]" = (),
+    ) -> "Mapping[str, Any] | None":
+        """All in one transaction; or what is there instead of what `put` wants to replace."""
         with guarded():
             try:
-                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *writes]))
+                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *along, *writes]))
             except self._client.exceptions.TransactionCanceledException as error:
                 reasons = error.response["CancellationReasons"]
-                if reasons[0].get("Code") == "ConditionalCheckFailed":
-                    return _operation(cast("dict[str, AttributeValueTypeDef]", reasons[0]["Item"]))
-                if any(reason.get("Code") == "ConditionalCheckFailed" for reason in reasons):
+                failed = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons]
+                if failed[0]:
+                    return reasons[0].get("Item", {})
+                of_along = slice(1, 1 + len(along))
+                if any(failed[of_along]):
+                    there = zip(reasons[of_along], failed[of_along], strict=True)
+                    raise OvertakenError(
+                        [reason.get("Item", {}) if fails else None for reason, fails in there]
+                    ) from error
+                if any(failed):
                     raise LinkTakenError("another operation holds this link") from error
                 raise
-        return operation
+        return None
 
     def keep_payload(self, operation: Operation, expires_at: int) -> "TransactWriteItemTypeDef":
         """The write that keeps the payload of an operation that has succeeded, in an item of its own that expires."""
@@ -465,7 +543,7 @@ class Operations:
                 "TableName": self._table,
                 "IndexName": LISTING_INDEX,
                 "KeyConditionExpression": "tenant = :tenant AND begins_with(standing, :state)",
-                "ExpressionAttributeValues": serialize({":tenant": tenant, ":state": _standing(state), ":flow": flow}),
+                "ExpressionAttributeValues": serialize({":tenant": tenant, ":state": standing(state), ":flow": flow}),
                 "ScanIndexForward": False,
                 "Limit": limit - len(found),
             }
@@ -473,7 +551,7 @@ class Operations:
                 query |= {"FilterExpression": "flow = :flow", "Limit": LISTING_BATCH}
             if after:
                 operation_id, updated_at = after
-                key = {"tenant": tenant, "standing": _standing(state, updated_at), "operation_id": operation_id}
+                key = {"tenant": tenant, "standing": standing(state, updated_at), "operation_id": operation_id}
                 query["ExclusiveStartKey"] = serialize(key)
             with guarded():
                 answer = self._client.query(**query)
@@ -581,9 +659,32 @@ def _kept(operation: Operation) -> str:
     return f"{operation.operation_id}#payload"
 
 
-def _standing(state: State, updated_at: int | None = None) -> str:
+def standing(state: State, updated_at: int | None = None) -> str:
     """Sorts a tenant's operations in the listing index by state and time; without a time, what a state begins with."""
     return f"{state}#" if updated_at is None else f"{state}#{updated_at:010}"
+
+
+class _Condition(TypedDict):
+    ConditionExpression: str
+    ExpressionAttributeNames: dict[str, str]
+    ExpressionAttributeValues: "dict[str, AttributeValueTypeDef]"
+    ReturnValuesOnConditionCheckFailure: Literal["ALL_OLD"]
+
+
+def _unchanged(there: Operation) -> _Condition:
+    """The condition that an operation is in the same state, under the same lease, and held by the same ones."""
+    parts, values = (
+        ["#state = :there"],
+        {":there": there.state.value, ":lease": there.lease, ":held": there.held or None},
+    )
+    parts.append("#lease = :lease" if there.lease else "attribute_not_exists(#lease)")
+    parts.append("held = :held" if there.held else "attribute_not_exists(held)")
+    return {
+        "ConditionExpression": " AND ".join(parts),
+        "ExpressionAttributeNames": {"#state": "state", "#lease": "lease"},
+        "ExpressionAttributeValues": serialize(values),
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
 
 
 def _values(states: Iterable[State]) -> dict[str, object]:
@@ -592,12 +693,13 @@ def _values(states: Iterable[State]) -> dict[str, object]:
 
 def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
     item = operation.model_dump(mode="json", exclude_none=True)
-    item["standing"] = _standing(operation.state, operation.updated_at)
-    item["waiters"] = set(operation.waiters) or None  # DynamoDB has no empty set
+    for name in ("waiters", "held"):
+        item[name] = set(getattr(operation, name)) or None  # a list is no set to DynamoDB, and there is no empty set
+    item["standing"] = standing(operation.state, operation.updated_at)
     if operation.due_at is not None:
         item["due_shard"] = operation.shard  # with due_at the key of the due index, so only what is due is in it
     return serialize(item)
 
 
-def _operation(item: "Mapping[str, AttributeValueTypeDef]") -> Operation:
+def as_operation(item: "Mapping[str, AttributeValueTypeDef]") -> Operation:
     return Operation.model_validate(deserialize(item))

@@ -173,7 +173,12 @@ class RevioClient:
 
         Source: https://developers.rev.io/docs/integration-linking-solution
         """
-        return _key_links([self._record(key_link_id)])[0]
+        return key_link_of(self.record(key_link_id))
+
+    def record(self, key_link_id: int) -> Mapping[str, Any]:
+        """The same as Rev.io writes it, with what is not ours. Raises NoSuchRecordError."""
+        with changing_nothing():
+            return _accepted(self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id))), 200)
 
     def create_key_link(self, members: Mapping[str, object]) -> int:
         """`POST /IntegrationKeyLink`: the new key link's id. Only 201 with an id counts.
@@ -186,16 +191,15 @@ class RevioClient:
             raise ContractBrokenError("Rev.io answered 201 without an id", vendor=VENDOR, status=201)
         return made
 
-    def change_key_link(self, key_link_id: int, changes: Mapping[str, object]) -> None:
+    def change_key_link(self, key_link_id: int, record: Mapping[str, Any], changes: Mapping[str, object]) -> None:
         """`PUT /IntegrationKeyLink/{id}` with the whole record, read just before: what it lacks would be lost.
 
         Raises NoSuchRecordError. Source: https://developers.rev.io/docs/put
         """
-        record = {name: value for name, value in self._record(key_link_id).items() if name not in _ENVELOPE}
-        key = {} if any(name in record for name in _KEYS) else {_KEYS[0]: key_link_id}
-        _accepted(
-            self._call("PUT", self._path("IntegrationKeyLink", key_link_id), {**key, **record, **changes}), 200, 204
-        )
+        bare = {name: value for name, value in record.items() if name not in _ENVELOPE}
+        key = {} if any(name in bare for name in _KEYS) else {_KEYS[0]: key_link_id}
+        body = {**key, **bare, **changes}
+        _accepted(self._call("PUT", self._path("IntegrationKeyLink", key_link_id), body), 200, 204)
 
     def delete_key_link(self, key_link_id: int) -> None:
         """`DELETE /IntegrationKeyLink/{id}`. Raises NoSuchRecordError.
@@ -203,10 +207,6 @@ class RevioClient:
         Source: https://developers.rev.io/docs/integration-linking-solution
         """
         _accepted(self._there(self._call("DELETE", self._path("IntegrationKeyLink", key_link_id))), 200, 204)
-
-    def _record(self, key_link_id: int) -> Mapping[str, Any]:
-        with changing_nothing():
-            return _accepted(self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id))), 200)
 
     def _there(self, answer: Answer) -> Answer:
         """The answer to a request that named one record. Raises NoSuchRecordError if it was that which is missing."""
@@ -301,6 +301,10 @@ def _object(answer: Answer) -> Mapping[str, Any]:
             f"{VENDOR} answered something else than an object", vendor=VENDOR, status=answer.status
         )
     return parsed
+
+
+def key_link_of(record: Mapping[str, Any]) -> RevioKeyLink:
+    return _key_links([record])[0]
 
 
 def _key_links(records: list[Any]) -> list[RevioKeyLink]:
