@@ -85,7 +85,7 @@ def _invalid(*fields: FieldError) -> InvalidError:
 
 
 def _members(body: bytes, outer: str | None) -> dict[str, str | None]:
-    """What the elements say; None of one that is null. `outer` is the charset that the header names."""
+    """Return the text of each element, None for one that is null. `outer` is the charset that the header names."""
     declared = _DECLARATION.match(body)
     inner = declared[1].decode("ascii", "replace") if declared else "utf-8"
     try:
@@ -117,13 +117,13 @@ def _leaves(root: ET.Element) -> Iterator[tuple[str, str | None]]:
 
 
 def _is_nil(element: ET.Element, name: str) -> bool:
-    """Raises InvalidError if it is null and has text, or if nobody can tell whether it is null."""
+    """Return whether an element is null. Raises InvalidError if it has text as well, or if `nil` is no boolean."""
     said = next((element.attrib[nil] for nil in _NIL if nil in element.attrib), "false")
     is_nil = _BOOLEANS.get(said.strip())
     if is_nil is None:
-        raise _invalid(FieldError(name, "must have nil as true or false"))
+        raise _invalid(FieldError(name, "must have true or false as its nil attribute"))
     if is_nil and (element.text or "").strip():
-        raise _invalid(FieldError(name, "must be empty, because its nil is true"))
+        raise _invalid(FieldError(name, "must be empty, because its nil attribute is true"))
     return is_nil
 
 

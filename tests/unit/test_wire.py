@@ -123,9 +123,11 @@ def test_an_element_is_empty_and_not_null_when_its_attribute_says_something_else
 
 
 def test_null_is_refused_when_it_contradicts_itself_or_is_no_boolean() -> None:
-    assert refused(person('<email xsi:nil="true">a@b.c</email>')) == ["email must be empty, because its nil is true"]
+    assert refused(person('<email xsi:nil="true">a@b.c</email>')) == [
+        "email must be empty, because its nil attribute is true"
+    ]
     for nil in ("yes", "", "TRUE", "2", "null"):
-        assert refused(person(f'<email xsi:nil="{nil}"/>')) == ["email must have nil as true or false"]
+        assert refused(person(f'<email xsi:nil="{nil}"/>')) == ["email must have true or false as its nil attribute"]
     assert refused(person('<email xsi:nil="true"/><email>a@b.c</email>')) == ["email is there twice"]
     assert refused(person('<nickname xsi:nil="true"/>'))[0].startswith("nickname is not known here")
     assert refused(person('<email xsi:nil="true"/>', ""))[0].startswith("The body cannot be read as XML at line 1")

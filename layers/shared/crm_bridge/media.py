@@ -1,4 +1,4 @@
-"""What a Content-Type says, and the text of a body: requests and vendors' responses are read by the same rules.
+"""Media types, charsets and the text of bodies: requests and vendors' responses are read by the same rules.
 
 The text itself, JSON or XML, is parsed elsewhere.
 """
