@@ -154,11 +154,12 @@ class KeyLinks:
         criteria, compared, since = self._criteria(link), 0, self._now()
         try:
             for found in self.revio.key_links_of(link.internal_id, criteria.search):
-                if criteria.fit(found) and (exact := self._still(found.id, criteria)):
-                    self._ends_as_found(asked_at, since)
-                    yield Hit(self._shown(exact), exact.created_at)
-                    return
-                if criteria.may_fit(found):
+                if criteria.fit(found):
+                    if exact := self._still(found.id, criteria):
+                        self._ends_as_found(asked_at, since)
+                        yield Hit(self._shown(exact), exact.created_at)
+                        return
+                elif criteria.may_fit(found):
                     compared += 1
                     if compared > MOST_COMPARED or not self._is_linked(found.id):
                         yield Hit(self._shown(found), found.created_at, False, str(found.id), found.external_id)

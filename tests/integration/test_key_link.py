@@ -1806,7 +1806,7 @@ def test_making_changing_and_deleting_at_once_leaves_what_revio_has(crm: Crm) ->
 # ---------------------------------------------------------------- what Rev.io may store
 
 
-LONG = "Aa 1  b\u2019s & <i>c \U0001f3ea " + 40 * "x"
+LONG = "A\u00e9 1  b\u2019s & <i>c \U0001f3ea " + 40 * "x"
 
 
 @pytest.mark.parametrize("match", ["exact", "contains"])

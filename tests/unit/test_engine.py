@@ -186,6 +186,13 @@ class Bench:
         deadline = Deadline(21, self.clock)
         return self.engine.adopt(self.flow, parked, vendor_id, by=by, deadline=deadline, confirmed=confirmed)
 
+    def look_twice(self, number: str = "1") -> None:
+        """An uncertain record is put before a person if the next look shows one as well."""
+        self.redeliver(number)
+        if self.stored(number).due_at is not None:
+            self.wait_until_due(number)
+            self.redeliver(number)
+
     def stored(self, number: str = "1") -> Operation:
         operation = self.tables.operations.get(operation_id("acme", "orders", number))
         assert operation is not None
@@ -1111,12 +1118,26 @@ def test_adopts_the_certain_record_when_others_only_may_be_the_one(unknown: Benc
     assert unknown.linked() == ["101"]
 
 
-def test_is_parked_when_a_record_only_may_be_the_one(unknown: Bench) -> None:
+def test_is_parked_when_a_record_only_may_be_the_one_in_two_looks(unknown: Bench) -> None:
     unknown.shop.hits = [Hit(Receipt(receipt=7), certain=False)]
     unknown.clock.move(unknown.shop.search_lag)
     unknown.redeliver()
+    waiting = unknown.stored()
+    assert (waiting.state, waiting.due_at) == (State.UNKNOWN, unknown.clock.now + unknown.shop.search_lag)
+    unknown.wait_until_due()
+    unknown.redeliver()
     assert unknown.stored().state is State.PARKED
     assert len(unknown.shop.sent) == 1
+
+
+def test_is_sent_again_when_the_record_that_may_be_the_one_is_linked_to_another_meanwhile(unknown: Bench) -> None:
+    unknown.shop.hits = [Hit(Receipt(receipt=102), certain=False)]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert unknown.run("other").operation.answer == '{"receipt":102}'
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert (unknown.linked(), unknown.stored().candidates) == (["103"], None)
 
 
 def test_waits_out_the_search_lag_when_a_record_only_may_be_the_one(unknown: Bench) -> None:
@@ -1157,7 +1178,7 @@ def test_a_time_without_a_zone_is_taken_for_the_latest_that_it_may_mean(
     told = datetime.fromtimestamp(latest - 36 * 3600, UTC).replace(tzinfo=None)
     unknown.shop.hits = [Hit(Receipt(receipt=7), told, certain=False)]
     unknown.clock.move(unknown.shop.search_lag)
-    unknown.redeliver()
+    unknown.look_twice()
     assert unknown.stored().state is (State.PARKED if parked else State.SUCCEEDED)
 
 
@@ -1171,7 +1192,7 @@ def test_keeps_the_records_for_the_person_who_decides_the_likeliest_first(unknow
         *(Hit(Receipt(receipt=5 + more), certain=False, id=str(5 + more)) for more in range(20)),
     ]
     unknown.clock.move(unknown.shop.search_lag)
-    unknown.redeliver()
+    unknown.look_twice()
     stored = unknown.stored()
     assert stored.attempts[-1].reason == "24 records at the vendor may be this event's"
     assert stored.candidates is not None
@@ -1190,7 +1211,7 @@ def test_keeps_the_records_for_the_person_who_decides_the_likeliest_first(unknow
 def test_keeps_the_records_no_longer_than_until_a_person_decided(unknown: Bench, decide: str) -> None:
     unknown.shop.hits = [Hit(Receipt(receipt=7), certain=False, id="7", name="A")]
     unknown.clock.move(unknown.shop.search_lag)
-    unknown.redeliver()
+    unknown.look_twice()
     parked = unknown.stored()
     assert parked.candidates
     if decide == "adopt":
@@ -1204,7 +1225,7 @@ def test_of_more_records_than_are_compared_the_rest_is_left_to_a_person(unknown:
     unknown.run("other")
     unknown.shop.hits = [Hit(Receipt(receipt=102), certain=False)] * (MOST_COMPARED + 1)
     unknown.clock.move(unknown.shop.search_lag)
-    unknown.redeliver()
+    unknown.look_twice()
     assert unknown.stored().attempts[-1].reason == "1 records at the vendor may be this event's"
 
 

@@ -635,7 +635,7 @@ class Engine:
         An operation that the vendor only asked to send later is not in doubt, and a look that fails does not put it in
         doubt: it waits as before. If the vendor cannot be asked, it is sent.
         """
-        is_deferred = _only_waited(operation)
+        only_waited = _only_waited(operation)
 
         task = Task(operation)
 
@@ -656,30 +656,27 @@ class Engine:
             hits, search_lag, not_shown = self.signed_in(flow, operation.tenant, deadline, find)
             fitting = self._fitting(flow, command, operation, hits)
         except CannotLookError as error:
-            if is_deferred:
+            if only_waited:
                 return self._send(flow, command, operation, deadline)
             return self._unsuccessful(operation, error.event, error)
         except (VendorError, UnavailableError) as error:  # the question failed, by a refusal too: nothing is known
             failed = error if isinstance(error, VendorError) else None
-            return self._unsuccessful(operation, Event.NOT_DONE if is_deferred else Event.LOOK_FAILED, failed)
+            return self._unsuccessful(operation, Event.NOT_DONE if only_waited else Event.LOOK_FAILED, failed)
         certain = [hit for hit in fitting if hit.certain]
         if len(certain) == 1:
-            return self._succeed(flow, command, operation, Event.FOUND, certain[0].result)
-        visible_at = (operation.unknown_since or operation.deferred_at or operation.updated_at) + search_lag
-        is_visible = self._now() >= visible_at
-        if fitting and (certain or is_visible):
-            operation = operation.model_copy(update={"candidates": _candidates(fitting)})
             return self._succeed(flow, command, operation, Event.FOUND, certain[0].result, task)
+        now = self._now()
         visible_at = (operation.unknown_since or operation.deferred_at or operation.updated_at) + search_lag
-        is_visible = self._now() >= visible_at
-        if fitting and (certain or is_visible):
-            operation = operation.model_copy(update={"candidates": _candidates(fitting)})
+        is_visible, were_there = now >= visible_at, operation.candidates is not None
+        operation = operation.model_copy(update={"candidates": _candidates(fitting) if fitting else None})
+        if fitting and (certain or (is_visible and were_there)):
             unclear = SeveralFoundError(f"{len(fitting)} records at the vendor may be this event's", vendor=flow.name)
             return self._unsuccessful(operation, unclear.event, unclear)
-        if not is_visible:  # its own record may not be shown yet
-            event, reason = (Event.NOT_DONE, "it is looked for once more") if is_deferred else (Event.NOT_FOUND_YET, "")
-            return self._unsuccessful(operation, event, reason=reason, due_at=visible_at)
-        if not_shown and not is_deferred:
+        if fitting or not is_visible:  # ours may not be shown yet, and another event may still link what is shown
+            event, reason = (Event.NOT_DONE, "it is looked for once more") if only_waited else (Event.NOT_FOUND_YET, "")
+            due_at = now + search_lag if is_visible else visible_at
+            return self._unsuccessful(operation, event, reason=reason, due_at=due_at)
+        if not_shown and not only_waited:
             return self._unsuccessful(operation, not_shown.event, not_shown)
         return self._send(flow, command, operation.model_copy(update={"deferred_at": None}), deadline)
 
@@ -726,6 +723,7 @@ class Engine:
                 "state": TRANSITIONS[State.SENDING, event],
                 "answer": result.model_dump_json(),
                 "payload": None,
+                "candidates": None,
                 "links": _ends(links),
                 "due_at": None,
                 "updated_at": now,
