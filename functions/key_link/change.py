@@ -53,14 +53,14 @@ class Target:
 class Change:
     """One change while it is carried; it is the ending of its operation (see `engine.Ending`).
 
-    `seen` is what it knows of events otherwise than expected: that is what the tables told when a condition failed.
+    `seen` is what it knows of events that were not as expected: what the table had when a condition failed.
     """
 
     held: Held
     tenant: str
     flow: str
     key_link_id: int
-    read_ties: Callable[[], "Mapping[str, Ties]"]
+    read_ties: Callable[[int], "Mapping[str, Ties]"]
     asked_at: int
     target: Target | None
     task: Task
@@ -97,6 +97,7 @@ class Change:
                 self._learn(along, overtaken)
                 continue
             self.task.operation = claim.operation
+            self._is_marked(along)
             if claim.won and with_turn:
                 self._has(Account(operation.lease or "", (operation.due_at or 0) * 1000))
             return claim
@@ -136,6 +137,7 @@ class Change:
             if stored != operation:
                 raise NotDoneError("another function carries it by now", vendor=VENDOR)
             self.task.operation = operation
+            self._is_marked(along)
             return
         raise NotDoneError("the key link's events change again and again", vendor=VENDOR)
 
@@ -158,7 +160,7 @@ class Change:
 
     def _see(self) -> None:
         if not self.ties or self.finders:
-            self.ties = self.read_ties()
+            self.ties = self.read_ties(self.key_link_id)
 
     def _marks(
         self, operation: Operation, *, with_turn: bool, accepts: bool
@@ -242,6 +244,21 @@ class Change:
                 if self.row.found_by:
                     self.finders |= {self.row.found_by}
 
+    def _is_marked(self, along: "Sequence[tuple[str, TransactWriteItemTypeDef]]") -> None:
+        """What it has seen is held by now. A key link that the new pair's event had before is about to lose it."""
+        operation = self.task.operation
+        assert operation
+        for event, _ in along:
+            there = self.seen.get(event)
+            if there:
+                is_target = self.target is not None and event == self.target.operation_id
+                changes: dict[str, object] = {"held": there.held | {operation.operation_id}}
+                if is_target:
+                    changes["reserved"] = self._reserved_for(operation.operation_id)
+                self.seen[event] = there.model_copy(update=changes)
+                if is_target and there.answer and not self._has_it(there):
+                    self.stale = self.read_ties(answered_with(there.answer)).get(event)
+
     def _can_take(self) -> bool:
         """Whether the turn may be free, and no other change is in the way."""
         row = self.row
@@ -314,7 +331,7 @@ class Change:
     def _let_go_as_held(self, event: str, settled: Operation, *, is_done: bool) -> "TransactWriteItemTypeDef":
         operations, now = self.held.operations, settled.updated_at
         is_target = self.target is not None and event == self.target.operation_id
-        values: dict[str, object] = {":held": {settled.operation_id}, ":mine": settled.operation_id}
+        values: dict[str, object] = {":held": {settled.operation_id} | self._overtaken(), ":mine": settled.operation_id}
         if is_target and event not in self.ties:
             made = self._made_for_this(settled)
             if not is_done:
@@ -344,7 +361,7 @@ class Change:
                 "contains(held, :mine) AND #state = :there AND begins_with(answer, :answer)",
                 values,
             )
-        values[":waiting"] = State.WAITING.value
+        values |= {":waiting": State.WAITING.value, ":held": {settled.operation_id}}
         free = "REMOVE reserved " if is_target else ""
         condition = "contains(held, :mine) AND #state <> :waiting"
         return operations.update(event, f"{free}DELETE held :held", condition, values)
@@ -352,7 +369,7 @@ class Change:
     def _after(self, there: Operation, settled: Operation, *, is_done: bool) -> Operation:
         now, mine = settled.updated_at, settled.operation_id
         is_reserved = there.reserved == self._reserved_for(mine)
-        changes: dict[str, object] = {"held": there.held - {mine}}
+        changes: dict[str, object] = {"held": there.held - {mine} - (self._overtaken() if is_done else frozenset())}
         if is_reserved:
             changes["reserved"] = None
         event: Event | None = None
@@ -406,6 +423,11 @@ class Change:
         held = self.held
         return Turns(held.accounts, held.operations, held.clock, self.tenant, self.name, VENDOR)
 
+    def _overtaken(self) -> frozenset[str]:
+        """Earlier changes of the key link that wait: once this is done, they hold nothing any more."""
+        rows = [row for row in (self.row, self.turn.account if self.turn else None) if row]
+        return frozenset(note.operation_id for row in rows for note in row.notes if note.at < self.asked_at)
+
     @property
     def _answer(self) -> str:
         """How an answer begins that has this key link."""
@@ -440,6 +462,11 @@ class Change:
             held=frozenset({operation.operation_id}),
             reserved=self._reserved_for(operation.operation_id),
         )
+
+
+def answered_with(answer: str) -> int:
+    """The key link's id in an event's answer."""
+    return StoredKeyLink.model_validate_json(answer).id
 
 
 def row_name(key_link_id: int) -> str:

@@ -31,12 +31,12 @@ from crm_bridge.errors import (
     WrongFieldError,
 )
 from crm_bridge.ids import canonical, forms
-from crm_bridge.links import Cardinality, Identity, Link, joined
+from crm_bridge.links import Cardinality, Identity, Link, Ties, joined
 from crm_bridge.memory import Memory
 from crm_bridge.operations import Claim, Operation, State, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
-from key_link.change import CLOCK_SKEW, Change, Held, Target, row_name
+from key_link.change import CLOCK_SKEW, Change, Held, Target, answered_with, row_name
 from key_link.models import CarryKeyLink, DeletedKeyLink, KeyLink, KeyLinkSearch, StoredKeyLink
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class KeyLinks:
         there = self.flow.held.operations.get(event)
         if there is None:
             return
-        if there.state is State.SUCCEEDED and there.answer and _id_in(there.answer) == shown.id:
+        if there.state is State.SUCCEEDED and there.answer and answered_with(there.answer) == shown.id:
             change.mark()  # it has it by now
         elif there.state in (State.SENDING, State.UNKNOWN) or (there.state in DUE and there.unknown_since is not None):
             asked = CarryKeyLink.model_validate_json(there.payload or "{}").asked_at
@@ -264,12 +264,9 @@ class KeyLinks:
     def _shown_to(self, change: Change, criteria: Criteria) -> StoredKeyLink | None:
         """The key link that the new pair's event was answered with, if it still says so: a search may be behind."""
         event = change.seen.get(change.target.operation_id) if change.target else None
-        if event and event.answer and _id_in(event.answer) != change.key_link_id:
-            change.stale = self.flow.held.links.ties(self.tenant, _identity(_id_in(event.answer))).get(
-                event.operation_id
-            )
+        if event and event.answer and answered_with(event.answer) != change.key_link_id:
             with suppress(NoSuchRecordError):
-                record = self.revio.key_link(_id_in(event.answer))
+                record = self.revio.key_link(answered_with(event.answer))
                 return self._shown(record) if criteria.fit(record) else None
         return None
 
@@ -331,7 +328,7 @@ class Finding:
             return ()
         row = self.accounts.finding(
             self.tenant,
-            row_name(_id_in(settled.answer)),
+            row_name(answered_with(settled.answer)),
             settled.operation_id,
             since=self.since - CLOCK_SKEW,
             now=int(self.clock() * 1000),
@@ -391,7 +388,10 @@ class KeyLinkFlow:
             made = CarryKeyLink(link=command.link)
             event = operation_id(tenant, self.name, self.key(made))
             target = Target(event, self.key(made), partial(self.links, made))
-        ties = partial(self.held.links.ties, tenant, _identity(key_link_id))
+
+        def ties(one: int) -> Mapping[str, Ties]:
+            return self.held.links.ties(tenant, _identity(one))
+
         return Change(self.held, tenant, self.name, key_link_id, ties, command.asked_at, target, task)
 
     def abandoned(self, operation: Operation) -> Ending:
@@ -434,7 +434,3 @@ def _pair(link: KeyLink | StoredKeyLink) -> str:
     """The natural key of the event that says this."""
     system, entity_type = (link.system or "").casefold(), (link.entity_type or "").casefold()
     return joined(system, entity_type, str(link.internal_id), link.external_id)
-
-
-def _id_in(answer: str) -> int:
-    return StoredKeyLink.model_validate_json(answer).id

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -945,6 +946,21 @@ def test_is_done_in_the_end_when_the_account_table_did_not_answer(
         assert answer.status_code == 202
     assert crm.settle(answer)["state"] == "succeeded"
     assert page.status_of("2") == "7"
+
+
+def test_takes_four_round_trips_when_new_and_one_when_repeated(crm: Crm, page: IzzitUpSimulator) -> None:
+    def round_trips() -> Counter[str]:
+        assert crm.stack.aws
+        return Counter(crm.stack.aws.calls) + Counter(izzitup=len(page.seen))
+
+    set_status(crm, "WEB")
+    before = round_trips()
+    assert set_status(crm).status_code == 200
+    new = round_trips()
+    names = {name.rpartition(".")[2]: count for name, count in (new - before).items()}
+    assert names == {"PutItem": 1, "UpdateItem": 1, "TransactWriteItems": 1, "izzitup": 1}
+    assert set_status(crm).status_code == 200
+    assert sum((round_trips() - new).values()) == 1
 
 
 # ---------------------------------------------------------------- GET /services

@@ -490,7 +490,13 @@ def _replaced(state: State, number: int, change: Change) -> State:
             to = event  # nobody knew of it
         if to.reserved == number:
             to = to._replace(reserved=0)
-        state = _with(state, pair, to._replace(held=to.held - {number}))
+        overtaken = {
+            other
+            for other, one in enumerate(state.changes, 1)
+            if one.key_link == change.key_link and one.asked < change.asked
+        }
+        had_it = event.state == DONE and event.answer == change.key_link and pair != change.pair
+        state = _with(state, pair, to._replace(held=to.held - {number} - (overtaken if had_it else set())))
     return state
 
 
