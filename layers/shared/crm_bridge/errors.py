@@ -23,7 +23,8 @@ BridgeError
 └── VendorError                   a call to a vendor brought no result
     ├── NotDoneError              surely not done, or harmless to repeat: send again later
     │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
-    │       └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
+    │       ├── SignInPausedError     the same credentials must not be tried again, or the account may be locked
+    │       └── AddressMovedError     a permanent or temporary redirect: the settings name an old address
     ├── RefusedError              the vendor refused for good: sending the same again is useless
     │   ├── MissingError              what the event refers to is not there: send that first, then this again
     │   ├── NoSuchRecordError         what the request itself addresses is not at the vendor
@@ -213,6 +214,10 @@ class SignInRefusedError(NotDoneError):
 
 class SignInPausedError(SignInRefusedError):
     pass
+
+
+class AddressMovedError(SignInRefusedError):
+    """Handled as refused credentials are: the settings are read again, then the event waits and an alarm starts."""
 
 
 class RefusedError(VendorError):

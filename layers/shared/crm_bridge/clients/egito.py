@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from crm_bridge.errors import (
     ContractBrokenError,
@@ -41,14 +42,26 @@ _NAMES = ("name", "value", "label")
 _NOT_TOLD = ("rejectedValue", "value", "arguments")
 """Members of an error that repeat what was sent."""
 _OAUTH_ERRORS = {
+    "access_denied",
     "invalid_client",
     "invalid_grant",
     "invalid_request",
     "invalid_scope",
+    "unauthorized",
     "unauthorized_client",
     "unsupported_grant_type",
 }
-"""Source: https://www.rfc-editor.org/rfc/rfc6749#section-5.2"""
+"""Refusals of a login that are named to the operator. Any other text could repeat what was sent.
+
+Source: https://www.rfc-editor.org/rfc/rfc6749#section-5.2; `access_denied` and `unauthorized` are not in it.
+"""
+_PASSING_ERRORS = re.compile("temporarily_unavailable|server_error|slow_down|429|5[0-9][0-9]")
+"""Errors of a token request that say nothing about the login, and numbers that stand for a status.
+
+Source: https://www.rfc-editor.org/rfc/rfc6749#section-4.1.2.1, https://www.rfc-editor.org/rfc/rfc8628#section-3.5
+"""
+UNCLEAR_PAUSE = 300
+"""Seconds until the credentials are sent again after a response that neither accepts nor refuses them."""
 
 type Record = dict[str, Any]
 
@@ -229,15 +242,22 @@ class EgitoClient:
                 form={} if in_query else parameters,
                 secrets=(*secrets, *self._secrets()),
             )
-        parsed = _json(answer)
-        error = parsed.get("error") if isinstance(parsed, dict) else None
-        if 400 <= answer.status < 500 and isinstance(error, str) and error in _OAUTH_ERRORS:
-            raise SignInPausedError(f"Egito refused the login ({error})", vendor=VENDOR, status=answer.status)
+        members = _token_members(answer)
+        errors = _token_errors(members)
+        is_passing = answer.status in (408, 429) or answer.status >= 500 or any(map(_PASSING_ERRORS.fullmatch, errors))
+        if not is_passing and _is_refusal(answer.status, errors):
+            named = next((error for error in errors if error in _OAUTH_ERRORS), answer.status)
+            raise SignInPausedError(f"Egito refused the login ({named})", vendor=VENDOR, status=answer.status)
         try:
             expect(replace(answer, body=b""), 200)  # its words may be the address, in whatever spelling
+            return _granted(members)
         except (RefusedError, MaybeDoneError) as failed:  # it is not about the login, and a token harms nobody
-            raise NotDoneError(failed.message, vendor=VENDOR, status=failed.status) from None
-        return _granted(parsed)
+            failure: NotDoneError = NotDoneError(failed.message, vendor=VENDOR, status=failed.status)
+        except NotDoneError as failed:
+            failure = failed
+        if not is_passing:
+            failure.retry_after = failure.retry_after or UNCLEAR_PAUSE
+        raise failure
 
     def _secrets(self) -> tuple[str, ...]:
         return self._settings.api_secret.get_secret_value(), self._settings.password.get_secret_value()
@@ -252,15 +272,39 @@ def egito_client(
     return EgitoClient(settings.egito, joined(tenant, VENDOR, settings.version), tokens, transport, deadline)
 
 
-def _granted(parsed: object) -> Grant:
-    token = parsed.get("access_token") if isinstance(parsed, dict) else None
-    if not isinstance(parsed, dict) or not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
+def _token_members(answer: Answer) -> Mapping[str, object]:
+    """Return the members of a token response: those of a JSON object, or the fields of a form (as GitHub sends)."""
+    parsed = _json(answer)
+    if isinstance(parsed, dict):
+        return parsed
+    text = answer.body.decode("ascii", errors="replace").strip()
+    return dict(parse_qsl(text)) if re.fullmatch("[A-Za-z0-9%+&=._~*-]+", text) else {}
+
+
+def _token_errors(members: Mapping[str, object]) -> list[str]:
+    """Return the codes in `error`, which is a text, or an object with a code under one of several names."""
+    error = members.get("error")
+    codes = [error.get(name) for name in ("code", "status", "type", "error")] if isinstance(error, dict) else [error]
+    return [str(code).strip().casefold() for code in codes if code]
+
+
+def _is_refusal(status: int, errors: list[str]) -> bool:
+    """Whether a token response refuses the login: any 401, and an error with 200, 400 or 403."""
+    if status == HTTPStatus.UNAUTHORIZED:
+        return True
+    # A web server that fails by itself writes the status's own phrase there: {"error": "Bad Request"}.
+    return status in (200, 400, 403) and bool(errors) and HTTPStatus(status).phrase.casefold() not in errors
+
+
+def _granted(parsed: Mapping[str, object]) -> Grant:
+    token = parsed.get("access_token")
+    if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
         raise NotDoneError("Egito answered with no token", vendor=VENDOR, status=200)
     life, refresh = parsed.get("expires_in"), parsed.get("refresh_token")
-    known = isinstance(life, int) and not isinstance(life, bool)
+    seconds = life if isinstance(life, int) and not isinstance(life, bool) else None
     return Grant(
         access_token=token,
-        expires_in=min(max(int(life or 0), 0), LONGEST_LIFE) if known else SHORT_LIFE,
+        expires_in=SHORT_LIFE if seconds is None else min(max(seconds, 0), LONGEST_LIFE),
         refresh_token=refresh if isinstance(refresh, str) and refresh else None,
     )
 
