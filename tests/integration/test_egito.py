@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import StringIO
 from threading import Barrier, Lock
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus
 
 import boto3
@@ -19,7 +19,7 @@ from werkzeug.urls import uri_to_iri
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge import aws, oauth
-from crm_bridge.clients.egito import MAX_PAGES, UNCLEAR_PAUSE, VENDOR, EgitoClient, EgitoEntry
+from crm_bridge.clients.egito import MAX_PAGES, UNCLEAR_PAUSE, VENDOR, EgitoClient, EgitoEntry, usable_id
 from crm_bridge.documents import Change, Document, Documents
 from crm_bridge.errors import (
     AddressMovedError,
@@ -1088,6 +1088,7 @@ FORMATS = pytest.mark.parametrize("body_format", ["json", "form"])
 
 type ErrorShape = Literal["strings", "objects", "default_messages"]
 type ListShape = Literal["array", "list", "items", "data", "rows"]
+type Shape = Literal["plain", "data", "entity", "rows", "result", "array", "nested"]
 type Missing = Literal["errors", "404", "null", "empty"]
 
 
@@ -1270,11 +1271,77 @@ def test_refused_when_there_is_no_such_record(
     assert [seen for seen in egito.seen if seen.path.endswith("/update")] == []
 
 
-@pytest.mark.parametrize("record", [{"id": 6}, {}, {"lastName": "Wrona"}, {"id": None}])
-def test_no_such_record_when_egito_shows_another(wire: Wire, connect: Connect, record: object) -> None:
-    wire.calls_answer(200, record)
+WRAPPED = pytest.mark.parametrize("shape", get_args(Shape.__value__))
+
+
+@WRAPPED
+def test_record_is_read_and_saved_whatever_holds_it(egito: EgitoSimulator, connect: Connect, shape: Shape) -> None:
+    egito.record_shape = shape
+    client = connect()
+    record_id = client.create("Contact", {"lastName": "Wrona", "city": "Kraków"})
+    assert client.get("Contact", record_id)["lastName"] == "Wrona"
+    assert client.update("Contact", record_id, {"city": "Gdynia"}) is True
+    [record] = egito.records["Contact"]
+    assert (record["id"], record["lastName"], record["city"]) == (int(record_id), "Wrona", "Gdynia")
+    egito.missing_record = "null"
+    with pytest.raises(NoSuchRecordError):
+        client.update("Contact", "1", {"city": "Gdynia"})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"CONTACT": {"id": 5}},
+        {"success": True, "data": {"id": 5}},
+        {"item": {"id": "5"}},
+        {"data": [{"id": 4}, {"id": 5}, {"id": 6}]},
+        [{"id": 4}, {"id": 5}],
+        [{"data": {"id": 5}}],
+        {"data": {"rows": [{"id": 5}]}},
+        {"id": 5, "data": {"id": 6}},
+    ],
+    ids=str,
+)
+def test_record_is_found_in_other_wrappers(wire: Wire, connect: Connect, body: object) -> None:
+    wire.calls_answer(200, body)
+    assert usable_id(connect().get("Contact", "5")) == "5"
+
+
+@pytest.mark.parametrize(
+    "body", [{}, [], {"data": None}, {"data": {}}, {"rows": [], "total": 0}, {"result": {"data": []}}]
+)
+def test_no_such_record_when_egito_shows_nothing(wire: Wire, connect: Connect, body: object) -> None:
+    wire.calls_answer(200, body)
     with pytest.raises(NoSuchRecordError):
         connect().get("Contact", "5")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"id": 6},
+        {"lastName": "Wrona"},
+        {"id": None},
+        {"data": {"lastName": "Wrona"}},
+        {"payload": {"id": 5}},
+        {"data": None, "message": "No connection to the database"},
+        [{"id": 4}, {"id": 6}],
+        {"id": 6, "item": {"id": 5}},
+        {"data": {"data": {"data": {"data": {"id": 5}}}}},
+        {"data": "5"},
+        ["5"],
+        "5",
+        5,
+    ],
+    ids=str,
+)
+def test_contract_broken_when_egito_shows_something_else(wire: Wire, connect: Connect, body: object) -> None:
+    """It does not prove that the record is gone, so an update waits instead of being refused."""
+    wire.calls_answer(200, body)
+    with pytest.raises(ContractBrokenError, match="shape that is not understood"):
+        connect().get("Contact", "5")
+    with pytest.raises(NotDoneError, match="shape that is not understood"):
+        connect().update("Contact", "5", {"city": "Kraków"})
 
 
 @pytest.mark.parametrize("body", [b"<html>Down for maintenance</html>", b"OK", b'{"id": 5'])
@@ -1298,13 +1365,21 @@ def test_records_are_listed_in_any_shape(egito: EgitoSimulator, connect: Connect
 
 @pytest.mark.parametrize(
     "body",
-    [None, 7, "text", {}, {"list": None}, {"list": {"1": {}}}, ["text"], [[1]], {"result": []}, b"", b"<html>", b"[{"],
+    [None, 7, "text", {}, {"list": None}, {"list": {"1": {}}}, ["text"], [[1]], {"records": []}, b"", b"<html>", b"[{"],
     ids=str,
 )
 def test_contract_broken_when_a_list_is_none(wire: Wire, connect: Connect, body: object) -> None:
     wire.calls_answer(200, body)
     with pytest.raises(ContractBrokenError):
         connect().records("User")
+
+
+@pytest.mark.parametrize(
+    "body", [{"User": [{"id": 7}]}, {"result": [{"id": 7}]}, {"data": {"rows": [{"id": 7}]}, "total": 1}], ids=str
+)
+def test_records_are_listed_in_other_wrappers(wire: Wire, connect: Connect, body: object) -> None:
+    wire.calls_answer(200, body)
+    assert connect().records("User") == [{"id": 7}]
 
 
 PAGING = {"page": "page", "size": "size", "page_size": 3}
@@ -1397,8 +1472,8 @@ def test_update_is_not_done_when_the_record_could_not_be_read(wire: Wire, connec
         {"id": 1.5},
         {"id": {"id": 5}},
         {"id": "x" * 201},
-        {"record": {"id": 5}},
-        [{"id": 5}],
+        {"payload": {"id": 5}},
+        [{"id": 5}, {"id": 6}],
         5,
         None,
         b"",

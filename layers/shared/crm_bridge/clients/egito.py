@@ -38,6 +38,10 @@ SHORT_LIFE = 120
 DICTIONARY = "SelectDictionary"
 LISTS = ("list", "items", "data", "rows")
 """The members under which a list is looked for, besides a bare array."""
+WRAPPERS = (*LISTS, "result", "record", "item")
+"""The members under which a record or a list may be, besides one with the entity's name, in any case."""
+DEEPEST = 4
+"""Levels at which a record is looked for: the response itself, and what it holds."""
 _NAMES = ("name", "value", "label")
 _NOT_TOLD = ("rejectedValue", "value", "arguments")
 """Members of an error that repeat what was sent."""
@@ -105,34 +109,42 @@ class EgitoClient:
 
     def create(self, entity: str, fields: Mapping[str, object]) -> str:
         """`POST …/{Entity}/create`: the new record's id. Source: https://egito.pl/api/"""
-        return _id(_saved(self._post(entity, "create", fields)))
+        return _saved_id(self._post(entity, "create", fields), entity)
 
     def get(self, entity: str, record_id: str) -> Record:
         """`GET …/{Entity}/get?id=`. Raises NoSuchRecordError.
 
-        Source: https://egito.pl/api/; the parameter is assumed.
+        Raises ContractBrokenError if it shows something else than that record: this does not prove that it is gone.
+        Source: https://egito.pl/api/; the parameter and the shape are assumed.
         """
         try:
-            record = self._ask(entity, "get", {"id": record_id})
+            parsed = self._ask(entity, "get", {"id": record_id})
         except RefusedError as error:
             raise NoSuchRecordError(
                 f"{error.message} ({entity} {record_id})", vendor=VENDOR, status=error.status
             ) from None
-        if not isinstance(record, dict) or str(record.get("id")) != record_id:
-            raise NoSuchRecordError(f"Egito shows no {entity} {record_id}", vendor=VENDOR)
-        return record
+        held = parsed
+        for held in _levels(parsed, entity):
+            for record in held if isinstance(held, list) else [held]:
+                if isinstance(record, dict) and usable_id(record) == record_id:
+                    return record
+        if held:
+            raise ContractBrokenError(
+                f"Egito answered with something else than {entity} {record_id}, or in a shape that is not understood",
+                vendor=VENDOR,
+            )
+        raise NoSuchRecordError(f"Egito shows no {entity} {record_id}", vendor=VENDOR)
 
     def records(self, entity: str, parameters: Mapping[str, str] | None = None) -> list[Record]:
         """`GET …/{Entity}/list`. Source: https://egito.pl/api/; parameters, pages and the list's shape are assumed."""
         paging, parameters = self._settings.paging, dict(parameters or {})
         if paging is None:
-            return _listed(self._ask(entity, "list", parameters))
+            return _listed(self._ask(entity, "list", parameters), entity)
         found: dict[str, Record] = {}
         for page in range(paging.first, paging.first + MAX_PAGES):
             place = {paging.page: str(page), paging.size: str(paging.page_size)}
-            records = {
-                str(record.get("id")): record for record in _listed(self._ask(entity, "list", parameters | place))
-            }
+            listed = _listed(self._ask(entity, "list", parameters | place), entity)
+            records = {str(record.get("id")): record for record in listed}
             if records.keys() <= found.keys():  # nothing new: it was the last one, or pages are not what they seem
                 return list(found.values())
             found |= records
@@ -149,7 +161,7 @@ class EgitoClient:
             raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
         if all(name in record and record[name] == value for name, value in changes.items()):
             return False
-        _id(_saved(self._post(entity, "update", {**record, **changes})))
+        _saved_id(self._post(entity, "update", {**record, **changes}), entity)
         return True
 
     def delete(self, entity: str, record_id: str) -> None:
@@ -316,7 +328,7 @@ def _parsed(answer: Answer) -> Any:
     """
     parsed = _json(answer)
     errors = parsed.get("errors") if isinstance(parsed, dict) else None
-    if errors and (answer.status < 400 or answer.status in (400, 404, 409, 422)):
+    if errors and (answer.status < 300 or answer.status in (400, 404, 409, 422)):
         words = answer.shown(_flat(errors)) or "it did not say why"
         raise RefusedError(f"Egito: {words}", vendor=VENDOR, status=answer.status)
     expect(answer, *range(200, 300))
@@ -347,19 +359,36 @@ def usable_id(record: Record) -> str | None:
     return str(value) if usable else None
 
 
-def _id(record: Record) -> str:
-    record_id = usable_id(record)
-    if record_id is None:
-        raise ContractBrokenError("Egito answered with a record that has no id", vendor=VENDOR)
-    return record_id
+def _saved_id(answer: Answer, entity: str) -> str:
+    """Return the id of the record that was saved. Raises VendorError."""
+    for held in _levels(_parsed(answer), entity):
+        if isinstance(held, dict) and (record_id := usable_id(held)):
+            return record_id
+    raise ContractBrokenError("Egito answered with a record that has no id", vendor=VENDOR)
 
 
-def _listed(parsed: Any) -> list[Record]:
-    if isinstance(parsed, dict):
-        parsed = next((parsed[name] for name in LISTS if isinstance(parsed.get(name), list)), None)
-    if not isinstance(parsed, list) or not all(isinstance(record, dict) for record in parsed):
+def _listed(parsed: Any, entity: str) -> list[Record]:
+    found = next((held for held in _levels(parsed, entity) if isinstance(held, list)), None)
+    if found is None or not all(isinstance(record, dict) for record in found):
         raise ContractBrokenError("Egito's list is none", vendor=VENDOR)
-    return parsed
+    return found
+
+
+def _levels(parsed: Any, entity: str) -> Iterator[Any]:
+    """Yield a response, then what it holds under a known name or as its only element, and so on to the record."""
+    for _ in range(DEEPEST):
+        yield parsed
+        if isinstance(parsed, list) and len(parsed) == 1:
+            parsed = parsed[0]
+        elif isinstance(parsed, dict) and usable_id(parsed) is None:
+            members = {name.casefold(): value for name, value in parsed.items()}
+            held = [members[name] for name in (*WRAPPERS, entity.casefold()) if name in members]
+            filled = [value for value in held if isinstance(value, dict | list)]
+            if not filled and not (held == [None] and len(members) == 1):
+                return
+            parsed = filled[0] if filled else None
+        else:
+            return
 
 
 def _flat(errors: object) -> str:
