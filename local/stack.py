@@ -195,6 +195,7 @@ class Stack:
                     "client_id": CLIENT,
                     "clubs": {CLUB: {"connector_id": CONNECTOR_CLUB, "fields": {"club": "Centre"}}},
                     "match_key": "of-no-use-but-on-this-machine-0001",
+                    "phone_country": "PL",
                 },
             }
         )

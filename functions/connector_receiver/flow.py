@@ -19,6 +19,7 @@ from connector_receiver.models import (
     LeadSource,
     Saved,
     SavePerson,
+    SharedRecord,
     UserType,
 )
 from connector_receiver.people import identity
@@ -41,11 +42,12 @@ from crm_bridge.errors import (
     NotShownError,
     RefusedError,
     RunningError,
+    SeveralFoundError,
     SignInRefusedError,
     UnavailableError,
 )
 from crm_bridge.fields import may_have_become
-from crm_bridge.links import Identity, Link, Links, joined
+from crm_bridge.links import Cardinality, Identity, Link, Links, joined
 from crm_bridge.memory import Memory
 from crm_bridge.oauth import Tokens
 from crm_bridge.operations import Operation, Operations, State, fingerprint, operation_id
@@ -135,13 +137,15 @@ class Receiver:
         saved = turns.apply_each(
             times, lambda fresh: self._save(command, fresh), task=self.task, deadline=self.deadline
         )
-        if saved is None and self._has_become_a_member(command.person_id):
+        if saved:
+            return saved
+        if self._has_become_a_member(command.person_id):
             self._convert(command.person_id)  # the prospect's record may have come into being only now
-        return saved or Saved(
-            result="INFO",
-            message="Not needed: a later save of this person has come first.",
-            recordID=command.person_id,
-        )
+        _, lacks = self._values(self.settings.members, command.fields)
+        message = "Not needed: a later save of this person has come first."
+        if lacks:
+            message = f"{message[:-1]}, but {' and '.join(lacks)}."
+        return Saved(result="WARNING" if lacks else "INFO", message=message, recordID=command.person_id)
 
     def _turns(self, name: str) -> Turns:
         held = self.flow.held
@@ -156,7 +160,10 @@ class Receiver:
         if kind == UserType.PROSPECT and not is_prospect:
             fields.pop("userType", None)
         its_map = self.settings.prospects if is_prospect else self.settings.members
-        values, lacks = self._values(its_map, fields)
+        # Of what a later save said, too: that it lacks an owner is true of this save as well.
+        values, lacks = self._values(its_map, command.fields)
+        stale = {its_map.fields[name].field for name in command.fields.keys() - fields if name in its_map.fields}
+        values = {name: value for name, value in values.items() if name not in stale}
         if CLUB in fresh and (club := self.connector.clubs.get(command.club_id)):
             values |= club.fields
         record_id = self._record(command.person_id, its_map.entity)
@@ -183,12 +190,23 @@ class Receiver:
             return False
         return self._record(person_id, entity) is not None or self._being_made(person_id, entity) is not None
 
+    def is_undecided(self, person_id: str) -> bool:
+        """Whether a person who was asked about has no record yet, and may still get one."""
+        entities = {self.settings.prospects.entity, self.settings.members.entity}
+        makings = [self._making(self._creation(person_id, entity)) for entity in entities]
+        return not any(making and making.state in (State.SUCCEEDED, State.REJECTED) for making in makings)
+
     def _being_made(self, person_id: str, entity: str) -> Operation | None:
         """The operation that makes the person's record, if it is on its way."""
-        create = CreateRecord(person_id=person_id, account=self.destination, entity=entity, fields={})
-        key = self.flow.key(ConnectorCommand(create))
-        operation = self.flow.held.operations.get(operation_id(self.tenant, self.flow.name, key))
+        operation = self._making(self._creation(person_id, entity))
         return operation if operation and operation.state in DUE | {State.PARKED} else None
+
+    def _creation(self, person_id: str, entity: str) -> CreateRecord:
+        return CreateRecord(person_id=person_id, account=self.destination, entity=entity, fields={})
+
+    def _making(self, create: CreateRecord) -> Operation | None:
+        key = self.flow.key(ConnectorCommand(create))
+        return self.flow.held.operations.get(operation_id(self.tenant, self.flow.name, key))
 
     def _values(self, its_map: PeopleMap, fields: Mapping[str, str]) -> tuple[Values, list[str]]:
         """What goes to Egito, by its names; and what does not."""
@@ -295,8 +313,10 @@ class Receiver:
         if its_map.reference:
             create.fields[its_map.reference] = command.person_id
         held, flow = self.flow.held, self.flow
+        known = self._making(create)
+        if command.has_namesake and not _is_decided(known):
+            create = create.model_copy(update={"has_namesake": True})
         wrapped = ConnectorCommand(create)
-        known = held.operations.get(operation_id(self.tenant, flow.name, flow.key(wrapped)))
         if known and known.state in DUE and not known.is_undone:
             # It is looked after by itself, but this save would wait for it.
             held.engine.redeliver(flow, known.operation_id, deadline=self.deadline, lent_until=known.lent_until)
@@ -321,6 +341,12 @@ class Receiver:
         is_member = create.entity == self.settings.prospects.entity and self._has_become_a_member(create.person_id)
         if is_member:  # it waited, and what it says goes into the member's record
             raise RefusedError("the person is a member by now, and needs no prospect's record", vendor=VENDOR)
+        if create.has_namesake and not _is_decided(self._making(create)):
+            raise SeveralFoundError(
+                "somebody of this name is known in this club. Link the record of that person if it is the same one; "
+                "else retry, and a new record is made",
+                vendor=VENDOR,
+            )
         return CreatedRecord(entity=create.entity, id=self.egito.create(create.entity, create.fields))
 
     # ------------------------------------------------------------------ lead sources
@@ -394,7 +420,8 @@ class ConnectorFlow:
     def adopt(self, tenant: str, command: ConnectorCommand, vendor_id: str) -> Result:  # noqa: ARG002
         match command.root:
             case CreateRecord() as create:
-                return CreatedRecord(entity=create.entity, id=vendor_id)
+                record = SharedRecord if create.has_namesake else CreatedRecord
+                return record(entity=create.entity, id=vendor_id)
             case CreateLeadSource() as create:
                 return LeadSource(id=vendor_id, name=create.name)
         raise ConflictError("A save is no record that could be adopted. Send it again, or abandon it.")
@@ -419,13 +446,19 @@ class ConnectorFlow:
         match command.root, result:
             case CreateRecord() as create, CreatedRecord() as created:
                 record = Identity(*_kind(create.account, create.entity), created.id)
-                return [Link(identity(create.person_id), record)]
+                cardinality = Cardinality.MANY_TO_ONE if isinstance(result, SharedRecord) else Cardinality.ONE_TO_ONE
+                return [Link(identity(create.person_id), record, cardinality)]
         return ()
 
 
 def _kind(account: str, entity: str) -> tuple[str, str]:
     """System and entity of a record in the links. The system is this Egito: in another the same id is somebody else."""
     return urlsplit(account).netloc.casefold(), entity.casefold()
+
+
+def _is_decided(making: Operation | None) -> bool:
+    """Whether a person has decided that a new record is to be made."""
+    return making is not None and any(attempt.event is Event.RESENT for attempt in making.attempts)
 
 
 def _maps(create: CreateRecord, vendor: Receiver) -> list[PeopleMap]:

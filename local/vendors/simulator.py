@@ -49,6 +49,8 @@ class Kind(StrEnum):
     """502 with a proxy's HTML page; nothing was done."""
     BAD_KEY = "bad_key"
     """401, as after a password change."""
+    MOVED = "moved"
+    """308 to another host, as from a proxy; nothing was done."""
 
 
 class Fault(BaseModel):
@@ -190,6 +192,8 @@ class Simulator(ABC):
                 return Response("<html><h1>502 Bad Gateway</h1></html>", 502, mimetype="text/html")
             case Kind.BAD_KEY:
                 return Response('{"message": "Unauthorized"}', 401, mimetype="application/json")
+            case Kind.MOVED:
+                return Response("Permanent Redirect", 308, {"Location": "https://moved.example/v1?key=s3cret"})
         return None
 
     @staticmethod

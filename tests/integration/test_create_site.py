@@ -161,6 +161,28 @@ def test_waits_and_keeps_the_event_when_the_key_lacks_a_right(crm: Crm, monkeypa
     assert crm.settle(accepted)["state"] == "succeeded"
 
 
+def test_waits_and_names_the_new_host_when_the_address_has_moved(crm: Crm, capsys: pytest.CaptureFixture[str]) -> None:
+    crm.stack.illu.fail(Kind.MOVED, times=2)
+    accepted = crm.create_site()
+    assert (accepted.status_code, accepted.json()["state"]) == (202, "waiting")
+    reason = "illu answered 308: the address has moved to moved.example. Correct its base_url"
+    assert accepted.json()["reason"] == reason
+    out = capsys.readouterr().out
+    assert '"SignInRefused":1,"vendor":"illu"' in out  # its alarm starts
+    assert "s3cret" not in out
+    assert crm.settle(accepted)["state"] == "succeeded"
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_is_sent_to_the_new_address_at_once_when_it_was_corrected_a_moment_ago(crm: Crm) -> None:
+    crm.create_site(customer_id="C-1000")  # the function remembers the tenant's settings
+    document = crm.stack.demo_tenant()
+    crm.stack.put_secret("demo", document + " ")
+    crm.stack.illu.fail(Kind.MOVED)
+    assert crm.create_site().status_code == 201
+    assert len(crm.stack.illu.sites) == 2
+
+
 def test_is_502_and_kept_as_unknown_when_illu_breaks_its_contract(crm: Crm) -> None:
     crm.stack.illu.fail(Kind.WRONG_STATUS)
     answer = crm.create_site()

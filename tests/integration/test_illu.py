@@ -15,6 +15,7 @@ from werkzeug.wrappers import Request, Response
 
 from crm_bridge.clients.illu import IlluClient, IlluSite, ListedIlluSite
 from crm_bridge.errors import (
+    AddressMovedError,
     CannotLookError,
     ContractBrokenError,
     MaybeDoneError,
@@ -259,6 +260,7 @@ FATES = {
     Kind.WRONG_STATUS: Fate(ContractBrokenError, 200, 1),
     Kind.HTML: Fate(MaybeDoneError, 502, 0),
     Kind.BAD_KEY: Fate(SignInRefusedError, 401, 0),
+    Kind.MOVED: Fate(AddressMovedError, 308, 0),
 }
 
 

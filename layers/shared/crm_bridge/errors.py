@@ -26,7 +26,8 @@ BridgeError
     ├── NotDoneError              surely not done, or harmless to repeat: send again later
     │   ├── TryLaterError         only the vendor says so (429, 503 with Retry-After): look first, if possible
     │   ├── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
-    │   │   └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
+    │   │   ├── SignInPausedError     the same credentials must not be tried again, or the account may be locked
+    │   │   └── AddressMovedError     a permanent or temporary redirect: the settings name an old address
     │   └── NotYetError           another operation comes first, and wakes this one when it has ended
     ├── RefusedError              the vendor refused for good: sending the same again is useless
     │   ├── MissingError              what the event refers to is not there: send that first, then this again
@@ -256,6 +257,10 @@ class NotYetError(NotDoneError):
     def __init__(self, message: str, *, vendor: str, waits_for: str) -> None:
         super().__init__(message, vendor=vendor)
         self.waits_for = waits_for
+
+
+class AddressMovedError(SignInRefusedError):
+    """Handled as refused credentials are: the settings are read again, then the event waits and an alarm starts."""
 
 
 class RefusedError(VendorError):

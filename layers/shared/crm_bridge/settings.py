@@ -310,6 +310,13 @@ class ConnectorSettings(_Settings):
     match_key: Annotated[SecretStr, Field(min_length=32)]
     """Random. With it names and addresses are hashed by which people are recognised; with another, nobody is."""
 
+    phone_country: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = None
+    """The country of phone numbers that name none, two letters (ISO 3166), as in PL. Without one, +48 601 234 567 and
+    601 234 567 are two numbers."""
+    ask_about_namesakes: bool = False
+    """Whether a person decides if somebody new is the one of the same name in the same club, where neither an e-mail,
+    nor a mobile, nor the Connector's id tells them apart. Otherwise a new record is made, with a warning."""
+
     @model_validator(mode="after")
     def _name_each_club_once(self) -> Self:
         theirs = [club.connector_id for club in self.clubs.values()]
