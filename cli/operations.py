@@ -180,8 +180,8 @@ def resolve(
         case Action.RESEND:
             resolved = engine.resend(parked, by=bridge.user)
         case Action.ABANDON:
-            flow = FLOWS.get(parked.flow)
-            resolved = engine.abandon(parked, by=bridge.user, flow=flow() if flow else None)
+            of = FLOWS.get(parked.flow)
+            resolved = engine.abandon(parked, by=bridge.user, flow=of() if of else None)
         case Action.UNLINK:
             resolved = engine.unlink(parked, by=bridge.user)
     bridge.output.document(resolved.shown())

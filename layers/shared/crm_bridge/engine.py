@@ -731,7 +731,7 @@ class Engine:
             }
         )
         try:
-            return Outcome(self._saved(operation, done, event, links, task), carried=True)
+            return Outcome(self._saved(operation, done, event, links, task=task), carried=True)
         except OvertakenError:
             if event is Event.DONE:
                 message = "its turn was over before it could be settled; it is sent again, which does no harm"
