@@ -458,6 +458,7 @@ def _settled(state: State, me: Function, outcome: str, model: Model) -> State:
         busy=outcome == "maybe",
         applied=max(row.applied, change.asked) if counts else row.applied,
         notes=row.notes - {number} if is_over else row.notes,
+        found_by="" if outcome == "settle" else row.found_by,
     )
     states = {"settle": DONE, "superseded": REJECTED, "maybe": UNKNOWN, "not done": WAITING}
     to = states.get(outcome, PARKED if change.doubt else REJECTED)
