@@ -496,8 +496,7 @@ def _replaced(state: State, number: int, change: Change) -> State:
             for other, one in enumerate(state.changes, 1)
             if one.key_link == change.key_link and one.asked < change.asked
         }
-        had_it = event.state == DONE and event.answer == change.key_link and pair != change.pair
-        state = _with(state, pair, to._replace(held=to.held - {number} - (overtaken if had_it else set())))
+        state = _with(state, pair, to._replace(held=to.held - {number} - (overtaken if number in to.held else set())))
     return state
 
 
