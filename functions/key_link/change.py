@@ -104,7 +104,7 @@ class Change:
         raise StorageError("The key link's events change again and again. Send the same request again.")
 
     def begin(self, deadline: Deadline) -> None:
-        """Have the turn, and hold what is to be held. Raises NotDoneError, NeedlessError, StorageError."""
+        """Take the turn, and hold what is to be held. Raises NotDoneError, NeedlessError, StorageError."""
         if self.turn and not self.turn.is_over:
             return
         assert self.task.operation
@@ -122,7 +122,7 @@ class Change:
         """Hold what has the key link now, and reserve what it shall be. Raises NotDoneError, StorageError."""
         assert self.task.operation
         assert self.turn
-        self.ties = {}
+        self.ties, self.finders = {}, frozenset()
         for _ in range(MOST_ENDINGS):
             self._see()
             if obstacle := self.obstacle():
@@ -260,7 +260,7 @@ class Change:
                     self.stale = self.read_ties(answered_with(there.answer)).get(event)
 
     def _can_take(self) -> bool:
-        """Whether the turn may be free, and no other change is in the way."""
+        """Whether the turn may be free, and no newer change is noted or was made."""
         row = self.row
         return row is None or (
             row.busy_until <= self.held.clock() * 1000

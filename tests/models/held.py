@@ -458,6 +458,7 @@ def _settled(state: State, me: Function, outcome: str, model: Model) -> State:
         busy=outcome == "maybe",
         applied=max(row.applied, change.asked) if counts else row.applied,
         notes=row.notes - {number} if is_over else row.notes,
+        found_by="" if outcome == "settle" else row.found_by,
     )
     states = {"settle": DONE, "superseded": REJECTED, "maybe": UNKNOWN, "not done": WAITING}
     to = states.get(outcome, PARKED if change.doubt else REJECTED)
@@ -495,8 +496,7 @@ def _replaced(state: State, number: int, change: Change) -> State:
             for other, one in enumerate(state.changes, 1)
             if one.key_link == change.key_link and one.asked < change.asked
         }
-        had_it = event.state == DONE and event.answer == change.key_link and pair != change.pair
-        state = _with(state, pair, to._replace(held=to.held - {number} - (overtaken if had_it else set())))
+        state = _with(state, pair, to._replace(held=to.held - {number} - (overtaken if number in to.held else set())))
     return state
 
 

@@ -31,6 +31,7 @@ WITHOUT_FAULTS: dict[str, dict[str, Any]] = {
     "two become the same": {"changes": [(1, "C"), (2, "C")], "posts": "C", "ours": "AB"},
     "one becomes two": {"changes": [(1, "B"), (1, "C")], "posts": "A"},
     "changed and deleted": {"changes": [(1, "B"), (1, "")], "posts": "A"},
+    "theirs changed and deleted": {"changes": [(1, "B"), (1, "")], "posts": "A", "ours": "", "theirs": "A"},
 }
 LARGE: dict[str, dict[str, Any]] = {
     **WITHOUT_FAULTS,
