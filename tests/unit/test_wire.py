@@ -128,7 +128,7 @@ def test_null_is_refused_when_it_contradicts_itself_or_is_no_boolean() -> None:
     ]
     for nil in ("yes", "", "TRUE", "2", "null"):
         assert refused(person(f'<email xsi:nil="{nil}"/>')) == ["email must have true or false as its nil attribute"]
-    assert refused(person('<email xsi:nil="true"/><email>a@b.c</email>')) == ["email is there twice"]
+    assert refused(person('<email xsi:nil="true"/><email>a@b.c</email>')) == ["email appears more than once"]
     assert refused(person('<nickname xsi:nil="true"/>'))[0].startswith("nickname is not known here")
     assert refused(person('<email xsi:nil="true"/>', ""))[0].startswith("The body cannot be read as XML at line 1")
 
@@ -202,4 +202,4 @@ def test_json_is_read_once_more_in_its_charset_when_members_are_looked_for_twice
     for encoding, kind in (("utf-8-sig", ""), ("utf-16", ""), ("iso-8859-2", "; charset=iso-8859-2")):
         assert fields(body.encode(encoding), f"application/json{kind}")["lastname"] == NAME
         twice = body.replace('"lastname"', '"firstname": "Eva", "lastname"').encode(encoding)
-        assert refused(twice, f"application/json{kind}") == ["firstname is there twice"]
+        assert refused(twice, f"application/json{kind}") == ["firstname appears more than once"]
