@@ -13,6 +13,7 @@ import boto3
 import requests
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
+from botocore.session import Session
 from moto.core.botocore_stubber import MockRawResponse
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
@@ -77,6 +78,12 @@ _moto = cache(_Moto)
 """One for the process, as is all that moto holds."""
 
 
+@cache
+def _session() -> Session:
+    """One for all stacks of this process: it keeps AWS's descriptions of its services, which take longest to read."""
+    return Session()
+
+
 class EmbeddedAws:
     """`calls` counts what arrived, by action, as it was on the wire."""
 
@@ -103,7 +110,7 @@ class EmbeddedAws:
     @contextmanager
     def without_connections(self) -> Iterator[None]:
         """What this process asks through boto3's default session is answered where it is asked, in half of the time."""
-        boto3.setup_default_session()
+        boto3.setup_default_session(botocore_session=_session())
         assert boto3.DEFAULT_SESSION
         events: Any = boto3.DEFAULT_SESSION.events
         events.register("before-send", self._answer_here)
