@@ -167,6 +167,7 @@ def test_only_what_is_parked_can_be_resolved(crm: Crm, cli: CommandLine) -> None
     assert cli("operations", "resolve", "op_" + "0" * 32, "abandon", "--yes").code == 2
 
 
+@pytest.mark.usefixtures("plain")
 def test_what_waits_is_taken_up_at_the_rate_that_is_asked_for(crm: Crm, cli: CommandLine) -> None:
     ids = waiting(crm, "C-1", "C-2", "C-3")
     crm.stack.move_clock(0)

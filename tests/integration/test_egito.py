@@ -31,6 +31,7 @@ from crm_bridge.errors import (
     SignInPausedError,
     SignInRefusedError,
     StorageError,
+    TryLaterError,
     VendorError,
 )
 from crm_bridge.oauth import Grant, Login, Tokens
@@ -1530,8 +1531,9 @@ def test_sign_in_refused_when_egito_answers_403(wire: Wire, connect: Connect, wr
         (Kind.ERROR_BEFORE, MaybeDoneError, 0),
         (Kind.ERROR_AFTER, MaybeDoneError, 1),
         (Kind.HTML, MaybeDoneError, 0),
-        (Kind.TOO_MANY, NotDoneError, 0),
-        (Kind.UNAVAILABLE, NotDoneError, 0),
+        (Kind.TOO_MANY, TryLaterError, 0),
+        (Kind.UNAVAILABLE, TryLaterError, 0),
+        (Kind.UNAVAILABLE_AFTER, TryLaterError, 1),
         (Kind.REFUSE, NotDoneError, 0),
     ],
 )
