@@ -715,7 +715,7 @@ def test_is_sent_again_when_a_lost_request_was_surely_not_done(crm: Crm) -> None
 @pytest.mark.parametrize("says_when", [True, False])
 def test_waits_for_a_minute_when_revio_has_had_enough_calls(crm: Crm, refused: str, says_when: bool) -> None:
     crm.stack.revio.says_when = says_when
-    crm.stack.revio.calls_per_minute = 3 if refused == "POST" else 2  # the names take two, the search one
+    crm.stack.revio.calls_per_minute = 4 if refused == "POST" else 3  # the names take two, the searches for both forms too
     accepted = link_up(crm)
     assert (accepted.status_code, accepted.json()["state"]) == (202, "waiting")
     assert "429" in accepted.json()["reason"]
