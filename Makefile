@@ -46,8 +46,8 @@ docs: $(DOCS_SET_UP) ## Build the documentation as a site, into site/
 	@! grep -rlE '<(script|link|img|iframe)[^>]+(src|href)="?(https?:)?//' --include=*.html site || \
 		{ echo "These pages would load something from another host."; exit 1; }
 
-unit: $(SET_UP) ## Tests without a network
-	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit
+unit: $(SET_UP) ## Tests without a network, and small models of the protocols
+	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit tests/models
 
 integration: $(SET_UP) chromium ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
 	$(BIN)/pytest -n $(WORKERS) tests/integration tests/faults tests/browser
@@ -126,8 +126,9 @@ onboarding: $(SET_UP) ## A tenant with ten thousand customers, by the command li
 mutants: $(SET_UP) ## Break the engine's rules one by one, and tell which of it no test notices (long; OPTIONS="--again")
 	@$(BIN)/python -m tests.mutants $(OPTIONS)
 
-long: $(SET_UP) ## The long runs: a thousand made-up people field for field, a hundred rounds of twenty at once
+long: $(SET_UP) ## The long runs: a thousand made-up people field for field, a hundred rounds of twenty at once, larger models
 	PEOPLE=1000 ROUNDS=100 $(BIN)/pytest -n $(WORKERS) tests/integration -k "many_people or round_after_round"
+	LONG=1 $(BIN)/pytest -n auto --maxprocesses 8 --timeout 3600 tests/models
 
 permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of what the functions ask of AWS
 	REWRITE=1 $(BIN)/pytest -q tests/integration/test_permissions.py

@@ -17,8 +17,9 @@ from crm_bridge.engine import Engine
 from crm_bridge.memory import Memory
 from crm_bridge.operations import SHARDS, Due
 from crm_bridge.transport import Deadline, Transport
-from dispatcher.handler import LENT
-from key_link.flow import Held, KeyLinkFlow
+from dispatcher.handler import LENT, LONGEST_RUN
+from key_link.change import Held
+from key_link.flow import KeyLinkFlow
 from key_link.models import CarryKeyLink, KeyLink
 from local.vendors.revio import RevioSimulator
 from tests.faults.outage import DEADLINE, MINUTE, TENANT, MemoryLinks, MemoryOperations, OneTenant
@@ -111,7 +112,9 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
             for shard in SHARDS:
                 for page in operations.due(shard, int(time.now)):
                     until = int(time.now) + LENT
-                    queue.extend(due._replace(due_at=until) for due in page if operations.lend(due, until))
+                    sent_by = int(time.now) + LONGEST_RUN
+                    lent = [due for due in page if operations.lend(due, until, sent_by)]
+                    queue.extend(due._replace(due_at=until) for due in lent if operations.extend(due, until, sent_by))
             say(f"backlog: {len(rev.key_links):,} of {events:,} arrived")
             time.sleep(MINUTE)
 

@@ -30,6 +30,14 @@ def confirm(question: str) -> None:
         raise WrongInputError("Nothing was changed.")
 
 
+def confirm_id(given: str) -> None:
+    """Raises WrongInputError unless somebody types the same id again."""
+    if not sys.stdin.isatty():
+        raise WrongInputError("Give --confirmed, because nobody can be asked here. Nothing was changed.")
+    if str(typer.prompt("Type the id again", err=True)).strip() != given.strip():
+        raise WrongInputError("The two ids are not the same. Nothing was changed.")
+
+
 def _shown(question: str) -> Callable[[], str]:
     return lambda: str(typer.prompt(f"  {question}", err=True)).strip()
 

@@ -24,6 +24,7 @@ from create_job.handler import flow as create_job
 from create_site.flow import CreateSiteFlow
 from crm_bridge.clients.egito import Record
 from crm_bridge.errors import (
+    AddressMovedError,
     CannotLookError,
     NotConfiguredError,
     RefusedError,
@@ -231,6 +232,8 @@ def _asked[T](about: str, check: str, question: Callable[[], T], answer: Callabl
         return Finding(about, check, Result.OK, answer(question()))
     except CannotLookError as error:
         return Finding(about, check, Result.NOT_CHECKED, error.message)
+    except AddressMovedError as error:
+        return Finding(about, check, Result.FAILED, error.message, "Correct the address with `crm-bridge tenant set`.")
     except SignInRefusedError as error:
         what = "Correct the credentials with `crm-bridge tenant set`; they may have been changed at the vendor."
         return Finding(about, check, Result.FAILED, error.message, what)

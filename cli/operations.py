@@ -13,13 +13,15 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from cli.asking import confirm
+from cli.asking import confirm, confirm_id
 from cli.bridge import Bridge
 from cli.command import WrongInputError, command
 from cli.output import moment
 from cli.tenants import Name, Yes
-from crm_bridge.errors import ConflictError, Event, NotFoundError
+from crm_bridge.engine import UNLINKABLE
+from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
 from crm_bridge.operations import Operation, OperationSummary, State, operation_id
+from crm_bridge.transport import Deadline
 from operations.flows import FLOWS
 from operations.handler import FIRST_LOOKED_AT
 from operations.summary import READ
@@ -31,6 +33,9 @@ SHOWN = 12
 COLUMNS = ("state", "flow", "natural key", "last attempt", "due", "changed")
 EVERY = 5.0
 """Seconds between two looks of `watch`."""
+CANDIDATES_WITHOUT_NAMES = "These records at the vendor may be this event's; --payload shows their names:"
+VERIFYING = 30.0
+"""Seconds that a vendor has to verify an id."""
 
 app = typer.Typer(help="Operations: look at them, watch them, decide about them.", no_args_is_help=True)
 
@@ -48,6 +53,7 @@ class Action(StrEnum):
     ADOPT = "adopt"
     RESEND = "resend"
     ABANDON = "abandon"
+    UNLINK = "unlink"
 
 
 StateOption = Annotated[State | None, typer.Option("--state", help="Only those in this state.")]
@@ -82,7 +88,9 @@ def show(
     wanted: Annotated[
         str, typer.Argument(metavar="ID", help="An operation's id, or a customer's, ticket's, ... at the CRM.")
     ],
-    payload: Annotated[bool, typer.Option("--payload", help="Also what the CRM sent, as long as it is kept.")] = False,
+    payload: Annotated[
+        bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")
+    ] = False,
 ) -> None:
     """What became of an event: its time line, its answer, its links, and what can be done now."""
     found = _named(bridge, name, wanted)
@@ -116,17 +124,31 @@ def watch(
 @command(app)
 def resolve(
     bridge: Bridge,
-    wanted: Annotated[str, typer.Argument(metavar="OPERATION", help="The id of a parked operation.")],
+    wanted: Annotated[
+        str,
+        typer.Argument(metavar="OPERATION", help="The id of a parked operation; with unlink, of one that is linked."),
+    ],
     action: Annotated[Action, typer.Argument(help="What is to become of it.")],
     vendor_id: Annotated[str | None, typer.Option("--id", help="With adopt: the vendor's id of the record.")] = None,
+    confirmed: Annotated[
+        bool, typer.Option("--confirmed", help="With adopt: take the id even if the vendor cannot verify it.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Decide about a parked operation: adopt what the vendor has, send it again, or give it up."""
+    """Decide about a parked operation: adopt what the vendor has, send it again, or give it up; or undo a link.
+
+    The id that `adopt` is given is verified at the vendor. Where that is not possible it has to be typed twice.
+    """
     if (action is Action.ADOPT) is (vendor_id is None):
         raise WrongInputError("Give the vendor's id with adopt (--id), and with nothing else.")
+    if confirmed and action is not Action.ADOPT:
+        raise WrongInputError("Give --confirmed with adopt, and with nothing else.")
     parked = bridge.operation(wanted)
-    if parked.state is not State.PARKED:
+    if action is Action.UNLINK:
+        if not _is_unlinkable(parked):
+            raise WrongInputError("Only a record that a person or a look-up linked can be unlinked.")
+    elif parked.state is not State.PARKED:
         raise WrongInputError(f"Only a parked operation can be resolved; this one is {parked.state}.")
     what = _consequence(parked, action, vendor_id)
     if dry_run:
@@ -142,11 +164,26 @@ def resolve(
             flow = FLOWS.get(parked.flow)
             if flow is None:
                 raise WrongInputError(f"An operation of {parked.flow} has no record that could be adopted.")
-            resolved = engine.adopt(flow(), parked, vendor_id or "", by=bridge.user)
+
+            def adopt(*, confirmed: bool) -> Operation:
+                deadline = Deadline(VERIFYING)
+                return engine.adopt(
+                    flow(), parked, vendor_id or "", by=bridge.user, deadline=deadline, confirmed=confirmed
+                )
+
+            try:
+                resolved = adopt(confirmed=confirmed)
+            except UnconfirmedError as doubt:
+                bridge.output.notice(doubt.detail)
+                confirm_id(vendor_id or "")
+                resolved = adopt(confirmed=True)
         case Action.RESEND:
             resolved = engine.resend(parked, by=bridge.user)
         case Action.ABANDON:
-            resolved = engine.abandon(parked, by=bridge.user)
+            of = FLOWS.get(parked.flow)
+            resolved = engine.abandon(parked, by=bridge.user, flow=of() if of else None)
+        case Action.UNLINK:
+            resolved = engine.unlink(parked, by=bridge.user)
     bridge.output.document(resolved.shown())
     bridge.output.line(f"Done: it is {resolved.state}.")
 
@@ -201,11 +238,16 @@ def _taken_up(bridge: Bridge, operation: Operation, due_at: int) -> bool:
     """False if it is on its way already, or somebody has decided about it."""
     if operation.state is State.PARKED:
         try:
-            bridge.runtime.engine.resend(operation, by=bridge.user, due_at=due_at)
+            bridge.runtime.engine.resend(operation, by=bridge.user, due_at=due_at, anew=False)
         except ConflictError:
             return False
         return True
     return bridge.runtime.operations.hasten(operation, due_at)
+
+
+def _is_unlinkable(operation: Operation) -> bool:
+    last = operation.last_attempt
+    return operation.state is State.SUCCEEDED and last is not None and last.event in UNLINKABLE
 
 
 def _is_safe(operation: Operation) -> bool:
@@ -248,7 +290,7 @@ def _row(one: OperationSummary) -> tuple[object, ...]:
 
 
 def _shown(operation: Operation, *, payload: bool) -> dict[str, Any]:
-    shown = operation.shown()
+    shown = operation.shown() | {"candidates": operation.shown_candidates(names=payload)}
     if payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
     return shown
@@ -275,11 +317,19 @@ def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
         output.line(f"link    {left.system} {left.entity} {left.id}  =  {right.system} {right.entity} {right.id}")
     if payload:
         output.line(f"payload {operation.payload or 'is not kept'}")
+    if operation.candidates:
+        output.line("These records at the vendor may be this event's:" if payload else CANDIDATES_WITHOUT_NAMES)
+        columns = ("id", "created", *(["name"] if payload else []))
+        shown = operation.shown_candidates(names=payload)
+        output.table(columns, [(one["id"], one["created_at"], *([one["name"]] if payload else [])) for one in shown])
     if operation.state is State.PARKED:
         output.line("It waits for a person. Look at the vendor, then one of:", style="bold")
-        for action in Action:
+        for action in (Action.ADOPT, Action.RESEND, Action.ABANDON):
             given = " --id THE-VENDORS-ID" if action is Action.ADOPT else ""
             output.line(f"  crm-bridge operations resolve {operation.operation_id} {action}{given}")
+    if _is_unlinkable(operation):
+        output.line("If the link is wrong:", style="bold")
+        output.line(f"  crm-bridge operations resolve {operation.operation_id} {Action.UNLINK}")
 
 
 def _consequence(operation: Operation, action: Action, vendor_id: str | None) -> str:
@@ -291,6 +341,11 @@ def _consequence(operation: Operation, action: Action, vendor_id: str | None) ->
             return f"{event} is sent to the vendor again. If the vendor has done it already, it will be there twice."
         case Action.ABANDON:
             return f"{event} is given up: it is not sent, and what the CRM sent is deleted. The CRM may send it anew."
+        case Action.UNLINK:
+            return (
+                f"The links of {event} are deleted, and it waits for a decision again. Nothing is sent. The vendor's "
+                "record stays, and so does what used the link, such as a job at that site."
+            )
 
 
 def _overview(bridge: Bridge, tenant: str) -> tuple[dict[str, str], list[OperationSummary]]:

@@ -11,11 +11,13 @@ import requests
 
 from local.events import load_event
 from local.stack import CLIENT, CLUB, TOLD_KEY, UPYA_KEY, Stack
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.connector import Answer, Connector, Person
 from local.vendors.izzitup import FAILURES
 from local.vendors.simulator import Kind
 
 TIMEOUT = 30
+_DECIDES = frozenset({"operations", "operations:payload"})
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,43 @@ class Play:
             healed = self._wait_until_settled(accepted)
             succeeded = healed.json()["state"] == "succeeded"
             yield self._at_illu("A minute later", "GET /operations/{id}", healed, succeeded, sites=number)
+        yield None
+        yield from self._altered_site()
+
+    def _altered_site(self) -> Iterator[Step | None]:
+        """illu stores another name than it was sent and its response is lost, so a person decides."""
+        illu = self._stack.illu
+        illu.alterations = (ALTERATIONS["cut at an emoji"],)
+        illu.fail(Kind.CLOSE_AFTER)
+        customer = {**self._customer, "customer_id": "C-1012", "name": "Shop \N{CONVENIENCE STORE} 4, Eldoret"}
+        accepted = self._call("POST", "/sites", customer)
+        illu.alterations = ()
+        what = "illu cuts the name at an emoji, and its answer is lost"
+        yield self._at_illu(what, "POST /sites C-1012", accepted, accepted.status_code == 202, sites=4)
+        parked = self._wait_until_settled(accepted).json()
+        seen = self._call(
+            "GET", accepted.headers["Location"], key=self._stack.add_key("demo", _DECIDES, "Ada, support")
+        )
+        candidates = [f"{one['id']} {one['name'].strip()}" for one in seen.json()["candidates"]]
+        right = parked["state"] == "parked" and candidates == ["4714 Shop"]
+        told = "\n".join([f"{seen.json()['state']}: {parked['attempts'][-1]['reason']}", *candidates])
+        yield Step(
+            "Nothing is sent: a person sees the candidate", "GET /operations/{id}", 200, told, "sites 4, jobs 0", right
+        )
+        path = f"{accepted.headers['Location']}/resolve"
+        linked = self._call("POST", path, {"action": "adopt", "id": seen.json()["candidates"][0]["id"]})
+        right = linked.json().get("state") == "succeeded"
+        yield self._at_illu("and links it", "POST /operations/{id}/resolve", linked, right, sites=4)
 
     # ------------------------------------------------------------------ create_job
 
     def _jobs(self) -> Iterator[Step | None]:
         for what, case, status, sites, jobs in (
-            ("A ticket of the first customer", "new", 201, 3, 1),
-            ("The same ticket once more", "repeated", 200, 3, 1),
-            ("A ticket with mistakes", "invalid", 422, 3, 1),
-            ("A ticket of a customer without a site", "no_site", 409, 3, 1),
-            ("The same with the site's details", "with_site", 201, 4, 2),
+            ("A ticket of the first customer", "new", 201, 4, 1),
+            ("The same ticket once more", "repeated", 200, 4, 1),
+            ("A ticket with mistakes", "invalid", 422, 4, 1),
+            ("A ticket of a customer without a site", "no_site", 409, 4, 1),
+            ("The same with the site's details", "with_site", 201, 5, 2),
         ):
             ticket = _body("create_job", case)
             answer = self._call("POST", "/jobs", ticket)
@@ -120,11 +149,11 @@ class Play:
             ("An Upya ticket as it comes", "/jobs", "create_job", 3),
         ):
             answer = self._call("POST", path, _body(flow, "upya"), key=UPYA_KEY)
-            yield self._at_illu(what, f"POST {path}", answer, answer.status_code == 201, sites=5, jobs=jobs)
+            yield self._at_illu(what, f"POST {path}", answer, answer.status_code == 201, sites=6, jobs=jobs)
         broken = {name: value for name, value in _body("create_job", "upya").items() if name != "title"}
         answer = self._call("POST", "/jobs", {**broken, "ticketId": "65f0c1a3"}, key=UPYA_KEY)
         right = answer.status_code == 422 and "title" not in answer.json()["mapping"]["received"]
-        yield self._at_illu("An Upya ticket without a title", "POST /jobs", answer, right, sites=5, jobs=3)
+        yield self._at_illu("An Upya ticket without a title", "POST /jobs", answer, right, sites=6, jobs=3)
 
     # ------------------------------------------------------------------ key_link
 
@@ -303,7 +332,8 @@ class Play:
         told: list[str] = []
 
         def accepted(what: str, customer_id: str) -> tuple[Step, requests.Response]:
-            answer = self._call("POST", "/sites", {**self._customer, "customer_id": customer_id}, key=TOLD_KEY)
+            customer = {**self._customer, "customer_id": customer_id, "latitude": -3.3869}  # of another tenant
+            answer = self._call("POST", "/sites", customer, key=TOLD_KEY)
             right = answer.status_code == 202
             return self._at_receiver(what, f"POST /sites {customer_id}", answer, right, told), answer
 

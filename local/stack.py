@@ -174,7 +174,7 @@ class Stack:
 
     def demo_tenant(self) -> str:
         """The secret of a tenant whose vendors are the simulators."""
-        lists = {f"{kind}_list_path": f"/orgs/{{org_id}}/{kind}s?name={{name}}" for kind in ("site", "job")}
+        lists = {f"{kind}_list_path": f"/orgs/{{org_id}}/{kind}s" for kind in ("site", "job")}
         illu = {"base_url": self.illu.url, "org_id": self.illu.org_id, "api_key": self.illu.api_key, **lists}
         account = self.revio.account
         revio = {
@@ -195,6 +195,7 @@ class Stack:
                     "client_id": CLIENT,
                     "clubs": {CLUB: {"connector_id": CONNECTOR_CLUB, "fields": {"club": "Centre"}}},
                     "match_key": "of-no-use-but-on-this-machine-0001",
+                    "phone_country": "PL",
                 },
             }
         )

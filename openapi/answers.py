@@ -276,7 +276,17 @@ class ShownOperation(ListedOperation):
     links: list[Annotated[list[LinkedIdentity], Field(min_length=2, max_length=2)]]
 
 
+class ShownCandidate(Shown):
+    id: str
+    created_at: str | None
+    """As the vendor shows it; without a zone if it gives none."""
+    name: str = ""
+    """As the vendor shows it, cut at 200 characters; only for a key with the scope `operations:payload`."""
+
+
 class ShownOperationWithPayload(ShownOperation):
+    candidates: list[ShownCandidate]
+    """While it is parked: up to ten records at the vendor that may be this event's, for the person who decides."""
     payload: JsonValue = None
     """As long as it is kept, and only for a key with the scope `operations:payload`."""
 

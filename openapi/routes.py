@@ -223,11 +223,14 @@ ROUTES = {
     ),
     "POST /operations/{id}/resolve": Route(
         "resolveOperation",
-        "Decide what is parked",
+        "Decide what is parked, or undo a link",
         {200: answers.ShownOperation},
         (404, 409),
-        "`adopt`: the vendor has it, under this id. `resend`: the vendor does not have it. `abandon`: it shall not be "
-        "done. 409 if it is not parked, or the id is linked to something else.",
+        "`adopt`: the vendor has it, under this id, which is verified at the vendor. 422 if it is not the right one; "
+        "also if it cannot be verified, until `confirmed` is true; 503 if the vendor does not answer. `resend`: the "
+        "vendor does not have it. `abandon`: it shall not be done. `unlink`: the link that a person or a look-up made "
+        "is wrong; it is deleted, and the operation is parked again. 409 if the operation is in no state for this, or "
+        "the id is linked to something else.",
         path=_OPERATION,
         body=Resolution,
     ),

@@ -110,7 +110,13 @@ RULES: Mapping[type[BaseModel], JsonSchemaValue] = {
     operations.Resolution: {
         "oneOf": [
             {"required": ["id"], "properties": {"action": {"const": "adopt"}, "id": _GIVEN}},
-            {"properties": {"action": {"enum": ["resend", "abandon"]}, "id": _NULL}},
+            {
+                "properties": {
+                    "action": {"enum": ["resend", "abandon", "unlink"]},
+                    "id": _NULL,
+                    "confirmed": {"enum": [False, 0, "0", "false"]},
+                }
+            },
         ]
     },
     connector.PersonSave: {

@@ -55,6 +55,7 @@ CASES: list[tuple[str, list[str], int]] = [
     ("operations/links", ["create_site/new"], 200),
     ("operations/links_by_query", ["create_site/new"], 200),
     ("operations/resolve", ["create_site/new"], 409),
+    ("operations/unlink", ["create_site/new"], 409),
 ]
 """The event, those that must come before it, the status."""
 QUEUED: list[tuple[str, str, str, list[str]]] = [

@@ -9,7 +9,7 @@ from crm_bridge.accounts import Accounts
 from crm_bridge.callbacks import FLOW, Callback
 from crm_bridge.clients.receiver import VENDOR, ReceiverClient
 from crm_bridge.engine import Hit
-from crm_bridge.errors import ConflictError, NotDoneError, RefusedError
+from crm_bridge.errors import ConflictError, NeedlessError, NotDoneError
 from crm_bridge.links import Link
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import count, logger
@@ -70,9 +70,9 @@ class CallbackFlow:
 
     def send(self, command: Callback, vendor: Address) -> Told:
         if vendor.receiver is None:
-            raise RefusedError("the tenant names no callback address any more", vendor=VENDOR)
+            raise NeedlessError("the tenant names no callback address any more", vendor=VENDOR)
         if vendor.is_gone():
-            raise RefusedError(
+            raise NeedlessError(
                 f"{VENDOR} has answered {GONE}. Nothing is sent to it until the tenant's secret changes", vendor=VENDOR
             )
         with changing_nothing():
@@ -82,7 +82,7 @@ class CallbackFlow:
         message = f"{VENDOR} answered {answer.status}"
         if answer.status == GONE:
             vendor.note_gone()
-            raise RefusedError(message, vendor=VENDOR, status=answer.status)
+            raise NeedlessError(message, vendor=VENDOR, status=answer.status)
         # A receiver may be set up wrongly for a while, so its refusals are no better than an outage.
         raise NotDoneError(message, vendor=VENDOR, status=answer.status, retry_after=answer.retry_after)
 
@@ -91,6 +91,9 @@ class CallbackFlow:
 
     def adopt(self, tenant: str, command: Callback, vendor_id: str) -> Told:  # noqa: ARG002
         raise ConflictError("A callback is no record that could be adopted. Send it again, or abandon it.")
+
+    def verify(self, command: Callback, result: Told, vendor: Address) -> str | None:  # noqa: ARG002
+        return None  # `adopt` takes none
 
     def links(self, command: Callback, result: Told) -> Sequence[Link]:  # noqa: ARG002
         return ()

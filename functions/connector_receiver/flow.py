@@ -1,8 +1,8 @@
 """The decisions of connector_receiver: which record a person is at Egito, what goes into it, what counts if late."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import ClassVar
@@ -19,28 +19,35 @@ from connector_receiver.models import (
     LeadSource,
     Saved,
     SavePerson,
+    SharedRecord,
     UserType,
 )
 from connector_receiver.people import identity
 from crm_bridge.accounts import Accounts, Turns
 from crm_bridge.clients.egito import VENDOR, EgitoClient, egito_client, usable_id
 from crm_bridge.documents import Documents
-from crm_bridge.engine import DUE, Engine, Hit
+from crm_bridge.engine import DUE, Engine, Hit, Task
 from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
     ContractBrokenError,
     Event,
+    FieldError,
+    HalfDoneError,
+    InvalidError,
+    NeedlessError,
     NoSuchRecordError,
     NotConfiguredError,
     NotDoneError,
     NotShownError,
     RefusedError,
     RunningError,
+    SeveralFoundError,
     SignInRefusedError,
     UnavailableError,
 )
-from crm_bridge.links import Identity, Link, Links, joined
+from crm_bridge.fields import may_have_become
+from crm_bridge.links import Cardinality, Identity, Link, Links, joined
 from crm_bridge.memory import Memory
 from crm_bridge.oauth import Tokens
 from crm_bridge.operations import Operation, Operations, State, fingerprint, operation_id
@@ -54,6 +61,7 @@ STAFF_MAX_AGE, STAFF_MIN_AGE = 300.0, 10.0
 AFTER_THE_RECORD = 5
 """Seconds after which a save follows the making of its record."""
 
+_NAMES = ("firstname", "lastname")
 _NOT_WHOLE = "Egito's list does not show it, and may not be whole (lists_everything)"
 
 type Result = Saved | CreatedRecord | LeadSource
@@ -74,7 +82,7 @@ class Held:
     clock: Callable[[], float]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Receiver:
     """Egito for one tenant within one deadline, as its settings describe it."""
 
@@ -84,6 +92,7 @@ class Receiver:
     connector: ConnectorSettings
     tenant: str
     deadline: Deadline
+    task: Task = field(default_factory=Task)
 
     @property
     def destination(self) -> str:
@@ -124,16 +133,23 @@ class Receiver:
         times = dict.fromkeys([*command.fields, CLUB], command.arrived_at)
         if command.fields["userType"] == UserType.PROSPECT:
             times["userType"] = 0  # nobody becomes a prospect again who was a member
-        held, name = self.flow.held, joined("connector person", command.person_id)
-        turns = Turns(held.accounts, held.clock, self.tenant, name, VENDOR)
-        saved = turns.apply_each(times, lambda fresh: self._save(command, fresh), deadline=self.deadline)
-        if saved is None and self._has_become_a_member(command.person_id):
-            self._convert(command.person_id)  # the prospect's record may have come into being only now
-        return saved or Saved(
-            result="INFO",
-            message="Not needed: a later save of this person has come first.",
-            recordID=command.person_id,
+        turns = self._turns(joined("connector person", command.person_id))
+        saved = turns.apply_each(
+            times, lambda fresh: self._save(command, fresh), task=self.task, deadline=self.deadline
         )
+        if saved:
+            return saved
+        if self._has_become_a_member(command.person_id):
+            self._convert(command.person_id)  # the prospect's record may have come into being only now
+        _, lacks = self._values(self.settings.members, command.fields)
+        message = "Not needed: a later save of this person has come first."
+        if lacks:
+            message = f"{message[:-1]}, but {' and '.join(lacks)}."
+        return Saved(result="WARNING" if lacks else "INFO", message=message, recordID=command.person_id)
+
+    def _turns(self, name: str) -> Turns:
+        held = self.flow.held
+        return Turns(held.accounts, held.operations, held.clock, self.tenant, name, VENDOR)
 
     def _save(self, command: SavePerson, fresh: Set[str]) -> Saved:
         fields = {name: text for name, text in command.fields.items() if name in fresh}
@@ -144,7 +160,10 @@ class Receiver:
         if kind == UserType.PROSPECT and not is_prospect:
             fields.pop("userType", None)
         its_map = self.settings.prospects if is_prospect else self.settings.members
-        values, lacks = self._values(its_map, fields)
+        # Of what a later save said, too: that it lacks an owner is true of this save as well.
+        values, lacks = self._values(its_map, command.fields)
+        stale = {its_map.fields[name].field for name in command.fields.keys() - fields if name in its_map.fields}
+        values = {name: value for name, value in values.items() if name not in stale}
         if CLUB in fresh and (club := self.connector.clubs.get(command.club_id)):
             values |= club.fields
         record_id = self._record(command.person_id, its_map.entity)
@@ -171,12 +190,23 @@ class Receiver:
             return False
         return self._record(person_id, entity) is not None or self._being_made(person_id, entity) is not None
 
+    def is_undecided(self, person_id: str) -> bool:
+        """Whether a person who was asked about has no record yet, and may still get one."""
+        entities = {self.settings.prospects.entity, self.settings.members.entity}
+        makings = [self._making(self._creation(person_id, entity)) for entity in entities]
+        return not any(making and making.state in (State.SUCCEEDED, State.REJECTED) for making in makings)
+
     def _being_made(self, person_id: str, entity: str) -> Operation | None:
         """The operation that makes the person's record, if it is on its way."""
-        create = CreateRecord(person_id=person_id, account=self.destination, entity=entity, fields={})
-        key = self.flow.key(ConnectorCommand(create))
-        operation = self.flow.held.operations.get(operation_id(self.tenant, self.flow.name, key))
+        operation = self._making(self._creation(person_id, entity))
         return operation if operation and operation.state in DUE | {State.PARKED} else None
+
+    def _creation(self, person_id: str, entity: str) -> CreateRecord:
+        return CreateRecord(person_id=person_id, account=self.destination, entity=entity, fields={})
+
+    def _making(self, create: CreateRecord) -> Operation | None:
+        key = self.flow.key(ConnectorCommand(create))
+        return self.flow.held.operations.get(operation_id(self.tenant, self.flow.name, key))
 
     def _values(self, its_map: PeopleMap, fields: Mapping[str, str]) -> tuple[Values, list[str]]:
         """What goes to Egito, by its names; and what does not."""
@@ -283,14 +313,16 @@ class Receiver:
         if its_map.reference:
             create.fields[its_map.reference] = command.person_id
         held, flow = self.flow.held, self.flow
+        known = self._making(create)
+        if command.has_namesake and not _is_decided(known):
+            create = create.model_copy(update={"has_namesake": True})
         wrapped = ConnectorCommand(create)
-        known = held.operations.get(operation_id(self.tenant, flow.name, flow.key(wrapped)))
-        if known and known.state is not State.WAITING and known.state in DUE:
+        if known and known.state in DUE and not known.is_undone:
             # It is looked after by itself, but this save would wait for it.
             held.engine.redeliver(flow, known.operation_id, deadline=self.deadline, lent_until=known.lent_until)
         abandoned = known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED
         if known and abandoned and (known.updated_at + 1) * 1_000_000 > command.arrived_at:
-            raise RefusedError("it was decided that there shall be no record; send it again", vendor=VENDOR)
+            raise NeedlessError("it was decided that there shall be no record; send it again", vendor=VENDOR)
         try:
             outcome = held.engine.run(flow, wrapped, tenant=self.tenant, deadline=self.deadline, over_undone=True)
         except (RunningError, UnavailableError):
@@ -302,12 +334,19 @@ class Receiver:
         if operation.state is State.REJECTED:
             raise RefusedError(why, vendor=VENDOR, status=outcome.error.status if outcome.error else None)
         wait = max(0, (operation.due_at or 0) - int(held.clock())) + AFTER_THE_RECORD
-        raise NotDoneError(why, vendor=VENDOR, retry_after=wait)
+        is_in_doubt = outcome.carried and operation.state is State.UNKNOWN  # it may have been made of this save
+        raise (HalfDoneError if is_in_doubt else NotDoneError)(why, vendor=VENDOR, retry_after=wait)
 
     def create_record(self, create: CreateRecord) -> CreatedRecord:
         is_member = create.entity == self.settings.prospects.entity and self._has_become_a_member(create.person_id)
         if is_member:  # it waited, and what it says goes into the member's record
             raise RefusedError("the person is a member by now, and needs no prospect's record", vendor=VENDOR)
+        if create.has_namesake and not _is_decided(self._making(create)):
+            raise SeveralFoundError(
+                "somebody of this name is known in this club. Link the record of that person if it is the same one; "
+                "else retry, and a new record is made",
+                vendor=VENDOR,
+            )
         return CreatedRecord(entity=create.entity, id=self.egito.create(create.entity, create.fields))
 
     # ------------------------------------------------------------------ lead sources
@@ -326,11 +365,8 @@ class Receiver:
                 self.egito.update_entry(command.dictionary, entry, command.name)
             return LeadSource(id=command.id, name=command.name)
 
-        held = self.flow.held
-        turns = Turns(
-            held.accounts, held.clock, self.tenant, joined("lead source", self.destination, command.id), VENDOR
-        )
-        changed = turns.apply("name", command.asked_at, work, deadline=self.deadline)
+        turns = self._turns(joined("lead source", self.destination, command.id))
+        changed = turns.apply("name", command.asked_at, work, task=self.task, deadline=self.deadline)
         return changed or LeadSource(id=command.id, name=command.name)
 
 
@@ -372,30 +408,46 @@ class ConnectorFlow:
             case ChangeLeadSource() as change:
                 return vendor.change_lead_source(change)
 
-    def find(self, command: ConnectorCommand, vendor: Receiver) -> Sequence[Hit[Result]]:
+    def find(self, command: ConnectorCommand, vendor: Receiver) -> Iterator[Hit[Result]]:
         match command.root:
             case CreateRecord() as create:
-                return _records(create, vendor)
+                yield from _records(create, vendor)
             case CreateLeadSource() as create:
-                there = vendor.lead_sources.in_dictionary(create.name)
-                if there is None and not vendor.settings.lists_everything:
-                    raise NotShownError(_NOT_WHOLE, vendor=VENDOR)
-                return [Hit(there)] if there else ()
-        return ()
+                yield from _lead_sources(create, vendor)
+        if not vendor.settings.lists_everything:
+            raise NotShownError(_NOT_WHOLE, vendor=VENDOR)
 
     def adopt(self, tenant: str, command: ConnectorCommand, vendor_id: str) -> Result:  # noqa: ARG002
         match command.root:
             case CreateRecord() as create:
-                return CreatedRecord(entity=create.entity, id=vendor_id)
+                record = SharedRecord if create.has_namesake else CreatedRecord
+                return record(entity=create.entity, id=vendor_id)
             case CreateLeadSource() as create:
                 return LeadSource(id=vendor_id, name=create.name)
         raise ConflictError("A save is no record that could be adopted. Send it again, or abandon it.")
+
+    def verify(self, command: ConnectorCommand, result: Result, vendor: Receiver) -> str | None:
+        match command.root, result:
+            case CreateRecord() as create, CreatedRecord() as created:
+                return _differs(create, created.id, vendor)
+            case CreateLeadSource() as create, LeadSource() as source:
+                there = next((one for one in vendor.lead_sources.entries() if one.id == source.id), None)
+                if there is not None:
+                    return None if plain(there.name) == plain(create.name) else "Egito's entry has another name"
+                if not vendor.settings.lists_everything:
+                    return _NOT_WHOLE
+                raise InvalidError(
+                    "Egito's dictionary has no entry with this id.",
+                    fields=[FieldError("id", "is not the id of a lead source")],
+                )
+        return None
 
     def links(self, command: ConnectorCommand, result: Result) -> Sequence[Link]:
         match command.root, result:
             case CreateRecord() as create, CreatedRecord() as created:
                 record = Identity(*_kind(create.account, create.entity), created.id)
-                return [Link(identity(create.person_id), record)]
+                cardinality = Cardinality.MANY_TO_ONE if isinstance(result, SharedRecord) else Cardinality.ONE_TO_ONE
+                return [Link(identity(create.person_id), record, cardinality)]
         return ()
 
 
@@ -404,17 +456,66 @@ def _kind(account: str, entity: str) -> tuple[str, str]:
     return urlsplit(account).netloc.casefold(), entity.casefold()
 
 
-def _records(create: CreateRecord, vendor: Receiver) -> Sequence[Hit[Result]]:
-    """Those that carry the person's id, if the tenant has a field for it. Without one Egito cannot be asked."""
-    maps = [one for one in (vendor.settings.prospects, vendor.settings.members) if one.entity == create.entity]
-    field = next((one.reference for one in maps if one.reference in create.fields), None)
+def _is_decided(making: Operation | None) -> bool:
+    """Whether a person has decided that a new record is to be made."""
+    return making is not None and any(attempt.event is Event.RESENT for attempt in making.attempts)
+
+
+def _maps(create: CreateRecord, vendor: Receiver) -> list[PeopleMap]:
+    return [one for one in (vendor.settings.prospects, vendor.settings.members) if one.entity == create.entity]
+
+
+def _reference(create: CreateRecord, vendor: Receiver) -> str | None:
+    """The field of the record that carries the person's id, if the tenant has one for it."""
+    return next((one.reference for one in _maps(create, vendor) if one.reference in create.fields), None)
+
+
+def _differs(create: CreateRecord, record_id: str, vendor: Receiver) -> str | None:
+    """Why it is not sure that Egito's record with this id is this person's; None if it is.
+
+    Raises InvalidError if there is none, or if it is another person's.
+    """
+    try:
+        record = vendor.egito.get(create.entity, record_id)
+    except NoSuchRecordError as error:
+        raise InvalidError(error.message, fields=[FieldError("id", "is not the id of a record")]) from None
+    field = _reference(create, vendor)
+    if field is None:
+        return "Egito has no field for the bridge's id of a person (reference)"
+    theirs = str(record.get(field) or "")
+    if theirs == create.person_id:
+        return None
+    if theirs and not create.person_id.casefold().startswith(theirs.strip().casefold()):
+        raise InvalidError(
+            "Egito's record with this id carries another person's id.",
+            fields=[FieldError("id", "is the id of another person's record")],
+        )
+    return "Egito's record with this id does not carry the bridge's id of this person"
+
+
+def _records(create: CreateRecord, vendor: Receiver) -> Iterator[Hit[Result]]:
+    """Those that carry the person's id, if the tenant has a field for it; or of the name, what may be left of the id.
+
+    Without a field for it Egito cannot be asked.
+    """
+    maps, field = _maps(create, vendor), _reference(create, vendor)
     if field is None:
         raise CannotLookError("Egito has no field for the bridge's id of a person (reference)", vendor=VENDOR)
-    hits: list[Hit[Result]] = [
-        Hit(CreatedRecord(entity=create.entity, id=record_id))
-        for record in vendor.egito.records(create.entity)
-        if record.get(field) == create.person_id and (record_id := usable_id(record))
-    ]
-    if not hits and not vendor.settings.lists_everything:
-        raise NotShownError(_NOT_WHOLE, vendor=VENDOR)
-    return hits
+    names = {one.fields[part].field for one in maps for part in _NAMES if part in one.fields} & create.fields.keys()
+    for record in vendor.egito.records(create.entity):
+        record_id = usable_id(record)
+        texts = {member: str(record.get(member) or "") for member in (*names, field)}
+        certain = texts[field] == create.person_id
+        altered = all(may_have_become(str(create.fields[member] or ""), text) for member, text in texts.items())
+        if record_id and (certain or altered):
+            shown = " ".join(filter(None, (texts[name] for name in sorted(names))))
+            yield Hit(CreatedRecord(entity=create.entity, id=record_id), None, certain, record_id, shown)
+
+
+def _lead_sources(create: CreateLeadSource, vendor: Receiver) -> Iterator[Hit[Result]]:
+    there = vendor.lead_sources.in_dictionary(create.name)
+    if there:
+        yield Hit(there)
+    for entry in vendor.lead_sources.entries(AFTER_THE_RECORD) if not there else ():
+        if may_have_become(create.name, entry.name):
+            yield Hit(LeadSource(id=entry.id, name=entry.name), None, False, entry.id, entry.name)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -20,7 +21,7 @@ from connector_receiver.models import (
     PersonSave,
     SavePerson,
 )
-from connector_receiver.people import Hasher, People
+from connector_receiver.people import Hasher, People, Recognised
 from crm_bridge.api import Context, Request, Response, carry, respond, told
 from crm_bridge.errors import (
     FieldError,
@@ -86,11 +87,28 @@ def _save(request: Request) -> Response:
     person_id, connector_id = _ids(request, sent)
     tenant, arrived_at, fields = request.caller.tenant, _now(), sent.fields()
 
-    def command(person_id: str) -> ConnectorCommand:
-        return ConnectorCommand(SavePerson(club_id=club_id, person_id=person_id, fields=fields, arrived_at=arrived_at))
+    def command(person_id: str, *, has_namesake: bool = False) -> ConnectorCommand:
+        return ConnectorCommand(
+            SavePerson(
+                club_id=club_id,
+                person_id=person_id,
+                fields=fields,
+                arrived_at=arrived_at,
+                has_namesake=has_namesake,
+            )
+        )
 
-    recognised = People(runtime().people, runtime().links, tenant, club_id, runtime().clock).recognised(
-        Hasher(connector.match_key.get_secret_value()).traits(fields),
+    asks = connector.ask_about_namesakes
+    people = People(
+        runtime().people,
+        runtime().links,
+        tenant,
+        club_id,
+        runtime().clock,
+        is_undecided=partial(_ask_if_undecided, request) if asks else None,
+    )
+    recognised = people.recognised(
+        Hasher(connector.match_key.get_secret_value(), connector.phone_country).traits(fields),
         person_id=person_id,
         connector_id=connector_id,
         by=lambda person_id: operation_id(tenant, ConnectorFlow.name, flow().key(command(person_id))),
@@ -98,17 +116,37 @@ def _save(request: Request) -> Response:
     if recognised is None:
         raise NotFoundError("This tenant has no person with this recordID. Send the save without it.")
     try:
-        outcome = carry(runtime().engine, flow(), request, command(recognised.person_id))
+        asked = asks and recognised.namesake
+        outcome = carry(runtime().engine, flow(), request, command(recognised.person_id, has_namesake=asked))
         response = told(outcome, done=200)
     except ProblemError as problem:
         problem.extensions["recordID"] = recognised.person_id
         raise
     body = response.body if isinstance(response.body, dict) else {}
+    doubt = _doubt(recognised)
     if outcome.operation.state is not State.SUCCEEDED:
-        body |= {"result": "WARNING", "message": LATER, "recordID": recognised.person_id}
-    elif recognised.several:
-        body |= {"result": "WARNING", "message": f"{body['message']} Several people have this name and address."}
+        message = f"{LATER} {doubt}".rstrip()
+        body |= {"result": "WARNING", "message": message, "recordID": recognised.person_id}
+    elif doubt:
+        body |= {"result": "WARNING", "message": f"{body['message']} {doubt}"}
+    elif not (recognised.known or connector_id or fields.get("email") or fields.get("mobile")):
+        body["message"] += " Sent again without this recordID, it becomes another record: no uuid, e-mail or mobile."
     return Response(201 if body.pop("created", False) else response.status, body, response.headers)
+
+
+def _ask_if_undecided(request: Request, person_id: str) -> bool:
+    return _ask(request, lambda receiver: receiver.is_undecided(person_id))
+
+
+def _doubt(recognised: Recognised) -> str:
+    """What the Connector is to know of a person who may be somebody else; empty if there is no doubt."""
+    if recognised.crowded:
+        return "Too many people of this name are known: send this one with its recordID, or it becomes another record."
+    if recognised.several:
+        return "Several people have this name and address."
+    if recognised.namesake:
+        return "Somebody of this name is known in this club, and nothing that was sent tells them apart."
+    return ""
 
 
 def _ids(request: Request, sent: PersonSave) -> tuple[str | None, str | None]:

@@ -177,6 +177,8 @@ class SavePerson(_Command):
     person_id: str
     fields: dict[str, str]
     arrived_at: int
+    has_namesake: bool = False
+    """Whether a person decides first if it is the one of the same name that is known."""
 
 
 class CreateRecord(_Command):
@@ -188,6 +190,7 @@ class CreateRecord(_Command):
     """The Egito that it is in: another one's ids are other people."""
     entity: str
     fields: dict[str, JsonValue]
+    has_namesake: bool = False
 
 
 class CreateLeadSource(_Command):
@@ -230,6 +233,10 @@ class CreatedRecord(BaseModel):
 
     entity: str
     id: str
+
+
+class SharedRecord(CreatedRecord):
+    """A record that a person chose for somebody, and that may be linked to somebody else of the same name."""
 
 
 class LeadSource(BaseModel):

@@ -1,11 +1,13 @@
 """People: who it is that the Connector sends, and the id by which it is told of them for ever.
 
 A person is known by our id, else by the Connector's, else by name with e-mail or mobile, as the Connector itself
-recognises people. Names and addresses are kept as keyed hashes only.
+recognises people. Names and addresses are kept as keyed hashes only; changing what compares equal changes the hashes.
 """
 
 import hashlib
 import hmac
+import html
+import re
 import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,6 +20,9 @@ from crm_bridge.links import Cardinality, Identity, Link, Links, joined
 
 MOST_TRIES = 30
 """So often others may be quicker in writing what was read."""
+MOST_NAMESAKES = 1000
+"""People of one name in one club among whom a person is looked for: their document must stay far below the 400 KB that
+the table takes. Everybody else of this name is recognised by ids only."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +36,36 @@ class Traits:
 
 @dataclass(frozen=True)
 class Recognised:
-    """`several`: more than one person fits, so this is taken for yet another."""
+    """`several`: more than one person fits, so this is taken for yet another.
+
+    `namesake`: somebody of this name is known in the club, and nothing that was sent tells the two apart.
+    `crowded`: too many people of this name are known, so this one is not looked for by name.
+    """
 
     person_id: str
     known: bool
     several: bool = False
+    namesake: bool = False
+    crowded: bool = False
 
 
 class Hasher:
-    """What names, addresses and numbers have in common for whoever recognises people by them, as a keyed hash."""
+    """What names, addresses and numbers have in common for whoever recognises people by them, as a keyed hash.
 
-    def __init__(self, key: str) -> None:
+    `country`: the country of a phone number that names none, two letters.
+    """
+
+    def __init__(self, key: str, country: str | None = None) -> None:
         self._key = key.encode()
+        self._country = country
 
     def traits(self, fields: Mapping[str, str]) -> Traits:
-        """Case, spaces and the punctuation of numbers do not count."""
+        """Return what is compared. Case, spaces, apostrophes and the way in which a number is written do not count."""
         email, mobile = fields.get("email"), fields.get("mobile")
         return Traits(
             name=self._hashed("name", _plain(fields["firstname"] + fields["lastname"])),
             email=None if email is None else self._hashed("email", _plain(email)),
-            mobile=None if mobile is None else self._hashed("mobile", _digits(mobile)),
+            mobile=None if mobile is None else self._hashed("mobile", _number(mobile, self._country)),
         )
 
     def _hashed(self, kind: str, text: str) -> str:
@@ -70,6 +85,8 @@ class People:
     tenant: str
     club_id: str
     clock: Callable[[], float]
+    is_undecided: Callable[[str], bool] | None = None
+    """Whether a person's record waits for a decision. None: nobody is asked about people of the same name."""
 
     def recognised(
         self, traits: Traits, *, person_id: str | None, connector_id: str | None, by: Callable[[str], str]
@@ -89,12 +106,16 @@ class People:
         self, traits: Traits, person_id: str | None, connector_id: str | None, new_id: str, by: Callable[[str], str]
     ) -> "Recognised | None":
         namesakes: Document | None = None
-        several = False
+        several = namesake = False
         known_id = person_id or (self._linked(connector_id) if connector_id else None)
         if known_id is None:
             namesakes = self.documents.get(self._name_key(self.club_id, traits.name))
             fitting = _fitting(namesakes.content, traits, connector_id)
             known_id, several = (fitting[0] if len(fitting) == 1 else None), len(fitting) > 1
+            if not fitting:
+                alike = _alike(namesakes.content, traits, connector_id)
+                namesake = bool(alike)
+                known_id = self._asked_about(alike)
         of_id = known_id or new_id
         person = self.documents.get(self._person_key(of_id)) if known_id else Document()
         if person_id and not person.version:
@@ -110,16 +131,24 @@ class People:
             "mobile": before.get("mobile", "") if traits.mobile is None else traits.mobile,
             "connector_ids": [*before.get("connector_ids", ()), *([connector_id] if bind else [])],
             "one_of_several": several or before.get("one_of_several", False),
+            "asked": (namesake and self.is_undecided is not None) or before.get("asked", False),
         }
+        crowded = False
         if after != before:
-            changes = self._changes(of_id, person, before, after, namesakes)
+            changes, crowded = self._changes(of_id, person, before, after, namesakes)
             link = Link(
                 Identity("intouch", "person", connector_id or ""), identity(of_id), cardinality=Cardinality.MANY_TO_ONE
             )
             puts = list(self.links.puts(self.tenant, [link], by(of_id), self.clock())) if bind else []
             if not self.documents.write(changes, puts):
                 return _OVERTAKEN
-        return Recognised(of_id, known=known_id is not None, several=several)
+        return Recognised(of_id, known_id is not None, several, namesake or crowded, crowded)
+
+    def _asked_about(self, alike: Mapping[str, Any]) -> str | None:
+        """The person of this name about whom somebody is being asked: the same save sent again is the same question."""
+        if self.is_undecided is None:
+            return None
+        return next((one for one, told in alike.items() if told.get("asked") and self.is_undecided(one)), None)
 
     def _changes(
         self,
@@ -128,17 +157,20 @@ class People:
         before: Mapping[str, Any],
         after: Mapping[str, Any],
         read: Document | None,
-    ) -> dict[str, Change]:
+    ) -> tuple[dict[str, Change], bool]:
+        """What is to be written; and whether there is no place for the person among those of this name."""
         changes = {self._person_key(person_id): Change(person, after)}
         key = self._name_key(self.club_id, after["name"])
         namesakes = read or self.documents.get(key)
-        told = {name: after[name] for name in ("email", "mobile", "one_of_several")}
-        entry = {**told, "linked": bool(after["connector_ids"])}
-        changes[key] = Change(namesakes, {**namesakes.content, person_id: entry})
+        crowded = len(namesakes.content) >= MOST_NAMESAKES and person_id not in namesakes.content
+        if not crowded:
+            told = {name: after[name] for name in ("email", "mobile", "one_of_several", "asked")}
+            entry = {**told, "linked": bool(after["connector_ids"])}
+            changes[key] = Change(namesakes, {**namesakes.content, person_id: entry})
         if before and (old := self._name_key(before["club_id"], before["name"])) != key:
             others = self.documents.get(old)
             changes[old] = Change(others, {one: told for one, told in others.content.items() if one != person_id})
-        return changes
+        return changes, crowded
 
     def _linked(self, connector_id: str) -> str | None:
         link = self.links.one(self.tenant, Identity("intouch", "person", connector_id), *_KIND)
@@ -182,9 +214,62 @@ def _fitting(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | N
     return []
 
 
+def _alike(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | None) -> dict[str, Any]:
+    """Those of one name whom neither an e-mail, nor a mobile, nor the Connector's id tells from this person."""
+    return {
+        one: told
+        for one, told in namesakes.items()
+        if not (connector_id and told["linked"])
+        and not (traits.email and told["email"])
+        and not (traits.mobile and told["mobile"])
+    }
+
+
+_APOSTROPHES = str.maketrans(
+    dict.fromkeys(
+        "'\"`\\\u00b4\u2018\u2019\u201a\u201b\u2032\u2035\u02b9\u02bb\u02bc\u02bd\u02c8\u02ca\u02cb\u055a\u05f3\ua78c\uff07\uff40"
+    )
+)
+"""A name is written with any of them, escaped, or without one, whichever system it went through."""
+_TURKISH = str.maketrans({"\u0131": "i", "\u0307": None})
+"""The dotless i, and the dot that is left of a capital İ in lower case."""
+
+
 def _plain(text: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+    """A name or an address without what systems change on its way: see the tests for what compares equal."""
+    for _ in range(3):  # escaped twice is frequent: O&amp;#39;Brien
+        text = html.unescape(text)
+    text = "".join(character for character in text if unicodedata.category(character) != "Cf").translate(_APOSTROPHES)
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(text.translate(_TURKISH).split())
 
 
-def _digits(number: str) -> str:
-    return "".join(str(unicodedata.decimal(character)) for character in number if character.isdecimal())
+def _number(text: str, country: str | None) -> str:
+    """Return a number's digits with its country's in front, if they are sent or a `country` is given.
+
+    A number that cannot be one of that country is compared digit by digit.
+    """
+    text = unicodedata.normalize("NFKC", text).replace("(0)", "")  # of a country's own prefix: +44 (0)20
+    digits = "".join(str(unicodedata.decimal(character)) for character in text if character.isdecimal())
+    plus = "+" if re.match(r"\D*\+", text) else ""
+    if not plus and digits.startswith("00"):
+        plus, digits = "+", digits[2:]
+    if not country or not digits:
+        return digits
+    import phonenumbers  # takes long to import, and only what recognises people needs it
+
+    # Sent without a plus, it may begin with the country all the same: 48 601 234 567.
+    calling_code = str(phonenumbers.country_code_for_region(country))
+    in_full = f"+{digits}" if plus or digits.startswith(calling_code) else ""
+    possible = []
+    for written in filter(None, (in_full, "" if plus else digits, digits.removeprefix("0"))):
+        try:
+            parsed = phonenumbers.parse(written, country)
+        except phonenumbers.NumberParseException:
+            continue
+        found = f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}"
+        if phonenumbers.is_valid_number(parsed):
+            return found
+        if phonenumbers.is_possible_number(parsed):
+            possible.append(found)
+    return possible[0] if possible else digits

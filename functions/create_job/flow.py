@@ -1,14 +1,14 @@
 """The decisions of create_job: which event it is, at which site, how it is sent and recognised, what it links."""
 
-import html
 import json
+import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from create_job.models import CreatedJob, CreateJob
-from create_site.flow import CreateSiteFlow, plain
+from create_site.flow import NOT_SHOWN, CreateSiteFlow
 from create_site.models import CreateSite, SiteDetails
 from crm_bridge.clients.illu import IlluJob, ListedIlluJob, illu_client
 from crm_bridge.engine import DUE, Engine, Hit
@@ -16,19 +16,26 @@ from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
     Event,
+    FieldError,
+    InvalidError,
     MissingError,
     NotDoneError,
+    NotShownError,
+    NotYetError,
     RefusedError,
     RunningError,
     UnavailableError,
+    VendorError,
 )
+from crm_bridge.fields import is_same_text, may_have_become
 from crm_bridge.links import Cardinality, Identity, Link, Links
 from crm_bridge.operations import Operations, State, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import SHORTEST_CALL, Deadline, Transport
 
 VENDOR = "illu"
-MARK = "[CRM ticket"
+MOST_COMPARED = 1000
+"""Pairs of tickets in notes."""
 
 
 class Jobs(Protocol):
@@ -43,9 +50,14 @@ class Jobs(Protocol):
     @property
     def job_reference(self) -> bool: ...
 
+    @property
+    def lists_all_jobs(self) -> bool: ...
+
     def create_job(self, job: Mapping[str, object]) -> IlluJob: ...
 
     def list_jobs(self, *, name: str) -> list[ListedIlluJob]: ...
+
+    def job(self, job_id: str, *, name: str) -> ListedIlluJob | None: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,7 @@ class CustomerSites:
             return self._made(tenant, customer_id, details, deadline)
         known = self.operations.get(operation_id(tenant, CreateSiteFlow.name, customer_id))
         if known and known.state in DUE | {State.PARKED}:
-            raise NotDoneError(f"the customer's site is not there yet ({known.state})", vendor=VENDOR)
+            raise _not_yet(known.operation_id, f" ({known.state})")
         raise MissingError(
             "The customer has no site. Send the customer first (POST /sites), or give the site's details under 'site'.",
             vendor=VENDOR,
@@ -86,7 +98,7 @@ class CustomerSites:
         try:
             outcome = self.engine.run(CreateSiteFlow(), command, tenant=tenant, deadline=deadline)
         except (RunningError, UnavailableError):
-            raise NotDoneError("the customer's site is not there yet", vendor=VENDOR) from None
+            raise _not_yet(operation_id(tenant, CreateSiteFlow.name, customer_id)) from None
         site = outcome.operation
         if site.state is State.SUCCEEDED and site.answer:
             return int(json.loads(site.answer)["site_id"])
@@ -94,7 +106,11 @@ class CustomerSites:
             raise RefusedError(
                 f"the customer's site: {outcome.error.message}", vendor=VENDOR, status=outcome.error.status
             )
-        raise NotDoneError(f"the customer's site is not there yet ({site.state})", vendor=VENDOR)
+        raise _not_yet(site.operation_id, f" ({site.state})")
+
+
+def _not_yet(site: str, state: str = "") -> NotYetError:
+    return NotYetError(f"the customer's site is not there yet{state}", vendor=VENDOR, waits_for=site)
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,10 @@ class JobSender:
             return command.site_id
         return self.sites.site_of(self.tenant, command.customer_id or "", command.site, self.deadline)
 
+    def known_site(self, command: CreateJob) -> int | None:
+        """The same, if it is there. Raises StorageError."""
+        return command.site_id or self.sites.linked(self.tenant, command.customer_id or "")
+
 
 @dataclass(frozen=True)
 class CreateJobFlow:
@@ -140,22 +160,22 @@ class CreateJobFlow:
         site_id = vendor.site_of(command)
         job = command.model_dump(exclude_none=True, exclude={"ticket_id", "customer_id", "site"}) | {"site_id": site_id}
         if vendor.illu.job_reference:
-            job["notes"] = "\n\n".join(filter(None, (command.notes, _reference(command))))
+            job["notes"] = _notes(command)
         return _created(command, vendor.illu.create_job(job), site_id)
 
-    def find(self, command: CreateJob, vendor: JobSender) -> Sequence[Hit[CreatedJob]]:
-        """illu stores no id of ours, so a job is recognised by the ticket at the end of its notes."""
+    def find(self, command: CreateJob, vendor: JobSender) -> Iterator[Hit[CreatedJob]]:
+        """illu stores no id of ours, so a job is recognised by its site, and by the ticket at the end of its notes."""
         if not vendor.illu.job_reference:
             raise CannotLookError("the tenant keeps the ticket out of a job's notes (job_reference)", vendor=VENDOR)
-        reference, found = _spaced(_reference(command)), []
+        site_id = vendor.known_site(command)
         for job in vendor.illu.list_jobs(name=command.name):
-            notes = _spaced(job.notes or "")
-            certain = notes.endswith(reference)
-            # Somebody wrote on, or illu cut the notes or wrapped them up: then it may be the one all the same.
-            doubtful = reference in notes or (MARK not in notes and plain(job.name) == plain(command.name))
-            if certain or doubtful:
-                found.append(Hit(_created(command, job, job.site_id), job.created_at, certain))
-        return found
+            is_there = job.site_id == site_id
+            # The customer may have got another site since: then its ticket is all that tells.
+            if not _is_anothers(command, job) if is_there else _reference(command) in (job.notes or ""):
+                certain = is_there and _says_the_same(command, job)
+                yield Hit(_created(command, job, job.site_id), job.created_at, certain, id=job.job_id, name=job.name)
+        if not vendor.illu.lists_all_jobs:
+            raise NotShownError(NOT_SHOWN.format("job_list_path"), vendor=VENDOR)
 
     def adopt(self, tenant: str, command: CreateJob, vendor_id: str) -> CreatedJob:
         site_id = command.site_id
@@ -165,6 +185,30 @@ class CreateJobFlow:
             raise ConflictError("The customer has no site, so the job cannot be at it. See to the site first.")
         return CreatedJob(job_id=vendor_id, ticket_id=command.ticket_id, site_id=site_id)
 
+    def verify(self, command: CreateJob, result: CreatedJob, vendor: JobSender) -> str | None:
+        """Every id that illu documents is a number; that of a job is not described, so its list may have other ones."""
+        try:
+            job = vendor.illu.job(result.job_id, name=command.name)
+        except VendorError:
+            if not re.fullmatch("[1-9][0-9]{0,17}", result.job_id):
+                raise InvalidError(
+                    "Give illu's job_id, which is a number.", fields=[FieldError("id", "must be a number")]
+                ) from None
+            raise
+        if job is None:
+            raise InvalidError(
+                f"illu's list has no job with this id. A new job may be missing from it for {vendor.search_lag} s.",
+                fields=[FieldError("id", "is not the id of a job")],
+            )
+        if job.site_id != result.site_id:
+            raise InvalidError(
+                "illu's job with this id is at another site than the ticket's customer.",
+                fields=[FieldError("id", "is the id of a job at another site")],
+            )
+        if _reference(command) in (job.notes or ""):
+            return None
+        return "the notes of illu's job with this id do not name the ticket"
+
     def links(self, command: CreateJob, result: CreatedJob) -> Sequence[Link]:
         job = Identity("illu", "job", result.job_id)
         site = Identity("illu", "site", str(result.site_id))
@@ -172,12 +216,32 @@ class CreateJobFlow:
 
 
 def _reference(command: CreateJob) -> str:
-    return f"{MARK} {command.ticket_id}]"
+    return f"[CRM ticket {command.ticket_id}]"
 
 
-def _spaced(notes: str) -> str:
-    """Notes without what a vendor may change as it stores them. The case stays: ids may differ in nothing else."""
-    return " ".join(unicodedata.normalize("NFC", html.unescape(notes)).split())
+def _notes(command: CreateJob) -> str:
+    """With the reference."""
+    return "\n\n".join(filter(None, (command.notes, _reference(command))))
+
+
+def _says_the_same(command: CreateJob, job: ListedIlluJob) -> bool:
+    """Up to the spaces of the notes: but for its ticket a job that does is as good as ours."""
+    notes, wanted = (unicodedata.normalize("NFC", text).strip() for text in (job.notes or "", _notes(command)))
+    is_named = notes.endswith(_reference(command))
+    return is_named and notes.split() == wanted.split() and is_same_text(job.name, command.name)
+
+
+def _tickets(notes: str) -> set[str]:
+    """Those that notes name in the bridge's way."""
+    return set(re.findall(r"\[CRM ticket ([^][]*)\]", notes, re.IGNORECASE))
+
+
+def _is_anothers(command: CreateJob, job: ListedIlluJob) -> bool:
+    """Whether its notes name a ticket, but none that illu may have made of one in ours. Too many are not compared."""
+    ours, named = _tickets(_notes(command)), _tickets(job.notes or "")
+    if not named or len(ours) * len(named) > MOST_COMPARED:
+        return False
+    return not any(may_have_become(one, other) for one in ours for other in named)
 
 
 def _created(command: CreateJob, job: IlluJob, site_id: int) -> CreatedJob:

@@ -1,7 +1,8 @@
 """Entry of dispatcher: puts every operation that is due on its flow's queue.
 
-It lends an operation to the queue before it sends the message: the operation is due again when its message has expired,
-and nobody is told of it twice until then. So a run that ends before it is through leaves the rest to the next one.
+It lends an operation to its message before it sends that: only for as long as the run can last, and once the queue has
+taken the message for as long as that lives. So no operation is on a queue twice, unless a write fails; a run that ends
+early leaves the rest to the next one, and what it had lent without sending a message is due again within a minute.
 """
 
 import json
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 LENT = 900
 """Seconds for which an operation belongs to its message: as long as the queues keep one (template.yaml)."""
+LONGEST_RUN = 60
+"""Seconds after which a run sends no message any more: the function's timeout (template.yaml)."""
 RESERVE = 5.0
 """Seconds at the end of its time in which it begins nothing more."""
 SHARDS_AT_ONCE = 8
@@ -83,7 +86,7 @@ def _dispatch(now: int, has_time: Callable[[], bool], shard: str) -> Dispatched:
                 for batch in batched(of_flow, SQS_BATCH, strict=False):
                     if not has_time():
                         return done
-                    _enqueue(flow, batch, now + LENT, done)
+                    _enqueue(flow, batch, now, done)
     except StorageError:  # the other shards need not wait for this one
         done.is_read = False
         done.left.add("unknown")
@@ -91,17 +94,17 @@ def _dispatch(now: int, has_time: Callable[[], bool], shard: str) -> Dispatched:
     return done
 
 
-def _enqueue(flow: str, batch: Sequence[Due], until: int, done: Dispatched) -> None:
+def _enqueue(flow: str, batch: Sequence[Due], now: int, done: Dispatched) -> None:
     """Those that the queue does not take are due as before, so the next run sends them."""
     queue = os.environ.get(f"{flow.upper()}_QUEUE_URL")
     if queue is None:
         done.left.add(flow)
         done.errors.add(f"{flow} has no queue")
         return
-    lent = []
+    until, sent_by, lent = now + LENT, now + LONGEST_RUN, []
     for due in batch:
         try:
-            if runtime().operations.lend(due, until):
+            if runtime().operations.lend(due, until, sent_by):
                 lent.append(due)
         except StorageError:
             done.left.add(flow)
@@ -120,7 +123,8 @@ def _enqueue(flow: str, batch: Sequence[Due], until: int, done: Dispatched) -> N
         done.errors.add(f"queue of {flow}: {type(error).__name__}")
     done.sent[flow] += len(taken)
     for number, due in enumerate(lent):
+        settle = runtime().operations.extend if str(number) in taken else runtime().operations.take_back
         if str(number) not in taken:
             done.left.add(flow)
-            with suppress(StorageError):  # then it is due when it is no longer lent
-                runtime().operations.take_back(due, until)
+        with suppress(StorageError):  # then it is due a minute later; if there is a message, that does no harm
+            settle(due, until, sent_by)

@@ -1,62 +1,54 @@
 """The decisions of key_link: which event it is, how a key link is found, made, changed and deleted, what it links."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from crm_bridge.accounts import Accounts, Turns
-from crm_bridge.clients.revio import VENDOR, NameKind, RevioClient, RevioKeyLink, RevioNamed, revio_client
-from crm_bridge.engine import DUE, Engine, Hit
+from crm_bridge.accounts import Accounts, Note, read_account
+from crm_bridge.clients.revio import (
+    VENDOR,
+    NameKind,
+    RevioClient,
+    RevioKeyLink,
+    RevioNamed,
+    key_link_of,
+    revio_client,
+)
+from crm_bridge.engine import DUE, REPLACEABLE, Ending, Hit, Task
 from crm_bridge.errors import (
+    CannotLookError,
     ConflictError,
+    Event,
     FieldError,
     InvalidError,
-    MaybeDoneError,
     NoSuchRecordError,
     NotDoneError,
     OpposedError,
     RefusedError,
-    RunningError,
     WrongFieldError,
 )
-from crm_bridge.ids import canonical, canonical_key, forms
-from crm_bridge.links import Cardinality, Identity, Link, Links, joined
+from crm_bridge.ids import canonical, forms
+from crm_bridge.links import Cardinality, Identity, Link, Ties, joined
 from crm_bridge.memory import Memory
-from crm_bridge.operations import Operation, Operations, State, operation_id
+from crm_bridge.operations import Claim, Operation, State, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
+from key_link.change import CLOCK_SKEW, Change, Held, Target, answered_with, row_name
 from key_link.models import CarryKeyLink, DeletedKeyLink, KeyLink, KeyLinkSearch, StoredKeyLink
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 SYSTEM = "revio"
 NAMES_MAX_AGE = 3600.0
 NAMES_MIN_AGE = 10.0
 """Seconds for which the names that are remembered are believed, and for which one is believed not to be there."""
 SHOWN_NAMES = 50
-
-
-@dataclass(frozen=True)
-class Held:
-    """What the bridge itself holds of key links, and has to let go of when one is changed or deleted."""
-
-    links: Links
-    operations: Operations
-    engine: Engine
-    accounts: Accounts
-    clock: Callable[[], float]
-
-    def let_go(self, tenant: str, key_link_id: int, *, why: str) -> None:
-        """Let the events that had this key link be sent again, and untie what it tied. Raises StorageError.
-
-        This comes after Rev.io did it. If it is cut off, the change is carried again, and does the rest.
-        """
-        for event, ties in self.links.ties(tenant, _identity(key_link_id)).items():
-            operation = self.operations.get(event)
-            if operation and operation.answer and _id_in(operation.answer) == key_link_id:
-                self.engine.withdraw(operation, by=why)
-            if not self.operations.write_unless_succeeded(event, [*ties.own, *ties.others]):
-                self.links.write(ties.own)  # the same event has another key link by now, and its partners with it
+MOST_COMPARED = 100
+"""Of so many key links of one record it is found out whether they are linked."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +69,16 @@ class Criteria:
         wanted = self.search.get("external_id")
         return [{**self.search, "external_id": form} for form in forms(wanted)] if wanted else [self.search]
 
+    def may_fit(self, record: RevioKeyLink) -> bool:
+        """Whatever Rev.io may have made of the text in it."""
+        return all(getattr(record, name) == value for name, value in self.exact.items() if isinstance(value, int))
+
     def stored(self, key_link_id: int) -> StoredKeyLink:
         """Nothing is asked for it: what was done must not fail any more."""
         return StoredKeyLink.model_validate({"id": key_link_id, **self.names, **self.exact})
 
 
-@dataclass(frozen=True)
+@dataclass
 class KeyLinks:
     """Rev.io for one tenant within one deadline."""
 
@@ -90,6 +86,7 @@ class KeyLinks:
     revio: RevioClient
     tenant: str
     deadline: Deadline
+    task: Task = field(default_factory=Task)
 
     @property
     def destination(self) -> str:
@@ -120,6 +117,24 @@ class KeyLinks:
                 break
         return shown, found.has_more
 
+    def found(self, link: KeyLink, asked_at: int) -> StoredKeyLink | None:
+        """The key link that says this already, as the result of the operation that asks for it.
+
+        It is settled only if no change of that key link is on its way, or has ended since this began to look.
+        """
+        since = self._now()
+        stored = self.stored(link)
+        if stored:
+            self._ends_as_found(asked_at, since)
+        return stored
+
+    def _ends_as_found(self, asked_at: int, since: int) -> None:
+        self.task.ending = Finding(self.flow.held.accounts, self.flow.held.clock, self.tenant, asked_at, since)
+
+    def _now(self) -> int:
+        """Epoch milliseconds."""
+        return int(self.flow.held.clock() * 1000)
+
     def stored(self, link: KeyLink) -> StoredKeyLink | None:
         """The key link that says this already. Several would say the same, so the first will do.
 
@@ -127,103 +142,133 @@ class KeyLinks:
         """
         criteria = self._criteria(link)
         for found in (one for search in criteria.searches() for one in self.revio.key_links(search)):
-            if criteria.fit(found):
-                with suppress(NoSuchRecordError):
-                    record = self.revio.key_link(found.id)
-                    if criteria.fit(record):
-                        return self._shown(record)
+            if criteria.fit(found) and (record := self._still(found.id, criteria)):
+                return self._shown(record)
         return None
+
+    def made_of(self, link: KeyLink, asked_at: int) -> Iterator[Hit[StoredKeyLink | DeletedKeyLink]]:
+        """The key link that says this; or else those that may be what Rev.io made of it, and are linked to no event.
+
+        Rev.io's own ids are not altered, so a key link is recognised by them. Raises CannotLookError.
+        """
+        criteria, compared, since = self._criteria(link), 0, self._now()
+        try:
+            for found in self.revio.key_links_of(link.internal_id, criteria.search):
+                if criteria.fit(found):
+                    if exact := self._still(found.id, criteria):
+                        self._ends_as_found(asked_at, since)
+                        yield Hit(self._shown(exact), exact.created_at)
+                        return
+                elif criteria.may_fit(found):
+                    compared += 1
+                    if compared > MOST_COMPARED or not self._is_linked(found.id):
+                        yield Hit(self._shown(found), found.created_at, False, str(found.id), found.external_id)
+        except CannotLookError:
+            stored = self.found(link, asked_at)
+            if stored is None:
+                raise
+            yield Hit(stored)
+
+    def _still(self, key_link_id: int, criteria: Criteria) -> RevioKeyLink | None:
+        """The key link as it is now: what a search finds may have been changed or deleted a moment ago."""
+        with suppress(NoSuchRecordError):
+            record = self.revio.key_link(key_link_id)
+            return record if criteria.fit(record) else None
+        return None
+
+    def _is_linked(self, key_link_id: int) -> bool:
+        return bool(self.flow.held.links.of(self.tenant, _identity(key_link_id)))
+
+    def differs(self, link: KeyLink, key_link_id: int) -> str | None:
+        """What of the external id differs at Rev.io; None if the key link with this id says just this.
+
+        Raises InvalidError if there is none, or if it is of another record, system or entity type.
+        """
+        criteria = self._criteria(link)
+        try:
+            record = self.revio.key_link(key_link_id)
+        except NoSuchRecordError as error:
+            raise InvalidError(error.message, fields=[FieldError("id", "is not the id of a key link")]) from None
+        if criteria.fit(record):
+            return None
+        unalterable = {name: value for name, value in criteria.exact.items() if name != "external_id"}
+        if not replace(criteria, exact=unalterable).fit(record):
+            raise InvalidError(
+                "Rev.io's key link with this id is of another internal id, system or entity type.",
+                fields=[FieldError("id", "is the id of another pair's key link")],
+            )
+        return "Rev.io's key link with this id has another external id"
 
     def create(self, link: KeyLink) -> StoredKeyLink:
         criteria = self._criteria(link)
         return criteria.stored(self.revio.create_key_link(criteria.exact))
 
-    def change(self, key_link_id: int, link: KeyLink, asked_at: int) -> StoredKeyLink:
-        """Raises NoSuchRecordError, OpposedError."""
+    def claim(self, command: CarryKeyLink, operation: Operation, *, later: bool) -> Claim:
+        """See `engine.Claiming`."""
+        if command.id is None:
+            return self.flow.held.operations.create(operation, over=REPLACEABLE)
+        change = self.flow.change(self.tenant, command, self.task)
+        return change.claim(operation, later=later)
 
-        def work() -> StoredKeyLink:
-            criteria, before = self._criteria(link), self.get(key_link_id)
-            if (
-                not criteria.fit(before) or before.external_id != link.external_id
-            ):  # else it was changed before, and only the rest is left to do
-                self._wait_for(before, {State.SENDING, State.UNKNOWN})
-                self._wait_for(link, DUE)
-                others = [self.stored(link), self._shown_to(link)]
+    def change(self, key_link_id: int, command: CarryKeyLink, link: KeyLink) -> StoredKeyLink:
+        """Raises NoSuchRecordError, OpposedError, NeedlessError."""
+        with self._in_turn(command) as change:
+            criteria, record = self._criteria(link), self.revio.record(key_link_id)
+            before = key_link_of(record)
+            is_same = criteria.fit(before) and before.external_id == link.external_id
+            if not is_same:  # else it was changed before, and only the rest is left to do
+                self._wait_for_others(change, before)
+                others = [self._shown_to(change, criteria), self.stored(link)]
                 other = next((one.id for one in others if one and one.id != key_link_id), None)
                 if other is not None:
                     raise OpposedError(f"Rev.io's key link {other} says this already", vendor=VENDOR)
-                self.revio.change_key_link(key_link_id, criteria.exact)
-                self._expect_untouched(before)
-            self.flow.held.let_go(self.tenant, key_link_id, why=f"a change of key link {key_link_id}")
-            return self._recorded(link, criteria.stored(key_link_id))
+                self.revio.change_key_link(key_link_id, record, criteria.exact)
+            change.result = criteria.stored(key_link_id)
+            return change.result
 
-        # Two key links must not become the same at the same time, so the pair has its turns as well.
-        pair = Turns(
-            self.flow.held.accounts, self.flow.held.clock, self.tenant, f"{SYSTEM} {canonical_key(_pair(link))}", VENDOR
-        )
-        changed = pair.apply("pair", 0, lambda: self._in_turn(key_link_id, asked_at, work), deadline=self.deadline)
-        assert changed  # nothing comes after 0
-        return changed
-
-    def delete(self, key_link_id: int, asked_at: int) -> DeletedKeyLink:
+    def delete(self, key_link_id: int, command: CarryKeyLink) -> DeletedKeyLink:
         """Also what is gone already, so that repeating it is safe."""
+        with self._in_turn(command) as change, suppress(NoSuchRecordError):
+            if not change.is_known:
+                self._wait_for_others(change, self.revio.key_link(key_link_id))
+            self.revio.delete_key_link(key_link_id)
+        return DeletedKeyLink(id=key_link_id)
 
-        def work() -> DeletedKeyLink:
+    @contextmanager
+    def _in_turn(self, command: CarryKeyLink) -> Iterator[Change]:
+        """One change of a key link at a time, and the last one that was asked for counts."""
+        change = self.task.ending
+        if not isinstance(change, Change):
+            change = self.flow.change(self.tenant, command, self.task)
+        change.begin(self.deadline)
+        assert change.turn
+        with change.turn.during(self.task):
+            yield change
+
+    def _wait_for_others(self, change: Change, before: RevioKeyLink) -> None:
+        """Raises NotDoneError while an earlier event that says what there is now may still find it, or has made it."""
+        shown = self._shown(before)
+        event = operation_id(self.tenant, KeyLinkFlow.name, _pair(shown))
+        if event in change.holds:
+            return
+        there = self.flow.held.operations.get(event)
+        if there is None:
+            return
+        if there.state is State.SUCCEEDED and there.answer and answered_with(there.answer) == shown.id:
+            change.mark()  # it has it by now
+        elif there.state in (State.SENDING, State.UNKNOWN) or (there.state in DUE and there.unknown_since is not None):
+            asked = CarryKeyLink.model_validate_json(there.payload or "{}").asked_at
+            if asked < change.asked_at:
+                raise NotDoneError("an event that says the same is on its way, and comes first", vendor=VENDOR)
+
+    def _shown_to(self, change: Change, criteria: Criteria) -> StoredKeyLink | None:
+        """The key link that the new pair's event was answered with, if it still says so: a search may be behind."""
+        event = change.seen.get(change.target.operation_id) if change.target else None
+        if event and event.answer and answered_with(event.answer) != change.key_link_id:
             with suppress(NoSuchRecordError):
-                before = self.get(key_link_id)
-                self._wait_for(before, {State.SENDING, State.UNKNOWN})
-                self.revio.delete_key_link(key_link_id)
-                self._expect_untouched(before)
-            self.flow.held.let_go(self.tenant, key_link_id, why=f"the deletion of key link {key_link_id}")
-            return DeletedKeyLink(id=key_link_id)
-
-        return self._in_turn(key_link_id, asked_at, work)
-
-    def _wait_for(self, link: KeyLink | StoredKeyLink, states: Set[State]) -> None:
-        """Raises NotDoneError while the event that says this may still find the key link, or make another."""
-        event = self._event(link)
-        if event and event.state in states:
-            raise NotDoneError("an event that says the same is on its way, and comes first", vendor=VENDOR)
-
-    def _expect_untouched(self, before: StoredKeyLink) -> None:
-        """Raises MaybeDoneError if an event that came in between may have found what was there before."""
-        event = self._event(before)
-        if event and event.state is State.SENDING:
-            raise MaybeDoneError("an event that came in between may have found it", vendor=VENDOR)
-
-    def _event(self, link: KeyLink | StoredKeyLink) -> Operation | None:
-        """The operation by which there is a key link that says this, if the bridge knows of it."""
-        return self.flow.held.operations.get(operation_id(self.tenant, KeyLinkFlow.name, _pair(link)))
-
-    def _shown_to(self, link: KeyLink) -> StoredKeyLink | None:
-        """The key link that this pair's event was answered with, if Rev.io still has it: its search may be behind."""
-        event, criteria = self._event(link), self._criteria(link)
-        if event and event.answer:
-            with suppress(NoSuchRecordError):
-                record = self.revio.key_link(_id_in(event.answer))
+                record = self.revio.key_link(answered_with(event.answer))
                 return self._shown(record) if criteria.fit(record) else None
         return None
-
-    def _in_turn[T](self, key_link_id: int, asked_at: int, work: Callable[[], T]) -> T:
-        """One change of a key link at a time, and the last one that was asked for counts."""
-        held = self.flow.held
-        turns = Turns(held.accounts, held.clock, self.tenant, f"{SYSTEM} key_link {key_link_id}", VENDOR)
-        done = turns.apply("change", asked_at, work, deadline=self.deadline)
-        if done is None:
-            raise OpposedError("the key link was changed or deleted by a later request", vendor=VENDOR)
-        return done
-
-    def _recorded(self, link: KeyLink, stored: StoredKeyLink) -> StoredKeyLink:
-        """Let the event of this pair have this key link, as if it had found it: so it is linked, and not made again."""
-        held, event = self.flow.held, self._event(link)
-        if event and event.answer and _id_in(event.answer) != stored.id and not self._shown_to(link):
-            held.let_go(self.tenant, _id_in(event.answer), why=f"a change of key link {stored.id}")
-        flow, command = replace(self.flow, known=stored), CarryKeyLink(link=link)
-        try:
-            held.engine.run(flow, command, tenant=self.tenant, deadline=self.deadline)
-        except RunningError:
-            raise MaybeDoneError("the same key link is being made right now", vendor=VENDOR) from None
-        return stored
 
     def _criteria(self, wanted: KeyLink | KeyLinkSearch) -> Criteria:
         """Raises WrongFieldError."""
@@ -266,12 +311,45 @@ class KeyLinks:
         return StoredKeyLink.model_validate({**names, **record.model_dump(mode="json")})
 
 
+@dataclass
+class Finding:
+    """The end of an operation that found its key link at Rev.io instead of making one (see `engine.Ending`)."""
+
+    accounts: Accounts
+    clock: Callable[[], float]
+    tenant: str
+    asked_at: int
+    since: int
+    """When it began to look (epoch milliseconds)."""
+    notes: frozenset[Note] = frozenset()
+
+    def writes(self, settled: Operation, event: Event) -> "Sequence[TransactWriteItemTypeDef]":
+        if event is not Event.FOUND or settled.answer is None:
+            return ()
+        row = self.accounts.finding(
+            self.tenant,
+            row_name(answered_with(settled.answer)),
+            settled.operation_id,
+            since=self.since - CLOCK_SKEW,
+            now=int(self.clock() * 1000),
+            notes=self.notes,
+        )
+        return [{"Update": row}]
+
+    def adapts(self, event: Event, there: Sequence[Mapping[str, Any] | None]) -> bool:  # noqa: ARG002
+        """If all changes that are noted were asked for later, and none has begun: they wait for this one."""
+        (item,) = there
+        row = read_account(item) if item else None
+        if row is None or row.notes == self.notes or row.ended >= self.since - CLOCK_SKEW:
+            return False
+        self.notes = row.notes
+        return all(note.at > self.asked_at for note in row.notes) and row.busy_until <= self.clock() * 1000
+
+
 @dataclass(frozen=True)
 class KeyLinkFlow:
     memory: Memory
     held: Held
-    known: StoredKeyLink | None = None
-    """The key link that an event is sure to have, so that Rev.io need not be asked."""
     name: ClassVar[str] = "key_link"
     command: ClassVar[type[CarryKeyLink]] = CarryKeyLink
 
@@ -292,17 +370,36 @@ class KeyLinkFlow:
     ) -> StoredKeyLink | DeletedKeyLink | Hit[StoredKeyLink | DeletedKeyLink]:
         match command:
             case CarryKeyLink(id=None, link=KeyLink() as link):
-                stored = self.known or vendor.stored(link)
+                stored = vendor.found(link, command.asked_at)
                 return Hit(stored) if stored else vendor.create(link)
             case CarryKeyLink(id=int() as key_link_id, link=KeyLink() as link):
-                return vendor.change(key_link_id, link, command.asked_at)
+                return vendor.change(key_link_id, command, link)
             case CarryKeyLink(id=int() as key_link_id):
-                return vendor.delete(key_link_id, command.asked_at)
+                return vendor.delete(key_link_id, command)
         raise AssertionError("neither a key link nor the id of one")
 
-    def find(self, command: CarryKeyLink, vendor: KeyLinks) -> Sequence[Hit[StoredKeyLink | DeletedKeyLink]]:
-        stored = vendor.stored(command.link) if command.link else None
-        return [Hit(stored)] if stored else ()
+    def find(self, command: CarryKeyLink, vendor: KeyLinks) -> Iterable[Hit[StoredKeyLink | DeletedKeyLink]]:
+        return vendor.made_of(command.link, command.asked_at) if command.link else ()
+
+    def change(self, tenant: str, command: CarryKeyLink, task: Task) -> Change:
+        assert command.id is not None
+        key_link_id, target = command.id, None
+        if command.link:
+            made = CarryKeyLink(link=command.link)
+            event = operation_id(tenant, self.name, self.key(made))
+            target = Target(event, self.key(made), partial(self.links, made))
+
+        def ties(one: int) -> Mapping[str, Ties]:
+            return self.held.links.ties(tenant, _identity(one))
+
+        return Change(self.held, tenant, self.name, key_link_id, ties, command.asked_at, target, task)
+
+    def abandoned(self, operation: Operation) -> Ending:
+        """See `engine.Abandoning`: what a change holds is let go."""
+        command = self.command.model_validate_json(operation.payload or "")
+        if command.id is None:
+            return Finding(self.held.accounts, self.held.clock, operation.tenant, 0, 0)
+        return self.change(operation.tenant, command, Task(operation))
 
     def adopt(self, tenant: str, command: CarryKeyLink, vendor_id: str) -> StoredKeyLink:  # noqa: ARG002
         if command.id is not None or command.link is None:
@@ -312,6 +409,9 @@ class KeyLinkFlow:
                 "Give the key link's id, which is a number.", fields=[FieldError("id", "must be a number")]
             )
         return StoredKeyLink.model_validate({**command.link.model_dump(), "id": int(vendor_id)})
+
+    def verify(self, command: CarryKeyLink, result: StoredKeyLink | DeletedKeyLink, vendor: KeyLinks) -> str | None:
+        return vendor.differs(command.link, result.id) if command.link else None
 
     def links(self, command: CarryKeyLink, result: StoredKeyLink | DeletedKeyLink) -> Sequence[Link]:
         if command.id is not None or command.link is None:
@@ -334,7 +434,3 @@ def _pair(link: KeyLink | StoredKeyLink) -> str:
     """The natural key of the event that says this."""
     system, entity_type = (link.system or "").casefold(), (link.entity_type or "").casefold()
     return joined(system, entity_type, str(link.internal_id), link.external_id)
-
-
-def _id_in(answer: str) -> int:
-    return StoredKeyLink.model_validate_json(answer).id

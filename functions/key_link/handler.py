@@ -11,7 +11,8 @@ from crm_bridge.errors import NotFoundError
 from crm_bridge.operations import State
 from crm_bridge.runtime import runtime
 from crm_bridge.worker import consume
-from key_link.flow import Held, KeyLinkFlow, KeyLinks
+from key_link.change import Held
+from key_link.flow import KeyLinkFlow, KeyLinks
 from key_link.models import CarryKeyLink, KeyLink, KeyLinkSearch
 
 
@@ -25,8 +26,9 @@ def _ask[T](request: Request, question: Callable[[KeyLinks], T]) -> T:
 
 
 def _create(request: Request) -> Response:
+    asked_at = _now()
     link, mapping = received(runtime().engine, flow(), request, KeyLink)
-    outcome = carry(runtime().engine, flow(), request, CarryKeyLink(link=link), mapping)
+    outcome = carry(runtime().engine, flow(), request, CarryKeyLink(link=link, asked_at=asked_at), mapping)
     return told(replace(outcome, warnings=()))  # all that a key link says is in its natural key
 
 

@@ -42,7 +42,7 @@ class CarryKeyLink(BaseModel):
     link: KeyLink | None
     id: Number | None = None
     asked_at: int = 0
-    """Of a change: when it was asked for (epoch microseconds), so that an earlier one does not undo it."""
+    """When it was asked for (epoch microseconds), so that an earlier change does not undo it."""
 
 
 class StoredKeyLink(BaseModel):

@@ -1,4 +1,7 @@
-"""Entry of operations: look at operations, resolve one, look a link up; the console. Nothing here calls a vendor."""
+"""Entry of operations: look at operations, resolve one, look a link up; the console.
+
+A vendor is called only to verify the id of a record that a person links.
+"""
 
 import json
 import re
@@ -87,8 +90,9 @@ def _summarize(request: Request) -> Response:
 
 def _show_operation(request: Request) -> Response:
     operation = _operation(request)
-    shown = operation.shown()
-    if PAYLOAD_SCOPE in request.caller.scopes:
+    may_see_payload = PAYLOAD_SCOPE in request.caller.scopes
+    shown = operation.shown() | {"candidates": operation.shown_candidates(names=may_see_payload)}
+    if may_see_payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
     return Response(200, shown)
 
@@ -99,19 +103,29 @@ def _resolve_operation(request: Request) -> Response:
     add_to_log(operation_id=operation.operation_id)
     match resolution.action:
         case "adopt":
-            resolved = _adopt(operation, resolution.id or "", by)
+            resolved = _adopt(operation, resolution, request)
         case "resend":
             resolved = engine.resend(operation, by=by)
         case "abandon":
-            resolved = engine.abandon(operation, by=by)
+            flow = FLOWS.get(operation.flow)
+            resolved = engine.abandon(operation, by=by, flow=flow() if flow else None)
+        case "unlink":
+            resolved = engine.unlink(operation, by=by)
     return Response(200, resolved.shown())
 
 
-def _adopt(operation: Operation, vendor_id: str, by: str) -> Operation:
+def _adopt(operation: Operation, resolution: Resolution, request: Request) -> Operation:
     flow = FLOWS.get(operation.flow)
     if flow is None:
         raise ConflictError(f"An operation of {operation.flow} has no record that could be adopted.")
-    return runtime().engine.adopt(flow(), operation, vendor_id, by=by)
+    return runtime().engine.adopt(
+        flow(),
+        operation,
+        resolution.id or "",
+        by=request.caller.label,
+        deadline=request.deadline,
+        confirmed=resolution.confirmed,
+    )
 
 
 def _operation(request: Request) -> Operation:

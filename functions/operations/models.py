@@ -11,18 +11,22 @@ from crm_bridge.operations import State
 
 
 class Resolution(BaseModel):
-    """What a person decided about a parked operation."""
+    """What a person decided about an operation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    action: Literal["adopt", "resend", "abandon"]
+    action: Literal["adopt", "resend", "abandon", "unlink"]
     id: Id | None = None
     """The vendor's id of the record that is to be adopted."""
+    confirmed: bool = False
+    """With adopt: a person has compared the id a second time, because the vendor cannot verify it."""
 
     @model_validator(mode="after")
     def _names_what_is_adopted(self) -> Self:
         if (self.action == "adopt") is (self.id is None):
             raise ValueError("give the vendor's id with adopt, and with nothing else")
+        if self.confirmed and self.action != "adopt":
+            raise ValueError("give confirmed with adopt, and with nothing else")
         return self
 
 

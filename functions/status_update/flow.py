@@ -2,15 +2,16 @@
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from crm_bridge.accounts import Accounts, Turns
 from crm_bridge.clients.izzitup import VENDOR, IzzitUpService, ServiceStatus, izzitup_client
-from crm_bridge.engine import Hit
+from crm_bridge.engine import Hit, Task
 from crm_bridge.errors import ConflictError, NoSuchRecordError, WrongFieldError
 from crm_bridge.links import Link, joined
 from crm_bridge.memory import Memory
+from crm_bridge.operations import Operations
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
 from status_update.models import UpdatedStatus, UpdateStatus
@@ -33,19 +34,21 @@ class StatusPage(Protocol):
     def set_status(self, service_id: str, status: ServiceStatus) -> IzzitUpService | None: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Statuses:
     """IzzitUp for one tenant within one deadline: one change at a time, in whichever function it is made."""
 
     page: StatusPage
     memory: Memory
     accounts: Accounts
+    operations: Operations
     clock: Callable[[], float]
     tenant: str
     sign_in: str
     """Tells one version of the tenant's secret from another."""
     deadline: Deadline
     search_lag: int = 0
+    task: Task = field(default_factory=Task)
 
     @property
     def destination(self) -> str:
@@ -77,10 +80,11 @@ class Statuses:
         Raises VendorError, StorageError.
         """
         changed = service.model_copy(update={"status": str(int(status))})
-        return Turns(self.accounts, self.clock, self.tenant, VENDOR, VENDOR, SPACING).apply(
+        return Turns(self.accounts, self.operations, self.clock, self.tenant, VENDOR, VENDOR, SPACING).apply(
             service.id,
             order,
             lambda: self.page.set_status(service.id, status) or changed,
+            task=self.task,
             deadline=self.deadline,
             sign_in=self.sign_in,
         )
@@ -90,13 +94,16 @@ class Statuses:
 class StatusUpdateFlow:
     memory: Memory
     accounts: Accounts
+    operations: Operations
     clock: Callable[[], float]
     name: ClassVar[str] = "status_update"
     command: ClassVar[type[UpdateStatus]] = UpdateStatus
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Statuses:
         page = izzitup_client(settings, transport, deadline)
-        return Statuses(page, self.memory, self.accounts, self.clock, tenant, settings.version, deadline)
+        return Statuses(
+            page, self.memory, self.accounts, self.operations, self.clock, tenant, settings.version, deadline
+        )
 
     def key(self, command: UpdateStatus) -> str:
         return joined(command.service.casefold(), command.status.name.lower(), command.occurred_at.isoformat())
@@ -124,6 +131,9 @@ class StatusUpdateFlow:
 
     def adopt(self, tenant: str, command: UpdateStatus, vendor_id: str) -> UpdatedStatus:  # noqa: ARG002
         raise ConflictError("A status is no record that could be adopted. Send it again, or abandon it.")
+
+    def verify(self, command: UpdateStatus, result: UpdatedStatus, vendor: Statuses) -> str | None:  # noqa: ARG002
+        return None  # `adopt` takes none
 
     def links(self, command: UpdateStatus, result: UpdatedStatus) -> Sequence[Link]:  # noqa: ARG002
         return ()

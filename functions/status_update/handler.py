@@ -18,7 +18,7 @@ AHEAD = timedelta(minutes=5)
 
 
 def flow() -> StatusUpdateFlow:
-    return StatusUpdateFlow(runtime().memory, runtime().accounts, runtime().clock)
+    return StatusUpdateFlow(runtime().memory, runtime().accounts, runtime().operations, runtime().clock)
 
 
 def _list(request: Request) -> Response:

@@ -35,6 +35,14 @@ UNUSED = (
     "charset_normalizer",  # guesses what text an answer is in; the bridge reads bytes
     "charset_normalizer-*.dist-info",
     "dateutil/zoneinfo",  # for names of time zones, which no AWS answer has
+    "phonenumbers/carrier.py",  # who a number belongs to and where that is: 21 MB that the bridge does not ask for
+    "phonenumbers/carrierdata",
+    "phonenumbers/geocoder.py",
+    "phonenumbers/geodata",
+    "phonenumbers/prefix.py",
+    "phonenumbers/shortdata/region_*.py",  # emergency numbers and the like
+    "phonenumbers/timezone.py",
+    "phonenumbers/tzdata",
     "pydantic/mypy.py",
     "pydantic/v1",
 )

@@ -46,6 +46,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """What each entity's form has. The type of a dictionary's entry is no field: it tells where the entry is."""
 
+_FREE_TEXTS = {"name", "firstName", "lastName", "street", "street2", "city", "company", "externalId", "notes"}
+"""What a user types, which may be altered."""
+
 _FORM = "application/x-www-form-urlencoded"
 _PATH = re.compile(r"/services/restapi/json/([A-Za-z]+)/([A-Za-z]+)")
 _VERBS = {
@@ -151,6 +154,8 @@ class EgitoSimulator(Simulator):
     """An update empties the fields that it doesn't send."""
     missing_record: Literal["errors", "404", "null", "empty"] = "errors"
     """What `get` answers if there is none: `errors`, the page of 404, or 200 with JSON's null or without a body."""
+    record_shape: Literal["plain", "data", "entity", "rows", "result", "array", "nested"] = "plain"
+    """Of what get, create and update answer: the record itself, or what holds it."""
     list_shape: Literal["array", "list", "items", "data", "rows"] = "list"
     """A bare array, or an object that holds it under this name."""
     list_limit: int | None = None
@@ -340,20 +345,20 @@ class EgitoSimulator(Simulator):
             return self._errors(*wrong)
         if entity == DICTIONARY:
             self.dictionaries.setdefault(str(sent["type"]), [])
-        return self._saved(self._store(entity, self._rows(entity, sent), values))
+        return self._saved(entity, self._store(entity, self._rows(entity, sent), self._altered(entity, values)))
 
     def _get(self, entity: str, sent: Record) -> Response:
         rows = self._rows(entity, sent)
         at = self._place(rows, sent)
         if at is not None:
-            return json_response(rows[at])
+            return self._shown(entity, rows[at])
         match self.missing_record:
             case "errors":
                 return self._errors(_NOT_FOUND)
             case "404":
                 return _page(404)
             case "null":
-                return json_response(None)
+                return self._shown(entity, None)
         return Response(mimetype="application/json")
 
     def _update(self, entity: str, sent: Record) -> Response:
@@ -366,8 +371,9 @@ class EgitoSimulator(Simulator):
         wrong = self._mistakes(entity, values)
         if wrong:
             return self._errors(*wrong)
-        rows[at] = {**before, **values}
-        return self._saved(rows[at])
+        kept = {name: before[name] for name, value in values.items() if before.get(name) == value}
+        rows[at] = {**before, **self._altered(entity, values), **kept}
+        return self._saved(entity, rows[at])
 
     def _list(self, entity: str, sent: Record) -> Response:
         newest = self.clock() - self.search_lag
@@ -380,6 +386,11 @@ class EgitoSimulator(Simulator):
             listed = listed[first : first + size]
         listed = listed[: self.list_limit]
         return json_response(listed if self.list_shape == "array" else {self.list_shape: listed})
+
+    def _altered(self, entity: str, values: Record) -> Record:
+        """What must not be blank does not become so."""
+        texts = {n: self.altered(v) for n, v in values.items() if n in _FREE_TEXTS and isinstance(v, str)}
+        return {**values, **{n: text for n, text in texts.items() if text or n not in self.required.get(entity, ())}}
 
     def _delete(self, entity: str, sent: Record) -> Response:
         rows = self._rows(entity, sent)
@@ -412,8 +423,21 @@ class EgitoSimulator(Simulator):
         rows.append(record)
         return record
 
-    def _saved(self, record: Record) -> Response:
-        return json_response({"id": record["id"]} if self.answers_only_id else record)
+    def _saved(self, entity: str, record: Record) -> Response:
+        return self._shown(entity, {"id": record["id"]} if self.answers_only_id else record)
+
+    def _shown(self, entity: str, record: Record | None) -> Response:
+        several = [] if record is None else [record]
+        shapes: dict[str, object] = {
+            "plain": record,
+            "data": {"data": record},
+            "entity": {entity: record},
+            "rows": {"rows": several, "total": len(several)},
+            "result": {"result": record},
+            "array": several,
+            "nested": {"result": {"data": {entity: record}}},
+        }
+        return json_response(shapes[self.record_shape])
 
     def _mistakes(self, entity: str, values: Record) -> list[_Mistake]:
         blank = [name for name in self.required.get(entity, ()) if not str(values.get(name, "")).strip()]

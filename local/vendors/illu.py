@@ -64,12 +64,12 @@ class IlluSimulator(Simulator):
         """A site as it is after illu made it, whoever asked for it."""
         site: dict[str, object] = {
             "site_id": self.next_id,
-            "name": name,
+            "name": self.altered(name),
             "is_active": True,
             "org_id": self.org_id,
             "latitude": latitude,
             "longitude": longitude,
-            "address": address,
+            "address": self.altered(address),
             "created_at": self._now(),
         }
         self.next_id += 1
@@ -100,7 +100,8 @@ class IlluSimulator(Simulator):
             return json_response({"message": f"Invalid fields: {', '.join(wrong)}"}, 422)
         if sent["site_id"] not in [site["site_id"] for site in self.sites]:
             return json_response({"message": "No such site"}, 404)
-        job = {"job_id": self.next_job_id, "org_id": self.org_id, **sent, "created_at": self._now()}
+        texts = {name: self.altered(sent[name]) for name in ("name", "notes") if name in sent}
+        job = {"job_id": self.next_job_id, "org_id": self.org_id, **sent, **texts, "created_at": self._now()}
         self.next_job_id += 1
         self.jobs.append(job)
         return json_response({name: value for name, value in job.items() if name != "created_at"}, 201)

@@ -246,7 +246,10 @@ class RevioSimulator(Simulator):
             raise _RefusedError(400, "This key link exists already")
         key = account.next_id
         account.add_key_link(
-            sent.integration_system_id, sent.integration_entity_type_id, sent.internal_id, sent.external_id
+            sent.integration_system_id,
+            sent.integration_entity_type_id,
+            sent.internal_id,
+            self.altered(sent.external_id),
         )
         response = json_response({"ok": True, "id": self._told(key)}, 201)
         response.headers["Location"] = f"{_BASE}/IntegrationKeyLink/{key}"
@@ -256,7 +259,7 @@ class RevioSimulator(Simulator):
         sent = self._sent(request, account, _Replaced).model_dump(exclude_unset=True)
         if {sent.pop(name) for name in _KEYS if name in sent} != {key}:
             raise _RefusedError(400, "The key in the body isn't the one in the path")
-        return {"integration_key_link_id": key, **sent}
+        return {"integration_key_link_id": key, **sent, "external_id": self.altered(sent["external_id"])}
 
     def _sent[Sent: _Created](self, request: Request, account: RevioAccount, model: type[Sent]) -> Sent:
         try:

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from werkzeug.wrappers import Request, Response
 
 from local.server import HOST, Server, cut
+from local.vendors.alterations import Alteration, Stored, stored
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -33,6 +34,9 @@ class Kind(StrEnum):
     """429 with `Retry-After: seconds`."""
     UNAVAILABLE = "unavailable"
     """503 with `Retry-After: seconds`."""
+    TOO_MANY_AFTER = "too_many_after"
+    UNAVAILABLE_AFTER = "unavailable_after"
+    """The same although the vendor has done it, as a proxy may answer."""
     ERROR_BEFORE = "error_before"
     ERROR_AFTER = "error_after"
     """500."""
@@ -45,6 +49,8 @@ class Kind(StrEnum):
     """502 with a proxy's HTML page; nothing was done."""
     BAD_KEY = "bad_key"
     """401, as after a password change."""
+    MOVED = "moved"
+    """308 to another host, as from a proxy; nothing was done."""
 
 
 class Fault(BaseModel):
@@ -85,6 +91,8 @@ class Simulator(ABC):
     """Seconds for which a new record is missing in what the vendor lists."""
     seen: list[Seen] = field(default_factory=list)
     listen: str = HOST
+    alterations: Sequence[Alteration] = ()
+    """What becomes of every free text before it is stored."""
 
     def __post_init__(self) -> None:
         self._faults: list[Fault] = []
@@ -99,6 +107,9 @@ class Simulator(ABC):
     @abstractmethod
     def held(self) -> dict[str, object]:
         """What the vendor holds, by kind of record."""
+
+    def altered(self, text: str) -> Stored:
+        return stored(text, self.alterations)
 
     @property
     def url(self) -> str:
@@ -159,6 +170,8 @@ class Simulator(ABC):
         match kind:
             case Kind.ERROR_AFTER:
                 response = Response("Internal Server Error", 500)
+            case Kind.TOO_MANY_AFTER | Kind.UNAVAILABLE_AFTER if fault:
+                response = self._try_later(fault)
             case Kind.WRONG_STATUS if response and response.status_code < 300:
                 response.status_code = 200
             case Kind.CLOSE_BEFORE | Kind.CLOSE_AFTER:
@@ -170,19 +183,25 @@ class Simulator(ABC):
     @staticmethod
     def _spared(fault: Fault) -> Response | None:
         """The answer of a vendor that did nothing, or None if this fault lets it work."""
-        later = {"Retry-After": f"{fault.seconds:.0f}"}
         match fault.kind:
-            case Kind.TOO_MANY:
-                return Response('{"message": "Too many requests"}', 429, later, mimetype="application/json")
-            case Kind.UNAVAILABLE:
-                return Response("Service Unavailable", 503, later)
+            case Kind.TOO_MANY | Kind.UNAVAILABLE:
+                return Simulator._try_later(fault)
             case Kind.ERROR_BEFORE:
                 return Response("Internal Server Error", 500)
             case Kind.HTML:
                 return Response("<html><h1>502 Bad Gateway</h1></html>", 502, mimetype="text/html")
             case Kind.BAD_KEY:
                 return Response('{"message": "Unauthorized"}', 401, mimetype="application/json")
+            case Kind.MOVED:
+                return Response("Permanent Redirect", 308, {"Location": "https://moved.example/v1?key=s3cret"})
         return None
+
+    @staticmethod
+    def _try_later(fault: Fault) -> Response:
+        later = {"Retry-After": f"{fault.seconds:.0f}"}
+        if fault.kind in (Kind.TOO_MANY, Kind.TOO_MANY_AFTER):
+            return Response('{"message": "Too many requests"}', 429, later, mimetype="application/json")
+        return Response("Service Unavailable", 503, later)
 
     def _next_fault(self, method: str) -> Fault | None:
         with self.lock:

@@ -47,6 +47,11 @@ class Tenant:
         headers = {"Authorization": f"Bearer {self.key}"}
         return requests.post(f"{self.stack.url}/sites", json={**SITE, **changes}, headers=headers, timeout=60)
 
+    def resolve(self, operation: str, **decision: object) -> None:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        path = f"{self.stack.url}/operations/{operation}/resolve"
+        requests.post(path, json=decision, headers=headers, timeout=60).raise_for_status()
+
     def parked(self, **changes: object) -> str:
         """An operation that is in doubt, because illu cannot be asked."""
         document = json.loads(self.stack.demo_tenant())

@@ -107,7 +107,9 @@ def test_what_the_crm_sent_is_shown_only_to_a_key_that_may_see_it(
     assert "Moi Ave 12" in console("#payload").text
 
 
-def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(console: Console, tenant: Tenant) -> None:
+def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(
+    console: Console, tenant: Tenant, browser: Chrome
+) -> None:
     operation = tenant.parked(customer_id="C-7")
     before = list(tenant.stack.illu.sites)
     site_id = str(before[-1]["site_id"])
@@ -115,14 +117,51 @@ def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(console: Cons
     console.show(operation)
     assert console("#state").text == "parked"
     console("#decide-adopt").click()
-    assert "Nothing is sent to illu." in console("#confirm-what").text
+    assert "Nothing is made at illu." in console("#confirm-what").text
+    assert not console("#vendor-id-again").is_displayed()
     console("#vendor-id").send_keys(site_id, Keys.ENTER)
+    console.until(lambda: console("#vendor-id-again").is_displayed())
+    assert "Cannot verify the id at the vendor" in console("#confirm-what").text
+    assert not console("#vendor-id").is_displayed()
+    console("#vendor-id-again").send_keys(f"{site_id}0", Keys.ENTER)
+    console.says("The two ids are not the same. Nothing was changed.")
+    console("#decide-adopt").click()
+    console("#vendor-id").send_keys(site_id, Keys.ENTER)
+    console.until(lambda: console("#vendor-id-again").is_displayed())
+    console("#vendor-id-again").send_keys(site_id, Keys.ENTER)
     console.says("it is succeeded now")
     assert console("#state").text == "succeeded"
     assert console("#detail svg").get_attribute("aria-label") == f"crm customer C-7 is illu site {site_id}"
     assert tenant.stack.illu.sites == before
+    assert [note for note in complaints(browser) if "status of 422" not in note] == []
     again = tenant.create_site(customer_id="C-7")
     assert (again.status_code, str(again.json()["site_id"])) == (200, site_id)
+
+
+def test_a_wrong_link_is_undone_and_another_one_made(console: Console, tenant: Tenant) -> None:
+    operation = tenant.parked(customer_id="C-12")
+    tenant.resolve(operation, action="adopt", id="123456", confirmed=True)
+    console.sign_in(tenant.key)
+    console.show(operation)
+    console("#decide-unlink").click()
+    assert "so does what used the link" in console("#confirm-what").text
+    assert "main" in (console("#confirm-no").get_attribute("class") or "")
+    assert "danger" in (console("#confirm-yes").get_attribute("class") or "")
+    console("#confirm-no").click()
+    assert console("#state").text == "succeeded"
+    console("#decide-unlink").click()
+    console("#confirm-yes").click()
+    console.says("it is parked now")
+    assert "it was illu site 123456" in console("#detail").text
+    assert console.all("#decide-unlink") == []
+    assert console.all("#decide-adopt") != []
+
+
+def test_what_the_bridge_made_itself_offers_no_unlinking(console: Console, tenant: Tenant) -> None:
+    operation = tenant.create_site(customer_id="C-13").json()["operation_id"]
+    console.sign_in(tenant.key)
+    console.show(operation)
+    assert console.all("#decide-unlink") == []
 
 
 def test_an_operation_is_sent_again_only_after_the_warning(console: Console, tenant: Tenant) -> None:
@@ -216,8 +255,11 @@ def test_everything_can_be_done_with_the_keyboard(console: Console, tenant: Tena
     assert browser.switch_to.active_element.get_attribute("id") == "decide-adopt"
     press(Keys.ENTER)
     press(site_id, Keys.ENTER)
+    console.until(lambda: console("#vendor-id-again").is_displayed())
+    press(site_id, Keys.ENTER)
     console.says("it is succeeded now")
     assert operation in browser.current_url
+    assert [note for note in complaints(browser) if "status of 422" not in note] == []
 
 
 def test_the_key_is_kept_in_memory_only(console: Console, tenant: Tenant, browser: Chrome) -> None:

@@ -10,9 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from local.stack import CLUB, Stack
+from local.vendors.alterations import as_sent
 from local.vendors.izzitup import service
 
 type Record = Mapping[str, object]
+TEXT = " d\N{RIGHT SINGLE QUOTATION MARK}Arc  & <b>Söhne</b> \N{GRINNING FACE}\N{ZERO WIDTH SPACE} GmbH in Kitale"
+TEXT_OF_ID = " a  b\N{RIGHT SINGLE QUOTATION MARK}s & <i>ö \N{GRINNING FACE} " + 40 * "x"
+"""Of each a vendor may make something else."""
 type Ties = Sequence[Sequence[str]]
 """Groups of identities (`system/entity/id`); in each, all are linked to one another, in both directions."""
 
@@ -47,34 +51,38 @@ def tenant(stack: Stack) -> dict[str, Any]:
 
 
 def _picked(records: Iterable[Record], member: str, mark: str, *members: str) -> list[Record]:
-    return [{name: record[name] for name in members} for record in records if mark in str(record.get(member, ""))]
+    """As they were sent, whatever the vendor made of the texts."""
+    fitting = [record for record in records if mark in str(as_sent(record.get(member, "")))]
+    return [{name: as_sent(record[name]) for name in members} for record in fitting]
 
 
 def _ids(records: Iterable[Record], member: str, mark: str, id_member: str) -> list[str]:
-    return [str(record[id_member]) for record in records if mark in str(record.get(member, ""))]
+    return [str(record[id_member]) for record in records if mark in str(as_sent(record.get(member, "")))]
 
 
 # ---------------------------------------------------------------------- illu
 
 
-def _site(mark: str) -> dict[str, object]:
-    return {"name": f"Shop {mark}", "latitude": 1.0157, "longitude": 35.0062, "address": "Moi Ave 12"}
+def _site(number: int, text: str = TEXT) -> dict[str, object]:
+    """Each at a place of its own."""
+    name = f"Shop s{number}.{text}"
+    return {"name": name, "latitude": number / 1000 - 80, "longitude": 35.0062, "address": f"Moi Ave 12{text}"}
 
 
 def _sites(stack: Stack, mark: str) -> list[Record]:
     return _picked(stack.illu.sites, "name", mark, "name", "latitude", "longitude", "address")
 
 
-def create_site(number: int) -> Event:
+def create_site(number: int, text: str = TEXT) -> Event:
     mark = f"s{number}."
     return Event(
         "create_site",
         "illu POST /orgs/{}/sites",
         "POST",
         lambda _: "/sites",
-        {"customer_id": f"C-{mark}", **_site(mark)},
+        {"customer_id": f"C-{mark}", **_site(number, text)},
         lambda stack: _sites(stack, mark),
-        [_site(mark)],
+        [_site(number, text)],
         lambda stack: [
             (f"crm/customer/C-{mark}", f"illu/site/{site_id}")
             for site_id in _ids(stack.illu.sites, "name", mark, "site_id")
@@ -82,17 +90,20 @@ def create_site(number: int) -> Event:
     )
 
 
-def _job(number: int, kind: str, site: Record | None, before: tuple[Event, ...]) -> Event:
+def _job(
+    number: int, kind: str, site: Record | None, before: tuple[Event, ...], text: str = TEXT, of_id: str = TEXT_OF_ID
+) -> Event:
     mark, customer = f"T-{number}.", f"C-s{number}."
-    body = {"ticket_id": mark, "customer_id": customer, "name": f"Meter {mark}", "notes": "After two."}
-    job = {"name": f"Meter {mark}", "notes": f"After two.\n\n[CRM ticket {mark}]"}
+    ticket = f"{mark}{of_id}"
+    body = {"ticket_id": ticket, "customer_id": customer, "name": f"Meter {mark}{text}", "notes": f"After two{text}."}
+    job = {"name": f"Meter {mark}{text}", "notes": f"After two{text}.\n\n[CRM ticket {ticket}]"}
 
     def ties(stack: Stack) -> Ties:
         site_ids = _ids(stack.illu.sites, "name", f"s{number}.", "site_id")
         job_ids = _ids(stack.illu.jobs, "notes", mark, "job_id")
         return [
             *((f"crm/customer/{customer}", f"illu/site/{site_id}") for site_id in site_ids),
-            *((f"crm/ticket/{mark}", f"illu/job/{job_id}") for job_id in job_ids),
+            *((f"crm/ticket/{ticket}", f"illu/job/{job_id}") for job_id in job_ids),
             *((f"illu/job/{job_id}", f"illu/site/{site_id}") for job_id in job_ids for site_id in site_ids),
         ]
 
@@ -106,18 +117,18 @@ def _job(number: int, kind: str, site: Record | None, before: tuple[Event, ...])
             *_sites(stack, f"s{number}."),
             *_picked(stack.illu.jobs, "notes", mark, "name", "notes"),
         ],
-        [_site(f"s{number}."), job],
+        [_site(number), job],
         ties,
         before=before,
     )
 
 
-def create_job(number: int) -> Event:
-    return _job(number, "create_job", None, (create_site(number),))
+def create_job(number: int, text: str = TEXT, of_id: str = TEXT_OF_ID) -> Event:
+    return _job(number, "create_job", None, (create_site(number),), text, of_id)
 
 
 def create_job_and_site(number: int) -> Event:
-    return _job(number, "create_job and its site", _site(f"s{number}."), ())
+    return _job(number, "create_job and its site", _site(number), ())
 
 
 # ---------------------------------------------------------------------- Rev.io
@@ -125,8 +136,10 @@ def create_job_and_site(number: int) -> Event:
 _KEY_LINK = ("integration_system_id", "integration_entity_type_id", "internal_id", "external_id")
 
 
-def _key_link(kind: str, method: str, number: int, internal: int, *, before: tuple[Event, ...]) -> Event:
-    external, gone = f"001X{number}.", method == "DELETE"
+def _key_link(
+    kind: str, method: str, number: int, internal: int, *, before: tuple[Event, ...], of_id: str = TEXT_OF_ID
+) -> Event:
+    external, gone = f"001X{number}.{of_id}", method == "DELETE"
 
     def key_link_ids(stack: Stack) -> list[str]:
         return _ids(stack.revio.key_links, "external_id", external, "integration_key_link_id")
@@ -150,8 +163,8 @@ def _key_link(kind: str, method: str, number: int, internal: int, *, before: tup
     )
 
 
-def create_key_link(number: int) -> Event:
-    return _key_link("key_link create", "POST", number, 2000 + number, before=())
+def create_key_link(number: int, of_id: str = TEXT_OF_ID) -> Event:
+    return _key_link("key_link create", "POST", number, 2000 + number, before=(), of_id=of_id)
 
 
 def change_key_link(number: int) -> Event:
@@ -190,18 +203,20 @@ def _ties_of_person(stack: Stack, mark: str) -> Ties:
     return [
         tie
         for kind, record in records
-        if record["lastName"] == mark and record["externalId"]  # only there it tells the bridge's id of the person
+        if as_sent(record["lastName"]) == mark + TEXT
+        and (person := as_sent(record["externalId"]))  # only there it tells the bridge's id of the person
         for tie in (
-            (f"connector/person/{record['externalId']}", f"{egito}/{kind.lower()}/{record['id']}"),
-            (f"intouch/person/u-{mark}", f"connector/person/{record['externalId']}"),
+            (f"connector/person/{person}", f"{egito}/{kind.lower()}/{record['id']}"),
+            (f"intouch/person/u-{mark}", f"connector/person/{person}"),
         )
     ]
 
 
 def save_prospect(number: int) -> Event:
     mark = f"Nowak{number}."
-    sent = {"uuid": f"u-{mark}", "firstname": "Ada", "lastname": mark, "userStatus": "ACTIVE", "userType": "PROSPECT"}
-    kept = {"firstName": "Ada", "lastName": mark, "type": "PROSPECT", "ownerId": "7", "source": "2", "club": "Centre"}
+    who = {"uuid": f"u-{mark}", "firstname": "Ada", "lastname": mark + TEXT}
+    sent = {**who, "userStatus": "ACTIVE", "userType": "PROSPECT"}
+    kept = {"firstName": "Ada", "lastName": mark + TEXT, "type": "PROSPECT", "ownerId": "7", "source": "2"}
     return Event(
         "save prospect",
         "egito POST /services/restapi/json/Lead/create",
@@ -209,7 +224,7 @@ def save_prospect(number: int) -> Event:
         lambda _: f"/connector/clubs/{CLUB}/prospects",
         {**sent, "leadOwner": "maja@club.example", "leadSource": "Walk-in"},
         lambda stack: _picked(stack.egito.records["Lead"], "lastName", mark, *_PERSON),
-        [kept],
+        [{**kept, "club": "Centre"}],
         lambda stack: _ties_of_person(stack, mark),
     )
 
@@ -217,7 +232,7 @@ def save_prospect(number: int) -> Event:
 def change_prospect(number: int) -> Event:
     before = save_prospect(number)
     mark = f"Nowak{number}."
-    sent = {"firstname": "Eva", "lastname": mark, "userStatus": "ACTIVE", "userType": "PROSPECT"}
+    sent = {"firstname": "Eva", "lastname": mark + TEXT, "userStatus": "ACTIVE", "userType": "PROSPECT"}
     return Event(
         "save prospect again",
         "egito POST /services/restapi/json/Lead/update",
@@ -235,7 +250,7 @@ def save_member(number: int) -> Event:
     """The conversion: the prospect's record is closed, and the member gets one with what the prospect's had."""
     before = save_prospect(number)
     mark = f"Nowak{number}."
-    sent = {"firstname": "Ada", "lastname": mark, "userStatus": "ACTIVE", "userType": "MEMBER"}
+    sent = {"firstname": "Ada", "lastname": mark + TEXT, "userStatus": "ACTIVE", "userType": "MEMBER"}
     return Event(
         "save member (conversion)",
         "egito POST /services/restapi/json/Contact/create",
@@ -253,7 +268,7 @@ def save_member(number: int) -> Event:
 
 
 def create_lead_source(number: int) -> Event:
-    name = f"Fair {number}."
+    name = f"Fair {number:06}.{TEXT}"  # none is the beginning of another
     return Event(
         "lead source create",
         "egito POST /services/restapi/json/SelectDictionary/create",

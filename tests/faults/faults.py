@@ -107,9 +107,14 @@ FAULTS = (
     Fault("throttled", Act.ANSWER, on=DYNAMODB, status=400, body=_THROTTLED),
     Fault("429", Act.ANSWER, on=VENDORS, sure=True, status=429, headers={"Retry-After": "40"}),
     Fault("503", Act.ANSWER, on=VENDORS, sure=True, status=503, headers={"Retry-After": "40"}),
+    Fault("429, done", Act.ANSWER, on=VENDORS, done=True, status=429, headers={"Retry-After": "40"}),
+    Fault("503, done", Act.ANSWER, on=VENDORS, done=True, status=503, headers={"Retry-After": "40"}),
     Fault("HTML 502", Act.ANSWER, on=VENDORS, status=502, headers={"Content-Type": "text/html"}, body="<h1>502</h1>"),
     Fault("killed before", Act.KILL),
     Fault("killed after", Act.KILL, done=True),
     Fault("handled twice at once", Act.AGAIN, sure=True),
     Fault("sent again meanwhile", Act.ASK, sure=True),
 )
+
+TAKEN_AT_ITS_WORD = frozenset({"429, done", "503, done"})
+"""What a vendor that cannot be asked must not do; see docs/reliability.md."""

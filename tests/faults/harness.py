@@ -52,6 +52,7 @@ from local.gateway import FunctionFailedError, invoke
 from local.server import Server, cut
 from local.stack import SCOPES, Stack
 from local.template import Function
+from local.vendors.alterations import as_sent
 from tests.faults import child
 from tests.faults.events import Event, tenant
 from tests.faults.faults import AWS, Act, Call, Fault, Span
@@ -352,7 +353,7 @@ class World:
         for operation in parked:
             self.operators += 1
             there = self._made_at_the_vendor(operation)
-            body = {"action": "adopt", "id": there} if there else {"action": "resend"}
+            body = {"action": "adopt", "id": there, "confirmed": True} if there else {"action": "resend"}
             told = self._request(operation.tenant, "POST", f"/operations/{operation.operation_id}/resolve", body)
             assert told == 200, (told, operation.natural_key, body)
 
@@ -389,7 +390,8 @@ class World:
 
     def operations(self) -> list[Operation]:
         """All of these tenants, read in a way that the bundle does not, so that no fault hits it."""
-        found = [Operation.model_validate(deserialize(item)) for item in self._operation_items()]
+        items = [item for item in self._operation_items() if "state" in item]  # the others are kept payloads
+        found = [Operation.model_validate(deserialize(item)) for item in items]
         return [one for one in found if one.tenant in self.tenants]
 
     def _operation_items(self) -> "list[dict[str, AttributeValueTypeDef]]":
@@ -430,6 +432,10 @@ class World:
         match operation.flow, payload.get("kind"):
             case "create_site", _:
                 return _one(self.stack.illu.sites, "name", payload["name"], "site_id")
+            case "key_link", _:
+                link = payload["link"]
+                of_it = [one for one in self.stack.revio.key_links if one["internal_id"] == link["internal_id"]]
+                return _one(of_it, "external_id", link["external_id"], "integration_key_link_id")
             case "create_job", _:
                 return _one(self.stack.illu.jobs, "name", payload["name"], "job_id")
             case "connector_receiver", "create_record":
@@ -676,4 +682,5 @@ def is_finished(operation: Operation) -> bool:
 
 
 def _one(records: Iterable[Mapping[str, object]], member: str, value: object, id_member: str) -> str | None:
-    return next((str(record[id_member]) for record in records if record.get(member) == value), None)
+    """By what was sent: a person sees through what the vendor made of it."""
+    return next((str(record[id_member]) for record in records if as_sent(record.get(member)) == value), None)

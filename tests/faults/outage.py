@@ -13,21 +13,22 @@ import os
 import random
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, cast
 
 from crm_bridge.accounts import Accounts
 from crm_bridge.breaker import Breaker
 from crm_bridge.engine import Engine
-from crm_bridge.links import Links
+from crm_bridge.links import Link, Links, Partner
 from crm_bridge.memory import Memory
 from crm_bridge.operations import SHARDS, Claim, Due, Operation, Operations, State
 from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.tenants import Tenants
 from crm_bridge.transport import Deadline, Transport
-from dispatcher.handler import LENT
-from key_link.flow import Held, KeyLinkFlow
+from dispatcher.handler import LENT, LONGEST_RUN
+from key_link.change import Held
+from key_link.flow import KeyLinkFlow
 from key_link.models import CarryKeyLink, KeyLink
 from local.vendors.revio import RevioSimulator
 
@@ -61,8 +62,16 @@ class MemoryOperations(Operations):
     def get(self, operation_id: str) -> Operation | None:
         return self.items.get(operation_id)
 
-    def create(self, operation: Operation, *, over: Iterable[State], over_undone: bool = False) -> Claim:
+    def create(
+        self,
+        operation: Operation,
+        *,
+        over: Iterable[State],
+        over_undone: bool = False,
+        along: "Sequence[TransactWriteItemTypeDef]" = (),
+    ) -> Claim:
         assert not over_undone
+        assert not along
         there = self.items.get(operation.operation_id)
         if there and there.state not in over:
             return Claim(False, there)
@@ -94,14 +103,17 @@ class MemoryOperations(Operations):
     def save(
         self,
         operation: Operation,
-        links: "Sequence[TransactWriteItemTypeDef]" = (),
+        writes: "Sequence[TransactWriteItemTypeDef]" = (),
         *,
         over: State | None = State.SENDING,
+        lease: str | None = None,
+        along: "Sequence[TransactWriteItemTypeDef]" = (),
     ) -> Operation:
         there = self.items[operation.operation_id]
-        if (there.lease, there.state) != (operation.lease, over):
+        if (there.lease, there.state) != (lease or operation.lease, over):
             return there
-        assert not links
+        assert not writes
+        assert not along
         self.items[operation.operation_id] = operation
         return operation
 
@@ -112,9 +124,20 @@ class MemoryOperations(Operations):
             if one.due_at is not None and one.due_at <= now and one.shard == shard
         ]
 
-    def lend(self, due: Due, until: int) -> bool:
+    def keep_payload(self, *_: object) -> "TransactWriteItemTypeDef":
+        raise AssertionError("no key link is there before it was sent")
+
+    def lend(self, due: Due, until: int, sent_by: int) -> bool:
+        return self._moved(due, due.due_at, {"due_at": sent_by, "lent_until": until})
+
+    def extend(self, due: Due, until: int, sent_by: int) -> bool:
+        return self._moved(due, sent_by, {"due_at": until})
+
+    def _moved(self, due: Due, due_at: int, changes: Mapping[str, object]) -> bool:
         there = self.items[due.operation_id]
-        self.items[due.operation_id] = there.model_copy(update={"due_at": until, "lent_until": until})
+        if there.due_at != due_at:
+            return False
+        self.items[due.operation_id] = there.model_copy(update=changes)
         return True
 
 
@@ -124,8 +147,11 @@ class MemoryLinks(Links):
     def __init__(self) -> None:
         pass
 
-    def taken(self, *_: object) -> bool:
-        return False
+    def taken(self, tenant: str, groups: Sequence[Sequence[Link]], operation_id: str) -> list[bool]:  # noqa: ARG002
+        return [False] * len(groups)
+
+    def of(self, *_: object) -> list[Partner]:
+        return []
 
     def puts(self, *_: object) -> "Iterator[TransactWriteItemTypeDef]":
         return iter(())
@@ -222,8 +248,9 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
             engine.run(flow, CarryKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE))
         for shard in SHARDS:
             for page in operations.due(shard, int(clock.now)):
-                lent = [due for due in page if operations.lend(due, int(clock.now) + LENT)]
-                queue += [due._replace(due_at=int(clock.now) + LENT) for due in lent]
+                until, sent_by = int(clock.now) + LENT, int(clock.now) + LONGEST_RUN
+                lent = [due for due in page if operations.lend(due, until, sent_by)]
+                queue += [due._replace(due_at=until) for due in lent if operations.extend(due, until, sent_by)]
         while queue and clock.now < tick:
             message = queue.popleft()
             redelivered[message.operation_id] += 1

@@ -127,6 +127,8 @@ def parked(crm: Crm) -> str:
     crm.stack.illu.next_id = 4711
     answer = crm.create_site(customer_id="C-2")
     assert (answer.status_code, answer.json()["state"]) == (202, "parked")
+    for crm.stack.illu.next_id in range(4991, 5000):
+        crm.stack.illu.add_site(**{name: SITE[name] for name in ("name", "latitude", "longitude", "address")})
     operation: str = answer.json()["operation_id"]
     return operation
 

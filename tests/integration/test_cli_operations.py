@@ -10,6 +10,7 @@ from crm_bridge.callbacks import FLOW as CALLBACK
 from crm_bridge.operations import State, operation_id
 from crm_bridge.runtime import runtime
 from local.stack import Stack
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from operations.flows import FLOWS
 from tests.integration.conftest import SITE, CommandLine, Crm
@@ -120,9 +121,8 @@ def test_watching_counts_what_there_is_and_shows_what_is_not_finished(crm: Crm, 
 def test_adopting_links_the_vendors_record_and_sends_nothing(crm: Crm, cli: CommandLine) -> None:
     operation = parked(crm)
     seen = len(crm.stack.illu.seen)
-    assert (
-        cli("operations", "resolve", operation, "adopt", "--id", "4711", "--yes", "--json").json["state"] == "succeeded"
-    )
+    adopt = ("operations", "resolve", operation, "adopt", "--id", "4711", "--yes")
+    assert cli(*adopt, "--confirmed", "--json").json["state"] == "succeeded"
     assert len(crm.stack.illu.seen) == seen
     assert crm.get("/links/illu/site/4711").json()["links"][0]["id"] == SITE["customer_id"]
     assert "by crm-bridge" in read(operation).attempts[-1].reason or read(operation).attempts[-1].reason.startswith(
@@ -167,6 +167,7 @@ def test_only_what_is_parked_can_be_resolved(crm: Crm, cli: CommandLine) -> None
     assert cli("operations", "resolve", "op_" + "0" * 32, "abandon", "--yes").code == 2
 
 
+@pytest.mark.usefixtures("plain")
 def test_what_waits_is_taken_up_at_the_rate_that_is_asked_for(crm: Crm, cli: CommandLine) -> None:
     ids = waiting(crm, "C-1", "C-2", "C-3")
     crm.stack.move_clock(0)
@@ -212,7 +213,7 @@ def test_what_is_on_a_queue_or_being_sent_is_not_disturbed(crm: Crm, cli: Comman
         for one in page
         if one.operation_id == lent
     ]
-    assert operations.lend(due, now + 900)
+    assert operations.lend(due, now + 900, now + 60)
     crm.stack.move_clock(60)
     assert operations.claim(sending, lease="x", now=now + 60, until=now + 90, states=[State.WAITING])
     before = read(lent), read(sending)
@@ -241,3 +242,14 @@ def test_what_ran_out_of_attempts_and_was_surely_not_done_is_sent_again(crm: Crm
     crm.stack.deliver_due()
     assert read(operation).state == "succeeded"
     assert len(crm.stack.illu.sites) == 1
+
+
+def test_candidates_are_shown_and_their_names_only_with_the_payload(crm: Crm, cli: CommandLine) -> None:
+    crm.stack.illu.alterations = (ALTERATIONS["cut at an emoji"],)
+    parked(crm, name="Duka \U0001f3ea Kitale")
+    assert [set(one) for one in cli("operations", "show", "demo", "C-1001", "--json").json[0]["candidates"]] == [
+        {"id", "created_at"}
+    ]
+    told = cli("operations", "show", "demo", "C-1001").out
+    assert ("4711" in told, "Duka" in told, "--payload shows their names" in told) == (True, False, True)
+    assert "Duka" in cli("operations", "show", "demo", "C-1001", "--payload").out

@@ -15,12 +15,14 @@ import pytest
 import requests
 from werkzeug.wrappers import Request, Response
 
+from connector_receiver import people
 from crm_bridge.runtime import runtime
 from crm_bridge.settings import PERSON_FIELDS
 from local.stack import CLIENT, CLUB, CONNECTOR_CLUB, SCOPES, Stack
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.connector import CallFailedError, Connector, Language, Person
 from local.vendors.egito import EgitoSimulator, Record
-from local.vendors.simulator import Kind
+from local.vendors.simulator import Kind, json_response
 from tests.integration.conftest import Crm
 
 LEFT_OUT = object()
@@ -180,7 +182,7 @@ def parked(crm: Crm) -> str:
 
 
 def resolve(crm: Crm, operation_id: str, action: str, vendor_id: object = None) -> requests.Response:
-    named = {"id": vendor_id} if vendor_id else {}
+    named = {"id": vendor_id, "confirmed": True} if vendor_id else {}
     return crm.post(f"/operations/{operation_id}/resolve", {"action": action, **named})
 
 
@@ -337,6 +339,30 @@ def test_is_saved_whatever_egitos_answers_look_like(
     assert (the_record(egito)["city"], the_record(egito)["lastName"]) == ("Kraków", "Nowak")
 
 
+@pytest.mark.parametrize("shape", ["data", "entity", "rows", "nested"])
+def test_a_change_arrives_when_egitos_record_is_in_a_wrapper(
+    crm: Crm, egito: EgitoSimulator, shape: Literal["data", "entity", "rows", "nested"]
+) -> None:
+    egito.record_shape = shape
+    record_id = saved(crm)
+    answer = save(crm, record_id, city="Kraków")
+    assert outcome(answer) == (200, "INFO")
+    assert (the_record(egito)["city"], the_record(egito)["lastName"]) == ("Kraków", "Nowak")
+
+
+def test_a_change_waits_when_egitos_record_is_in_a_shape_that_is_not_understood(
+    crm: Crm, egito: EgitoSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_id = saved(crm)
+    with monkeypatch.context() as patch:
+        patch.setattr(egito, "_shown", lambda _entity, record: json_response({"payload": record}))
+        answer = save(crm, record_id, city="Kraków")
+        assert outcome(answer) == (202, "WARNING")
+        assert "in a shape that is not understood" in answer.json()["reason"]
+    assert in_the_end(crm, answer)["state"] == "succeeded"
+    assert the_record(egito)["city"] == "Kraków"
+
+
 def test_a_token_that_was_revoked_is_replaced(crm: Crm, egito: EgitoSimulator) -> None:
     record_id = saved(crm)
     egito.revoke(refresh_too=True)
@@ -403,6 +429,9 @@ def test_is_known_by_what_it_has_in_common(crm: Crm, egito: EgitoSimulator, chan
         pytest.param({"email": LEFT_OUT, "mobile": "48601234567"}, id="digits only"),
         pytest.param({"firstname": "\uff21\uff44\uff41", "email": "\uff41da@mail.example"}, id="full width"),
         pytest.param({"email": LEFT_OUT, "mobile": "+٤٨ ٦٠١ ٢٣٤ ٥٦٧"}, id="other digits"),
+        pytest.param({"email": LEFT_OUT, "mobile": "0048 601 234 567"}, id="00 for the plus"),
+        pytest.param({"email": LEFT_OUT, "mobile": "601-234-567"}, id="without its country"),
+        pytest.param({"firstname": "A&#100;a\u00ad", "lastname": "No\u200bwak"}, id="escaped and invisible characters"),
     ],
 )
 def test_is_known_when_only_the_writing_differs(crm: Crm, egito: EgitoSimulator, changes: dict[str, Any]) -> None:
@@ -426,9 +455,8 @@ def test_is_known_when_an_accent_is_written_in_another_way(crm: Crm) -> None:
         pytest.param({"firstname": "Eva"}, id="another first name"),
         pytest.param({"lastname": "Lis"}, id="another last name"),
         pytest.param({"email": "eva@mail.example", "mobile": "1"}, id="another e-mail and mobile"),
-        pytest.param({"email": LEFT_OUT, "mobile": LEFT_OUT}, id="name alone"),
-        pytest.param({"email": "", "mobile": ""}, id="empty e-mail and mobile"),
         pytest.param({"uuid": "u-2"}, id="another id of the Connector's"),
+        pytest.param({"uuid": "u-2", "email": LEFT_OUT, "mobile": LEFT_OUT}, id="another id and name alone"),
     ],
 )
 def test_is_somebody_else_when_too_little_is_the_same(crm: Crm, egito: EgitoSimulator, changes: dict[str, Any]) -> None:
@@ -439,10 +467,135 @@ def test_is_somebody_else_when_too_little_is_the_same(crm: Crm, egito: EgitoSimu
     assert len(egito.records["Contact"]) == 2
 
 
-def test_two_without_address_and_number_are_two_people(crm: Crm, egito: EgitoSimulator) -> None:
-    nothing = {"email": "", "mobile": ""}
-    assert saved(crm, **nothing) != saved(crm, **nothing)
+@pytest.mark.parametrize(
+    "nothing", [{"email": "", "mobile": ""}, {"email": LEFT_OUT, "mobile": LEFT_OUT}, {"email": None, "mobile": " "}]
+)
+def test_two_without_address_and_number_are_two_people_and_both_are_told(
+    crm: Crm, egito: EgitoSimulator, nothing: dict[str, Any]
+) -> None:
+    first, second = save(crm, **nothing), save(crm, **nothing)
+    assert [outcome(answer) for answer in (first, second)] == [(201, "INFO"), (201, "WARNING")]
+    assert "Sent again without this recordID, it becomes another record" in first.json()["message"]
+    assert "Somebody of this name is known in this club" in second.json()["message"]
+    assert first.json()["recordID"] != second.json()["recordID"]
     assert len(egito.records["Contact"]) == 2
+    assert save(crm, first.json()["recordID"], **nothing).json()["message"] == "Saved."
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param({"email": LEFT_OUT, "mobile": LEFT_OUT}, {}, id="e-mail and mobile came later"),
+        pytest.param({}, {"email": LEFT_OUT, "mobile": LEFT_OUT}, id="name alone"),
+        pytest.param({"email": LEFT_OUT}, {"mobile": LEFT_OUT}, id="e-mail after mobile"),
+    ],
+)
+def test_is_a_new_person_with_a_warning_when_nothing_tells_it_from_a_namesake(
+    crm: Crm, egito: EgitoSimulator, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    record_id = saved(crm, **first)
+    answer = save(crm, **second)
+    assert outcome(answer) == (201, "WARNING")
+    assert "Somebody of this name is known in this club" in answer.json()["message"]
+    assert answer.json()["recordID"] != record_id
+    assert len(egito.records["Contact"]) == 2
+
+
+def test_is_a_new_person_with_a_warning_when_too_many_have_the_name(
+    crm: Crm, egito: EgitoSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people, "MOST_NAMESAKES", 3)
+    for number in range(3):
+        saved(crm, email=f"{number}@mail.example", mobile=LEFT_OUT)
+    answers = [save(crm), save(crm)]
+    assert [outcome(answer) for answer in answers] == [(201, "WARNING")] * 2
+    assert all("Too many people of this name" in answer.json()["message"] for answer in answers)
+    assert len(egito.records["Contact"]) == 5
+    record_id = answers[0].json()["recordID"]
+    assert saved(crm, record_id, city="Kraków") == record_id
+
+
+NAME_ALONE: dict[str, Any] = {"email": LEFT_OUT, "mobile": LEFT_OUT}
+
+
+@pytest.fixture
+def asking(crm: Crm) -> str:
+    """Ada's recordID, at a tenant that has people asked about namesakes."""
+    document = json.loads(crm.stack.demo_tenant())
+    document["connector"] |= {"ask_about_namesakes": True}
+    crm.stack.put_secret("demo", json.dumps(document))
+    runtime().engine.tenants.get("demo", fresh=True)
+    return saved(crm)
+
+
+def test_a_person_is_asked_once_about_a_namesake_when_the_tenant_wants_it(
+    crm: Crm, egito: EgitoSimulator, asking: str
+) -> None:
+    answer = save(crm, **NAME_ALONE)
+    assert outcome(answer) == (202, "WARNING")
+    assert "Somebody of this name is known in this club" in answer.json()["message"]
+    question = crm.get(f"/operations/{parked(crm)}").json()["attempts"][-1]["reason"]
+    assert "somebody of this name is known in this club" in question
+    again = save(crm, **NAME_ALONE)
+    assert outcome(again) == (202, "WARNING")
+    assert again.json()["recordID"] == answer.json()["recordID"] != asking
+    assert len(operations(crm, "parked")) == 1
+    assert len(egito.records["Contact"]) == 1
+
+
+def test_the_save_goes_to_the_namesakes_record_when_a_person_links_it(
+    crm: Crm, egito: EgitoSimulator, asking: str
+) -> None:
+    answer = save(crm, **NAME_ALONE, city="Kraków")
+    assert resolve(crm, parked(crm), "adopt", the_record(egito)["id"]).status_code == 200
+    assert in_the_end(crm, answer)["state"] == "succeeded"
+    assert (the_record(egito)["city"], the_record(egito)["email"]) == ("Kraków", ADA["email"])
+    assert saved(crm, answer.json()["recordID"], city="Gdynia") == answer.json()["recordID"]
+    assert saved(crm, asking, zipcode="30-001") == asking
+    assert (the_record(egito)["city"], the_record(egito)["zipCode"]) == ("Gdynia", "30-001")
+
+
+def test_a_new_record_is_made_when_a_person_says_that_the_namesake_is_somebody_else(
+    crm: Crm, egito: EgitoSimulator, asking: str
+) -> None:
+    answer = save(crm, **NAME_ALONE, city="Kraków")
+    assert resolve(crm, parked(crm), "resend").status_code == 200
+    assert in_the_end(crm, answer)["state"] == "succeeded"
+    assert len(egito.records["Contact"]) == 2
+    assert saved(crm, answer.json()["recordID"], city="Gdynia") == answer.json()["recordID"]
+    assert [record["city"] for record in egito.records["Contact"]] == ["", "Gdynia"]
+    another = save(crm, **NAME_ALONE)  # a new question
+    assert another.json()["recordID"] not in (asking, answer.json()["recordID"])
+    assert len(operations(crm, "parked")) == 1
+
+
+def test_nobody_is_asked_when_something_tells_a_namesake_apart(crm: Crm, egito: EgitoSimulator, asking: str) -> None:
+    assert outcome(save(crm, email="other@mail.example", mobile="602 000 000")) == (201, "INFO")
+    assert saved(crm, mobile=LEFT_OUT) == asking
+    assert outcome(save(crm, lastname="Lis", **NAME_ALONE)) == (201, "INFO")
+    assert len(egito.records["Contact"]) == 3
+
+
+@pytest.mark.parametrize("kind", ["PROSPECT", "MEMBER"])
+def test_every_save_tells_what_it_lacks_when_several_come_at_once(crm: Crm, kind: str) -> None:
+    record_id = saved(crm, userType=kind)
+    lacking = {"userType": kind, "leadOwner": "nobody@club.example", "leadSource": "Nowhere"}
+    answers = at_once([partial(save, crm, record_id, **lacking)] * 6)
+    assert {outcome(answer) for answer in answers} == {(200, "WARNING")}
+    assert all("without its owner" in answer.json()["message"] for answer in answers)
+    assert all("without its lead source" in answer.json()["message"] for answer in answers)
+
+
+@pytest.mark.parametrize("kind", ["PROSPECT", "MEMBER"])
+def test_an_overtaken_save_tells_what_it_lacks(crm: Crm, egito: EgitoSimulator, kind: str) -> None:
+    record_id = saved(crm, userType=kind)
+    egito.fail(Kind.UNAVAILABLE, seconds=1)
+    late = save(crm, record_id, userType=kind, leadOwner="nobody@club.example", city="Gdynia")
+    assert late.status_code == 202
+    assert outcome(save(crm, record_id, userType=kind, leadOwner="8", city="Kraków")) == (200, "INFO")
+    answer = in_the_end(crm, late)["answer"]
+    assert (answer["result"], "without its owner" in answer["message"]) == ("WARNING", True)
+    assert (the_record(egito)["ownerId"], the_record(egito)["city"]) == ("8", "Kraków")
 
 
 def test_is_a_new_person_with_a_warning_when_two_fit(crm: Crm, egito: EgitoSimulator) -> None:
@@ -1685,3 +1838,61 @@ def test_a_name_follows_egito_when_only_its_use_was_changed(crm: Crm, egito: Egi
     change_lead_source(crm, "1", "Website", active=False)
     egito.dictionaries["leadSource"][0]["name"] = "Our site"
     assert ("1", "Our site", False) in lead_sources(crm)
+
+
+# ---------------------------------------------------------------- what Egito may store
+
+
+@pytest.mark.parametrize("kind", [Kind.CLOSE_AFTER, Kind.UNAVAILABLE_AFTER])
+@pytest.mark.parametrize("alteration", ["upper case", "cut at 20 bytes", "emptied"])
+def test_there_is_one_record_whatever_egito_makes_of_its_texts(
+    crm: Crm, egito: EgitoSimulator, alteration: str, kind: Kind
+) -> None:
+    egito.alterations = (ALTERATIONS[alteration],)
+    egito.fail(kind, seconds=1)
+    answer = save(crm, lastname="Zieli\u0144ska-\u0141ukasz \U0001f3cb of the long name")
+    assert answer.status_code == 202
+    operation = parked(crm)
+    [candidate] = crm.get(f"/operations/{operation}").json()["candidates"]
+    assert candidate["id"] == str(the_record(egito)["id"])
+    assert resolve(crm, operation, "adopt", candidate["id"]).status_code == 200
+    assert in_the_end(crm, answer)["state"] == "succeeded"
+    assert len(egito.records["Contact"]) == 1
+
+
+def test_a_record_of_another_person_is_no_candidate(crm: Crm, egito: EgitoSimulator) -> None:
+    for members in (
+        {"firstName": "Ada", "lastName": "Nowak", "externalId": f"p_{'0' * 32}"},  # of another person
+        {"firstName": "Adam", "lastName": "Nowak"},
+        {"firstName": "Ada", "lastName": "Kowalska"},
+    ):
+        egito.add("Contact", **members)
+    egito.fail(Kind.CLOSE_BEFORE)
+    assert in_the_end(crm, save(crm))["state"] == "succeeded"
+    assert len(egito.records["Contact"]) == 4
+
+
+def test_a_namesake_without_an_id_is_put_before_a_person(crm: Crm, egito: EgitoSimulator) -> None:
+    """Egito tells no time of a record, and may have dropped the field."""
+    egito.add("Contact", firstName="ADA", lastName="Nowak")
+    egito.fail(Kind.CLOSE_BEFORE)
+    save(crm)
+    assert parked(crm)
+    assert len(egito.records["Contact"]) == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.CLOSE_AFTER, Kind.TOO_MANY_AFTER])
+def test_there_is_one_lead_source_whatever_egito_makes_of_its_name(crm: Crm, egito: EgitoSimulator, kind: Kind) -> None:
+    egito.alterations = (ALTERATIONS["cut at an emoji"],)
+    egito.fail(kind, seconds=1)
+    add_lead_source(crm, "Fair \U0001f3cb 2026")
+    assert parked(crm)
+    assert [entry["name"] for entry in egito.dictionaries["leadSource"]] == ["Website", "Walk-in", "Fair "]
+
+
+def test_lead_sources_that_differ_in_spaces_are_two(crm: Crm, egito: EgitoSimulator) -> None:
+    egito.dictionaries["leadSource"].append({"id": 90, "name": "Fair 1"})
+    egito.fail(Kind.CLOSE_AFTER)
+    answer = add_lead_source(crm, "Fair  1")
+    assert in_the_end(crm, answer)["answer"]["name"] == "Fair  1"
+    assert len(egito.dictionaries["leadSource"]) == 4

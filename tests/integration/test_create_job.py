@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 import requests
 
+from create_site.flow import CreateSiteFlow
+from crm_bridge.operations import operation_id
 from crm_bridge.runtime import runtime
+from crm_bridge.transport import Deadline
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.integration.conftest import ROUNDS, SITE, Crm
 
@@ -198,7 +202,9 @@ def test_is_parked_and_resolved_by_a_person_when_a_job_cannot_be_looked_for(at_h
     operation = at_home.settle(accepted)
     assert operation["state"] == "parked"
     assert missing in operation["attempts"][-1]["reason"]
-    resolved = at_home.post(f"{accepted.headers['Location']}/resolve", {"action": "adopt", "id": "802"})
+    resolved = at_home.post(
+        f"{accepted.headers['Location']}/resolve", {"action": "adopt", "id": "802", "confirmed": True}
+    )
     assert resolved.json()["state"] == "succeeded"
     assert linked(at_home, "illu/job/802") == {("ticket", "T-501"), ("site", "4711")}
 
@@ -288,6 +294,189 @@ def test_is_parked_when_the_reference_was_switched_on_after_it_was_sent(crm: Crm
     runtime().engine.tenants.get("demo", fresh=True)
     assert crm.settle(accepted)["state"] == "parked"
     assert len(crm.stack.illu.jobs) == 1
+
+
+ALIKE = [
+    ("X  1", "X 1"),
+    ("X\u00a01", "X 1"),
+    ("x1", "X1"),
+    ("X & 1", "X &amp; 1"),
+    ("\uff211", "A1"),
+    ("O\u20191", "O'1"),
+    ("\ufb01n", "fin"),
+]
+"""Tickets that are two to the CRM and may look the same to a vendor."""
+
+
+@pytest.mark.parametrize(("one", "other"), [*ALIKE, *((other, one) for one, other in ALIKE)], ids=str)
+def test_tickets_that_are_alike_get_a_job_each_when_one_was_done_and_one_was_not(
+    at_home: Crm, one: str, other: str
+) -> None:
+    at_home.stack.illu.fail(Kind.CLOSE_BEFORE)
+    undone = create_job(at_home, ticket_id=one, name="Ring the bell")
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    done = create_job(at_home, ticket_id=other, name="Fix the meter")
+    settled = [at_home.settle(answer) for answer in (undone, done)]
+    assert [operation["state"] for operation in settled] == ["succeeded"] * 2
+    assert [job["name"] for job in at_home.stack.illu.jobs] == ["Fix the meter", "Ring the bell"]
+    assert [operation["answer"]["name"] for operation in settled] == ["Ring the bell", "Fix the meter"]
+
+
+@pytest.mark.parametrize(
+    ("alteration", "done", "undone"),
+    [
+        ("spaces collapsed", "X  1", "X 1"),
+        ("quotes straightened", "O\u20191", "O'1"),
+        ("tags stripped", "X<b>1", "X1"),
+        ("markup escaped", "X & 1", "X &amp; 1"),
+        ("lower case", "T-A", "t-a"),
+    ],
+)
+def test_a_job_that_illu_altered_into_another_tickets_is_linked_by_a_person_only(
+    at_home: Crm, alteration: str, done: str, undone: str
+) -> None:
+    at_home.stack.illu.alterations = (ALTERATIONS[alteration],)
+    at_home.stack.illu.fail(Kind.CLOSE_BEFORE)
+    first = create_job(at_home, ticket_id=undone, name="ring the bell")
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    second = create_job(at_home, ticket_id=done, name="fix the meter")
+    assert [at_home.settle(answer)["state"] for answer in (first, second)] == ["parked"] * 2
+    assert [job["name"] for job in at_home.stack.illu.jobs] == ["fix the meter"]
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+def test_there_is_one_job_whatever_illu_makes_of_its_texts(at_home: Crm, alteration: str) -> None:
+    at_home.stack.illu.alterations = (ALTERATIONS[alteration],)
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    notes = "After two <b>o\u2019clock</b>  &  not before. \U0001f3ea\u200b"
+    accepted = create_job(at_home, ticket_id="T-1 \U0001f3ea", name="Meter \U0001f3ea does not count", notes=notes)
+    assert at_home.settle(accepted)["state"] in ("succeeded", "parked")
+    assert len(at_home.stack.illu.jobs) == 1
+
+
+def test_the_job_of_another_ticket_at_the_same_site_is_no_candidate(at_home: Crm) -> None:
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER, times=2)
+    accepted = [create_job(at_home, ticket_id=ticket, notes="See [CRM ticket T-9].") for ticket in ("T-7", "T-8")]
+    at_home.stack.illu.jobs[0]["notes"] = "See [CRM ticket T-9]. [CRM ticket T-7"  # cut
+    assert [at_home.settle(answer)["state"] for answer in accepted] == ["parked", "succeeded"]
+    assert len(at_home.stack.illu.jobs) == 2
+
+
+def test_is_parked_when_jobs_are_asked_for_by_a_name_that_illu_altered(at_home: Crm) -> None:
+    tenant = json.loads(at_home.stack.demo_tenant())
+    tenant["illu"]["job_list_path"] += "?name={name}"
+    at_home.stack.put_secret("demo", json.dumps(tenant))
+    runtime().engine.tenants.get("demo", fresh=True)
+    at_home.stack.illu.alterations = (ALTERATIONS["upper case"],)
+    at_home.stack.illu.fail(Kind.CLOSE_AFTER)
+    operation = at_home.settle(create_job(at_home))
+    assert (operation["state"], len(at_home.stack.illu.jobs)) == ("parked", 1)
+    assert "job_list_path" in operation["attempts"][-1]["reason"]
+
+
+# ---------------------------------------------------------------- a job that waits for its site
+
+
+def minutes_until_done(crm: Crm, accepted: requests.Response) -> int:
+    """Simulated minutes, with the dispatcher in each, until a job is made."""
+    for minute in range(60):
+        if crm.get(accepted.headers["Location"]).json()["state"] == "succeeded":
+            return minute
+        crm.stack.move_clock(60)
+        crm.stack.deliver_due()
+    raise AssertionError("it waits for more than an hour")
+
+
+def late_site(crm: Crm, *, attempts: int) -> requests.Response:
+    """A site that is not there yet, and several attempts of illu's away."""
+    crm.stack.illu.fail(Kind.TOO_MANY, times=attempts, seconds=0)
+    return crm.create_site()
+
+
+@pytest.mark.parametrize("attempts", [2, 3])
+def test_a_job_is_made_in_the_minute_after_its_site(crm: Crm, attempts: int) -> None:
+    site = late_site(crm, attempts=attempts)
+    crm.stack.move_clock(25)
+    job = create_job(crm)
+    assert job.json()["state"] == "waiting"
+    assert crm.settle(site)["state"] == "succeeded"
+    assert crm.get(job.headers["Location"]).json()["state"] in ("waiting", "succeeded")
+    assert minutes_until_done(crm, job) <= 1
+    assert len(crm.stack.illu.jobs) == 1
+
+
+def test_a_job_that_brought_its_site_along_is_made_in_the_minute_after_it(crm: Crm) -> None:
+    crm.stack.illu.fail(Kind.TOO_MANY, times=3, seconds=0)
+    job = create_job(crm, site=DETAILS)
+    site = crm.get(f"/operations/{operation_id('demo', 'create_site', 'C-1001')}")
+    while crm.get(f"/operations/{site.json()['operation_id']}").json()["state"] != "succeeded":
+        crm.stack.move_clock(60)
+        crm.stack.deliver_due()
+    assert minutes_until_done(crm, job) <= 1
+    assert (len(crm.stack.illu.sites), len(crm.stack.illu.jobs)) == (1, 1)
+
+
+@pytest.mark.parametrize("decision", [{"action": "adopt", "id": "4711", "confirmed": True}, {"action": "resend"}])
+def test_a_job_is_made_in_the_minute_after_a_person_decided_about_its_site(
+    crm: Crm, decision: dict[str, object]
+) -> None:
+    tenant = json.loads(crm.stack.demo_tenant())
+    del tenant["illu"]["site_list_path"]
+    crm.stack.put_secret("demo", json.dumps(tenant))
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    site = crm.create_site()
+    job = create_job(crm)
+    assert crm.settle(site)["state"] == "parked"
+    for _ in range(30):
+        crm.stack.move_clock(60)
+        crm.stack.deliver_due()
+    crm.post(f"{site.headers['Location']}/resolve", decision)
+    crm.stack.deliver_due()
+    assert minutes_until_done(crm, job) <= 1
+    assert len(crm.stack.illu.jobs) == 1
+
+
+def test_each_of_several_jobs_is_made_in_the_minute_after_their_site(crm: Crm) -> None:
+    site = late_site(crm, attempts=3)
+    jobs = [create_job(crm, ticket_id=f"T-{number}") for number in range(5)]
+    assert crm.settle(site)["state"] == "succeeded"
+    assert max(minutes_until_done(crm, job) for job in jobs) <= 1
+    assert len(crm.stack.illu.jobs) == 5
+
+
+def test_another_customers_job_goes_on_as_it_would_have(crm: Crm) -> None:
+    crm.create_site(customer_id="C-other")
+    crm.stack.illu.fail(Kind.TOO_MANY, times=2, seconds=0)
+    other = create_job(crm, ticket_id="T-other", customer_id="C-other")
+    site = crm.create_site()
+    due_at = crm.get(other.headers["Location"]).json()["due_at"]
+    job = create_job(crm)
+    crm.stack.illu.heal()
+    engine = runtime().engine
+    operation = site.json()["operation_id"]
+    runtime().operations.hasten(runtime().operations.get(operation), int(runtime().clock()))  # type: ignore[arg-type]
+    engine.redeliver(CreateSiteFlow(), operation, deadline=Deadline(20))
+    assert crm.get(f"/operations/{operation}").json()["state"] == "succeeded"
+    assert crm.get(other.headers["Location"]).json()["due_at"] == due_at
+    assert crm.get(job.headers["Location"]).json()["due_at"] < due_at
+
+
+def test_nothing_is_lost_when_a_job_and_its_site_settle_at_once(
+    crm: Crm,
+    eager_switches: None,  # noqa: ARG001 - it works by being there
+) -> None:
+    for number in range(ROUNDS):
+        customer, crm.stack.illu.search_lag = f"C-{number}", 0
+
+        def both(send: bool, customer: str = customer, number: int = number) -> requests.Response:
+            site = crm.create_site(customer_id=customer, name=customer) if send else None
+            return site or create_job(crm, ticket_id=f"T-{number}", customer_id=customer, site=None)
+
+        with ThreadPoolExecutor(2) as pool:
+            _, job = pool.map(both, (True, False))
+        if job.status_code == 202:
+            assert minutes_until_done(crm, job) <= 1
+    assert len(crm.stack.illu.sites) == ROUNDS
 
 
 # ---------------------------------------------------------------- the wire, and races

@@ -12,6 +12,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.tenants import new_api_key
 from local.events import load_event
 from local.stack import DEMO_KEY, Stack
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.integration.conftest import ROUNDS, SITE, Crm
 
@@ -160,6 +161,28 @@ def test_waits_and_keeps_the_event_when_the_key_lacks_a_right(crm: Crm, monkeypa
     assert crm.settle(accepted)["state"] == "succeeded"
 
 
+def test_waits_and_names_the_new_host_when_the_address_has_moved(crm: Crm, capsys: pytest.CaptureFixture[str]) -> None:
+    crm.stack.illu.fail(Kind.MOVED, times=2)
+    accepted = crm.create_site()
+    assert (accepted.status_code, accepted.json()["state"]) == (202, "waiting")
+    reason = "illu answered 308: the address has moved to moved.example. Correct its base_url"
+    assert accepted.json()["reason"] == reason
+    out = capsys.readouterr().out
+    assert '"SignInRefused":1,"vendor":"illu"' in out  # its alarm starts
+    assert "s3cret" not in out
+    assert crm.settle(accepted)["state"] == "succeeded"
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_is_sent_to_the_new_address_at_once_when_it_was_corrected_a_moment_ago(crm: Crm) -> None:
+    crm.create_site(customer_id="C-1000")  # the function remembers the tenant's settings
+    document = crm.stack.demo_tenant()
+    crm.stack.put_secret("demo", document + " ")
+    crm.stack.illu.fail(Kind.MOVED)
+    assert crm.create_site().status_code == 201
+    assert len(crm.stack.illu.sites) == 2
+
+
 def test_is_502_and_kept_as_unknown_when_illu_breaks_its_contract(crm: Crm) -> None:
     crm.stack.illu.fail(Kind.WRONG_STATUS)
     answer = crm.create_site()
@@ -227,7 +250,7 @@ def parked(crm: Crm) -> str:
 
 
 def test_a_parked_operation_is_resolved_by_adopting_the_site(crm: Crm, parked: str) -> None:
-    resolved = crm.post(f"{parked}/resolve", {"action": "adopt", "id": 4711})
+    resolved = crm.post(f"{parked}/resolve", {"action": "adopt", "id": 4711, "confirmed": True})
     assert resolved.status_code == 200
     assert resolved.json()["state"] == "succeeded"
     assert crm.create_site().json()["site_id"] == 4711
@@ -257,6 +280,12 @@ def test_a_parked_operation_is_resolved_by_abandoning_it(crm: Crm, parked: str) 
         ({}, 422),
         ({"action": "retry"}, 422),
         ({"action": "adopt"}, 422),
+        ({"action": "adopt", "id": "4711"}, 422),
+        ({"action": "adopt", "id": "4711", "confirmed": False}, 422),
+        ({"action": "adopt", "id": "4711", "confirmed": "maybe"}, 422),
+        ({"action": "resend", "confirmed": True}, 422),
+        ({"action": "unlink"}, 409),
+        ({"action": "unlink", "id": "4711"}, 422),
         ({"action": "adopt", "id": "site-4711"}, 422),
         ({"action": "adopt", "id": "0"}, 422),
         ({"action": "resend", "id": "4711"}, 422),
@@ -283,6 +312,68 @@ def test_the_site_of_a_namesake_at_the_same_place_is_not_adopted(crm: Crm) -> No
     operation = crm.settle(crm.create_site(customer_id="C-2"))
     assert operation["answer"]["site_id"] == 4712
     assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1"]
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+def test_there_is_one_site_whatever_illu_makes_of_its_texts(crm: Crm, alteration: str) -> None:
+    crm.stack.illu.alterations = (ALTERATIONS[alteration],)
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    name = "Duka <b>Tom\u2019s</b>  & S\u00f6hne \U0001f3ea\u200b Kitale, next to the bakery"
+    operation = crm.settle(crm.create_site(name=name))
+    assert operation["state"] == ("succeeded" if alteration in ("stripped", "decomposed") else "parked")
+    assert len(crm.stack.illu.sites) == 1
+
+
+def test_a_person_sees_the_candidates_and_links_one(crm: Crm) -> None:
+    crm.stack.illu.alterations = (ALTERATIONS["cut at an emoji"],)
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    accepted = crm.create_site(name="Duka \U0001f3ea Kitale")
+    crm.stack.illu.add_site("Made by hand", SITE["latitude"], SITE["longitude"], "Moi Ave 12")
+    crm.stack.illu.add_site("Elsewhere", SITE["latitude"] + 1, SITE["longitude"], "Moi Ave 12")
+    assert crm.settle(accepted)["state"] == "parked"
+    path = accepted.headers["Location"]
+    reader = crm.stack.add_key("demo", frozenset({"operations", "operations:payload"}), "support")
+    headers = {"Authorization": f"Bearer {reader}"}
+    shown = crm.session.get(crm.stack.url + path, headers=headers, timeout=60).json()["candidates"]
+    assert [(one["id"], one["name"]) for one in shown] == [("4711", "Duka "), ("4712", "Made by hand")]
+    assert [set(one) for one in crm.get(path).json()["candidates"]] == [{"id", "created_at"}] * 2
+    assert crm.post(f"{path}/resolve", {"action": "adopt", "id": "4711"}).json()["state"] == "succeeded"
+    assert crm.get(path).json()["candidates"] == []
+    assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1001"]
+    assert len(crm.stack.illu.sites) == 3
+
+
+def test_sites_of_customers_who_differ_in_the_address_only_are_not_swapped(crm: Crm) -> None:
+    crm.stack.illu.fail(Kind.CLOSE_BEFORE)
+    first = crm.create_site(customer_id="C-1", address="Moi Ave 12, left door")
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    second = crm.create_site(customer_id="C-2", address="Moi Ave 12, right door")
+    assert [crm.settle(answer)["answer"]["address"] for answer in (first, second)] == [
+        "Moi Ave 12, left door",
+        "Moi Ave 12, right door",
+    ]
+    assert len(crm.stack.illu.sites) == 2
+
+
+def test_is_parked_when_sites_are_asked_for_by_a_name_that_illu_altered(crm: Crm) -> None:
+    tenant = json.loads(crm.stack.demo_tenant())
+    tenant["illu"]["site_list_path"] += "?name={name}"
+    crm.stack.put_secret("demo", json.dumps(tenant))
+    crm.stack.illu.alterations = (ALTERATIONS["upper case"],)
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    operation = crm.settle(crm.create_site())
+    assert (operation["state"], len(crm.stack.illu.sites)) == ("parked", 1)
+    assert "without {name} (site_list_path)" in operation["attempts"][-1]["reason"]
+
+
+def test_is_sent_again_when_illu_asked_for_time_and_cannot_be_asked(crm: Crm) -> None:
+    """Here illu is taken at its word: see docs/reliability.md."""
+    tenant = json.loads(crm.stack.demo_tenant())
+    del tenant["illu"]["site_list_path"]
+    crm.stack.put_secret("demo", json.dumps(tenant))
+    crm.stack.illu.fail(Kind.UNAVAILABLE, seconds=40)
+    assert crm.settle(crm.create_site())["state"] == "succeeded"
+    assert len(crm.stack.illu.sites) == 1
 
 
 def test_a_rotated_key_is_taken_up_without_a_failure(crm: Crm) -> None:

@@ -122,6 +122,114 @@ def test_tells_nobody_twice_of_what_is_on_its_queue_until_the_message_has_expire
     assert dispatch(crm) == {"create_site": 5}
 
 
+class _KilledError(BaseException):
+    """The function dies here: no handler of the bridge sees it."""
+
+
+def minutes_until_sent(crm: Crm) -> int:
+    """Simulated minutes, with the dispatcher and the workers in each, until there is a site."""
+    for minute in range(30):
+        if crm.stack.illu.sites:
+            return minute
+        crm.stack.move_clock(60)
+        crm.stack.deliver_due()
+    raise AssertionError("not within half an hour")
+
+
+def lend_without_a_response(self: Operations, due: Due, until: int, *more: int) -> bool:
+    """It is lent, and nobody hears of it."""
+    _LEND(self, due, until, *more)
+    raise StorageError("no response")
+
+
+def lend_twice(self: Operations, due: Due, until: int, *more: int) -> Any:
+    """The response is lost, and the AWS client's repetition fails on its own success."""
+    _LEND(self, due, until, *more)
+    return _LEND(self, due, until, *more)
+
+
+_LEND: Any = Operations.lend
+
+
+@pytest.mark.parametrize("lend", [lend_without_a_response, lend_twice])
+def test_waits_two_minutes_at_most_when_the_response_to_its_lending_is_lost(
+    crm: Crm, monkeypatch: pytest.MonkeyPatch, lend: Any
+) -> None:
+    _due(crm, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Operations, "lend", lend)
+        assert dispatch(crm) == {}
+    assert minutes_until_sent(crm) <= 2
+    assert len(crm.stack.illu.seen) == 1
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_waits_two_minutes_at_most_when_the_dispatcher_dies_after_it_has_lent(
+    crm: Crm, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    _due(crm, 1)
+    real: Any = runtime().sqs.send_message_batch
+
+    def die(**batch: Any) -> None:
+        if taken:
+            real(**batch)
+        raise _KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime().sqs, "send_message_batch", die)
+        with pytest.raises(_KilledError):
+            dispatch(crm)
+    assert minutes_until_sent(crm) <= (1 if taken else 2)
+    crm.stack.move_clock(LENT)
+    crm.stack.deliver_due()
+    assert len(crm.stack.illu.seen) == 1
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_is_sent_once_when_nobody_could_write_down_that_the_queue_has_it(
+    crm: Crm, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Two messages then name it, and whichever comes late finds nothing to do."""
+    _due(crm, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Operations, "extend", lambda *_: _raise(StorageError("no response"))())
+        assert dispatch(crm) == {"create_site": 1}
+    crm.stack.move_clock(60)
+    if again:
+        assert dispatch(crm) == {"create_site": 1}
+        assert messages() == 2
+    crm.stack.deliver_due()
+    assert (len(crm.stack.illu.sites), len(crm.stack.illu.seen)) == (1, 1)
+
+
+def test_is_sent_once_when_a_slow_run_is_overtaken_by_the_next(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch outlives its own lending, as in https://github.com/langwatch/langwatch/pull/7037."""
+    _due(crm, 1)
+    real: Any = runtime().sqs.send_message_batch
+
+    def slow(**batch: Any) -> Any:
+        monkeypatch.setattr(runtime().sqs, "send_message_batch", real)
+        crm.stack.move_clock(61)
+        assert dispatch(crm) == {"create_site": 1}
+        return real(**batch)
+
+    monkeypatch.setattr(runtime().sqs, "send_message_batch", slow)
+    dispatch(crm)
+    crm.stack.deliver_due()
+    assert (len(crm.stack.illu.sites), len(crm.stack.illu.seen)) == (1, 1)
+    crm.stack.move_clock(LENT)
+    assert dispatch(crm) == {}
+
+
+def test_what_waits_on_a_long_queue_is_not_sent_to_it_again(crm: Crm) -> None:
+    _due(crm, 3)
+    assert dispatch(crm) == {"create_site": 3}
+    for _ in range(LENT // 60 - 1):
+        crm.stack.move_clock(60)
+        assert dispatch(crm) == {}
+    assert messages() == 3
+
+
 def test_carries_an_operation_once_when_it_is_on_the_queue_twice(crm: Crm) -> None:
     _due(crm, 1)
     dispatch(crm)

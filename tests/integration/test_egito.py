@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import StringIO
 from threading import Barrier, Lock
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus
 
 import boto3
@@ -19,9 +19,10 @@ from werkzeug.urls import uri_to_iri
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge import aws, oauth
-from crm_bridge.clients.egito import MAX_PAGES, VENDOR, EgitoClient, EgitoEntry
+from crm_bridge.clients.egito import MAX_PAGES, UNCLEAR_PAUSE, VENDOR, EgitoClient, EgitoEntry, usable_id
 from crm_bridge.documents import Change, Document, Documents
 from crm_bridge.errors import (
+    AddressMovedError,
     ContractBrokenError,
     MaybeDoneError,
     NoSuchRecordError,
@@ -30,6 +31,7 @@ from crm_bridge.errors import (
     SignInPausedError,
     SignInRefusedError,
     StorageError,
+    TryLaterError,
     VendorError,
 )
 from crm_bridge.oauth import Grant, Login, Tokens
@@ -407,6 +409,21 @@ def test_not_done_when_the_answer_holds_no_token(wire: Wire, connect: Connect, b
         (400, {"error": "invalid_grant"}, "invalid_grant"),
         (401, {"error": "invalid_client"}, "invalid_client"),
         (400, {"error": "unauthorized_client"}, "unauthorized_client"),
+        (401, {"error": "unauthorized"}, "unauthorized"),
+        (401, {"error": "access_denied", "error_description": "User is locked"}, "access_denied"),
+        (401, b"", "401"),
+        (401, b"<html>Sign in</html>", "401"),
+        (200, {"error": "invalid_grant"}, "invalid_grant"),
+        (200, {"error": "incorrect_client_credentials", "error_uri": "https://docs.example"}, "200"),
+        (200, {"ok": False, "error": "invalid_client_id"}, "200"),
+        (200, b"error=invalid_grant&error_description=Bad+credentials", "invalid_grant"),
+        (400, b"error=access_denied", "access_denied"),
+        (200, {"error": {"code": "invalid_grant", "message": "Bad credentials"}}, "invalid_grant"),
+        (200, {"error": {"code": 401, "status": "UNAUTHENTICATED", "message": "Bad credentials"}}, "200"),
+        (400, {"error": {"type": "OAuthException", "code": 190, "message": "Bad credentials"}}, "400"),
+        (403, {"error": "access_denied"}, "access_denied"),
+        (400, {"error": "Invalid_Grant "}, "invalid_grant"),
+        (400, {"error": "Bad credentials"}, "400"),
     ],
 )
 def test_sign_in_is_paused_when_egito_refuses_the_login(
@@ -424,37 +441,73 @@ def test_sign_in_is_paused_when_egito_refuses_the_login(
 @pytest.mark.parametrize(
     ("status", "body"),
     [
-        (401, {"error": "unauthorized"}),
-        (401, b""),
-        (403, b"<html></html>"),
         (400, {"error": "temporarily_unavailable"}),
+        (200, {"error": "temporarily_unavailable"}),
+        (403, {"error": "slow_down"}),
+        (401, {"error": "server_error"}),
+        (200, {"error": {"code": 503, "status": "UNAVAILABLE"}}),
+        (408, b""),
+        (429, {"message": "Too many requests"}),
+        (429, {"error": "access_denied"}),
+        (500, {"error": "invalid_grant"}),
+        (503, b"Service Unavailable"),
+    ],
+)
+def test_a_token_is_asked_for_again_when_the_failure_is_passing(
+    egito: EgitoSimulator, wire: Wire, connect: Connect, alone: Clock, status: int, body: object
+) -> None:
+    wire.tokens_answer(status, body)
+    expect_another_try(egito, wire, connect, alone, oauth.SOON / 1000)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"<html><form action='/login?a=1&error=invalid_grant'>Sign in</form></html>"),
+        (200, {"errors": [{"message": "Try later"}]}),
+        (200, {"error": None}),
+        (403, b"<html></html>"),
+        (403, {"status": 403, "error": "Forbidden", "path": "/oauth/token"}),
+        (400, {"status": 400, "error": "Bad Request", "path": "/oauth/token"}),
         (400, b""),
         (404, b"<html></html>"),
         (405, {"error": "method_not_allowed"}),
         (415, b"<html></html>"),
-        (429, {"message": "Too many requests"}),
-        (500, {"error": "invalid_grant"}),
-        (503, b"Service Unavailable"),
         (201, {"access_token": "t", "expires_in": LIFE}),
         (204, b""),
         (302, b""),
+        (307, b""),
     ],
 )
-def test_a_token_is_asked_for_again_when_the_answer_was_not_about_the_login(
+def test_a_token_is_asked_for_after_a_pause_when_the_answer_was_not_about_the_login(
     egito: EgitoSimulator, wire: Wire, connect: Connect, alone: Clock, status: int, body: object
 ) -> None:
+    """A form to sign in is such a response. Whether the credentials were tried is not known, so they rest."""
     wire.tokens_answer(status, body)
+    expect_another_try(egito, wire, connect, alone, UNCLEAR_PAUSE)
+
+
+def test_the_new_host_is_named_when_a_token_request_is_redirected(wire: Wire, connect: Connect) -> None:
+    wire.on_token = lambda request: Response("", 308, {"Location": f"https://new.example{request.full_path}"})
+    with pytest.raises(AddressMovedError) as caught:
+        connect().create("Contact", {"lastName": "Wrona"})
+    assert caught.value.message == "Egito answered 308: the address has moved to new.example. Correct its base_url"
+
+
+def expect_another_try(egito: EgitoSimulator, wire: Wire, connect: Connect, alone: Clock, pause: float) -> None:
     with pytest.raises(VendorError) as caught:
         connect().create("Contact", {"lastName": "Wrona"})
     assert isinstance(caught.value, NotDoneError)
-    assert isinstance(caught.value, SignInRefusedError) == (status in (401, 403))
     assert not isinstance(caught.value, SignInPausedError)
 
     wire.on_token = None
     with pytest.raises(NotDoneError, match="Egito gave no token a moment ago"):
         connect().create("Contact", {"lastName": "Wrona"})
+    alone.move(pause - 0.1)
+    with pytest.raises(NotDoneError, match="Egito gave no token a moment ago"):
+        connect().create("Contact", {"lastName": "Wrona"})
     assert len(wire.asked) == 1
-    alone.move(oauth.SOON / 1000)
+    alone.move(0.2)
     connect().create("Contact", {"lastName": "Wrona"})
     assert len(egito.records["Contact"]) == 1
 
@@ -984,7 +1037,8 @@ def test_secrets_are_in_no_answer_no_log_no_record_and_no_metric(
     secrets = {PASSWORD, API_SECRET}
     answers = [save(crm)]
     assert answers[0].status_code == 201  # so these are the secrets that are signed in with
-    for number, echo in enumerate(echo for name, echo in ECHOES.items() if name != "401"):
+    refusals = "401", "400, error"
+    for number, echo in enumerate(echo for name, echo in ECHOES.items() if name not in refusals):
         secrets |= {part for grant in egito.grants.values() for part in (grant.access_token, grant.refresh_token)}
         stack.move_clock(LIFE + 31)
         failing_echo(wire, echo)
@@ -992,7 +1046,7 @@ def test_secrets_are_in_no_answer_no_log_no_record_and_no_metric(
         assert answers[-1].status_code == 202
         answers.append(crm.get(f"/connector/clubs/{CLUB}/staff"))
         wire.on_token = None
-        stack.move_clock(31)
+        stack.move_clock(UNCLEAR_PAUSE + 1)
         answers.append(save(crm, 500 + number))  # with a new token
         assert answers[-1].status_code == 201
     for kind in (Kind.CLOSE_BEFORE, Kind.CLOSE_AFTER):
@@ -1003,9 +1057,12 @@ def test_secrets_are_in_no_answer_no_log_no_record_and_no_metric(
     egito.stop()
     answers.append(save(crm, 300))
     egito.start()
-    stack.move_clock(LIFE + 31)
-    failing_echo(wire, ECHOES["401"])
-    answers += [save(crm, 400), crm.get(f"/connector/clubs/{CLUB}/check")]
+    for number, name in enumerate(refusals):
+        stack.move_clock(LIFE + 31)
+        put_egito(stack, search_lag=200 + number)  # another version of the secret, whose login was not refused
+        failing_echo(wire, ECHOES[name])
+        answers += [save(crm, 400 + number), crm.get(f"/connector/clubs/{CLUB}/check")]
+        assert "refused the login" in answers[-1].text
     answers += [
         crm.get(f"/operations/{told.json()['operation_id']}") for told in answers if "operation_id" in told.json()
     ]
@@ -1032,6 +1089,7 @@ FORMATS = pytest.mark.parametrize("body_format", ["json", "form"])
 
 type ErrorShape = Literal["strings", "objects", "default_messages"]
 type ListShape = Literal["array", "list", "items", "data", "rows"]
+type Shape = Literal["plain", "data", "entity", "rows", "result", "array", "nested"]
 type Missing = Literal["errors", "404", "null", "empty"]
 
 
@@ -1214,11 +1272,77 @@ def test_refused_when_there_is_no_such_record(
     assert [seen for seen in egito.seen if seen.path.endswith("/update")] == []
 
 
-@pytest.mark.parametrize("record", [{"id": 6}, {}, {"lastName": "Wrona"}, {"id": None}])
-def test_no_such_record_when_egito_shows_another(wire: Wire, connect: Connect, record: object) -> None:
-    wire.calls_answer(200, record)
+WRAPPED = pytest.mark.parametrize("shape", get_args(Shape.__value__))
+
+
+@WRAPPED
+def test_record_is_read_and_saved_whatever_holds_it(egito: EgitoSimulator, connect: Connect, shape: Shape) -> None:
+    egito.record_shape = shape
+    client = connect()
+    record_id = client.create("Contact", {"lastName": "Wrona", "city": "Kraków"})
+    assert client.get("Contact", record_id)["lastName"] == "Wrona"
+    assert client.update("Contact", record_id, {"city": "Gdynia"}) is True
+    [record] = egito.records["Contact"]
+    assert (record["id"], record["lastName"], record["city"]) == (int(record_id), "Wrona", "Gdynia")
+    egito.missing_record = "null"
+    with pytest.raises(NoSuchRecordError):
+        client.update("Contact", "1", {"city": "Gdynia"})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"CONTACT": {"id": 5}},
+        {"success": True, "data": {"id": 5}},
+        {"item": {"id": "5"}},
+        {"data": [{"id": 4}, {"id": 5}, {"id": 6}]},
+        [{"id": 4}, {"id": 5}],
+        [{"data": {"id": 5}}],
+        {"data": {"rows": [{"id": 5}]}},
+        {"id": 5, "data": {"id": 6}},
+    ],
+    ids=str,
+)
+def test_record_is_found_in_other_wrappers(wire: Wire, connect: Connect, body: object) -> None:
+    wire.calls_answer(200, body)
+    assert usable_id(connect().get("Contact", "5")) == "5"
+
+
+@pytest.mark.parametrize(
+    "body", [{}, [], {"data": None}, {"data": {}}, {"rows": [], "total": 0}, {"result": {"data": []}}]
+)
+def test_no_such_record_when_egito_shows_nothing(wire: Wire, connect: Connect, body: object) -> None:
+    wire.calls_answer(200, body)
     with pytest.raises(NoSuchRecordError):
         connect().get("Contact", "5")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"id": 6},
+        {"lastName": "Wrona"},
+        {"id": None},
+        {"data": {"lastName": "Wrona"}},
+        {"payload": {"id": 5}},
+        {"data": None, "message": "No connection to the database"},
+        [{"id": 4}, {"id": 6}],
+        {"id": 6, "item": {"id": 5}},
+        {"data": {"data": {"data": {"data": {"id": 5}}}}},
+        {"data": "5"},
+        ["5"],
+        "5",
+        5,
+    ],
+    ids=str,
+)
+def test_contract_broken_when_egito_shows_something_else(wire: Wire, connect: Connect, body: object) -> None:
+    """It does not prove that the record is gone, so an update waits instead of being refused."""
+    wire.calls_answer(200, body)
+    with pytest.raises(ContractBrokenError, match="shape that is not understood"):
+        connect().get("Contact", "5")
+    with pytest.raises(NotDoneError, match="shape that is not understood"):
+        connect().update("Contact", "5", {"city": "Kraków"})
 
 
 @pytest.mark.parametrize("body", [b"<html>Down for maintenance</html>", b"OK", b'{"id": 5'])
@@ -1242,13 +1366,21 @@ def test_records_are_listed_in_any_shape(egito: EgitoSimulator, connect: Connect
 
 @pytest.mark.parametrize(
     "body",
-    [None, 7, "text", {}, {"list": None}, {"list": {"1": {}}}, ["text"], [[1]], {"result": []}, b"", b"<html>", b"[{"],
+    [None, 7, "text", {}, {"list": None}, {"list": {"1": {}}}, ["text"], [[1]], {"records": []}, b"", b"<html>", b"[{"],
     ids=str,
 )
 def test_contract_broken_when_a_list_is_none(wire: Wire, connect: Connect, body: object) -> None:
     wire.calls_answer(200, body)
     with pytest.raises(ContractBrokenError):
         connect().records("User")
+
+
+@pytest.mark.parametrize(
+    "body", [{"User": [{"id": 7}]}, {"result": [{"id": 7}]}, {"data": {"rows": [{"id": 7}]}, "total": 1}], ids=str
+)
+def test_records_are_listed_in_other_wrappers(wire: Wire, connect: Connect, body: object) -> None:
+    wire.calls_answer(200, body)
+    assert connect().records("User") == [{"id": 7}]
 
 
 PAGING = {"page": "page", "size": "size", "page_size": 3}
@@ -1341,8 +1473,8 @@ def test_update_is_not_done_when_the_record_could_not_be_read(wire: Wire, connec
         {"id": 1.5},
         {"id": {"id": 5}},
         {"id": "x" * 201},
-        {"record": {"id": 5}},
-        [{"id": 5}],
+        {"payload": {"id": 5}},
+        [{"id": 5}, {"id": 6}],
         5,
         None,
         b"",
@@ -1399,8 +1531,9 @@ def test_sign_in_refused_when_egito_answers_403(wire: Wire, connect: Connect, wr
         (Kind.ERROR_BEFORE, MaybeDoneError, 0),
         (Kind.ERROR_AFTER, MaybeDoneError, 1),
         (Kind.HTML, MaybeDoneError, 0),
-        (Kind.TOO_MANY, NotDoneError, 0),
-        (Kind.UNAVAILABLE, NotDoneError, 0),
+        (Kind.TOO_MANY, TryLaterError, 0),
+        (Kind.UNAVAILABLE, TryLaterError, 0),
+        (Kind.UNAVAILABLE_AFTER, TryLaterError, 1),
         (Kind.REFUSE, NotDoneError, 0),
     ],
 )

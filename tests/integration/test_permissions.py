@@ -17,7 +17,7 @@ from local.stack import Stack
 from local.template import TEMPLATE, Function
 from local.vendors.simulator import Kind
 from tests.cases import CASES
-from tests.faults.events import KINDS, Event, create_job, create_site, save_prospect, update_status
+from tests.faults.events import KINDS, Event, change_key_link, create_job, create_site, save_prospect, update_status
 from tests.faults.faults import FAULTS, Call
 from tests.faults.harness import World
 from tests.integration.test_events import invoke
@@ -91,7 +91,9 @@ def asked_for() -> set[Permission]:
             world.take_in()
             world.play(make(number))
         _cannot_be_asked(world)
+        _changes_are_refused(world)
         _is_told(world)
+        _is_linked_by_a_person(world)
         _refuses_sign_in(world)
         _has_no_settings(world)
         _gets_a_new_token(world)
@@ -127,6 +129,48 @@ def _cannot_be_asked(world: Recorder) -> None:
             world._request(world.tenant, "POST", f"/operations/{parked.operation_id}/resolve", {"action": "abandon"})
             == 200
         )
+
+
+def _is_linked_by_a_person(world: Recorder) -> None:
+    """The record is verified at the vendor, with a new token if it needs one; the link wakes a job, and is undone."""
+
+    def mute(_: Stack, document: dict[str, Any]) -> None:
+        del document["illu"]["site_list_path"]
+        for people in ("prospects", "members"):
+            document["egito"][people].pop("reference")
+
+    for lost, waits in ((create_site(160), (create_job(160),)), (save_prospect(161), ())):
+        world.take_in(mute)
+        world.inject(LOST, lost.writes)
+        for event in (lost, *waits):
+            world.send(event)
+        for _ in range(3):
+            world.pass_time(60)
+        world.pass_time(24 * 3600, deliver=False)  # so that no token is left
+        (parked,) = (one for one in world.operations() if one.state == "parked")
+        world.resolve([parked])
+        path = f"/operations/{parked.operation_id}/resolve"
+        assert world._request(world.tenant, "POST", path, {"action": "unlink"}) == 200
+
+
+def _changes_are_refused(world: Recorder) -> None:
+    """At once, and after a lost answer, so that a person abandons it. And one that somebody else made is deleted."""
+    number = world.take_in()
+    event = change_key_link(number)
+    world.prepare(event)
+    path, body = event.path(world.stack), event.body
+    assert isinstance(body, dict)
+    assert world._request(world.tenant, "PUT", path, {**body, "internal_id": 5}) == 422
+    world.inject(LOST, event.writes)
+    world.send(event)
+    world.stack.revio.key_links.clear()
+    for _ in range(3):
+        world.pass_time(60)
+    (parked,) = [one for one in world.operations() if one.state == "parked"]
+    resolve = f"/operations/{parked.operation_id}/resolve"
+    assert world._request(world.tenant, "POST", resolve, {"action": "abandon"}) == 200
+    theirs = world.stack.revio.account.add_key_link(4, 2, 1015, "somebody else's")["integration_key_link_id"]
+    assert world._request(world.tenant, "DELETE", f"/key-links/{theirs}", None) == 204
 
 
 def _is_told(world: Recorder) -> None:

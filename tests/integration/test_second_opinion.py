@@ -10,7 +10,8 @@ import requests
 
 from local.events import load_event
 from local.stack import CLUB, Stack
-from tests.integration.conftest import Crm
+from local.vendors.simulator import Kind
+from tests.integration.conftest import SITE, Crm
 from tests.integration.ministack import ministack
 
 KEY_LINK = {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "001XX0000ABCDEF"}
@@ -57,6 +58,27 @@ def test_key_links_statuses_and_lists_are_the_same_on_another_dynamodb(crm: Crm)
     assert len(set(found)) == len(found) == 9
     assert sorted(found) == sorted(whole)
     assert len(crm.get("/operations?flow=key_link&state=succeeded&limit=3").json()["operations"]) == 3
+
+
+def test_links_are_undone_and_jobs_woken_the_same_on_another_dynamodb(crm: Crm) -> None:
+    crm.stack.illu.fail(Kind.CLOSE_AFTER)
+    site = crm.create_site()
+    jobs = [
+        crm.post("/jobs", {"ticket_id": f"T-{number}", "name": "Meter", "customer_id": SITE["customer_id"]})
+        for number in range(3)
+    ]
+    assert [job.json()["state"] for job in jobs] == ["waiting"] * 3
+    assert crm.settle(site)["last_attempt"]["event"] == "found"
+    crm.stack.move_clock(60)
+    crm.stack.deliver_due()
+    assert [crm.get(job.headers["Location"]).json()["state"] for job in jobs] == ["succeeded"] * 3
+
+    path = f"{site.headers['Location']}/resolve"
+    assert crm.post(path, {"action": "unlink"}).json()["state"] == "parked"
+    assert crm.get("/links/crm/customer/C-1001").status_code == 404
+    assert {link["entity"] for link in crm.get("/links/illu/site/4711").json()["links"]} == {"job"}
+    assert crm.post(path, {"action": "adopt", "id": "4711"}).json()["state"] == "succeeded"
+    assert crm.get("/links/crm/customer/C-1001").status_code == 200
 
 
 def test_people_tokens_and_lead_sources_are_the_same_on_another_dynamodb(crm: Crm) -> None:

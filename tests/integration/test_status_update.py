@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -295,7 +296,7 @@ def test_is_ignored_when_it_waited_while_something_newer_was_applied(
 def test_the_newer_one_counts_in_the_end_when_its_answer_was_lost(crm: Crm, page: IzzitUpSimulator) -> None:
     page.fail(Kind.CLOSE_AFTER)
     newer, older = set_status(crm, minute=10), set_status(crm, "2", "operational", minute=9)
-    assert [newer.json()["state"], older.json()["state"]] == ["waiting", "waiting"]
+    assert [newer.json()["state"], older.json()["state"]] == ["unknown", "waiting"]
     assert [crm.settle(answer)["state"] for answer in (newer, older)] == ["succeeded"] * 2
     assert page.status_of("2") == "7"
 
@@ -305,7 +306,7 @@ def test_an_older_one_does_not_come_back_when_the_answers_of_both_were_lost(crm:
     older = set_status(crm)
     crm.stack.move_clock(60)  # until what was sent is surely over
     newer = set_status(crm, status="operational", minute=1)
-    assert (older.json()["state"], newer.json()["state"]) == ("waiting", "waiting")
+    assert (older.json()["state"], newer.json()["state"]) == ("unknown", "unknown")
     assert in_the_end(crm, older)["answer"]["ignored"] == "older"
     assert in_the_end(crm, newer)["state"] == "succeeded"
     assert page.status_of("2") == "5"
@@ -926,13 +927,13 @@ def test_is_set_again_when_its_turn_was_over_before_it_was_done(
     with monkeypatch.context() as patch:
         patch.setattr(IzzitUpClient, "set_status", too_late)
         answer = set_status(crm)
-    assert (answer.status_code, answer.json()["state"]) == (202, "waiting")
+    assert (answer.status_code, answer.json()["state"]) == (202, "unknown")
     crm.stack.move_clock(60)
     assert crm.settle(answer)["state"] == "succeeded"
     assert (posts(page), page.status_of("2")) == (2, "7")
 
 
-@pytest.mark.parametrize("method", ["take_turn", "end_turn"])
+@pytest.mark.parametrize("method", ["take_turn", "ending"])
 def test_is_done_in_the_end_when_the_account_table_did_not_answer(
     crm: Crm, page: IzzitUpSimulator, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -945,6 +946,21 @@ def test_is_done_in_the_end_when_the_account_table_did_not_answer(
         assert answer.status_code == 202
     assert crm.settle(answer)["state"] == "succeeded"
     assert page.status_of("2") == "7"
+
+
+def test_takes_four_round_trips_when_new_and_one_when_repeated(crm: Crm, page: IzzitUpSimulator) -> None:
+    def round_trips() -> Counter[str]:
+        assert crm.stack.aws
+        return Counter(crm.stack.aws.calls) + Counter(izzitup=len(page.seen))
+
+    set_status(crm, "WEB")
+    before = round_trips()
+    assert set_status(crm).status_code == 200
+    new = round_trips()
+    names = {name.rpartition(".")[2]: count for name, count in (new - before).items()}
+    assert names == {"PutItem": 1, "UpdateItem": 1, "TransactWriteItems": 1, "izzitup": 1}
+    assert set_status(crm).status_code == 200
+    assert sum((round_trips() - new).values()) == 1
 
 
 # ---------------------------------------------------------------- GET /services

@@ -32,6 +32,7 @@ from werkzeug.wrappers import Response
 
 from crm_bridge.breaker import Breaker
 from crm_bridge.errors import (
+    AddressMovedError,
     ContractBrokenError,
     MaybeDoneError,
     NotDoneError,
@@ -39,7 +40,7 @@ from crm_bridge.errors import (
     SignInRefusedError,
     VendorError,
 )
-from crm_bridge.transport import MAX_ANSWER, MAX_IDLE, MAX_WORDS, Answer, Deadline, Transport, expect
+from crm_bridge.transport import MAX_ANSWER, MAX_IDLE, MAX_WORDS, Answer, Deadline, Transport, changing_nothing, expect
 from local.server import HOST, Server
 
 SOON = 1.25
@@ -715,14 +716,94 @@ def test_maybe_done_when_a_request_without_body_cannot_be_sent(bridge: Bridge) -
         bridge.call(f"http://{HOST}:{port}/", method="GET")
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_contract_broken_when_the_vendor_redirects(bridge: Bridge, vendors: Vendors, status: int) -> None:
+@pytest.mark.parametrize("status", [302, 303])
+def test_contract_broken_when_the_vendor_redirects_after_it_may_have_worked(
+    bridge: Bridge, vendors: Vendors, status: int
+) -> None:
     target = vendors(answers(201))
     location = f"Location: http://{HOST}:{target.port}/sites".encode()
     error = bridge.fails(ContractBrokenError, vendors(answers(status, b"Moved", location)))
 
     assert error.status == status
     assert target.connections == 0
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+def test_not_done_when_the_address_has_moved(bridge: Bridge, vendors: Vendors, status: int) -> None:
+    target = vendors(answers(201))
+    location = f"Location: http://{HOST}:{target.port}/sites".encode()
+    error = bridge.fails(AddressMovedError, vendors(answers(status, b"Moved", location)))
+
+    assert isinstance(error, NotDoneError)
+    assert error.status == status
+    assert error.message == (
+        f"acme answered {status}: the address has moved to {HOST}:{target.port}. Correct its base_url"
+    )
+    assert target.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("location", "place"),
+    [
+        (b"https://api.acme.example/v1/sites", "to api.acme.example"),
+        (b"https://API.Acme.example:8443/", "to api.acme.example:8443"),
+        (b"//api.acme.example/v1", "to api.acme.example"),
+        (b"/v1/sites/", "to another path on the same host"),
+        (b"../sites/", "to another path on the same host"),
+        (b"?session=s3cret", "to another path on the same host"),
+        (b"https://u:s3cret@api.acme.example/Moi-Avenue?key=s3cret#s3cret", "to api.acme.example"),
+        (b"https://[2001:db8::1]/v1", "to 2001:db8::1"),
+    ],
+)
+def test_only_the_host_is_shown_when_the_address_has_moved(
+    bridge: Bridge, vendors: Vendors, location: bytes, place: str
+) -> None:
+    error = bridge.fails(AddressMovedError, vendors(answers(308, b"Moved", b"Location: " + location)))
+
+    assert error.message == f"acme answered 308: the address has moved {place}. Correct its base_url"
+
+
+def test_secret_is_masked_when_a_redirect_repeats_it_as_a_host() -> None:
+    answer = Answer("acme", 307, {"Location": "https://s3cret.login.example/"}, b"", ("s3cret",))
+    with pytest.raises(AddressMovedError) as caught:
+        expect(answer, 201)
+
+    assert caught.value.message == "acme answered 307: the address has moved to ***.login.example. Correct its base_url"
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+def test_not_done_when_a_question_is_redirected(bridge: Bridge, vendors: Vendors, status: int) -> None:
+    vendor = vendors(answers(status, b"", b"Location: https://login.acme.example/?next=%2Fsites"))
+    with pytest.raises(AddressMovedError) as caught, changing_nothing():
+        bridge.call(vendor.url, method="GET")
+
+    assert "to login.acme.example." in caught.value.message
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        (b"Location:",),
+        (b"Location: http://[",),
+        (b"Location: http://a:99999/",),
+        (b"Location: ftp://acme.example/",),
+        (b"Location: https://B\xfcro.example/",),
+        (b"Content-Location: /sites/7",),
+    ],
+    ids=["none", "empty", "malformed", "port", "ftp", "latin-1", "content location"],
+)
+def test_contract_broken_when_a_redirect_names_no_address(
+    bridge: Bridge, vendors: Vendors, status: int, headers: tuple[bytes, ...]
+) -> None:
+    """Such a response is not a redirect: Google's uploads return 308 without a Location after part of the work."""
+    bridge.fails(ContractBrokenError, vendors(answers(status, b"", *headers)))
+
+
+@pytest.mark.parametrize("status", [300, 304, 305, 306, 309])
+def test_contract_broken_when_another_3xx_names_an_address(bridge: Bridge, vendors: Vendors, status: int) -> None:
+    bridge.fails(ContractBrokenError, vendors(answers(status, b"", b"Location: https://acme.example/sites")))
 
 
 @pytest.mark.parametrize("location", [b"/elsewhere", b"", b"//", b"http://a:b:c/", b"ftp://x/", b"http://*.x/"])
@@ -870,6 +951,7 @@ FAILURES: dict[str, Behaviour] = {
     "two lengths": says(_head(201, b"Content-Length: 2", b"Content-Length: 3") + b"{}"),
     "too large": answers(201, b"x" * (MAX_ANSWER + 1)),
     "redirect": answers(302, b"", b"Location: /elsewhere"),
+    "moved": answers(308, b"", b"Location: https://u:s3cret@acme.example/Moi-Avenue?name=Wanjiru"),
     "refused": answers(400, b"No"),
     "failed": answers(500, b"Oh"),
     "wrong status": answers(200),

@@ -71,17 +71,20 @@ class _Expression:
         return holds
 
     def changed(self) -> Item:
-        """The item after `SET ... REMOVE ...`."""
+        """The item after `SET ... REMOVE ... ADD ...`, which adds to a set."""
         item = dict(self._item)
         clause = ""
         while self._tokens:
-            if self._next().upper() in ("SET", "REMOVE"):
+            if self._next().upper() in ("SET", "REMOVE", "ADD"):
                 clause = self._taken.upper()
             elif not clause or self._taken != ",":
                 raise ValueError(self._taken)
             name = self._name(self._next())
             if clause == "REMOVE":
                 item.pop(name, None)
+                continue
+            if clause == "ADD":
+                item[name] = {"SS": sorted({*self._operand()["SS"], *item.get(name, {"SS": []})["SS"]})}
                 continue
             self._expect("=")
             item[name] = self._sum()
@@ -156,6 +159,11 @@ class _Expression:
 
     def _maybe(self) -> Value | None:
         token = self._next()
+        if token == "size":
+            self._expect("(")
+            sized = self._maybe()
+            self._expect(")")
+            return sized and {"N": str(len(_plain(sized)))}
         if token.startswith(":"):
             return self._values[token]
         return self._item.get(self._name(token))
@@ -296,9 +304,9 @@ class MemoryDynamoDb:
         if len({(id(table), key) for table, key in zip(tables, keys, strict=True)}) < len(keys):
             raise ValueError("one item twice")
         reasons: list[object] = []
-        for table, key, (_, write) in zip(tables, keys, writes, strict=True):
+        for table, key, (kind, write) in zip(tables, keys, writes, strict=True):
             try:
-                self._checked("", write, table.items.get(key))
+                self._checked("", write, table.items.get(key), *(["UpdateExpression"] if kind == "Update" else []))
                 reasons.append({"Code": "None"})
             except ClientError as error:
                 if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
@@ -312,6 +320,9 @@ class MemoryDynamoDb:
                 table.items[key] = write["Item"]
             elif kind == "Delete":
                 table.items.pop(key, None)
+            elif kind == "Update":
+                before = table.items.get(key) or dict(write["Key"])
+                table.items[key] = _Expression(write["UpdateExpression"], *_aliases(write), before).changed()
         return {}
 
     def _query(self, asked: dict[str, Any]) -> object:

@@ -1,13 +1,16 @@
 """Accounts: one turn at a time, what was applied last, and that a refused password is not tried again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 import pytest
 
 from crm_bridge import aws
-from crm_bridge.accounts import Account, Accounts
-from crm_bridge.errors import StorageError
+from crm_bridge.accounts import Account, Accounts, Note, Turns
+from crm_bridge.engine import Task
+from crm_bridge.errors import Event, MaybeDoneError, NotDoneError, OvertakenError, StorageError
+from crm_bridge.operations import Operation, Operations, State
+from crm_bridge.transport import Deadline
 
 NOW = 1_795_000_000_000
 TURN = 30_000
@@ -21,10 +24,18 @@ class Desk:
     accounts: Accounts
 
     def take(
-        self, holder: str, *, now: int = NOW, sign_in: str = "one", of: tuple[str, str] = ("acme", "izzitup")
+        self,
+        holder: str,
+        *,
+        now: int = NOW,
+        sign_in: str = "one",
+        of: tuple[str, str] = ("acme", "izzitup"),
+        notes: Set[Note] = frozenset(),
     ) -> Account:
         tenant, vendor = of
-        return self.accounts.take_turn(tenant, vendor, holder=holder, now=now, until=now + TURN, sign_in=sign_in)
+        return self.accounts.take_turn(
+            tenant, vendor, holder=holder, now=now, until=now + TURN, sign_in=sign_in, notes=frozenset(notes)
+        )
 
     def end(
         self,
@@ -33,9 +44,10 @@ class Desk:
         free_at: int = NOW + 1000,
         applied: Mapping[str, int] | None = None,
         refused: str | None = None,
+        notes: Set[Note] = frozenset(),
     ) -> bool:
         return self.accounts.end_turn(
-            "acme", "izzitup", holder=holder, free_at=free_at, applied=applied, refused=refused
+            "acme", "izzitup", holder, free_at, applied or {}, frozenset(notes), refused=refused
         )
 
 
@@ -185,6 +197,168 @@ def test_a_sign_in_is_not_refused_when_its_turn_was_over(desk: Desk) -> None:
     desk.take("bob", now=NOW + TURN, sign_in="one")
     assert desk.end("ann", refused="one") is False
     assert desk.take("eve", now=NOW + 2 * TURN, sign_in="one").holder == "eve"
+
+
+# ---------------------------------------------------------------- notes
+
+
+OLD, NEW = Note("op_old", 5, "web"), Note("op_new", 7, "web")
+
+
+def test_a_note_stays_when_its_function_was_killed_and_goes_with_the_end_of_its_turn(desk: Desk) -> None:
+    assert desk.take("ann", notes={NEW}).notes == {NEW}
+    assert desk.take("bob", now=NOW + TURN, notes={OLD}).notes == {OLD, NEW}
+    assert desk.end("bob", free_at=NOW + TURN, notes={OLD})
+    assert desk.take("ann", now=NOW + TURN, notes={NEW}).notes == {NEW}
+    assert desk.end("ann", free_at=NOW, notes={NEW})
+    assert desk.take("eve").notes == frozenset()
+
+
+def test_no_note_is_left_by_somebody_who_does_not_get_the_turn(desk: Desk) -> None:
+    desk.take("ann", notes={NEW})
+    assert desk.take("bob", now=NOW + 1, notes={OLD}).notes == {NEW}
+
+
+def test_a_note_is_read_as_it_was_written_whatever_it_is_about(desk: Desk) -> None:
+    notes = {Note("op_1", at, what) for at, what in enumerate(["a#b", "%23", "a%b", "#", "", "ä€😀", "1"])}
+    assert desk.take("ann", notes=notes).notes == notes
+
+
+@dataclass
+class Work:
+    """Someone whose turns end with an operation."""
+
+    desk: Desk
+    operations: Operations
+    task: Task
+
+    def turns(self, now: int) -> Turns:
+        return Turns(self.desk.accounts, self.operations, lambda: now / 1000, "acme", "izzitup", "IzzitUp")
+
+    def apply(self, at: int, what: str = "web", *, now: int = NOW) -> str | None:
+        return self.turns(now).apply(what, at, lambda: f"{what} is done", task=self.task, deadline=Deadline(1))
+
+    def settle(self, state: State, event: Event, **changes: object) -> Operation:
+        assert self.task.operation
+        assert self.task.ending
+        settled = self.task.operation.model_copy(update={"state": state, **changes})
+        return self.operations.save(settled, along=self.task.ending.writes(settled, event))
+
+
+@pytest.fixture
+def working(desk: Desk, stores: Mapping[str, str]) -> Callable[[str], Work]:
+    operations = Operations(desk.accounts._client, stores["Operations"])
+
+    def work(name: str) -> Work:
+        operation = Operation(
+            operation_id=name,
+            tenant="acme",
+            flow="status_update",
+            natural_key=name,
+            state=State.SENDING,
+            fingerprint="f",
+            lease=name,
+            due_at=NOW // 1000 + 20,
+            created_at=1,
+            updated_at=1,
+        )
+        operations.create(operation, over=(State.REJECTED,))
+        return Work(desk, operations, Task(operation))
+
+    return work
+
+
+def test_the_turn_ends_with_the_operation_and_not_before(desk: Desk, working: Callable[[str], Work]) -> None:
+    work = working("op_new")
+    assert work.apply(7) == "web is done"
+    assert desk.take("bob").notes == {NEW}  # and it is not bob's
+    assert desk.take("bob").holder != "bob"
+    assert work.settle(State.SUCCEEDED, Event.DONE).state is State.SUCCEEDED
+    assert desk.take("bob") == Account("bob", NOW + TURN, applied={"web": 7})
+
+
+def test_an_older_one_waits_while_the_note_of_a_newer_one_is_there(working: Callable[[str], Work]) -> None:
+    working("op_new").apply(7)  # and is killed
+    older, later = working("op_old"), NOW + 60_000
+    with pytest.raises(NotDoneError, match="a newer one is on its way") as error:
+        older.apply(5, now=later)
+    assert error.value.retry_after == 5
+    older.settle(State.WAITING, Event.NOT_DONE)
+    assert working("op_another").apply(5, "mail", now=later + 1) == "mail is done"
+
+
+@pytest.mark.parametrize(("state", "waits"), [(State.PARKED, True), (State.REJECTED, False), (None, False)])
+def test_a_note_counts_until_its_operation_is_finished(
+    desk: Desk, working: Callable[[str], Work], *, state: State | None, waits: bool
+) -> None:
+    newer = working("op_new")
+    newer.apply(7)
+    assert newer.task.operation
+    if state:
+        newer.operations.save(newer.task.operation.model_copy(update={"state": state}))
+    else:
+        client = desk.accounts._client
+        client.delete_item(TableName=newer.operations._table, Key={"operation_id": {"S": "op_new"}})
+    older, later = working("op_old"), NOW + 60_000
+    if waits:
+        with pytest.raises(NotDoneError):
+            older.apply(5, now=later)
+        return
+    assert older.apply(5, now=later) == "web is done"
+    older.settle(State.SUCCEEDED, Event.DONE)
+    assert desk.take("eve", now=later).notes == frozenset()  # what counts no more was taken away
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "changes", "applied"),
+    [
+        (State.WAITING, Event.NOT_DONE, {}, {}),
+        (State.WAITING, Event.NOT_DONE, {"unknown_since": 1}, {"web": 7}),
+        (State.UNKNOWN, Event.MAYBE_DONE, {"unknown_since": 1}, {"web": 7}),
+        (State.REJECTED, Event.REFUSED, {}, {}),
+        (State.PARKED, Event.IN_DOUBT, {"unknown_since": 1}, {"web": 7}),
+    ],
+)
+def test_what_may_have_been_done_counts_as_applied(
+    desk: Desk,
+    working: Callable[[str], Work],
+    state: State,
+    event: Event,
+    changes: Mapping[str, object],
+    applied: Mapping[str, int],
+) -> None:
+    work = working("op_new")
+    work.apply(7)
+    work.settle(state, event, **changes)
+    assert desk.take("bob") == Account("bob", NOW + TURN, applied=applied)
+
+
+def test_what_may_be_on_its_way_keeps_the_turn(desk: Desk, working: Callable[[str], Work]) -> None:
+    work = working("op_new")
+
+    def lost() -> None:
+        raise MaybeDoneError("no answer", vendor="IzzitUp")
+
+    with pytest.raises(MaybeDoneError) as error:
+        work.turns(NOW).apply("web", 7, lost, task=work.task, deadline=Deadline(1))
+    assert error.value.message == "no answer; it is sent again, which does no harm"
+    work.settle(State.UNKNOWN, Event.MAYBE_DONE, unknown_since=1)
+    assert desk.take("bob").holder != "bob"
+    assert desk.take("bob", now=NOW + 60_000).applied == {"web": 7}
+
+
+def test_nothing_is_settled_when_the_turn_was_over(desk: Desk, working: Callable[[str], Work]) -> None:
+    work = working("op_new")
+    work.apply(7)
+    desk.take("bob", now=NOW + 60_000)
+    assert work.task.ending
+    with pytest.raises(OvertakenError) as overtaken:
+        work.settle(State.SUCCEEDED, Event.DONE)
+    assert work.operations.get("op_new") == work.task.operation
+    assert not work.task.ending.adapts(Event.DONE, overtaken.value.there)
+    assert work.task.ending.adapts(Event.MAYBE_DONE, overtaken.value.there)
+    work.settle(State.UNKNOWN, Event.MAYBE_DONE, unknown_since=1)
+    assert desk.take("eve", now=NOW + 60_001) == Account("bob", NOW + 60_000 + TURN, notes=frozenset({NEW}))
 
 
 # ---------------------------------------------------------------- failures

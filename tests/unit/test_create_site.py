@@ -1,5 +1,6 @@
 """The decisions of create_site."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 from create_site.flow import CreateSiteFlow
 from create_site.models import CreatedSite, CreateSite
 from crm_bridge.clients.illu import IlluSite, ListedIlluSite
-from crm_bridge.errors import NotConfiguredError
+from crm_bridge.errors import NotConfiguredError, NotShownError
 from crm_bridge.links import Identity, Link
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
@@ -27,6 +28,7 @@ COMMAND = CreateSite.model_validate(SENT)
 class FakeIllu:
     search_lag = 0
     destination = "illu"
+    lists_all_sites = True
 
     def __init__(self, *listed: ListedIlluSite) -> None:
         self.listed = list(listed)
@@ -39,6 +41,9 @@ class FakeIllu:
     def list_sites(self, *, name: str) -> list[ListedIlluSite]:
         self.asked.append(name)
         return self.listed
+
+    def site(self, site_id: int, *, name: str) -> ListedIlluSite | None:
+        return next((one for one in self.list_sites(name=name) if one.site_id == site_id), None)
 
 
 def listed(**changes: object) -> ListedIlluSite:
@@ -58,34 +63,54 @@ def test_the_customer_is_the_natural_key_and_is_linked_to_the_site() -> None:
     ]
 
 
+def found(command: CreateSite, **changes: object) -> list[tuple[int, bool]]:
+    return [(hit.result.site_id, hit.certain) for hit in FLOW.find(command, FakeIllu(listed(**changes)))]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"latitude": "1.0157"}, {"longitude": 35.0062004}, {"name": " Shop 12, Kitale"}, {"address": "Moi Ave 12 "}],
+)
+def test_is_certain_of_a_site_that_says_the_same(changes: dict[str, object]) -> None:
+    assert found(COMMAND, **changes) == [(4711, True)]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"name": "SHOP 12,  Kitale "},
+        {"name": "SHOP 12, Kitale"},
+        {"name": "Shop 12,  Kitale"},
+        {"name": "Shop 1"},
+        {"name": ""},
         {"latitude": 1.016, "longitude": 35.006},
+        {"longitude": 35.00621},
         {"address": "another spelling"},
-        {"latitude": "1.0157"},
+        {"address": None},
+        {"address": 12},
     ],
 )
-def test_finds_a_site_by_its_name_and_position(changes: dict[str, object]) -> None:
-    illu = FakeIllu(listed(**changes))
-    assert [hit.result.site_id for hit in FLOW.find(COMMAND, illu)] == [4711]
+def test_may_be_a_site_at_the_place_whatever_its_texts_are(changes: dict[str, object]) -> None:
+    assert found(COMMAND, **changes) == [(4711, False)]
+
+
+@pytest.mark.parametrize("changes", [{"latitude": 1.0163}, {"longitude": 35.0068}, {"latitude": -1.0157}])
+def test_does_not_take_a_site_elsewhere_for_it(changes: dict[str, object]) -> None:
+    assert found(COMMAND, **changes) == []
+
+
+def test_says_that_nothing_is_proved_when_illu_was_asked_by_the_name() -> None:
+    illu = FakeIllu(listed())
+    illu.lists_all_sites = False
+    hits = iter(FLOW.find(COMMAND, illu))
+    assert next(hits).result.site_id == 4711
+    with pytest.raises(NotShownError, match=r"\{name\} \(site_list_path\)"):
+        next(hits)
     assert illu.asked == ["Shop 12, Kitale"]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"name": "Shop 1"},
-        {"name": "Shop 12 Kitale"},
-        {"latitude": 1.0163},
-        {"longitude": 35.0068},
-        {"latitude": -1.0157},
-    ],
-)
-def test_does_not_take_another_site_for_it(changes: dict[str, object]) -> None:
-    assert FLOW.find(COMMAND, FakeIllu(listed(**changes))) == []
+def test_a_person_sees_the_id_the_name_and_the_time_that_illu_shows() -> None:
+    [hit] = FLOW.find(COMMAND, FakeIllu(listed(name="Shop", created_at="2026-03-01T12:00:00")))
+    assert (hit.id, hit.name, hit.created_at) == ("4711", "Shop", datetime(2026, 3, 1, 12))  # noqa: DTZ001
 
 
 def test_says_what_to_add_when_the_tenant_has_no_illu_block() -> None:
@@ -149,9 +174,17 @@ def test_two_spellings_of_one_accent_are_the_same_customer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "stored"),
-    [("Tom & Söhne", "Tom &amp; Söhne"), ("So\u0308hne", "S\u00f6hne"), ("\uff21\uff22\uff23", "abc")],
+    ("sent", "stored", "certain"),
+    [
+        ("Tom & Söhne", "Tom &amp; Söhne", False),
+        ("So\u0308hne", "S\u00f6hne", True),
+        ("S\u00f6hne", "So\u0308hne", True),
+        ("\uff21\uff22\uff23", "abc", False),
+        ("\uff21\uff22\uff23", "ABC", False),
+    ],
 )
-def test_finds_a_site_whose_name_illu_stored_in_another_spelling(sent: str, stored: str) -> None:
+def test_two_spellings_of_one_name_are_the_same_only_if_events_cannot_differ_by_them(
+    sent: str, stored: str, certain: bool
+) -> None:
     command = CreateSite.model_validate({**SENT, "name": sent})
-    assert len(FLOW.find(command, FakeIllu(listed(name=stored)))) == 1
+    assert found(command, name=stored) == [(4711, certain)]

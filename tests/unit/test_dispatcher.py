@@ -18,8 +18,8 @@ from tests.unit.conftest import Clock
 BACKLOG = 100_000
 TIMEOUT = 60.0
 """Seconds that a run has (template.yaml)."""
-LENDING = 0.003
-"""Seconds that lending one takes, with eight of them at once."""
+LENDING = 0.006
+"""Seconds that it takes to lend one and to say that it was sent, with eight of them at once."""
 
 
 class Backlog(MemoryOperations):
@@ -47,9 +47,9 @@ class Backlog(MemoryOperations):
         for page in super().due(shard, now):
             yield from batched(page, DUE_PAGE, strict=False)
 
-    def lend(self, due: Due, until: int) -> bool:
+    def lend(self, due: Due, until: int, sent_by: int) -> bool:
         self.lent = next(self.asked) + 1
-        return super().lend(due, until)
+        return super().lend(due, until, sent_by)
 
 
 class Queue:

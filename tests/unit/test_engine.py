@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import StringIO
@@ -21,6 +21,9 @@ from crm_bridge.engine import (
     KEEP_ATTEMPTS,
     LAST_TRY,
     LONGEST_HOLD,
+    LONGEST_NAME,
+    MOST_CANDIDATES,
+    MOST_COMPARED,
     MOST_DEFECTS,
     PATIENCE,
     REDELIVERY,
@@ -35,20 +38,27 @@ from crm_bridge.errors import (
     ConflictError,
     ContractBrokenError,
     Event,
+    FieldError,
+    HalfDoneError,
+    InvalidError,
     MaybeDoneError,
     MissingError,
+    NeedlessError,
     NotConfiguredError,
     NotDoneError,
     NotShownError,
+    NotYetError,
     PoisonError,
     RefusedError,
     RunningError,
     SignInRefusedError,
     StorageError,
+    TryLaterError,
+    UnconfirmedError,
     VendorError,
 )
 from crm_bridge.links import Identity, Link
-from crm_bridge.operations import SHARDS, Attempt, Operation, State, fingerprint, operation_id
+from crm_bridge.operations import SHARDS, Attempt, Candidate, Claim, Operation, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, bind_log, logger
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
@@ -73,6 +83,8 @@ class Shop:
     sent: list[Order] = field(default_factory=list)
     there: Hit[Receipt] | None = None
     """What the vendor is found to have before anything is sent."""
+    not_shown: NotShownError | None = None
+    """What a look ends in after its hits."""
     looks: int = 0
     search_lag: int = 120
     destination: str = "https://shop.example/1"
@@ -96,6 +108,10 @@ class OrderFlow:
     command: type[Order] = Order
     linking: bool = True
     repeating: bool = False
+    waits_for: str | None = None
+    """The operation that each order has to wait for."""
+    verified: str | VendorError | None = None
+    """What the vendor says of a record that a person named."""
     asked: list[tuple[object, ...]] = field(default_factory=list)
     """What the engine gave along when it asked for a client, for a record that a person found, or for links."""
 
@@ -113,18 +129,28 @@ class OrderFlow:
         return self.repeating and bool(command.number)
 
     def send(self, command: Order, vendor: Shop) -> Receipt | Hit[Receipt]:
+        if self.waits_for:
+            raise NotYetError("first another one", vendor="shop", waits_for=self.waits_for)
         return vendor.there or vendor.order(command)
 
-    def find(self, command: Order, vendor: Shop) -> Sequence[Hit[Receipt]]:
+    def find(self, command: Order, vendor: Shop) -> Iterator[Hit[Receipt]]:
         self.asked.append(("find", command))
         vendor.looks += 1
         if isinstance(vendor.hits, VendorError):
             raise vendor.hits
-        return vendor.hits
+        yield from vendor.hits
+        if vendor.not_shown:
+            raise vendor.not_shown
 
     def adopt(self, tenant: str, command: Order, vendor_id: str) -> Receipt:
         self.asked.append(("adopt", tenant, command, vendor_id))
         return Receipt(receipt=int(vendor_id))
+
+    def verify(self, command: Order, result: Receipt, vendor: Shop) -> str | None:
+        self.asked.append(("verify", command, result, vendor))
+        if isinstance(self.verified, VendorError):
+            raise self.verified
+        return self.verified
 
     def links(self, command: Order, result: Receipt) -> Sequence[Link]:
         if not self.linking:
@@ -155,6 +181,17 @@ class Bench:
         named = operation_id("acme", "orders", number)
         self.deadline = Deadline(21, self.clock)
         return self.engine.redeliver(self.flow, named, deadline=self.deadline, lent_until=lent_until)
+
+    def adopt(self, parked: Operation, vendor_id: str, *, by: str, confirmed: bool = False) -> Operation:
+        deadline = Deadline(21, self.clock)
+        return self.engine.adopt(self.flow, parked, vendor_id, by=by, deadline=deadline, confirmed=confirmed)
+
+    def look_twice(self, number: str = "1") -> None:
+        """An uncertain record is put before a person if the next look shows one as well."""
+        self.redeliver(number)
+        if self.stored(number).due_at is not None:
+            self.wait_until_due(number)
+            self.redeliver(number)
 
     def stored(self, number: str = "1") -> Operation:
         operation = self.tables.operations.get(operation_id("acme", "orders", number))
@@ -566,7 +603,7 @@ def test_a_tenant_is_told_what_a_person_decided(told: Bench, decide: str, type_:
     told.run(later=True)
     told.tables.operations.save(told.stored().model_copy(update={"state": State.PARKED}), over=State.WAITING)
     if decide == "adopt":
-        told.engine.adopt(told.flow, told.stored(), "7", by="ops")
+        told.adopt(told.stored(), "7", by="ops")
     else:
         told.engine.abandon(told.stored(), by="ops")
     assert callbacks(told) == [type_]
@@ -780,8 +817,8 @@ def test_is_carried_before_its_time_by_whom_it_was_lent_to_and_by_nobody_else(be
     bench.run(later=True)
     ((due,),) = bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], int(bench.clock.now))
     lent_until = due.due_at + 900
-    assert bench.tables.operations.lend(due, lent_until)
-    assert not bench.tables.operations.lend(due, lent_until)
+    assert bench.tables.operations.lend(due, lent_until, due.due_at + 60)
+    assert not bench.tables.operations.lend(due, lent_until, due.due_at + 60)
     for other in (None, due.due_at, lent_until - 1, lent_until + 1):
         assert bench.redeliver(lent_until=other) is None
     assert bench.redeliver(lent_until=lent_until) is not None
@@ -792,7 +829,7 @@ def test_a_message_that_comes_twice_takes_nothing_from_whom_it_was_claimed_by(be
     bench.run(later=True)
     ((due,),) = bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], int(bench.clock.now))
     lease_end = math.ceil(bench.clock.now + 21 + AFTER_DEADLINE)  # the same second
-    bench.tables.operations.lend(due, lease_end)
+    bench.tables.operations.lend(due, lease_end, lease_end)
     again: list[Outcome | None] = []
     bench.shop.during = lambda: again.append(bench.redeliver(lent_until=lease_end))
     bench.redeliver(lent_until=lease_end)
@@ -1081,12 +1118,230 @@ def test_adopts_the_certain_record_when_others_only_may_be_the_one(unknown: Benc
     assert unknown.linked() == ["101"]
 
 
-def test_is_parked_when_a_record_only_may_be_the_one(unknown: Bench) -> None:
+def test_is_parked_when_a_record_only_may_be_the_one_in_two_looks(unknown: Bench) -> None:
     unknown.shop.hits = [Hit(Receipt(receipt=7), certain=False)]
     unknown.clock.move(unknown.shop.search_lag)
     unknown.redeliver()
+    waiting = unknown.stored()
+    assert (waiting.state, waiting.due_at) == (State.UNKNOWN, unknown.clock.now + unknown.shop.search_lag)
+    unknown.wait_until_due()
+    unknown.redeliver()
     assert unknown.stored().state is State.PARKED
     assert len(unknown.shop.sent) == 1
+
+
+def test_is_sent_again_when_the_record_that_may_be_the_one_is_linked_to_another_meanwhile(unknown: Bench) -> None:
+    unknown.shop.hits = [Hit(Receipt(receipt=102), certain=False)]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert unknown.run("other").operation.answer == '{"receipt":102}'
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert (unknown.linked(), unknown.stored().candidates) == (["103"], None)
+
+
+def test_waits_out_the_search_lag_when_a_record_only_may_be_the_one(unknown: Bench) -> None:
+    """Its own may not be shown yet, and the other may be linked by then."""
+    unknown.shop.hits = [Hit(Receipt(receipt=7), certain=False)]
+    unknown.redeliver()
+    waiting = unknown.stored()
+    assert (waiting.state, waiting.attempts[-1].event) == (State.UNKNOWN, Event.NOT_FOUND_YET)
+    assert waiting.due_at == (waiting.unknown_since or 0) + unknown.shop.search_lag
+    unknown.shop.hits.append(hit(101, unknown.clock))
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert (unknown.linked(), len(unknown.shop.sent)) == (["101"], 1)
+
+
+def test_what_was_found_counts_when_the_vendor_may_not_show_everything(unknown: Bench) -> None:
+    unknown.shop.not_shown = failing(NotShownError)  # type: ignore[assignment]
+    unknown.shop.hits = [hit(101, unknown.clock)]
+    unknown.redeliver()
+    assert (unknown.linked(), len(unknown.shop.sent)) == (["101"], 1)
+
+
+def test_is_parked_when_all_that_is_shown_is_anothers_and_there_may_be_more(unknown: Bench) -> None:
+    unknown.run("other")
+    unknown.shop.not_shown = failing(NotShownError)  # type: ignore[assignment]
+    unknown.shop.hits = [hit(102, unknown.clock)]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.redeliver()
+    assert (unknown.stored().state, unknown.stored().attempts[-1].reason) == (State.PARKED, "because")
+    assert len(unknown.shop.sent) == 2
+
+
+@pytest.mark.parametrize(("younger_by", "parked"), [(0, True), (-1, False)])
+def test_a_time_without_a_zone_is_taken_for_the_latest_that_it_may_mean(
+    unknown: Bench, younger_by: int, parked: bool
+) -> None:
+    latest = (unknown.stored().first_sent_at or 0) - CLOCK_SKEW + younger_by
+    told = datetime.fromtimestamp(latest - 36 * 3600, UTC).replace(tzinfo=None)
+    unknown.shop.hits = [Hit(Receipt(receipt=7), told, certain=False)]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.look_twice()
+    assert unknown.stored().state is (State.PARKED if parked else State.SUCCEEDED)
+
+
+def test_keeps_the_records_for_the_person_who_decides_the_likeliest_first(unknown: Bench) -> None:
+    made_at = datetime.fromtimestamp(unknown.clock.now, UTC)
+    unknown.shop.hits = [
+        Hit(Receipt(receipt=1), certain=False, id="1", name="A"),
+        Hit(Receipt(receipt=2), made_at, False, "2", "B" * 900),
+        Hit(Receipt(receipt=3), certain=True, id="3", name="C"),
+        Hit(Receipt(receipt=4), certain=True, id="4", name="D"),
+        *(Hit(Receipt(receipt=5 + more), certain=False, id=str(5 + more)) for more in range(20)),
+    ]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.look_twice()
+    stored = unknown.stored()
+    assert stored.attempts[-1].reason == "24 records at the vendor may be this event's"
+    assert stored.candidates is not None
+    assert len(stored.candidates) == MOST_CANDIDATES
+    assert stored.candidates[:3] == (
+        Candidate(id="3", name="C"),
+        Candidate(id="4", name="D"),
+        Candidate(id="2", name="B" * LONGEST_NAME, created_at=made_at.isoformat()),
+    )
+    assert stored.shown_candidates(names=False)[0] == {"id": "3", "created_at": None}
+    assert stored.shown_candidates(names=True)[0] == {"id": "3", "created_at": None, "name": "C"}
+    assert "candidates" not in stored.shown()
+
+
+@pytest.mark.parametrize("decide", ["adopt", "resend", "abandon"])
+def test_keeps_the_records_no_longer_than_until_a_person_decided(unknown: Bench, decide: str) -> None:
+    unknown.shop.hits = [Hit(Receipt(receipt=7), certain=False, id="7", name="A")]
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.look_twice()
+    parked = unknown.stored()
+    assert parked.candidates
+    if decide == "adopt":
+        unknown.engine.adopt(unknown.flow, parked, "7", by="ops", deadline=unknown.deadline)
+    else:
+        getattr(unknown.engine, decide)(parked, by="ops")
+    assert unknown.stored().candidates is None
+
+
+def test_of_more_records_than_are_compared_the_rest_is_left_to_a_person(unknown: Bench) -> None:
+    unknown.run("other")
+    unknown.shop.hits = [Hit(Receipt(receipt=102), certain=False)] * (MOST_COMPARED + 1)
+    unknown.clock.move(unknown.shop.search_lag)
+    unknown.look_twice()
+    assert unknown.stored().attempts[-1].reason == "1 records at the vendor may be this event's"
+
+
+# ---------------------------------------------------------------- asked to send it later
+
+
+@pytest.fixture
+def deferred(bench: Bench) -> Bench:
+    """An operation whose vendor said 429, or 503 with Retry-After, and that is due."""
+    bench.shop.answers = [failing(TryLaterError, status=503, retry_after=40)]
+    bench.run()
+    assert (bench.stored().state, bench.stored().due_at) == (State.WAITING, bench.clock.now + 40)
+    bench.wait_until_due()
+    return bench
+
+
+def test_adopts_what_the_vendor_did_although_it_asked_to_send_it_later(deferred: Bench) -> None:
+    deferred.shop.hits = [hit(101, deferred.clock)]
+    deferred.redeliver()
+    assert (deferred.linked(), len(deferred.shop.sent)) == (["101"], 1)
+
+
+def test_is_sent_again_once_a_look_after_the_search_lag_found_nothing(deferred: Bench) -> None:
+    """Before, its record may be there and not be shown, and a second sending would make another."""
+    asked_at = deferred.stored().deferred_at or 0
+    deferred.redeliver()
+    waiting = deferred.stored()
+    assert (waiting.state, waiting.due_at) == (State.WAITING, asked_at + deferred.shop.search_lag)
+    assert waiting.attempts[-1].event is Event.NOT_DONE
+    assert len(deferred.shop.sent) == 1
+    deferred.wait_until_due()
+    deferred.redeliver()
+    assert (deferred.linked(), len(deferred.shop.sent), deferred.shop.looks) == (["102"], 2, 2)
+    assert deferred.stored().deferred_at is None
+
+
+@pytest.mark.parametrize("error", [CannotLookError, NotShownError])
+def test_is_sent_again_when_the_vendor_cannot_be_asked_but_only_asked_for_time(
+    deferred: Bench, error: type[VendorError]
+) -> None:
+    deferred.shop.hits = failing(error)
+    deferred.clock.move(deferred.shop.search_lag)
+    deferred.redeliver()
+    assert (deferred.linked(), len(deferred.shop.sent)) == (["102"], 2)
+
+
+@pytest.mark.parametrize(
+    "error", [NotDoneError, MaybeDoneError, RefusedError, ContractBrokenError, SignInRefusedError, TryLaterError]
+)
+def test_waits_as_before_when_the_look_fails(deferred: Bench, error: type[VendorError]) -> None:
+    asked_at = deferred.stored().deferred_at
+    deferred.shop.hits = failing(error)
+    deferred.redeliver()
+    stored = deferred.stored()
+    assert (stored.state, stored.unknown_since, stored.deferred_at) == (State.WAITING, None, asked_at)
+    assert stored.due_at == deferred.clock.now + REDELIVERY[1]
+    assert len(deferred.shop.sent) == 1
+
+
+def test_is_parked_when_a_record_may_be_what_the_vendor_did_although_it_asked_for_time(deferred: Bench) -> None:
+    deferred.shop.hits = [Hit(Receipt(receipt=7), certain=False, id="7")]
+    deferred.redeliver()
+    assert deferred.stored().state is State.WAITING
+    deferred.wait_until_due()
+    deferred.redeliver()
+    assert (deferred.stored().state, len(deferred.shop.sent)) == (State.PARKED, 1)
+
+
+def test_is_looked_for_until_a_look_succeeds_whatever_fails_in_between(deferred: Bench) -> None:
+    deferred.shop.hits = failing(NotDoneError)
+    deferred.redeliver()
+    deferred.wait_until_due()
+    deferred.redeliver()
+    deferred.shop.hits = [hit(101, deferred.clock)]
+    deferred.wait_until_due()
+    deferred.redeliver()
+    assert (deferred.linked(), len(deferred.shop.sent)) == (["101"], 1)
+
+
+def test_is_rejected_when_it_is_refused_after_a_look_found_nothing(deferred: Bench) -> None:
+    deferred.clock.move(deferred.shop.search_lag)
+    deferred.shop.answers = [failing(RefusedError, status=400)]
+    deferred.redeliver()
+    assert deferred.stored().state is State.REJECTED
+
+
+def test_does_not_give_way_to_another_when_the_vendor_asked_for_time(deferred: Bench) -> None:
+    """What takes its place would be sent without a look."""
+    outcome = deferred.run(note="newer", over_undone=True)
+    assert (outcome.carried, len(deferred.shop.sent)) == (False, 1)
+
+
+def test_is_not_looked_for_when_the_vendor_asked_for_time_and_it_may_be_repeated(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.shop.answers = [failing(TryLaterError)]
+    bench.run()
+    assert bench.stored().deferred_at is None
+    bench.wait_until_due()
+    bench.redeliver()
+    assert (len(bench.shop.sent), bench.shop.looks) == (2, 0)
+
+
+@pytest.mark.parametrize(("anew", "linked", "sent"), [(False, ["101"], LAST_TRY), (True, ["112"], LAST_TRY + 1)])
+def test_is_looked_for_when_it_is_taken_up_again_without_a_persons_look(
+    bench: Bench, anew: bool, linked: list[str], sent: int
+) -> None:
+    bench.shop.search_lag = 0
+    bench.shop.answers = [failing(TryLaterError) for _ in range(LAST_TRY)]
+    bench.run()
+    while bench.stored().state is not State.PARKED:
+        bench.wait_until_due()
+        bench.redeliver()
+    bench.engine.resend(bench.stored(), by="ops", anew=anew)
+    bench.shop.hits = [hit(101, bench.clock)]
+    bench.redeliver()
+    assert (bench.linked(), len(bench.shop.sent)) == (linked, sent)
 
 
 def test_is_parked_when_the_vendor_cannot_be_asked(unknown: Bench) -> None:
@@ -1185,7 +1440,9 @@ def test_looks_again_when_another_operation_adopts_the_record_first(
 ) -> None:
     unknown.run("other")
     unknown.shop.hits = [hit(102, unknown.clock)]
-    monkeypatch.setattr(unknown.tables.links, "taken", lambda *_: False)  # as if it was free a moment ago
+    monkeypatch.setattr(
+        unknown.tables.links, "taken", lambda _, groups, __: [False] * len(groups)
+    )  # as if it was free a moment ago
     unknown.redeliver()
     assert unknown.stored().state is State.UNKNOWN
     assert unknown.linked("other") == ["102"]
@@ -1368,7 +1625,7 @@ def test_says_that_another_event_was_quicker_to_adopt_the_record(
 ) -> None:
     unknown.run("other")
     unknown.shop.hits = [hit(102, unknown.clock)]
-    monkeypatch.setattr(unknown.tables.links, "taken", lambda *_: False)
+    monkeypatch.setattr(unknown.tables.links, "taken", lambda _, groups, __: [False] * len(groups))
     unknown.redeliver()
     attempt = unknown.stored().attempts[-1]
     assert (attempt.event, attempt.reason) == (Event.LOOK_FAILED, "the record was adopted by another event")
@@ -1476,7 +1733,7 @@ def parked(unknown: Bench) -> Bench:
 
 
 def test_succeeds_with_links_when_a_person_adopts_the_record(parked: Bench) -> None:
-    parked.engine.adopt(parked.flow, parked.stored(), "101", by="ops")
+    parked.adopt(parked.stored(), "101", by="ops")
     stored = parked.stored()
     assert stored.state is State.SUCCEEDED
     assert stored.payload is None
@@ -1516,16 +1773,16 @@ def test_is_rejected_and_may_be_sent_again_when_a_person_abandons_it(parked: Ben
 def test_is_not_adopted_when_the_record_belongs_to_another_event(parked: Bench) -> None:
     parked.run("other")
     with pytest.raises(ConflictError):
-        parked.engine.adopt(parked.flow, parked.stored(), "102", by="ops")
+        parked.adopt(parked.stored(), "102", by="ops")
     assert parked.stored().state is State.PARKED
     assert parked.linked("other") == ["102"]
 
 
 def test_only_the_first_decision_counts_when_two_persons_decide(parked: Bench) -> None:
     seen_by_both = parked.stored()
-    parked.engine.adopt(parked.flow, seen_by_both, "101", by="one")
+    parked.adopt(seen_by_both, "101", by="one")
     with pytest.raises(ConflictError):
-        parked.engine.adopt(parked.flow, seen_by_both, "999", by="two")
+        parked.adopt(seen_by_both, "999", by="two")
     with pytest.raises(ConflictError):
         parked.engine.abandon(seen_by_both, by="two")
     assert parked.linked() == ["101"]
@@ -1536,14 +1793,14 @@ def test_cannot_be_decided_when_it_is_not_parked(unknown: Bench) -> None:
         unknown.engine.resend(unknown.stored(), by="ops")
     done = unknown.run("other").operation
     with pytest.raises(ConflictError):
-        unknown.engine.adopt(unknown.flow, done, "1", by="ops")
+        unknown.adopt(done, "1", by="ops")
     assert unknown.stored().state is State.UNKNOWN
 
 
 def test_the_record_says_what_a_person_adopted(parked: Bench) -> None:
     before = parked.stored()
     parked.clock.move(60)
-    resolved = parked.engine.adopt(parked.flow, before, "101", by="ops")
+    resolved = parked.adopt(before, "101", by="ops")
     attempt = Attempt(at=int(parked.clock.now), event=Event.ADOPTED, reason="by ops")
     assert resolved == parked.stored()
     assert resolved == before.model_copy(
@@ -1557,7 +1814,8 @@ def test_the_record_says_what_a_person_adopted(parked: Bench) -> None:
             "last_attempt": attempt,
         }
     )
-    assert parked.flow.asked[-1] == ("adopt", "acme", Order(number="1"), "101")
+    assert ("adopt", "acme", Order(number="1"), "101") in parked.flow.asked
+    assert parked.flow.asked[-1] == ("verify", Order(number="1"), Receipt(receipt=101), parked.shop)
     back = parked.tables.links.of("acme", Identity("shop", "receipt", "101"))
     assert (back[0].operation_id, back[0].linked_at.timestamp()) == (resolved.operation_id, parked.clock.now)
 
@@ -1605,7 +1863,7 @@ def test_says_why_a_decision_does_not_count(parked: Bench) -> None:
     seen = parked.stored()
     parked.run("other")
     with pytest.raises(ConflictError, match="linked to something else"):
-        parked.engine.adopt(parked.flow, seen, "102", by="ops")
+        parked.adopt(seen, "102", by="ops")
     parked.engine.abandon(seen, by="one")
     with pytest.raises(ConflictError, match="Somebody else was quicker: it is rejected now"):
         parked.engine.resend(seen, by="two")
@@ -1613,8 +1871,8 @@ def test_says_why_a_decision_does_not_count(parked: Bench) -> None:
         with pytest.raises(ConflictError, match="this one is rejected"):
             decide(parked.stored(), by="two")
     with pytest.raises(ConflictError, match="this one is rejected"):
-        parked.engine.adopt(parked.flow, parked.stored(), "101", by="two")
-    assert parked.flow.asked[-1] == ("adopt", "acme", Order(number="1"), "102")
+        parked.adopt(parked.stored(), "101", by="two")
+    assert not [asked for asked in parked.flow.asked if "101" in asked]
 
 
 def test_is_parked_again_when_the_bridge_fails_on_what_a_person_let_begin_anew(parked: Bench) -> None:
@@ -1626,6 +1884,322 @@ def test_is_parked_again_when_the_bridge_fails_on_what_a_person_let_begin_anew(p
         with pytest.raises(ValidationError):
             parked.redeliver()
     assert parked.stored().state is State.PARKED
+
+
+# ---------------------------------------------------------------- what a person links, and unlinks
+
+
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        "it has another name",
+        failing(CannotLookError),
+        failing(NotShownError),
+        failing(RefusedError),
+        failing(ContractBrokenError),
+    ],
+    ids=lambda doubt: doubt if isinstance(doubt, str) else type(doubt).__name__,
+)
+def test_is_adopted_only_after_a_confirmation_when_the_vendor_cannot_verify_it(
+    parked: Bench, doubt: str | VendorError
+) -> None:
+    parked.flow.verified, before = doubt, parked.stored()
+    with pytest.raises(UnconfirmedError) as unconfirmed:
+        parked.adopt(before, "101", by="ops")
+    assert unconfirmed.value.fields[0].field == "confirmed"
+    assert (doubt if isinstance(doubt, str) else "because") in unconfirmed.value.detail
+    assert (parked.stored(), parked.linked()) == (before, [])
+    assert parked.adopt(before, "101", by="ops", confirmed=True).state is State.SUCCEEDED
+    assert parked.linked() == ["101"]
+
+
+def test_is_adopted_only_after_a_confirmation_when_it_was_sent_to_another_account(parked: Bench) -> None:
+    parked.shop.destination = "https://shop.example/2"
+    with pytest.raises(UnconfirmedError, match="an account that the tenant no longer names"):
+        parked.adopt(parked.stored(), "101", by="ops")
+    assert not [asked for asked in parked.flow.asked if asked[0] == "verify"]
+    assert parked.adopt(parked.stored(), "101", by="ops", confirmed=True).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+@pytest.mark.parametrize(("wanted", "waits"), [(None, 30), (5, 30), (90, 90)])
+def test_nothing_is_adopted_while_the_vendor_does_not_answer(
+    parked: Bench, confirmed: bool, wanted: float | None, waits: float
+) -> None:
+    before = parked.stored()
+    for kind in (NotDoneError, MaybeDoneError, SignInRefusedError):
+        parked.flow.verified = failing(kind, **({"retry_after": wanted} if wanted else {}))
+        with pytest.raises(kind) as raised:
+            parked.adopt(before, "101", by="ops", confirmed=confirmed)
+        assert raised.value.retry_after == waits
+    assert (parked.stored(), parked.linked()) == (before, [])
+
+
+def test_a_record_that_is_the_wrong_one_is_not_adopted_even_if_it_is_confirmed(parked: Bench) -> None:
+    def wrong(*_: object) -> str:
+        raise InvalidError("another one's", fields=[FieldError("id", "is another one's")])
+
+    parked.flow.verify = wrong  # type: ignore[method-assign, assignment]
+    before = parked.stored()
+    with pytest.raises(InvalidError, match="another one's"):
+        parked.adopt(before, "101", by="ops", confirmed=True)
+    assert parked.stored() == before
+
+
+@pytest.fixture(params=["adopted", "found later", "found at once"])
+def linked(request: pytest.FixtureRequest, unknown: Bench) -> Bench:
+    """An order that has a record which it did not make itself, in each of the ways in which that comes about."""
+    if request.param == "found at once":
+        unknown.shop.there = Hit(Receipt(receipt=101))
+        unknown.engine.abandon(_parked(unknown), by="ops")
+        unknown.run()
+        unknown.shop.there = None
+    elif request.param == "adopted":
+        unknown.adopt(_parked(unknown), "101", by="ops")
+    else:
+        unknown.shop.hits = [hit(101, unknown.clock)]
+        unknown.redeliver()
+    assert (unknown.stored().state, unknown.linked(), unknown.stored().payload) == (State.SUCCEEDED, ["101"], None)
+    return unknown
+
+
+def _parked(unknown: Bench) -> Operation:
+    unknown.shop.hits = failing(CannotLookError)
+    unknown.redeliver()
+    return unknown.stored()
+
+
+def test_a_wrong_link_is_undone_and_a_person_decides_again(linked: Bench) -> None:
+    before = linked.stored()
+    linked.clock.move(60)
+    parked = linked.engine.unlink(before, by="Ada")
+    now = int(linked.clock.now)
+    attempt = Attempt(at=now, event=Event.UNLINKED, reason="by Ada; it was shop receipt 101")
+    assert parked == linked.stored()
+    assert parked == before.model_copy(
+        update={
+            "state": State.PARKED,
+            "answer": None,
+            "payload": PAYLOAD,
+            "links": (),
+            "lease": parked.lease,
+            "updated_at": now,
+            "expires_at": None,
+            "attempts": (*before.attempts, attempt),
+            "last_attempt": attempt,
+        }
+    )
+    assert parked.lease != before.lease
+    assert linked.linked() == []
+    assert linked.tables.links.of("acme", Identity("shop", "receipt", "101")) == []
+    assert linked.tables.operations.kept_payload(parked) is None
+
+
+def test_another_record_is_linked_after_an_unlink(linked: Bench) -> None:
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.adopt(linked.stored(), "102", by="ops")
+    assert (linked.stored().state, linked.linked()) == (State.SUCCEEDED, ["102"])
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.adopt(linked.stored(), "101", by="ops")
+    assert linked.linked() == ["101"]
+
+
+def test_is_sent_again_after_an_unlink(linked: Bench) -> None:
+    sent = len(linked.shop.sent)
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.engine.resend(linked.stored(), by="ops")
+    linked.redeliver()
+    assert (linked.stored().state, len(linked.shop.sent)) == (State.SUCCEEDED, sent + 1)
+
+
+def test_is_given_up_after_an_unlink(linked: Bench) -> None:
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.engine.abandon(linked.stored(), by="ops")
+    assert (linked.stored().state, linked.stored().payload, linked.linked()) == (State.REJECTED, None, [])
+
+
+def test_the_record_of_an_unlinked_event_may_be_anothers(linked: Bench) -> None:
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.run("other", later=True)
+    other = linked.stored("other").model_copy(update={"state": State.PARKED})
+    linked.tables.operations.save(other, over=State.WAITING)
+    linked.adopt(other, "101", by="ops")
+    assert linked.linked("other") == ["101"]
+
+
+def test_is_unlinked_once_when_two_persons_decide(linked: Bench) -> None:
+    seen = linked.stored()
+    linked.engine.unlink(seen, by="one")
+    unlinked = linked.stored()
+    with pytest.raises(ConflictError, match="Somebody else was quicker: it is parked now"):
+        linked.engine.unlink(seen, by="two")
+    assert linked.stored() == unlinked
+
+
+def test_what_the_bridge_made_itself_is_not_unlinked(bench: Bench) -> None:
+    bench.run()
+    with pytest.raises(ConflictError, match="that a person or a look-up linked"):
+        bench.engine.unlink(bench.stored(), by="ops")
+    assert bench.linked() == ["101"]
+
+
+def test_only_what_has_succeeded_is_unlinked(parked: Bench) -> None:
+    with pytest.raises(ConflictError):
+        parked.engine.unlink(parked.stored(), by="ops")
+    parked.adopt(parked.stored(), "101", by="ops")
+    parked.engine.unlink(parked.stored(), by="ops")
+    with pytest.raises(ConflictError):
+        parked.engine.unlink(parked.stored(), by="ops")
+
+
+def test_a_link_that_another_event_has_taken_over_is_left_alone(linked: Bench) -> None:
+    """As a key link's, which may have several."""
+    order, receipt = Identity("crm", "order", "1"), Identity("shop", "receipt", "101")
+    linked.tables.links.write(
+        [*linked.tables.links.puts("acme", [Link(order, receipt)], linked.stored().operation_id, 1)]
+    )
+    theirs = [*linked.tables.links.puts("acme", [Link(Identity("crm", "order", "2"), receipt)], "op_other", 1)][1]
+    del theirs["Put"]["ConditionExpression"]
+    for member in ("ExpressionAttributeNames", "ExpressionAttributeValues"):
+        theirs["Put"].pop(member, None)  # type: ignore[misc]
+    linked.tables.links.write([theirs])
+    linked.engine.unlink(linked.stored(), by="ops")
+    assert linked.linked() == []
+    (kept,) = linked.tables.links.of("acme", receipt)
+    assert (kept.identity.id, kept.operation_id) == ("2", "op_other")
+
+
+def test_can_only_be_given_up_when_what_was_sent_is_no_longer_kept(linked: Bench) -> None:
+    one = linked.stored()
+    linked.tables.links.write([linked.tables.operations.drop_payload(one)])
+    linked.engine.unlink(one, by="ops")
+    assert (linked.stored().state, linked.stored().payload) == (State.PARKED, None)
+    with pytest.raises(ConflictError, match="Abandon it, then let the CRM send the event again"):
+        linked.adopt(linked.stored(), "102", by="ops", confirmed=True)
+    with pytest.raises(ConflictError, match="Abandon it, then let the CRM send the event again"):
+        linked.engine.resend(linked.stored(), by="ops")
+    assert linked.stored().state is State.PARKED
+    linked.engine.abandon(linked.stored(), by="ops")
+    assert linked.run().operation.state is State.SUCCEEDED
+
+
+def test_what_was_recorded_by_hand_can_be_unlinked(bench: Bench) -> None:
+    recorded(bench)
+    bench.engine.unlink(bench.stored(), by="ops")
+    assert (bench.stored().state, bench.linked()) == (State.PARKED, [])
+
+
+def test_each_decision_is_another_news_for_whoever_is_told(told: Bench) -> None:
+    told.shop.answers = [failing(CannotLookError)]
+    told.run(later=True)
+    told.redeliver()
+    told.adopt(told.stored(), "7", by="ops")
+    told.engine.unlink(told.stored(), by="ops")
+    told.adopt(told.stored(), "7", by="ops")
+    assert callbacks(told) == ["operation.parked", "operation.parked", "operation.succeeded", "operation.succeeded"]
+
+
+# ---------------------------------------------------------------- what waits for another operation
+
+
+def waits(bench: Bench, number: str = "later") -> Operation:
+    """An order that waits for the first one, which is on its way."""
+    bench.flow.waits_for = operation_id("acme", "orders", "1")
+    bench.run(number)
+    bench.flow.waits_for = None
+    return bench.stored(number)
+
+
+@pytest.mark.parametrize("end", ["done", "found", "refused", "adopted", "abandoned"])
+def test_what_waits_is_due_as_soon_as_the_other_one_has_ended(unknown: Bench, end: str) -> None:
+    waiting = waits(unknown)
+    assert (waiting.state, waiting.due_at) == (State.WAITING, int(unknown.clock.now) + REDELIVERY[0])
+    assert unknown.stored().waiters == {waiting.operation_id}
+    unknown.clock.move(5)
+    match end:
+        case "done":
+            unknown.clock.move(unknown.shop.search_lag)
+            waiting = waits(unknown, "much later")
+            unknown.redeliver()
+        case "found":
+            unknown.shop.hits = [hit(101, unknown.clock)]
+            unknown.redeliver()
+        case "refused":
+            unknown.engine.resend(_parked(unknown), by="ops")
+            unknown.shop.answers = [failing(RefusedError)]
+            unknown.redeliver()
+        case "adopted":
+            unknown.adopt(_parked(unknown), "101", by="ops")
+        case "abandoned":
+            unknown.engine.abandon(_parked(unknown), by="ops")
+    assert unknown.stored().state in (State.SUCCEEDED, State.REJECTED)
+    assert unknown.stored(waiting.natural_key) == waiting.model_copy(update={"due_at": int(unknown.clock.now)})
+
+
+def test_what_waits_is_woken_when_its_note_was_left_while_the_other_one_was_being_sent(bench: Bench) -> None:
+    def wait() -> None:
+        bench.shop.during = lambda: None
+        waits(bench)
+
+    bench.shop.during = wait
+    bench.run()
+    assert bench.stored("later").due_at == int(bench.clock.now)
+    assert bench.linked() == ["101"]
+
+
+def test_is_due_at_once_when_the_other_one_ended_before_the_note_was_left(bench: Bench) -> None:
+    bench.run()
+    assert (waits(bench).state, waits(bench).due_at) == (State.WAITING, int(bench.clock.now))
+    assert bench.stored().waiters == frozenset()
+
+
+@pytest.mark.parametrize("missing", ["rejected", "gone"])
+def test_waits_for_its_own_next_try_when_nobody_will_wake_it(bench: Bench, missing: str) -> None:
+    if missing == "rejected":
+        bench.shop.answers = [failing(RefusedError)]
+        bench.run()
+    assert waits(bench).due_at == int(bench.clock.now) + REDELIVERY[0]
+
+
+def test_more_than_enough_wait_for_their_own_next_try(unknown: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crm_bridge.operations.MOST_WAITERS", 2)
+    for number in ("a", "b", "c"):
+        waits(unknown, number)
+    unknown.clock.move(5)
+    unknown.adopt(_parked(unknown), "101", by="ops")
+    ahead = [(unknown.stored(number).due_at or 0) - int(unknown.clock.now) for number in ("a", "b", "c")]
+    assert ahead == [0, 0, REDELIVERY[0] - 5]
+
+
+def test_the_end_of_the_other_one_stands_when_nobody_can_be_woken(
+    unknown: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = waits(unknown)
+    monkeypatch.setattr(unknown.tables.operations, "wake", _raise(StorageError("throttled")))
+    unknown.adopt(_parked(unknown), "101", by="ops")
+    assert unknown.stored().state is State.SUCCEEDED
+    assert unknown.stored("later") == waiting
+
+
+def test_what_waits_twice_is_noted_once(unknown: Bench) -> None:
+    waits(unknown)
+    unknown.wait_until_due("later")
+    unknown.flow.waits_for = operation_id("acme", "orders", "1")
+    unknown.redeliver("later")
+    unknown.flow.waits_for = None
+    assert unknown.stored().waiters == {unknown.stored("later").operation_id}
+    assert unknown.stored("later").tries == 2
+
+
+def test_nobody_is_woken_while_the_other_one_goes_on(unknown: Bench) -> None:
+    waiting = waits(unknown)
+    unknown.shop.hits = failing(NotDoneError)
+    unknown.wait_until_due()
+    unknown.redeliver()
+    assert unknown.stored().state is State.UNKNOWN
+    _parked(unknown)
+    assert unknown.stored("later").due_at == waiting.due_at
+    assert unknown.stored().waiters == {waiting.operation_id}
 
 
 # ---------------------------------------------------------------- DynamoDB fails
@@ -1828,13 +2402,46 @@ def test_is_sent_again_without_a_look_when_it_may_be_repeated(bench: Bench, answ
     assert bench.flow.asked[-1] == ("vendor", "acme", bench.transport, bench.deadline)
 
 
-def test_is_rejected_and_not_parked_when_what_may_be_repeated_is_refused_in_the_end(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("first", "then", "state"),
+    [
+        (NotDoneError, RefusedError, State.REJECTED),
+        (MaybeDoneError, RefusedError, State.PARKED),
+        (MaybeDoneError, NeedlessError, State.REJECTED),
+        (HalfDoneError, RefusedError, State.PARKED),
+    ],
+)
+def test_is_parked_when_what_may_be_repeated_is_refused_after_a_doubt(
+    bench: Bench, first: type[VendorError], then: type[VendorError], state: State
+) -> None:
     bench.flow.repeating = True
-    bench.shop.answers = [failing(MaybeDoneError), failing(RefusedError)]
+    bench.shop.answers = [failing(first), failing(then)]
     bench.run()
     bench.wait_until_due()
     bench.redeliver()
-    assert bench.stored().state is State.REJECTED
+    assert bench.stored().state is state
+
+
+def test_is_parked_when_what_may_be_repeated_is_refused_after_its_sender_has_died(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.shop.during = _kill
+    with pytest.raises(Killed):
+        bench.run()
+    bench.shop.during = lambda: None
+    bench.wait_until_due()
+    bench.shop.answers = [failing(RefusedError)]
+    bench.redeliver()
+    assert bench.stored().state is State.PARKED
+
+
+def test_stays_in_doubt_when_what_may_be_repeated_is_surely_not_done_later(bench: Bench) -> None:
+    bench.flow.repeating = True
+    bench.shop.answers = [failing(MaybeDoneError), failing(NotDoneError), failing(RefusedError)]
+    bench.run()
+    for _ in range(2):
+        bench.wait_until_due()
+        bench.redeliver()
+    assert bench.stored().state is State.PARKED
 
 
 def test_is_not_carried_to_another_account_when_it_is_about_what_is_there(bench: Bench) -> None:
@@ -1901,13 +2508,72 @@ def test_is_carried_to_another_account_when_it_makes_something_and_was_surely_no
     assert (bench.stored().state, bench.stored().sent_to) == (State.SUCCEEDED, "https://shop.example/2")
 
 
+# ---------------------------------------------------------------- held by another
+
+
+def held(bench: Bench, state: State, **changes: object) -> Operation:
+    """What another operation holds, as it stands in the table."""
+    bench.run()
+    there = bench.stored().model_copy(update={"state": state, "held": frozenset({"op_change"}), **changes})
+    return bench.tables.operations.save(there, over=bench.stored().state)
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_waits_when_what_was_done_before_is_held(bench: Bench, *, later: bool) -> None:
+    there = held(bench, State.SUCCEEDED, reserved="77#op_change")
+    outcome = bench.run(later=later)
+    assert (outcome.operation.state, outcome.carried) == (State.WAITING, False)
+    stored = bench.stored()
+    assert (stored.held, stored.reserved, stored.tries) == (there.held, there.reserved, 0)
+    assert (stored.payload, stored.answer, stored.first_sent_at) == (PAYLOAD, None, None)
+    assert [attempt.event for attempt in stored.attempts] == [Event.DONE, Event.ACCEPTED]
+    assert len(bench.shop.sent) == 1
+    assert bench.run().operation == stored
+
+
+def test_waits_when_what_was_refused_before_is_held(bench: Bench) -> None:
+    bench.shop.answers = [failing(RefusedError)]
+    held(bench, State.REJECTED)
+    assert bench.run().operation.state is State.WAITING
+    assert len(bench.shop.sent) == 1
+
+
+def test_is_not_redelivered_while_it_is_held(bench: Bench) -> None:
+    held(bench, State.SUCCEEDED)
+    bench.run()
+    bench.clock.move(100_000)
+    assert bench.redeliver() is None
+    free = bench.stored().model_copy(update={"held": frozenset()})
+    bench.tables.operations.save(free, over=State.WAITING)
+    bench.redeliver()
+    assert (bench.stored().state, len(bench.shop.sent)) == (State.SUCCEEDED, 2)
+
+
+def test_is_to_be_asked_for_again_when_it_is_let_go_in_the_very_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = held(bench, State.SUCCEEDED)
+    queue = bench.tables.operations.queue
+
+    def overtaken(operation: Operation, behind: Operation) -> Claim:
+        free = there.model_copy(update={"state": State.REJECTED, "held": frozenset()})
+        bench.tables.operations.save(free, over=State.SUCCEEDED)
+        return queue(operation, behind)
+
+    monkeypatch.setattr(bench.tables.operations, "queue", overtaken)
+    with pytest.raises(RunningError):
+        bench.run()
+    assert bench.run().operation.state is State.SUCCEEDED
+
+
 # ---------------------------------------------------------------- the table of transitions
 
 
 def test_the_table_allows_what_the_rules_say() -> None:
     assert {State.REJECTED} == REPLACEABLE
     assert {State.SENDING, State.WAITING, State.UNKNOWN} == DUE
-    assert [event for state, event in TRANSITIONS if state is State.SUCCEEDED] == [Event.WITHDRAWN]
+    of_succeeded = [event for state, event in TRANSITIONS if state is State.SUCCEEDED]
+    assert of_succeeded == [Event.ACCEPTED, Event.FOUND, Event.WITHDRAWN, Event.UNLINKED]
     assert set(TRANSITIONS.values()) == set(State)
 
 

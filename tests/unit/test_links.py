@@ -93,15 +93,28 @@ def test_another_operation_may_write_the_same_link_where_nothing_is_exclusive(ta
 
 def test_taken_is_what_another_operation_holds(tables: Tables) -> None:
     link = Link(customer("C-1"), site("1"))
-    assert not tables.links.taken("acme", [link], "op_1")
+    assert tables.links.taken("acme", [[link]], "op_1") == [False]
     assert store(tables, "acme", link, "op_1")
-    assert not tables.links.taken("acme", [link], "op_1")
-    assert tables.links.taken("acme", [link], "op_2")
-    assert tables.links.taken("acme", [Link(customer("C-2"), site("1"))], "op_2")
-    assert tables.links.taken("acme", [Link(customer("C-1"), site("2"))], "op_2")
-    assert not tables.links.taken("umbrella", [link], "op_2")
-    assert not tables.links.taken("acme", [], "op_2")
-    assert not tables.links.taken("acme", [Link(customer("C-1"), site("1"), Cardinality.MANY_TO_MANY)], "op_2")
+    assert tables.links.taken("acme", [[link]], "op_1") == [False]
+    assert tables.links.taken("umbrella", [[link]], "op_2") == [False]
+    assert tables.links.taken("acme", [], "op_2") == []
+    groups = [
+        [link],
+        [],
+        [Link(customer("C-2"), site("1"))],
+        [Link(customer("C-2"), site("2"))],
+        [Link(customer("C-3"), site("3")), Link(customer("C-1"), site("2"))],
+        [Link(customer("C-1"), site("1"), Cardinality.MANY_TO_MANY)],
+    ]
+    assert tables.links.taken("acme", groups, "op_2") == [True, False, True, False, True, False]
+
+
+def test_taken_is_told_of_more_groups_than_one_question_takes(tables: Tables) -> None:
+    store(tables, "acme", Link(customer("C-299"), site("299")), "op_1")
+    groups = [[Link(customer(f"C-{number}"), site(str(number)))] for number in range(300)]
+    taken = tables.links.taken("acme", groups, "op_2")
+    assert [number for number, is_taken in enumerate(taken) if is_taken] == [299]
+    assert len(taken) == 300
 
 
 def test_nothing_is_said_to_be_free_when_the_table_did_not_answer_in_full(
@@ -110,7 +123,7 @@ def test_nothing_is_said_to_be_free_when_the_table_did_not_answer_in_full(
     throttled = {"Responses": {tables.links._table: []}, "UnprocessedKeys": {tables.links._table: {"Keys": [{}]}}}
     monkeypatch.setattr(tables.links._client, "batch_get_item", lambda **_: throttled)
     with pytest.raises(StorageError, match="throttled"):
-        tables.links.taken("acme", [Link(customer("C-1"), site("1"))], "op_1")
+        tables.links.taken("acme", [[Link(customer("C-1"), site("1"))]], "op_1")
 
 
 @pytest.mark.parametrize("odd", ["a#b", "a%23b", "a b", "a/b", "ä€😀", "#", "%", "x" * 200, "😀" * 200, "#" * 200])
@@ -246,7 +259,7 @@ def test_what_decides_is_never_read_from_a_copy_that_may_be_stale(tables: Tables
     client._make_api_call = call  # type: ignore[attr-defined]
     tables.links.of("acme", site("1"))
     tables.links.one("acme", site("1"), "crm", "customer")
-    tables.links.taken("acme", [Link(customer("C-1"), site("1"))], "op_1")
+    tables.links.taken("acme", [[Link(customer("C-1"), site("1"))]], "op_1")
     assert asked == [("Query", True), ("GetItem", True), ("BatchGetItem", True)]
 
 
@@ -287,7 +300,7 @@ def test_an_id_that_no_key_can_hold_is_linked_to_nothing(tables: Tables) -> None
     [
         lambda links: links.of("acme", site("1")),
         lambda links: links.one("acme", site("1"), "crm", "customer"),
-        lambda links: links.taken("acme", [Link(customer("C-1"), site("1"))], "op_1"),
+        lambda links: links.taken("acme", [[Link(customer("C-1"), site("1"))]], "op_1"),
         lambda links: links.ties("acme", site("1")),
         lambda links: links.write([]),
     ],

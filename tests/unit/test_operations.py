@@ -11,6 +11,7 @@ from crm_bridge import operations as operations_module
 from crm_bridge.errors import Event, LinkTakenError, StorageError
 from crm_bridge.links import Identity, Link
 from crm_bridge.operations import (
+    MOST_WAITERS,
     Attempt,
     Claim,
     Due,
@@ -26,6 +27,7 @@ from tests.unit.conftest import Tables
 
 NOW = 1_795_000_000
 LATER = NOW + 900
+SENT_BY = NOW + 60
 CUSTOMER, SITE = Identity("crm", "customer", "1"), Identity("illu", "site", "4711")
 
 
@@ -112,9 +114,9 @@ def test_what_has_changed_or_is_on_a_queue_is_not_hastened(tables: Tables) -> No
     assert not tables.operations.hasten(one.model_copy(update={"state": State.UNKNOWN}), NOW - 7)
     assert not tables.operations.hasten(one.model_copy(update={"due_at": None}), NOW - 7)
     assert not tables.operations.hasten(operation("2"), NOW - 7)
-    assert tables.operations.lend(Due(one.operation_id, one.flow, NOW), LATER)
+    assert tables.operations.lend(Due(one.operation_id, one.flow, NOW), LATER, SENT_BY)
     assert not tables.operations.hasten(there(tables), NOW - 7)
-    assert there(tables).due_at == LATER
+    assert there(tables).due_at == SENT_BY
 
 
 def test_is_saved_only_if_there_is_none_when_that_is_asked_for(tables: Tables) -> None:
@@ -526,33 +528,167 @@ def test_the_oldest_comes_first_over_all_pages(tables: Tables, monkeypatch: pyte
     assert [len(page) for page in pages] == [2, 2, 1]
 
 
-def test_what_is_lent_is_due_again_when_the_loan_is_over(tables: Tables) -> None:
+def lend(tables: Tables) -> Due:
     store(tables, operation())
     ((one,),) = tables.operations.due(operation().shard, NOW)
-    assert tables.operations.lend(one, LATER)
+    assert tables.operations.lend(one, LATER, SENT_BY)
+    return one
+
+
+def test_what_is_lent_is_due_again_soon_when_nobody_says_that_it_was_sent(tables: Tables) -> None:
+    lend(tables)
+    assert there(tables) == operation(due_at=SENT_BY, lent_until=LATER)
+    assert (due(tables, SENT_BY - 1), due(tables, SENT_BY)) == ([[]], [[SENT_BY]])
+
+
+def test_what_is_lent_is_due_again_when_its_message_has_expired(tables: Tables) -> None:
+    assert tables.operations.extend(lend(tables), LATER, SENT_BY)
     assert there(tables) == operation(due_at=LATER, lent_until=LATER)
     assert (due(tables, LATER - 1), due(tables, LATER)) == ([[]], [[LATER]])
 
 
 def test_is_lent_once(tables: Tables) -> None:
-    store(tables, operation())
-    ((one,),) = tables.operations.due(operation().shard, NOW)
-    assert tables.operations.lend(one, LATER)
-    assert not tables.operations.lend(one, LATER + 1)
-    assert there(tables).due_at == LATER
+    one = lend(tables)
+    assert not tables.operations.lend(one, LATER + 1, SENT_BY + 1)
+    assert there(tables).due_at == SENT_BY
+
+
+def test_is_not_extended_when_it_was_taken_up_or_lent_again(tables: Tables) -> None:
+    one = lend(tables)
+    assert not tables.operations.extend(one, LATER + 1, SENT_BY)
+    assert not tables.operations.extend(one, LATER, SENT_BY + 1)
+    again = one._replace(due_at=SENT_BY)
+    assert tables.operations.lend(again, LATER + 1, SENT_BY + 60)
+    assert not tables.operations.extend(one, LATER, SENT_BY)
+    claimed = claim(tables, lent_until=LATER + 1)
+    assert claimed
+    assert claimed.won
+    assert not tables.operations.extend(again, LATER + 1, SENT_BY + 60)
+    assert there(tables) == claimed.operation
 
 
 def test_is_as_before_when_it_is_taken_back(tables: Tables) -> None:
-    store(tables, operation())
-    ((one,),) = tables.operations.due(operation().shard, NOW)
-    tables.operations.lend(one, LATER)
-    assert not tables.operations.take_back(one, LATER + 1)
-    assert tables.operations.take_back(one, LATER)
+    one = lend(tables)
+    assert not tables.operations.take_back(one, LATER + 1, SENT_BY)
+    assert not tables.operations.take_back(one, LATER, SENT_BY + 1)
+    assert tables.operations.take_back(one, LATER, SENT_BY)
     assert there(tables) == operation()
 
 
 def test_nothing_is_lent_when_it_is_gone(tables: Tables) -> None:
-    assert not tables.operations.lend(Due("op_1", "create_site", NOW), LATER)
+    assert not tables.operations.lend(Due("op_1", "create_site", NOW), LATER, SENT_BY)
+
+
+# ---------------------------------------------------------------- who waits for what
+
+WAITER = operation_id("acme", "create_job", "T-1")
+
+
+def note(tables: Tables, waiter: str = WAITER) -> None:
+    """Leave a note at the operation of `operation()`. Raises LinkTakenError."""
+    other = store(tables, operation(waiter, flow="create_job", state=State.SENDING))
+    write = tables.operations.note_waiter(operation().operation_id, waiter)
+    tables.operations.save(other.model_copy(update={"state": State.WAITING}), [write])
+
+
+@pytest.mark.parametrize("state", [State.SENDING, State.WAITING, State.UNKNOWN, State.PARKED])
+def test_notes_who_waits_for_what_is_on_its_way(tables: Tables, state: State) -> None:
+    one = store(tables, operation(state=state))
+    for _ in range(2):
+        tables.operations._client.transact_write_items(
+            TransactItems=[tables.operations.note_waiter(one.operation_id, WAITER)]
+        )
+    assert there(tables) == one.model_copy(update={"waiters": {WAITER}})
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.REJECTED])
+def test_nobody_waits_for_what_has_ended(tables: Tables, state: State) -> None:
+    one = store(tables, operation(state=state))
+    with pytest.raises(LinkTakenError):
+        note(tables)
+    assert there(tables) == one
+
+
+def test_only_so_many_are_noted(tables: Tables) -> None:
+    store(tables, operation(state=State.SENDING))
+    for number in range(MOST_WAITERS):
+        note(tables, f"T-{number}")
+    with pytest.raises(LinkTakenError):
+        note(tables, "one more")
+    assert there(tables).waiters == {f"T-{number}" for number in range(MOST_WAITERS)}
+
+
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_a_note_that_is_left_while_it_is_being_sent_is_kept(tables: Tables, before: int) -> None:
+    store(tables, operation(state=State.SENDING))
+    for number in range(before):
+        note(tables, f"before {number}")
+    held = there(tables)
+    for number in range(2):
+        note(tables, f"meanwhile {number}")
+    done = held.model_copy(update={"state": State.SUCCEEDED, "due_at": None})
+    saved = tables.operations.save(done)
+    assert saved == there(tables)
+    assert (saved.state, len(saved.waiters)) == (State.SUCCEEDED, before + 2)
+
+
+def test_a_note_does_not_make_up_for_a_lost_lease(tables: Tables) -> None:
+    held = store(tables, operation(state=State.SENDING))
+    note(tables)
+    other = store(tables, there(tables).model_copy(update={"lease": "another"}))
+    assert tables.operations.save(held.model_copy(update={"state": State.SUCCEEDED})) == other
+    assert there(tables) == other
+
+
+def test_what_waits_is_woken(tables: Tables) -> None:
+    one = store(tables, operation(state=State.WAITING, due_at=LATER))
+    tables.operations.wake(one.operation_id, NOW)
+    assert there(tables) == one.model_copy(update={"due_at": NOW})
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        operation(state=State.WAITING, due_at=NOW),
+        operation(state=State.WAITING, due_at=LATER, lent_until=LATER),
+        operation(state=State.SENDING, due_at=LATER),
+        operation(state=State.UNKNOWN, due_at=LATER),
+        operation(state=State.SUCCEEDED, due_at=None),
+    ],
+    ids=lambda one: f"{one.state} {one.due_at}",
+)
+def test_nothing_else_is_woken(tables: Tables, one: Operation) -> None:
+    store(tables, one)
+    tables.operations.wake(one.operation_id, NOW)
+    tables.operations.wake("op_gone", NOW)
+    assert there(tables) == one
+    assert tables.operations.get("op_gone") is None
+
+
+# ---------------------------------------------------------------- a payload that is kept
+
+
+def test_a_payload_is_kept_beside_its_operation_until_it_is_dropped(tables: Tables) -> None:
+    one = operation(state=State.SENDING, payload='{"a": 1}')
+    store(tables, one)
+    assert tables.operations.kept_payload(one) is None
+    done = one.model_copy(update={"state": State.SUCCEEDED, "payload": None})
+    tables.operations.save(done, [tables.operations.keep_payload(one, LATER)])
+    assert tables.operations.kept_payload(one) == '{"a": 1}'
+    assert there(tables).payload is None
+    assert tables.operations.kept_payload(operation("2")) is None
+    tables.operations.save(
+        done.model_copy(update={"state": State.PARKED}), [tables.operations.drop_payload(one)], over=State.SUCCEEDED
+    )
+    assert tables.operations.kept_payload(one) is None
+
+
+def test_is_saved_under_a_new_lease(tables: Tables) -> None:
+    one = store(tables, operation(state=State.SUCCEEDED, due_at=None))
+    parked = one.model_copy(update={"state": State.PARKED, "lease": "new"})
+    assert tables.operations.save(parked, over=State.SUCCEEDED) == one
+    assert tables.operations.save(parked, over=State.SUCCEEDED, lease=one.lease) == parked
+    assert there(tables) == parked
 
 
 # ---------------------------------------------------------------- what is listed
@@ -683,8 +819,11 @@ def test_says_that_the_storage_did_not_answer_whatever_it_was_asked(tables: Tabl
         lambda: tables.operations.write_unless_succeeded("op_1", []),
         lambda: page(tables),
         lambda: due(tables),
-        lambda: tables.operations.lend(one, LATER),
-        lambda: tables.operations.take_back(one, LATER),
+        lambda: tables.operations.lend(one, LATER, SENT_BY),
+        lambda: tables.operations.extend(one, LATER, SENT_BY),
+        lambda: tables.operations.take_back(one, LATER, SENT_BY),
+        lambda: tables.operations.wake("op_1", NOW),
+        lambda: tables.operations.kept_payload(operation()),
         lambda: tables.operations.hasten(operation(), LATER),
         lambda: tables.operations.many([one.operation_id]),
     ]

@@ -22,6 +22,7 @@ from crm_bridge.errors import (
     NotDoneError,
     RefusedError,
     SignInRefusedError,
+    TryLaterError,
     VendorError,
 )
 from crm_bridge.transport import (
@@ -327,12 +328,12 @@ def test_a_defect_of_the_bridge_is_not_taken_for_a_failure_of_the_vendor(transpo
         (403, {}, SignInRefusedError, ": No"),
         (404, {}, RefusedError, ": No"),
         (408, {}, MaybeDoneError, ": No"),
-        (429, {}, NotDoneError, ": No"),
-        (429, {"Retry-After": "7"}, NotDoneError, ": No"),
+        (429, {}, TryLaterError, ": No"),
+        (429, {"Retry-After": "7"}, TryLaterError, ": No"),
         (499, {}, RefusedError, ": No"),
         (500, {}, MaybeDoneError, ": No"),
         (503, {}, MaybeDoneError, ": No"),
-        (503, {"Retry-After": "0"}, NotDoneError, ": No"),
+        (503, {"Retry-After": "0"}, TryLaterError, ": No"),
         (599, {"Retry-After": "7"}, MaybeDoneError, ": No"),
     ],
 )

@@ -100,6 +100,7 @@ def test_every_field_and_every_failure_of_egito_is_listed() -> None:
     login = {"grant_type", "client_id", "client_secret", "username", "password"}
     token = {"access_token", "token_type", "refresh_token", "expires_in", "scope", "Authorization"}
     assert login | token | {"id", "errors", "type", "name"} == listed("Egito", "field")
-    assert {"errors", "invalid_grant", "invalid_client", "invalid_token", "4xx", "5xx", "deleted"} == listed(
-        "Egito", "failure"
-    )
+    refused = {"invalid_grant", "invalid_client", "access_denied", "unauthorized"}
+    passing = {"temporarily_unavailable", "slow_down", "server_error"}
+    others = {"errors", "page", "invalid_token", "4xx", "5xx", "deleted"}
+    assert refused | passing | others == listed("Egito", "failure")

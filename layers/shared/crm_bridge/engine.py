@@ -8,11 +8,11 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -20,23 +20,30 @@ from crm_bridge.callbacks import callback
 from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
+    ContractBrokenError,
     Event,
+    FieldError,
     LinkTakenError,
     MissingError,
+    NeedlessError,
     NotDoneError,
     NotShownError,
+    NotYetError,
+    OvertakenError,
     PoisonError,
     RefusedError,
     RunningError,
     SeveralFoundError,
     SignInRefusedError,
     StorageError,
+    TryLaterError,
     UnavailableError,
+    UnconfirmedError,
     VendorError,
 )
 from crm_bridge.fields import compared
 from crm_bridge.links import Identity, Link, Links
-from crm_bridge.operations import Attempt, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.operations import Attempt, Candidate, Claim, Operation, Operations, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, count, logger
 from crm_bridge.tenants import Tenants
@@ -49,8 +56,13 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.ACCEPTED): State.WAITING,
     (None, Event.CLAIMED): State.SENDING,
     (None, Event.ADOPTED): State.SUCCEEDED,
+    (None, Event.RESERVED): State.REJECTED,
     (State.REJECTED, Event.ACCEPTED): State.WAITING,
+    (State.SUCCEEDED, Event.ACCEPTED): State.WAITING,
     (State.REJECTED, Event.CLAIMED): State.SENDING,
+    (State.REJECTED, Event.FOUND): State.SUCCEEDED,
+    (State.WAITING, Event.FOUND): State.SUCCEEDED,
+    (State.SUCCEEDED, Event.FOUND): State.SUCCEEDED,
     (State.WAITING, Event.REDELIVERED): State.SENDING,
     (State.UNKNOWN, Event.REDELIVERED): State.SENDING,
     (State.SENDING, Event.LEASE_EXPIRED): State.UNKNOWN,
@@ -69,6 +81,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.PARKED, Event.RESENT): State.WAITING,
     (State.PARKED, Event.ABANDONED): State.REJECTED,
     (State.SUCCEEDED, Event.WITHDRAWN): State.REJECTED,
+    (State.SUCCEEDED, Event.UNLINKED): State.PARKED,
 }
 """Which state follows which, and upon what; `None` is "not stored yet". Whatever is not in here does not happen."""
 
@@ -76,6 +89,9 @@ REPLACEABLE = frozenset(state for state, event in TRANSITIONS if state and event
 """States that a new request for the same event may replace."""
 DUE = frozenset(state for state, event in TRANSITIONS if state and event in (Event.REDELIVERED, Event.LEASE_EXPIRED))
 """States out of which the bridge takes an operation up again by itself, at its `due_at`."""
+
+UNLINKABLE = frozenset({Event.ADOPTED, Event.FOUND})
+"""An operation that ended with one of these has a record that it did not make itself, so a person may unlink it."""
 
 HELD_BACK = frozenset({Event.NOT_DONE, Event.MAYBE_DONE, Event.LOOK_FAILED})
 """What comes to this while the vendor is down is no try of its own."""
@@ -87,28 +103,41 @@ LAST_TRY = len(REDELIVERY) + 1
 PATIENCE = sum(REDELIVERY)
 SHORTEST_HOLD, LONGEST_HOLD = 30, HOUR
 """Seconds until what was held back, because the vendor is down, is due again: half of its age, within these."""
+MOST_ENDINGS = 10
+"""So often what is written along with the end of an operation may have changed since it was read."""
 MOST_DEFECTS = 3
 """So often the bridge itself may fail on an operation, before a person is asked."""
 LONGEST_WAIT = 24 * HOUR
 """Seconds; a vendor's Retry-After is honoured up to this."""
 CLOCK_SKEW = 300
 """Seconds by which a vendor's clock may be behind ours before its new record looks older than our first attempt."""
+NO_ZONE = 36 * HOUR
+"""Seconds by which a time without a zone may be later than it looks in UTC: 12 hours, and a day if it is a date."""
+MOST_COMPARED = 1000
+"""Of so many records at the vendor it is found out whether they are linked; of the rest a person may."""
+MOST_CANDIDATES, LONGEST_NAME = 10, 200
+"""So many are kept for the person who decides, and so many characters of a name."""
 KEEP_ATTEMPTS = 40
 """The newest ones; an operation's record must stay far below the 400 KB that the table takes."""
 KEEP = 90 * 24 * HOUR
-"""Seconds for which an operation that is over and linked nothing is kept for whoever asks."""
+"""Seconds for which an operation that is over and linked nothing is kept for whoever asks; and the payload of one that
+may be unlinked, for the decision that follows."""
 
 
 @dataclass(frozen=True)
 class Hit[ResultT]:
-    """A record at the vendor that fits a command. `created_at` is None where the vendor does not say.
+    """A record at the vendor that a command may have made. `created_at` is None where the vendor does not say.
 
-    One that is not `certain` is never adopted, but keeps the command from being sent again.
+    One is `certain` if it says exactly what the command says: then it is adopted, and if it was made by another event
+    that says the same, that event makes it again. Any other may be ours in an altered form: it is never adopted, but
+    keeps the command from being sent again. `id` and `name` are what a person finds it by at the vendor.
     """
 
     result: ResultT
     created_at: datetime | None = None
     certain: bool = True
+    id: str = ""
+    name: str = ""
 
 
 class Vendor(Protocol):
@@ -121,6 +150,45 @@ class Vendor(Protocol):
     @property
     def search_lag(self) -> int:
         """Seconds after which a new record is sure to be found by a look-up."""
+
+
+class Ending(Protocol):
+    """What a flow writes in the transaction that settles its operation."""
+
+    def writes(self, settled: Operation, event: Event) -> "Sequence[TransactWriteItemTypeDef]": ...
+
+    def adapts(self, event: Event, there: Sequence[Mapping[str, Any] | None]) -> bool:
+        """Whether it has other writes for what the tables have instead (see OvertakenError)."""
+
+
+@dataclass
+class Task:
+    """An operation as the flow sees it that carries it, and what is written along with its end."""
+
+    operation: Operation | None = None
+    ending: Ending | None = None
+
+
+@runtime_checkable
+class Tasked(Protocol):
+    """A vendor's client of a flow that needs to know of its task."""
+
+    task: Task
+
+
+@runtime_checkable
+class Claiming(Tasked, Protocol):
+    """One whose flow writes something along with the claim of an operation, or with its acceptance."""
+
+    def claim(self, command: Any, operation: Operation, *, later: bool) -> Claim:
+        """As `Operations.create` over what is REPLACEABLE. Raises StorageError."""
+
+
+@runtime_checkable
+class Abandoning(Protocol):
+    """A flow that has something to end when a person decides that an operation shall not be done."""
+
+    def abandoned(self, operation: Operation) -> Ending: ...
 
 
 class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
@@ -141,7 +209,7 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
     def repeatable(self, command: CommandT) -> bool:
         """Whether it sets something that is there already, so that to do it twice is to do it once.
 
-        Then it is never in doubt and never looked for; and it is not carried to another account, where the same id is
+        Then it is never looked for, only sent again; and it is not carried to another account, where the same id is
         something else.
         """
 
@@ -151,13 +219,24 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
         Raises VendorError.
         """
 
-    def find(self, command: CommandT, vendor: VendorT) -> Sequence[Hit[ResultT]]:
-        """All that the vendor holds and that this command could have made. Raises VendorError, CannotLookError."""
+    def find(self, command: CommandT, vendor: VendorT) -> Iterable[Hit[ResultT]]:
+        """All that the vendor holds and that this command could have made, also where the vendor altered the texts.
+
+        Raises VendorError, CannotLookError; NotShownError after the last hit, if there may be others.
+        """
 
     def adopt(self, tenant: str, command: CommandT, vendor_id: str) -> ResultT:
         """The result if the vendor's record with this id is what the command made.
 
         Raises InvalidError, ConflictError.
+        """
+
+    def verify(self, command: CommandT, result: ResultT, vendor: VendorT) -> str | None:
+        """Ask the vendor whether the record that a person named is the one that `result` says.
+
+        Return None if it is; or what differs that a vendor may alter as it stores it, so that only a person can say.
+        Raises InvalidError if there is no such record, or if it is another site's, pair's or person's;
+        CannotLookError if the vendor cannot be asked; any other VendorError if it did not answer.
         """
 
     def links(self, command: CommandT, result: ResultT) -> Sequence[Link]:
@@ -244,12 +323,20 @@ class Engine:
             mapping=mapping,
             is_told=settings.callback is not None,
         )
-        claim = self._operations.create(claimed, over=REPLACEABLE, over_undone=over_undone)
+        task = Task()
+        if isinstance(vendor, Claiming):
+            vendor.task = task
+            claim = vendor.claim(command, claimed, later=later)
+        else:
+            claim = self._operations.create(claimed, over=REPLACEABLE, over_undone=over_undone)
+        if not claim.won and _is_held(claim.operation):
+            claim = self._queued(claimed, claim.operation, now)
+            later = claim.won
         if not claim.won:
             return self._known(claim.operation, claimed.fingerprint)
         if later:
             return Outcome(claim.operation, carried=False)
-        return self._send(flow, command, claim.operation, deadline)
+        return self._send(flow, command, claim.operation, deadline, task)
 
     def redeliver[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], operation_id: str, *, deadline: Deadline, lent_until: int | None = None
@@ -292,44 +379,103 @@ class Engine:
         if operation.tries > LAST_TRY:
             return self._unsuccessful(operation, Event.OUT_OF_ATTEMPTS)
         command = flow.command.model_validate_json(operation.payload or "")
-        if flow.repeatable(command):
-            return self._send(flow, command, operation.model_copy(update={"unknown_since": None}), deadline)
-        if operation.was is State.WAITING and operation.unknown_since is None:
-            return self._send(flow, command, operation, deadline)
         if operation.was is State.SENDING:
             operation = operation.model_copy(update={"unknown_since": now})  # its request may be on its way until now
+        if flow.repeatable(command) or (_only_waited(operation) and operation.deferred_at is None):
+            return self._send(flow, command, operation, deadline)
         return self._look(flow, command, operation, deadline)
 
     def adopt[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], parked: Operation, vendor_id: str, *, by: str
+        self,
+        flow: Flow[C, V, R],
+        parked: Operation,
+        vendor_id: str,
+        *,
+        by: str,
+        deadline: Deadline,
+        confirmed: bool = False,
     ) -> Operation:
-        """A person found that the vendor has done it. Raises InvalidError, ConflictError, StorageError."""
+        """A person found that the vendor has done it. The vendor is asked, where it can be, whether that is so.
+
+        Raises UnconfirmedError if that could not be verified, unless the person has `confirmed` it; InvalidError,
+        ConflictError; VendorError if the vendor did not answer; StorageError. Then nothing was changed.
+        """
         if parked.state is not State.PARKED:
             raise _not_parked(parked)
-        command = flow.command.model_validate_json(parked.payload or "")
+        command = flow.command.model_validate_json(_payload(parked))
         result = flow.adopt(parked.tenant, command, vendor_id)
         links = flow.links(command, result)
+        doubt = self._doubt(flow, command, result, parked, deadline)
+        if doubt and not confirmed:
+            raise UnconfirmedError(
+                f"{doubt}. Look at the record at the vendor once more, then confirm its id.",
+                fields=[FieldError("confirmed", "must be true, because the id could not be verified")],
+            )
         changes = {"answer": result.model_dump_json(), "payload": None, "links": _ends(links)}
         return self._resolved(parked, Event.ADOPTED, by, changes, links)
 
-    def resend(self, parked: Operation, *, by: str, due_at: int | None = None) -> Operation:
+    def _doubt[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, result: R, parked: Operation, deadline: Deadline
+    ) -> str | None:
+        """Return why it is not sure that `result` is the right record; None if it is.
+
+        Raises InvalidError if it is surely not, VendorError if the vendor did not answer.
+        """
+
+        def verify(vendor: V) -> str | None:
+            if _is_elsewhere(parked, vendor):
+                raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
+            return flow.verify(command, result, vendor)
+
+        try:
+            return self.signed_in(flow, parked.tenant, deadline, verify)
+        except (CannotLookError, RefusedError, ContractBrokenError) as error:
+            return f"Cannot verify the id at the vendor: {error.message}"
+        except VendorError as error:
+            error.retry_after = max(error.retry_after or 0, SHORTEST_HOLD)
+            raise
+
+    def unlink(self, linked: Operation, *, by: str) -> Operation:
+        """A person found that the link is wrong: it is deleted, and the operation waits for a decision again.
+
+        Only for a record that a person or a look-up linked. The vendor's record stays, and so does what used the link,
+        such as a job that was made at the site meanwhile. Raises ConflictError, StorageError.
+        """
+        last = linked.attempts[-1].event if linked.attempts else None
+        if linked.state is not State.SUCCEEDED or last not in UNLINKABLE:
+            raise ConflictError("Only a record that a person or a look-up linked can be unlinked.")
+        was = ", ".join(f"{right.system} {right.entity} {right.id}" for _, right in linked.links)
+        changes = {
+            "answer": None,
+            "payload": self._operations.kept_payload(linked),
+            "links": (),
+            "expires_at": None,
+            "lease": uuid.uuid4().hex,  # so that what is decided next is another news to a callback's receiver
+        }
+        writes = [
+            *self._links.releases(linked.tenant, linked.links, linked.operation_id),
+            self._operations.drop_payload(linked),
+        ]
+        return self._resolved(linked, Event.UNLINKED, f"{by}; it was {was}" if was else by, changes, writes=writes)
+
+    def resend(self, parked: Operation, *, by: str, due_at: int | None = None, anew: bool = True) -> Operation:
         """A person found that the vendor has not done it: all begins anew, now or when it is said.
 
+        Not `anew`: nobody looked at the vendor, so the bridge looks first if it would have before.
         Raises ConflictError, StorageError.
         """
-        changes = {
-            "due_at": due_at or self._now(),
-            "tries": 0,
-            "first_sent_at": None,
-            "unknown_since": None,
-            "sent_to": None,
-        }
+        if parked.state is State.PARKED:
+            _payload(parked)
+        changes: dict[str, object] = {"due_at": due_at or self._now(), "tries": 0}
+        if anew:
+            changes |= dict.fromkeys(("first_sent_at", "unknown_since", "deferred_at", "sent_to"))
         return self._resolved(parked, Event.RESENT, by, changes)
 
-    def abandon(self, parked: Operation, *, by: str) -> Operation:
+    def abandon(self, parked: Operation, *, by: str, flow: object = None) -> Operation:
         """A person decided that it shall not be done. Raises ConflictError, StorageError."""
         changes = {"payload": None, "expires_at": self._now() + KEEP}
-        return self._resolved(parked, Event.ABANDONED, by, changes)
+        ending = flow.abandoned(parked) if isinstance(flow, Abandoning) else None
+        return self._resolved(parked, Event.ABANDONED, by, changes, ending=ending)
 
     def record(
         self, flow: str, natural_key: str, result: BaseModel, links: Sequence[Link], *, tenant: str, by: str
@@ -370,27 +516,63 @@ class Engine:
             self._resolved(done, Event.WITHDRAWN, by, changes)
 
     def _resolved(
-        self, operation: Operation, event: Event, by: str, changes: Mapping[str, object], links: Sequence[Link] = ()
+        self,
+        operation: Operation,
+        event: Event,
+        by: str,
+        changes: Mapping[str, object],
+        links: Sequence[Link] = (),
+        *,
+        writes: "Sequence[TransactWriteItemTypeDef]" = (),
+        ending: Ending | None = None,
     ) -> Operation:
         state = TRANSITIONS.get((operation.state, event))
         if state is None:
             raise _not_parked(operation)
         now = self._now()
         resolved = _noted(operation, event, now, f"by {by}").model_copy(
-            update={**changes, "state": state, "updated_at": now}
+            update={**changes, "state": state, "updated_at": now, "candidates": None}
         )
-        writes = [*self._links.puts(operation.tenant, links, operation.operation_id, now)]
-        if event in (Event.ADOPTED, Event.ABANDONED):
+        writes = [*writes, *self._links.puts(operation.tenant, links, operation.operation_id, now)]
+        if event is Event.ADOPTED:
+            writes.append(self._operations.keep_payload(operation, now + KEEP))
+        if event in (Event.ADOPTED, Event.ABANDONED, Event.UNLINKED):
             writes += self._telling(resolved)
         try:
-            stored = self._operations.save(resolved, writes, over=operation.state)
+            stored = self._ended(resolved, event, writes, ending, over=operation.state, lease=operation.lease)
         except LinkTakenError:
+            if event is Event.UNLINKED:
+                raise ConflictError("The link was changed meanwhile. Look at the operation again.") from None
             raise ConflictError("That id is linked to something else already.") from None
-        if stored != resolved:
+        if stored != resolved.model_copy(update={"waiters": stored.waiters}):
             raise ConflictError(f"Somebody else was quicker: it is {stored.state} now.")
+        self._wake_waiters(stored)
         logger().info("resolved", extra={"event": event, "state": stored.state})
         count("Operations", flow=stored.flow, state=stored.state)
         return stored
+
+    def _queued(self, claimed: Operation, there: Operation, now: int) -> Claim:
+        """Accept it in the place of what was done or refused before, and is held by a change that is on its way."""
+        changes = {
+            "state": TRANSITIONS[there.state, Event.ACCEPTED],
+            "tries": 0,
+            "due_at": now + REDELIVERY[0],
+            "first_sent_at": None,
+            "attempts": there.attempts,
+            "held": there.held,
+            "reserved": there.reserved,
+        }
+        waiting = _noted(
+            claimed.model_copy(update=changes), Event.ACCEPTED, now, "it waits for a change that came first"
+        )
+        claim = self._operations.queue(waiting, there)
+        if claim.won or claim.operation.state not in REPLACEABLE | {State.SUCCEEDED}:
+            return claim
+        raise RunningError(  # what held it has just ended
+            "The same event is being changed right now. Ask again after the time in Retry-After.",
+            headers={"Retry-After": "1"},
+            operation_id=claimed.operation_id,
+        )
 
     def _known(self, operation: Operation, fingerprint: str) -> Outcome:
         if operation.state is State.SENDING:
@@ -407,16 +589,22 @@ class Engine:
         return Outcome(operation, carried=False, warnings=warnings)
 
     def _send[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
+        self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline, task: Task | None = None
     ) -> Outcome:
+        task = task or Task()
+
         def send(vendor: V) -> R | Hit[R]:
             nonlocal operation
+            operation = task.operation or operation
             if flow.repeatable(command) and _is_elsewhere(operation, vendor):
                 raise CannotLookError("it is about an account that the tenant no longer names", vendor=flow.name)
-            operation = operation.model_copy(update={"sent_to": vendor.destination})
+            operation = task.operation = operation.model_copy(update={"sent_to": vendor.destination})
+            if isinstance(vendor, Tasked):
+                vendor.task = task
             try:
                 return flow.send(command, vendor)
             finally:
+                operation = task.operation
                 add_to_log(operation_id=operation.operation_id)  # it may have carried another operation in between
 
         try:
@@ -424,59 +612,84 @@ class Engine:
         except MissingError as error:
             # A caller that is still there sends it again. One that was told 202 does not, so the event waits.
             event = error.event if operation.was is None else Event.NOT_DONE
-            return self._unsuccessful(operation, event, error)
+            return self._unsuccessful(operation, event, error, task=task)
         except RefusedError as error:
             # An earlier sending may have been done, and be the very reason: only a person can tell.
-            event = error.event if operation.unknown_since is None else Event.IN_DOUBT
-            return self._unsuccessful(operation, event, error)
+            is_clear = operation.unknown_since is None or isinstance(error, NeedlessError)
+            return self._unsuccessful(operation, error.event if is_clear else Event.IN_DOUBT, error, task=task)
+        except TryLaterError as error:
+            deferred_at = None if flow.repeatable(command) else self._now()
+            operation = operation.model_copy(update={"deferred_at": deferred_at})
+            return self._unsuccessful(operation, error.event, error, task=task)
         except VendorError as error:
-            return self._unsuccessful(operation, error.event, error)
+            return self._unsuccessful(operation, error.event, error, task=task)
         if isinstance(sent, Hit):
-            return self._succeed(flow, command, operation, Event.FOUND, sent.result)
-        return self._succeed(flow, command, operation, Event.DONE, sent)
+            return self._succeed(flow, command, operation, Event.FOUND, sent.result, task)
+        return self._succeed(flow, command, operation, Event.DONE, sent, task)
 
     def _look[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
     ) -> Outcome:
-        """From unknown: adopt what is there, wait for the vendor's search, send once more, or ask a person."""
+        """Adopt what is there, wait for the vendor's search, send once more, or ask a person.
+
+        An operation that the vendor only asked to send later is not in doubt, and a look that fails does not put it in
+        doubt: it waits as before. If the vendor cannot be asked, it is sent.
+        """
+        only_waited = _only_waited(operation)
+
+        task = Task(operation)
 
         def find(vendor: V) -> tuple[Sequence[Hit[R]], int, NotShownError | None]:
+            if isinstance(vendor, Tasked):
+                vendor.task = task
             if _is_elsewhere(operation, vendor):
                 raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
+            found: list[Hit[R]] = []
             try:
-                return flow.find(command, vendor), vendor.search_lag, None
+                for one in flow.find(command, vendor):
+                    found.append(one)  # noqa: PERF402 - what was found before it ends in an error counts too
             except NotShownError as error:
-                return (), vendor.search_lag, error
+                return found, vendor.search_lag, error
+            return found, vendor.search_lag, None
 
         try:
             hits, search_lag, not_shown = self.signed_in(flow, operation.tenant, deadline, find)
-            fitting = [hit for hit in hits if self._could_be(flow, command, operation, hit)]
+            fitting = self._fitting(flow, command, operation, hits)
         except CannotLookError as error:
+            if only_waited:
+                return self._send(flow, command, operation, deadline)
             return self._unsuccessful(operation, error.event, error)
         except (VendorError, UnavailableError) as error:  # the question failed, by a refusal too: nothing is known
             failed = error if isinstance(error, VendorError) else None
-            return self._unsuccessful(operation, Event.LOOK_FAILED, failed)
+            return self._unsuccessful(operation, Event.NOT_DONE if only_waited else Event.LOOK_FAILED, failed)
         certain = [hit for hit in fitting if hit.certain]
         if len(certain) == 1:
-            return self._succeed(flow, command, operation, Event.FOUND, certain[0].result)
-        if fitting:
+            return self._succeed(flow, command, operation, Event.FOUND, certain[0].result, task)
+        now = self._now()
+        visible_at = (operation.unknown_since or operation.deferred_at or operation.updated_at) + search_lag
+        is_visible, were_there = now >= visible_at, operation.candidates is not None
+        operation = operation.model_copy(update={"candidates": _candidates(fitting) if fitting else None})
+        if fitting and (certain or (is_visible and were_there)):
             unclear = SeveralFoundError(f"{len(fitting)} records at the vendor may be this event's", vendor=flow.name)
             return self._unsuccessful(operation, unclear.event, unclear)
-        visible_at = (operation.unknown_since or operation.updated_at) + search_lag
-        if self._now() < visible_at:
-            return self._unsuccessful(operation, Event.NOT_FOUND_YET, due_at=visible_at)
-        if not_shown:
+        if fitting or not is_visible:  # ours may not be shown yet, and another event may still link what is shown
+            event, reason = (Event.NOT_DONE, "it is looked for once more") if only_waited else (Event.NOT_FOUND_YET, "")
+            due_at = now + search_lag if is_visible else visible_at
+            return self._unsuccessful(operation, event, reason=reason, due_at=due_at)
+        if not_shown and not only_waited:
             return self._unsuccessful(operation, not_shown.event, not_shown)
-        return self._send(flow, command, operation, deadline)
+        return self._send(flow, command, operation.model_copy(update={"deferred_at": None}), deadline)
 
-    def _could_be[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, hit: Hit[R]
-    ) -> bool:
-        """Not if it was there before we first sent, nor if it is linked to something else (a namesake)."""
+    def _fitting[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, operation: Operation, hits: Sequence[Hit[R]]
+    ) -> list[Hit[R]]:
+        """Without what was there before we first sent, and without what is linked to something else (a namesake)."""
         earliest = (operation.first_sent_at or operation.created_at) - CLOCK_SKEW
-        if hit.created_at is not None and hit.created_at.timestamp() < earliest:
-            return False
-        return not self._links.taken(operation.tenant, flow.links(command, hit.result), operation.operation_id)
+        young = [hit for hit in hits if hit.created_at is None or _at_the_latest(hit.created_at) >= earliest]
+        young.sort(key=lambda hit: not hit.certain)
+        links = [flow.links(command, hit.result) for hit in young[:MOST_COMPARED]]
+        taken = self._links.taken(operation.tenant, links, operation.operation_id)
+        return [hit for hit, is_taken in zip(young, taken, strict=False) if not is_taken] + young[MOST_COMPARED:]
 
     def signed_in[C: BaseModel, V: Vendor, R: BaseModel, T](
         self, flow: Flow[C, V, R], tenant: str, deadline: Deadline, call: Callable[[V], T]
@@ -501,7 +714,7 @@ class Engine:
             raise NotDoneError(error.detail, vendor=flow.name) from error
 
     def _succeed[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, event: Event, result: R
+        self, flow: Flow[C, V, R], command: C, operation: Operation, event: Event, result: R, task: Task
     ) -> Outcome:
         links = flow.links(command, result)
         now = self._now()
@@ -510,6 +723,7 @@ class Engine:
                 "state": TRANSITIONS[State.SENDING, event],
                 "answer": result.model_dump_json(),
                 "payload": None,
+                "candidates": None,
                 "links": _ends(links),
                 "due_at": None,
                 "updated_at": now,
@@ -517,7 +731,13 @@ class Engine:
             }
         )
         try:
-            return Outcome(self._saved(operation, done, event, links), carried=True)
+            return Outcome(self._saved(operation, done, event, links, task=task), carried=True)
+        except OvertakenError:
+            if event is Event.DONE:
+                message = "its turn was over before it could be settled; it is sent again, which does no harm"
+                return self._unsuccessful(operation, Event.MAYBE_DONE, reason=message, task=task)
+            failed = Event.NOT_DONE if operation.unknown_since is None else Event.LOOK_FAILED
+            return self._unsuccessful(operation, failed, reason="what was found is being changed by another event")
         except LinkTakenError:
             if event is Event.FOUND:  # another operation adopted it just now; what is left is found at the next look
                 return self._unsuccessful(
@@ -536,6 +756,7 @@ class Engine:
         *,
         reason: str = "",
         due_at: int | None = None,
+        task: Task | None = None,
     ) -> Outcome:
         now = self._now()
         is_down = event in HELD_BACK and error is not None and self._transport.is_down(error.vendor)
@@ -557,15 +778,61 @@ class Engine:
                 changes["payload"] = None
             else:  # the caller was told 202 and is gone, so whoever is told next needs to know what was refused
                 count("RefusedLater", flow=operation.flow)
-        return Outcome(self._saved(operation, noted.model_copy(update=changes), event), carried=True, error=error)
+        changed = noted.model_copy(update=changes)
+        if isinstance(error, NotYetError) and state is State.WAITING:
+            saved = self._saved_as_waiter(operation, changed, error.waits_for)
+        else:
+            saved = self._saved(operation, changed, event, task=task)
+        return Outcome(saved, carried=True, error=error)
 
-    def _saved(self, held: Operation, changed: Operation, event: Event, links: Sequence[Link] = ()) -> Operation:
-        """What the table holds afterwards: `changed`, what a later holder wrote, or `held`, to heal by its lease."""
-        writes = [*self._links.puts(held.tenant, links, held.operation_id, changed.updated_at)]
+    def _saved_as_waiter(self, held: Operation, changed: Operation, waits_for: str) -> Operation:
+        """The same as `_saved`, and the operation that `changed` waits for is asked to wake it when it has ended.
+
+        One transaction writes both, so whatever ends the other one sees either a waiter that is stored as waiting, or
+        none; and if it has ended already, its state says so here. The waking itself is a write after that end. It is
+        not in the transaction that settles, because a waiter that is on a queue or being sent would make that fail. If
+        the function dies before it, the waiter's own next attempt comes, as it would without a note.
+        """
+        try:
+            return self._saved(
+                held, changed, Event.NOT_DONE, writes=[self._operations.note_waiter(waits_for, held.operation_id)]
+            )
+        except LinkTakenError:  # it has ended meanwhile, or enough others wait for it
+            with suppress(StorageError):
+                ended = self._operations.get(waits_for)
+                if ended and ended.state is State.SUCCEEDED:
+                    changed = changed.model_copy(update={"due_at": self._now()})
+            return self._saved(held, changed, Event.NOT_DONE)
+
+    def _wake_waiters(self, ended: Operation) -> None:
+        """At most MOST_WAITERS writes. One that fails leaves its waiter to its own next attempt."""
+        if ended.state in DUE or ended.state is State.PARKED:
+            return
+        for waiter in sorted(ended.waiters):
+            with suppress(StorageError):
+                self._operations.wake(waiter, self._now())
+
+    def _saved(
+        self,
+        held: Operation,
+        changed: Operation,
+        event: Event,
+        links: Sequence[Link] = (),
+        *,
+        writes: "Sequence[TransactWriteItemTypeDef]" = (),
+        task: Task | None = None,
+    ) -> Operation:
+        """What the table holds afterwards: `changed`, what a later holder wrote, or `held`, to heal by its lease.
+
+        Raises OvertakenError, LinkTakenError.
+        """
+        writes = [*writes, *self._links.puts(held.tenant, links, held.operation_id, changed.updated_at)]
+        if event is Event.FOUND:
+            writes.append(self._operations.keep_payload(held, changed.updated_at + KEEP))
         if changed.state is State.PARKED or (changed.state not in DUE and held.was):
             writes += self._telling(changed)  # else the caller is still there, and answered with it
         try:
-            stored = self._operations.save(changed, writes)
+            stored = self._ended(changed, event, writes, task.ending if task else None)
         except StorageError:
             stored = held
         if stored is held or stored.lease != held.lease:
@@ -581,7 +848,26 @@ class Engine:
         count("Operations", flow=stored.flow, state=stored.state)
         if stored.state is State.PARKED:
             count("Parked", reason=changed.attempts[-1].event)
+        self._wake_waiters(stored)
         return stored
+
+    def _ended(
+        self,
+        changed: Operation,
+        event: Event,
+        writes: "Sequence[TransactWriteItemTypeDef]",
+        ending: Ending | None,
+        over: State = State.SENDING,
+        lease: str | None = None,
+    ) -> Operation:
+        for _ in range(MOST_ENDINGS):
+            try:
+                along = ending.writes(changed, event) if ending else ()
+                return self._operations.save(changed, writes, over=over, along=along, lease=lease)
+            except OvertakenError as overtaken:
+                if ending is None or not ending.adapts(event, overtaken.there):
+                    raise
+        raise StorageError("What ends with it changes again and again.")
 
     def _telling(self, settled: Operation) -> "list[TransactWriteItemTypeDef]":
         return [self._operations.put(callback(settled))] if settled.is_told else []
@@ -603,6 +889,33 @@ class Engine:
 
 def _ends(links: Sequence[Link]) -> tuple[tuple[Identity, Identity], ...]:
     return tuple((link.left, link.right) for link in links)
+
+
+def _only_waited(operation: Operation) -> bool:
+    """Whether it waited and was never in doubt: the vendor has not done it, or at least said so."""
+    return operation.was is State.WAITING and operation.unknown_since is None
+
+
+def _at_the_latest(created_at: datetime) -> float:
+    """Epoch seconds of the latest moment that this may mean."""
+    return created_at.timestamp() if created_at.tzinfo else created_at.replace(tzinfo=UTC).timestamp() + NO_ZONE
+
+
+def _candidates[R](hits: Sequence[Hit[R]]) -> tuple[Candidate, ...]:
+    """Those of `hits` that are kept for a person: of many, those that surely were made since."""
+    known = sorted((hit for hit in hits if hit.id), key=lambda hit: (not hit.certain, hit.created_at is None))
+    return tuple(
+        Candidate(
+            id=hit.id,
+            name=hit.name[:LONGEST_NAME],
+            created_at=hit.created_at.isoformat() if hit.created_at else None,
+        )
+        for hit in known[:MOST_CANDIDATES]
+    )
+
+
+def _is_held(operation: Operation) -> bool:
+    return bool(operation.held) and operation.state in REPLACEABLE | {State.SUCCEEDED}
 
 
 def _is_elsewhere(operation: Operation, vendor: Vendor) -> bool:
@@ -634,6 +947,16 @@ def _defects(operation: Operation) -> int:
     if Event.RESENT in events:
         events = events[len(events) - events[::-1].index(Event.RESENT) :]
     return events.count(Event.DEFECT)
+
+
+def _payload(parked: Operation) -> str:
+    """Raises ConflictError if it is no longer kept."""
+    if parked.payload is None:
+        raise ConflictError(
+            "What the CRM sent is no longer kept, so this can neither be sent nor linked. Abandon it, then let the CRM "
+            "send the event again."
+        )
+    return parked.payload
 
 
 def _not_parked(operation: Operation) -> ConflictError:

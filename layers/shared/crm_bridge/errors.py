@@ -12,6 +12,7 @@ BridgeError
 │   ├── TooLargeError             413
 │   ├── UnsupportedMediaTypeError 415
 │   ├── InvalidError              422  says which field and why
+│   │   └── UnconfirmedError          an id could not be verified, and the person has not confirmed it
 │   ├── RefusedByVendorError      422  with the vendor's own words
 │   ├── InternalError             500  a defect of ours; what was stored heals by itself
 │   ├── BrokenContractError       502  the vendor answered nonsense; the bridge finds out what it did
@@ -20,17 +21,23 @@ BridgeError
 │       └── NotConfiguredError    the tenant's secret lacks what the flow needs
 ├── PoisonError                   the bridge fails on an operation again and again
 ├── LinkTakenError                the id belongs to another operation's link already
+├── OvertakenError                what is written along with an operation was changed by another
 └── VendorError                   a call to a vendor brought no result
     ├── NotDoneError              surely not done, or harmless to repeat: send again later
-    │   └── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
-    │       └── SignInPausedError     the same credentials must not be tried again, or the account may be locked
+    │   ├── TryLaterError         only the vendor says so (429, 503 with Retry-After): look first, if possible
+    │   ├── SignInRefusedError    wrong credentials or a missing right: read them again, then wait
+    │   │   ├── SignInPausedError     the same credentials must not be tried again, or the account may be locked
+    │   │   └── AddressMovedError     a permanent or temporary redirect: the settings name an old address
+    │   └── NotYetError           another operation comes first, and wakes this one when it has ended
     ├── RefusedError              the vendor refused for good: sending the same again is useless
     │   ├── MissingError              what the event refers to is not there: send that first, then this again
     │   ├── NoSuchRecordError         what the request itself addresses is not at the vendor
     │   ├── OpposedError              something else that was done before speaks against it
+    │   ├── NeedlessError             it is not wanted any more, so it does not matter what an earlier sending did
     │   └── WrongFieldError           a field names something that the vendor does not have
     ├── MaybeDoneError            the vendor may have done it: look before sending
-    │   └── ContractBrokenError   it answered, but not as its documentation says
+    │   ├── ContractBrokenError   it answered, but not as its documentation says
+    │   └── HalfDoneError         a part of it may be done, and nothing is on its way
     ├── CannotLookError           the vendor cannot be asked: a person decides
     │   └── NotShownError             it does not show it, which proves nothing: a person decides in the end
     └── SeveralFoundError         it was asked, and what fits is not clear: a person decides
@@ -39,7 +46,7 @@ BridgeError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Event(StrEnum):
@@ -62,8 +69,10 @@ class Event(StrEnum):
     OUT_OF_ATTEMPTS = "out of attempts"
     ADOPTED = "adopted"
     RESENT = "resent"
+    RESERVED = "reserved"
     ABANDONED = "abandoned"
     WITHDRAWN = "withdrawn"
+    UNLINKED = "unlinked"
 
 
 class BridgeError(Exception):
@@ -150,6 +159,10 @@ class InvalidError(ProblemError):
     status, kind, title = 422, "invalid", "The request is not valid"
 
 
+class UnconfirmedError(InvalidError):
+    """The vendor could not be asked whether an id is the right one, so a person has to give it a second time."""
+
+
 class RefusedByVendorError(ProblemError):
     status, kind, title = 422, "refused-by-vendor", "The vendor refused this for good"
 
@@ -190,6 +203,18 @@ class LinkTakenError(BridgeError):
     """A one-to-one link would tie an id that another operation has tied already."""
 
 
+class OvertakenError(BridgeError):
+    """What is written along with an operation is not as it was read.
+
+    `there` is what the table has instead, one item for each of these writes: None if its condition holds, empty if
+    there is nothing or the write does not ask for the item.
+    """
+
+    def __init__(self, there: Sequence[Mapping[str, Any] | None]) -> None:
+        super().__init__()
+        self.there = tuple(there)
+
+
 class VendorError(BridgeError):
     """A call to a vendor brought no result; `event` is what the engine makes of it.
 
@@ -214,12 +239,28 @@ class NotDoneError(VendorError):
     event = Event.NOT_DONE
 
 
+class TryLaterError(NotDoneError):
+    pass
+
+
 class SignInRefusedError(NotDoneError):
     pass
 
 
 class SignInPausedError(SignInRefusedError):
     pass
+
+
+class NotYetError(NotDoneError):
+    """Nothing was sent, because the operation `waits_for` comes first."""
+
+    def __init__(self, message: str, *, vendor: str, waits_for: str) -> None:
+        super().__init__(message, vendor=vendor)
+        self.waits_for = waits_for
+
+
+class AddressMovedError(SignInRefusedError):
+    """Handled as refused credentials are: the settings are read again, then the event waits and an alarm starts."""
 
 
 class RefusedError(VendorError):
@@ -238,6 +279,10 @@ class OpposedError(RefusedError):
     pass
 
 
+class NeedlessError(RefusedError):
+    pass
+
+
 class WrongFieldError(RefusedError):
     def __init__(self, message: str, *, vendor: str, field: str) -> None:
         super().__init__(f"{field}: {message}", vendor=vendor)
@@ -246,10 +291,16 @@ class WrongFieldError(RefusedError):
 
 class MaybeDoneError(VendorError):
     event = Event.MAYBE_DONE
+    is_on_its_way: ClassVar[bool] = True
+    """Whether what was sent may still arrive at the vendor."""
 
 
 class ContractBrokenError(MaybeDoneError):
-    pass
+    is_on_its_way = False
+
+
+class HalfDoneError(MaybeDoneError):
+    is_on_its_way = False
 
 
 class CannotLookError(VendorError):

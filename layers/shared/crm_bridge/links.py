@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from itertools import permutations
+from itertools import batched, permutations
 from typing import TYPE_CHECKING
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 
+BATCH = 100
+"""So many items DynamoDB gives at once by their keys."""
 LONGEST_KEY = 2048
 """Bytes of a partition key that DynamoDB takes."""
 
@@ -109,18 +111,21 @@ class Links:
             answer = self._client.get_item(TableName=self._table, Key=serialize(key), ConsistentRead=True)
         return _partner(deserialize(answer["Item"])).identity if "Item" in answer else None
 
-    def taken(self, tenant: str, links: Sequence[Link], operation_id: str) -> bool:
-        """Whether another operation holds an exclusive end of one of these links. Raises StorageError."""
-        keys = [row.key(tenant) for row in _rows(links) if row.exclusive]
-        if not keys:
-            return False
-        with guarded():
-            answer = self._client.batch_get_item(
-                RequestItems={self._table: {"Keys": [serialize(key) for key in keys], "ConsistentRead": True}}
-            )
-        if answer["UnprocessedKeys"]:
-            raise StorageError("The bridge's storage is throttled. Send the same request again.")
-        return any(deserialize(item)["operation_id"] != operation_id for item in answer["Responses"][self._table])
+    def taken(self, tenant: str, groups: Sequence[Sequence[Link]], operation_id: str) -> list[bool]:
+        """Of each group of links, whether another operation holds an exclusive end of one. Raises StorageError."""
+        keys = [{_key(row, tenant) for row in _rows(links) if row.exclusive} for links in groups]
+        held: set[tuple[str, str]] = set()
+        for some in batched(sorted(set().union(*keys)), BATCH, strict=False):
+            wanted = [serialize({"identity": identity, "partner": partner}) for identity, partner in some]
+            with guarded():
+                answer = self._client.batch_get_item(
+                    RequestItems={self._table: {"Keys": wanted, "ConsistentRead": True}}
+                )
+            if answer["UnprocessedKeys"]:
+                raise StorageError("The bridge's storage is throttled. Send the same request again.")
+            items = [deserialize(item) for item in answer["Responses"][self._table]]
+            held |= {(str(i["identity"]), str(i["partner"])) for i in items if i["operation_id"] != operation_id}
+        return [not held.isdisjoint(some) for some in keys]
 
     def ties(self, tenant: str, identity: Identity) -> "dict[str, Ties]":
         """What it takes to untie `identity`, by the operation that tied it. Only for links of many to many.
@@ -132,24 +137,51 @@ class Links:
             by_operation.setdefault(partner.operation_id, [identity]).append(partner.identity)
         return {
             operation_id: Ties(
-                own=[self._delete(tenant, *pair, operation_id) for pair in pairs if identity in pair],
-                others=[self._delete(tenant, *pair, operation_id) for pair in pairs if identity not in pair],
+                own=[self._delete(tenant, _Row(*p, exclusive=False), operation_id) for p in pairs if identity in p],
+                others=[
+                    self._delete(tenant, _Row(*p, exclusive=False), operation_id) for p in pairs if identity not in p
+                ],
             )
             for operation_id, members in by_operation.items()
             for pairs in [list(permutations(members, 2))]
         }
+
+    def releases(
+        self, tenant: str, links: Sequence[tuple[Identity, Identity]], operation_id: str
+    ) -> "list[TransactWriteItemTypeDef]":
+        """Deletes of the rows of `links` that this operation wrote and still holds. Raises StorageError."""
+        rows = [
+            _Row(one, other, exclusive)
+            for left, right in links
+            for one, other in ((left, right), (right, left))
+            for exclusive in (True, False)
+        ]
+        keys = {tuple(row.key(tenant).values()): row for row in rows}
+        if not keys:
+            return []
+        with guarded():
+            answer = self._client.batch_get_item(
+                RequestItems={
+                    self._table: {"Keys": [serialize(row.key(tenant)) for row in keys.values()], "ConsistentRead": True}
+                }
+            )
+        if answer["UnprocessedKeys"]:
+            raise StorageError("The bridge's storage is throttled. Send the same request again.")
+        items = [deserialize(item) for item in answer["Responses"][self._table]]
+        held = [keys[str(i["identity"]), str(i["partner"])] for i in items if i["operation_id"] == operation_id]
+        return [self._delete(tenant, row, operation_id) for row in held]
 
     def write(self, writes: "Sequence[TransactWriteItemTypeDef]") -> None:
         """All of it. Raises StorageError, also if another operation has tied something of it since."""
         with guarded():
             self._client.transact_write_items(TransactItems=writes)
 
-    def _delete(self, tenant: str, left: Identity, right: Identity, operation_id: str) -> "TransactWriteItemTypeDef":
+    def _delete(self, tenant: str, row: _Row, operation_id: str) -> "TransactWriteItemTypeDef":
         """Only what this operation tied: a write that took long must not untie what another has tied since."""
         return {
             "Delete": {
                 "TableName": self._table,
-                "Key": serialize(_Row(left, right, exclusive=False).key(tenant)),
+                "Key": serialize(row.key(tenant)),
                 "ConditionExpression": UNLESS_ANOTHERS,
                 "ExpressionAttributeNames": {"#identity": "identity"},
                 "ExpressionAttributeValues": serialize({":operation_id": operation_id}),
@@ -190,6 +222,11 @@ def _rows(links: Sequence[Link]) -> Iterator[_Row]:
         rights, lefts = link.cardinality.value
         yield _Row(link.left, link.right, exclusive=rights == 1)
         yield _Row(link.right, link.left, exclusive=lefts == 1)
+
+
+def _key(row: _Row, tenant: str) -> tuple[str, str]:
+    key = row.key(tenant)
+    return key["identity"], key["partner"]
 
 
 def _partition(tenant: str, identity: Identity) -> str:

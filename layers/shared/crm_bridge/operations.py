@@ -7,19 +7,24 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import batched
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict
 
 from crm_bridge.dynamodb import deserialize, existing, guarded, serialize, through_conflicts
-from crm_bridge.errors import Event, LinkTakenError, StorageError
+from crm_bridge.errors import Event, LinkTakenError, OvertakenError, StorageError
 from crm_bridge.ids import canonical_key
 from crm_bridge.links import Identity
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, QueryInputTypeDef, TransactWriteItemTypeDef
+    from mypy_boto3_dynamodb.type_defs import (
+        AttributeValueTypeDef,
+        PutTypeDef,
+        QueryInputTypeDef,
+        TransactWriteItemTypeDef,
+    )
 
 DUE_INDEX = "due"
 DUE_PAGE = 1000
@@ -29,6 +34,8 @@ BATCH = 100
 """So many items DynamoDB gives at once by their keys."""
 MOST_QUERIES = 10
 """So much of the index is read for one page, if few of its operations belong to the flow that is asked for."""
+MOST_WAITERS = 20
+"""Operations that one operation wakes when it has ended; more than these wait for their own next attempt."""
 SHARDS = "0123456789abcdef"
 """The due index is spread over these partitions, so that a backlog is not read from a single one."""
 
@@ -56,6 +63,21 @@ class Attempt(BaseModel):
 
     def shown(self) -> dict[str, object]:
         return {"at": as_time(self.at), "event": self.event, "reason": self.reason, "vendor_status": self.status}
+
+
+class Candidate(BaseModel):
+    """A record at the vendor that may be what an operation made, for the person who decides."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    """As the vendor shows it, cut. It may be a customer's, so it is protected as the payload is."""
+    created_at: str | None = None
+    """As the vendor shows it, in ISO 8601; without a zone if the vendor gives none."""
+
+    def shown(self, *, name: bool) -> dict[str, object]:
+        return self.model_dump(include={"id", "created_at"} | ({"name"} if name else set()))
 
 
 class OperationSummary(BaseModel):
@@ -90,12 +112,16 @@ class Operation(OperationSummary):
     """One command on its way.
 
     `lease` is the token of whoever claimed it last. `due_at` is when the bridge must look at the operation again; while
-    it is being sent, that is when its lease expires. `lent_until` is the same while it belongs to a message on a queue.
-    `was` is the state out of which it was claimed. `first_sent_at`
-    bounds what a look-up may adopt; `unknown_since`, once set, says that a sending may have been done, and bounds how
-    long the vendor's search may lag behind. `sent_to` is where it went, so that it is not looked for elsewhere.
-    `mapping` names what made the payload out of what the CRM sent; `links` are those that it holds. `is_told` says that
-    its tenant is told when it settles; see `callbacks`.
+    it is being sent, that is when its lease expires. `lent_until` is set while it belongs to a message on a queue, and
+    only the message that names the same time may take it up before it is due.
+    `was` is the state out of which it was claimed. `first_sent_at` bounds what a look-up may adopt; `unknown_since`,
+    once set, says that a sending may have been done, and bounds how long the vendor's search may lag behind.
+    `deferred_at` is when the vendor last asked to send it later, if no look-up since has found that nothing was done.
+    `candidates` are the records at the vendor from which a person chooses. `sent_to` is where it went, so that it is
+    not looked for elsewhere. `mapping` names what made the payload out of what the CRM sent; `links` are those that it
+    holds. `is_told` says that its tenant is told when it settles; see `callbacks`. `waiters` are the operations that
+    wait for its end. `held` are the operations that this one waits for whatever its state is, and `holds` those that
+    wait for it; `reserved` is for what it was made or is kept.
     """
 
     tenant: str
@@ -109,15 +135,29 @@ class Operation(OperationSummary):
     lent_until: int | None = None
     first_sent_at: int | None = None
     unknown_since: int | None = None
+    deferred_at: int | None = None
+    candidates: tuple[Candidate, ...] | None = None
     sent_to: str | None = None
     mapping: str | None = None
     links: tuple[tuple[Identity, Identity], ...] = ()
+    held: frozenset[str] = frozenset()
+    holds: tuple[str, ...] = ()
+    reserved: str | None = None
     expires_at: int | None = None
     is_told: bool = False
+    waiters: frozenset[str] = frozenset()
 
     @property
     def shard(self) -> str:
         return self.operation_id[-1]
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether it waits and was surely never done."""
+        return self.state is State.WAITING and self.unknown_since is None and self.deferred_at is None
+
+    def shown_candidates(self, *, names: bool) -> list[dict[str, object]]:
+        return [candidate.shown(name=names) for candidate in self.candidates or ()]
 
     def shown(self) -> dict[str, object]:
         """As the API shows it: without its payload, which not everybody may see."""
@@ -179,7 +219,7 @@ class Operations:
         """Raises StorageError."""
         with guarded():
             answer = self._client.get_item(TableName=self._table, Key=_key(operation_id), ConsistentRead=True)
-        return _operation(answer["Item"]) if "Item" in answer else None
+        return as_operation(answer["Item"]) if "Item" in answer else None
 
     def many(self, operation_ids: Sequence[str]) -> dict[str, Operation]:
         """Those of them that there are, by their ids. Raises StorageError."""
@@ -192,7 +232,7 @@ class Operations:
                         RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
                     )
                 for item in answer["Responses"].get(self._table, ()):
-                    operation = _operation(item)
+                    operation = as_operation(item)
                     found[operation.operation_id] = operation
                 unprocessed = answer["UnprocessedKeys"]
                 left = unprocessed[self._table]["Keys"] if self._table in unprocessed else ()
@@ -201,35 +241,49 @@ class Operations:
                 keys = left
         return found
 
-    def create(self, operation: Operation, *, over: Iterable[State], over_undone: bool = False) -> Claim:
-        """Store a new operation unless there is one already that is in none of the states `over`.
+    def create(
+        self,
+        operation: Operation,
+        *,
+        over: Iterable[State],
+        over_undone: bool = False,
+        along: "Sequence[TransactWriteItemTypeDef]" = (),
+    ) -> Claim:
+        """Store a new operation unless there is one already that is in none of the states `over`, or is held.
 
-        With `over_undone` one that waits may be there as well, if it was never in doubt. One round trip either way.
-        The attempts of an operation that it replaces are kept. Raises StorageError.
+        With `over_undone` one that waits may be there as well, if it was surely never done. One round trip either way.
+        The attempts of an operation that it replaces are kept, unless other writes go `along` in one transaction.
+        Raises OvertakenError, StorageError.
         """
         states = _values(over)
-        condition = f"attribute_not_exists(operation_id) OR #state IN ({', '.join(states)})"
+        condition = (
+            f"attribute_not_exists(operation_id) OR (#state IN ({', '.join(states)}) AND attribute_not_exists(held))"
+        )
         if over_undone:
-            condition += " OR (#state = :waiting AND attribute_not_exists(unknown_since))"
+            condition += (
+                " OR (#state = :waiting AND attribute_not_exists(unknown_since) AND attribute_not_exists(deferred_at))"
+            )
             states[":waiting"] = State.WAITING.value
+        put: PutTypeDef = {
+            "TableName": self._table,
+            "Item": _item(operation),
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": {"#state": "state"},
+            "ExpressionAttributeValues": serialize(states),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if along:
+            item = self._write_all({"Put": put}, along)
+            there = as_operation(item) if item else operation
+            return Claim(there.lease == operation.lease, there)
         with guarded():
             try:
-                answer = through_conflicts(
-                    lambda: self._client.put_item(
-                        TableName=self._table,
-                        Item=_item(operation),
-                        ConditionExpression=condition,
-                        ExpressionAttributeNames={"#state": "state"},
-                        ExpressionAttributeValues=serialize(states),
-                        ReturnValues="ALL_OLD",
-                        ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                    )
-                )
+                answer = through_conflicts(lambda: self._client.put_item(**put, ReturnValues="ALL_OLD"))
             except ClientError as error:
-                there = _operation(existing(error))
+                there = as_operation(existing(error))
                 return Claim(there.lease == operation.lease, there)
         if "Attributes" in answer:
-            replaced = _operation(answer["Attributes"])
+            replaced = as_operation(answer["Attributes"])
             operation = operation.model_copy(update={"attempts": replaced.attempts})
         return Claim(True, operation)
 
@@ -255,7 +309,7 @@ class Operations:
             ":one": 1,
             ":now": now,
         }
-        values[":standing"] = _standing(State.SENDING, now)
+        values[":standing"] = standing(State.SENDING, now)
         values[":lent"] = lent_until or 0
         with guarded():
             try:
@@ -267,7 +321,7 @@ class Operations:
                         "tries = tries + :one, updated_at = :now, standing = :standing, "
                         "first_sent_at = if_not_exists(first_sent_at, :now) REMOVE lent_until",
                         ConditionExpression=f"#state IN ({', '.join(accepted)}) "
-                        "AND (due_at <= :now OR lent_until = :lent)",
+                        "AND (due_at <= :now OR lent_until = :lent) AND attribute_not_exists(held)",
                         ExpressionAttributeNames={"#state": "state", "#was": "was", "#lease": "lease"},
                         ExpressionAttributeValues=serialize({**values, **accepted}),
                         ReturnValues="ALL_NEW",
@@ -278,13 +332,50 @@ class Operations:
                 item = existing(error)
                 if not item:
                     return None
-                there = _operation(item)
+                there = as_operation(item)
                 return Claim(there.lease == lease, there)
-        return Claim(True, _operation(answer["Attributes"]))
+        return Claim(True, as_operation(answer["Attributes"]))
+
+    def queue(self, operation: Operation, behind: Operation) -> Claim:
+        """Store an operation in the place of one that is held, so that it waits for the same. Raises StorageError."""
+        replaced = self.replaced(behind, operation)["Put"]
+        with guarded():
+            try:
+                through_conflicts(lambda: self._client.put_item(**replaced))
+            except ClientError as error:
+                item = existing(error)
+                there = as_operation(item) if item else behind
+                return Claim(there.lease == operation.lease, there)
+        return Claim(True, operation)
 
     def put(self, operation: Operation) -> "TransactWriteItemTypeDef":
         """The write that stores a new operation, for the transaction that settles another one."""
         return {"Put": {"TableName": self._table, "Item": _item(operation)}}
+
+    def replaced(self, there: Operation, after: Operation) -> "TransactWriteItemTypeDef":
+        """The write that puts `after` in the place of `there`, if nobody has changed that since."""
+        put: PutTypeDef = {"TableName": self._table, "Item": _item(after), **_unchanged(there)}
+        return {"Put": put}
+
+    def delete(self, there: Operation) -> "TransactWriteItemTypeDef":
+        """The write that deletes `there`, if nobody has changed that since."""
+        return {"Delete": {"TableName": self._table, "Key": _key(there.operation_id), **_unchanged(there)}}
+
+    def update(
+        self, operation_id: str, expression: str, condition: str, values: Mapping[str, object]
+    ) -> "TransactWriteItemTypeDef":
+        """The write that changes a part of an operation; `#state` is its state."""
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _key(operation_id),
+                "UpdateExpression": expression,
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": {"#state": "state"},
+                "ExpressionAttributeValues": serialize(values),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
 
     def save(
         self,
@@ -292,14 +383,35 @@ class Operations:
         writes: "Sequence[TransactWriteItemTypeDef]" = (),
         *,
         over: State | None = State.SENDING,
+        lease: str | None = None,
+        along: "Sequence[TransactWriteItemTypeDef]" = (),
     ) -> Operation:
         """Write what became of an operation, and its links and whatever else follows, in one transaction.
 
-        It must still be in the state `over`, and under the lease that `operation` has; `None`: there must be none yet.
+        It must still be in the state `over`, and under the lease that `operation` has (or under `lease`, if that is
+        given because `operation` has a new one); `over=None`: there must be none yet. `along` are writes whose
+        conditions are not about links.
 
-        Returns what the table holds afterwards: `operation`, or what another holder of the lease made of it.
-        Raises LinkTakenError, StorageError; then nothing was written.
+        Returns what the table holds afterwards: `operation`, with all its waiters, or what another holder of the lease
+        made of it. Raises LinkTakenError, OvertakenError, StorageError; then nothing was written.
         """
+        lease = lease or operation.lease
+        for _ in range(MOST_WAITERS):
+            there = self._saved(operation, writes, along, over, lease)
+            is_ours = over is not None and (there.lease, there.state) == (lease, over)
+            if not is_ours or len(there.waiters) <= len(operation.waiters):
+                return there
+            operation = operation.model_copy(update={"waiters": there.waiters})  # one was added since it was read
+        return self._saved(operation, writes, along, over, lease)
+
+    def _saved(
+        self,
+        operation: Operation,
+        writes: "Sequence[TransactWriteItemTypeDef]",
+        along: "Sequence[TransactWriteItemTypeDef]",
+        over: State | None,
+        lease: str | None,
+    ) -> Operation:
         put: TransactWriteItemTypeDef = {
             "Put": {
                 "TableName": self._table,
@@ -309,22 +421,93 @@ class Operations:
             }
         }
         if over:
+            waiters = len(operation.waiters)  # none is ever taken out, so their number says whether they are the same
+            same = "size(waiters) = :waiters" if waiters else "attribute_not_exists(waiters)"
             put["Put"] |= {
-                "ConditionExpression": "#lease = :lease AND #state = :over",
+                "ConditionExpression": f"#lease = :lease AND #state = :over AND {same}",
                 "ExpressionAttributeNames": {"#lease": "lease", "#state": "state"},
-                "ExpressionAttributeValues": serialize({":lease": operation.lease, ":over": over.value}),
+                "ExpressionAttributeValues": serialize(
+                    {":lease": lease, ":over": over.value, ":waiters": waiters or None}
+                ),
             }
+        item = self._write_all(put, along, writes)
+        return as_operation(item) if item else operation
+
+    def _write_all(
+        self,
+        put: "TransactWriteItemTypeDef",
+        along: "Sequence[TransactWriteItemTypeDef]",
+        writes: "Sequence[TransactWriteItemTypeDef]" = (),
+    ) -> "Mapping[str, Any] | None":
+        """All in one transaction; or what is there instead of what `put` wants to replace."""
         with guarded():
             try:
-                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *writes]))
+                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *along, *writes]))
             except self._client.exceptions.TransactionCanceledException as error:
                 reasons = error.response["CancellationReasons"]
-                if reasons[0].get("Code") == "ConditionalCheckFailed":
-                    return _operation(cast("dict[str, AttributeValueTypeDef]", reasons[0]["Item"]))
-                if any(reason.get("Code") == "ConditionalCheckFailed" for reason in reasons):
+                failed = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons]
+                if failed[0]:
+                    return reasons[0].get("Item", {})
+                of_along = slice(1, 1 + len(along))
+                if any(failed[of_along]):
+                    there = zip(reasons[of_along], failed[of_along], strict=True)
+                    raise OvertakenError(
+                        [reason.get("Item", {}) if fails else None for reason, fails in there]
+                    ) from error
+                if any(failed):
                     raise LinkTakenError("another operation holds this link") from error
                 raise
-        return operation
+        return None
+
+    def keep_payload(self, operation: Operation, expires_at: int) -> "TransactWriteItemTypeDef":
+        """The write that keeps the payload of an operation that has succeeded, in an item of its own that expires."""
+        item = {"payload": operation.payload, "tenant": operation.tenant, "expires_at": expires_at}
+        return {"Put": {"TableName": self._table, "Item": {**_key(_kept(operation)), **serialize(item)}}}
+
+    def kept_payload(self, operation: Operation) -> str | None:
+        """Return what `keep_payload` wrote; None if there is nothing, or no longer. Raises StorageError."""
+        with guarded():
+            answer = self._client.get_item(TableName=self._table, Key=_key(_kept(operation)), ConsistentRead=True)
+        return str(deserialize(answer["Item"])["payload"]) if "Item" in answer else None
+
+    def drop_payload(self, operation: Operation) -> "TransactWriteItemTypeDef":
+        """The write that deletes what `keep_payload` wrote."""
+        return {"Delete": {"TableName": self._table, "Key": _key(_kept(operation))}}
+
+    def note_waiter(self, operation_id: str, waiter: str) -> "TransactWriteItemTypeDef":
+        """The write that makes `waiter` one of those that this operation wakes.
+
+        It fails, and with it its transaction, if the operation is not on its way, or if enough others wait for it.
+        """
+        states = _values((State.SENDING, State.WAITING, State.UNKNOWN, State.PARKED))
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _key(operation_id),
+                "UpdateExpression": "ADD waiters :waiter",
+                "ConditionExpression": f"#state IN ({', '.join(states)}) "
+                "AND (attribute_not_exists(waiters) OR size(waiters) < :most)",
+                "ExpressionAttributeNames": {"#state": "state"},
+                "ExpressionAttributeValues": serialize({**states, ":waiter": {waiter}, ":most": MOST_WAITERS}),
+            }
+        }
+
+    def wake(self, operation_id: str, now: int) -> None:
+        """Make an operation due now that waits for a later time, unless it is on a queue. Raises StorageError."""
+        with guarded():
+            try:
+                through_conflicts(
+                    lambda: self._client.update_item(
+                        TableName=self._table,
+                        Key=_key(operation_id),
+                        UpdateExpression="SET due_at = :now",
+                        ConditionExpression="#state = :waiting AND due_at > :now AND attribute_not_exists(lent_until)",
+                        ExpressionAttributeNames={"#state": "state"},
+                        ExpressionAttributeValues=serialize({":now": now, ":waiting": State.WAITING.value}),
+                    )
+                )
+            except ClientError as error:
+                existing(error)
 
     def write_unless_succeeded(self, operation_id: str, writes: "Sequence[TransactWriteItemTypeDef]") -> bool:
         """Write all of it, if this operation does not stand as succeeded at that moment. Raises StorageError."""
@@ -360,7 +543,7 @@ class Operations:
                 "TableName": self._table,
                 "IndexName": LISTING_INDEX,
                 "KeyConditionExpression": "tenant = :tenant AND begins_with(standing, :state)",
-                "ExpressionAttributeValues": serialize({":tenant": tenant, ":state": _standing(state), ":flow": flow}),
+                "ExpressionAttributeValues": serialize({":tenant": tenant, ":state": standing(state), ":flow": flow}),
                 "ScanIndexForward": False,
                 "Limit": limit - len(found),
             }
@@ -368,7 +551,7 @@ class Operations:
                 query |= {"FilterExpression": "flow = :flow", "Limit": LISTING_BATCH}
             if after:
                 operation_id, updated_at = after
-                key = {"tenant": tenant, "standing": _standing(state, updated_at), "operation_id": operation_id}
+                key = {"tenant": tenant, "standing": standing(state, updated_at), "operation_id": operation_id}
                 query["ExclusiveStartKey"] = serialize(key)
             with guarded():
                 answer = self._client.query(**query)
@@ -400,16 +583,31 @@ class Operations:
                 return
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def lend(self, due: Due, until: int) -> bool:
-        """Let it belong to a message until then; False if it is not due any more. Raises StorageError.
+    def lend(self, due: Due, until: int, sent_by: int) -> bool:
+        """Lend it to a message that is sent by `sent_by` and lives `until`; False if it is not due any more.
 
-        Also False if the answer got lost and the repetition found it lent: then it is due `until`, and nobody knows.
+        It is due again at `sent_by`, unless `extend` says that there is a message. So it waits no longer than that if
+        whoever lent it dies before it has sent the message, or if the response of this call was lost: then this is
+        False, or raises StorageError, although it is lent.
+
+        A message that is taken up after its lending is over does no harm. `claim` takes an operation only if it is due,
+        or if its `lent_until` is the message's; it removes `lent_until`, and a later lending has a later one. So what
+        such a message finds was lent again, is being sent or has ended, and nothing is done; or it is due, and is sent
+        once. Raises StorageError.
         """
-        return self._move(due.operation_id, due.due_at, "SET due_at = :to, lent_until = :to", until)
+        return self._move(due.operation_id, due.due_at, "SET due_at = :to, lent_until = :until", sent_by, until=until)
 
-    def take_back(self, due: Due, until: int) -> bool:
+    def extend(self, due: Due, until: int, sent_by: int) -> bool:
+        """There is a message that lives `until`: it is due again only then. Raises StorageError.
+
+        False if the message was taken up already, or the operation was lent to another one since.
+        """
+        return self._move(due.operation_id, sent_by, "SET due_at = :until", until=until, lent=True)
+
+    def take_back(self, due: Due, until: int, sent_by: int) -> bool:
         """It was lent `until`, but there is no message, so it is due as before. Raises StorageError."""
-        return self._move(due.operation_id, until, "SET due_at = :to REMOVE lent_until", due.due_at)
+        change = "SET due_at = :to REMOVE lent_until"
+        return self._move(due.operation_id, sent_by, change, due.due_at, until=until, lent=True)
 
     def hasten(self, operation: Operation, due_at: int) -> bool:
         """Let what waits be due then, instead of when it is; False if it has changed meanwhile, or is on a queue.
@@ -433,15 +631,18 @@ class Operations:
                 return False
         return True
 
-    def _move(self, operation_id: str, due_at: int, change: str, to: int) -> bool:
+    def _move(
+        self, operation_id: str, due_at: int, change: str, to: int | None = None, *, until: int, lent: bool = False
+    ) -> bool:
+        """Change when an operation is due that is due at `due_at`, and that is `lent` until `until`."""
         with guarded():
             try:
                 self._client.update_item(
                     TableName=self._table,
                     Key=_key(operation_id),
                     UpdateExpression=change,
-                    ConditionExpression="due_at = :then",
-                    ExpressionAttributeValues=serialize({":to": to, ":then": due_at}),
+                    ConditionExpression="due_at = :then" + (" AND lent_until = :until" if lent else ""),
+                    ExpressionAttributeValues=serialize({":to": to, ":then": due_at, ":until": until}),
                 )
             except ClientError as error:
                 existing(error)
@@ -453,9 +654,37 @@ def _key(operation_id: str) -> "dict[str, AttributeValueTypeDef]":
     return {"operation_id": {"S": operation_id}}
 
 
-def _standing(state: State, updated_at: int | None = None) -> str:
+def _kept(operation: Operation) -> str:
+    """The id of the item that keeps an operation's payload. No operation has such an id."""
+    return f"{operation.operation_id}#payload"
+
+
+def standing(state: State, updated_at: int | None = None) -> str:
     """Sorts a tenant's operations in the listing index by state and time; without a time, what a state begins with."""
     return f"{state}#" if updated_at is None else f"{state}#{updated_at:010}"
+
+
+class _Condition(TypedDict):
+    ConditionExpression: str
+    ExpressionAttributeNames: dict[str, str]
+    ExpressionAttributeValues: "dict[str, AttributeValueTypeDef]"
+    ReturnValuesOnConditionCheckFailure: Literal["ALL_OLD"]
+
+
+def _unchanged(there: Operation) -> _Condition:
+    """The condition that an operation is in the same state, under the same lease, and held by the same ones."""
+    parts, values = (
+        ["#state = :there"],
+        {":there": there.state.value, ":lease": there.lease, ":held": there.held or None},
+    )
+    parts.append("#lease = :lease" if there.lease else "attribute_not_exists(#lease)")
+    parts.append("held = :held" if there.held else "attribute_not_exists(held)")
+    return {
+        "ConditionExpression": " AND ".join(parts),
+        "ExpressionAttributeNames": {"#state": "state", "#lease": "lease"},
+        "ExpressionAttributeValues": serialize(values),
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
 
 
 def _values(states: Iterable[State]) -> dict[str, object]:
@@ -464,11 +693,13 @@ def _values(states: Iterable[State]) -> dict[str, object]:
 
 def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
     item = operation.model_dump(mode="json", exclude_none=True)
-    item["standing"] = _standing(operation.state, operation.updated_at)
+    for name in ("waiters", "held"):
+        item[name] = set(getattr(operation, name)) or None  # a list is no set to DynamoDB, and there is no empty set
+    item["standing"] = standing(operation.state, operation.updated_at)
     if operation.due_at is not None:
         item["due_shard"] = operation.shard  # with due_at the key of the due index, so only what is due is in it
     return serialize(item)
 
 
-def _operation(item: "Mapping[str, AttributeValueTypeDef]") -> Operation:
+def as_operation(item: "Mapping[str, AttributeValueTypeDef]") -> Operation:
     return Operation.model_validate(deserialize(item))

@@ -109,8 +109,9 @@ class IlluSettings(_Settings):
     api_key: HeaderSecret
     """Shown in illu's Admin Console; it dies with a password change of the admin that it belongs to."""
     site_list_path: ListPath | None = None
-    """Address that lists sites, below base_url; `{org_id}` and `{name}` are filled in. illu documents none, so none is
-    asked unless it is named here; without it a lost answer is put before a person."""
+    """Address that lists all sites, below base_url; `{org_id}` is filled in. illu documents none, so none is asked
+    unless it is named here; without it a lost answer is put before a person. `{name}` is filled in as well: but then a
+    site whose name illu altered is not shown, and what is not found is put before a person."""
     job_list_path: ListPath | None = None
     """The same for jobs. Without it, or without `job_reference`, a job whose answer was lost is put before a person."""
     job_reference: bool = True
@@ -308,6 +309,13 @@ class ConnectorSettings(_Settings):
     """Of the API, as InTouch was told it."""
     match_key: Annotated[SecretStr, Field(min_length=32)]
     """Random. With it names and addresses are hashed by which people are recognised; with another, nobody is."""
+
+    phone_country: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = None
+    """The country of phone numbers that name none, two letters (ISO 3166), as in PL. Without one, +48 601 234 567 and
+    601 234 567 are two numbers."""
+    ask_about_namesakes: bool = False
+    """Whether a person decides if somebody new is the one of the same name in the same club, where neither an e-mail,
+    nor a mobile, nor the Connector's id tells them apart. Otherwise a new record is made, with a warning."""
 
     @model_validator(mode="after")
     def _name_each_club_once(self) -> Self:

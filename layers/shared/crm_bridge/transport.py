@@ -7,6 +7,7 @@ was refused. A client may sharpen it where its vendor says more (`IzzitUp` repor
 import io
 import json
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -27,11 +28,13 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 
 from crm_bridge.breaker import Breaker
 from crm_bridge.errors import (
+    AddressMovedError,
     ContractBrokenError,
     MaybeDoneError,
     NotDoneError,
     RefusedError,
     SignInRefusedError,
+    TryLaterError,
     VendorError,
 )
 from crm_bridge.media import CharsetError, charset, text_of
@@ -316,7 +319,7 @@ def changing_nothing() -> Iterator[None]:
         yield
     except ContractBrokenError:
         raise
-    except MaybeDoneError as error:
+    except (MaybeDoneError, TryLaterError) as error:
         raise NotDoneError(
             error.message, vendor=error.vendor, status=error.status, retry_after=error.retry_after
         ) from None
@@ -330,16 +333,18 @@ def expect(answer: Answer, *statuses: int) -> None:
 
 
 def _error(answer: Answer) -> VendorError:
-    words = answer.words() if answer.status >= 400 else ""
+    words = answer.words() if answer.status >= 400 else _moved_to(answer)
     message = f"{answer.vendor} answered {answer.status}" + (f": {words}" if words else "")
     kind: type[VendorError]
     match answer.status:
+        case 301 | 307 | 308 if words:  # the request was not handled, and is to be sent to another address
+            kind = AddressMovedError
         case 401 | 403:  # never the event's fault: a key was changed, or a right is missing
             kind = SignInRefusedError
         case 429:
-            kind = NotDoneError
+            kind = TryLaterError
         case 503 if answer.retry_after is not None:
-            kind = NotDoneError
+            kind = TryLaterError
         case 408:  # the vendor gave up waiting for the request; how much of it arrived is not said
             kind = MaybeDoneError
         case status if 400 <= status < 500:
@@ -349,6 +354,26 @@ def _error(answer: Answer) -> VendorError:
         case _:
             kind = ContractBrokenError
     return kind(message, vendor=answer.vendor, status=answer.status, retry_after=answer.retry_after)
+
+
+def _moved_to(answer: Answer) -> str:
+    """Return where a 301, 307 or 308 redirects to, for the operator: the host only, because path and query may carry
+    secrets. Empty if the response is no such redirect, or names no address.
+
+    Source: https://www.rfc-editor.org/rfc/rfc9110#section-15.4
+    """
+    if answer.status not in (301, 307, 308):
+        return ""
+    location = answer.headers.get("Location", "").strip()
+    try:
+        to = urlsplit(location)
+        host, port = to.hostname or "", to.port
+    except ValueError:
+        return ""
+    if not location or to.scheme not in ("", "http", "https") or not re.fullmatch(r"[a-z0-9.:-]{0,253}", host):
+        return ""
+    place = f"to {host}" + (f":{port}" if port else "") if host else "to another path on the same host"
+    return answer.shown(f"the address has moved {place}. Correct its base_url")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

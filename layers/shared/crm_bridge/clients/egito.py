@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from crm_bridge.errors import (
     ContractBrokenError,
@@ -37,18 +38,34 @@ SHORT_LIFE = 120
 DICTIONARY = "SelectDictionary"
 LISTS = ("list", "items", "data", "rows")
 """The members under which a list is looked for, besides a bare array."""
+WRAPPERS = (*LISTS, "result", "record", "item")
+"""The members under which a record or a list may be, besides one with the entity's name, in any case."""
+DEEPEST = 4
+"""Levels at which a record is looked for: the response itself, and what it holds."""
 _NAMES = ("name", "value", "label")
 _NOT_TOLD = ("rejectedValue", "value", "arguments")
 """Members of an error that repeat what was sent."""
 _OAUTH_ERRORS = {
+    "access_denied",
     "invalid_client",
     "invalid_grant",
     "invalid_request",
     "invalid_scope",
+    "unauthorized",
     "unauthorized_client",
     "unsupported_grant_type",
 }
-"""Source: https://www.rfc-editor.org/rfc/rfc6749#section-5.2"""
+"""Refusals of a login that are named to the operator. Any other text could repeat what was sent.
+
+Source: https://www.rfc-editor.org/rfc/rfc6749#section-5.2; `access_denied` and `unauthorized` are not in it.
+"""
+_PASSING_ERRORS = re.compile("temporarily_unavailable|server_error|slow_down|429|5[0-9][0-9]")
+"""Errors of a token request that say nothing about the login, and numbers that stand for a status.
+
+Source: https://www.rfc-editor.org/rfc/rfc6749#section-4.1.2.1, https://www.rfc-editor.org/rfc/rfc8628#section-3.5
+"""
+UNCLEAR_PAUSE = 300
+"""Seconds until the credentials are sent again after a response that neither accepts nor refuses them."""
 
 type Record = dict[str, Any]
 
@@ -92,34 +109,42 @@ class EgitoClient:
 
     def create(self, entity: str, fields: Mapping[str, object]) -> str:
         """`POST …/{Entity}/create`: the new record's id. Source: https://egito.pl/api/"""
-        return _id(_saved(self._post(entity, "create", fields)))
+        return _saved_id(self._post(entity, "create", fields), entity)
 
     def get(self, entity: str, record_id: str) -> Record:
         """`GET …/{Entity}/get?id=`. Raises NoSuchRecordError.
 
-        Source: https://egito.pl/api/; the parameter is assumed.
+        Raises ContractBrokenError if it shows something else than that record: this does not prove that it is gone.
+        Source: https://egito.pl/api/; the parameter and the shape are assumed.
         """
         try:
-            record = self._ask(entity, "get", {"id": record_id})
+            parsed = self._ask(entity, "get", {"id": record_id})
         except RefusedError as error:
             raise NoSuchRecordError(
                 f"{error.message} ({entity} {record_id})", vendor=VENDOR, status=error.status
             ) from None
-        if not isinstance(record, dict) or str(record.get("id")) != record_id:
-            raise NoSuchRecordError(f"Egito shows no {entity} {record_id}", vendor=VENDOR)
-        return record
+        held = parsed
+        for held in _levels(parsed, entity):
+            for record in held if isinstance(held, list) else [held]:
+                if isinstance(record, dict) and usable_id(record) == record_id:
+                    return record
+        if held:
+            raise ContractBrokenError(
+                f"Egito answered with something else than {entity} {record_id}, or in a shape that is not understood",
+                vendor=VENDOR,
+            )
+        raise NoSuchRecordError(f"Egito shows no {entity} {record_id}", vendor=VENDOR)
 
     def records(self, entity: str, parameters: Mapping[str, str] | None = None) -> list[Record]:
         """`GET …/{Entity}/list`. Source: https://egito.pl/api/; parameters, pages and the list's shape are assumed."""
         paging, parameters = self._settings.paging, dict(parameters or {})
         if paging is None:
-            return _listed(self._ask(entity, "list", parameters))
+            return _listed(self._ask(entity, "list", parameters), entity)
         found: dict[str, Record] = {}
         for page in range(paging.first, paging.first + MAX_PAGES):
             place = {paging.page: str(page), paging.size: str(paging.page_size)}
-            records = {
-                str(record.get("id")): record for record in _listed(self._ask(entity, "list", parameters | place))
-            }
+            listed = _listed(self._ask(entity, "list", parameters | place), entity)
+            records = {str(record.get("id")): record for record in listed}
             if records.keys() <= found.keys():  # nothing new: it was the last one, or pages are not what they seem
                 return list(found.values())
             found |= records
@@ -136,7 +161,7 @@ class EgitoClient:
             raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
         if all(name in record and record[name] == value for name, value in changes.items()):
             return False
-        _id(_saved(self._post(entity, "update", {**record, **changes})))
+        _saved_id(self._post(entity, "update", {**record, **changes}), entity)
         return True
 
     def delete(self, entity: str, record_id: str) -> None:
@@ -229,15 +254,22 @@ class EgitoClient:
                 form={} if in_query else parameters,
                 secrets=(*secrets, *self._secrets()),
             )
-        parsed = _json(answer)
-        error = parsed.get("error") if isinstance(parsed, dict) else None
-        if 400 <= answer.status < 500 and isinstance(error, str) and error in _OAUTH_ERRORS:
-            raise SignInPausedError(f"Egito refused the login ({error})", vendor=VENDOR, status=answer.status)
+        members = _token_members(answer)
+        errors = _token_errors(members)
+        is_passing = answer.status in (408, 429) or answer.status >= 500 or any(map(_PASSING_ERRORS.fullmatch, errors))
+        if not is_passing and _is_refusal(answer.status, errors):
+            named = next((error for error in errors if error in _OAUTH_ERRORS), answer.status)
+            raise SignInPausedError(f"Egito refused the login ({named})", vendor=VENDOR, status=answer.status)
         try:
             expect(replace(answer, body=b""), 200)  # its words may be the address, in whatever spelling
+            return _granted(members)
         except (RefusedError, MaybeDoneError) as failed:  # it is not about the login, and a token harms nobody
-            raise NotDoneError(failed.message, vendor=VENDOR, status=failed.status) from None
-        return _granted(parsed)
+            failure: NotDoneError = NotDoneError(failed.message, vendor=VENDOR, status=failed.status)
+        except NotDoneError as failed:
+            failure = failed
+        if not is_passing:
+            failure.retry_after = failure.retry_after or UNCLEAR_PAUSE
+        raise failure
 
     def _secrets(self) -> tuple[str, ...]:
         return self._settings.api_secret.get_secret_value(), self._settings.password.get_secret_value()
@@ -252,15 +284,39 @@ def egito_client(
     return EgitoClient(settings.egito, joined(tenant, VENDOR, settings.version), tokens, transport, deadline)
 
 
-def _granted(parsed: object) -> Grant:
-    token = parsed.get("access_token") if isinstance(parsed, dict) else None
-    if not isinstance(parsed, dict) or not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
+def _token_members(answer: Answer) -> Mapping[str, object]:
+    """Return the members of a token response: those of a JSON object, or the fields of a form (as GitHub sends)."""
+    parsed = _json(answer)
+    if isinstance(parsed, dict):
+        return parsed
+    text = answer.body.decode("ascii", errors="replace").strip()
+    return dict(parse_qsl(text)) if re.fullmatch("[A-Za-z0-9%+&=._~*-]+", text) else {}
+
+
+def _token_errors(members: Mapping[str, object]) -> list[str]:
+    """Return the codes in `error`, which is a text, or an object with a code under one of several names."""
+    error = members.get("error")
+    codes = [error.get(name) for name in ("code", "status", "type", "error")] if isinstance(error, dict) else [error]
+    return [str(code).strip().casefold() for code in codes if code]
+
+
+def _is_refusal(status: int, errors: list[str]) -> bool:
+    """Whether a token response refuses the login: any 401, and an error with 200, 400 or 403."""
+    if status == HTTPStatus.UNAUTHORIZED:
+        return True
+    # A web server that fails by itself writes the status's own phrase there: {"error": "Bad Request"}.
+    return status in (200, 400, 403) and bool(errors) and HTTPStatus(status).phrase.casefold() not in errors
+
+
+def _granted(parsed: Mapping[str, object]) -> Grant:
+    token = parsed.get("access_token")
+    if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
         raise NotDoneError("Egito answered with no token", vendor=VENDOR, status=200)
     life, refresh = parsed.get("expires_in"), parsed.get("refresh_token")
-    known = isinstance(life, int) and not isinstance(life, bool)
+    seconds = life if isinstance(life, int) and not isinstance(life, bool) else None
     return Grant(
         access_token=token,
-        expires_in=min(max(int(life or 0), 0), LONGEST_LIFE) if known else SHORT_LIFE,
+        expires_in=SHORT_LIFE if seconds is None else min(max(seconds, 0), LONGEST_LIFE),
         refresh_token=refresh if isinstance(refresh, str) and refresh else None,
     )
 
@@ -272,7 +328,7 @@ def _parsed(answer: Answer) -> Any:
     """
     parsed = _json(answer)
     errors = parsed.get("errors") if isinstance(parsed, dict) else None
-    if errors and (answer.status < 400 or answer.status in (400, 404, 409, 422)):
+    if errors and (answer.status < 300 or answer.status in (400, 404, 409, 422)):
         words = answer.shown(_flat(errors)) or "it did not say why"
         raise RefusedError(f"Egito: {words}", vendor=VENDOR, status=answer.status)
     expect(answer, *range(200, 300))
@@ -303,19 +359,36 @@ def usable_id(record: Record) -> str | None:
     return str(value) if usable else None
 
 
-def _id(record: Record) -> str:
-    record_id = usable_id(record)
-    if record_id is None:
-        raise ContractBrokenError("Egito answered with a record that has no id", vendor=VENDOR)
-    return record_id
+def _saved_id(answer: Answer, entity: str) -> str:
+    """Return the id of the record that was saved. Raises VendorError."""
+    for held in _levels(_parsed(answer), entity):
+        if isinstance(held, dict) and (record_id := usable_id(held)):
+            return record_id
+    raise ContractBrokenError("Egito answered with a record that has no id", vendor=VENDOR)
 
 
-def _listed(parsed: Any) -> list[Record]:
-    if isinstance(parsed, dict):
-        parsed = next((parsed[name] for name in LISTS if isinstance(parsed.get(name), list)), None)
-    if not isinstance(parsed, list) or not all(isinstance(record, dict) for record in parsed):
+def _listed(parsed: Any, entity: str) -> list[Record]:
+    found = next((held for held in _levels(parsed, entity) if isinstance(held, list)), None)
+    if found is None or not all(isinstance(record, dict) for record in found):
         raise ContractBrokenError("Egito's list is none", vendor=VENDOR)
-    return parsed
+    return found
+
+
+def _levels(parsed: Any, entity: str) -> Iterator[Any]:
+    """Yield a response, then what it holds under a known name or as its only element, and so on to the record."""
+    for _ in range(DEEPEST):
+        yield parsed
+        if isinstance(parsed, list) and len(parsed) == 1:
+            parsed = parsed[0]
+        elif isinstance(parsed, dict) and usable_id(parsed) is None:
+            members = {name.casefold(): value for name, value in parsed.items()}
+            held = [members[name] for name in (*WRAPPERS, entity.casefold()) if name in members]
+            filled = [value for value in held if isinstance(value, dict | list)]
+            if not filled and not (held == [None] and len(members) == 1):
+                return
+            parsed = filled[0] if filled else None
+        else:
+            return
 
 
 def _flat(errors: object) -> str:

@@ -8,6 +8,7 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -27,6 +28,7 @@ from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, 
 
 VENDOR = "Rev.io"
 LARGEST_PAGE = 500
+MOST_PAGES = 20
 MAX_LIST = 5 * 1024 * 1024
 MINUTE = 60.0
 PARTS = 10
@@ -53,6 +55,14 @@ class RevioKeyLink(BaseModel):
     internal_id: Number
     """Rev.io's own id of the record."""
     external_id: str
+
+    @property
+    def created_at(self) -> datetime | None:
+        """By `created_date`, which has no zone. Source: https://developers.rev.io/docs/response-body"""
+        try:
+            return datetime.fromisoformat(str((self.model_extra or {}).get("created_date")))
+        except ValueError:
+            return None
 
     @model_validator(mode="before")
     @classmethod
@@ -136,6 +146,23 @@ class RevioClient:
         for records in self._pages("IntegrationKeyLink", search):
             yield from _key_links(records)
 
+    def key_links_of(self, internal_id: int, search: Mapping[str, str]) -> Iterator[RevioKeyLink]:
+        """The same, of one record of Rev.io, whatever its other ids are. Raises CannotLookError if they are too many.
+
+        Only the names and the external id are documented as searchable; where the number is not, others come along.
+        """
+        names = {name: value for name, value in search.items() if name != "external_id"}
+        try:
+            yield from self._first_key_links({**names, "internal_id": str(internal_id)})
+        except RefusedError:
+            yield from self._first_key_links(names)
+
+    def _first_key_links(self, search: Mapping[str, str]) -> Iterator[RevioKeyLink]:
+        for number, records in enumerate(self._pages("IntegrationKeyLink", search), 1):
+            yield from _key_links(records)
+            if number == MOST_PAGES:
+                raise CannotLookError("Rev.io has too many key links to look through", vendor=VENDOR)
+
     def page_of_key_links(self, search: Mapping[str, str], page: int, size: int) -> RevioPage:
         """The same, one page; they are counted from 1."""
         records, has_more = self._page("IntegrationKeyLink", search, page, size)
@@ -146,7 +173,12 @@ class RevioClient:
 
         Source: https://developers.rev.io/docs/integration-linking-solution
         """
-        return _key_links([self._record(key_link_id)])[0]
+        return key_link_of(self.record(key_link_id))
+
+    def record(self, key_link_id: int) -> Mapping[str, Any]:
+        """The same as Rev.io writes it, with what is not ours. Raises NoSuchRecordError."""
+        with changing_nothing():
+            return _accepted(self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id))), 200)
 
     def create_key_link(self, members: Mapping[str, object]) -> int:
         """`POST /IntegrationKeyLink`: the new key link's id. Only 201 with an id counts.
@@ -159,16 +191,15 @@ class RevioClient:
             raise ContractBrokenError("Rev.io answered 201 without an id", vendor=VENDOR, status=201)
         return made
 
-    def change_key_link(self, key_link_id: int, changes: Mapping[str, object]) -> None:
+    def change_key_link(self, key_link_id: int, record: Mapping[str, Any], changes: Mapping[str, object]) -> None:
         """`PUT /IntegrationKeyLink/{id}` with the whole record, read just before: what it lacks would be lost.
 
         Raises NoSuchRecordError. Source: https://developers.rev.io/docs/put
         """
-        record = {name: value for name, value in self._record(key_link_id).items() if name not in _ENVELOPE}
-        key = {} if any(name in record for name in _KEYS) else {_KEYS[0]: key_link_id}
-        _accepted(
-            self._call("PUT", self._path("IntegrationKeyLink", key_link_id), {**key, **record, **changes}), 200, 204
-        )
+        bare = {name: value for name, value in record.items() if name not in _ENVELOPE}
+        key = {} if any(name in bare for name in _KEYS) else {_KEYS[0]: key_link_id}
+        body = {**key, **bare, **changes}
+        _accepted(self._call("PUT", self._path("IntegrationKeyLink", key_link_id), body), 200, 204)
 
     def delete_key_link(self, key_link_id: int) -> None:
         """`DELETE /IntegrationKeyLink/{id}`. Raises NoSuchRecordError.
@@ -176,10 +207,6 @@ class RevioClient:
         Source: https://developers.rev.io/docs/integration-linking-solution
         """
         _accepted(self._there(self._call("DELETE", self._path("IntegrationKeyLink", key_link_id))), 200, 204)
-
-    def _record(self, key_link_id: int) -> Mapping[str, Any]:
-        with changing_nothing():
-            return _accepted(self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id))), 200)
 
     def _there(self, answer: Answer) -> Answer:
         """The answer to a request that named one record. Raises NoSuchRecordError if it was that which is missing."""
@@ -274,6 +301,10 @@ def _object(answer: Answer) -> Mapping[str, Any]:
             f"{VENDOR} answered something else than an object", vendor=VENDOR, status=answer.status
         )
     return parsed
+
+
+def key_link_of(record: Mapping[str, Any]) -> RevioKeyLink:
+    return _key_links([record])[0]
 
 
 def _key_links(records: list[Any]) -> list[RevioKeyLink]:

@@ -1,0 +1,486 @@
+"""A change or a deletion of a key link: what it holds meanwhile, and what becomes of that when it ends.
+
+A change *holds* the events that have the key link, and *reserves* the event of the new pair: a request for the same
+waits until the change has ended. All of it is marked in the transaction that claims or accepts the change, together
+with a note in the key link's row, and ended in the one that settles it. `tests/models/held.py` is a model of this.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from crm_bridge.accounts import Account, Accounts, Note, Turn, Turns, read_account
+from crm_bridge.callbacks import callback
+from crm_bridge.clients.revio import VENDOR
+from crm_bridge.engine import KEEP, KEEP_ATTEMPTS, MOST_ENDINGS, REPLACEABLE, TRANSITIONS, Engine, Task
+from crm_bridge.errors import Event, NeedlessError, NotDoneError, OvertakenError, StorageError
+from crm_bridge.links import Link, Links, Ties
+from crm_bridge.operations import Attempt, Claim, Operation, Operations, State, as_operation, standing
+from crm_bridge.transport import Deadline
+from key_link.models import StoredKeyLink
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+WHAT = "change"
+"""What is applied to a key link."""
+OPEN = frozenset({State.SENDING, State.WAITING, State.UNKNOWN})
+CLOCK_SKEW = 10_000
+"""Milliseconds by which the clocks of two functions may differ."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the bridge itself holds of key links."""
+
+    links: Links
+    operations: Operations
+    engine: Engine
+    accounts: Accounts
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a key link shall be: the event of that pair, and its links then."""
+
+    operation_id: str
+    natural_key: str
+    links: Callable[[StoredKeyLink], Sequence[Link]]
+
+
+@dataclass
+class Change:
+    """One change while it is carried; it is the ending of its operation (see `engine.Ending`).
+
+    `seen` is what it knows of events that were not as expected: what the table had when a condition failed.
+    """
+
+    held: Held
+    tenant: str
+    flow: str
+    key_link_id: int
+    read_ties: Callable[[int], "Mapping[str, Ties]"]
+    asked_at: int
+    target: Target | None
+    task: Task
+    ties: "Mapping[str, Ties]" = field(default_factory=dict)
+    holds: tuple[str, ...] = ()
+    seen: dict[str, Operation | None] = field(default_factory=dict)
+    turn: Turn | None = None
+    row: Account | None = None
+    """The key link's row, if it was not as expected."""
+    finders: frozenset[str] = frozenset()
+    """Events that the row says have found the key link, and that its links do not name any more."""
+    result: StoredKeyLink | None = None
+    untied: set[str] = field(default_factory=set)
+    """Rows of links that another event has tied since."""
+    stale: Ties | None = None
+    """Of the new pair's event, if it was answered with another key link, which no longer says so."""
+    gone: set[str] = field(default_factory=set)
+    """Events that there are no more."""
+    along: "list[tuple[str, TransactWriteItemTypeDef]]" = field(default_factory=list)
+    """What was last to be written: of the row, of events (by their ids), and of links."""
+
+    # ------------------------------------------------------------------ the begin
+
+    def claim(self, operation: Operation, *, later: bool) -> Claim:
+        """Claim or accept the change, and mark all that it holds. Raises StorageError."""
+        for _ in range(MOST_ENDINGS):
+            self._see()
+            with_turn = not later and self._can_take() and not self.obstacle()
+            along = self._marks(operation, with_turn=with_turn, accepts=not with_turn)
+            claimed = operation.model_copy(update={"holds": self.holds})
+            try:
+                claim = self.held.operations.create(claimed, over=REPLACEABLE, along=[write for _, write in along])
+            except OvertakenError as overtaken:
+                self._learn(along, overtaken)
+                continue
+            self.task.operation = claim.operation
+            self._is_marked(along)
+            if claim.won and with_turn:
+                self._has(Account(operation.lease or "", (operation.due_at or 0) * 1000))
+            return claim
+        raise StorageError("The key link's events change again and again. Send the same request again.")
+
+    def begin(self, deadline: Deadline) -> None:
+        """Take the turn, and hold what is to be held. Raises NotDoneError, NeedlessError, StorageError."""
+        if self.turn and not self.turn.is_over:
+            return
+        assert self.task.operation
+        self.holds = self.task.operation.holds
+        self.seen = {}
+        self.turn = self.turns.begin({WHAT: self.asked_at}, task=self.task, deadline=deadline)
+        self.turn.keeps_notes = True
+        self.task.ending = self
+        if not self.turn.fresh:
+            raise NeedlessError("the key link was changed or deleted by a later request", vendor=VENDOR)
+        self.turn.wait_for_newer()
+        self.mark()
+
+    def mark(self) -> None:
+        """Hold what has the key link now, and reserve what it shall be. Raises NotDoneError, StorageError."""
+        assert self.task.operation
+        assert self.turn
+        self.ties, self.finders = {}, frozenset()
+        for _ in range(MOST_ENDINGS):
+            self._see()
+            if obstacle := self.obstacle():
+                raise NotDoneError(obstacle, vendor=VENDOR)
+            along = self._marks(self.task.operation, with_turn=False, accepts=False)
+            operation = self.task.operation.model_copy(update={"holds": self.holds})
+            try:
+                stored = self.held.operations.save(operation, along=[write for _, write in along])
+            except OvertakenError as overtaken:
+                self._learn(along, overtaken)
+                continue
+            if stored != operation:
+                raise NotDoneError("another function carries it by now", vendor=VENDOR)
+            self.task.operation = operation
+            self._is_marked(along)
+            return
+        raise NotDoneError("the key link's events change again and again", vendor=VENDOR)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether an event of ours is sure to have the key link, and none that could have it is on its way."""
+        sources = [self.seen.get(event) for event in self.ties]
+        return bool(sources) and all(one is None or self._has_it(one) for one in sources)
+
+    def obstacle(self) -> str | None:
+        """Why the event of the new pair cannot be reserved."""
+        there = self.seen.get(self.target.operation_id) if self.target else None
+        if there is None:
+            return None
+        if there.reserved and not there.reserved.startswith(self._reserved_for("")):
+            return "another key link is being changed to the same"
+        if there.state in OPEN | {State.PARKED} and not there.held:
+            return "an event that says the same is on its way, and comes first"
+        return None
+
+    def _see(self) -> None:
+        if not self.ties or self.finders:
+            self.ties = self.read_ties(self.key_link_id)
+
+    def _marks(
+        self, operation: Operation, *, with_turn: bool, accepts: bool
+    ) -> "list[tuple[str, TransactWriteItemTypeDef]]":
+        """The writes, each with the id of its event; that of the row has none."""
+        accounts, note = self.held.accounts, self._note(operation)
+        finders = frozenset(self.ties) | self.finders
+        if with_turn:
+            others = self.row.notes - {note} if self.row else frozenset()
+            row = accounts.beginning(
+                self.tenant,
+                self.name,
+                note,
+                finders,
+                holder=operation.lease or "",
+                now=int(self.held.clock() * 1000),
+                until=(operation.due_at or 0) * 1000,
+                others=others,
+            )
+        else:
+            holder = self.turn.account.holder if self.turn else None
+            row = accounts.noting(self.tenant, self.name, note, finders, holder=holder)
+        writes: list[tuple[str, TransactWriteItemTypeDef]] = [("", {"Update": row})]
+        held = set(operation.holds)
+        for event in sorted(self.ties.keys() | ({self.target.operation_id} if self.target else set())):
+            write = self._mark(event, operation, accepts=accepts)
+            if write:
+                writes.append((event, write))
+                held.add(event)
+        self.holds = tuple(sorted(held))
+        return writes
+
+    def _mark(self, event: str, operation: Operation, *, accepts: bool) -> "TransactWriteItemTypeDef | None":
+        """Hold an event, and reserve it if it is that of the new pair; None if that is neither needed nor possible."""
+        there, target = self.seen.get(event), self.target
+        if event in self.gone:
+            return None
+        is_target = target is not None and event == target.operation_id
+        values: dict[str, object] = {":held": {operation.operation_id}}
+        conditions, changes = [], []
+        if there and there.state is State.WAITING and there.held:
+            conditions.append("#state = :there AND attribute_exists(held)")
+            values[":there"] = State.WAITING.value
+        elif event in self.ties and (there is None or self._has_it(there)):
+            conditions.append("#state = :there AND begins_with(answer, :answer)")
+            values |= {":there": State.SUCCEEDED.value, ":answer": self._answer}
+        elif not is_target or (accepts and self.obstacle()):
+            return None
+        elif there is None or there.state is State.REJECTED:
+            conditions.append("(attribute_not_exists(operation_id) OR #state = :there)")
+            values[":there"] = State.REJECTED.value
+        else:
+            conditions.append("#state = :there AND answer = :answer")
+            values |= {":there": there.state.value, ":answer": there.answer}
+        if is_target:
+            assert target
+            conditions.append("(attribute_not_exists(reserved) OR begins_with(reserved, :ours))")
+            changes = ["reserved = :reserved"]
+            values |= {":ours": self._reserved_for(""), ":reserved": self._reserved_for(operation.operation_id)}
+            if there is None and event not in self.ties:
+                made = self._made_for_this(operation).model_dump(mode="json", exclude_none=True)
+                placeholder = {
+                    one: value for one, value in made.items() if one not in ("operation_id", "held", "reserved")
+                }
+                names = {name: "#state" if name == "state" else name for name in placeholder}
+                changes += [f"{names[name]} = if_not_exists({names[name]}, :{name})" for name in placeholder]
+                values |= {f":{name}": value for name, value in placeholder.items()}
+        setting = f"SET {', '.join(changes)} " if changes else ""
+        return self.held.operations.update(event, f"{setting}ADD held :held", " AND ".join(conditions), values)
+
+    def _learn(self, along: "Sequence[tuple[str, TransactWriteItemTypeDef]]", overtaken: OvertakenError) -> None:
+        for (event, _), item in zip(along, overtaken.there, strict=True):
+            if item is None:
+                continue
+            if event and item:
+                self.seen[event] = as_operation(item)
+            elif event:
+                self.gone.add(event)
+            elif item:
+                self.row = read_account(item)
+                if self.row.found_by:
+                    self.finders |= {self.row.found_by}
+
+    def _is_marked(self, along: "Sequence[tuple[str, TransactWriteItemTypeDef]]") -> None:
+        """What it has seen is held by now. A key link that the new pair's event had before is about to lose it."""
+        operation = self.task.operation
+        assert operation
+        for event, _ in along:
+            there = self.seen.get(event)
+            if there:
+                is_target = self.target is not None and event == self.target.operation_id
+                changes: dict[str, object] = {"held": there.held | {operation.operation_id}}
+                if is_target:
+                    changes["reserved"] = self._reserved_for(operation.operation_id)
+                self.seen[event] = there.model_copy(update=changes)
+                if is_target and there.answer and not self._has_it(there):
+                    self.stale = self.read_ties(answered_with(there.answer)).get(event)
+
+    def _can_take(self) -> bool:
+        """Whether the turn may be free, and no newer change is noted or was made."""
+        row = self.row
+        return row is None or (
+            row.busy_until <= self.held.clock() * 1000
+            and row.applied.get(WHAT, 0) <= self.asked_at
+            and all(note.at <= self.asked_at for note in row.notes)
+        )
+
+    def _has(self, account: Account) -> None:
+        operation = self.task.operation
+        assert operation
+        notes = frozenset({self._note(operation)})
+        self.turn = Turn(self.turns, account, notes, {WHAT: self.asked_at}, keeps_notes=True)
+        self.task.ending = self
+
+    # ------------------------------------------------------------------ the end
+
+    def writes(self, settled: Operation, event: Event) -> "Sequence[TransactWriteItemTypeDef]":  # noqa: ARG002
+        is_done = settled.state is State.SUCCEEDED
+        is_over = is_done or settled.state is State.REJECTED
+        self.along = [("", write) for write in self._row(settled, is_over=is_over)]
+        if is_over:
+            for one in sorted({*settled.holds, *self.holds} - self.gone):
+                self.along += [(one, write) for write in self._let_go(one, settled, is_done=is_done)]
+        if is_done:
+            self.along += [("links", write) for write in self._links(settled)]
+        return [write for _, write in self.along]
+
+    def adapts(self, event: Event, there: Sequence[Mapping[str, Any] | None]) -> bool:
+        for number, ((what, write), item) in enumerate(zip(self.along, there, strict=True)):
+            if item is None:
+                continue
+            if what == "links":
+                self.untied.add(_place(write))  # by another event, since they were read
+            elif what and item:
+                self.seen[what] = as_operation(item)
+            elif what:
+                self.gone.add(what)
+            elif number == 0:  # the turn was over
+                if self.turn:
+                    self.turn.is_over = True
+                if event is Event.DONE:
+                    return False
+        return True
+
+    def _row(self, settled: Operation, *, is_over: bool) -> "Sequence[TransactWriteItemTypeDef]":
+        if self.turn:
+            self.turn.keeps_notes = not is_over
+            return self.turn.ends(settled, is_done=settled.state is State.SUCCEEDED)
+        if is_over:
+            return [{"Update": self.held.accounts.forgetting(self.tenant, self.name, self._note(settled))}]
+        return ()
+
+    def _let_go(self, event: str, settled: Operation, *, is_done: bool) -> "Sequence[TransactWriteItemTypeDef]":
+        """What becomes of an event that is held, when the change is done or refused."""
+        there, operations, mine = self.seen.get(event), self.held.operations, settled.operation_id
+        if there is None:  # it is as it was when it was held
+            return [self._let_go_as_held(event, settled, is_done=is_done)]
+        if mine not in there.held:
+            return ()
+        if not is_done and _is_made_for_this(there):
+            return [operations.delete(there)]
+        after = self._after(there, settled, is_done=is_done)
+        writes = [operations.replaced(there, after)]
+        if after.state is State.SUCCEEDED and there.state is State.WAITING and after.is_told:
+            writes.append(operations.put(callback(after)))
+        return writes
+
+    def _let_go_as_held(self, event: str, settled: Operation, *, is_done: bool) -> "TransactWriteItemTypeDef":
+        operations, now = self.held.operations, settled.updated_at
+        is_target = self.target is not None and event == self.target.operation_id
+        values: dict[str, object] = {":held": {settled.operation_id} | self._overtaken(), ":mine": settled.operation_id}
+        if is_target and event not in self.ties:
+            made = self._made_for_this(settled)
+            if not is_done:
+                return operations.delete(made)
+            return operations.replaced(made, self._after(made, settled, is_done=True))
+        if is_done and event in self.ties and not is_target:
+            attempt = Attempt(at=now, event=Event.WITHDRAWN, reason=self._why(settled)).model_dump(
+                mode="json", exclude_none=True
+            )
+            state = TRANSITIONS[State.SUCCEEDED, Event.WITHDRAWN]
+            values |= {
+                ":there": State.SUCCEEDED.value,
+                ":answer": self._answer,
+                ":state": state.value,
+                ":standing": standing(state, now),
+                ":now": now,
+                ":until": now + KEEP,
+                ":attempt": attempt,
+                ":attempts": [attempt],
+                ":links": [],
+            }
+            return operations.update(
+                event,
+                "SET #state = :state, standing = :standing, updated_at = :now, expires_at = :until, "
+                "last_attempt = :attempt, attempts = list_append(attempts, :attempts), links = :links "
+                "REMOVE answer DELETE held :held",
+                "contains(held, :mine) AND #state = :there AND begins_with(answer, :answer)",
+                values,
+            )
+        values |= {":waiting": State.WAITING.value, ":held": {settled.operation_id}}
+        free = "REMOVE reserved " if is_target else ""
+        condition = "contains(held, :mine) AND #state <> :waiting"
+        return operations.update(event, f"{free}DELETE held :held", condition, values)
+
+    def _after(self, there: Operation, settled: Operation, *, is_done: bool) -> Operation:
+        now, mine = settled.updated_at, settled.operation_id
+        is_reserved = there.reserved == self._reserved_for(mine)
+        changes: dict[str, object] = {"held": there.held - {mine} - (self._overtaken() if is_done else frozenset())}
+        if is_reserved:
+            changes["reserved"] = None
+        event: Event | None = None
+        if is_done and is_reserved and self.target and self.result:
+            event = Event.FOUND
+            changes |= {
+                "answer": self.result.model_dump_json(),
+                "links": tuple((link.left, link.right) for link in self.target.links(self.result)),
+                "payload": None,
+                "due_at": None,
+                "lent_until": None,
+                "expires_at": None,
+            }
+        elif is_done and self._has_it(there):
+            event = Event.WITHDRAWN
+            changes |= {"answer": None, "links": (), "expires_at": now + KEEP}
+        elif there.state is State.WAITING:
+            changes |= {"due_at": now, "lent_until": None}
+        if event:
+            changes |= {"state": TRANSITIONS[there.state, event], "updated_at": now}
+            attempt = Attempt(at=now, event=event, reason=self._why(settled))
+            changes |= {"attempts": (*there.attempts[1 - KEEP_ATTEMPTS :], attempt), "last_attempt": attempt}
+        return there.model_copy(update=changes)
+
+    def _links(self, settled: Operation) -> "Sequence[TransactWriteItemTypeDef]":
+        """What ties the new pair's event to the key link, and deletes of all else that is tied to it."""
+        puts = []
+        untied = {
+            event: ties for event, ties in self.ties.items() if not self.target or event != self.target.operation_id
+        }
+        if self.target and self.result:
+            links = self.target.links(self.result)
+            puts = [*self.held.links.puts(self.tenant, links, self.target.operation_id, settled.updated_at)]
+        places = {_place(write) for write in puts}
+        deletes = [*self.stale.own, *self.stale.others] if self.stale else []
+        for event, ties in untied.items():
+            there = self.seen.get(event)
+            has_another = there is not None and there.state is State.SUCCEEDED and not self._has_it(there)
+            deletes += [*ties.own, *([] if has_another else ties.others)]
+        once = {_place(write): write for write in deletes if _place(write) not in places | self.untied}
+        return [*puts, *once.values()]
+
+    # ------------------------------------------------------------------ small things
+
+    @property
+    def name(self) -> str:
+        return row_name(self.key_link_id)
+
+    @property
+    def turns(self) -> Turns:
+        held = self.held
+        return Turns(held.accounts, held.operations, held.clock, self.tenant, self.name, VENDOR)
+
+    def _overtaken(self) -> frozenset[str]:
+        """Earlier changes of the key link that wait: once this is done, they hold nothing any more."""
+        rows = [row for row in (self.row, self.turn.account if self.turn else None) if row]
+        return frozenset(note.operation_id for row in rows for note in row.notes if note.at < self.asked_at)
+
+    @property
+    def _answer(self) -> str:
+        """How an answer begins that has this key link."""
+        return f'{{"id":{self.key_link_id},'
+
+    def _has_it(self, event: Operation) -> bool:
+        return event.state is State.SUCCEEDED and (event.answer or "").startswith(self._answer)
+
+    def _note(self, operation: Operation) -> Note:
+        return Note(operation.operation_id, self.asked_at, WHAT)
+
+    def _reserved_for(self, operation: str) -> str:
+        """Changes of one key link take a reservation over from one another: they are made one after the other."""
+        return f"{self.key_link_id}#{operation}"
+
+    def _why(self, settled: Operation) -> str:
+        return f"by a {'change' if self.target else 'deletion'} of key link {self.key_link_id}, {settled.operation_id}"
+
+    def _made_for_this(self, operation: Operation) -> Operation:
+        """The new pair's event as this change has stored it, if there was none."""
+        assert self.target
+        return Operation(
+            operation_id=self.target.operation_id,
+            tenant=self.tenant,
+            flow=self.flow,
+            natural_key=self.target.natural_key,
+            state=TRANSITIONS[None, Event.RESERVED],
+            fingerprint="",
+            created_at=operation.created_at,
+            updated_at=operation.created_at,
+            expires_at=operation.created_at + KEEP,
+            held=frozenset({operation.operation_id}),
+            reserved=self._reserved_for(operation.operation_id),
+        )
+
+
+def answered_with(answer: str) -> int:
+    """The key link's id in an event's answer."""
+    return StoredKeyLink.model_validate_json(answer).id
+
+
+def row_name(key_link_id: int) -> str:
+    return f"revio key_link {key_link_id}"
+
+
+def _is_made_for_this(event: Operation) -> bool:
+    return event.state is State.REJECTED and event.last_attempt is None and len(event.held) == 1
+
+
+def _place(write: "TransactWriteItemTypeDef") -> str:
+    """Which row of the links it writes."""
+    if "Put" in write:
+        item = write["Put"]["Item"]
+        return str((item["identity"], item["partner"]))
+    key = write["Delete"]["Key"]
+    return str((key["identity"], key["partner"]))
