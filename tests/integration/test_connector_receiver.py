@@ -738,7 +738,7 @@ def test_names_and_addresses_stand_in_no_table(crm: Crm, egito: EgitoSimulator) 
     egito.required["Contact"] = ("lastName", "notes")
     assert outcome(save(crm, **zofia)) == (422, "ERROR")
     tables = {name: rows(name) for name in ("PEOPLE_TABLE", "ACCOUNTS_TABLE", "LINKS_TABLE", "OPERATIONS_TABLE")}
-    assert {row["state"] for row in tables["OPERATIONS_TABLE"]} == {"succeeded", "rejected"}
+    assert {row["state"] for row in tables["OPERATIONS_TABLE"] if "state" in row} == {"succeeded", "rejected"}
     texts = {name: json.dumps(found, default=str, ensure_ascii=False).casefold() for name, found in tables.items()}
     assert not [name for name, text in texts.items() if record_id not in text]  # it was looked where people are
     names = ("firstname", "lastname", "email", "mobile", "homePhone", "address1", "company", "birthdate")

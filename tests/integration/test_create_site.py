@@ -168,7 +168,7 @@ def test_waits_and_names_the_new_host_when_the_address_has_moved(crm: Crm, capsy
     reason = "illu answered 308: the address has moved to moved.example. Correct its base_url"
     assert accepted.json()["reason"] == reason
     out = capsys.readouterr().out
-    assert '"SignInRefused":1,"vendor":"illu"' in out  # its alarm starts
+    assert '"vendor":"illu","SignInRefused":[1.0]' in out  # its alarm starts
     assert "s3cret" not in out
     assert crm.settle(accepted)["state"] == "succeeded"
     assert len(crm.stack.illu.sites) == 1
@@ -337,7 +337,7 @@ def test_a_person_sees_the_candidates_and_links_one(crm: Crm) -> None:
     shown = crm.session.get(crm.stack.url + path, headers=headers, timeout=60).json()["candidates"]
     assert [(one["id"], one["name"]) for one in shown] == [("4711", "Duka "), ("4712", "Made by hand")]
     assert [set(one) for one in crm.get(path).json()["candidates"]] == [{"id", "created_at"}] * 2
-    assert crm.post(f"{path}/resolve", {"action": "adopt", "id": "4711"}).json()["state"] == "succeeded"
+    assert crm.post(f"{path}/resolve", {"action": "adopt", "id": "4711", "confirmed": True}).json()["state"] == "succeeded"
     assert crm.get(path).json()["candidates"] == []
     assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1001"]
     assert len(crm.stack.illu.sites) == 3

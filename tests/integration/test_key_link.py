@@ -1833,8 +1833,8 @@ def test_there_is_one_key_link_whatever_revio_makes_of_the_id(
     assert operation["state"] == ("succeeded" if as_it_was else "parked")
     assert len(crm.stack.revio.key_links) == 1
     if not as_it_was:
-        resolved = crm.post(f"{accepted.headers['Location']}/resolve", {"action": "adopt", "id": "77"})
-        assert resolved.json()["state"] == "succeeded"
+        decision = {"action": "adopt", "id": "77", "confirmed": True}
+        assert crm.post(f"{accepted.headers['Location']}/resolve", decision).json()["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("refused", [False, True])

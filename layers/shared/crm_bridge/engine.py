@@ -473,6 +473,8 @@ class Engine:
 
     def abandon(self, parked: Operation, *, by: str, flow: object = None) -> Operation:
         """A person decided that it shall not be done. Raises ConflictError, StorageError."""
+        if parked.state is not State.PARKED:
+            raise _not_parked(parked)
         changes = {"payload": None, "expires_at": self._now() + KEEP}
         ending = flow.abandoned(parked) if isinstance(flow, Abandoning) else None
         return self._resolved(parked, Event.ABANDONED, by, changes, ending=ending)
@@ -635,9 +637,7 @@ class Engine:
         An operation that the vendor only asked to send later is not in doubt, and a look that fails does not put it in
         doubt: it waits as before. If the vendor cannot be asked, it is sent.
         """
-        only_waited = _only_waited(operation)
-
-        task = Task(operation)
+        only_waited, task = _only_waited(operation), Task(operation)
 
         def find(vendor: V) -> tuple[Sequence[Hit[R]], int, NotShownError | None]:
             if isinstance(vendor, Tasked):
