@@ -124,7 +124,9 @@ class Play:
             "Nothing is sent: a person sees the candidate", "GET /operations/{id}", 200, told, "sites 4, jobs 0", right
         )
         path = f"{accepted.headers['Location']}/resolve"
-        linked = self._call("POST", path, {"action": "adopt", "id": seen.json()["candidates"][0]["id"]})
+        linked = self._call(
+            "POST", path, {"action": "adopt", "id": seen.json()["candidates"][0]["id"], "confirmed": True}
+        )
         right = linked.json().get("state") == "succeeded"
         yield self._at_illu("and links it", "POST /operations/{id}/resolve", linked, right, sites=4)
 
@@ -304,7 +306,8 @@ class Play:
         zoe.fields |= {"firstname": "Zoë", "lastname": "O'Hara", "mobile": "600 500 500"}
         people.append("Zoë prospect, owner 9")
         yield sent("Egito saves Zoë, but its answer is lost", zoe, "WARNING", *people)
-        accepted = self._call("GET", "/operations?state=waiting").json()["operations"][0]
+        listed = self._call("GET", "/operations?state=unknown").json()["operations"]
+        accepted = next(one for one in listed if one["natural_key"].startswith("save#"))
         healed = self._settled(f"/operations/{accepted['operation_id']}")
         right = healed.json()["state"] == "succeeded"
         told = Answer(healed.status_code, "INFO", _told(healed))

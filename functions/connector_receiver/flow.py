@@ -429,7 +429,7 @@ class ConnectorFlow:
     def verify(self, command: ConnectorCommand, result: Result, vendor: Receiver) -> str | None:
         match command.root, result:
             case CreateRecord() as create, CreatedRecord() as created:
-                return _differs(create, created.id, vendor)
+                return _differs(create, created, vendor)
             case CreateLeadSource() as create, LeadSource() as source:
                 there = next((one for one in vendor.lead_sources.entries() if one.id == source.id), None)
                 if there is not None:
@@ -470,13 +470,14 @@ def _reference(create: CreateRecord, vendor: Receiver) -> str | None:
     return next((one.reference for one in _maps(create, vendor) if one.reference in create.fields), None)
 
 
-def _differs(create: CreateRecord, record_id: str, vendor: Receiver) -> str | None:
+def _differs(create: CreateRecord, created: CreatedRecord, vendor: Receiver) -> str | None:
     """Why it is not sure that Egito's record with this id is this person's; None if it is.
 
-    Raises InvalidError if there is none, or if it is another person's.
+    Raises InvalidError if there is none, or if it is another person's: unless the question was whether a namesake is
+    this person, since then it may be.
     """
     try:
-        record = vendor.egito.get(create.entity, record_id)
+        record = vendor.egito.get(create.entity, created.id)
     except NoSuchRecordError as error:
         raise InvalidError(error.message, fields=[FieldError("id", "is not the id of a record")]) from None
     field = _reference(create, vendor)
@@ -485,7 +486,8 @@ def _differs(create: CreateRecord, record_id: str, vendor: Receiver) -> str | No
     theirs = str(record.get(field) or "")
     if theirs == create.person_id:
         return None
-    if theirs and not create.person_id.casefold().startswith(theirs.strip().casefold()):
+    is_others = theirs and not create.person_id.casefold().startswith(theirs.strip().casefold())
+    if is_others and not isinstance(created, SharedRecord):
         raise InvalidError(
             "Egito's record with this id carries another person's id.",
             fields=[FieldError("id", "is the id of another person's record")],

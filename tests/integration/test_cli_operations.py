@@ -36,7 +36,8 @@ def parked(crm: Crm, **changes: object) -> str:
 
 
 def waiting(crm: Crm, *customers: str) -> list[str]:
-    crm.stack.illu.fail(Kind.TOO_MANY, times=len(customers), seconds=0)
+    """Operations that illu has surely not done, so that nothing is to be looked for."""
+    crm.stack.illu.fail(Kind.MOVED, times=len(customers))
     return [str(crm.create_site(customer_id=one).json()["operation_id"]) for one in customers]
 
 
@@ -63,7 +64,7 @@ def test_what_needs_a_person_is_listed_first_and_filters_narrow_it(crm: Crm, cli
     assert [one["natural_key"] for one in cli("operations", "list", "demo", "--state", "parked", "--json").json] == [
         "C-3"
     ]
-    assert [one["natural_key"] for one in cli("operations", "list", "demo", "--reason", "429", "--json").json] == [
+    assert [one["natural_key"] for one in cli("operations", "list", "demo", "--reason", "308", "--json").json] == [
         "C-4"
     ]
     assert cli("operations", "list", "demo", "--flow", "key_link", "--json").json == []

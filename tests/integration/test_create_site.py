@@ -337,7 +337,9 @@ def test_a_person_sees_the_candidates_and_links_one(crm: Crm) -> None:
     shown = crm.session.get(crm.stack.url + path, headers=headers, timeout=60).json()["candidates"]
     assert [(one["id"], one["name"]) for one in shown] == [("4711", "Duka "), ("4712", "Made by hand")]
     assert [set(one) for one in crm.get(path).json()["candidates"]] == [{"id", "created_at"}] * 2
-    assert crm.post(f"{path}/resolve", {"action": "adopt", "id": "4711", "confirmed": True}).json()["state"] == "succeeded"
+    assert (
+        crm.post(f"{path}/resolve", {"action": "adopt", "id": "4711", "confirmed": True}).json()["state"] == "succeeded"
+    )
     assert crm.get(path).json()["candidates"] == []
     assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1001"]
     assert len(crm.stack.illu.sites) == 3

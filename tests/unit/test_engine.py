@@ -1226,7 +1226,7 @@ def test_of_more_records_than_are_compared_the_rest_is_left_to_a_person(unknown:
     unknown.shop.hits = [Hit(Receipt(receipt=102), certain=False)] * (MOST_COMPARED + 1)
     unknown.clock.move(unknown.shop.search_lag)
     unknown.look_twice()
-    assert unknown.stored().attempts[-1].reason == "1 records at the vendor may be this event's"
+    assert unknown.stored().attempts[-1].reason == "1 record at the vendor may be this event's"
 
 
 # ---------------------------------------------------------------- asked to send it later

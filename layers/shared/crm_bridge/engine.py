@@ -670,7 +670,8 @@ class Engine:
         is_visible, were_there = now >= visible_at, operation.candidates is not None
         operation = operation.model_copy(update={"candidates": _candidates(fitting) if fitting else None})
         if fitting and (certain or (is_visible and were_there)):
-            unclear = SeveralFoundError(f"{len(fitting)} records at the vendor may be this event's", vendor=flow.name)
+            may_be = "1 record" if len(fitting) == 1 else f"{len(fitting)} records"
+            unclear = SeveralFoundError(f"{may_be} at the vendor may be this event's", vendor=flow.name)
             return self._unsuccessful(operation, unclear.event, unclear)
         if fitting or not is_visible:  # ours may not be shown yet, and another event may still link what is shown
             event, reason = (Event.NOT_DONE, "it is looked for once more") if only_waited else (Event.NOT_FOUND_YET, "")
