@@ -727,7 +727,7 @@ def test_is_not_found_under_what_was_emptied(crm: Crm) -> None:
     assert saved(crm, mobile=LEFT_OUT) != record_id
 
 
-def test_names_and_addresses_stand_in_no_table(crm: Crm, egito: EgitoSimulator) -> None:
+def test_names_and_addresses_stand_in_no_table_but_in_a_payload_that_expires(crm: Crm, egito: EgitoSimulator) -> None:
     zofia = {**EVERYTHING, "firstname": "Zofia", "email": "zofia@mail.example"}  # "ada" may stand in any hash
     wanda = {**EVERYTHING_ELSE, "firstname": "Wanda", "email": "wanda@post.example"}
     egito.fail(Kind.CLOSE_AFTER)
@@ -738,7 +738,10 @@ def test_names_and_addresses_stand_in_no_table(crm: Crm, egito: EgitoSimulator) 
     egito.required["Contact"] = ("lastName", "notes")
     assert outcome(save(crm, **zofia)) == (422, "ERROR")
     tables = {name: rows(name) for name in ("PEOPLE_TABLE", "ACCOUNTS_TABLE", "LINKS_TABLE", "OPERATIONS_TABLE")}
-    assert {row["state"] for row in tables["OPERATIONS_TABLE"] if "state" in row} == {"succeeded", "rejected"}
+    (kept,) = (row for row in tables["OPERATIONS_TABLE"] if "state" not in row)  # for an unlink of what was found
+    assert (kept["operation_id"][-8:], kept["expires_at"] < runtime().clock() + 91 * 86400) == ("#payload", True)
+    tables["OPERATIONS_TABLE"].remove(kept)
+    assert {row["state"] for row in tables["OPERATIONS_TABLE"]} == {"succeeded", "rejected"}
     texts = {name: json.dumps(found, default=str, ensure_ascii=False).casefold() for name, found in tables.items()}
     assert not [name for name, text in texts.items() if record_id not in text]  # it was looked where people are
     names = ("firstname", "lastname", "email", "mobile", "homePhone", "address1", "company", "birthdate")
