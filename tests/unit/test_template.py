@@ -2,11 +2,14 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import cfnlint.api
+import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from crm_bridge.clients import egito, illu, izzitup, revio
@@ -22,8 +25,61 @@ SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 RESOURCES: dict[str, Any] = SOURCE["Resources"]
 
 
+# ---------------------------------------------------------------------- AWS's translator takes it
+
+
+def of_samconfig(environment: str) -> dict[str, str]:
+    """Return the parameters that an environment of samconfig.toml deploys with."""
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    overrides: str = config[environment]["deploy"]["parameters"]["parameter_overrides"]
+    return dict(pair.split("=", 1) for pair in overrides.split())
+
+
+EXAMPLES = {
+    "Stage": "prod",
+    "ApiKeyHeaders": "x-key",
+    "ThrottleRate": "5",
+    "ThrottleBurst": "7",
+    "AlarmEmail": "ops@acme.example",
+    "KmsKeyArn": "arn:aws:kms:eu-west-1:111122223333:key/00000000-0000-0000-0000-000000000000",
+    "ReservedConcurrency": "20",
+}
+"""Values that are not the defaults."""
+ALLOWED = {name: [*map(str, p["AllowedValues"])] for name, p in SOURCE["Parameters"].items() if "AllowedValues" in p}
+EVERY_VALUE = [
+    {**EXAMPLES, **{name: values[number % len(values)] for name, values in ALLOWED.items()}}
+    for number in range(max(map(len, ALLOWED.values())))
+]
+"""Sets of parameters that together have every value of each."""
+LINTED = {
+    "prod": of_samconfig("prod"),
+    "all that there is": {**EXAMPLES, "Deployment": "Linear10PercentEvery1Minute", "SnapStart": "PublishedVersions"},
+}
+"""Besides, `make check` looks at the template with its defaults."""
+
+
+SETS = [*EVERY_VALUE, *map(of_samconfig, ("default", "dev", "prod")), {**of_samconfig("prod"), "Alarms": "false"}]
+
+
+@pytest.mark.parametrize("parameters", SETS, ids=lambda parameters: parameters.get("Deployment", "samconfig"))
+def test_awss_translator_takes_the_template_with_every_value_of_every_parameter(parameters: dict[str, str]) -> None:
+    translated = Template(parameters=parameters).translated["Resources"]
+    groups = [name for name, resource in translated.items() if resource["Type"] == "AWS::CodeDeploy::DeploymentGroup"]
+    assert len(groups) == (len(HANDLERS) if parameters.get("Deployment", "AllAtOnce") != "AllAtOnce" else 0)
+
+
+@pytest.mark.parametrize("parameters", LINTED.values(), ids=LINTED.keys())
+def test_the_translated_template_is_valid_cloudformation_when_deployed_with(parameters: dict[str, str]) -> None:
+    found = cfnlint.api.lint(json.dumps(Template(parameters=parameters).translated), regions=["eu-west-1"])
+    decided = {"W2001 Parameter Deployment not used.", "W7001 Mapping 'Deployments' is defined but not used"}  # by SAM
+    assert {f"{one.rule.id} {one.message}" for one in found} <= decided
+
+
 def of_type(kind: str) -> dict[str, Any]:
     return {name: r.get("Properties", {}) for name, r in RESOURCES.items() if r["Type"] == kind}
+
+
+HANDLERS = {name: function["Handler"] for name, function in of_type("AWS::Serverless::Function").items()}
 
 
 def test_every_handler_is_there_and_answers_every_route_of_the_template(template: Template) -> None:
@@ -229,7 +285,7 @@ def test_a_gradual_deployment_goes_back_on_errors_and_defects_and_dev_has_none()
     parameter = SOURCE["Parameters"]["Deployment"]
     assert gradual == set(parameter["AllowedValues"]) - {"AllAtOnce"}
     assert parameter["Default"] == "AllAtOnce"
-    assert not [name for name in bundle_template()._template["Resources"] if "CodeDeploy" in name]
+    assert not [name for name in bundle_template().translated["Resources"] if "CodeDeploy" in name]
 
 
 def test_a_new_version_is_published_for_a_changed_layer_and_every_parameter_that_functions_are_made_with() -> None:
