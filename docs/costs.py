@@ -1,13 +1,15 @@
 """Prints the tables of costs.md out of costs.toml and template.yaml; a test compares them."""
 
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
 from crm_bridge.operations import SHARDS
+from crm_bridge.tenants import SECRET_MAX_AGE
 
 ROOT = Path(__file__).parent.parent
 FACTS = tomllib.loads((ROOT / "docs/costs.toml").read_text())
@@ -15,10 +17,16 @@ TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text())
 RESOURCES: list[tuple[str, dict[str, Any]]] = [
     (resource["Type"], resource.get("Properties", {})) for resource in TEMPLATE["Resources"].values()
 ]
+KINDS = Counter(kind for kind, _ in RESOURCES)
 GIGABYTES = TEMPLATE["Globals"]["Function"]["MemorySize"] / 1024
 EVENTS = 1_000_000
 MINUTES = 730 * 60
 """Of a month, as AWS reckons."""
+KEY_MINUTES = 5
+"""For so long DynamoDB, for each connection, and SQS remember a key of KMS.
+
+Source: https://chrisdunne.com/post/how-aws-managed-services-cache-kms-keys
+"""
 
 
 def usd(price: str, amount: float) -> float:
@@ -26,7 +34,7 @@ def usd(price: str, amount: float) -> float:
 
 
 def of_events(event: Mapping[str, float]) -> dict[str, float]:
-    """What a million events of a kind cost, by service; its `own_ms` counts instead of what is assumed."""
+    """What a million events of a kind cost in a month, by service; its `own_ms` counts instead of what is assumed."""
     assumed = FACTS["assumed"]
     in_dynamodb = event["round_trips"] - event["vendor_calls"]
     milliseconds = (
@@ -39,15 +47,49 @@ def of_events(event: Mapping[str, float]) -> dict[str, float]:
         "Lambda": usd("lambda_request", EVENTS) + usd("lambda_gb_second", EVENTS * milliseconds / 1000 * GIGABYTES),
         "DynamoDB": usd("dynamodb_write", EVENTS * event["writes"]) + usd("dynamodb_read", EVENTS * event["reads"]),
         "logs": usd("log_gb", EVENTS * event["log_bytes"] / 1e9),
-        "traces": usd("trace", EVENTS * assumed["traced"]),
+        "Secrets Manager": usd("secret_call", assumed["environments"] * MINUTES * 60 / SECRET_MAX_AGE),
+    }
+
+
+def alarms_if(condition: str) -> list[dict[str, Any]]:
+    """Return the alarms that are made under a condition of the template."""
+    return [
+        resource["Properties"]
+        for resource in TEMPLATE["Resources"].values()
+        if resource["Type"] == "AWS::CloudWatch::Alarm" and resource["Condition"] == condition
+    ]
+
+
+def metrics_of(alarms: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many metrics alarms look at, which is what they are billed for."""
+    return sum(sum("MetricStat" in metric for metric in a.get("Metrics", [{"MetricStat": a}])) for a in alarms)
+
+
+def besides() -> dict[str, float]:
+    """What a month costs on top with a parameter, or for what is kept."""
+    assumed, site = FACTS["assumed"], FACTS["event"]["new site"]
+    functions, tables, queues = (
+        KINDS[f"AWS::{kind}"] for kind in ("Serverless::Function", "DynamoDB::Table", "SQS::Queue")
+    )
+    watched = metrics_of(alarms_if("IsWatchedDeployment"))
+    keys_read = (assumed["environments"] * tables + 2 * queues) * MINUTES / KEY_MINUTES
+    gigabytes = EVENTS * site["link_bytes"] / 1e9
+    return {
+        f"a gradual `Deployment`: {watched} metrics of alarms": usd("alarm_metric_month", watched),
+        f"`KmsKeyArn`: a key, and at most {keys_read:,.0f} requests to KMS": usd("key_month", 1)
+        + usd("key_request", keys_read),
+        f"`SnapStart`: {functions} snapshots": usd("snapshot_gb_second", functions * GIGABYTES * MINUTES * 60),
+        "`SnapStart`: a thousand starts of a function": usd("snapshot_gb_restored", 1000 * GIGABYTES),
+        "the links of a million sites, stored": usd("stored_gb_month", gigabytes),
+        "their backup": usd("backup_gb_month", gigabytes),
     }
 
 
 def idle() -> dict[str, float]:
     """What a stack with one tenant costs in a month in which nothing happens."""
     assumed = FACTS["assumed"]
-    alarms = [properties for kind, properties in RESOURCES if kind == "AWS::CloudWatch::Alarm"]
-    watched = sum(sum("MetricStat" in metric for metric in a.get("Metrics", [{"MetricStat": a}])) for a in alarms)
+    alarms = alarms_if("HasAlarms")
+    watched = metrics_of(alarms)
     queues = sum(
         event["Type"] == "SQS" for _, properties in RESOURCES for event in properties.get("Events", {}).values()
     )
@@ -60,15 +102,12 @@ def idle() -> dict[str, float]:
         "the dispatcher, every minute": usd("lambda_request", MINUTES)
         + usd("lambda_gb_second", MINUTES * assumed["dispatcher_ms"] / 1000 * GIGABYTES)
         + usd("dynamodb_read", MINUTES * len(SHARDS) / 2),
-        "its traces": usd("trace", MINUTES),
         "its logs": usd("log_gb", MINUTES * FACTS["event"]["repeated event"]["log_bytes"] / 1e9),
     }
 
 
 def tables() -> list[str]:
     costs = {name: of_events(event) for name, event in FACTS["event"].items()}
-    functions = sum(kind == "AWS::Serverless::Function" for kind, _ in RESOURCES)
-    snapshots = usd("snapshot_gb_second", functions * GIGABYTES * MINUTES * 60)
     return [
         "\n".join(
             [
@@ -84,7 +123,13 @@ def tables() -> list[str]:
                 "|---|---|",
                 *(_row(what, cost) for what, cost in idle().items()),
                 _row("**together**", sum(idle().values())),
-                _row(f"with `SnapStart`, besides: {functions} snapshots", snapshots),
+            ]
+        ),
+        "\n".join(
+            [
+                "| besides | US$ in a month |",
+                "|---|---|",
+                *(_row(what, cost) for what, cost in besides().items()),
             ]
         ),
         "\n".join(

@@ -1,6 +1,7 @@
-"""What `sam build` made, measured: `python -m local.artifacts [FOLDER] [--beside FOLDER] [--json]`."""
+"""What `sam build` made, checked and measured: `python -m local.artifacts [FOLDER] [--beside FOLDER] [--json]`."""
 
 import argparse
+import ast
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.table import Table
+from samtranslator.yaml_helper import yaml_parse
 
 BUILD = Path(".aws-sam/build")
 
@@ -48,9 +50,32 @@ def artifacts(build: Path) -> list[Artifact]:
     return [Artifact.of(folder) for folder in sorted(build.iterdir()) if folder.is_dir()]
 
 
+def missing_handlers(build: Path) -> list[str]:
+    """Return a message for each function of the built template whose `Handler` is not in its artifact.
+
+    Lambda would find that out at the first call (`Runtime.ImportModuleError`). The code is read and not run, because it
+    may be built for another machine. Raises FileNotFoundError if nothing was built there.
+    """
+    messages = []
+    for name, resource in yaml_parse((build / "template.yaml").read_text())["Resources"].items():
+        if resource["Type"] == "AWS::Serverless::Function":
+            module, _, handler = resource["Properties"]["Handler"].rpartition(".")
+            file = build / resource["Properties"]["CodeUri"] / f"{module.replace('.', '/')}.py"
+            if not file.is_file():
+                messages.append(f"{name}: there is no {file} for the handler {module}.{handler}.")
+            elif handler not in _defined(file):
+                messages.append(f"{name}: {file} does not define {handler}.")
+    return messages
+
+
+def _defined(file: Path) -> set[str]:
+    """Return the names of the functions at the top level of a module."""
+    return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m local.artifacts", description="Sizes and hashes of what was built."
+        prog="python -m local.artifacts", description="Check that every handler was built, and list sizes and hashes."
     )
     parser.add_argument(
         "folder", type=Path, nargs="?", default=BUILD, help="what `sam build` made (default %(default)s)"
@@ -58,6 +83,8 @@ def main() -> None:
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another build, whose sizes are shown beside")
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args()
+    if missing := missing_handlers(options.folder):
+        raise SystemExit("\n".join(["The build is not complete. Do not deploy it.", *missing]))
     built = artifacts(options.folder)
     beside = {other.name: other for other in artifacts(options.beside)} if options.beside else {}
     if options.json:

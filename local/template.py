@@ -56,9 +56,12 @@ class _NoManagedPolicies:
 
 
 class Template:
-    """template.yaml after translation. `stores` is the part of it that a machine without Lambda can deploy."""
+    """template.yaml after translation. `stores` is the part of it that a machine without Lambda can deploy.
 
-    def __init__(self, path: Path = TEMPLATE) -> None:
+    `parameters` take the place of defaults. Raises InvalidDocumentException if AWS's translator refuses the template.
+    """
+
+    def __init__(self, path: Path = TEMPLATE, parameters: Mapping[str, str] = {}) -> None:
         source = yaml_parse(path.read_text())
         # The translator warns of usage metrics that it did not send, which it shall not.
         logging.getLogger("samtranslator").setLevel(logging.ERROR)
@@ -68,11 +71,11 @@ class Template:
             if resource["Type"] == "AWS::Serverless::LayerVersion":
                 resource["Properties"]["ContentUri"] = "s3://not/uploaded"
         os.environ.setdefault("AWS_DEFAULT_REGION", "eu-west-1")  # the translator reads it, whichever it is
-        self._template: dict[str, Any] = transform(source, {}, _NoManagedPolicies())
+        self.translated: dict[str, Any] = transform(source, {**parameters}, _NoManagedPolicies())
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = self._template["Parameters"]
+        found: dict[str, dict[str, Any]] = self.translated["Parameters"]
         return found
 
     @cached_property
@@ -119,22 +122,22 @@ class Template:
                     key: value for key, value in resource["Properties"].items() if key != "SSESpecification"
                 },
             }
-            for name, resource in self._template["Resources"].items()
+            for name, resource in self.translated["Resources"].items()
             if resource["Type"] in STORES
         }
         return {
-            "Parameters": self._template["Parameters"],
-            "Conditions": self._template["Conditions"],
+            "Parameters": self.translated["Parameters"],
+            "Conditions": self.translated["Conditions"],
             "Resources": kept,
             "Outputs": {name: {"Value": value} for name, value in outputs.items()},
         }
 
     def _behind(self, alias: str) -> str:
-        function: str = self._template["Resources"][alias]["Properties"]["FunctionName"]["Ref"]
+        function: str = self.translated["Resources"][alias]["Properties"]["FunctionName"]["Ref"]
         return function
 
     def _of_type(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for name, resource in self._template["Resources"].items():
+        for name, resource in self.translated["Resources"].items():
             if resource["Type"] == kind:
                 yield name, resource["Properties"]
 

@@ -77,7 +77,8 @@ def _logical(name: str) -> str:
         return SECRETS
     table, index, index_name = name.partition("/index/")
     variables = TEMPLATE_SOURCE["Globals"]["Function"]["Environment"]["Variables"]
-    (logical,) = {value["Ref"] for variable, value in variables.items() if os.environ[variable] in (table, name)}
+    (value,) = (value for variable, value in variables.items() if os.environ[variable] in (table, name))
+    logical = value["Ref"] if "Ref" in value else value["Fn::Sub"].removeprefix("${").removesuffix("}${TableSuffix}")
     return f"{logical}{index}{index_name}"
 
 
@@ -239,8 +240,6 @@ def _listed(one_or_several: Any) -> list[Any]:
 
 
 def _named(resource: Any) -> str:
-    if resource == "*":
-        return "*"
     if "Fn::GetAtt" in resource:
         logical, attribute = resource["Fn::GetAtt"]
         assert attribute == "Arn"
@@ -248,17 +247,16 @@ def _named(resource: Any) -> str:
     text = resource["Fn::Sub"]
     if text.endswith(":secret:crm-bridge/${Stage}/*"):
         return SECRETS
-    logical, _, index = text.removeprefix("${").partition(".Arn}")
+    logical, _, index = text.removeprefix("${").replace("${TableSuffix}", "").partition(".Arn}")
     return f"{logical}{index}"
 
 
 def lambdas_own() -> set[Permission]:
-    """What Lambda does in a function's name: it polls its queue, writes its log, and sends its traces."""
+    """What Lambda does in a function's name: it polls its queue, and writes its log."""
     found = set()
     for function, properties in FUNCTIONS.items():
         group = properties["LoggingConfig"]["LogGroup"]["Ref"]
         found |= {(function, f"logs:{action}", group) for action in ("CreateLogStream", "PutLogEvents")}
-        found |= {(function, f"xray:{action}", "*") for action in ("PutTraceSegments", "PutTelemetryRecords")}
         for source in properties["Events"].values():
             if source["Type"] == "SQS":
                 queue = source["Properties"]["Queue"]["Fn::GetAtt"][0]

@@ -1051,47 +1051,63 @@ def test_vendor_is_called_directly_when_the_machine_has_a_proxy(
 
 
 @pytest.fixture
-def sleep(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets the transport believe that so many seconds went by."""
-    slept = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(slept), time=time.time)
+def freeze(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that freezes this process for some seconds: only the wall clock moves on."""
+    frozen = [0.0]
+    clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + sum(frozen))
     monkeypatch.setattr("crm_bridge.transport.time", clock)
-    return slept.append
+    return frozen.append
 
 
-def test_connection_is_used_again_when_it_rested_shortly(
-    bridge: Bridge, vendors: Vendors, sleep: Callable[[float], None]
+def test_connection_is_used_again_when_the_function_was_frozen_shortly(
+    bridge: Bridge, vendors: Vendors, freeze: Callable[[float], None]
 ) -> None:
     vendor = vendors(answers(201))
 
     bridge.call(vendor.url)
-    sleep(MAX_IDLE - 5)
+    freeze(MAX_IDLE - 1)
     bridge.call(vendor.url)
 
     assert (len(vendor.requests), vendor.connections) == (2, 1)
 
 
-def test_connection_is_not_used_again_when_it_rested_for_long(
-    bridge: Bridge, vendors: Vendors, sleep: Callable[[float], None]
+@pytest.mark.parametrize("seconds", [MAX_IDLE + 1, 60, -60], ids=["just too long", "a minute", "clock set back"])
+def test_connection_is_not_used_again_when_the_function_was_frozen_for_long(
+    bridge: Bridge, vendors: Vendors, freeze: Callable[[float], None], seconds: float
 ) -> None:
     vendor = vendors(answers(201))
 
     bridge.call(vendor.url)
-    sleep(MAX_IDLE + 1)
+    freeze(seconds)
     bridge.call(vendor.url)
 
     assert (len(vendor.requests), vendor.connections) == (2, 2)
 
 
+def test_no_dead_connection_is_used_for_a_post_when_the_function_was_frozen_for_a_minute(
+    bridge: Bridge, vendors: Vendors, freeze: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vendor, or a NAT on the way, has forgotten the connection, and nothing has told this side."""
+    vendor = vendors(says(_head(201, b"Content-Length: 2") + b"{}"), answers(201))
+    bridge.call(vendor.url)
+    time.sleep(0.1)
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "is_connected", True)
+
+    freeze(60)
+
+    assert bridge.call(vendor.url).status == 201
+    assert len(vendor.requests) == 2
+
+
 def test_connection_is_not_used_again_when_only_another_host_was_called(
-    bridge: Bridge, vendors: Vendors, sleep: Callable[[float], None]
+    bridge: Bridge, vendors: Vendors, freeze: Callable[[float], None]
 ) -> None:
     vendor, other = vendors(answers(201)), vendors(answers(201))
 
     bridge.call(vendor.url)
-    sleep(MAX_IDLE - 1)
+    freeze(MAX_IDLE - 1)
     bridge.call(other.url)
-    sleep(MAX_IDLE - 1)
+    freeze(MAX_IDLE - 1)
     bridge.call(vendor.url)
 
     assert (len(vendor.requests), vendor.connections) == (2, 2)

@@ -1,12 +1,16 @@
-"""template.yaml: what the code needs of it, and what must not get lost in it."""
+"""template.yaml: what the code needs of it, what AWS takes, and what must not get lost in it."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cfnlint.api
+import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from crm_bridge.clients import egito, illu, izzitup, revio
@@ -22,8 +26,65 @@ SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 RESOURCES: dict[str, Any] = SOURCE["Resources"]
 
 
+# ---------------------------------------------------------------------- AWS's translator takes it
+
+
+def of_samconfig(environment: str) -> dict[str, str]:
+    """Return the parameters that an environment of samconfig.toml deploys with."""
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    overrides: str = config[environment]["deploy"]["parameters"]["parameter_overrides"]
+    return dict(pair.split("=", 1) for pair in overrides.split())
+
+
+EXAMPLES = {
+    "DomainName": "bridge.acme.example",
+    "CertificateArn": "arn:aws:acm:eu-west-1:111122223333:certificate/00000000-0000-0000-0000-000000000000",
+    "HostedZoneId": "Z0000000000000000000",
+    "TableSuffix": "-20261129",
+    "Stage": "prod",
+    "ApiKeyHeaders": "x-key",
+    "ThrottleRate": "5",
+    "ThrottleBurst": "7",
+    "AlarmEmail": "ops@acme.example",
+    "KmsKeyArn": "arn:aws:kms:eu-west-1:111122223333:key/00000000-0000-0000-0000-000000000000",
+    "ReservedConcurrency": "20",
+}
+"""Values that are not the defaults."""
+ALLOWED = {name: [*map(str, p["AllowedValues"])] for name, p in SOURCE["Parameters"].items() if "AllowedValues" in p}
+EVERY_VALUE = [
+    {**EXAMPLES, **{name: values[number % len(values)] for name, values in ALLOWED.items()}}
+    for number in range(max(map(len, ALLOWED.values())))
+]
+"""Sets of parameters that together have every value of each."""
+LINTED = {
+    "prod": of_samconfig("prod"),
+    "all that there is": {**EXAMPLES, "Deployment": "Linear10PercentEvery1Minute", "SnapStart": "PublishedVersions"},
+}
+"""Besides, `make check` looks at the template with its defaults."""
+
+
+SETS = [*EVERY_VALUE, *map(of_samconfig, ("default", "dev", "prod")), {**of_samconfig("prod"), "Alarms": "false"}]
+
+
+@pytest.mark.parametrize("parameters", SETS, ids=lambda parameters: parameters.get("Deployment", "samconfig"))
+def test_awss_translator_takes_the_template_with_every_value_of_every_parameter(parameters: dict[str, str]) -> None:
+    translated = Template(parameters=parameters).translated["Resources"]
+    groups = [name for name, resource in translated.items() if resource["Type"] == "AWS::CodeDeploy::DeploymentGroup"]
+    assert len(groups) == (len(HANDLERS) if parameters.get("Deployment", "AllAtOnce") != "AllAtOnce" else 0)
+
+
+@pytest.mark.parametrize("parameters", LINTED.values(), ids=LINTED.keys())
+def test_the_translated_template_is_valid_cloudformation_when_deployed_with(parameters: dict[str, str]) -> None:
+    found = cfnlint.api.lint(json.dumps(Template(parameters=parameters).translated), regions=["eu-west-1"])
+    decided = {"W2001 Parameter Deployment not used.", "W7001 Mapping 'Deployments' is defined but not used"}  # by SAM
+    assert {f"{one.rule.id} {one.message}" for one in found} <= decided
+
+
 def of_type(kind: str) -> dict[str, Any]:
     return {name: r.get("Properties", {}) for name, r in RESOURCES.items() if r["Type"] == kind}
+
+
+HANDLERS = {name: function["Handler"] for name, function in of_type("AWS::Serverless::Function").items()}
 
 
 def test_every_handler_is_there_and_answers_every_route_of_the_template(template: Template) -> None:
@@ -73,6 +134,15 @@ def test_every_function_has_a_role_of_its_own() -> None:
     assert set(roles) == set(of_type("AWS::IAM::Role"))
 
 
+def resource_name(arn: Mapping[str, Any]) -> str:
+    """Return the logical id of the table or queue whose ARN this is."""
+    if "Fn::GetAtt" in arn:
+        return str(arn["Fn::GetAtt"][0])
+    name, attribute, rest = re.split(r"(\.Arn)\}", arn["Fn::Sub"].removeprefix("${"))
+    assert (attribute, rest) == (".Arn", "${TableSuffix}")
+    return name
+
+
 def allowed(role: str, action: str) -> list[str]:
     """The resources on which a role may do this."""
     found: list[str] = []
@@ -82,7 +152,7 @@ def allowed(role: str, action: str) -> list[str]:
                 value if isinstance(value, list) else [value] for value in (statement["Action"], statement["Resource"])
             )
             if action in actions:
-                found += [resource["Fn::GetAtt"][0] for resource in resources]
+                found += [resource_name(resource) for resource in resources]
     return found
 
 
@@ -105,8 +175,7 @@ def test_no_policy_reaches_further_than_it_must() -> None:
             for statement in policy["PolicyDocument"]["Statement"]:
                 actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
                 assert not [action for action in actions if "*" in action]
-                if statement["Resource"] == "*":
-                    assert actions == ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+                assert statement["Resource"] != "*"
 
 
 def test_what_is_stored_survives_the_stack_and_tokens_do_not() -> None:
@@ -117,7 +186,6 @@ def test_what_is_stored_survives_the_stack_and_tokens_do_not() -> None:
         assert RESOURCES[name]["DeletionPolicy"] == "Retain"
         assert RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
         assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
-        assert table["SSESpecification"]["SSEEnabled"]
         assert table["BillingMode"] == "PAY_PER_REQUEST"
         assert table["DeletionProtectionEnabled"]["Fn::If"] == ["IsProd", True, False]
 
@@ -174,6 +242,15 @@ def test_every_own_metric_of_an_alarm_is_one_that_the_code_tells_with_these_dime
     assert {name for name, _ in watched} == {"Parked", "OldestDueAge", "SignInRefused", "Defects"}
 
 
+def of_aws(alarm: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the metrics that a metric math alarm looks at, each with its dimensions, by the metric's id."""
+    return {
+        query["Id"]: query["MetricStat"]["Metric"]["Dimensions"]
+        for query in ALARMS[alarm]["Metrics"]
+        if "MetricStat" in query
+    }
+
+
 def test_an_operation_raises_one_alarm_whatever_it_is_parked_for() -> None:
     watched = [
         dimensions["reason"] for alarm in ALARMS.values() for name, dimensions in own_metrics(alarm) if name == "Parked"
@@ -192,12 +269,48 @@ def test_every_vendor_and_every_queue_has_its_alarm() -> None:
         for queue in of_type("AWS::SQS::Queue").values()
         if "RedrivePolicy" in queue
     }
-    watched = {
-        alarm["Dimensions"][0]["Value"]["Fn::GetAtt"][0]
-        for alarm in ALARMS.values()
-        if alarm.get("MetricName") == "ApproximateNumberOfMessagesVisible"
-    }
-    assert watched == dead
+    watched = [dimension["Value"]["Fn::GetAtt"][0] for (dimension,) in of_aws("DeadLettersAlarm").values()]
+    assert sorted(watched) == sorted(dead)
+
+
+def added(counts: Sequence[Sequence[float | None]]) -> list[float]:
+    """Return what MAX(DIFF(FILL(METRICS(), 0))) makes of several queues, minute by minute.
+
+    Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
+    """
+    filled = [[count or 0 for count in queue] for queue in counts]
+    return [max(after - before for before, after in pairs) for pairs in zip(*map(pairwise, filled), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("queues", "alarms"),
+    [
+        ([[None, None, None, None], [None, None, None, None]], 0),  # queues without use tell nothing
+        ([[None, None, 1, 1], [None, None, None, None]], 1),
+        ([[1, 1, 1, 1], [None, None, None, None]], 0),  # it was seen and left there
+        ([[1, 1, 2, 2], [None, None, None, None]], 1),
+        ([[1, 1, 1, 1], [None, None, 1, 1]], 1),  # of another flow
+        ([[2, 2, 1, 1], [0, 0, 1, 1]], 1),  # while another was taken away
+        ([[3, 3, 0, None], [None, None, None, None]], 0),  # the queue was emptied
+    ],
+)
+def test_a_dead_letter_raises_the_alarm_once_when_it_comes(queues: list[list[float | None]], alarms: int) -> None:
+    alarm = ALARMS["DeadLettersAlarm"]
+    (math,) = (query["Expression"] for query in alarm["Metrics"] if "Expression" in query)
+    assert math == "MAX(DIFF(FILL(METRICS(), 0)))"
+    assert (alarm["ComparisonOperator"], alarm["DatapointsToAlarm"]) == ("GreaterThanOrEqualToThreshold", 1)
+    assert sum(value >= alarm["Threshold"] for value in added(queues)) == alarms
+
+
+def test_no_alarm_looks_at_more_metrics_than_aws_takes_or_needs_more_periods_than_it_looks_at() -> None:
+    for alarm in ALARMS.values():
+        assert sum("MetricStat" in query for query in alarm.get("Metrics", [])) <= 10
+        assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) <= alarm["EvaluationPeriods"]
+
+
+def test_a_level_must_be_high_for_several_minutes_before_it_raises_an_alarm() -> None:
+    for name in ("OldestDueAlarm", "OldestMessageAlarm", "DurationAlarm", "ServerErrorsAlarm", "TableThrottlesAlarm"):
+        assert 1 < ALARMS[name]["DatapointsToAlarm"] < ALARMS[name]["EvaluationPeriods"]
 
 
 def test_what_is_looked_at_of_all_functions_leaves_none_out() -> None:
@@ -213,7 +326,8 @@ def test_what_is_looked_at_of_all_functions_leaves_none_out() -> None:
 def test_the_dashboard_is_json_shows_every_alarm_and_names_only_what_there_is() -> None:
     body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
     widgets = json.loads(body)["widgets"]
-    assert {arn[2:-5] for arn in widgets[0]["properties"]["alarms"]} == set(ALARMS)
+    shown = {arn[2:-5] for arn in widgets[0]["properties"]["alarms"]}
+    assert shown == {name for name in ALARMS if RESOURCES[name]["Condition"] == "HasAlarms"}
     for name in re.findall(r"\$\{(\w+)[.}]", body):
         assert name in RESOURCES or name in SOURCE["Parameters"], name
     metrics = set(re.findall(r"MetricName=\\\"(\w+)\\\"", body)) | {"OldestDueAge", "Defects"}
@@ -222,14 +336,47 @@ def test_the_dashboard_is_json_shows_every_alarm_and_names_only_what_there_is() 
     assert not [name for name in metrics if f"\n| `{name}` |" not in configuration]
 
 
+NEW_VERSION = ("NewVersionErrorsAlarm", "NewVersionDefectsAlarm")
+
+
 def test_a_gradual_deployment_goes_back_on_errors_and_defects_and_dev_has_none() -> None:
     preference = SOURCE["Globals"]["Function"]["DeploymentPreference"]
-    assert preference["Alarms"]["Fn::If"][:2] == ["HasAlarms", [{"Ref": "ErrorsAlarm"}, {"Ref": "DefectsAlarm"}]]
+    assert preference["Alarms"]["Fn::If"][:2] == ["IsWatchedDeployment", [{"Ref": name} for name in NEW_VERSION]]
+    assert {name for name in ALARMS if RESOURCES[name]["Condition"] == "IsWatchedDeployment"} == set(NEW_VERSION)
     gradual = {name for name, kind in SOURCE["Mappings"]["Deployments"].items() if kind["IsGradual"]}
     parameter = SOURCE["Parameters"]["Deployment"]
     assert gradual == set(parameter["AllowedValues"]) - {"AllAtOnce"}
     assert parameter["Default"] == "AllAtOnce"
-    assert not [name for name in bundle_template()._template["Resources"] if "CodeDeploy" in name]
+    assert not [name for name in bundle_template().translated["Resources"] if "CodeDeploy" in name]
+
+
+def test_a_gradual_deployment_looks_at_nothing_but_the_new_version_of_each_function() -> None:
+    translated = Template(parameters=of_samconfig("prod")).translated["Resources"]
+    versions = {
+        resource["Properties"]["FunctionName"]["Ref"]: name
+        for name, resource in translated.items()
+        if resource["Type"] == "AWS::Lambda::Version"
+    }
+    assert set(versions) == set(of_type("AWS::Serverless::Function"))
+    errors, defects = (translated[name]["Properties"] for name in NEW_VERSION)
+    looked_at = [query["MetricStat"]["Metric"] for query in errors["Metrics"] if "MetricStat" in query]
+    assert [metric["Dimensions"] for metric in looked_at] == [
+        [
+            {"Name": "FunctionName", "Value": {"Ref": function}},
+            {"Name": "Resource", "Value": {"Fn::Sub": f"${{{function}}}:live"}},
+            {"Name": "ExecutedVersion", "Value": {"Fn::GetAtt": [version, "Version"]}},
+        ]
+        for function, version in sorted(versions.items(), key=lambda of: [*HANDLERS].index(of[0]))
+    ]
+    looked_at = [query["MetricStat"]["Metric"] for query in defects["Metrics"] if "MetricStat" in query]
+    assert [metric["Dimensions"] for metric in looked_at] == [
+        [{"Name": "version", "Value": {"Fn::Sub": f"${{{function}}}:${{{versions[function]}.Version}}"}}]
+        for function in HANDLERS
+    ]
+    # An alarm that is updated keeps its state; one of another name is made anew, with none.
+    # Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
+    for alarm in (errors, defects):
+        assert set(re.findall(r"\$\{(\w+)\.Version\}", alarm["AlarmName"]["Fn::Sub"])) == set(versions.values())
 
 
 def test_a_new_version_is_published_for_a_changed_layer_and_every_parameter_that_functions_are_made_with() -> None:
@@ -237,14 +384,18 @@ def test_a_new_version_is_published_for_a_changed_layer_and_every_parameter_that
     assert RESOURCES["SharedLayer"]["Properties"]["PublishLambdaVersion"] is True
     made_with = set(re.findall(r"'Ref': '(\w+)'|\$\{(\w+)\}", str(SOURCE["Globals"]["Function"])))
     parameters = {name for pair in made_with for name in pair} & set(SOURCE["Parameters"])
-    parameters -= {"Deployment", "ReservedConcurrency"}  # are no part of a version
+    parameters -= {"Deployment", "ReservedConcurrency"}  # are not part of a version
     for function in of_type("AWS::Serverless::Function").values():
         assert function["AutoPublishAliasAllProperties"] is True
         assert set(re.findall(r"\$\{(\w+)\}", function["VersionDescription"]["Fn::Sub"])) == parameters
 
 
 def test_everything_at_rest_is_encrypted_with_the_key_if_there_is_one() -> None:
-    keys = [table["SSESpecification"]["KMSMasterKeyId"] for table in of_type("AWS::DynamoDB::Table").values()]
+    tables = [table["SSESpecification"] for table in of_type("AWS::DynamoDB::Table").values()]
+    # Without: the key that AWS owns. Enabled without a key would be the AWS managed one, billed for each request.
+    # Source: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.tutorial.html
+    assert {json.dumps(table["SSEEnabled"]) for table in tables} == {json.dumps({"Fn::If": ["HasKmsKey", True, False]})}
+    keys = [table["KMSMasterKeyId"] for table in tables]
     kinds = {
         "AWS::SQS::Queue": "KmsMasterKeyId",
         "AWS::SNS::Topic": "KmsMasterKeyId",
@@ -266,3 +417,58 @@ def test_the_key_is_used_through_services_only_and_data_keys_are_made_by_the_one
         assert list(statement["Condition"]["StringEquals"]) == ["kms:ViaService"]
         used[statement["Action"]] = {role["Ref"] for role in policy["Roles"]}
     assert used == {"kms:Decrypt": set(of_type("AWS::IAM::Role")), "kms:GenerateDataKey": {"DispatcherRole"}}
+
+
+# ---------------------------------------------------------------------- a stable address, other tables, names
+
+
+def test_the_api_has_the_domains_address_only_when_there_is_a_domain() -> None:
+    (api,) = of_type("AWS::Serverless::HttpApi").values()
+    assert api["DisableExecuteApiEndpoint"] == {"Fn::If": ["HasDomain", True, False]}
+    translated = Template(parameters=EXAMPLES).translated["Resources"]
+    (body,) = (r["Properties"]["Body"] for r in translated.values() if r["Type"] == "AWS::ApiGatewayV2::Api")
+    (server,) = body["servers"]
+    assert server["x-amazon-apigateway-endpoint-configuration"] == {
+        "disableExecuteApiEndpoint": {"Fn::If": ["HasDomain", True, False]}
+    }
+    (stage,) = (name for name, r in translated.items() if r["Type"] == "AWS::ApiGatewayV2::Stage")
+    assert translated["DomainMapping"]["Properties"]["Stage"] == {"Ref": stage}
+    for name, condition in {
+        "Domain": "HasDomain",
+        "DomainMapping": "HasDomain",
+        "DomainRecord": "HasHostedZone",
+    }.items():
+        assert RESOURCES[name]["Condition"] == condition
+    address = SOURCE["Outputs"]["ApiUrl"]["Value"]["Fn::If"]
+    assert address == ["HasDomain", {"Fn::Sub": "https://${DomainName}"}, {"Fn::GetAtt": ["Api", "ApiEndpoint"]}]
+
+
+def test_functions_roles_and_outputs_name_the_same_restored_tables() -> None:
+    kept = {name for name in of_type("AWS::DynamoDB::Table") if RESOURCES[name]["DeletionPolicy"] == "Retain"}
+    variables = SOURCE["Globals"]["Function"]["Environment"]["Variables"]
+    for name in kept:
+        restored = {"Fn::Sub": f"${{{name}}}${{TableSuffix}}"}
+        assert restored in variables.values()
+        assert SOURCE["Outputs"][name]["Value"] == restored
+    arns = re.findall(r"\$\{(\w+Table)\.Arn\}(\$\{TableSuffix\})?", TEMPLATE.read_text())
+    assert {name for name, suffix in arns if suffix} == kept
+    assert not [name for name, suffix in arns if not suffix]
+    assert not re.findall(r"!GetAtt (?!Tokens)\w+Table\.Arn", TEMPLATE.read_text())
+
+
+def test_names_differ_between_two_stacks_of_an_account_and_between_regions() -> None:
+    (layer,) = of_type("AWS::Serverless::LayerVersion").values()
+    (dashboard,) = of_type("AWS::CloudWatch::Dashboard").values()
+    assert "${AWS::StackName}" in layer["LayerName"]["Fn::Sub"]
+    assert {"AWS::StackName", "AWS::Region"} <= set(
+        re.findall(r"\$\{([\w:]+)\}", dashboard["DashboardName"]["Fn::Sub"])
+    )
+    named = ("TableName", "QueueName", "TopicName", "RoleName", "FunctionName", "LogGroupName", "BucketName")
+    assert not [name for r in RESOURCES.values() for name in named if name in r.get("Properties", {})]
+
+
+def test_every_environment_of_samconfig_tags_what_it_deploys_with_its_stage() -> None:
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    for name in ("default", "dev", "prod"):
+        tags = dict(pair.split("=") for pair in config[name]["deploy"]["parameters"]["tags"].split())
+        assert tags == {"application": "crm-bridge", "stage": of_samconfig(name)["Stage"]}

@@ -119,6 +119,16 @@ def test_a_secret_is_kept_for_five_minutes_of_the_wall_clock(tables: Tables, wal
     assert _key(tables.tenants.get("acme")) == "illu-key-2"
 
 
+def test_a_secret_is_read_again_when_the_function_was_frozen_for_longer_than_it_is_kept(
+    tables: Tables, wall: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)  # stands still
+    tables.tenants.get("acme")
+    tables.put_secret("acme", illu(api_key="illu-key-2"))
+    wall.move(SECRET_MAX_AGE + 1)
+    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+
+
 def test_a_secret_is_not_kept_longer_when_the_clock_is_set_back(tables: Tables, wall: Clock) -> None:
     tables.tenants.get("acme")
     tables.put_secret("acme", illu(api_key="illu-key-2"))

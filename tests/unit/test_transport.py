@@ -445,7 +445,8 @@ def test_an_answer_that_is_not_wanted_is_not_read(transport: Transport, wire: Wi
 
 
 def test_connections_are_dropped_when_one_rested_for_too_long(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    monkeypatch.setattr("crm_bridge.transport.time", SimpleNamespace(monotonic=clock, time=clock))
+    frozen = SimpleNamespace(monotonic=lambda: 0.0, time=clock)
+    monkeypatch.setattr("crm_bridge.transport.time", frozen)
     transport, wire, public = Transport(clock), Wire(), Wire()
     transport._adapter = wire
     transport._public = public
@@ -457,12 +458,13 @@ def test_connections_are_dropped_when_one_rested_for_too_long(monkeypatch: pytes
         (URL, 1),
         ("https://a.example/", 100),
         (URL, 1),
+        (URL, -3600),
     ):
         clock.move(pause)
         transport.call("shop", "GET", url, deadline=Deadline(20, clock), headers={})
         closed.append((wire.closed, public.closed))
-    # The last but one rested for long, but was not called before; the last did too, and was.
-    assert closed == [(0, 0), (0, 0), (1, 1), (1, 1), (1, 1), (2, 2)]
+    # The other host was not called before. The last call follows a clock that was set back.
+    assert closed == [(0, 0), (0, 0), (1, 1), (1, 1), (1, 1), (2, 2), (3, 3)]
 
 
 def test_public_calls_have_connections_of_their_own(clock: Clock) -> None:

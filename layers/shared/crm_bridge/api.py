@@ -44,7 +44,7 @@ from crm_bridge.errors import (
 from crm_bridge.mapping import PayloadMapping
 from crm_bridge.media import charset, media_type, text_of
 from crm_bridge.operations import State, as_time
-from crm_bridge.telemetry import add_to_log, bind_log, count, log_defect, logger
+from crm_bridge.telemetry import add_to_log, bind_log, logger, report_defect
 from crm_bridge.tenants import ApiKeys, Caller
 from crm_bridge.transport import RESERVE, Deadline
 
@@ -205,8 +205,7 @@ def respond(
     except VendorError as error:
         response = _problem(_as_problem(error))
     except Exception as error:  # noqa: BLE001 - the entry: nothing may leave the function unanswered
-        log_defect(error)
-        count("Defects")
+        report_defect(error)
         response = _problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
     logger().info("answered", extra={"route": proxied.get("routeKey"), "status": response.status})
     return _as_lambda(language(headers, response))

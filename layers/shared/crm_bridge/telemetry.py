@@ -65,6 +65,17 @@ def log_defect(error: BaseException) -> None:
     logger().error("defect", exc_info=error)
 
 
+def report_defect(error: BaseException) -> None:
+    """Log an exception that nobody expected, and count it: for all functions, and for this version of this one.
+
+    The alarm of a gradual deployment looks at the new version only, because the one before may be what it corrects.
+    """
+    log_defect(error)
+    count("Defects")
+    if version := os.environ.get("AWS_LAMBDA_FUNCTION_VERSION"):
+        count("Defects", version=f"{os.environ.get('AWS_LAMBDA_FUNCTION_NAME')}:{version}")
+
+
 def count(metric: str, **dimensions: str) -> None:
     """Add one to a metric. Every combination of dimensions is billed as a metric of its own: keep them few."""
     measure(metric, 1, "Count", **dimensions)

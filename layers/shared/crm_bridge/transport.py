@@ -52,7 +52,10 @@ SHORTEST_CALL = 5.0
 MAX_ANSWER = 64 * 1024
 """Bytes; so much fits into an operation's record. What lists records takes more."""
 MAX_IDLE = 4.0
-"""A pooled connection that rested for longer may be dead without a sign, as after a frozen function wakes up."""
+"""Seconds of the wall clock. A pooled connection that was idle for longer may be dead without a sign.
+
+The monotonic clock may stand still while Lambda freezes the execution environment, so it cannot measure this.
+"""
 USER_AGENT = "crm-bridge"
 MAX_WORDS = 1000
 """So much of a vendor's error text is kept, in characters."""
@@ -294,8 +297,9 @@ class Transport:
             self._sleep(turn - now)
 
     def _drop_idle_connections(self, host: str) -> None:
-        now = time.monotonic()
-        if now - self._used_at.get(host, now) > MAX_IDLE:
+        now = time.time()
+        idle = now - self._used_at.get(host, now)
+        if not 0 <= idle <= MAX_IDLE:  # below 0, the clock was set back, and the time is unknown
             self._adapter.close()
             self._public.close()
             self._used_at.clear()

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from crm_bridge.api import Context
 from crm_bridge.engine import Engine, Flow, Vendor
 from crm_bridge.errors import BridgeError, UnavailableError
-from crm_bridge.telemetry import add_to_log, bind_log, count, log_defect, logger
+from crm_bridge.telemetry import add_to_log, bind_log, logger, report_defect
 from crm_bridge.transport import RESERVE, Deadline
 
 
@@ -52,6 +52,5 @@ def _redeliver[C: BaseModel, V: Vendor, R: BaseModel](
         logger().warning("storage unavailable", extra={"exception_name": type(error).__name__})
         raise MessageFailedError from None
     except Exception as error:  # noqa: BLE001 - one message must not make the others of its batch come again
-        log_defect(error)
-        count("Defects")
+        report_defect(error)
         raise MessageFailedError from None

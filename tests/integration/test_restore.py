@@ -1,0 +1,74 @@
+"""The stack on tables that were restored from a backup: the steps of docs/upgrade.md#restore.
+
+With moto only: ministack refuses to restore a table with indexes ("Some AttributeDefinitions are not used").
+"""
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import boto3
+
+from crm_bridge.runtime import runtime
+from local.stack import LOCAL_STACK, Stack
+from tests.integration.conftest import SITE, Crm
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation.type_defs import ParameterTypeDef
+
+SUFFIX = "-20261129"
+TABLES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "ACCOUNTS_TABLE", "PEOPLE_TABLE")
+
+
+def restore() -> None:
+    """Copy all tables as they are now."""
+    dynamodb = boto3.client("dynamodb")
+    for name in TABLES:
+        table = os.environ[name]
+        dynamodb.restore_table_to_point_in_time(
+            SourceTableName=table, TargetTableName=table + SUFFIX, UseLatestRestorableTime=True
+        )
+
+
+def use_restored(stack: Stack) -> None:
+    """Deploy with TableSuffix, and let the functions have what CloudFormation makes of it."""
+    cloudformation = boto3.client("cloudformation")
+    parameter: ParameterTypeDef = {"ParameterKey": "TableSuffix", "ParameterValue": SUFFIX}
+    template: object = cloudformation.get_template(StackName=LOCAL_STACK)["TemplateBody"]
+    body = template if isinstance(template, str) else json.dumps(template)
+    cloudformation.update_stack(StackName=LOCAL_STACK, TemplateBody=body, Parameters=[parameter])
+    (deployed,) = cloudformation.describe_stacks(StackName=LOCAL_STACK)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in deployed["Outputs"]}
+    os.environ |= {name: outputs[name.title().replace("_", "")] for name in (*TABLES, "TOKENS_TABLE")}
+    runtime.cache_clear()
+    stack._open_runtime()
+
+
+def counts() -> list[int]:
+    """Return how many items each of the stack's own tables has."""
+    dynamodb = boto3.client("dynamodb")
+    return [dynamodb.scan(TableName=os.environ[name].removesuffix(SUFFIX), Select="COUNT")["Count"] for name in TABLES]
+
+
+def test_what_was_restored_is_known_and_goes_on_when_the_stack_is_deployed_with_the_suffix(crm: Crm) -> None:
+    created = crm.create_site()
+    waiting = crm.post("/sites", {**SITE, "customer_id": "C-2", "name": "B"}, headers={"Prefer": "respond-async"})
+    assert (created.status_code, waiting.status_code) == (201, 202)
+    restore()
+    lost = crm.create_site(customer_id="C-3", name="C")
+    assert lost.status_code == 201
+    before = counts()
+    tokens = os.environ["TOKENS_TABLE"]
+
+    use_restored(crm.stack)
+
+    assert [os.environ[name][-len(SUFFIX) :] for name in TABLES] == [SUFFIX] * len(TABLES)
+    assert os.environ["TOKENS_TABLE"] == tokens
+    repeated = crm.create_site()
+    assert (repeated.status_code, repeated.json()) == (200, created.json())
+    assert crm.get("/links/crm/customer/C-1001").status_code == 200
+    assert crm.get("/links/crm/customer/C-3").status_code == 404  # written after the second that was restored
+    assert len(crm.stack.illu.sites) == 2
+    assert crm.settle(waiting)["state"] == "succeeded"
+    assert len(crm.get("/operations").json()["operations"]) == 2
+    assert counts() == before  # nothing is written to the old tables any more
