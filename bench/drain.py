@@ -127,7 +127,13 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
             message = queue.popleft()
             if (message.due_at or 0) > time.now:  # a queue drops what nobody took for so long
                 time.sleep(TAKES)
-                engine.redeliver(flow, message.operation_id, deadline=Deadline(DEADLINE), lent_until=message.due_at)
+                engine.redeliver(
+                    flow,
+                    message.operation_id,
+                    tenant=message.tenant,
+                    deadline=Deadline(DEADLINE),
+                    lent_until=message.due_at,
+                )
 
     def run(work: Callable[[], None]) -> None:
         try:

@@ -134,7 +134,7 @@ class Surroundings:
         items, key = self._place(table, item)
         self.writes += 1 + sum(
             (index in items.get(key, {})) + (index in item)
-            for index, sort in (("due_shard", "due_at"), ("standing", "standing"))
+            for index, sort in (("due_shard", "due"), ("listed", "standing"))
             if items.get(key, {}).get(sort) != item.get(sort)
         )
         items[key] = item

@@ -81,7 +81,7 @@ def _dispatch(now: int, has_time: Callable[[], bool], shard: str) -> Dispatched:
                 done.oldest = page[0].due_at
             by_flow: dict[str, list[Due]] = {}
             for due in page:
-                by_flow.setdefault(due.flow, []).append(due)
+                by_flow.setdefault(due.function, []).append(due)
             for flow, of_flow in by_flow.items():
                 for batch in batched(of_flow, SQS_BATCH, strict=False):
                     if not has_time():
@@ -92,6 +92,10 @@ def _dispatch(now: int, has_time: Callable[[], bool], shard: str) -> Dispatched:
         done.left.add("unknown")
         done.errors.add(f"shard {shard} not read")
     return done
+
+
+def _body(due: Due, until: int) -> str:
+    return json.dumps({"operation_id": due.operation_id, "tenant": due.tenant, "lent_until": until})
 
 
 def _enqueue(flow: str, batch: Sequence[Due], now: int, done: Dispatched) -> None:
@@ -112,8 +116,7 @@ def _enqueue(flow: str, batch: Sequence[Due], now: int, done: Dispatched) -> Non
     if not lent:
         return
     entries: list[SendMessageBatchRequestEntryTypeDef] = [
-        {"Id": str(number), "MessageBody": json.dumps({"operation_id": due.operation_id, "lent_until": until})}
-        for number, due in enumerate(lent)
+        {"Id": str(number), "MessageBody": _body(due, until)} for number, due in enumerate(lent)
     ]
     taken: set[str] = set()
     try:
