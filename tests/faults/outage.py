@@ -130,6 +130,13 @@ class MemoryOperations(Operations):
     def keep_payload(self, *_: object) -> "TransactWriteItemTypeDef":
         raise AssertionError("no key link is there before it was sent")
 
+    def lent(self, shard: str, tenant: str, now: int, until: int) -> Counter[str]:
+        return Counter(
+            one.flow
+            for one in self.items.values()
+            if one.lent_until and one.tenant == tenant and now < (one.due_at or 0) <= until and one.shard == shard
+        )
+
     def lend(self, due: Due, until: int, sent_by: int) -> bool:
         return self._moved(due, due.due_at, {"due_at": sent_by, "lent_until": until})
 

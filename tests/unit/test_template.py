@@ -12,7 +12,7 @@ from samtranslator.yaml_helper import yaml_parse
 from crm_bridge.clients import egito, illu, izzitup, revio
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import Event
-from crm_bridge.operations import State
+from crm_bridge.operations import OperationSummary, State
 from dispatcher.handler import LENT, LONGEST_RUN
 from local.template import TEMPLATE, Template, bundle_template
 from openapi.routes import PAGES
@@ -44,7 +44,7 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
         for name in re.findall(r"os\.environ\[\"(\w+)\"\]", path.read_text())
     }
     flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER", "CALLBACK")
-    queues = {f"{name}_QUEUE_URL" for name in flows}
+    queues = {f"{name}_{what}" for name in flows for what in ("QUEUE_URL", "WORKERS")}
     assert given == read | queues | {"LOG_LEVEL", "POWERTOOLS_METRICS_NAMESPACE"}
 
 
@@ -65,6 +65,28 @@ def test_a_function_ends_before_the_api_gives_up_and_its_queue_waits_six_times_a
         # A message lives as long as its operation is lent to it, and long enough to get to the dead letters.
         assert queue["VisibilityTimeout"] * receives < queue["MessageRetentionPeriod"] == LENT
     assert template.functions["DispatcherFunction"].timeout == LONGEST_RUN  # what it lent and did not send is due again
+
+
+def test_the_dispatcher_runs_by_itself_and_no_run_is_repeated() -> None:
+    dispatcher = of_type("AWS::Serverless::Function")["DispatcherFunction"]
+    assert dispatcher["ReservedConcurrentExecutions"] == 1
+    assert dispatcher["EventInvokeConfig"] == {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
+
+
+def test_the_dispatcher_knows_how_many_workers_each_queue_has() -> None:
+    variables = SOURCE["Globals"]["Function"]["Environment"]["Variables"]
+    for function in of_type("AWS::Serverless::Function").values():
+        if due := function["Events"].get("Due"):
+            name = function["Handler"].partition(".")[0].upper()
+            workers = due["Properties"]["ScalingConfig"]["MaximumConcurrency"]
+            assert variables[f"{name}_WORKERS"] == workers
+
+
+def test_the_due_index_projects_what_changes_only_with_its_key_and_the_listing_what_a_list_shows() -> None:
+    indexes = {one["IndexName"]: one for one in RESOURCES["OperationsTable"]["Properties"]["GlobalSecondaryIndexes"]}
+    projected = {name: set(one["Projection"]["NonKeyAttributes"]) for name, one in indexes.items()}
+    assert projected["due"] == {"flow", "function", "state", "lent_until"}
+    assert projected["listing"] == set(OperationSummary.model_fields) - {"operation_id"}
 
 
 def test_every_function_has_a_role_of_its_own() -> None:

@@ -737,6 +737,23 @@ class Operations:
             else:
                 query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
+    def lent(self, shard: str, tenant: str, now: int, until: int) -> Counter[str]:
+        """Return how many operations of a tenant in one shard are lent, at most `until`, by function.
+
+        Of a tenant with more than 1 MB of entries that are due by then, some 5,000, it is at least so many.
+        Raises StorageError.
+        """
+        values = {":shard": shard, ":first": _timed(tenant, now + 1), ":last": _timed(tenant, until)}
+        with guarded():
+            answer = self._client.query(
+                TableName=self._table,
+                IndexName=DUE_INDEX,
+                KeyConditionExpression="due_shard = :shard AND due BETWEEN :first AND :last",
+                FilterExpression="attribute_exists(lent_until)",
+                ExpressionAttributeValues=serialize(values),
+            )
+        return Counter(_as_due(item).function for item in answer["Items"])
+
     def lend(self, due: Due, until: int, sent_by: int) -> bool:
         """Lend it to a message that is sent by `sent_by` and lives `until`; False if it is not due any more.
 
