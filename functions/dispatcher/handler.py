@@ -72,16 +72,18 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, o
         run = Run(now, has_time, calls)
         due = list(chain(*calls.map(partial(_read, run), SHARDS)))
         if not run.left:  # if a shard was not read nobody knows; the missing metric raises the alarm as well
-            measure("OldestDueAge", now - min((one.due_at for one in due), default=now), "Seconds")
+            oldest = min((one.due_at for one in due), default=now)
+            measure("OldestDueAge", now - oldest, "Seconds")
         by_function = _by_function(due)
         lent = _lent(run, sorted({one.tenant for one in due})[:MOST_COUNTED])
         with ThreadPoolExecutor(len(by_function) or 1) as senders:
             list(senders.map(lambda function: _dispatch(run, function, by_function[function], lent), by_function))
     for function in sorted(run.left):
         count("NotDispatched", flow=function)
-    extra = {"dispatched": run.sent, "errors": sorted(run.errors), "is_through": has_time()}
+    sent = +run.sent  # without the functions of which none was taken
+    extra = {"dispatched": sent, "errors": sorted(run.errors), "is_through": has_time()}
     logger().info("dispatched", extra=extra)
-    return run.sent
+    return sent
 
 
 def _read(run: Run, shard: str) -> Sequence[Due]:

@@ -35,8 +35,16 @@ def test_every_handler_is_there_and_answers_every_route_of_the_template(template
         assert routes - {*PAGES} == set(getattr(entry, "ROUTES", {}))
 
 
+def of_the_dispatcher() -> dict[str, object]:
+    """Its own environment variables; no other function has any."""
+    variables: dict[str, object] = of_type("AWS::Serverless::Function")["DispatcherFunction"]["Environment"][
+        "Variables"
+    ]
+    return variables
+
+
 def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
-    given = set(SOURCE["Globals"]["Function"]["Environment"]["Variables"])
+    given = {*SOURCE["Globals"]["Function"]["Environment"]["Variables"], *of_the_dispatcher()}
     read = {
         name
         for root in ("functions", "layers/shared/crm_bridge")
@@ -74,12 +82,11 @@ def test_the_dispatcher_runs_by_itself_and_no_run_is_repeated() -> None:
 
 
 def test_the_dispatcher_knows_how_many_workers_each_queue_has() -> None:
-    variables = SOURCE["Globals"]["Function"]["Environment"]["Variables"]
     for function in of_type("AWS::Serverless::Function").values():
         if due := function["Events"].get("Due"):
             name = function["Handler"].partition(".")[0].upper()
             workers = due["Properties"]["ScalingConfig"]["MaximumConcurrency"]
-            assert variables[f"{name}_WORKERS"] == workers
+            assert of_the_dispatcher()[f"{name}_WORKERS"] == workers
 
 
 def test_the_due_index_projects_what_changes_only_with_its_key_and_the_listing_what_a_list_shows() -> None:
@@ -260,9 +267,11 @@ def test_a_new_version_is_published_for_a_changed_layer_and_every_parameter_that
     made_with = set(re.findall(r"'Ref': '(\w+)'|\$\{(\w+)\}", str(SOURCE["Globals"]["Function"])))
     parameters = {name for pair in made_with for name in pair} & set(SOURCE["Parameters"])
     parameters -= {"Deployment", "ReservedConcurrency"}  # are no part of a version
-    for function in of_type("AWS::Serverless::Function").values():
+    for name, function in of_type("AWS::Serverless::Function").items():
+        own = {str(value["Ref"]) for value in function.get("Environment", {}).get("Variables", {}).values()}
+        assert bool(own) is (name == "DispatcherFunction")
         assert function["AutoPublishAliasAllProperties"] is True
-        assert set(re.findall(r"\$\{(\w+)\}", function["VersionDescription"]["Fn::Sub"])) == parameters
+        assert set(re.findall(r"\$\{(\w+)\}", function["VersionDescription"]["Fn::Sub"])) == parameters | own
 
 
 def test_everything_at_rest_is_encrypted_with_the_key_if_there_is_one() -> None:
