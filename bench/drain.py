@@ -6,18 +6,21 @@ each keeps its pace by itself (`revio.calls_per_minute`), which is half of the l
 """
 
 import heapq
+import json
+import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
 
 from crm_bridge.breaker import Breaker
 from crm_bridge.engine import Engine
 from crm_bridge.memory import Memory
-from crm_bridge.operations import SHARDS, Due
 from crm_bridge.transport import Deadline, Transport
-from dispatcher.handler import LENT, LONGEST_RUN
+from dispatcher.handler import lambda_handler
 from key_link.change import Held
 from key_link.flow import KeyLinkFlow
 from key_link.models import CarryKeyLink, KeyLink
@@ -78,6 +81,26 @@ class Drained:
     """Answers 429."""
 
 
+class _Context:
+    """Of the dispatcher, in whose simulated time a run takes none."""
+
+    aws_request_id = "drain"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 60_000
+
+
+class _Queue:
+    """SQS, as far as the dispatcher uses it."""
+
+    def __init__(self, messages: deque[Mapping[str, Any]]) -> None:
+        self._messages = messages
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[Mapping[str, str]]) -> object:  # noqa: ARG002, N803
+        self._messages.extend(json.loads(entry["MessageBody"]) for entry in Entries)
+        return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
+
+
 def drain(events: int, say: Callable[[str], None]) -> Drained:
     time = Time(1 + FUNCTIONS)
     rev = RevioSimulator(clock=time)
@@ -101,7 +124,7 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
     for number in range(events):
         link = KeyLink(system="SALESFORCE", entity_type="CUSTOMER", internal_id=1015, external_id=f"001-{number}")
         engine.run(flow, CarryKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE), later=True)
-    queue: deque[Due] = deque()
+    queue: deque[Mapping[str, Any]] = deque()
     failures: list[BaseException] = []
 
     def is_through() -> bool:
@@ -109,12 +132,7 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
 
     def dispatcher() -> None:
         while not is_through():
-            for shard in SHARDS:
-                for page in operations.due(shard, int(time.now)):
-                    until = int(time.now) + LENT
-                    sent_by = int(time.now) + LONGEST_RUN
-                    lent = [due for due in page if operations.lend(due, until, sent_by)]
-                    queue.extend(due._replace(due_at=until) for due in lent if operations.extend(due, until, sent_by))
+            lambda_handler({}, _Context())
             say(f"backlog: {len(rev.key_links):,} of {events:,} arrived")
             time.sleep(MINUTE)
 
@@ -125,9 +143,15 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
                 time.sleep(1)
                 continue
             message = queue.popleft()
-            if (message.due_at or 0) > time.now:  # a queue drops what nobody took for so long
+            if message["lent_until"] > time.now:  # a queue drops what nobody took for so long
                 time.sleep(TAKES)
-                engine.redeliver(flow, message.operation_id, deadline=Deadline(DEADLINE), lent_until=message.due_at)
+                engine.redeliver(
+                    flow,
+                    message["operation_id"],
+                    tenant=message["tenant"],
+                    deadline=Deadline(DEADLINE),
+                    lent_until=message["lent_until"],
+                )
 
     def run(work: Callable[[], None]) -> None:
         try:
@@ -138,10 +162,13 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
             time.leave()
 
     threads = [threading.Thread(target=run, args=(work,)) for work in (dispatcher, *[function] * FUNCTIONS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    of_dispatcher = SimpleNamespace(clock=time, operations=operations, sqs=_Queue(queue))
+    queue_of_links = {"KEY_LINK_QUEUE_URL": "key links", "KEY_LINK_WORKERS": str(FUNCTIONS)}
+    with patch("dispatcher.handler.runtime", lambda: of_dispatcher), patch.dict(os.environ, queue_of_links):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     if failures:
         raise failures[0]
     calls = sorted(rev.account.calls)

@@ -20,6 +20,7 @@ NAMES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "ACCOUNTS_TABLE", 
 ENVIRONMENT = {
     **{name: name.removesuffix("_TABLE").lower() for name in NAMES},
     "CREATE_SITE_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/create-site",
+    "CREATE_SITE_WORKERS": "2",
     "SECRET_PREFIX": "crm-bridge/bench/",
     "API_KEY_HEADERS": "x-api-key",
     # The namespace of the bridge's metrics; earlier builds read the first name. The peers name their service and

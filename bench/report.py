@@ -131,8 +131,24 @@ def _warm(found: Any) -> list[Table]:
 
 def _trips(found: Any) -> list[Table]:
     head = ("CRM Bridge", "new", "repeated", "redelivered, after its answer was lost")
-    rows = [[one["kind"], *(str(one[kind]) for kind in ("new", "repeated", "redelivered"))] for one in found]
-    return [Table("Round trips of each flow", head, rows)]
+    kinds = ("new", "repeated", "redelivered")
+    rows = [[one["kind"], *(str(one[kind]) for kind in kinds)] for one in found]
+    return [Table("Round trips of each flow", head, rows), _units(found)]
+
+
+def _units(found: Any) -> Table:
+    """DynamoDB's of each flow, by table and index; what only few flows write is in `other tables`."""
+    places = ("Operations", "Operations/due", "Operations/listing", "Links")
+    head = ("CRM Bridge", *places, "other tables", "writes", "reads", "US$", "repeated: writes")
+    rows = []
+    for one in found:
+        new, repeated = (sum(of.values()) for of in one["writes"][:2])
+        of_places = [one["writes"][0].get(place, 0) for place in places]
+        reads = sum(one["reads"][0].values())
+        cost = costs.EVENTS * (costs.usd("dynamodb_write", new) + costs.usd("dynamodb_read", reads))
+        units = [*of_places, new - sum(of_places), new, reads]
+        rows.append([one["kind"], *(f"{of:g}" for of in units), f"{cost:.2f}", f"{repeated:g}"])
+    return Table("DynamoDB's units of each flow, new events", head, rows)
 
 
 def _size(found: Any) -> list[Table]:
@@ -224,15 +240,16 @@ def _profile(found: Any) -> list[Table]:
 
 
 def _cost(found: Any) -> Table:
-    """By docs/costs.toml, of what was counted and measured."""
+    """By docs/costs.toml: what it has for our events, and for the others what was counted and measured."""
     rows = []
     for name, rounds in found.items():
         cells = [name]
-        for kind in KINDS:
+        for kind, event_of_ours in zip(KINDS, ("new site", "repeated event"), strict=True):
             of = rounds[0][kind]
             own = median(_all(rounds, kind, 0)) * PROCESSOR_MB / (1024 * costs.GIGABYTES)
             event = {"round_trips": of["calls"], "own_ms": own, "log_bytes": of["log_bytes"] + LINES_OF_AWS}
-            by_service = costs.of_events({**of, **event})
+            ours = costs.FACTS["event"][event_of_ours]
+            by_service = costs.of_events(ours if name == OURS.name else {**of, **event})
             cells += [f"{sum(by_service.values()):.2f}", f"{by_service['Lambda']:.2f}", f"{by_service['DynamoDB']:.2f}"]
         rows.append(cells)
     head = ["", *(f"{kind}{of}" for kind in KINDS for of in (", all", ": Lambda", ": DynamoDB"))]

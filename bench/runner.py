@@ -25,6 +25,8 @@ import botocore.httpsession
 import requests.adapters
 import urllib3
 
+DUE_TENANTS = 32
+"""Whose operations are due in a run of the dispatcher."""
 KEYS = ("operation_id", "id", "key_hash", "identity", "account", "document")
 
 
@@ -134,7 +136,7 @@ class Surroundings:
         items, key = self._place(table, item)
         self.writes += 1 + sum(
             (index in items.get(key, {})) + (index in item)
-            for index, sort in (("due_shard", "due_at"), ("standing", "standing"))
+            for index, sort in (("due_shard", "due"), ("listed", "standing"))
             if items.get(key, {}).get(sort) != item.get(sort)
         )
         items[key] = item
@@ -171,14 +173,27 @@ class Surroundings:
         return 200, {}
 
     def _Query(self, asked: Asked) -> Answer:
-        """Of the due index: as many as were ordered, spread over all shards, 4,000 to a page."""
-        shard = asked["ExpressionAttributeValues"][":shard"]["S"]
-        of_shard = self._due // 16 + (int(shard, 16) < self._due % 16)
-        first = int(asked.get("ExclusiveStartKey", {}).get("operation_id", {"S": "op_-1"})["S"].split("_")[1]) + 1
-        last = min(first + 4000, of_shard)
-        due = {"due_shard": {"S": shard}, "due_at": {"N": "1"}, "flow": {"S": "create_site"}}
-        found = [{**due, "operation_id": {"S": f"op_{number}"}} for number in range(first, last)]
-        more = {"LastEvaluatedKey": {**due, "operation_id": {"S": f"op_{last - 1}"}}} if last < of_shard else {}
+        """Of the due index: as many as were ordered, of all tenants, spread over all shards. None of them is lent."""
+        values, start = asked["ExpressionAttributeValues"], asked.get("ExclusiveStartKey")
+        if ":first" in values:
+            return 200, {"Items": [], "Count": 0}
+        shard = values[":shard"]["S"]
+        entries = [
+            (f"t{number % DUE_TENANTS:02}#0000000001", f"op_{number:x}{shard}")
+            for number in range(self._due // 8 + (int(shard) < self._due % 8))
+        ]
+        after = (start["due"]["S"], start["operation_id"]["S"]) if start else (values[":after"]["S"], "~")
+        left = sorted(entry for entry in entries if entry > after)
+        found = [
+            {
+                "operation_id": {"S": operation_id},
+                "due_shard": {"S": shard},
+                "due": {"S": due},
+                "function": {"S": "create_site"},
+            }
+            for due, operation_id in left[: asked["Limit"]]
+        ]
+        more = {"LastEvaluatedKey": found[-1]} if len(left) > len(found) else {}
         return 200, {"Items": found, "Count": len(found), **more}
 
     # ------------------------------------------------------------------ the others

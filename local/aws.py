@@ -85,14 +85,14 @@ def _session() -> Session:
 
 
 class EmbeddedAws:
-    """`calls` counts what arrived, by action, as it was on the wire."""
+    """`calls` counts what arrived, by action, as it was on the wire. `answers` is the application that responds."""
 
     def __init__(self, port: int = 0, listen: str = HOST) -> None:
         self.calls: Counter[str] = Counter()
         self._counting = threading.Lock()
         # moto's conditional writes and transactions are not atomic between threads, so they are answered one at a time.
         self._dynamodb = threading.Lock()
-        self._moto: WSGIApplication = _moto()
+        self.answers: WSGIApplication = _moto()
         self._server = Server("the embedded AWS", self._answer, port, _Handler, listen)
 
     @property
@@ -138,6 +138,6 @@ class EmbeddedAws:
         with self._counting:
             self.calls[target] += 1
         if not target.startswith(DYNAMODB):
-            return self._moto(environ, start_response)
+            return self.answers(environ, start_response)
         with self._dynamodb:
-            return list(self._moto(environ, start_response))
+            return list(self.answers(environ, start_response))

@@ -212,7 +212,8 @@ ROUTES = {
         "summarizeOperations",
         "How everything stands",
         {200: answers.Summary},
-        description="Out of the newest 500 operations of each state, so it costs the same however many there are.",
+        description="Out of the first 500 operations of each state in the order of the list, so it costs the same "
+        "however many there are.",
     ),
     "GET /operations/{id}": Route(
         "getOperation",

@@ -319,7 +319,9 @@ class Receiver:
         wrapped = ConnectorCommand(create)
         if known and known.state in DUE and not known.is_undone:
             # It is looked after by itself, but this save would wait for it.
-            held.engine.redeliver(flow, known.operation_id, deadline=self.deadline, lent_until=known.lent_until)
+            held.engine.redeliver(
+                flow, known.operation_id, tenant=self.tenant, deadline=self.deadline, lent_until=known.lent_until
+            )
         abandoned = known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED
         if known and abandoned and (known.updated_at + 1) * 1_000_000 > command.arrived_at:
             raise NeedlessError("it was decided that there shall be no record; send it again", vendor=VENDOR)

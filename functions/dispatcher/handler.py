@@ -1,19 +1,23 @@
-"""Entry of dispatcher: puts every operation that is due on its flow's queue.
+"""Entry of dispatcher: puts operations that are due on their function's queue, in fair shares by tenant.
 
 It lends an operation to its message before it sends that: only for as long as the run can last, and once the queue has
 taken the message for as long as that lives. So no operation is on a queue twice, unless a write fails; a run that ends
 early leaves the rest to the next one, and what it had lent without sending a message is due again within a minute.
+
+A tenant has at most its share of a queue, what was lent to it before included, and tenants take turns, one operation
+each. So a tenant below its share gets its oldest operation onto the queue in the first run after it is due, before the
+second one of any other, whatever others have.
 """
 
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import batched
+from itertools import batched, chain, islice, product, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -33,22 +37,27 @@ LONGEST_RUN = 60
 """Seconds after which a run sends no message any more: the function's timeout (template.yaml)."""
 RESERVE = 5.0
 """Seconds at the end of its time in which it begins nothing more."""
-SHARDS_AT_ONCE = 8
+AT_ONCE = 8
+"""Calls of DynamoDB at once; its client has ten connections."""
 SQS_BATCH = 10
+PER_WORKER = 250
+"""Operations on a queue for each of its workers: about two minutes of work, so that none is idle until the next run."""
+SMALLEST_SHARE = 10
+"""Operations that a tenant may have on a queue, however many tenants there are."""
+MOST_COUNTED = 1000
+"""Tenants of which a run counts what is lent, some five seconds' work. Of more it would use up the run's time."""
 
 
 @dataclass
-class Dispatched:
-    """What came of one shard: how many of each flow were put on its queue, and of which flows some were left.
+class Run:
+    """What became of one run: operations put on their queue and flows of which some were left, by function."""
 
-    `oldest` is since when the first of what was found due has been so; None if it was not read or nothing was due.
-    """
-
+    now: int
+    has_time: Callable[[], bool]
+    calls: ThreadPoolExecutor
     sent: Counter[str] = field(default_factory=Counter)
     left: set[str] = field(default_factory=set)
     errors: set[str] = field(default_factory=set)
-    oldest: int | None = None
-    is_read: bool = True
 
 
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:  # noqa: ARG001
@@ -59,72 +68,112 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, o
     def has_time() -> bool:
         return context.get_remaining_time_in_millis() > RESERVE * 1000
 
-    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
-        shards = list(pool.map(partial(_dispatch, now, has_time), SHARDS))
-    sent: Counter[str] = sum((shard.sent for shard in shards), Counter())
-    for flow in sorted(set[str]().union(*(shard.left for shard in shards))):
-        count("NotDispatched", flow=flow)
-    if all(shard.is_read for shard in shards):  # what is not told raises the alarm as well
-        oldest = min((shard.oldest for shard in shards if shard.oldest is not None), default=now)
-        measure("OldestDueAge", now - oldest, "Seconds")
-    errors = sorted(set[str]().union(*(shard.errors for shard in shards)))
-    is_through = has_time()
-    logger().info("dispatched", extra={"dispatched": sent, "errors": errors, "is_through": is_through})
+    with ThreadPoolExecutor(AT_ONCE) as calls:
+        run = Run(now, has_time, calls)
+        due = list(chain(*calls.map(partial(_read, run), SHARDS)))
+        if not run.left:  # if a shard was not read nobody knows; the missing metric raises the alarm as well
+            oldest = min((one.due_at for one in due), default=now)
+            measure("OldestDueAge", now - oldest, "Seconds")
+        by_function = _by_function(due)
+        lent = _lent(run, sorted({one.tenant for one in due})[:MOST_COUNTED])
+        with ThreadPoolExecutor(len(by_function) or 1) as senders:
+            list(senders.map(lambda function: _dispatch(run, function, by_function[function], lent), by_function))
+    for function in sorted(run.left):
+        count("NotDispatched", flow=function)
+    sent = +run.sent  # without the functions of which none was taken
+    extra = {"dispatched": sent, "errors": sorted(run.errors), "is_through": has_time()}
+    logger().info("dispatched", extra=extra)
     return sent
 
 
-def _dispatch(now: int, has_time: Callable[[], bool], shard: str) -> Dispatched:
-    done = Dispatched()
+def _read(run: Run, shard: str) -> Sequence[Due]:
+    found: list[Due] = []
     try:
-        for page in runtime().operations.due(shard, now):
-            if page and done.oldest is None:  # the oldest comes first
-                done.oldest = page[0].due_at
-            by_flow: dict[str, list[Due]] = {}
-            for due in page:
-                by_flow.setdefault(due.flow, []).append(due)
-            for flow, of_flow in by_flow.items():
-                for batch in batched(of_flow, SQS_BATCH, strict=False):
-                    if not has_time():
-                        return done
-                    _enqueue(flow, batch, now, done)
+        for page in runtime().operations.due(shard, run.now):
+            found += page
     except StorageError:  # the other shards need not wait for this one
-        done.is_read = False
-        done.left.add("unknown")
-        done.errors.add(f"shard {shard} not read")
-    return done
+        run.left.add("unknown")
+        run.errors.add(f"shard {shard} not read")
+    return found
 
 
-def _enqueue(flow: str, batch: Sequence[Due], now: int, done: Dispatched) -> None:
-    """Those that the queue does not take are due as before, so the next run sends them."""
-    queue = os.environ.get(f"{flow.upper()}_QUEUE_URL")
-    if queue is None:
-        done.left.add(flow)
-        done.errors.add(f"{flow} has no queue")
-        return
-    until, sent_by, lent = now + LENT, now + LONGEST_RUN, []
-    for due in batch:
+def _by_function(due: Iterable[Due]) -> dict[str, dict[str, deque[Due]]]:
+    """What is due of each tenant, the oldest first, by function and tenant."""
+    found: dict[str, dict[str, deque[Due]]] = {}
+    for one in sorted(due, key=lambda one: one.due_at):
+        found.setdefault(one.function, {}).setdefault(one.tenant, deque()).append(one)
+    return found
+
+
+def _lent(run: Run, tenants: Sequence[str]) -> dict[str, Counter[str]]:
+    """Count what is lent to messages, of each tenant by function. What cannot be read counts as nothing."""
+
+    def lent(tenant: str, shard: str) -> Counter[str]:
         try:
-            if runtime().operations.lend(due, until, sent_by):
-                lent.append(due)
+            return runtime().operations.lent(shard, tenant, run.now, run.now + LENT)
         except StorageError:
-            done.left.add(flow)
-            done.errors.add(f"{flow} not lent")
+            run.errors.add(f"lent of shard {shard} not read")
+            return Counter()
+
+    counts: dict[str, Counter[str]] = {tenant: Counter() for tenant in tenants}
+    pairs = list(product(tenants, SHARDS))
+    for (tenant, _), some in zip(pairs, run.calls.map(lambda pair: lent(*pair), pairs), strict=True):
+        counts[tenant].update(some)
+    return counts
+
+
+def _dispatch(run: Run, function: str, due: Mapping[str, deque[Due]], lent: Mapping[str, Counter[str]]) -> None:
+    """Put what is due of each tenant on the queue, up to its share."""
+    queue = os.environ.get(f"{function.upper()}_QUEUE_URL")
+    if queue is None:
+        run.left.add(function)
+        run.errors.add(f"{function} has no queue")
+        return
+    share = max(SMALLEST_SHARE, PER_WORKER * int(os.environ[f"{function.upper()}_WORKERS"]) // len(due))
+    rooms = {tenant: max(0, share - lent[tenant][function] if tenant in lent else share) for tenant in due}
+    chosen = [list(islice(of_tenant, rooms[tenant])) for tenant, of_tenant in due.items()]
+    in_turns = (one for turn in zip_longest(*chosen) for one in turn if one)
+    for batch in batched(in_turns, SQS_BATCH, strict=False):  # one after the other, so that the order is kept
+        if not run.has_time():
+            return
+        _enqueue(run, queue, batch)
+
+
+def _enqueue(run: Run, queue: str, batch: Sequence[Due]) -> None:
+    """Those that the queue does not take are due as before, so the next run sends them."""
+    function, until, sent_by = batch[0].function, run.now + LENT, run.now + LONGEST_RUN
+
+    def lend(due: Due) -> bool:
+        try:
+            return runtime().operations.lend(due, until, sent_by)
+        except StorageError:
+            run.left.add(function)
+            run.errors.add(f"{function} not lent")
+            return False
+
+    lent = [due for due, is_lent in zip(batch, run.calls.map(lend, batch), strict=True) if is_lent]
     if not lent:
         return
     entries: list[SendMessageBatchRequestEntryTypeDef] = [
-        {"Id": str(number), "MessageBody": json.dumps({"operation_id": due.operation_id, "lent_until": until})}
-        for number, due in enumerate(lent)
+        {"Id": str(number), "MessageBody": _body(due, until)} for number, due in enumerate(lent)
     ]
     taken: set[str] = set()
     try:
         answer = runtime().sqs.send_message_batch(QueueUrl=queue, Entries=entries)
         taken = {success["Id"] for success in answer.get("Successful", [])}
-    except (ClientError, BotoCoreError) as error:  # one flow's queue must not stop the others
-        done.errors.add(f"queue of {flow}: {type(error).__name__}")
-    done.sent[flow] += len(taken)
-    for number, due in enumerate(lent):
-        settle = runtime().operations.extend if str(number) in taken else runtime().operations.take_back
-        if str(number) not in taken:
-            done.left.add(flow)
+    except (ClientError, BotoCoreError) as error:  # one function's queue must not stop the others
+        run.errors.add(f"queue of {function}: {type(error).__name__}")
+    run.sent[function] += len(taken)
+    if len(taken) < len(lent):
+        run.left.add(function)
+
+    def settle(number: int, due: Due) -> None:
+        change = runtime().operations.extend if str(number) in taken else runtime().operations.take_back
         with suppress(StorageError):  # then it is due a minute later; if there is a message, that does no harm
-            settle(due, until, sent_by)
+            change(due, until, sent_by)
+
+    list(run.calls.map(settle, *zip(*enumerate(lent), strict=True)))
+
+
+def _body(due: Due, until: int) -> str:
+    return json.dumps({"operation_id": due.operation_id, "tenant": due.tenant, "lent_until": until})

@@ -57,7 +57,7 @@ def _list_operations(request: Request) -> Response:
         )
         found += some
         if len(found) == listing.limit and not after:
-            after = found[-1].operation_id, found[-1].updated_at
+            after = found[-1].place
         if after:
             last, updated_at = after
             going_on = f"{state}.{updated_at}.{last}"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from crm_bridge.operations import OperationSummary, State, as_time
 
 READ = 500
-"""So many of each state are looked at, the newest; a glance must not cost more as the table grows."""
+"""Operations of each state that are read, in the order of the list; the cost does not grow with the table."""
 HOURS = 24
 HOUR = 3600
 VENDORS = {
@@ -24,7 +24,7 @@ UNSETTLED = (State.WAITING, State.UNKNOWN)
 def summary(
     newest: Mapping[State, Sequence[OperationSummary]], more: Mapping[State, bool], now: int
 ) -> dict[str, object]:
-    """`newest` are up to READ of each state, the latest changed first; `more` says of which there are more."""
+    """`newest` are up to READ of each state, in the order of the list; `more` says of which there are more."""
     everything = [one for some in newest.values() for one in some]
     return {
         "at": as_time(now),

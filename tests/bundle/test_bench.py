@@ -35,6 +35,16 @@ def test_a_new_event_logs_less_when_the_log_or_the_metrics_are_left_out() -> Non
     assert all(one["log_bytes"] < whole["log_bytes"] and one["calls"] == whole["calls"] for one in without)
 
 
+def test_both_pages_show_the_same_costs_of_our_events() -> None:
+    (table,) = [table for table in tables({"warm": _found()["warm"]}) if table.name.startswith("US$")]
+    (row,) = [row for row in table.rows if row[0] == OURS.name]
+    by_event = [costs.of_events(costs.FACTS["event"][name]) for name in ("new site", "repeated event")]
+    both = [f"{sum(of.values()):.2f}" for of in by_event]
+    assert [row[1], row[4]] == both
+    assert f"| **together** | {' | '.join(both)} |" in (ROOT / "docs/costs.md").read_text()
+    assert f"| {' | '.join(row)} |" in (ROOT / "docs/performance.md").read_text()
+
+
 def test_no_subject_gets_variables_of_powertools_when_the_shell_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "of the shell")  # it would be one more dimension of each metric
     with surroundings() as (_, environment):
@@ -50,7 +60,7 @@ def test_several_at_once_are_all_carried_and_what_is_due_is_put_on_the_queue() -
         due=4321,
         seconds=60,
     )
-    assert dispatcher["sent"] == 4321
+    assert dispatcher["sent"] == 32 * (250 * 2 // 32)  # the shares of 32 tenants
 
 
 def test_a_subject_that_fails_is_told_with_what_it_said() -> None:
@@ -72,6 +82,7 @@ def _found() -> dict[str, Any]:
         for of in milliseconds
     ]
     ours, theirs = ({"new": of, "repeated": of} for of in kinds)
+    units = {"writes": [{"Operations": 3, "Links": 4}, {}, {}], "reads": [{}, {}, {}]}
     return {
         "cold": [
             {"name": one.name, "by_default": default, "milliseconds": [200.0 if one == OURS else 100.0] * 2}
@@ -79,7 +90,7 @@ def _found() -> dict[str, Any]:
             for default in (False, True)
         ],
         "warm": {one.name: [ours if one == OURS else theirs] * 2 for one in COMPARED},
-        "trips": [{"kind": "create_site", "new": 3, "repeated": 1, "redelivered": 4}],
+        "trips": [{"kind": "create_site", "new": 3, "repeated": 1, "redelivered": 4, **units}],
         "size": [{"name": "SharedLayer", "zip_size": 8_000_001, "unzipped_size": 1}],
         "memory": {one.name: {"peak": 1, "before": 1, "after": 1.2, "repeated": 1000} for one in COMPARED},
         "scale": {

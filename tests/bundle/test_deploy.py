@@ -204,5 +204,5 @@ def test_the_command_line_turns_a_tenant_up_and_its_functions_know_it(
 
 
 def test_a_callback_that_there_is_not_is_left_out(stack: Deployed) -> None:
-    record = {"messageId": "m-1", "body": json.dumps({"operation_id": "op_" + 32 * "0"})}
+    record = {"messageId": "m-1", "body": json.dumps({"operation_id": "op_" + 32 * "0", "tenant": "acme"})}
     assert stack.invoke("CallbackFunction", {"Records": [record]}) == {"batchItemFailures": []}

@@ -311,8 +311,8 @@ class World:
         self.moved += seconds
         self.stack.move_clock(seconds)
         if deliver:
-            shards = sorted({one.operation_id[-1] for one in self._due()})
-            # It would ask of sixteen, which takes most of the time of all this.
+            shards = sorted({one.shard for one in self._due()})
+            # It would ask of all, which takes most of the time of all this.
             with patch.object(dispatcher, "SHARDS", shards), suppress(FunctionFailedError):
                 self.stack.deliver_due()  # if the dispatcher is killed, its next run comes
 
@@ -321,7 +321,10 @@ class World:
         due = self._due()
         for operation in due:
             function = operation.flow.title().replace("_", "") + "Function"
-            record = {"messageId": "m-1", "body": json.dumps({"operation_id": operation.operation_id})}
+            record = {
+                "messageId": "m-1",
+                "body": json.dumps({"operation_id": operation.operation_id, "tenant": operation.tenant}),
+            }
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(self._work, [function] * 2, [{"Records": [record]}] * 2))
         return len(due)

@@ -165,7 +165,7 @@ def _ready(world: World, kind: str, settings: str, stage: str) -> Event:
 def calls(world: World, kind: str, settings: str, stage: str) -> list[tuple[str, int]]:
     """The name of every call that the event makes at this stage, in their order, with its number among its like.
 
-    The dispatcher does the same for every kind of event, and asks the same of sixteen shards: so once is enough.
+    The dispatcher does the same for every kind of event, and asks the same of eight shards: so once is enough.
     """
     event = _ready(world, kind, settings, stage)
     before = len(world.seen)

@@ -86,11 +86,13 @@ class MemoryOperations(Operations):
         now: int,
         until: int,
         states: Iterable[State],
+        tenant: str,
         lent_until: int | None = None,
     ) -> Claim | None:
         there = self.items[operation_id]
         if (
             there.state not in states
+            or there.tenant != tenant
             or there.due_at is None
             or not (there.due_at <= now or there.lent_until == (lent_until or 0))
         ):
@@ -118,14 +120,22 @@ class MemoryOperations(Operations):
         return operation
 
     def due(self, shard: str, now: int) -> Iterator[Sequence[Due]]:
-        yield [
-            Due(one.operation_id, one.flow, one.due_at)
+        due = [
+            Due(one.operation_id, one.tenant, one.flow, one.due_at)
             for one in self.items.values()
             if one.due_at is not None and one.due_at <= now and one.shard == shard
         ]
+        yield sorted(due, key=lambda one: (one.tenant, one.due_at))
 
     def keep_payload(self, *_: object) -> "TransactWriteItemTypeDef":
         raise AssertionError("no key link is there before it was sent")
+
+    def lent(self, shard: str, tenant: str, now: int, until: int) -> Counter[str]:
+        return Counter(
+            one.flow
+            for one in self.items.values()
+            if one.lent_until and one.tenant == tenant and now < (one.due_at or 0) <= until and one.shard == shard
+        )
 
     def lend(self, due: Due, until: int, sent_by: int) -> bool:
         return self._moved(due, due.due_at, {"due_at": sent_by, "lent_until": until})
@@ -254,7 +264,13 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
         while queue and clock.now < tick:
             message = queue.popleft()
             redelivered[message.operation_id] += 1
-            engine.redeliver(flow, message.operation_id, deadline=Deadline(DEADLINE), lent_until=message.due_at)
+            engine.redeliver(
+                flow,
+                message.operation_id,
+                tenant=message.tenant,
+                deadline=Deadline(DEADLINE),
+                lent_until=message.due_at,
+            )
         clock.now = max(clock.now, tick)
         if clock.now - told_at >= HOUR:
             told_at = clock.now

@@ -7,7 +7,7 @@ import pytest
 
 from cli.operations import FlowName
 from crm_bridge.callbacks import FLOW as CALLBACK
-from crm_bridge.operations import State, operation_id
+from crm_bridge.operations import SHARDS, State, operation_id
 from crm_bridge.runtime import runtime
 from local.stack import Stack
 from local.vendors.alterations import ALTERATIONS
@@ -208,15 +208,11 @@ def test_what_is_on_a_queue_or_being_sent_is_not_disturbed(crm: Crm, cli: Comman
     operations = runtime().operations
     now = int(runtime().clock())
     (due,) = [
-        one
-        for shard in "0123456789abcdef"
-        for page in operations.due(shard, now + 999)
-        for one in page
-        if one.operation_id == lent
+        one for shard in SHARDS for page in operations.due(shard, now + 999) for one in page if one.operation_id == lent
     ]
     assert operations.lend(due, now + 900, now + 60)
     crm.stack.move_clock(60)
-    assert operations.claim(sending, lease="x", now=now + 60, until=now + 90, states=[State.WAITING])
+    assert operations.claim(sending, lease="x", now=now + 60, until=now + 90, states=[State.WAITING], tenant="demo")
     before = read(lent), read(sending)
     assert cli("operations", "redeliver", "demo", "--yes", "--json").json["taken_up"] == 0
     assert (read(lent), read(sending)) == before

@@ -455,7 +455,7 @@ def test_another_customers_job_goes_on_as_it_would_have(crm: Crm) -> None:
     engine = runtime().engine
     operation = site.json()["operation_id"]
     runtime().operations.hasten(runtime().operations.get(operation), int(runtime().clock()))  # type: ignore[arg-type]
-    engine.redeliver(CreateSiteFlow(), operation, deadline=Deadline(20))
+    engine.redeliver(CreateSiteFlow(), operation, tenant="demo", deadline=Deadline(20))
     assert crm.get(f"/operations/{operation}").json()["state"] == "succeeded"
     assert crm.get(other.headers["Location"]).json()["due_at"] == due_at
     assert crm.get(job.headers["Location"]).json()["due_at"] < due_at

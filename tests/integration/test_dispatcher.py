@@ -12,7 +12,6 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from crm_bridge.dynamodb import serialize
 from crm_bridge.errors import StorageError
 from crm_bridge.operations import Due, Operation, Operations, State, operation_id
 from crm_bridge.runtime import runtime
@@ -65,21 +64,18 @@ def _stored(number: int) -> None:
     for batch in batched(range(number), 25, strict=False):
         puts: list[Any] = []
         for one in batch:
-            named = operation_id("demo", "create_site", f"C-{one}")
-            item = {
-                "operation_id": named,
-                "tenant": "demo",
-                "flow": "create_site",
-                "natural_key": f"C-{one}",
-                "state": "waiting",
-                "standing": f"waiting#{now}",
-                "fingerprint": "",
-                "due_at": now,
-                "due_shard": named[-1],
-                "created_at": now,
-                "updated_at": now,
-            }
-            puts.append({"PutRequest": {"Item": serialize(item)}})
+            stored = Operation(
+                operation_id=operation_id("demo", "create_site", f"C-{one}"),
+                tenant="demo",
+                flow="create_site",
+                natural_key=f"C-{one}",
+                state=State.WAITING,
+                fingerprint="",
+                due_at=now,
+                created_at=now,
+                updated_at=now,
+            )
+            puts.append({"PutRequest": {"Item": runtime().operations.put(stored)["Put"]["Item"]}})
         boto3.client("dynamodb").batch_write_item(RequestItems={os.environ["OPERATIONS_TABLE"]: puts})
 
 
@@ -312,8 +308,9 @@ def test_dispatches_the_others_when_a_shard_cannot_be_read(
 ) -> None:
     _due(crm, 20)
     real = Operations.due
-    unread = operation_id("demo", "create_site", "C-0")[-1]
-    hidden = sum(operation_id("demo", "create_site", f"C-{number}")[-1] == unread for number in range(20))
+    stored = runtime().operations.many([operation_id("demo", "create_site", f"C-{number}") for number in range(20)])
+    unread = stored[operation_id("demo", "create_site", "C-0")].shard
+    hidden = sum(one.shard == unread for one in stored.values())
 
     def due(self: Operations, shard: str, now: int) -> Iterator[Sequence[Due]]:
         if shard == unread:

@@ -65,12 +65,12 @@ class Tables:
         assert not answer["UnprocessedKeys"]
         return [deserialize(item) for item in answer["Responses"][self.links]]
 
-    def due(self, shard: str, now: int) -> list[Item]:
+    def due(self, shard: str, after: str) -> list[Item]:
         answer = self.client.query(
             TableName=self.operations,
             IndexName="due",
-            KeyConditionExpression="due_shard = :shard AND due_at <= :now",
-            ExpressionAttributeValues=serialize({":shard": shard, ":now": now}),
+            KeyConditionExpression="due_shard = :shard AND due > :after",
+            ExpressionAttributeValues=serialize({":shard": shard, ":after": after}),
         )
         return [deserialize(item) for item in answer["Items"]]
 
@@ -369,43 +369,73 @@ def test_transaction_writes_nothing_when_one_condition_is_false(tables: Tables, 
 # ------------------------------------------------------------------ the due index, and the time to live
 
 
-def test_index_shows_the_flow_oldest_first_when_items_are_due(tables: Tables) -> None:
+def test_index_shows_what_it_projects_tenant_after_tenant_and_the_oldest_first(tables: Tables) -> None:
     shard, keys = new_key(), [new_key() for _ in range(4)]
-    due_at = dict(zip(keys, [3000, 900, 2000, 3001], strict=True))  # as text, 900 would be the last
+    due = dict(zip(keys, ["acme-2#0000000001", "acme#0000000900", "acme#0000002000", "zoe#0000000001"], strict=True))
+    projected = {"flow": "create_site", "function": "create_site", "state": "waiting", "lent_until": 7}
     for key in keys:
-        item = {"operation_id": key, "due_shard": shard, "due_at": due_at[key], "flow": "create_site", "answer": "{}"}
+        tables.put_operation(
+            {"operation_id": key, "due_shard": shard, "due": due[key], "answer": "{}", "due_at": 1, **projected}
+        )
+    shown = [{"operation_id": key, "due_shard": shard, "due": due[key], **projected} for key in keys]
+    assert tables.due(shard, "!") == [shown[1], shown[2], shown[0], shown[3]]
+    assert tables.due(shard, "acme#~") == [shown[0], shown[3]]
+    assert tables.due(shard, "zoe#~") == []
+
+
+def test_index_is_read_between_two_keys_and_goes_on_behind_an_entry_that_is_gone(tables: Tables) -> None:
+    listed, keys = new_key(), [new_key() for _ in range(5)]
+    for number, key in enumerate(keys):
+        flow = ("create_site", "create_job")[number % 2]
+        item = {"operation_id": key, "listed": listed, "standing": f"parked#000000000{number}", "flow": flow}
         tables.put_operation(item)
-    assert tables.due(shard, 3000) == [
-        {"operation_id": key, "due_shard": shard, "due_at": due_at[key], "flow": "create_site"}
-        for key in (keys[1], keys[2], keys[0])
-    ]
+
+    def read(**more: object) -> list[str]:
+        values = {":key": listed, ":first": "parked#0000000001", ":last": "parked#0000000003", ":flow": "create_site"}
+        asked: dict[str, object] = {
+            "TableName": tables.operations,
+            "IndexName": "listing",
+            "KeyConditionExpression": "listed = :key AND standing BETWEEN :first AND :last",
+            "FilterExpression": "#flow = :flow",
+            "ExpressionAttributeNames": {"#flow": "flow"},
+            "ExpressionAttributeValues": serialize(values),
+            "ScanIndexForward": False,
+            **more,
+        }
+        answer = tables.client.query(**asked)  # type: ignore[arg-type]
+        return [str(deserialize(item)["operation_id"]) for item in answer["Items"]]
+
+    assert read() == [keys[2]]
+    place = {"listed": listed, "standing": "parked#0000000003", "operation_id": keys[3]}
+    tables.client.delete_item(TableName=tables.operations, Key=serialize({"operation_id": keys[3]}))
+    assert read(ExclusiveStartKey=serialize(place)) == [keys[2]]
+    assert read(ExclusiveStartKey=serialize({**place, "standing": "parked#0000000002", "operation_id": keys[2]})) == []
 
 
 def test_index_shows_an_item_only_from_when_it_is_given_a_due_time(tables: Tables) -> None:
     shard, key = new_key(), new_key()
     tables.put_operation({"operation_id": key, "flow": "create_site"})
-    assert tables.due(shard, 9999) == []
+    assert tables.due(shard, "!") == []
 
-    def make_due(now: int) -> None:
+    def make_due(at: int) -> None:
         tables.client.update_item(
             TableName=tables.operations,
             Key=serialize({"operation_id": key}),
-            UpdateExpression="SET due_shard = :shard, due_at = :now",
-            ExpressionAttributeValues=serialize({":shard": shard, ":now": now}),
+            UpdateExpression="SET due_shard = :shard, due = :due",
+            ExpressionAttributeValues=serialize({":shard": shard, ":due": f"acme#{at:010}"}),
         )
 
     make_due(10)
-    assert [item["due_at"] for item in tables.due(shard, 9999)] == [10]
+    assert [item["due"] for item in tables.due(shard, "!")] == ["acme#0000000010"]
     make_due(20)
-    assert [item["due_at"] for item in tables.due(shard, 9999)] == [20]
-    assert tables.due(shard, 19) == []
+    assert [item["due"] for item in tables.due(shard, "!")] == ["acme#0000000020"]
 
 
 def remove_due_time(tables: Tables, key: str) -> None:
     tables.client.update_item(
         TableName=tables.operations,
         Key=serialize({"operation_id": key}),
-        UpdateExpression="REMOVE due_shard, due_at",
+        UpdateExpression="REMOVE due_shard, due",
     )
 
 
@@ -421,10 +451,10 @@ def replace_in_transaction(tables: Tables, key: str) -> None:
 @pytest.mark.parametrize("write", [remove_due_time, replace, replace_in_transaction])
 def test_index_drops_an_item_when_its_due_time_is_gone(tables: Tables, write: Callable[[Tables, str], None]) -> None:
     shard, key = new_key(), new_key()
-    tables.put_operation({"operation_id": key, "due_shard": shard, "due_at": 10, "flow": "create_site"})
-    assert [item["operation_id"] for item in tables.due(shard, 10)] == [key]
+    tables.put_operation({"operation_id": key, "due_shard": shard, "due": "acme#0000000010", "flow": "create_site"})
+    assert [item["operation_id"] for item in tables.due(shard, "!")] == [key]
     write(tables, key)
-    assert tables.due(shard, 10) == []
+    assert tables.due(shard, "!") == []
     assert tables.operation(key) == {"operation_id": key, "flow": "create_site"}
 
 
@@ -500,7 +530,7 @@ def test_one_create_wins_and_the_others_get_its_record_when_twenty_race(operatio
 def test_one_claim_wins_and_the_others_get_its_record_when_twenty_race(operations: Operations) -> None:
     def claim(operation_id: str, racer: int) -> Claim | None:
         return operations.claim(
-            operation_id, lease=f"racer{racer}", now=1030, until=1060, states={State.WAITING, State.UNKNOWN}
+            operation_id, lease=f"racer{racer}", now=1030, until=1060, states={State.WAITING}, tenant=TENANT
         )
 
     for customer in [new_key() for _ in range(ROUNDS)]:
@@ -515,7 +545,8 @@ def test_one_claim_wins_and_the_others_get_its_record_when_twenty_race(operation
 
 
 def test_claim_is_none_when_there_is_no_such_operation(operations: Operations) -> None:
-    assert operations.claim(new_key(), lease="any", now=1030, until=1060, states={State.SENDING}) is None
+    taken = operations.claim(new_key(), lease="any", now=1030, until=1060, states={State.SENDING}, tenant=TENANT)
+    assert taken is None
 
 
 def test_save_returns_the_stored_record_when_it_is_repeated(operations: Operations, links: Links) -> None:
@@ -536,7 +567,9 @@ def test_save_writes_nothing_and_returns_the_new_holders_record_when_the_lease_w
     customer, site = new_key(), new_key()
     held = sending(customer)
     operations.create(held, over={State.REJECTED})
-    taken = operations.claim(held.operation_id, lease="second", now=1030, until=1060, states={State.SENDING})
+    taken = operations.claim(
+        held.operation_id, lease="second", now=1030, until=1060, states={State.SENDING}, tenant=TENANT
+    )
     assert taken
     assert taken.won
     puts = list(links.puts(TENANT, [site_link(customer, site)], held.operation_id, 1031))

@@ -41,7 +41,7 @@ def linked_up(crm: Crm) -> Crm:
 
 def carry(crm: Crm, function: str, accepted: requests.Response) -> None:
     """Let one operation be carried now, and no other."""
-    body = f'{{"operation_id": "{accepted.json()["operation_id"]}"}}'
+    body = f'{{"operation_id": "{accepted.json()["operation_id"]}", "tenant": "demo"}}'
     crm.stack.invoke(f"{function}Function", {"Records": [{"messageId": "m-1", "body": body}]})
 
 

@@ -118,11 +118,11 @@ class _Expression:
             holds = self._any()
             self._expect(")")
             return holds
-        if token in ("attribute_not_exists", "begins_with"):
+        if token in ("attribute_not_exists", "attribute_exists", "begins_with"):
             self._next()
             self._expect("(")
-            if token == "attribute_not_exists":
-                holds = self._name(self._next()) not in self._item
+            if token != "begins_with":
+                holds = (self._name(self._next()) in self._item) is (token == "attribute_exists")
             else:
                 left, right = self._pair()
                 holds = left is not None and str(left["S"]).startswith(right["S"])
@@ -136,6 +136,12 @@ class _Expression:
                 others.append(self._operand())
             return left in others
         right = self._operand()
+        if operator == "BETWEEN":
+            self._expect("AND")
+            last = self._operand()
+            if _plain(right) > _plain(last):
+                raise ValueError("BETWEEN")
+            return left is not None and _plain(right) <= _plain(left) <= _plain(last)
         if left is None:
             return operator == "<>"
         return _COMPARISONS[operator](_plain(left), _plain(right))

@@ -202,7 +202,7 @@ def test_a_sign_in_is_not_refused_when_its_turn_was_over(desk: Desk) -> None:
 # ---------------------------------------------------------------- notes
 
 
-OLD, NEW = Note("op_old", 5, "web"), Note("op_new", 7, "web")
+OLD, NEW = Note("op_1", 5, "web"), Note("op_2", 7, "web")
 
 
 def test_a_note_stays_when_its_function_was_killed_and_goes_with_the_end_of_its_turn(desk: Desk) -> None:
@@ -269,7 +269,7 @@ def working(desk: Desk, stores: Mapping[str, str]) -> Callable[[str], Work]:
 
 
 def test_the_turn_ends_with_the_operation_and_not_before(desk: Desk, working: Callable[[str], Work]) -> None:
-    work = working("op_new")
+    work = working("op_2")
     assert work.apply(7) == "web is done"
     assert desk.take("bob").notes == {NEW}  # and it is not bob's
     assert desk.take("bob").holder != "bob"
@@ -278,28 +278,28 @@ def test_the_turn_ends_with_the_operation_and_not_before(desk: Desk, working: Ca
 
 
 def test_an_older_one_waits_while_the_note_of_a_newer_one_is_there(working: Callable[[str], Work]) -> None:
-    working("op_new").apply(7)  # and is killed
-    older, later = working("op_old"), NOW + 60_000
+    working("op_2").apply(7)  # and is killed
+    older, later = working("op_1"), NOW + 60_000
     with pytest.raises(NotDoneError, match="a newer one is on its way") as error:
         older.apply(5, now=later)
     assert error.value.retry_after == 5
     older.settle(State.WAITING, Event.NOT_DONE)
-    assert working("op_another").apply(5, "mail", now=later + 1) == "mail is done"
+    assert working("op_3").apply(5, "mail", now=later + 1) == "mail is done"
 
 
 @pytest.mark.parametrize(("state", "waits"), [(State.PARKED, True), (State.REJECTED, False), (None, False)])
 def test_a_note_counts_until_its_operation_is_finished(
     desk: Desk, working: Callable[[str], Work], *, state: State | None, waits: bool
 ) -> None:
-    newer = working("op_new")
+    newer = working("op_2")
     newer.apply(7)
     assert newer.task.operation
     if state:
         newer.operations.save(newer.task.operation.model_copy(update={"state": state}))
     else:
         client = desk.accounts._client
-        client.delete_item(TableName=newer.operations._table, Key={"operation_id": {"S": "op_new"}})
-    older, later = working("op_old"), NOW + 60_000
+        client.delete_item(TableName=newer.operations._table, Key={"operation_id": {"S": "op_2"}})
+    older, later = working("op_1"), NOW + 60_000
     if waits:
         with pytest.raises(NotDoneError):
             older.apply(5, now=later)
@@ -327,14 +327,14 @@ def test_what_may_have_been_done_counts_as_applied(
     changes: Mapping[str, object],
     applied: Mapping[str, int],
 ) -> None:
-    work = working("op_new")
+    work = working("op_2")
     work.apply(7)
     work.settle(state, event, **changes)
     assert desk.take("bob") == Account("bob", NOW + TURN, applied=applied)
 
 
 def test_what_may_be_on_its_way_keeps_the_turn(desk: Desk, working: Callable[[str], Work]) -> None:
-    work = working("op_new")
+    work = working("op_2")
 
     def lost() -> None:
         raise MaybeDoneError("no answer", vendor="IzzitUp")
@@ -348,13 +348,13 @@ def test_what_may_be_on_its_way_keeps_the_turn(desk: Desk, working: Callable[[st
 
 
 def test_nothing_is_settled_when_the_turn_was_over(desk: Desk, working: Callable[[str], Work]) -> None:
-    work = working("op_new")
+    work = working("op_2")
     work.apply(7)
     desk.take("bob", now=NOW + 60_000)
     assert work.task.ending
     with pytest.raises(OvertakenError) as overtaken:
         work.settle(State.SUCCEEDED, Event.DONE)
-    assert work.operations.get("op_new") == work.task.operation
+    assert work.operations.get("op_2") == work.task.operation
     assert not work.task.ending.adapts(Event.DONE, overtaken.value.there)
     assert work.task.ending.adapts(Event.MAYBE_DONE, overtaken.value.there)
     work.settle(State.UNKNOWN, Event.MAYBE_DONE, unknown_since=1)

@@ -180,7 +180,7 @@ class Bench:
     def redeliver(self, number: str = "1", *, lent_until: int | None = None) -> Outcome | None:
         named = operation_id("acme", "orders", number)
         self.deadline = Deadline(21, self.clock)
-        return self.engine.redeliver(self.flow, named, deadline=self.deadline, lent_until=lent_until)
+        return self.engine.redeliver(self.flow, named, tenant="acme", deadline=self.deadline, lent_until=lent_until)
 
     def adopt(self, parked: Operation, vendor_id: str, *, by: str, confirmed: bool = False) -> Operation:
         deadline = Deadline(21, self.clock)
@@ -316,7 +316,7 @@ def test_accepts_nothing_when_the_tenant_is_not_configured(bench: Bench) -> None
     bench.tables.put_secret("acme", "{}")
     with pytest.raises(NotConfiguredError):
         bench.run()
-    assert not any(bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], 2**40))
+    assert not any(page for shard in SHARDS for page in bench.tables.operations.due(shard, 2**40))
     assert bench.shop.sent == []
 
 
@@ -560,7 +560,7 @@ def told(bench: Bench) -> Bench:
 def callbacks(bench: Bench) -> list[str]:
     """The states that are on their way to the tenant."""
     shards = [bench.tables.operations.due(shard, 2**40) for shard in SHARDS]
-    due = [one for pages in shards for page in pages for one in page if one.flow == "callback"]
+    due = [one for pages in shards for page in pages for one in page if one.function == "callback"]
     made = [bench.tables.operations.get(one.operation_id) for one in due]
     return sorted(json.loads(one.payload or "")["type"] for one in made if one)
 
@@ -815,7 +815,7 @@ def test_waits_when_what_it_refers_to_is_missing_and_the_caller_is_gone(bench: B
 
 def test_is_carried_before_its_time_by_whom_it_was_lent_to_and_by_nobody_else(bench: Bench) -> None:
     bench.run(later=True)
-    ((due,),) = bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], int(bench.clock.now))
+    ((due,),) = bench.tables.operations.due(bench.stored().shard, int(bench.clock.now))
     lent_until = due.due_at + 900
     assert bench.tables.operations.lend(due, lent_until, due.due_at + 60)
     assert not bench.tables.operations.lend(due, lent_until, due.due_at + 60)
@@ -827,7 +827,7 @@ def test_is_carried_before_its_time_by_whom_it_was_lent_to_and_by_nobody_else(be
 
 def test_a_message_that_comes_twice_takes_nothing_from_whom_it_was_claimed_by(bench: Bench) -> None:
     bench.run(later=True)
-    ((due,),) = bench.tables.operations.due(operation_id("acme", "orders", "1")[-1], int(bench.clock.now))
+    ((due,),) = bench.tables.operations.due(bench.stored().shard, int(bench.clock.now))
     lease_end = math.ceil(bench.clock.now + 21 + AFTER_DEADLINE)  # the same second
     bench.tables.operations.lend(due, lease_end, lease_end)
     again: list[Outcome | None] = []

@@ -1,6 +1,7 @@
 """The operation table: who wins an operation, what settles it, what is due and what is listed."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_what_has_changed_or_is_on_a_queue_is_not_hastened(tables: Tables) -> No
     assert not tables.operations.hasten(one.model_copy(update={"state": State.UNKNOWN}), NOW - 7)
     assert not tables.operations.hasten(one.model_copy(update={"due_at": None}), NOW - 7)
     assert not tables.operations.hasten(operation("2"), NOW - 7)
-    assert tables.operations.lend(Due(one.operation_id, one.flow, NOW), LATER, SENT_BY)
+    assert tables.operations.lend(Due(one.operation_id, "acme", "create_site", NOW), LATER, SENT_BY)
     assert not tables.operations.hasten(there(tables), NOW - 7)
     assert there(tables).due_at == SENT_BY
 
@@ -342,6 +343,7 @@ def claim(
         now=now,
         until=now + 39,
         states=states,
+        tenant="acme",
         lent_until=lent_until,
     )
 
@@ -419,11 +421,11 @@ def test_what_is_taken_up_is_listed_as_being_sent(tables: Tables) -> None:
     assert listed(tables, State.SENDING) == ["1"]
 
 
-def test_what_is_taken_up_is_listed_by_when_that_was(tables: Tables) -> None:
+def test_what_is_taken_up_is_listed_by_when_its_lease_ends(tables: Tables) -> None:
     for key, at in (("1", 5), ("2", 20), ("3", 1), ("4", 7)):
         store(tables, operation(key))
         claim(tables, key=key, now=NOW + at)
-    assert listed(tables, State.SENDING, limit=1) == ["2", "4", "1", "3"]
+    assert listed(tables, State.SENDING, limit=1) == ["3", "1", "4", "2"]
 
 
 # ---------------------------------------------------------------- what settles it
@@ -474,7 +476,7 @@ def test_no_link_is_said_to_be_taken_when_a_transaction_failed_for_another_reaso
     store(tables, operation(state=State.SENDING))
     cancel(tables.operations, *reasons)
     with pytest.raises(StorageError):
-        settled(tables, operation(state=State.SUCCEEDED))
+        settled(tables, operation(state=State.SUCCEEDED), [Link(CUSTOMER, SITE)])
     with pytest.raises(StorageError):
         tables.operations.write_unless_succeeded(operation().operation_id, [])
 
@@ -505,7 +507,7 @@ def of_one_shard(number: int) -> list[str]:
 
 def test_what_is_due_is_found_in_its_shard_and_in_no_other(tables: Tables) -> None:
     stored = store(tables, operation())
-    assert list(tables.operations.due(stored.shard, NOW)) == [[Due(stored.operation_id, "create_site", NOW)]]
+    assert list(tables.operations.due(stored.shard, NOW)) == [[Due(stored.operation_id, "acme", "create_site", NOW)]]
     shards = set(operations_module.SHARDS)
     assert stored.shard in shards
     for other in shards - {stored.shard}:
@@ -526,6 +528,54 @@ def test_the_oldest_comes_first_over_all_pages(tables: Tables, monkeypatch: pyte
     pages = due(tables)
     assert [at for page in pages for at in page] == [NOW - 5, NOW - 4, NOW - 3, NOW - 2, NOW - 1]
     assert [len(page) for page in pages] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 250])
+def test_each_tenants_oldest_are_found_however_many_another_has(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, page_size: int
+) -> None:
+    """Neither what is due nor what waits for a later time is read to its end."""
+    monkeypatch.setattr(operations_module, "DUE_PAGE", page_size)
+    monkeypatch.setattr(operations_module, "MOST_DUE", 4)
+    keys = of_one_shard(26)
+    for number, key in enumerate(keys[:20]):
+        tenant, at = ("acme", NOW - 1) if number < 10 else ("busy", NOW + 500)
+        store(tables, operation(key, tenant=tenant, due_at=at))
+    for key, tenant in zip(keys[20:], ("acme-2", "acme0", "busy", "c", "c", "z"), strict=True):
+        store(tables, operation(key, tenant=tenant, due_at=NOW - 7))
+    read = 0
+
+    def around(real: Call, name: str, arguments: dict[str, object]) -> object:
+        nonlocal read
+        answer: Any = real(name, arguments)
+        read += len(answer["Items"])
+        return answer
+
+    intercept(tables.operations, around)
+    found = [one for some in tables.operations.due(operation().shard, NOW) for one in some]
+    counts = Counter(one.tenant for one in found)
+    assert 4 <= counts.pop("acme") <= max(4 + page_size - 1, 10 * (page_size == 250))
+    assert counts == {"acme-2": 1, "acme0": 1, "busy": 1, "c": 2, "z": 1}
+    if page_size < 4:
+        assert read < 16
+
+
+def test_what_is_due_at_the_same_time_is_found_over_all_pages(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations_module, "DUE_PAGE", 2)
+    for key in of_one_shard(5):
+        store(tables, operation(key))
+    found = [one.operation_id for some in tables.operations.due(operation().shard, NOW) for one in some]
+    assert len(set(found)) == len(found) == 5
+
+
+def test_nothing_is_claimed_or_woken_when_the_message_names_another_tenant(tables: Tables) -> None:
+    one = store(tables, operation(due_at=NOW))
+    taken = tables.operations.claim(
+        one.operation_id, lease="a2", now=NOW, until=LATER, states=[State.WAITING], tenant="umbrella"
+    )
+    assert taken == Claim(False, one)
+    tables.operations.wake(one.operation_id, "umbrella", NOW - 1)
+    assert there(tables) == one
 
 
 def lend(tables: Tables) -> Due:
@@ -576,7 +626,7 @@ def test_is_as_before_when_it_is_taken_back(tables: Tables) -> None:
 
 
 def test_nothing_is_lent_when_it_is_gone(tables: Tables) -> None:
-    assert not tables.operations.lend(Due("op_1", "create_site", NOW), LATER, SENT_BY)
+    assert not tables.operations.lend(Due("op_1", "acme", "create_site", NOW), LATER, SENT_BY)
 
 
 # ---------------------------------------------------------------- who waits for what
@@ -642,7 +692,7 @@ def test_a_note_does_not_make_up_for_a_lost_lease(tables: Tables) -> None:
 
 def test_what_waits_is_woken(tables: Tables) -> None:
     one = store(tables, operation(state=State.WAITING, due_at=LATER))
-    tables.operations.wake(one.operation_id, NOW)
+    tables.operations.wake(one.operation_id, "acme", NOW)
     assert there(tables) == one.model_copy(update={"due_at": NOW})
 
 
@@ -659,10 +709,10 @@ def test_what_waits_is_woken(tables: Tables) -> None:
 )
 def test_nothing_else_is_woken(tables: Tables, one: Operation) -> None:
     store(tables, one)
-    tables.operations.wake(one.operation_id, NOW)
-    tables.operations.wake("op_gone", NOW)
+    tables.operations.wake(one.operation_id, "acme", NOW)
+    tables.operations.wake(operation("gone").operation_id, "acme", NOW)
     assert there(tables) == one
-    assert tables.operations.get("op_gone") is None
+    assert tables.operations.get(operation("gone").operation_id) is None
 
 
 # ---------------------------------------------------------------- a payload that is kept
@@ -694,6 +744,9 @@ def test_is_saved_under_a_new_lease(tables: Tables) -> None:
 # ---------------------------------------------------------------- what is listed
 
 type After = tuple[str, int] | None
+UNFINISHED = (State.SENDING, State.WAITING, State.UNKNOWN)
+EACH_INDEX = pytest.mark.parametrize("state", [State.SUCCEEDED, State.WAITING])
+"""The listing index holds the first, the due index the second."""
 
 
 def page(
@@ -702,98 +755,214 @@ def page(
     return tables.operations.listed("acme", state, flow=flow, limit=limit, after=after)
 
 
-def listed(tables: Tables, state: State = State.WAITING, *, flow: str | None = None, limit: int = 100) -> list[str]:
+def pages(tables: Tables, state: State, *, flow: str | None = None, limit: int = 100) -> list[list[str]]:
     """The natural keys on all pages."""
     found, after = page(tables, state, flow=flow, limit=limit)
-    keys = [one.natural_key for one in found]
+    keys = [[one.natural_key for one in found]]
     while after:
         found, after = page(tables, state, flow=flow, limit=limit, after=after)
         assert len(found) <= limit
-        keys += [one.natural_key for one in found]
+        keys.append([one.natural_key for one in found])
     return keys
 
 
+def listed(tables: Tables, state: State, *, flow: str | None = None, limit: int = 100) -> list[str]:
+    return [key for keys in pages(tables, state, flow=flow, limit=limit) for key in keys]
+
+
 @pytest.fixture
-def ten(tables: Tables) -> list[str]:
-    """Ten that wait, the latest changed first; every other one is a job."""
+def ten(tables: Tables, state: State) -> list[str]:
+    """Ten in this state, in the order in which they are listed; every other one is a job."""
     for number in range(10):
         flow = ("create_site", "create_job")[number % 2]
-        store(tables, operation(str(number), updated_at=NOW + number, flow=flow))
+        at = {"updated_at": NOW + number} if state is State.SUCCEEDED else {"due_at": NOW + 9 - number}
+        store(tables, operation(str(number), state=state, flow=flow, **at))
     return [str(number) for number in range(9, -1, -1)]
 
 
-def test_only_what_is_in_this_state_and_of_this_tenant_is_listed(tables: Tables) -> None:
-    store(tables, operation("1"))
-    store(tables, operation("2", state=State.PARKED))
-    store(tables, operation("3", tenant="umbrella"))
-    assert (listed(tables), listed(tables, State.PARKED), listed(tables, State.UNKNOWN)) == (["1"], ["2"], [])
+@pytest.mark.parametrize("state", list(State))
+def test_only_what_is_in_this_state_and_of_this_tenant_is_listed(tables: Tables, state: State) -> None:
+    other = State.PARKED if state is State.WAITING else State.WAITING
+    store(tables, operation("1", state=state))
+    store(tables, operation("2", state=other))
+    for number, tenant in enumerate(("umbrella", "acme-2", "acm", "acme0")):
+        store(tables, operation(f"3{number}", state=state, tenant=tenant))
+    assert {one: listed(tables, one) for one in State} == {**{one: [] for one in State}, state: ["1"], other: ["2"]}
 
 
-def test_a_list_shows_a_summary(tables: Tables) -> None:
-    store(tables, operation(last_attempt=ATTEMPT))
-    ((one,), after) = page(tables)
-    assert (one.shown(), after) == (SUMMARY_SHOWN, None)
+@EACH_INDEX
+def test_a_list_shows_a_summary(tables: Tables, state: State) -> None:
+    store(tables, operation(state=state, last_attempt=ATTEMPT))
+    ((one,), after) = page(tables, state)
+    assert (type(one), one.shown(), after) == (OperationSummary, {**SUMMARY_SHOWN, "state": state}, None)
 
 
+@EACH_INDEX
 @pytest.mark.parametrize("limit", [1, 3, 9, 10, 11])
-def test_the_latest_changed_comes_first_over_all_pages(tables: Tables, ten: list[str], limit: int) -> None:
-    assert listed(tables, limit=limit) == ten
+def test_the_latest_changed_or_the_first_due_comes_first_over_all_pages(
+    tables: Tables, state: State, ten: list[str], limit: int
+) -> None:
+    found = pages(tables, state, limit=limit)
+    assert [key for keys in found for key in keys] == ten
+    assert all(len(keys) == limit for keys in found[:-1])
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6])
-@pytest.mark.parametrize("batch", [1, 2, 3, 4, 1000])
-@pytest.mark.parametrize("queries", [1, 2, 10])
+@EACH_INDEX
+@pytest.mark.parametrize("emulator", ["memory"], indirect=True)
+@pytest.mark.parametrize("flow", [None, "create_site"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 40])
+def test_each_is_listed_once_when_all_have_the_same_time(
+    tables: Tables, state: State, flow: str | None, limit: int
+) -> None:
+    for number in range(40):
+        store(tables, operation(str(number), state=state, updated_at=NOW))
+    found = listed(tables, state, limit=limit, flow=flow)
+    assert sorted(found, key=int) == [str(number) for number in range(40)]
+
+
+@EACH_INDEX
+@pytest.mark.parametrize("emulator", ["memory"], indirect=True)
+@pytest.mark.parametrize("limit", [1, 2, 4, 5, 6])
+@pytest.mark.parametrize("batch", [1, 3, 1000])
+@pytest.mark.parametrize("queries", [0, 1, 2, 10])
 def test_those_of_one_flow_are_listed_however_they_lie_among_the_others(
-    tables: Tables, ten: list[str], monkeypatch: pytest.MonkeyPatch, limit: int, batch: int, queries: int
+    tables: Tables, state: State, ten: list[str], monkeypatch: pytest.MonkeyPatch, limit: int, batch: int, queries: int
 ) -> None:
     monkeypatch.setattr(operations_module, "LISTING_BATCH", batch)
     monkeypatch.setattr(operations_module, "MOST_QUERIES", queries)
-    assert listed(tables, flow="create_job", limit=limit) == ten[::2]
-    assert listed(tables, flow="create_site", limit=limit) == ten[1::2]
+    assert listed(tables, state, flow="create_job", limit=limit) == ten[::2]
+    assert listed(tables, state, flow="create_site", limit=limit) == ten[1::2]
 
 
-def test_no_next_page_is_named_when_this_one_is_the_last(tables: Tables, ten: list[str]) -> None:
-    found, after = page(tables, limit=len(ten) + 1)
+@EACH_INDEX
+def test_no_next_page_is_named_when_this_one_is_the_last(tables: Tables, state: State, ten: list[str]) -> None:
+    found, after = page(tables, state, limit=len(ten) + 1)
     assert ([one.natural_key for one in found], after) == (ten, None)
 
 
-def test_no_next_page_is_named_when_the_last_of_a_flow_are_on_this_one(tables: Tables, ten: list[str]) -> None:
-    found, after = page(tables, flow="create_job", limit=5)
-    assert ([one.natural_key for one in found], after) == (ten[::2], None)
-
-
-def test_the_next_page_begins_after_the_last_of_this_one(tables: Tables, ten: list[str]) -> None:
-    found, after = page(tables, limit=4)
+@EACH_INDEX
+def test_the_next_page_begins_after_the_last_of_this_one(tables: Tables, state: State, ten: list[str]) -> None:
+    found, after = page(tables, state, limit=4)
     assert [one.natural_key for one in found] == ten[:4]
-    assert after == (found[-1].operation_id, NOW + 6)
+    assert after == (found[-1].operation_id, NOW + 6 if state is State.SUCCEEDED else NOW + 3)
 
 
-def test_only_so_much_is_read_for_one_page(tables: Tables, ten: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations_module, "LISTING_BATCH", 2)
-    monkeypatch.setattr(operations_module, "MOST_QUERIES", 3)
-    asked: list[object] = []
+@EACH_INDEX
+@pytest.mark.parametrize("at", [0, operations_module.LATEST])
+def test_a_place_at_the_end_of_all_times_is_as_good_as_any(
+    tables: Tables, state: State, ten: list[str], at: int
+) -> None:
+    found = [page(tables, state, after=(f"op_{last}", at)) for last in "0123456789abcdef"]
+    is_before_all = (at == 0) is (state is State.WAITING)
+    assert [[one.natural_key for one in some] for some, _ in found] == [ten if is_before_all else []] * 16
+    assert {after for _, after in found} == {None}
 
-    def around(real: Call, name: str, arguments: dict[str, object]) -> object:
-        asked.append(arguments["Limit"])
+
+class Asked:
+    """What the table is asked: how often, and for how many entries in all."""
+
+    def __init__(self, tables: Tables, most: int | None = None) -> None:
+        self.limits: list[int] = []
+        self.read = 0
+        self._most = most
+        intercept(tables.operations, self._around)
+
+    def _around(self, real: Call, name: str, arguments: Any) -> object:
+        if name != "Query":
+            return real(name, arguments)
+        self.limits.append(arguments["Limit"])
+        if self._most:  # as when the items are so large that no more go into a response
+            arguments = {**arguments, "Limit": self._most}
+        unfiltered = {one: value for one, value in arguments.items() if one != "FilterExpression"}
+        names = unfiltered.pop("ExpressionAttributeNames", {})
+        values = {
+            one: value for one, value in arguments["ExpressionAttributeValues"].items() if one[1:] not in SEARCHED
+        }
+        answer: Any = real(name, {**unfiltered, "ExpressionAttributeValues": values})
+        assert not names.keys() - {f"#{one}" for one in SEARCHED}
+        self.read += len(answer["Items"])
         return real(name, arguments)
 
-    intercept(tables.operations, around)
-    found, after = page(tables, flow="no such flow")
-    assert (found, asked) == ([], [2, 2, 2])
-    assert after == (operation(ten[5]).operation_id, NOW + int(ten[5]))
+
+SEARCHED = ("flow", "state")
 
 
-def test_no_more_is_read_than_a_page_still_lacks(tables: Tables, ten: list[str]) -> None:
-    asked: list[object] = []
+@EACH_INDEX
+@pytest.mark.parametrize("emulator", ["memory"], indirect=True)
+def test_a_page_reads_as_much_of_a_large_tenant_as_of_a_small_one(tables: Tables, state: State) -> None:
+    """Also the last pages, and those of a tenant whose operations all have the same time."""
+    partitions = 4 if state is State.SUCCEEDED else 8
+    for number in range(400):
+        at = NOW + number // 150
+        store(tables, operation(str(number), state=state, updated_at=at, due_at=at))
+    asked = Asked(tables)
+    after: After = None
+    for _ in range(400 // 20):
+        asked.limits, asked.read = [], 0
+        found, after = page(tables, state, limit=20, after=after)
+        assert (len(found), asked.limits) == (20, [20] * partitions)
+        assert asked.read <= 20 * partitions
+    assert after is None or page(tables, state, limit=20, after=after) == ([], None)
 
-    def around(real: Call, name: str, arguments: dict[str, object]) -> object:
-        asked.append(arguments["Limit"])
-        return real(name, {**arguments, "Limit": 2})  # as when the items are so large that no more go into an answer
 
-    intercept(tables.operations, around)
-    found, _ = page(tables, limit=6)
-    assert [one.natural_key for one in found] == ten[:6]
-    assert asked == [6, 4, 2]
+@EACH_INDEX
+def test_only_so_much_is_read_for_one_page(
+    tables: Tables, state: State, ten: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations_module, "LISTING_BATCH", 1)
+    monkeypatch.setattr(operations_module, "MOST_QUERIES", 3)
+    asked = Asked(tables)
+    found, after = page(tables, state, flow="no such flow", limit=1)
+    partitions = 4 if state is State.SUCCEEDED else 8
+    assert found == []
+    assert len(asked.limits) == min(partitions + 3, len(asked.limits))
+    assert len(asked.limits) >= partitions
+    assert len(ten) == 10
+    while after:
+        found, after = page(tables, state, flow="no such flow", limit=1, after=after)
+        assert found == []
+
+
+@EACH_INDEX
+def test_a_page_is_full_when_a_response_has_fewer_entries_than_were_asked_for(
+    tables: Tables, state: State, ten: list[str]
+) -> None:
+    Asked(tables, most=1)
+    found, after = page(tables, state, limit=3)
+    keys = [one.natural_key for one in found]
+    while after:
+        found, after = page(tables, state, limit=3, after=after)
+        keys += [one.natural_key for one in found]
+    assert keys == ten
+
+
+def test_what_has_changed_since_the_index_was_read_is_not_listed(tables: Tables) -> None:
+    one, other = store(tables, operation("1")), store(tables, operation("2", due_at=NOW + 1))
+
+    def late(real: Call, name: str, arguments: Any) -> object:
+        answer = real(name, arguments)
+        if name == "Query" and arguments["ExpressionAttributeValues"][":key"]["S"] == one.shard:
+            claim(tables, now=NOW)
+        return answer
+
+    intercept(tables.operations, late)
+    found, _ = page(tables)
+    assert [summary.natural_key for summary in found] == [other.natural_key]
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_is_in_one_index_and_written_there_once(tables: Tables, state: State) -> None:
+    """The listing index when it is settled, else the due index."""
+    is_unfinished = state in UNFINISHED
+    store(tables, operation(state=state, due_at=NOW if is_unfinished else None))
+    item = tables.operations._client.get_item(
+        TableName=tables.operations._table, Key={"operation_id": {"S": operation().operation_id}}
+    )["Item"]
+    assert ({"due", "due_shard"} <= item.keys(), {"listed", "standing"} <= item.keys()) == (
+        is_unfinished,
+        not is_unfinished,
+    )
+    assert len({"due", "due_shard", "listed", "standing"} & item.keys()) == 2
 
 
 # ---------------------------------------------------------------- the table fails
@@ -810,7 +979,7 @@ def test_no_more_is_read_than_a_page_still_lacks(tables: Tables, ten: list[str])
 )
 def test_says_that_the_storage_did_not_answer_whatever_it_was_asked(tables: Tables, error: Exception) -> None:
     fail(tables.operations, error)
-    one = Due("op_1", "create_site", NOW)
+    one = Due("op_1", "acme", "create_site", NOW)
     asked: list[Callable[[], object]] = [
         lambda: tables.operations.get("op_1"),
         lambda: tables.operations.create(operation(), over=State),
@@ -822,7 +991,7 @@ def test_says_that_the_storage_did_not_answer_whatever_it_was_asked(tables: Tabl
         lambda: tables.operations.lend(one, LATER, SENT_BY),
         lambda: tables.operations.extend(one, LATER, SENT_BY),
         lambda: tables.operations.take_back(one, LATER, SENT_BY),
-        lambda: tables.operations.wake("op_1", NOW),
+        lambda: tables.operations.wake("op_1", "acme", NOW),
         lambda: tables.operations.kept_payload(operation()),
         lambda: tables.operations.hasten(operation(), LATER),
         lambda: tables.operations.many([one.operation_id]),

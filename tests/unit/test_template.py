@@ -16,7 +16,7 @@ from samtranslator.yaml_helper import yaml_parse
 from crm_bridge.clients import egito, illu, izzitup, revio
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import Event
-from crm_bridge.operations import State
+from crm_bridge.operations import OperationSummary, State
 from dispatcher.handler import LENT, LONGEST_RUN
 from local.template import TEMPLATE, Template, bundle_template
 from openapi.routes import PAGES
@@ -96,8 +96,16 @@ def test_every_handler_is_there_and_answers_every_route_of_the_template(template
         assert routes - {*PAGES} == set(getattr(entry, "ROUTES", {}))
 
 
+def of_the_dispatcher() -> dict[str, object]:
+    """Its own environment variables; no other function has any."""
+    variables: dict[str, object] = of_type("AWS::Serverless::Function")["DispatcherFunction"]["Environment"][
+        "Variables"
+    ]
+    return variables
+
+
 def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
-    given = set(SOURCE["Globals"]["Function"]["Environment"]["Variables"])
+    given = {*SOURCE["Globals"]["Function"]["Environment"]["Variables"], *of_the_dispatcher()}
     read = {
         name
         for root in ("functions", "layers/shared/crm_bridge")
@@ -105,7 +113,7 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
         for name in re.findall(r"os\.environ\[\"(\w+)\"\]", path.read_text())
     }
     flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER", "CALLBACK")
-    queues = {f"{name}_QUEUE_URL" for name in flows}
+    queues = {f"{name}_{what}" for name in flows for what in ("QUEUE_URL", "WORKERS")}
     assert given == read | queues | {"LOG_LEVEL", "POWERTOOLS_METRICS_NAMESPACE"}
 
 
@@ -126,6 +134,27 @@ def test_a_function_ends_before_the_api_gives_up_and_its_queue_waits_six_times_a
         # A message lives as long as its operation is lent to it, and long enough to get to the dead letters.
         assert queue["VisibilityTimeout"] * receives < queue["MessageRetentionPeriod"] == LENT
     assert template.functions["DispatcherFunction"].timeout == LONGEST_RUN  # what it lent and did not send is due again
+
+
+def test_the_dispatcher_runs_by_itself_and_no_run_is_repeated() -> None:
+    dispatcher = of_type("AWS::Serverless::Function")["DispatcherFunction"]
+    assert dispatcher["ReservedConcurrentExecutions"] == 1
+    assert dispatcher["EventInvokeConfig"] == {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
+
+
+def test_the_dispatcher_knows_how_many_workers_each_queue_has() -> None:
+    for function in of_type("AWS::Serverless::Function").values():
+        if due := function["Events"].get("Due"):
+            name = function["Handler"].partition(".")[0].upper()
+            workers = due["Properties"]["ScalingConfig"]["MaximumConcurrency"]
+            assert of_the_dispatcher()[f"{name}_WORKERS"] == workers
+
+
+def test_the_due_index_projects_what_changes_only_with_its_key_and_the_listing_what_a_list_shows() -> None:
+    indexes = {one["IndexName"]: one for one in RESOURCES["OperationsTable"]["Properties"]["GlobalSecondaryIndexes"]}
+    projected = {name: set(one["Projection"]["NonKeyAttributes"]) for name, one in indexes.items()}
+    assert projected["due"] == {"flow", "function", "state", "lent_until"}
+    assert projected["listing"] == set(OperationSummary.model_fields) - {"operation_id"}
 
 
 def test_every_function_has_a_role_of_its_own() -> None:
@@ -385,9 +414,11 @@ def test_a_new_version_is_published_for_a_changed_layer_and_every_parameter_that
     made_with = set(re.findall(r"'Ref': '(\w+)'|\$\{(\w+)\}", str(SOURCE["Globals"]["Function"])))
     parameters = {name for pair in made_with for name in pair} & set(SOURCE["Parameters"])
     parameters -= {"Deployment", "ReservedConcurrency"}  # are not part of a version
-    for function in of_type("AWS::Serverless::Function").values():
+    for name, function in of_type("AWS::Serverless::Function").items():
+        own = {str(value["Ref"]) for value in function.get("Environment", {}).get("Variables", {}).values()}
+        assert bool(own) is (name == "DispatcherFunction")
         assert function["AutoPublishAliasAllProperties"] is True
-        assert set(re.findall(r"\$\{(\w+)\}", function["VersionDescription"]["Fn::Sub"])) == parameters
+        assert set(re.findall(r"\$\{(\w+)\}", function["VersionDescription"]["Fn::Sub"])) == parameters | own
 
 
 def test_everything_at_rest_is_encrypted_with_the_key_if_there_is_one() -> None:

@@ -28,8 +28,11 @@ class Engine:
         self.together = Barrier(parties)
         self.seen: list[tuple[str, int | None]] = []
 
-    def redeliver(self, _: object, operation_id: str, *, deadline: object, lent_until: int | None) -> object:
+    def redeliver(
+        self, _: object, operation_id: str, *, tenant: str, deadline: object, lent_until: int | None
+    ) -> object:
         assert deadline
+        assert tenant == "acme"
         self.together.wait()
         self.seen.append((operation_id, lent_until))
         if operation_id in self.failing:
@@ -38,7 +41,8 @@ class Engine:
 
 
 def batch(*operations: str) -> dict[str, Any]:
-    return {"Records": [{"messageId": f"m-{one}", "body": json.dumps({"operation_id": one})} for one in operations]}
+    bodies = [(one, json.dumps({"operation_id": one, "tenant": "acme"})) for one in operations]
+    return {"Records": [{"messageId": f"m-{one}", "body": body} for one, body in bodies]}
 
 
 def failed(event: dict[str, Any], engine: Engine) -> list[str]:
@@ -58,7 +62,7 @@ def test_the_invocation_does_not_fail_when_the_whole_batch_does() -> None:
     assert failed(batch("a", "b"), Engine(failing=["a", "b"])) == ["m-a", "m-b"]
 
 
-@pytest.mark.parametrize("body", ["", "{", "[]", "null", "{}", '"op"', "\ud800"])
+@pytest.mark.parametrize("body", ["", "{", "[]", "null", "{}", '"op"', "\ud800", '{"operation_id": "a"}'])
 def test_a_message_that_cannot_be_read_comes_again_and_the_others_do_not(body: str) -> None:
     event = batch("a", "b")
     event["Records"][0]["body"] = body
@@ -69,7 +73,8 @@ def test_a_message_that_cannot_be_read_comes_again_and_the_others_do_not(body: s
 
 def test_a_message_says_until_when_its_operation_is_lent() -> None:
     engine = Engine()
-    event = {"Records": [{"messageId": "m-1", "body": '{"operation_id": "a", "lent_until": 17}'}]}
+    body = '{"operation_id": "a", "tenant": "acme", "lent_until": 17}'
+    event = {"Records": [{"messageId": "m-1", "body": body}]}
     failed(event, engine)
     assert engine.seen == [("a", 17)]
 

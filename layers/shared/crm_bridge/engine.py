@@ -339,9 +339,9 @@ class Engine:
         return self._send(flow, command, claim.operation, deadline, task)
 
     def redeliver[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], operation_id: str, *, deadline: Deadline, lent_until: int | None = None
+        self, flow: Flow[C, V, R], operation_id: str, *, tenant: str, deadline: Deadline, lent_until: int | None = None
     ) -> Outcome | None:
-        """Take an operation up again that is due, or lent to the caller until `lent_until`; None if it is neither.
+        """Take up a tenant's operation that is due, or lent to the caller until `lent_until`; None if it is neither.
 
         Raises StorageError; then it stays due, at the latest when its lease is over. Raises whatever the bridge itself
         fails with, and goes on doing so once that has parked the operation.
@@ -353,6 +353,7 @@ class Engine:
             now=now,
             until=self._lease_end(now, deadline),
             states=DUE,
+            tenant=tenant,
             lent_until=lent_until,
         )
         if claim is None:
@@ -811,7 +812,7 @@ class Engine:
             return
         for waiter in sorted(ended.waiters):
             with suppress(StorageError):
-                self._operations.wake(waiter, self._now())
+                self._operations.wake(waiter, ended.tenant, self._now())
 
     def _saved(
         self,

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import batched
+from itertools import batched, count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from botocore.exceptions import ClientError
@@ -27,17 +29,23 @@ if TYPE_CHECKING:
     )
 
 DUE_INDEX = "due"
-DUE_PAGE = 1000
+DUE_PAGE = 250
+MOST_DUE = 2000
+"""Entries of one tenant that `due` reads in each shard, so that a run does not grow with a tenant's backlog."""
 LISTING_INDEX = "listing"
 LISTING_BATCH = 1000
 BATCH = 100
 """So many items DynamoDB gives at once by their keys."""
 MOST_QUERIES = 10
-"""So much of the index is read for one page, if few of its operations belong to the flow that is asked for."""
+"""Queries for one page after the first of each shard, if few of the operations are in this state and of this flow."""
 MOST_WAITERS = 20
 """Operations that one operation wakes when it has ended; more than these wait for their own next attempt."""
-SHARDS = "0123456789abcdef"
-"""The due index is spread over these partitions, so that a backlog is not read from a single one."""
+SHARDS = "01234567"
+"""Partitions of the due index. A new event writes two entries, and a partition takes 1,000 writes in a second."""
+LISTING_SHARDS = "0123"
+"""Partitions of the listing index for each tenant. A new event writes one entry."""
+LATEST = 9_999_999_999
+"""Epoch seconds; times in the keys of both indexes have ten digits."""
 
 
 class State(StrEnum):
@@ -47,6 +55,10 @@ class State(StrEnum):
     WAITING = "waiting"
     UNKNOWN = "unknown"
     PARKED = "parked"
+
+
+LISTED = frozenset({State.SUCCEEDED, State.REJECTED, State.PARKED})
+"""States that the listing index holds. It is written when an operation settles; the others are in the due index."""
 
 
 class Attempt(BaseModel):
@@ -81,7 +93,7 @@ class Candidate(BaseModel):
 
 
 class OperationSummary(BaseModel):
-    """What a list of operations shows. All times are epoch seconds. The listing index holds exactly this."""
+    """What a list of operations shows. All times are epoch seconds. The listing index projects exactly this."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -93,6 +105,11 @@ class OperationSummary(BaseModel):
     due_at: int | None = None
     created_at: int
     updated_at: int
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where a list goes on behind it, see `Operations.listed`."""
+        return self.operation_id, self.updated_at if self.state in LISTED else self.due_at or 0
 
     def shown(self) -> dict[str, object]:
         """As the API shows it."""
@@ -149,7 +166,12 @@ class Operation(OperationSummary):
 
     @property
     def shard(self) -> str:
-        return self.operation_id[-1]
+        """The partition of the due index in which it is while it is unfinished."""
+        return _shard(self.operation_id, SHARDS)
+
+    @property
+    def summary(self) -> OperationSummary:
+        return OperationSummary.model_construct(**{name: getattr(self, name) for name in OperationSummary.model_fields})
 
     @property
     def is_undone(self) -> bool:
@@ -171,11 +193,61 @@ class Operation(OperationSummary):
 
 
 class Due(NamedTuple):
-    """An operation that is to be taken up, and since when (epoch seconds)."""
+    """An operation that is to be taken up, by which function, and since when (epoch seconds)."""
 
     operation_id: str
-    flow: str
+    tenant: str
+    function: str
     due_at: int
+
+
+type _Place = tuple[float, int]
+"""Where an entry comes among those of all partitions: a time, and the partition's number."""
+_END: _Place = (math.inf, 0)
+
+
+class _Partition:
+    """A partition of an index, as far as it was read for one page."""
+
+    def __init__(self, number: int, query: "QueryInputTypeDef") -> None:
+        self.query = query
+        self.reached: _Place = (-math.inf, number)
+        """The place of the last entry that was read."""
+        self.last: tuple[str, int] | None = None
+        """The id of that entry's operation, and the time in its sort key."""
+
+    def end(self) -> None:
+        """There are no more entries."""
+        self.reached, self.last = _END, None
+
+
+class _Index(NamedTuple):
+    """An index whose entries of one kind are spread over partitions and sorted by a prefix and a time."""
+
+    name: str
+    key: str
+    sort: str
+    partitions: Sequence[str]
+    prefix: str
+    newest_first: bool
+
+    def place(self, operation_id: str, at: int) -> _Place:
+        """Return where an entry comes: by time, then by partition. Within a partition DynamoDB's own order counts."""
+        return (-at if self.newest_first else at), int(operation_id[-1], 16) % len(self.partitions)
+
+    def bounds(self, number: int, after: tuple[str, int] | None) -> tuple[int, int]:
+        """Return the first and the last time of this partition's entries that may come behind `after`.
+
+        Of those with the same time some come before it if its partition is a later one.
+        """
+        if after is None:
+            return 0, LATEST
+        (_, its_number), at = self.place(*after), after[1]
+        if number == its_number:
+            return 0, LATEST  # it goes on behind the very entry
+        if self.newest_first:
+            return 0, at if number > its_number else at - 1
+        return at if number > its_number else at + 1, LATEST
 
 
 def operation_id(tenant: str, flow: str, natural_key: str) -> str:
@@ -295,9 +367,10 @@ class Operations:
         now: int,
         until: int,
         states: Iterable[State],
+        tenant: str,
         lent_until: int | None = None,
     ) -> Claim | None:
-        """Take over an operation in one of `states` that is due now, or lent to the caller until `lent_until`.
+        """Take over a tenant's operation in one of `states` that is due now, or lent to the caller until `lent_until`.
 
         None: there is none with this id. Raises StorageError.
         """
@@ -308,9 +381,10 @@ class Operations:
             ":until": until,
             ":one": 1,
             ":now": now,
+            ":tenant": tenant,
+            ":due": _timed(tenant, until),
+            ":lent": lent_until or 0,
         }
-        values[":standing"] = standing(State.SENDING, now)
-        values[":lent"] = lent_until or 0
         with guarded():
             try:
                 answer = through_conflicts(
@@ -318,10 +392,11 @@ class Operations:
                         TableName=self._table,
                         Key=_key(operation_id),
                         UpdateExpression="SET #was = #state, #state = :sending, #lease = :lease, due_at = :until, "
-                        "tries = tries + :one, updated_at = :now, standing = :standing, "
+                        "due = :due, tries = tries + :one, updated_at = :now, "
                         "first_sent_at = if_not_exists(first_sent_at, :now) REMOVE lent_until",
                         ConditionExpression=f"#state IN ({', '.join(accepted)}) "
-                        "AND (due_at <= :now OR lent_until = :lent) AND attribute_not_exists(held)",
+                        "AND (due_at <= :now OR lent_until = :lent) AND attribute_not_exists(held) "
+                        "AND tenant = :tenant",
                         ExpressionAttributeNames={"#state": "state", "#was": "was", "#lease": "lease"},
                         ExpressionAttributeValues=serialize({**values, **accepted}),
                         ReturnValues="ALL_NEW",
@@ -439,8 +514,18 @@ class Operations:
         along: "Sequence[TransactWriteItemTypeDef]",
         writes: "Sequence[TransactWriteItemTypeDef]" = (),
     ) -> "Mapping[str, Any] | None":
-        """All in one transaction; or what is there instead of what `put` wants to replace."""
+        """All in one transaction; or what is there instead of what `put` wants to replace.
+
+        Without others `put` is written by itself, for half of the units. If the response to that is lost, the AWS
+        client's repetition finds what the first one wrote.
+        """
         with guarded():
+            if not (along or writes):
+                try:
+                    through_conflicts(lambda: self._client.put_item(**put["Put"]))
+                except ClientError as error:
+                    return existing(error)
+                return None
             try:
                 through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *along, *writes]))
             except self._client.exceptions.TransactionCanceledException as error:
@@ -492,18 +577,29 @@ class Operations:
             }
         }
 
-    def wake(self, operation_id: str, now: int) -> None:
-        """Make an operation due now that waits for a later time, unless it is on a queue. Raises StorageError."""
+    def wake(self, operation_id: str, tenant: str, now: int) -> None:
+        """Make a tenant's operation due now that waits for a later time, unless it is on a queue.
+
+        Raises StorageError.
+        """
         with guarded():
             try:
                 through_conflicts(
                     lambda: self._client.update_item(
                         TableName=self._table,
                         Key=_key(operation_id),
-                        UpdateExpression="SET due_at = :now",
-                        ConditionExpression="#state = :waiting AND due_at > :now AND attribute_not_exists(lent_until)",
+                        UpdateExpression="SET due_at = :now, due = :due",
+                        ConditionExpression="#state = :waiting AND due_at > :now AND attribute_not_exists(lent_until) "
+                        "AND tenant = :tenant",
                         ExpressionAttributeNames={"#state": "state"},
-                        ExpressionAttributeValues=serialize({":now": now, ":waiting": State.WAITING.value}),
+                        ExpressionAttributeValues=serialize(
+                            {
+                                ":now": now,
+                                ":due": _timed(tenant, now),
+                                ":tenant": tenant,
+                                ":waiting": State.WAITING.value,
+                            }
+                        ),
                     )
                 )
             except ClientError as error:
@@ -532,56 +628,131 @@ class Operations:
     def listed(
         self, tenant: str, state: State, *, flow: str | None, limit: int, after: tuple[str, int] | None
     ) -> tuple[list[OperationSummary], tuple[str, int] | None]:
-        """A tenant's operations in one state, the latest changed first; and where to go on, if there may be more.
+        """Return a page of a tenant's operations in one state; and where to go on, if there may be more.
 
-        `after` is the id of the one before, and when it changed. What changes shows up a moment later, and a page may
-        be short. Raises StorageError.
+        Those that are settled come with the latest changed first, the others with the first due first. `after` is the
+        id of the one before, and when it changed or is due. The indexes show a change a moment later, what changes
+        between two pages may be on both or on neither, and a page may be short. Raises StorageError.
         """
-        found: list[OperationSummary] = []
-        for _ in range(MOST_QUERIES):
-            query: QueryInputTypeDef = {
-                "TableName": self._table,
-                "IndexName": LISTING_INDEX,
-                "KeyConditionExpression": "tenant = :tenant AND begins_with(standing, :state)",
-                "ExpressionAttributeValues": serialize({":tenant": tenant, ":state": standing(state), ":flow": flow}),
-                "ScanIndexForward": False,
-                "Limit": limit - len(found),
-            }
-            if flow:
-                query |= {"FilterExpression": "flow = :flow", "Limit": LISTING_BATCH}
-            if after:
-                operation_id, updated_at = after
-                key = {"tenant": tenant, "standing": standing(state, updated_at), "operation_id": operation_id}
-                query["ExclusiveStartKey"] = serialize(key)
-            with guarded():
-                answer = self._client.query(**query)
-            found += [OperationSummary.model_validate(deserialize(item)) for item in answer["Items"]]
-            last = deserialize(answer.get("LastEvaluatedKey", {}))
-            if len(found) > limit or (len(found) == limit and last):
-                found = found[:limit]
-                return found, (found[-1].operation_id, found[-1].updated_at)
-            if not last:
-                return found, None
-            after = str(last["operation_id"]), int(str(last["standing"]).rpartition("#")[2])
-        return found, after
+        wanted = {"flow": flow} if flow else {}
+        if state in LISTED:
+            keys = [f"{tenant}#{shard}" for shard in LISTING_SHARDS]
+            index = _Index(LISTING_INDEX, "listed", "standing", keys, f"{state}#", newest_first=True)
+            entries, going_on = self._page(index, wanted, limit, after)
+            return [OperationSummary.model_validate(entry) for entry in entries], going_on
+        index = _Index(DUE_INDEX, "due_shard", "due", SHARDS, f"{tenant}#", newest_first=False)
+        entries, going_on = self._page(index, {**wanted, "state": state.value}, limit, after)
+        ids = [str(entry["operation_id"]) for entry in entries]
+        there = self.many(ids)
+        return [there[one].summary for one in ids if one in there and there[one].state is state], going_on
+
+    def _page(
+        self, index: _Index, wanted: Mapping[str, str], limit: int, after: tuple[str, int] | None
+    ) -> tuple[list[dict[str, object]], tuple[str, int] | None]:
+        """Merge the partitions of an index from `after` on. Each is read as far as the page needs it, and no further.
+
+        `limit` entries of each partition are enough, unless entries are left out because they are not `wanted`.
+        """
+        partitions = [self._partition(index, number, wanted, limit, after) for number in range(len(index.partitions))]
+        found: list[tuple[_Place, dict[str, object]]] = []
+        for queries in count():
+            behind = min(partitions, key=lambda one: one.reached)
+            sure = [entry for place, entry in found if place <= behind.reached]
+            if behind.reached == _END or len(sure) >= limit or queries == len(partitions) + MOST_QUERIES:
+                break
+            found = sorted([*found, *self._read(index, behind)], key=lambda one: one[0])
+        if len(sure) > limit or (len(sure) == limit and behind.last):
+            last = sure[limit - 1]
+            return sure[:limit], (str(last["operation_id"]), _time_of(last[index.sort]))
+        return sure, behind.last
+
+    def _partition(
+        self, index: _Index, number: int, wanted: Mapping[str, str], limit: int, after: tuple[str, int] | None
+    ) -> _Partition:
+        first, last = index.bounds(number, after)
+        values = {
+            ":key": index.partitions[number],
+            ":first": f"{index.prefix}{first:010}",
+            ":last": f"{index.prefix}{last:010}",
+            **{f":{name}": value for name, value in wanted.items()},
+        }
+        query: QueryInputTypeDef = {
+            "TableName": self._table,
+            "IndexName": index.name,
+            "KeyConditionExpression": f"{index.key} = :key AND {index.sort} BETWEEN :first AND :last",
+            "ExpressionAttributeValues": serialize(values),
+            "ScanIndexForward": not index.newest_first,
+            "Limit": limit,
+        }
+        if wanted:
+            query["FilterExpression"] = " AND ".join(f"#{name} = :{name}" for name in wanted)
+            query["ExpressionAttributeNames"] = {f"#{name}": name for name in wanted}
+        if after and index.place(*after)[1] == number:
+            operation_id, at = after
+            place = {index.key: index.partitions[number], index.sort: f"{index.prefix}{at:010}"}
+            query["ExclusiveStartKey"] = serialize({**place, "operation_id": operation_id})
+        partition = _Partition(number, query)
+        if first > last:
+            partition.end()
+        return partition
+
+    def _read(self, index: _Index, partition: _Partition) -> list[tuple[_Place, dict[str, object]]]:
+        """Return the next entries of a partition, each with its place."""
+        with guarded():
+            answer = self._client.query(**partition.query)
+        entries = [deserialize(item) for item in answer["Items"]]
+        if "LastEvaluatedKey" in answer:
+            partition.query |= {"ExclusiveStartKey": answer["LastEvaluatedKey"], "Limit": LISTING_BATCH}
+            last = deserialize(answer["LastEvaluatedKey"])
+            partition.last = (str(last["operation_id"]), _time_of(last[index.sort]))
+            partition.reached = index.place(*partition.last)
+        else:
+            partition.end()
+        return [(index.place(str(entry["operation_id"]), _time_of(entry[index.sort])), entry) for entry in entries]
 
     def due(self, shard: str, now: int) -> Iterator[Sequence[Due]]:
-        """What is due in one shard, oldest first, a page at a time. Raises StorageError."""
+        """Return what is due in one shard, a page at a time: tenant after tenant, the oldest of each first.
+
+        At most about MOST_DUE of one tenant; what is not due yet is skipped. Raises StorageError.
+        """
         query: QueryInputTypeDef = {
             "TableName": self._table,
             "IndexName": DUE_INDEX,
-            "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
-            "ExpressionAttributeValues": serialize({":shard": shard, ":now": now}),
+            "KeyConditionExpression": "due_shard = :shard AND due > :after",
             "Limit": DUE_PAGE,
         }
+        after, read = "!", Counter[str]()  # before all names
         while True:
+            query["ExpressionAttributeValues"] = serialize({":shard": shard, ":after": after})
             with guarded():
                 answer = self._client.query(**query)
-            items = [deserialize(item) for item in answer["Items"]]
-            yield [Due(str(item["operation_id"]), str(item["flow"]), int(str(item["due_at"]))) for item in items]
+            found = [_as_due(item) for item in answer["Items"]]
+            read.update(one.tenant for one in found)
+            yield [one for one in found if one.due_at <= now]
             if "LastEvaluatedKey" not in answer:
                 return
-            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+            if found[-1].due_at > now or read[found[-1].tenant] >= MOST_DUE:
+                after = f"{found[-1].tenant}#~"  # behind all times
+                query.pop("ExclusiveStartKey", None)
+            else:
+                query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def lent(self, shard: str, tenant: str, now: int, until: int) -> Counter[str]:
+        """Return how many operations of a tenant in one shard are lent, at most `until`, by function.
+
+        Of a tenant with more than 1 MB of entries that are due by then, some 5,000, it is at least so many.
+        Raises StorageError.
+        """
+        values = {":shard": shard, ":first": _timed(tenant, now + 1), ":last": _timed(tenant, until)}
+        with guarded():
+            answer = self._client.query(
+                TableName=self._table,
+                IndexName=DUE_INDEX,
+                KeyConditionExpression="due_shard = :shard AND due BETWEEN :first AND :last",
+                FilterExpression="attribute_exists(lent_until)",
+                ExpressionAttributeValues=serialize(values),
+            )
+        return Counter(_as_due(item).function for item in answer["Items"])
 
     def lend(self, due: Due, until: int, sent_by: int) -> bool:
         """Lend it to a message that is sent by `sent_by` and lives `until`; False if it is not due any more.
@@ -595,19 +766,19 @@ class Operations:
         such a message finds was lent again, is being sent or has ended, and nothing is done; or it is due, and is sent
         once. Raises StorageError.
         """
-        return self._move(due.operation_id, due.due_at, "SET due_at = :to, lent_until = :until", sent_by, until=until)
+        return self._move(due, due.due_at, "SET due_at = :to, due = :due, lent_until = :until", sent_by, until=until)
 
     def extend(self, due: Due, until: int, sent_by: int) -> bool:
         """There is a message that lives `until`: it is due again only then. Raises StorageError.
 
         False if the message was taken up already, or the operation was lent to another one since.
         """
-        return self._move(due.operation_id, sent_by, "SET due_at = :until", until=until, lent=True)
+        return self._move(due, sent_by, "SET due_at = :to, due = :due", until, until=until, lent=True)
 
     def take_back(self, due: Due, until: int, sent_by: int) -> bool:
         """It was lent `until`, but there is no message, so it is due as before. Raises StorageError."""
-        change = "SET due_at = :to REMOVE lent_until"
-        return self._move(due.operation_id, sent_by, change, due.due_at, until=until, lent=True)
+        change = "SET due_at = :to, due = :due REMOVE lent_until"
+        return self._move(due, sent_by, change, due.due_at, until=until, lent=True)
 
     def hasten(self, operation: Operation, due_at: int) -> bool:
         """Let what waits be due then, instead of when it is; False if it has changed meanwhile, or is on a queue.
@@ -619,11 +790,16 @@ class Operations:
                 self._client.update_item(
                     TableName=self._table,
                     Key=_key(operation.operation_id),
-                    UpdateExpression="SET due_at = :to",
+                    UpdateExpression="SET due_at = :to, due = :due",
                     ConditionExpression="due_at = :then AND #state = :state AND attribute_not_exists(lent_until)",
                     ExpressionAttributeNames={"#state": "state"},
                     ExpressionAttributeValues=serialize(
-                        {":to": due_at, ":then": operation.due_at or 0, ":state": operation.state.value}
+                        {
+                            ":to": due_at,
+                            ":due": _timed(operation.tenant, due_at),
+                            ":then": operation.due_at or 0,
+                            ":state": operation.state.value,
+                        }
                     ),
                 )
             except ClientError as error:
@@ -631,18 +807,19 @@ class Operations:
                 return False
         return True
 
-    def _move(
-        self, operation_id: str, due_at: int, change: str, to: int | None = None, *, until: int, lent: bool = False
-    ) -> bool:
-        """Change when an operation is due that is due at `due_at`, and that is `lent` until `until`."""
+    def _move(self, due: Due, then: int, change: str, to: int, *, until: int, lent: bool = False) -> bool:
+        """Change when an operation is due that is due at `then`, and that is `lent` until `until`."""
+        values: dict[str, object] = {":to": to, ":due": _timed(due.tenant, to), ":then": then}
+        if lent or ":until" in change:
+            values[":until"] = until
         with guarded():
             try:
                 self._client.update_item(
                     TableName=self._table,
-                    Key=_key(operation_id),
+                    Key=_key(due.operation_id),
                     UpdateExpression=change,
                     ConditionExpression="due_at = :then" + (" AND lent_until = :until" if lent else ""),
-                    ExpressionAttributeValues=serialize({":to": to, ":then": due_at, ":until": until}),
+                    ExpressionAttributeValues=serialize(values),
                 )
             except ClientError as error:
                 existing(error)
@@ -659,9 +836,28 @@ def _kept(operation: Operation) -> str:
     return f"{operation.operation_id}#payload"
 
 
-def standing(state: State, updated_at: int | None = None) -> str:
-    """Sorts a tenant's operations in the listing index by state and time; without a time, what a state begins with."""
-    return f"{state}#" if updated_at is None else f"{state}#{updated_at:010}"
+def standing(state: State, updated_at: int) -> str:
+    """Sorts a tenant's operations in the listing index by state and time."""
+    return _timed(state, updated_at)
+
+
+def _timed(name: str, at: int) -> str:
+    """A sort key: a tenant or a state, and a time."""
+    return f"{name}#{at:010}"
+
+
+def _time_of(sort_key: object) -> int:
+    return int(str(sort_key).rpartition("#")[2])
+
+
+def _shard(operation_id: str, shards: str) -> str:
+    return shards[int(operation_id[-1], 16) % len(shards)]
+
+
+def _as_due(item: "Mapping[str, AttributeValueTypeDef]") -> Due:
+    entry = {name: str(value) for name, value in deserialize(item).items()}
+    tenant, _, due_at = entry["due"].rpartition("#")
+    return Due(entry["operation_id"], tenant, entry["function"], int(due_at))
 
 
 class _Condition(TypedDict):
@@ -695,9 +891,13 @@ def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
     item = operation.model_dump(mode="json", exclude_none=True)
     for name in ("waiters", "held"):
         item[name] = set(getattr(operation, name)) or None  # a list is no set to DynamoDB, and there is no empty set
-    item["standing"] = standing(operation.state, operation.updated_at)
+    if operation.state in LISTED:
+        item["listed"] = f"{operation.tenant}#{_shard(operation.operation_id, LISTING_SHARDS)}"
+        item["standing"] = standing(operation.state, operation.updated_at)
     if operation.due_at is not None:
-        item["due_shard"] = operation.shard  # with due_at the key of the due index, so only what is due is in it
+        item["due_shard"] = operation.shard
+        item["due"] = _timed(operation.tenant, operation.due_at)
+        item["function"] = operation.flow  # each flow has a function of its own name
     return serialize(item)
 
 

@@ -23,7 +23,7 @@ class MessageFailedError(BridgeError):
 def consume[C: BaseModel, V: Vendor, R: BaseModel](
     event: Mapping[str, Any], context: Context, engine: Engine, flow: Flow[C, V, R]
 ) -> Mapping[str, object]:
-    """Redeliver the operations that an SQS event names: `{"operation_id": …, "lent_until": …}` in each body.
+    """Redeliver the operations of an SQS event, whose bodies are `{"operation_id": …, "tenant": …, "lent_until": …}`.
 
     `lent_until` is how long the dispatcher lent it to this message; without it only what is due by itself is carried.
     The response names the messages that failed, so that only they come again.
@@ -43,10 +43,11 @@ def _redeliver[C: BaseModel, V: Vendor, R: BaseModel](
     bind_log(flow=flow.name, request_id=context.aws_request_id)
     try:
         message = json.loads(record.body)
-        operation_id = message["operation_id"]
+        operation_id, tenant = message["operation_id"], message["tenant"]
         add_to_log(operation_id=operation_id)
         deadline = Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE)
-        if engine.redeliver(flow, operation_id, deadline=deadline, lent_until=message.get("lent_until")) is None:
+        lent_until = message.get("lent_until")
+        if engine.redeliver(flow, operation_id, tenant=tenant, deadline=deadline, lent_until=lent_until) is None:
             logger().info("not due")
     except UnavailableError as error:
         logger().warning("storage unavailable", extra={"exception_name": type(error).__name__})

@@ -1,0 +1,78 @@
+"""What an event costs in DynamoDB, counted on the wire by table and index."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from bench import trips
+from bench.report import tables
+from bench.units import Meter
+from crm_bridge.operations import LISTING_SHARDS, SHARDS
+from docs import costs
+from local.template import TEMPLATE
+from tests.integration.conftest import SITE, Crm
+from tests.integration.test_create_job import JOB
+
+EVENTS_PER_SECOND = 1000
+HOTTEST = 500
+"""Write units in a second of one partition; DynamoDB allows 1,000."""
+
+
+@pytest.fixture(scope="module")
+def counted() -> Mapping[str, trips.Trips]:
+    """Of the events of the fault matrix, whose texts are long: some of their operations are larger than 1 KB."""
+    return {one.kind: one for one in trips.measure()}
+
+
+@pytest.fixture
+def ordinary(crm: Crm) -> Mapping[str, Meter]:
+    """Of events as CRMs send them."""
+    assert crm.stack.aws
+    found = {}
+    crm.create_site()
+    for number, (name, path, body) in enumerate(
+        [("new site", "/sites", SITE), ("repeated event", "/sites", SITE), ("new job", "/jobs", JOB)]
+    ):
+        meter = found[name] = Meter(crm.stack.aws.answers)
+        crm.stack.aws.answers = meter
+        sent = {**body, "customer_id": "C-2"} if body is SITE else body
+        assert crm.post(path, sent).status_code == (200 if number == 1 else 201)
+        crm.stack.aws.answers = meter.behind
+    return found
+
+
+def test_a_new_site_costs_ten_units_and_a_repeated_one_costs_one(counted: Mapping[str, trips.Trips]) -> None:
+    site = counted["create_site"]
+    assert site.writes[0] == {"Operations": 3, "Operations/due": 2, "Operations/listing": 1, "Links": 4}
+    assert {place: units for place, units in site.writes[1].items() if units} == {"Operations": 1}
+    assert sum(site.reads[0].values()) == sum(site.reads[1].values()) == 0
+    assert costs.EVENTS * costs.usd("dynamodb_write", 10) == pytest.approx(6.25)
+
+
+def test_the_costs_are_calculated_with_the_units_that_are_counted(ordinary: Mapping[str, Meter]) -> None:
+    for event, meter in ordinary.items():
+        facts = costs.FACTS["event"][event]
+        counted = {"writes": sum(meter.writes.values()), "reads": sum(meter.reads.values())}
+        assert counted == {name: facts[name] for name in counted}, event
+
+
+@pytest.mark.parametrize("kind", ["create_site", "create_job", "key_link create", "status_update"])
+def test_no_partition_is_hot_when_one_tenant_sends_a_thousand_events_in_a_second(
+    counted: Mapping[str, trips.Trips], kind: str
+) -> None:
+    for index, shards in (("due", SHARDS), ("listing", LISTING_SHARDS)):
+        units = counted[kind].writes[0][f"Operations/{index}"]
+        assert 0 < units * EVENTS_PER_SECOND / len(shards) <= HOTTEST, index
+
+
+def test_the_listing_is_written_once_for_each_operation_that_settles(counted: Mapping[str, trips.Trips]) -> None:
+    for kind in ("create_site", "create_job", "key_link create", "status_update"):
+        new, _, redelivered = (of.get("Operations/listing", 0) for of in counted[kind].writes)
+        assert (new, redelivered) == (1, 1), kind
+
+
+def test_the_page_shows_what_was_counted(counted: Mapping[str, trips.Trips]) -> None:
+    page = (TEMPLATE.parent / "docs/performance.md").read_text()
+    found = [{**vars(one)} for one in counted.values()]
+    (table,) = [table for table in tables({"trips": found}) if table.name.startswith("DynamoDB's units")]
+    assert f"**{table.name}**\n\n{table.markdown()}" in page
