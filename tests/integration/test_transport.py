@@ -38,6 +38,7 @@ from crm_bridge.errors import (
     NotDoneError,
     RefusedError,
     SignInRefusedError,
+    TryLaterError,
     VendorError,
 )
 from crm_bridge.transport import MAX_ANSWER, MAX_IDLE, MAX_WORDS, Answer, Deadline, Transport, changing_nothing, expect
@@ -484,7 +485,7 @@ def test_not_done_when_too_little_time_is_left(bridge: Bridge, vendors: Vendors,
 
 
 def test_not_done_when_the_vendor_is_asked_too_often(bridge: Bridge, vendors: Vendors) -> None:
-    error = bridge.fails(NotDoneError, vendors(answers(429, b'{"message": "Later"}')))
+    error = bridge.fails(TryLaterError, vendors(answers(429, b'{"message": "Later"}')))
 
     assert (error.status, error.message, error.retry_after) == (429, "acme answered 429: Later", None)
 
@@ -501,7 +502,7 @@ def test_maybe_done_when_a_503_names_no_time_to_come_back(bridge: Bridge, vendor
 def test_wait_is_told_when_retry_after_is_seconds(
     bridge: Bridge, vendors: Vendors, status: int, value: bytes, seconds: float
 ) -> None:
-    error = bridge.fails(NotDoneError, vendors(answers(status, b"{}", b"Retry-After: " + value)))
+    error = bridge.fails(TryLaterError, vendors(answers(status, b"{}", b"Retry-After: " + value)))
 
     assert error.retry_after == seconds
 
@@ -509,7 +510,7 @@ def test_wait_is_told_when_retry_after_is_seconds(
 @pytest.mark.parametrize("status", [429, 503])
 def test_wait_is_told_when_retry_after_is_a_date(bridge: Bridge, vendors: Vendors, status: int) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
-    error = bridge.fails(NotDoneError, vendors(answers(status, b"{}", f"Retry-After: {date}".encode())))
+    error = bridge.fails(TryLaterError, vendors(answers(status, b"{}", f"Retry-After: {date}".encode())))
 
     assert error.retry_after == pytest.approx(600, abs=30)
 
@@ -518,7 +519,7 @@ def test_wait_is_told_when_retry_after_is_a_date(bridge: Bridge, vendors: Vendor
     "date", [b"Sun, 06 Nov 1994 08:49:37 GMT", b"Sunday, 06-Nov-94 08:49:37 GMT", b"Sun Nov  6 08:49:37 1994"]
 )
 def test_wait_is_zero_when_the_date_has_passed(bridge: Bridge, vendors: Vendors, date: bytes) -> None:
-    assert bridge.fails(NotDoneError, vendors(answers(503, b"{}", b"Retry-After: " + date))).retry_after == 0
+    assert bridge.fails(TryLaterError, vendors(answers(503, b"{}", b"Retry-After: " + date))).retry_after == 0
 
 
 @pytest.mark.parametrize(
@@ -544,12 +545,12 @@ def test_wait_is_zero_when_the_date_has_passed(bridge: Bridge, vendors: Vendors,
     ],
 )
 def test_no_wait_is_told_when_retry_after_is_nonsense(bridge: Bridge, vendors: Vendors, value: bytes) -> None:
-    assert bridge.fails(NotDoneError, vendors(answers(429, b"{}", b"Retry-After: " + value))).retry_after is None
+    assert bridge.fails(TryLaterError, vendors(answers(429, b"{}", b"Retry-After: " + value))).retry_after is None
 
 
 @pytest.mark.parametrize("value", [b"9" * 500, b"Fri, 31 Dec 9999 23:59:59 GMT"], ids=["seconds", "date"])
 def test_wait_is_finite_when_retry_after_is_huge(bridge: Bridge, vendors: Vendors, value: bytes) -> None:
-    error = bridge.fails(NotDoneError, vendors(answers(429, b"{}", b"Retry-After: " + value)))
+    error = bridge.fails(TryLaterError, vendors(answers(429, b"{}", b"Retry-After: " + value)))
 
     assert error.retry_after is not None
     assert 1e8 < error.retry_after < math.inf
