@@ -73,7 +73,7 @@ def onboard(folder: Path, rows: int, bad: int, *, live: bool, say: Callable[[str
     file = folder / "customers.csv"
     customers(file, rows, bad)
     with Stack(background=live) as stack:
-        lists = {"site_list_path": "/orgs/{org_id}/sites?name={name}", "search_lag": 30}
+        lists = {"site_list_path": "/orgs/{org_id}/sites", "search_lag": 30}
         illu = {"base_url": stack.illu.url, "org_id": stack.illu.org_id, "api_key": stack.illu.api_key}
         (folder / "acme.json").write_text(json.dumps({"illu": {**illu, **lists}}))
 
