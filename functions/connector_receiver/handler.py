@@ -33,7 +33,7 @@ from crm_bridge.errors import (
     ProblemError,
     RefusedError,
 )
-from crm_bridge.fields import LONGEST_ID, Id
+from crm_bridge.fields import LONGEST_ID, Id, may_have_become
 from crm_bridge.ids import canonical
 from crm_bridge.operations import Operation, State, operation_id
 from crm_bridge.runtime import runtime
@@ -230,10 +230,16 @@ def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Respo
 
 
 def _forget_if_gone(request: Request, known: Operation, answer: str) -> None:
-    """Egito does not list it by its name. If it was made before, it was renamed or deleted since: so make it anew."""
+    """Egito does not list it by its name. If it was renamed or deleted since it was made, it is to be made again.
+
+    It was not renamed if Egito only altered the name as it stored it.
+    """
     made = LeadSource.model_validate_json(answer)
     receiver = _ask(request, lambda receiver: receiver)
-    is_renamed = made.id in [entry.id for entry in receiver.lead_sources.entries(MAX_AGE)]  # read just now
+    names = [entry.name for entry in receiver.lead_sources.entries(MAX_AGE) if entry.id == made.id]  # read just now
+    is_renamed = bool(names) and not may_have_become(made.name, names[0])
+    if names and not is_renamed:
+        return
     is_visible = known.updated_at + receiver.search_lag < runtime().clock()
     is_elsewhere = known.sent_to != receiver.destination
     if is_elsewhere or is_renamed or (is_visible and receiver.settings.lists_everything):

@@ -62,7 +62,7 @@ def test_a_person_decides_when_the_vendor_cannot_be_asked(worlds: Worlds, kind: 
 
 
 def test_a_write_that_was_long_on_its_way_unties_nothing_that_was_tied_since(worlds: Worlds) -> None:
-    late = cell("handled twice at once", "key_link change", "DynamoDB TransactWriteItems operations+links")
+    late = cell("handled twice at once", "key_link change", "DynamoDB TransactWriteItems operations+accounts+links")
     assert run(late, worlds).verdict == "once"
 
 

@@ -37,7 +37,7 @@ def test_a_broken_bridge_is_noticed(
     monkeypatch.setattr(Engine, name, broken)
     schedule = Schedule()
     schedule.begin(
-        "", [(1, create_site)], 1, [(BY_FAULT["closed, done"], 2)]
+        "", None, [(1, create_site)], 1, [(BY_FAULT["closed, done"], 2)]
     )  # the first call that it fits is the claim
     with pytest.raises(AssertionError, match=noticed):
         schedule.teardown()
@@ -45,6 +45,6 @@ def test_a_broken_bridge_is_noticed(
 
 def test_a_function_is_killed_at_a_call_to_aws_when_a_schedule_says_so() -> None:
     schedule = Schedule()
-    schedule.begin("", [(1, create_site)], 1, [(BY_FAULT["killed after"], 1)])
+    schedule.begin("", None, [(1, create_site)], 1, [(BY_FAULT["killed after"], 1)])
     schedule.teardown()
     assert [plan.hit and plan.hit.service for plan in schedule.plans] == ["DynamoDB"]

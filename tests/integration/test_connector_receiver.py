@@ -1770,6 +1770,20 @@ def test_entries_are_not_doubled_when_the_list_may_not_be_whole(crm: Crm, egito:
     assert len(egito.dictionaries["leadSource"]) == 3
 
 
+@pytest.mark.parametrize("alteration", sorted(set(ALTERATIONS) - {"emptied"}))
+def test_a_lead_source_is_made_once_whatever_egito_makes_of_its_name(
+    crm: Crm, egito: EgitoSimulator, alteration: str
+) -> None:
+    egito.alterations = (ALTERATIONS[alteration],)
+    name = "A\u00e9 1  b\u2019s & <i>c \U0001f3ea " + 40 * "x"
+    before = len(egito.dictionaries["leadSource"])
+    first = add_lead_source(crm, name)
+    again = add_lead_source(crm, name)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["id"] == first.json()["id"]
+    assert len(egito.dictionaries["leadSource"]) == before + 1
+
+
 def test_a_name_is_free_again_when_its_lead_source_was_renamed(crm: Crm, egito: EgitoSimulator) -> None:
     first = add_lead_source(crm, "Summer").json()["id"]
     change_lead_source(crm, first, "Spring")
