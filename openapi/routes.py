@@ -23,6 +23,12 @@ WITH_BODY = (400, 413, 415, 422)
 """Those of every route that takes a body, besides."""
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}
 _TEXT: Schema = {"type": "string", "minLength": 1}
+
+
+def _of(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
 _CLUB = {"club_id": ("Our id of the club or the Connector's, as the turn-up settled them.", _TEXT)}
 _OPERATION = {"id": ("As in `operation_id`.", {"type": "string", "pattern": answers.OPERATION_ID})}
 _KEY_LINK = {"id": ("Rev.io's id of the key link.", {"type": "integer", "minimum": 1, "maximum": 10**18 - 1})}
@@ -251,9 +257,9 @@ ROUTES = {
         (404, 422),
         "`/links/crm/customer/C-1001` gives the customer's site. An id with `/` is found by `GET /links`.",
         path={
-            "system": ("In whatever case: `crm`, `illu`.", _TEXT),
-            "entity": ("In whatever case: `customer`, `site`.", _TEXT),
-            "id": ("The id there.", _TEXT),
+            "system": ("In whatever case: `crm`, `illu`.", _of("Text")),
+            "entity": ("In whatever case: `customer`, `site`.", _of("Text")),
+            "id": ("The id there.", _of("AnyId")),
         },
     ),
 }
