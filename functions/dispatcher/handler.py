@@ -81,8 +81,7 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, o
     for function in sorted(run.left):
         count("NotDispatched", flow=function)
     sent = +run.sent  # without the functions of which none was taken
-    extra = {"dispatched": sent, "errors": sorted(run.errors), "is_through": has_time()}
-    logger().info("dispatched", extra=extra)
+    logger().info("dispatched", extra={"dispatched": sent, "errors": sorted(run.errors), "is_through": has_time()})
     return sent
 
 
