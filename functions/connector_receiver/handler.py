@@ -237,12 +237,11 @@ def _forget_if_gone(request: Request, known: Operation, answer: str) -> None:
     made = LeadSource.model_validate_json(answer)
     receiver = _ask(request, lambda receiver: receiver)
     names = [entry.name for entry in receiver.lead_sources.entries(MAX_AGE) if entry.id == made.id]  # read just now
-    is_renamed = bool(names) and not may_have_become(made.name, names[0])
-    if names and not is_renamed:
+    is_elsewhere = known.sent_to != receiver.destination  # there the same id is another's
+    if names and not is_elsewhere and may_have_become(made.name, names[0]):
         return
     is_visible = known.updated_at + receiver.search_lag < runtime().clock()
-    is_elsewhere = known.sent_to != receiver.destination
-    if is_elsewhere or is_renamed or (is_visible and receiver.settings.lists_everything):
+    if is_elsewhere or names or (is_visible and receiver.settings.lists_everything):
         runtime().engine.withdraw(known, by="Egito, which no longer has it")
 
 

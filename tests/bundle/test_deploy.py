@@ -143,7 +143,7 @@ def test_the_stack_comes_up_carries_an_event_and_keeps_it_through_an_update(
 
     assert stack.retention == {30}
 
-    # ministack makes a function anew whose properties change, and loses its versions; AWS changes it in place.
+    # If a function's properties change, ministack makes it again and loses its versions. AWS changes it in place.
     stack.deploy(LogRetentionDays="7")
 
     assert stack.status == "UPDATE_COMPLETE"

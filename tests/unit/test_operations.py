@@ -477,18 +477,6 @@ def test_no_link_is_said_to_be_taken_when_a_transaction_failed_for_another_reaso
     cancel(tables.operations, *reasons)
     with pytest.raises(StorageError):
         settled(tables, operation(state=State.SUCCEEDED), [Link(CUSTOMER, SITE)])
-    with pytest.raises(StorageError):
-        tables.operations.write_unless_succeeded(operation().operation_id, [])
-
-
-@pytest.mark.parametrize("state", [None, *State])
-def test_others_are_written_unless_it_has_succeeded(tables: Tables, state: State | None) -> None:
-    if state:
-        store(tables, operation(state=state))
-    told = operation("another")
-    written = tables.operations.write_unless_succeeded(operation().operation_id, [tables.operations.put(told)])
-    assert written is (state is not State.SUCCEEDED)
-    assert tables.operations.get(told.operation_id) == (told if written else None)
 
 
 # ---------------------------------------------------------------- what is due
@@ -985,7 +973,6 @@ def test_says_that_the_storage_did_not_answer_whatever_it_was_asked(tables: Tabl
         lambda: tables.operations.create(operation(), over=State),
         lambda: claim(tables),
         lambda: tables.operations.save(operation()),
-        lambda: tables.operations.write_unless_succeeded("op_1", []),
         lambda: page(tables),
         lambda: due(tables),
         lambda: tables.operations.lend(one, LATER, SENT_BY),

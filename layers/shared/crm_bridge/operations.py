@@ -605,26 +605,6 @@ class Operations:
             except ClientError as error:
                 existing(error)
 
-    def write_unless_succeeded(self, operation_id: str, writes: "Sequence[TransactWriteItemTypeDef]") -> bool:
-        """Write all of it, if this operation does not stand as succeeded at that moment. Raises StorageError."""
-        check: TransactWriteItemTypeDef = {
-            "ConditionCheck": {
-                "TableName": self._table,
-                "Key": _key(operation_id),
-                "ConditionExpression": "attribute_not_exists(operation_id) OR #state <> :succeeded",
-                "ExpressionAttributeNames": {"#state": "state"},
-                "ExpressionAttributeValues": serialize({":succeeded": State.SUCCEEDED.value}),
-            }
-        }
-        with guarded():
-            try:
-                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[check, *writes]))
-            except self._client.exceptions.TransactionCanceledException as error:
-                if error.response["CancellationReasons"][0].get("Code") != "ConditionalCheckFailed":
-                    raise
-                return False
-        return True
-
     def listed(
         self, tenant: str, state: State, *, flow: str | None, limit: int, after: tuple[str, int] | None
     ) -> tuple[list[OperationSummary], tuple[str, int] | None]:
