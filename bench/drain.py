@@ -7,10 +7,10 @@ each keeps its pace by itself (`revio.calls_per_minute`), which is half of the l
 
 import heapq
 import json
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +19,7 @@ from unittest.mock import patch
 from crm_bridge.breaker import Breaker
 from crm_bridge.engine import Engine
 from crm_bridge.memory import Memory
+from crm_bridge.queues import Queues
 from crm_bridge.transport import Deadline, Transport
 from dispatcher.handler import lambda_handler
 from key_link.change import Held
@@ -91,14 +92,34 @@ class _Context:
 
 
 class _Queue:
-    """SQS, as far as the dispatcher uses it."""
+    """SQS, as far as it is used here: one message of a group is given out at a time."""
 
-    def __init__(self, messages: deque[Mapping[str, Any]]) -> None:
-        self._messages = messages
+    def __init__(self) -> None:
+        self._groups: dict[str, deque[Mapping[str, Any]]] = {}
+        self._free: deque[str] = deque()
+        self._lock = threading.Lock()
 
     def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[Mapping[str, str]]) -> object:  # noqa: ARG002, N803
-        self._messages.extend(json.loads(entry["MessageBody"]) for entry in Entries)
+        with self._lock:
+            for entry in Entries:
+                group = entry["MessageGroupId"]
+                if group not in self._groups:
+                    self._groups[group] = deque()
+                    self._free.append(group)
+                self._groups[group].append(json.loads(entry["MessageBody"]))
         return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
+
+    @contextmanager
+    def taken(self) -> Iterator[Mapping[str, Any] | None]:
+        """Hold a message's group for as long as it is carried; None if no group has one."""
+        with self._lock:
+            group = next((group for group in self._free if self._groups[group]), None)
+            if group:
+                self._free.remove(group)
+        yield self._groups[group].popleft() if group else None
+        if group:
+            with self._lock:
+                self._free.append(group)
 
 
 def drain(events: int, say: Callable[[str], None]) -> Drained:
@@ -124,7 +145,7 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
     for number in range(events):
         link = KeyLink(system="SALESFORCE", entity_type="CUSTOMER", internal_id=1015, external_id=f"001-{number}")
         engine.run(flow, CarryKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE), later=True)
-    queue: deque[Mapping[str, Any]] = deque()
+    queue: Any = _Queue()
     failures: list[BaseException] = []
 
     def is_through() -> bool:
@@ -139,19 +160,18 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
     def function() -> None:
         engine, flow = made()
         while not is_through():
-            if not queue:
-                time.sleep(1)
-                continue
-            message = queue.popleft()
-            if message["lent_until"] > time.now:  # a queue drops what nobody took for so long
-                time.sleep(TAKES)
-                engine.redeliver(
-                    flow,
-                    message["operation_id"],
-                    tenant=message["tenant"],
-                    deadline=Deadline(DEADLINE),
-                    lent_until=message["lent_until"],
-                )
+            with queue.taken() as message:
+                if message is None:
+                    time.sleep(1)
+                elif message["lent_until"] > time.now:  # a queue drops what nobody took for so long
+                    time.sleep(TAKES)
+                    engine.redeliver(
+                        flow,
+                        message["operation_id"],
+                        tenant=message["tenant"],
+                        deadline=Deadline(DEADLINE),
+                        lent_until=message["lent_until"],
+                    )
 
     def run(work: Callable[[], None]) -> None:
         try:
@@ -162,9 +182,9 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
             time.leave()
 
     threads = [threading.Thread(target=run, args=(work,)) for work in (dispatcher, *[function] * FUNCTIONS)]
-    of_dispatcher = SimpleNamespace(clock=time, operations=operations, sqs=_Queue(queue))
-    queue_of_links = {"KEY_LINK_QUEUE_URL": "key links", "KEY_LINK_WORKERS": str(FUNCTIONS)}
-    with patch("dispatcher.handler.runtime", lambda: of_dispatcher), patch.dict(os.environ, queue_of_links):
+    queues = Queues(lambda: queue, {"KEY_LINK_QUEUE_URL": "key links", "KEY_LINK_WORKERS": str(FUNCTIONS)})
+    of_dispatcher = SimpleNamespace(clock=time, operations=operations, queues=queues)
+    with patch("dispatcher.handler.runtime", lambda: of_dispatcher):
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -4,11 +4,19 @@ A spreadsheet takes what begins with `=`, `+`, `-`, `@`, a tab or a line break f
 makes it text. Source: https://owasp.org/www-community/attacks/CSV_Injection
 """
 
+import os
 import re
+from pathlib import Path
+from typing import TextIO
 
 # A spreadsheet that expects another delimiter begins a cell after a semicolon or a tab, too.
 _BEGINS = r"(?:^|(?<=[;\t]))"
 _RUNS = "(?='*[=+@\\-\\t\\r\\n\0\uff1d\uff0b\uff0d\uff20])"
+
+
+def opened(file: Path) -> TextIO:
+    """Open a CSV file to be written, which only its owner may read if it is new: it holds customers' data."""
+    return open(file, "w", newline="", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600))
 
 
 def escaped(cell: object) -> str:

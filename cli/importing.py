@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from cli.asking import confirm
 from cli.bridge import Bridge
-from cli.cells import escaped
+from cli.cells import escaped, opened
 from cli.command import NotAllWellError, WrongInputError, command
 from cli.progress import Progress, progress_of
 from cli.rows import rows
@@ -294,7 +294,7 @@ class Import[M: BaseModel]:
                         break
                     turn = max(turn + 60 / rate, time.monotonic())
                     time.sleep(max(0.0, turn - time.monotonic()))
-                    probing = self._bridge.runtime.transport.is_down(self._kind.vendor)
+                    probing = self._bridge.runtime.transport.is_down(self._kind.vendor, self._tenant)
                     future = pool.submit(self._carry_one, line, event, progress)
                     future.add_done_callback(done)
                     if probing:  # one finds out; the others wait for what it finds
@@ -310,7 +310,7 @@ class Import[M: BaseModel]:
     def _pause(self, progress: Progress) -> None:
         """While the vendor is down, or has asked for time."""
         transport, clock = self._bridge.runtime.transport, self._bridge.runtime.clock
-        while (left := max(transport.held_until(self._kind.vendor), self._resume_at) - clock()) > 0:
+        while (left := max(transport.held_until(self._kind.vendor, self._tenant), self._resume_at) - clock()) > 0:
             progress.say(f"{self._kind.vendor} is down or asks for time, trying again in {left:.0f} s")
             time.sleep(min(1.0, left))
         progress.say("")
@@ -408,7 +408,7 @@ def _may_be_sent_again(operation: Operation) -> bool:
 def _write(result: Path, lines: Sequence[Line]) -> None:
     """Whole or not at all."""
     beside = result.with_name(f"{result.name}.part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with opened(beside) as file:
         writer = csv.writer(file)
         writer.writerow(("line", "natural_key", "state", "id", "operation_id", "detail"))
         for one in lines:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cli.asking import confirm
 from cli.bridge import Bridge
-from cli.cells import escaped
+from cli.cells import escaped, opened
 from cli.command import NotAllWellError, command
 from cli.progress import progress_of
 from cli.rows import rows
@@ -110,8 +110,8 @@ def export(
     if bridge.output.as_json:
         bridge.output.document([dict(zip(COLUMNS, one.cells(), strict=True)) for one in found])
         return
-    with file.open("w", newline="", encoding="utf-8") if file else nullcontext(sys.stdout) as opened:
-        writer = csv.writer(opened, lineterminator="\n")
+    with opened(file) if file else nullcontext(sys.stdout) as target:
+        writer = csv.writer(target, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(map(escaped, one.cells()) for one in found)
     bridge.output.notice(f"Links written: {len(found):,}.")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -23,8 +24,21 @@ STYLES = {
 """A word that is a cell of its own is coloured; it says the same without."""
 
 
+def visible(text: str) -> str:
+    """Write out what a terminal would act on or hide: control characters but line breaks, and format characters.
+
+    They may come from a vendor or a CRM. Source: https://www.unicode.org/reports/tr36/
+    """
+    return "".join(
+        one if one == "\n" or unicodedata.category(one) not in ("Cc", "Cf", "Co", "Cs") else ascii(one)[1:-1]
+        for one in text
+    )
+
+
 class Output:
-    """Whatever is shown goes through `Text`, so that nothing a customer is called can be taken for markup."""
+    """Whatever is shown goes through `Text` and `visible`: nothing that a customer is called is taken for markup, and
+    nothing steers the terminal.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -38,7 +52,7 @@ class Output:
 
     def line(self, text: str = "", style: str = "") -> None:
         if not self.as_json:
-            self.screen.print(Text(text, style=style))
+            self.screen.print(Text(visible(text), style=style))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Nothing if there are no rows."""
@@ -61,7 +75,7 @@ class Output:
 
     def notice(self, text: str, style: str = "") -> None:
         """What is not the result: progress, questions, errors."""
-        self.notices.print(Text(text, style=style))
+        self.notices.print(Text(visible(text), style=style))
 
 
 def moment(seconds: int | None) -> str:
@@ -70,5 +84,5 @@ def moment(seconds: int | None) -> str:
 
 
 def _cell(value: object) -> Text:
-    text = "" if value is None else str(value)
+    text = "" if value is None else visible(str(value))
     return Text(text, style=STYLES.get(text, ""))

@@ -19,6 +19,7 @@ RESOURCES: list[tuple[str, dict[str, Any]]] = [
 ]
 KINDS = Counter(kind for kind, _ in RESOURCES)
 GIGABYTES = TEMPLATE["Globals"]["Function"]["MemorySize"] / 1024
+OF_DISPATCHER = TEMPLATE["Resources"]["DispatcherFunction"]["Properties"]["MemorySize"] / 1024
 EVENTS = 1_000_000
 MINUTES = 730 * 60
 """Of a month, as AWS reckons."""
@@ -74,7 +75,10 @@ def besides() -> dict[str, float]:
         f"a gradual `Deployment`: {watched} metrics of alarms": usd("alarm_metric_month", watched),
         f"`KmsKeyArn`: a key, and at most {keys_read:,.0f} requests to KMS": usd("key_month", 1)
         + usd("key_request", keys_read),
-        f"`SnapStart`: {functions} snapshots": usd("snapshot_gb_second", functions * GIGABYTES * MINUTES * 60),
+        # The dispatcher has none.
+        f"`SnapStart`: {functions - 1} snapshots": usd(
+            "snapshot_gb_second", (functions - 1) * GIGABYTES * MINUTES * 60
+        ),
         "`SnapStart`: a thousand starts of a function": usd("snapshot_gb_restored", 1000 * GIGABYTES),
         "the links of a million sites, stored": usd("stored_gb_month", gigabytes),
         "their backup": usd("backup_gb_month", gigabytes),
@@ -92,12 +96,12 @@ def idle() -> dict[str, float]:
     return {
         f"{len(alarms)} alarms on {watched} metrics": usd("alarm_metric_month", watched),
         "the dashboard": usd("dashboard_month", 1),
-        "the metric `OldestDueAge`": usd("metric_month", 1),
+        "the metrics `OldestDueAge` and `OldestParkedAge`": usd("metric_month", 2),
         "one tenant's secret": usd("secret_month", 1),
         f"Lambda asking {queues} queues": usd("sqs_request", queues * assumed["pollers"] * 3 * MINUTES),
         "the dispatcher, every minute": usd("lambda_request", MINUTES)
-        + usd("lambda_gb_second", MINUTES * assumed["dispatcher_ms"] / 1000 * GIGABYTES)
-        + usd("dynamodb_read", MINUTES * len(SHARDS) / 2),
+        + usd("lambda_gb_second", MINUTES * assumed["dispatcher_ms"] / 1000 * OF_DISPATCHER)
+        + usd("dynamodb_read", MINUTES * len(SHARDS)),
         "its logs": usd("log_gb", MINUTES * FACTS["event"]["repeated event"]["log_bytes"] / 1e9),
     }
 

@@ -14,7 +14,9 @@ import requests
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.session import Session
+from moto.backends import get_backend
 from moto.core.botocore_stubber import MockRawResponse
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
@@ -106,6 +108,14 @@ class EmbeddedAws:
 
     def stop(self) -> None:
         self._server.stop()
+
+    @staticmethod
+    def show_messages_again() -> None:
+        """End the visibility timeout of all messages that are on their way: time was moved on by more than that."""
+        for queues in get_backend("sqs")[DEFAULT_ACCOUNT_ID].values():
+            for queue in [*queues.queues.values()]:
+                for message in [*queue._messages]:  # noqa: SLF001 - `messages` are those that are not on their way
+                    message.visible_at = 0
 
     @contextmanager
     def without_connections(self) -> Iterator[None]:

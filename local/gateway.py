@@ -9,7 +9,8 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -200,12 +201,16 @@ def _message(status: int, message: str) -> Response:
 
 @dataclass(frozen=True)
 class QueueDelivery:
-    """A queue's messages on their way to its function, as an event source mapping with partial batch responses does."""
+    """A queue's messages on their way to its function, as an event source mapping with partial batch responses does.
+
+    It takes up to `workers` batches at once in the background, as the mapping's MaximumConcurrency says.
+    """
 
     sqs: "SQSClient"
     queue_arn: str
     batch_size: int
     function: Function
+    workers: int
 
     @cached_property
     def _url(self) -> str:
@@ -213,28 +218,49 @@ class QueueDelivery:
 
     def deliver(self, *, wait: int) -> bool:
         """One batch, waiting up to `wait` seconds for it; False if there was none."""
-        messages = self.sqs.receive_message(
+        messages = self._received(wait)
+        if messages:
+            self._carry(messages)
+        return bool(messages)
+
+    def _received(self, wait: int) -> "Sequence[MessageTypeDef]":
+        return self.sqs.receive_message(
             QueueUrl=self._url, MaxNumberOfMessages=self.batch_size, WaitTimeSeconds=wait, AttributeNames=["All"]
         ).get("Messages", [])
-        if not messages:
-            return False
+
+    def _carry(self, messages: "Sequence[MessageTypeDef]") -> None:
         try:
             answer = invoke(self.function, {"Records": [_record(message, self.queue_arn) for message in messages]})
         except FunctionFailedError:
-            return True  # the batch stays on the queue
+            return  # the batch stays on the queue
         failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
         for message in messages:
             if message["MessageId"] not in failed:
                 self.sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
-        return True
 
     def keep_delivering(self) -> Callable[[], None]:
         """Deliver in the background. Returns what ends it."""
 
         def work(stop: threading.Event) -> None:
-            while not stop.is_set():
-                if not self.deliver(wait=1):
-                    stop.wait(0.2)  # an endpoint that does not wait would be asked without a pause
+            free = threading.Semaphore(self.workers)
+
+            def carry(messages: "Sequence[MessageTypeDef]") -> None:
+                try:
+                    self._carry(messages)
+                except Exception as error:  # noqa: BLE001 - the messages stay on the queue, and the others go on
+                    log_defect(error)
+                finally:
+                    free.release()
+
+            with ThreadPoolExecutor(self.workers) as workers:
+                while not stop.is_set():
+                    if not free.acquire(timeout=0.2):
+                        continue
+                    if messages := self._received(wait=1):
+                        workers.submit(carry, messages)
+                    else:
+                        free.release()
+                        stop.wait(0.2)  # an endpoint that does not wait would be asked without a pause
 
         return in_background(f"queue of {self.function.name}", work)
 

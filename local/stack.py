@@ -25,6 +25,8 @@ from local.vendors.revio import RevioSimulator
 from local.vendors.simulator import Simulator
 
 REGION = "eu-west-1"
+VISIBILITY = 60
+"""Seconds after which a queue gives a message out again that was not deleted (template.yaml)."""
 LOCAL_STACK = "crm-bridge-local"
 """The name under which tables and queues are deployed here."""
 OF_AWS = (
@@ -148,6 +150,10 @@ class Stack:
     def deliver_due(self) -> None:
         """Run the dispatcher and let the queues' functions take what it found, now instead of in the background."""
         self.invoke("DispatcherFunction", {})
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Let the queues' functions take what is on their queues."""
         for queue in self._queues:
             while queue.deliver(wait=0):
                 pass
@@ -156,6 +162,8 @@ class Stack:
         """Let time pass for the bridge and the vendors, all at once."""
         self._ahead += seconds
         self._open_runtime()
+        if self.aws and seconds >= VISIBILITY:
+            self.aws.show_messages_again()
 
     def add_key(self, tenant: str, scopes: frozenset[str], label: str, *, expires_at: int | None = None) -> str:
         key = new_api_key()
@@ -257,10 +265,11 @@ class Stack:
         functions = self.template.functions
         self._secrets = boto3.client("secretsmanager")
         sqs = boto3.client("sqs")
-        self._queues = [
-            QueueDelivery(sqs, outputs[output], source.batch_size, functions[source.function])
-            for output, source in zip(sources, self.template.queue_sources, strict=True)
-        ]
+        self._queues = []
+        for output, source in zip(sources, self.template.queue_sources, strict=True):
+            function = functions[source.function]
+            workers = runtime().queues.workers[function.package]
+            self._queues.append(QueueDelivery(sqs, outputs[output], source.batch_size, function, workers))
         if self._background:
             for queue in self._queues:
                 exits.callback(queue.keep_delivering())

@@ -26,6 +26,10 @@ class Function:
     environment: Mapping[str, object]
     """Values may be CloudFormation expressions."""
 
+    @property
+    def package(self) -> str:
+        return self.handler.partition(".")[0]
+
 
 @dataclass(frozen=True)
 class ApiRoute:

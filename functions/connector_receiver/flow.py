@@ -52,7 +52,7 @@ from crm_bridge.memory import Memory
 from crm_bridge.oauth import Tokens
 from crm_bridge.operations import Operation, Operations, State, fingerprint, operation_id
 from crm_bridge.settings import ConnectorSettings, EgitoSettings, PeopleMap, StaffMember, Tenant
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.transport import Deadline, Scope, Transport
 
 CLUB = "club"
 """What a save says besides its fields."""
@@ -90,9 +90,13 @@ class Receiver:
     egito: EgitoClient
     settings: EgitoSettings
     connector: ConnectorSettings
-    tenant: str
+    scope: Scope
     deadline: Deadline
     task: Task = field(default_factory=Task)
+
+    @property
+    def tenant(self) -> str:
+        return self.scope.tenant
 
     @property
     def destination(self) -> str:
@@ -106,7 +110,7 @@ class Receiver:
     def lead_sources(self) -> LeadSources:
         held = self.flow.held
         kind = self.settings.lead_sources.dictionary
-        return LeadSources(self.egito, kind, held.documents, held.memory, self.tenant)
+        return LeadSources(self.egito, kind, held.documents, held.memory, self.scope)
 
     def staff(self, max_age: float = 0) -> list[StaffMember]:
         where = self.settings.staff
@@ -124,7 +128,7 @@ class Receiver:
                 if (record_id := usable_id(record))
             ]
 
-        return self.flow.held.memory.recall((self.destination, "staff", where), read, max_age=max_age)
+        return self.flow.held.memory.recall(self.scope, (self.destination, "staff", where), read, max_age=max_age)
 
     # ------------------------------------------------------------------ people
 
@@ -382,7 +386,7 @@ class ConnectorFlow:
         egito = egito_client(tenant, settings, self.held.tokens, transport, deadline)
         if settings.egito is None or settings.connector is None:
             raise NotConfiguredError("The tenant's secret has no connector block. Add it, then send again.")
-        return Receiver(self, egito, settings.egito, settings.connector, tenant, deadline)
+        return Receiver(self, egito, settings.egito, settings.connector, transport.scope, deadline)
 
     def key(self, command: ConnectorCommand) -> str:
         match command.root:

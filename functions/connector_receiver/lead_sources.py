@@ -15,6 +15,7 @@ from crm_bridge.documents import Change, Documents
 from crm_bridge.errors import StorageError
 from crm_bridge.links import joined
 from crm_bridge.memory import Memory
+from crm_bridge.transport import Scope
 
 MAX_AGE = 300.0
 """Seconds for which a remembered dictionary is believed. What it lacks may have been made a moment ago."""
@@ -31,7 +32,7 @@ class LeadSources:
     dictionary: str | None
     documents: Documents
     memory: Memory
-    tenant: str
+    scope: Scope
 
     def entries(self, max_age: float = 0) -> list[EgitoEntry]:
         """What the dictionary has, if there is one."""
@@ -39,7 +40,7 @@ class LeadSources:
         if kind is None:
             return []
         key = (self.egito.destination, "dictionary", kind)
-        return self.memory.recall(key, lambda: self.egito.dictionary(kind), max_age=max_age)
+        return self.memory.recall(self.scope, key, lambda: self.egito.dictionary(kind), max_age=max_age)
 
     def all(self, max_age: float = 0) -> list[LeadSource]:
         return self._merged(self.entries(max_age), self.documents.get(self._key).content)
@@ -87,7 +88,7 @@ class LeadSources:
 
     @property
     def _key(self) -> str:
-        return joined(self.tenant, "lead sources")
+        return joined(self.scope.tenant, "lead sources")
 
     def _place(self, lead_source_id: str) -> str:
         """Where it stands in what is kept: that of a dictionary is of this Egito, in another the same id is another."""

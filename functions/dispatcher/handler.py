@@ -9,27 +9,21 @@ each. So a tenant below its share gets its oldest operation onto the queue in th
 second one of any other, whatever others have.
 """
 
-import json
-import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched, chain, islice, product, zip_longest
-from typing import TYPE_CHECKING, Any
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Any
 
 from crm_bridge.api import Context
-from crm_bridge.errors import StorageError
+from crm_bridge.errors import QueueError, StorageError
 from crm_bridge.operations import SHARDS, Due
+from crm_bridge.queues import BATCH, Message
 from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import bind_log, count, logger, measure
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 LENT = 900
 """Seconds for which an operation belongs to its message: as long as the queues keep one (template.yaml)."""
@@ -39,7 +33,6 @@ RESERVE = 5.0
 """Seconds at the end of its time in which it begins nothing more."""
 AT_ONCE = 8
 """Calls of DynamoDB at once; its client has ten connections."""
-SQS_BATCH = 10
 PER_WORKER = 250
 """Operations on a queue for each of its workers: about two minutes of work, so that none is idle until the next run."""
 SMALLEST_SHARE = 10
@@ -63,7 +56,7 @@ class Run:
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:  # noqa: ARG001
     bind_log(flow="dispatcher", request_id=context.aws_request_id)
     now = int(runtime().clock())
-    _ = runtime().sqs  # made by one thread, for all
+    _ = runtime().queues.client  # made by one thread, for all
 
     def has_time() -> bool:
         return context.get_remaining_time_in_millis() > RESERVE * 1000
@@ -74,6 +67,10 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, o
         if not run.left:  # if a shard was not read nobody knows; the missing metric raises the alarm as well
             oldest = min((one.due_at for one in due), default=now)
             measure("OldestDueAge", now - oldest, "Seconds")
+        with suppress(StorageError):  # the next run tells it
+            parked = [since for since in calls.map(runtime().operations.oldest_parked, SHARDS) if since is not None]
+            oldest = min(parked, default=now)
+            measure("OldestParkedAge", now - oldest, "Seconds")
         by_function = _by_function(due)
         lent = _lent(run, sorted({one.tenant for one in due})[:MOST_COUNTED])
         with ThreadPoolExecutor(len(by_function) or 1) as senders:
@@ -123,22 +120,22 @@ def _lent(run: Run, tenants: Sequence[str]) -> dict[str, Counter[str]]:
 
 def _dispatch(run: Run, function: str, due: Mapping[str, deque[Due]], lent: Mapping[str, Counter[str]]) -> None:
     """Put what is due of each tenant on the queue, up to its share."""
-    queue = os.environ.get(f"{function.upper()}_QUEUE_URL")
-    if queue is None:
+    queues = runtime().queues
+    if function not in queues:
         run.left.add(function)
         run.errors.add(f"{function} has no queue")
         return
-    share = max(SMALLEST_SHARE, PER_WORKER * int(os.environ[f"{function.upper()}_WORKERS"]) // len(due))
+    share = max(SMALLEST_SHARE, PER_WORKER * queues.workers[function] // len(due))
     rooms = {tenant: max(0, share - lent[tenant][function] if tenant in lent else share) for tenant in due}
     chosen = [list(islice(of_tenant, rooms[tenant])) for tenant, of_tenant in due.items()]
     in_turns = (one for turn in zip_longest(*chosen) for one in turn if one)
-    for batch in batched(in_turns, SQS_BATCH, strict=False):  # one after the other, so that the order is kept
+    for batch in batched(in_turns, BATCH, strict=False):  # one after the other, so that the order is kept
         if not run.has_time():
             return
-        _enqueue(run, queue, batch)
+        _enqueue(run, batch)
 
 
-def _enqueue(run: Run, queue: str, batch: Sequence[Due]) -> None:
+def _enqueue(run: Run, batch: Sequence[Due]) -> None:
     """Those that the queue does not take are due as before, so the next run sends them."""
     function, until, sent_by = batch[0].function, run.now + LENT, run.now + LONGEST_RUN
 
@@ -153,26 +150,18 @@ def _enqueue(run: Run, queue: str, batch: Sequence[Due]) -> None:
     lent = [due for due, is_lent in zip(batch, run.calls.map(lend, batch), strict=True) if is_lent]
     if not lent:
         return
-    entries: list[SendMessageBatchRequestEntryTypeDef] = [
-        {"Id": str(number), "MessageBody": _body(due, until)} for number, due in enumerate(lent)
-    ]
-    taken: set[str] = set()
+    taken: Collection[str] = ()
     try:
-        answer = runtime().sqs.send_message_batch(QueueUrl=queue, Entries=entries)
-        taken = {success["Id"] for success in answer.get("Successful", [])}
-    except (ClientError, BotoCoreError) as error:  # one function's queue must not stop the others
-        run.errors.add(f"queue of {function}: {type(error).__name__}")
+        taken = runtime().queues.send(function, [Message(due.operation_id, due.tenant, until) for due in lent])
+    except QueueError as error:  # one function's queue must not stop the others
+        run.errors.add(f"queue of {function}: {error}")
     run.sent[function] += len(taken)
     if len(taken) < len(lent):
         run.left.add(function)
 
-    def settle(number: int, due: Due) -> None:
-        change = runtime().operations.extend if str(number) in taken else runtime().operations.take_back
+    def settle(due: Due) -> None:
+        change = runtime().operations.extend if due.operation_id in taken else runtime().operations.take_back
         with suppress(StorageError):  # then it is due a minute later; if there is a message, that does no harm
             change(due, until, sent_by)
 
-    list(run.calls.map(settle, *zip(*enumerate(lent), strict=True)))
-
-
-def _body(due: Due, until: int) -> str:
-    return json.dumps({"operation_id": due.operation_id, "tenant": due.tenant, "lent_until": until})
+    list(run.calls.map(settle, lent))

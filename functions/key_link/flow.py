@@ -35,7 +35,7 @@ from crm_bridge.links import Cardinality, Identity, Link, Ties, joined
 from crm_bridge.memory import Memory
 from crm_bridge.operations import Claim, Operation, State, operation_id
 from crm_bridge.settings import Tenant
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.transport import Deadline, Scope, Transport
 from key_link.change import CLOCK_SKEW, Change, Held, Target, answered_with, row_name
 from key_link.models import CarryKeyLink, DeletedKeyLink, KeyLink, KeyLinkSearch, StoredKeyLink
 
@@ -84,9 +84,13 @@ class KeyLinks:
 
     flow: "KeyLinkFlow"
     revio: RevioClient
-    tenant: str
+    scope: Scope
     deadline: Deadline
     task: Task = field(default_factory=Task)
+
+    @property
+    def tenant(self) -> str:
+        return self.scope.tenant
 
     @property
     def destination(self) -> str:
@@ -97,7 +101,8 @@ class KeyLinks:
         return self.revio.search_lag
 
     def names(self, kind: NameKind, max_age: float = NAMES_MAX_AGE) -> list[RevioNamed]:
-        return self.flow.memory.recall((self.destination, kind), lambda: self.revio.names(kind), max_age=max_age)
+        what = (self.destination, kind)
+        return self.flow.memory.recall(self.scope, what, lambda: self.revio.names(kind), max_age=max_age)
 
     def get(self, key_link_id: int) -> StoredKeyLink:
         """Raises NoSuchRecordError."""
@@ -353,8 +358,8 @@ class KeyLinkFlow:
     name: ClassVar[str] = "key_link"
     command: ClassVar[type[CarryKeyLink]] = CarryKeyLink
 
-    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> KeyLinks:
-        return KeyLinks(self, revio_client(settings, transport, deadline), tenant, deadline)
+    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> KeyLinks:  # noqa: ARG002
+        return KeyLinks(self, revio_client(settings, transport, deadline), transport.scope, deadline)
 
     def key(self, command: CarryKeyLink) -> str:
         link = command.link

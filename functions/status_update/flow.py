@@ -13,7 +13,7 @@ from crm_bridge.links import Link, joined
 from crm_bridge.memory import Memory
 from crm_bridge.operations import Operations
 from crm_bridge.settings import Tenant
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.transport import Deadline, Scope, Transport
 from status_update.models import UpdatedStatus, UpdateStatus
 
 SERVICES_MAX_AGE = 60.0
@@ -56,7 +56,8 @@ class Statuses:
         return "the tenant's status page"
 
     def services(self, max_age: float = SERVICES_MAX_AGE) -> list[IzzitUpService]:
-        return self.memory.recall(self.page.address, self.page.services, max_age=max_age)
+        scope = Scope(self.tenant, self.sign_in)
+        return self.memory.recall(scope, self.page.address, self.page.services, max_age=max_age)
 
     def service(self, wanted: str, *, fresh: bool = False) -> IzzitUpService:
         """By its key, else its name; a number is an id. Raises NoSuchRecordError, WrongFieldError."""

@@ -139,7 +139,7 @@ def test_the_stack_comes_up_carries_an_event_and_keeps_it_through_an_update(
     tables = [stack.physical(name) for name in ("OperationsTable", "LinksTable", "ApiKeysTable")]
     before = [stack.client("dynamodb").scan(TableName=table)["Items"] for table in tables]
     assert [len(items) for items in before] == [1, 2, 1]
-    assert stack.concurrency == {2, 10}
+    assert stack.concurrency == {2, 3, 10}
 
     assert stack.retention == {30}
 

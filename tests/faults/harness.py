@@ -93,6 +93,7 @@ class Sent:
     event: Event
     path: str
     told: list[int] = field(default_factory=list)
+    later: bool = False
 
     @property
     def is_accepted(self) -> bool:
@@ -264,13 +265,13 @@ class World:
             assert told == 201, (told, earlier.kind)
             self.settle()
 
-    def send(self, event: Event, tenant: str = "", callers: int = 1) -> list[Sent]:
+    def send(self, event: Event, tenant: str = "", callers: int = 1, *, later: bool = False) -> list[Sent]:
         """The event, as a CRM sends it: again and again while it is told that it was not accepted.
 
         Time passes only while none of the `callers` waits for an answer, as no function outlives its timeout.
         """
         path = next((sent.path for sent in self.sent if sent.event is event), None) or event.path(self.stack)
-        all_sent = [Sent(tenant or self.tenant, event, path) for _ in range(callers)]
+        all_sent = [Sent(tenant or self.tenant, event, path, later=later) for _ in range(callers)]
         self.sent += all_sent
         for attempt in range(PATIENCE):
             left = [sent for sent in all_sent if sent.is_to_be_sent]
@@ -281,7 +282,7 @@ class World:
         return all_sent
 
     def _send_once(self, sent: Sent) -> None:
-        sent.told.append(self._request(sent.tenant, sent.event.method, sent.path, sent.event.body))
+        sent.told.append(self._request(sent.tenant, sent.event.method, sent.path, sent.event.body, later=sent.later))
 
     def inject(self, fault: Fault, name: str | None = None, nth: int = 1) -> Plan:
         """Let the `nth` call of this name from now on fail, or the next one that this can happen to."""
@@ -407,11 +408,15 @@ class World:
 
     # ------------------------------------------------------------------ its callers
 
-    def _request(self, tenant: str, method: str, path: str, body: object) -> int:
-        return self._answer(tenant, method, path, body).status_code
+    def _request(self, tenant: str, method: str, path: str, body: object, *, later: bool = False) -> int:
+        return self._answer(tenant, method, path, body, later=later).status_code
 
-    def _answer(self, tenant: str, method: str, path: str, body: object = None) -> requests.Response:
+    def _answer(
+        self, tenant: str, method: str, path: str, body: object = None, *, later: bool = False
+    ) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.tenants[tenant]}"}
+        if later:
+            headers["Prefer"] = "respond-async"
         return self._session.request(method, self.stack.url + path, json=body, headers=headers, timeout=120)
 
     def _linked(self, tenant: str, identity: str) -> set[str]:

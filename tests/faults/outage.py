@@ -130,6 +130,10 @@ class MemoryOperations(Operations):
     def keep_payload(self, *_: object) -> "TransactWriteItemTypeDef":
         raise AssertionError("no key link is there before it was sent")
 
+    def oldest_parked(self, shard: str) -> int | None:
+        there = [one for one in self.items.values() if one.state is State.PARKED and one.shard == shard]
+        return min((one.updated_at for one in there), default=None)
+
     def lent(self, shard: str, tenant: str, now: int, until: int) -> Counter[str]:
         return Counter(
             one.flow
@@ -187,9 +191,9 @@ class OneTenant(Tenants):
 class CountingBreaker(Breaker):
     failures = 0
 
-    def failed(self, vendor: str, host: str) -> None:
+    def failed(self, vendor: str, host: str, tenant: str) -> None:
         self.failures += 1
-        super().failed(vendor, host)
+        super().failed(vendor, host, tenant)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ DRAWN_AFRESH = "drawn afresh"
 Source: https://hypothesis.readthedocs.io/en/latest/extras.html (alternative backends)"""
 AVAILABLE_PROVIDERS[DRAWN_AFRESH] = HypothesisProvider
 CALLERS = st.sampled_from((1, 1, 1, 2, 3))
+LATER = st.sampled_from((False, False, True))
+"""Whether they ask with respond-async to be answered first."""
 FAULTS_TO_COME = st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(1, MOST_NTH)), max_size=2)
 
 
@@ -72,6 +74,7 @@ class Schedule(RuleBasedStateMachine):
         altered=st.sampled_from((None, *ALTERATIONS)),
         comers=st.lists(st.tuples(st.integers(1, 2), st.sampled_from(KINDS)), min_size=1, max_size=2),
         callers=CALLERS,
+        later=LATER,
         faults=FAULTS_TO_COME,
     )
     def begin(
@@ -80,6 +83,7 @@ class Schedule(RuleBasedStateMachine):
         altered: str | None,
         comers: Sequence[tuple[int, Callable[[int], Event]]],
         callers: int,
+        later: bool,
         faults: Sequence[tuple[Fault, int]],
     ) -> None:
         """What the events need is there, each with the tenant of that number, and the first one comes.
@@ -94,15 +98,16 @@ class Schedule(RuleBasedStateMachine):
                 event = make(self.world.next_number())
                 self.world.prepare(event)
                 self.events.append((self.world.tenant, event))
-        self.send(0, callers, faults)
+        self.send(0, callers, later, faults)
 
-    @rule(which=st.integers(0, 1), callers=CALLERS, faults=FAULTS_TO_COME)
-    def send(self, which: int, callers: int, faults: Sequence[tuple[Fault, int]]) -> None:
-        """New, or again; by so many callers at once."""
+    @rule(which=st.integers(0, 1), callers=CALLERS, later=LATER, faults=FAULTS_TO_COME)
+    def send(self, which: int, callers: int, later: bool, faults: Sequence[tuple[Fault, int]]) -> None:
+        """New, or again; by so many callers at once, who may ask to be answered before it is carried."""
         tenant, event = self.events[which % len(self.events)]
         self._inject(faults)
-        self.world.send(event, tenant, callers)
+        self.world.send(event, tenant, callers, later=later)
         self.played["requests"] += callers
+        self.played["requests with respond-async"] += callers * later
 
     @rule(seconds=st.sampled_from((60, 600, 3600)), faults=FAULTS_TO_COME)
     def wait(self, seconds: int, faults: Sequence[tuple[Fault, int]]) -> None:

@@ -118,8 +118,8 @@ def test_a_clock_that_is_off_is_told(cli: CommandLine, monkeypatch: pytest.Monke
 
 def test_dead_letters_are_told(cli: CommandLine) -> None:
     sqs = boto3.client("sqs")
-    (url,) = (url for url in sqs.list_queues()["QueueUrls"] if "CreateSiteDeadLetter" in url)
-    sqs.send_message(QueueUrl=url, MessageBody="{}")
+    (url,) = (url for url in sqs.list_queues()["QueueUrls"] if "create-site-dead-letters" in url)
+    sqs.send_message(QueueUrl=url, MessageBody="{}", MessageGroupId="any", MessageDeduplicationId="any")
     assert results(cli)["bridge dead letters"] == "warning"
 
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
 from typing import Any, cast
+from unittest.mock import patch
 
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from crm_bridge.errors import StorageError
+from crm_bridge.engine import HANDED_OVER
+from crm_bridge.errors import QueueError, StorageError
 from crm_bridge.operations import Due, Operation, Operations, State, operation_id
+from crm_bridge.queues import Queues
 from crm_bridge.runtime import runtime
 from dispatcher.handler import LENT, lambda_handler
 from local.vendors.simulator import Kind
@@ -80,11 +83,12 @@ def _stored(number: int) -> None:
 
 
 def _due(crm: Crm, customers: int) -> None:
-    """Operations of so many customers, waiting and due."""
-    for number in range(customers):
-        site = {**SITE, "customer_id": f"C-{number}", "name": f"Shop {number}"}
-        assert crm.post("/sites", site, headers={"Prefer": "respond-async"}).status_code == 202
-    crm.stack.move_clock(1)
+    """Operations of so many customers, waiting and due, because SQS was down when they were accepted."""
+    with patch.object(Queues, "send", side_effect=QueueError("down")):
+        for number in range(customers):
+            site = {**SITE, "customer_id": f"C-{number}", "name": f"Shop {number}"}
+            assert crm.post("/sites", site, headers={"Prefer": "respond-async"}).status_code == 202
+    crm.stack.move_clock(HANDED_OVER + 1)
 
 
 def test_dispatches_all_that_is_due_and_nothing_else(crm: Crm) -> None:
@@ -105,7 +109,7 @@ def test_tells_how_long_the_oldest_has_been_due(crm: Crm, capsys: pytest.Capture
     _due(crm, 2)
     dispatch(crm)
     (age,) = re.findall(r'"OldestDueAge":\[(\d+)\.0\]}', capsys.readouterr().out)
-    assert 400 <= int(age) < 430
+    assert HANDED_OVER + 400 <= int(age) < HANDED_OVER + 430
 
 
 def test_tells_nobody_twice_of_what_is_on_its_queue_until_the_message_has_expired(crm: Crm) -> None:
@@ -152,8 +156,8 @@ def test_waits_two_minutes_at_most_when_the_response_to_its_lending_is_lost(
     crm: Crm, monkeypatch: pytest.MonkeyPatch, lend: Any
 ) -> None:
     _due(crm, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(Operations, "lend", lend)
+    with monkeypatch.context() as changed:
+        changed.setattr(Operations, "lend", lend)
         assert dispatch(crm) == {}
     assert minutes_until_sent(crm) <= 2
     assert len(crm.stack.illu.seen) == 1
@@ -164,15 +168,15 @@ def test_waits_two_minutes_at_most_when_the_dispatcher_dies_after_it_has_lent(
     crm: Crm, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
     _due(crm, 1)
-    real: Any = runtime().sqs.send_message_batch
+    real: Any = runtime().queues.client.send_message_batch
 
     def die(**batch: Any) -> None:
         if taken:
             real(**batch)
         raise _KilledError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(runtime().sqs, "send_message_batch", die)
+    with monkeypatch.context() as changed:
+        changed.setattr(runtime().queues.client, "send_message_batch", die)
         with pytest.raises(_KilledError):
             dispatch(crm)
     assert minutes_until_sent(crm) <= (1 if taken else 2)
@@ -187,8 +191,8 @@ def test_is_sent_once_when_nobody_could_write_down_that_the_queue_has_it(
 ) -> None:
     """Two messages then name it, and whichever comes late finds nothing to do."""
     _due(crm, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(Operations, "extend", lambda *_: _raise(StorageError("no response"))())
+    with monkeypatch.context() as changed:
+        changed.setattr(Operations, "extend", lambda *_: _raise(StorageError("no response"))())
         assert dispatch(crm) == {"create_site": 1}
     crm.stack.move_clock(60)
     if again:
@@ -201,15 +205,15 @@ def test_is_sent_once_when_nobody_could_write_down_that_the_queue_has_it(
 def test_is_sent_once_when_a_slow_run_is_overtaken_by_the_next(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch outlives its own lending, as in https://github.com/langwatch/langwatch/pull/7037."""
     _due(crm, 1)
-    real: Any = runtime().sqs.send_message_batch
+    real: Any = runtime().queues.client.send_message_batch
 
     def slow(**batch: Any) -> Any:
-        monkeypatch.setattr(runtime().sqs, "send_message_batch", real)
+        monkeypatch.setattr(runtime().queues.client, "send_message_batch", real)
         crm.stack.move_clock(61)
         assert dispatch(crm) == {"create_site": 1}
         return real(**batch)
 
-    monkeypatch.setattr(runtime().sqs, "send_message_batch", slow)
+    monkeypatch.setattr(runtime().queues.client, "send_message_batch", slow)
     dispatch(crm)
     crm.stack.deliver_due()
     assert (len(crm.stack.illu.sites), len(crm.stack.illu.seen)) == (1, 1)
@@ -246,19 +250,21 @@ def test_one_of_two_that_run_at_once_dispatches_each_operation(crm: Crm) -> None
 
 def test_an_operation_stays_due_when_its_queue_does_not_take_it(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     _due(crm, 12)
-    real: Any = runtime().sqs.send_message_batch
+    real: Any = runtime().queues.client.send_message_batch
 
     def half(**batch: Any) -> Any:
         failed = [{"Id": entry["Id"], "SenderFault": False, "Code": "InternalError"} for entry in batch["Entries"][::2]]
         taken = batch["Entries"][1::2]
         return (real(QueueUrl=batch["QueueUrl"], Entries=taken) if taken else {}) | {"Failed": failed}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(runtime().sqs, "send_message_batch", half)
+    with monkeypatch.context() as changed:
+        changed.setattr(runtime().queues.client, "send_message_batch", half)
         sent = dispatch(crm)["create_site"]
     assert 0 <= sent < 12
-    with monkeypatch.context() as patch:
-        patch.setattr(runtime().sqs, "send_message_batch", _raise(EndpointConnectionError(endpoint_url="queue")))
+    with monkeypatch.context() as changed:
+        changed.setattr(
+            runtime().queues.client, "send_message_batch", _raise(EndpointConnectionError(endpoint_url="queue"))
+        )
         assert dispatch(crm) == {}
     assert dispatch(crm) == {"create_site": 12 - sent}
     crm.stack.deliver_due()
@@ -317,8 +323,8 @@ def test_dispatches_the_others_when_a_shard_cannot_be_read(
             raise StorageError("throttled")
         return real(self, shard, now)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Operations, "due", due)
+    with monkeypatch.context() as changed:
+        changed.setattr(Operations, "due", due)
         assert dispatch(crm) == {"create_site": 20 - hidden}
     assert hidden >= 1
     assert "OldestDueAge" not in capsys.readouterr().out  # nobody knows, and what is missing raises the alarm

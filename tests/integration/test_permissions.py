@@ -13,6 +13,8 @@ from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
+from crm_bridge.operations import Operation, State, operation_id
+from crm_bridge.runtime import runtime
 from local.stack import Stack
 from local.template import TEMPLATE, Function
 from local.vendors.simulator import Kind
@@ -94,6 +96,7 @@ def asked_for() -> set[Permission]:
         _cannot_be_asked(world)
         _changes_are_refused(world)
         _is_told(world)
+        _is_handed_over(world)
         _is_linked_by_a_person(world)
         _refuses_sign_in(world)
         _has_no_settings(world)
@@ -175,12 +178,13 @@ def _changes_are_refused(world: Recorder) -> None:
 
 
 def _is_told(world: Recorder) -> None:
-    """First it works, then the receiver says that it is gone for good."""
+    """First it works the second time, then the receiver says that it is gone for good."""
 
     def told(stack: Stack, document: dict[str, Any]) -> None:
         document["callback"] = json.loads(stack.told_tenant())["callback"]
 
     world.take_in(told)
+    world.stack.receiver.fail(Kind.TOO_MANY)
     for number, status in ((120, None), (121, 410), (122, 410)):
         world.stack.receiver.refuses_with = status
         event = create_site(number)
@@ -188,6 +192,42 @@ def _is_told(world: Recorder) -> None:
         world.send(event)
         for _ in range(4):
             world.pass_time(60)
+
+
+def _is_handed_over(world: Recorder) -> None:
+    """What is accepted, what is told of it, a job whose site has ended, and what a person sends again, of any flow."""
+
+    def told(stack: Stack, document: dict[str, Any]) -> None:
+        document["callback"] = json.loads(stack.told_tenant())["callback"]
+
+    world.take_in(told)
+    for make in KINDS:
+        event = make(170)
+        event.arrange(world.stack)
+        world._request(world.tenant, event.method, event.path(world.stack), event.body, later=True)
+        world.pass_time(60)
+    world.stack.illu.fail(Kind.TOO_MANY)
+    for event in (create_site(171), create_job(171)):  # the job waits for the site, and is not due yet when that is
+        assert world._request(world.tenant, event.method, event.path(world.stack), event.body) == 202
+        world.pass_time(20, deliver=False)
+    world.stack.deliver_due()
+    now = int(runtime().clock())
+    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver", "callback"):
+        parked = Operation(
+            operation_id=operation_id(world.tenant, flow, "parked"),
+            tenant=world.tenant,
+            flow=flow,
+            natural_key="parked",
+            state=State.PARKED,
+            fingerprint="",
+            payload="{}",
+            lease="l-1",
+            created_at=now,
+            updated_at=now,
+        )
+        runtime().operations.create(parked, over=[State.REJECTED])
+        path = f"/operations/{parked.operation_id}/resolve"
+        assert world._request(world.tenant, "POST", path, {"action": "resend"}) == 200
 
 
 def _refuses_sign_in(world: Recorder) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sqs(crm: Crm) -> "SQSClient":
-    """Its messages come back at once when they were not deleted, instead of after three minutes."""
+    """Its messages come back at once when they were not deleted, instead of after a minute."""
     assert crm.stack.url
     client = boto3.client("sqs")
     client.set_queue_attributes(QueueUrl=os.environ["CREATE_SITE_QUEUE_URL"], Attributes={"VisibilityTimeout": "0"})
@@ -78,6 +78,11 @@ def test_can_be_resolved_when_the_bridge_is_mended(crm: Crm, sqs: "SQSClient") -
 
 
 def test_a_message_that_names_no_operation_is_a_dead_letter(crm: Crm, sqs: "SQSClient") -> None:
-    sqs.send_message(QueueUrl=os.environ["CREATE_SITE_QUEUE_URL"], MessageBody='{"operation": "without an id"}')
+    sqs.send_message(
+        QueueUrl=os.environ["CREATE_SITE_QUEUE_URL"],
+        MessageBody='{"operation": "without an id"}',
+        MessageGroupId="any",
+        MessageDeduplicationId="any",
+    )
     crm.stack.deliver_due()
     assert dead_letters(sqs) == ["None"]

@@ -12,6 +12,8 @@ import requests
 from crm_bridge.clients.egito import EgitoClient
 from crm_bridge.clients.izzitup import IzzitUpClient
 from crm_bridge.clients.revio import RevioClient
+from crm_bridge.queues import Message
+from crm_bridge.runtime import runtime
 from local.vendors.simulator import Kind
 from tests.integration import test_connector_receiver as people
 from tests.integration import test_key_link as key_links
@@ -41,8 +43,10 @@ def linked_up(crm: Crm) -> Crm:
 
 def carry(crm: Crm, function: str, accepted: requests.Response) -> None:
     """Let one operation be carried now, and no other."""
-    body = f'{{"operation_id": "{accepted.json()["operation_id"]}", "tenant": "demo"}}'
-    crm.stack.invoke(f"{function}Function", {"Records": [{"messageId": "m-1", "body": body}]})
+    operation = runtime().operations.get(accepted.json()["operation_id"])
+    assert operation
+    message = Message(operation.operation_id, "demo", operation.lent_until or 0)
+    crm.stack.invoke(f"{function}Function", {"Records": [{"messageId": "m-1", "body": message.body()}]})
 
 
 def kill(

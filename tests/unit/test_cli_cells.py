@@ -1,13 +1,15 @@
 """No cell that is written is run by a spreadsheet, and each is read as it was."""
 
 import csv
+import stat
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cli.cells import escaped, unescaped
+from cli.cells import escaped, opened, unescaped
 
 STARTS = "=+-@\t\r\n\0\uff1d\uff0b\uff0d\uff20"
 texts = st.text(st.sampled_from(f"{STARTS}';, \"ab1") | st.characters(codec="utf-8"))
@@ -40,3 +42,9 @@ def test_a_cell_is_left_as_it_is_when_nothing_in_it_would_be_run(text: str) -> N
 )
 def test_what_spreadsheets_users_write_is_read_as_they_meant_it(cell: str, text: str) -> None:
     assert unescaped(cell) == text
+
+
+def test_a_new_file_is_its_owners_only(tmp_path: Path) -> None:
+    with opened(tmp_path / "result.csv") as file:
+        file.write("a\n")
+    assert stat.S_IMODE((tmp_path / "result.csv").stat().st_mode) == 0o600

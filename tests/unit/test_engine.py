@@ -116,7 +116,7 @@ class OrderFlow:
     """What the engine gave along when it asked for a client, for a record that a person found, or for links."""
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Shop:
-        self.asked.append(("vendor", tenant, transport, deadline))
+        self.asked.append(("vendor", tenant, transport.scope.tenant, deadline))
         if settings.illu is None:
             raise NotConfiguredError("no block")
         self.shop.keys_seen.append(settings.illu.api_key.get_secret_value())
@@ -364,7 +364,7 @@ def test_the_record_says_all_that_is_needed_to_send_it_again(bench: Bench) -> No
     bench.run(mapping="upya v1")
     assert seen == [sending(bench, lease=seen[0].lease, mapping="upya v1")]
     assert len(seen[0].lease or "") == 32
-    assert bench.flow.asked[0] == ("vendor", "acme", bench.transport, bench.deadline)
+    assert bench.flow.asked[0] == ("vendor", "acme", "acme", bench.deadline)
 
 
 def test_the_record_says_the_same_when_it_was_only_accepted(bench: Bench) -> None:
@@ -862,7 +862,7 @@ def test_the_record_says_what_failed_at_a_redelivery(bench: Bench) -> None:
         }
     )
     assert (len(bench.stored().lease or ""), bench.stored().lease != before.lease) == (32, True)
-    assert bench.flow.asked[-1] == ("vendor", "acme", bench.transport, bench.deadline)
+    assert bench.flow.asked[-1] == ("vendor", "acme", "acme", bench.deadline)
 
 
 def test_is_held_for_as_long_as_a_request_is_when_it_is_redelivered(bench: Bench) -> None:
@@ -920,7 +920,7 @@ def test_uses_the_client_of_the_new_secret_when_sign_in_is_refused_twice(bench: 
     bench.shop.answers = [failing(SignInRefusedError), failing(SignInRefusedError)]
     assert bench.run().operation.state is State.WAITING
     assert bench.shop.keys_seen[-2:] == ["illu-key-1", "illu-key-2"]
-    assert bench.flow.asked[-1] == ("vendor", "acme", bench.transport, bench.deadline)
+    assert bench.flow.asked[-1] == ("vendor", "acme", "acme", bench.deadline)
 
 
 # ---------------------------------------------------------------- while the vendor is down
@@ -933,7 +933,7 @@ def down(retry_after: float = 10) -> VendorError:
 @pytest.fixture
 def outage(bench: Bench) -> None:
     for _ in range(FAILURES):
-        bench.breaker.failed("shop", "shop.example")
+        bench.breaker.failed("shop", "shop.example", "acme")
 
 
 @pytest.mark.parametrize(
@@ -1559,7 +1559,7 @@ def test_the_search_lag_counts_from_the_moment_of_the_doubt(unknown: Bench) -> N
     unknown.redeliver()
     assert len(unknown.shop.sent) == 2
     assert unknown.clock.now == lost_at + unknown.shop.search_lag
-    assert unknown.flow.asked[-1] == ("vendor", "acme", unknown.transport, unknown.deadline)
+    assert unknown.flow.asked[-1] == ("vendor", "acme", "acme", unknown.deadline)
 
 
 @pytest.mark.parametrize(("older_by", "adopted"), [(CLOCK_SKEW, True), (CLOCK_SKEW + 1, False)])
@@ -1585,7 +1585,7 @@ def test_a_record_is_adopted_that_this_very_event_has_linked_already(unknown: Be
 def test_is_asked_about_with_its_own_command(unknown: Bench) -> None:
     unknown.redeliver()
     assert ("find", Order(number="1")) in unknown.flow.asked
-    assert unknown.flow.asked[-2] == ("vendor", "acme", unknown.transport, unknown.deadline)
+    assert unknown.flow.asked[-2] == ("vendor", "acme", "acme", unknown.deadline)
 
 
 def test_the_record_says_what_was_found(unknown: Bench) -> None:
@@ -2399,7 +2399,7 @@ def test_is_sent_again_without_a_look_when_it_may_be_repeated(bench: Bench, answ
     bench.redeliver()
     assert bench.stored().state is State.SUCCEEDED
     assert (len(bench.shop.sent), bench.shop.looks) == (2, 0)
-    assert bench.flow.asked[-1] == ("vendor", "acme", bench.transport, bench.deadline)
+    assert bench.flow.asked[-1] == ("vendor", "acme", "acme", bench.deadline)
 
 
 @pytest.mark.parametrize(

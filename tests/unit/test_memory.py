@@ -3,8 +3,11 @@
 import pytest
 
 from crm_bridge.errors import NotDoneError
-from crm_bridge.memory import Memory
+from crm_bridge.memory import MOST, Memory
+from crm_bridge.transport import Scope
 from tests.unit.conftest import Clock
+
+ACME = Scope("acme", "1")
 
 
 class Vendor:
@@ -34,43 +37,43 @@ def vendor() -> Vendor:
 def test_is_read_again_once_it_is_too_old(
     memory: Memory, vendor: Vendor, clock: Clock, passed: float, recalled: str
 ) -> None:
-    assert memory.recall("names", vendor, max_age=60) == "answer 1"
+    assert memory.recall(ACME, "names", vendor, max_age=60) == "answer 1"
     clock.move(passed)
-    assert memory.recall("names", vendor, max_age=60) == recalled
+    assert memory.recall(ACME, "names", vendor, max_age=60) == recalled
 
 
 def test_each_caller_says_how_old_it_may_be(memory: Memory, vendor: Vendor, clock: Clock) -> None:
-    memory.recall("names", vendor, max_age=60)
+    memory.recall(ACME, "names", vendor, max_age=60)
     clock.move(30)
-    assert memory.recall("names", vendor, max_age=60) == "answer 1"
-    assert memory.recall("names", vendor, max_age=10) == "answer 2"
-    assert memory.recall("names", vendor, max_age=60) == "answer 2"
+    assert memory.recall(ACME, "names", vendor, max_age=60) == "answer 1"
+    assert memory.recall(ACME, "names", vendor, max_age=10) == "answer 2"
+    assert memory.recall(ACME, "names", vendor, max_age=60) == "answer 2"
 
 
 def test_its_age_counts_from_when_it_was_read_last(memory: Memory, vendor: Vendor, clock: Clock) -> None:
     for _ in range(3):
         clock.move(61)
-        memory.recall("names", vendor, max_age=60)
+        memory.recall(ACME, "names", vendor, max_age=60)
     clock.move(59)
-    assert memory.recall("names", vendor, max_age=60) == "answer 3"
+    assert memory.recall(ACME, "names", vendor, max_age=60) == "answer 3"
 
 
 def test_is_read_again_when_the_clock_was_set_back(memory: Memory, vendor: Vendor, clock: Clock) -> None:
-    memory.recall("names", vendor, max_age=60)
+    memory.recall(ACME, "names", vendor, max_age=60)
     clock.move(-3600)
-    assert memory.recall("names", vendor, max_age=60) == "answer 2"
+    assert memory.recall(ACME, "names", vendor, max_age=60) == "answer 2"
 
 
 def test_what_has_different_keys_is_kept_apart(memory: Memory, vendor: Vendor) -> None:
     keys = (("a", "system"), ("a", "entity_type"), ("b", "system"), "a")
     for _ in range(2):
-        assert [memory.recall(key, vendor, max_age=60) for key in keys] == [f"answer {n}" for n in (1, 2, 3, 4)]
+        assert [memory.recall(ACME, key, vendor, max_age=60) for key in keys] == [f"answer {n}" for n in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("nothing", [None, [], "", 0, False])
 def test_remembers_that_there_was_nothing(memory: Memory, nothing: object) -> None:
-    memory.recall("names", lambda: nothing, max_age=60)
-    assert memory.recall("names", lambda: "something", max_age=60) == nothing
+    memory.recall(ACME, "names", lambda: nothing, max_age=60)
+    assert memory.recall(ACME, "names", lambda: "something", max_age=60) == nothing
 
 
 def test_a_failure_is_not_remembered_and_takes_nothing_away(memory: Memory, vendor: Vendor, clock: Clock) -> None:
@@ -78,13 +81,29 @@ def test_a_failure_is_not_remembered_and_takes_nothing_away(memory: Memory, vend
         raise NotDoneError("no answer", vendor="illu")
 
     with pytest.raises(NotDoneError):
-        memory.recall("names", fail, max_age=60)
-    assert memory.recall("names", vendor, max_age=60) == "answer 1"
+        memory.recall(ACME, "names", fail, max_age=60)
+    assert memory.recall(ACME, "names", vendor, max_age=60) == "answer 1"
     clock.move(30)
     with pytest.raises(NotDoneError):
-        memory.recall("names", fail, max_age=10)
-    assert memory.recall("names", fail, max_age=60) == "answer 1"
+        memory.recall(ACME, "names", fail, max_age=10)
+    assert memory.recall(ACME, "names", fail, max_age=60) == "answer 1"
 
 
 def test_two_memories_know_nothing_of_each_other(clock: Clock, vendor: Vendor) -> None:
-    assert [Memory(clock).recall("names", vendor, max_age=60) for _ in range(2)] == ["answer 1", "answer 2"]
+    assert [Memory(clock).recall(ACME, "names", vendor, max_age=60) for _ in range(2)] == ["answer 1", "answer 2"]
+
+
+def test_is_known_only_to_the_tenant_with_the_same_version_of_its_secret(memory: Memory, vendor: Vendor) -> None:
+    scopes = (ACME, Scope("umbrella", "1"), Scope("acme", "2"))
+    for _ in range(2):
+        recalled = [memory.recall(scope, "names", vendor, max_age=60) for scope in scopes]
+        assert recalled == ["answer 1", "answer 2", "answer 3"]
+
+
+def test_forgets_the_oldest_when_there_are_too_many(memory: Memory, vendor: Vendor) -> None:
+    memory.recall(ACME, "first", vendor, max_age=60)
+    for number in range(MOST - 1):
+        memory.recall(ACME, number, vendor, max_age=60)
+    assert memory.recall(ACME, "first", vendor, max_age=60) == "answer 1"
+    memory.recall(ACME, "one more", vendor, max_age=60)
+    assert memory.recall(ACME, "first", vendor, max_age=60) != "answer 1"

@@ -562,7 +562,7 @@ def test_nothing_is_claimed_or_woken_when_the_message_names_another_tenant(table
         one.operation_id, lease="a2", now=NOW, until=LATER, states=[State.WAITING], tenant="umbrella"
     )
     assert taken == Claim(False, one)
-    tables.operations.wake(one.operation_id, "umbrella", NOW - 1)
+    assert tables.operations.wake(one.operation_id, "umbrella", NOW - 1, due_at=NOW, lent_until=None) is None
     assert there(tables) == one
 
 
@@ -680,8 +680,15 @@ def test_a_note_does_not_make_up_for_a_lost_lease(tables: Tables) -> None:
 
 def test_what_waits_is_woken(tables: Tables) -> None:
     one = store(tables, operation(state=State.WAITING, due_at=LATER))
-    tables.operations.wake(one.operation_id, "acme", NOW)
-    assert there(tables) == one.model_copy(update={"due_at": NOW})
+    woken = tables.operations.wake(one.operation_id, "acme", NOW, due_at=NOW, lent_until=None)
+    assert woken == there(tables) == one.model_copy(update={"due_at": NOW})
+
+
+def test_what_waits_is_woken_for_a_message(tables: Tables) -> None:
+    one = store(tables, operation(state=State.WAITING, due_at=LATER))
+    woken = tables.operations.wake(one.operation_id, "acme", NOW, due_at=SENT_BY, lent_until=SENT_BY)
+    assert woken == there(tables) == one.model_copy(update={"due_at": SENT_BY, "lent_until": SENT_BY})
+    assert (due(tables, SENT_BY - 1), due(tables, SENT_BY)) == ([[]], [[SENT_BY]])
 
 
 @pytest.mark.parametrize(
@@ -697,8 +704,8 @@ def test_what_waits_is_woken(tables: Tables) -> None:
 )
 def test_nothing_else_is_woken(tables: Tables, one: Operation) -> None:
     store(tables, one)
-    tables.operations.wake(one.operation_id, "acme", NOW)
-    tables.operations.wake(operation("gone").operation_id, "acme", NOW)
+    for named in (one, operation("gone")):
+        assert tables.operations.wake(named.operation_id, "acme", NOW, due_at=NOW, lent_until=None) is None
     assert there(tables) == one
     assert tables.operations.get(operation("gone").operation_id) is None
 
@@ -940,17 +947,31 @@ def test_what_has_changed_since_the_index_was_read_is_not_listed(tables: Tables)
 
 @pytest.mark.parametrize("state", list(State))
 def test_is_in_one_index_and_written_there_once(tables: Tables, state: State) -> None:
-    """The listing index when it is settled, else the due index."""
+    """The listing index when it is settled, else the due index. What needs a person is in both."""
     is_unfinished = state in UNFINISHED
+    is_due = is_unfinished or state is State.PARKED
     store(tables, operation(state=state, due_at=NOW if is_unfinished else None))
     item = tables.operations._client.get_item(
         TableName=tables.operations._table, Key={"operation_id": {"S": operation().operation_id}}
     )["Item"]
     assert ({"due", "due_shard"} <= item.keys(), {"listed", "standing"} <= item.keys()) == (
-        is_unfinished,
+        is_due,
         not is_unfinished,
     )
-    assert len({"due", "due_shard", "listed", "standing"} & item.keys()) == 2
+    assert len({"due", "due_shard", "listed", "standing"} & item.keys()) == (4 if state is State.PARKED else 2)
+
+
+def test_tells_since_when_the_oldest_needs_a_person_whatever_else_is_due(tables: Tables) -> None:
+    parked = [operation(f"{number}", state=State.PARKED, updated_at=NOW - number) for number in range(40)]
+    for one in (*parked, operation("due", due_at=NOW - 100)):
+        store(tables, one)
+    for shard in operations_module.SHARDS:
+        of_shard = [one.updated_at for one in parked if one.shard == shard]
+        assert tables.operations.oldest_parked(shard) == min(of_shard)
+        dues = [one for page in tables.operations.due(shard, NOW) for one in page]
+        assert [one.tenant for one in dues] == ["acme"] * (operation("due").shard == shard)
+    tables.operations.save(parked[-1].model_copy(update={"state": State.SUCCEEDED}), over=State.PARKED)
+    assert tables.operations.oldest_parked(parked[-1].shard) != NOW - 39
 
 
 # ---------------------------------------------------------------- the table fails
@@ -978,7 +999,7 @@ def test_says_that_the_storage_did_not_answer_whatever_it_was_asked(tables: Tabl
         lambda: tables.operations.lend(one, LATER, SENT_BY),
         lambda: tables.operations.extend(one, LATER, SENT_BY),
         lambda: tables.operations.take_back(one, LATER, SENT_BY),
-        lambda: tables.operations.wake("op_1", "acme", NOW),
+        lambda: tables.operations.wake("op_1", "acme", NOW, due_at=NOW, lent_until=None),
         lambda: tables.operations.kept_payload(operation()),
         lambda: tables.operations.hasten(operation(), LATER),
         lambda: tables.operations.many([one.operation_id]),

@@ -75,7 +75,7 @@ def test_a_query_asks_for_what_is_logged(page: str, query: str) -> None:  # noqa
             assert set(re.findall(r"'([^']+)'", asked)) <= messages
     words = re.sub(r"'[^']*'|/[^/\n]*/|\bas \w+", "", query)
     words = re.sub(
-        r"\b(fields|filter|sort|desc|limit|stats|count|max|pct|bin|by|and|or|in|like|ispresent|5m)\b|[\d(),|*=>\[\]/]",
+        r"\b(fields|filter|sort|asc|desc|limit|stats|count|max|pct|bin|by|and|or|in|like|ispresent|5m)\b|[\d(),|*=>\[\]/]",
         " ",
         words,
     )
@@ -85,6 +85,8 @@ def test_a_query_asks_for_what_is_logged(page: str, query: str) -> None:  # noqa
 
 
 def test_every_name_that_begins_with_the_stacks_is_of_a_resource() -> None:
-    named = {name for page in PAGES for name in re.findall(r"\$STACK-(\w+)", page.read_text())}
-    assert named == {"ApiLogGroup", "CreateSiteDeadLetterQueue", "DispatcherFunction"}
-    assert named <= set(RESOURCES)
+    named = {name for page in PAGES for name in re.findall(r"\$STACK-(\w[\w-]*)", page.read_text())}
+    assert named == {"ApiLogGroup", "create-site-dead-letters", "DispatcherFunction"}
+    queue = RESOURCES["CreateSiteDeadLetterQueue"]["Properties"]["QueueName"]["Fn::Sub"]
+    assert queue == "${AWS::StackName}-create-site-dead-letters.fifo"
+    assert named - {"create-site-dead-letters"} <= set(RESOURCES)

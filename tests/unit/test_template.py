@@ -17,13 +17,17 @@ from crm_bridge.clients import egito, illu, izzitup, revio
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import Event
 from crm_bridge.operations import OperationSummary, State
+from crm_bridge.queues import LEAST_LANES
 from dispatcher.handler import LENT, LONGEST_RUN
+from local.stack import VISIBILITY
 from local.template import TEMPLATE, Template, bundle_template
 from openapi.routes import PAGES
 
 ROOT = TEMPLATE.parent
 SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 RESOURCES: dict[str, Any] = SOURCE["Resources"]
+LONGEST_STACK_NAME = 43
+"""As docs/deploy.md says."""
 
 
 # ---------------------------------------------------------------------- AWS's translator takes it
@@ -96,16 +100,13 @@ def test_every_handler_is_there_and_answers_every_route_of_the_template(template
         assert routes - {*PAGES} == set(getattr(entry, "ROUTES", {}))
 
 
-def of_the_dispatcher() -> dict[str, object]:
-    """Its own environment variables; no other function has any."""
-    variables: dict[str, object] = of_type("AWS::Serverless::Function")["DispatcherFunction"]["Environment"][
-        "Variables"
-    ]
-    return variables
+VARIABLES: dict[str, object] = SOURCE["Globals"]["Function"]["Environment"]["Variables"]
+"""The environment of every function."""
 
 
 def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
-    given = {*SOURCE["Globals"]["Function"]["Environment"]["Variables"], *of_the_dispatcher()}
+    assert not any("Environment" in function for function in of_type("AWS::Serverless::Function").values())
+    given = set(VARIABLES)
     read = {
         name
         for root in ("functions", "layers/shared/crm_bridge")
@@ -121,16 +122,18 @@ def test_no_function_gets_a_service_name_which_would_be_one_more_dimension_of_ea
     assert "POWERTOOLS_SERVICE_NAME" not in TEMPLATE.read_text()
 
 
-def test_a_function_ends_before_the_api_gives_up_and_its_queue_waits_six_times_as_long(template: Template) -> None:
+def test_a_function_ends_before_the_api_gives_up_and_its_queue_waits_twice_as_long(template: Template) -> None:
     answering = {route.function for route in template.routes} | {source.function for source in template.queue_sources}
     for name in answering:
         assert template.functions[name].timeout <= 29
     for source in template.queue_sources:
         assert isinstance(source.queue_arn, dict)
         queue = RESOURCES[source.queue_arn["Fn::GetAtt"][0]]["Properties"]
-        assert queue["VisibilityTimeout"] >= 6 * template.functions[source.function].timeout
+        assert queue["VisibilityTimeout"] >= 2 * template.functions[source.function].timeout
+        assert queue["VisibilityTimeout"] == VISIBILITY
         receives = queue["RedrivePolicy"]["maxReceiveCount"]
-        assert receives >= 3
+        # Source: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+        assert receives >= 5
         # A message lives as long as its operation is lent to it, and long enough to get to the dead letters.
         assert queue["VisibilityTimeout"] * receives < queue["MessageRetentionPeriod"] == LENT
     assert template.functions["DispatcherFunction"].timeout == LONGEST_RUN  # what it lent and did not send is due again
@@ -142,12 +145,29 @@ def test_the_dispatcher_runs_by_itself_and_no_run_is_repeated() -> None:
     assert dispatcher["EventInvokeConfig"] == {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
 
 
-def test_the_dispatcher_knows_how_many_workers_each_queue_has() -> None:
+def test_the_functions_know_how_many_workers_each_queue_has() -> None:
     for function in of_type("AWS::Serverless::Function").values():
         if due := function["Events"].get("Due"):
             name = function["Handler"].partition(".")[0].upper()
             workers = due["Properties"]["ScalingConfig"]["MaximumConcurrency"]
-            assert of_the_dispatcher()[f"{name}_WORKERS"] == workers
+            assert VARIABLES[f"{name}_WORKERS"] == workers
+            assert SOURCE["Parameters"][workers["Ref"]]["Default"] >= LEAST_LANES
+
+
+def test_queues_are_first_in_first_out_and_a_tenant_can_use_up_no_throughput_but_its_own() -> None:
+    """A name is given, because one that CloudFormation makes up may have more than the 80 characters that SQS takes.
+
+    Source: https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/280
+    """
+    for name, queue in of_type("AWS::SQS::Queue").items():
+        assert queue["FifoQueue"] is True
+        named = queue["QueueName"]["Fn::Sub"]
+        assert named.startswith("${AWS::StackName}-")
+        assert named.endswith(".fifo")
+        assert len(named.removeprefix("${AWS::StackName}")) <= 80 - LONGEST_STACK_NAME
+        if "DeadLetter" not in name:
+            assert queue["DeduplicationScope"] == "messageGroup"
+            assert queue["FifoThroughputLimit"] == "perMessageGroupId"
 
 
 def test_the_due_index_projects_what_changes_only_with_its_key_and_the_listing_what_a_list_shows() -> None:
@@ -268,7 +288,7 @@ def test_every_own_metric_of_an_alarm_is_one_that_the_code_tells_with_these_dime
     }
     watched = [own for alarm in ALARMS.values() for own in own_metrics(alarm)]
     assert {(metric, frozenset(dimensions)) for metric, dimensions in watched} <= told
-    assert {name for name, _ in watched} == {"Parked", "OldestDueAge", "SignInRefused", "Defects"}
+    assert {name for name, _ in watched} == {"Parked", "OldestParkedAge", "OldestDueAge", "SignInRefused", "Defects"}
 
 
 def of_aws(alarm: str) -> dict[str, list[dict[str, Any]]]:
@@ -359,7 +379,7 @@ def test_the_dashboard_is_json_shows_every_alarm_and_names_only_what_there_is() 
     assert shown == {name for name in ALARMS if RESOURCES[name]["Condition"] == "HasAlarms"}
     for name in re.findall(r"\$\{(\w+)[.}]", body):
         assert name in RESOURCES or name in SOURCE["Parameters"], name
-    metrics = set(re.findall(r"MetricName=\\\"(\w+)\\\"", body)) | {"OldestDueAge", "Defects"}
+    metrics = set(re.findall(r"MetricName=\\\"(\w+)\\\"", body)) | {"OldestDueAge", "OldestParkedAge", "Defects"}
     configuration = (ROOT / "docs/configuration.md").read_text()
     assert "VendorLatency" in metrics
     assert not [name for name in metrics if f"\n| `{name}` |" not in configuration]
@@ -415,10 +435,8 @@ def test_a_new_version_is_published_for_a_changed_layer_and_every_parameter_that
     parameters = {name for pair in made_with for name in pair} & set(SOURCE["Parameters"])
     parameters -= {"Deployment", "ReservedConcurrency"}  # are not part of a version
     for name, function in of_type("AWS::Serverless::Function").items():
-        own = {str(value["Ref"]) for value in function.get("Environment", {}).get("Variables", {}).values()}
-        assert bool(own) is (name == "DispatcherFunction")
-        assert function["AutoPublishAliasAllProperties"] is True
-        assert set(re.findall(r"\$\{(\w+)\}", function["VersionDescription"]["Fn::Sub"])) == parameters | own
+        assert function["AutoPublishAliasAllProperties"] is True, name
+        assert set(re.findall(r"\$\{(\w+)\}", function["VersionDescription"]["Fn::Sub"])) == parameters
 
 
 def test_everything_at_rest_is_encrypted_with_the_key_if_there_is_one() -> None:
@@ -440,14 +458,17 @@ def test_everything_at_rest_is_encrypted_with_the_key_if_there_is_one() -> None:
     assert {role["Ref"] for role in policy["Roles"]} == set(of_type("AWS::IAM::Role"))
 
 
-def test_the_key_is_used_through_services_only_and_data_keys_are_made_by_the_one_that_sends() -> None:
+def test_the_key_is_used_through_services_only_and_data_keys_are_made_by_those_that_send() -> None:
     used = {}
     for policy in of_type("AWS::IAM::Policy").values():
         (statement,) = policy["PolicyDocument"]["Statement"]
         assert statement["Resource"] == {"Ref": "KmsKeyArn"}
         assert list(statement["Condition"]["StringEquals"]) == ["kms:ViaService"]
         used[statement["Action"]] = {role["Ref"] for role in policy["Roles"]}
-    assert used == {"kms:Decrypt": set(of_type("AWS::IAM::Role")), "kms:GenerateDataKey": {"DispatcherRole"}}
+    roles = of_type("AWS::IAM::Role")
+    senders = {name for name, role in roles.items() if "sqs:SendMessage" in str(role)}
+    assert used == {"kms:Decrypt": set(roles), "kms:GenerateDataKey": senders}
+    assert "CallbackRole" not in senders
 
 
 # ---------------------------------------------------------------------- a stable address, other tables, names
@@ -494,8 +515,10 @@ def test_names_differ_between_two_stacks_of_an_account_and_between_regions() -> 
     assert {"AWS::StackName", "AWS::Region"} <= set(
         re.findall(r"\$\{([\w:]+)\}", dashboard["DashboardName"]["Fn::Sub"])
     )
-    named = ("TableName", "QueueName", "TopicName", "RoleName", "FunctionName", "LogGroupName", "BucketName")
-    assert not [name for r in RESOURCES.values() for name in named if name in r.get("Properties", {})]
+    names = ("TableName", "QueueName", "TopicName", "RoleName", "FunctionName", "LogGroupName", "BucketName")
+    named = [r["Properties"][name] for r in RESOURCES.values() for name in names if name in r.get("Properties", {})]
+    assert len({name["Fn::Sub"] for name in named}) == len(named) == len(of_type("AWS::SQS::Queue"))
+    assert all("${AWS::StackName}" in name["Fn::Sub"] for name in named)
 
 
 def test_every_environment_of_samconfig_tags_what_it_deploys_with_its_stage() -> None:

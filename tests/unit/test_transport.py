@@ -35,6 +35,7 @@ from crm_bridge.transport import (
     Answer,
     Deadline,
     Pace,
+    Scope,
     Transport,
     _Body,
     _idle,
@@ -376,11 +377,11 @@ def fails(transport: Transport, url: str = URL) -> str:
 def test_a_vendor_that_answers_with_failures_is_left_alone(transport: Transport, wire: Wire, status: int) -> None:
     wire.status = status
     for _ in range(FAILURES):
-        assert not transport.is_down("shop")
+        assert not transport.is_down("shop", "")
         fails(transport)
-    assert transport.is_down("shop")
-    assert transport.held_until("shop") > transport.held_until("another") == 0
-    assert not transport.is_down("another")
+    assert transport.is_down("shop", "")
+    assert transport.held_until("shop", "") > transport.held_until("another", "") == 0
+    assert not transport.is_down("another", "")
     assert "is down" in fails(transport)
     assert len(wire.requests) == FAILURES
 
@@ -390,7 +391,7 @@ def test_a_vendor_that_cannot_be_reached_is_left_alone_at_that_host_only(transpo
     for _ in range(FAILURES):
         fails(transport)
     assert "shop is down" in fails(transport)
-    assert transport.is_down("shop")
+    assert transport.is_down("shop", "")
     wire.before = lambda: None
     assert call(transport, "https://shop.example:9443/").status == 200
 
@@ -405,16 +406,28 @@ def test_a_vendor_that_answers_is_not_down(transport: Transport, wire: Wire, sta
     wire.status = 500
     for _ in range(FAILURES - 1):
         call(transport)
-    assert not transport.is_down("shop")
+    assert not transport.is_down("shop", "")
 
 
 def test_what_another_has_seen_counts(clock: Clock) -> None:
     breaker = Breaker(clock)
     for _ in range(FAILURES):
-        breaker.failed("shop", HOST)
+        breaker.failed("shop", HOST, "")
     transport = Transport(clock, breaker=breaker)
-    assert transport.is_down("shop")
+    assert transport.is_down("shop", "")
     assert fails(transport) == "shop is down, so it was not tried"
+
+
+def test_what_fails_for_one_tenant_or_is_used_up_by_it_is_not_anothers(transport: Transport, wire: Wire) -> None:
+    acme, umbrella = transport.of(Scope("acme", "1")), transport.of(Scope("umbrella", "1"))
+    wire.status = 500
+    for _ in range(FAILURES):
+        call(acme)
+    assert "is down" in fails(acme)
+    assert acme.is_down("shop", "acme")
+    wire.status = 200
+    assert call(umbrella).status == 200
+    assert "is down" in fails(acme)
 
 
 # ---------------------------------------------------------------- how much is read
@@ -540,7 +553,18 @@ SECRET = 'k"e\\y /ü+&'
 
 @pytest.mark.parametrize(
     "written",
-    [SECRET, json.dumps(SECRET, ensure_ascii=False)[1:-1], "k%22e%5Cy%20%2F%C3%BC%2B%26", "k%22e%5Cy+%2F%C3%BC%2B%26"],
+    [
+        SECRET,
+        json.dumps(SECRET, ensure_ascii=False)[1:-1],
+        r"k\"e\\y \/ü+&",
+        r"k\"e\\y /\u00fc+&",
+        "k%22e%5Cy%20%2F%C3%BC%2B%26",
+        "k%22e%5Cy+%2F%C3%BC%2B%26",
+        "k%22e%5cy%20%2f%c3%bc%2b%26",
+        "k%22e%5Cy%20/%C3%BC%2B%26",
+        "k&quot;e\\y /ü+&amp;",
+        'k"e\\y /ü+&amp;',
+    ],
 )
 def test_a_secret_is_not_told_in_whichever_way_it_is_written(written: str) -> None:
     one = answer(b"", secrets=("other", SECRET))

@@ -49,7 +49,8 @@ from crm_bridge.tenants import ApiKeys, Caller
 from crm_bridge.transport import RESERVE, Deadline
 
 MAX_BODY = 128 * 1024
-SHOWN_DUPLICATES = 20
+MOST_ERRORS, LONGEST_FIELD = 20, 100
+"""So many wrong fields are named, and so many characters of a name: a body may consist of nothing else."""
 JSON = "application/json"
 PROBLEM_TYPE = "urn:crm-bridge:problem:"
 
@@ -138,7 +139,7 @@ def once(members: Sequence[tuple[str, object]]) -> dict[str, object]:
     found = dict(members)
     if len(found) < len(members):
         times = Counter(name for name, _ in members)
-        twice = sorted(name for name in found if times[name] > 1)[:SHOWN_DUPLICATES]
+        twice = sorted(name for name in found if times[name] > 1)[:MOST_ERRORS]
         raise InvalidError(
             "Correct the fields named in errors.", fields=[FieldError(name, "appears more than once") for name in twice]
         )
@@ -146,22 +147,26 @@ def once(members: Sequence[tuple[str, object]]) -> dict[str, object]:
 
 
 def validated[M: BaseModel](model: type[M], members: Mapping[str, object], context: str | None = None) -> M:
-    """Raises InvalidError, which names every wrong field and repeats none."""
+    """Raises InvalidError, which names the wrong fields, at most MOST_ERRORS of them, and repeats no value."""
     try:
         return model.model_validate(members, context=context)
     except ValidationError as error:
-        raise InvalidError("Correct the fields named in errors.", fields=_field_errors(error, model)) from None
+        more = error.error_count() - MOST_ERRORS
+        detail = "Correct the fields named in errors." + (f" {more} more are wrong." if more > 0 else "")
+        raise InvalidError(detail, fields=_field_errors(error, model)) from None
 
 
 def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldError]:
-    found = []
-    for detail in error.errors(include_url=False):
-        name = ".".join(str(part) for part in detail["loc"])
+    found: list[FieldError] = []
+    is_known_told = False
+    for detail in error.errors(include_url=False)[:MOST_ERRORS]:
+        name = ".".join(str(part) for part in detail["loc"])[:LONGEST_FIELD]
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
             message = "is not known here"
-            if len(detail["loc"]) == 1:
+            if len(detail["loc"]) == 1 and not is_known_told:
                 message += f"; known are {', '.join(field.alias or name for name, field in model.model_fields.items())}"
+                is_known_told = True
         elif detail["type"] == "missing" or detail["input"] is None:  # null is the same as left out
             message = "is required"
         found.append(FieldError(name, message))

@@ -24,6 +24,8 @@ class _Serializer(TypeSerializer):
     def serialize(self, value: Any) -> Any:
         if isinstance(value, str):  # most values are
             return {"S": value}
+        if type(value) is int:  # no bool
+            return {"N": str(value)}
         return super().serialize(value)
 
     def _get_dynamodb_type(self, value: Any) -> str:
@@ -38,6 +40,9 @@ class _Serializer(TypeSerializer):
 
 class _Deserializer(TypeDeserializer):
     """boto3's, with integers for numbers: a person who adds a key by hand may give a time a fraction."""
+
+    def deserialize(self, value: Any) -> Any:
+        return value["S"] if "S" in value else super().deserialize(value)
 
     def _deserialize_n(self, value: str) -> int:
         return int(Decimal(value))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -31,6 +31,7 @@ from crm_bridge.errors import (
     NotYetError,
     OvertakenError,
     PoisonError,
+    QueueError,
     RefusedError,
     RunningError,
     SeveralFoundError,
@@ -44,10 +45,11 @@ from crm_bridge.errors import (
 from crm_bridge.fields import compared
 from crm_bridge.links import Identity, Link, Links
 from crm_bridge.operations import Attempt, Candidate, Claim, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.queues import Message, Queues
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, count, logger
 from crm_bridge.tenants import Tenants
-from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
+from crm_bridge.transport import AFTER_DEADLINE, Deadline, Scope, Transport
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
@@ -103,6 +105,9 @@ LAST_TRY = len(REDELIVERY) + 1
 PATIENCE = sum(REDELIVERY)
 SHORTEST_HOLD, LONGEST_HOLD = 30, HOUR
 """Seconds until what was held back, because the vendor is down, is due again: half of its age, within these."""
+HANDED_OVER = 60
+"""Seconds for which an operation that is due at once belongs to the message that says so. If there is none, or nobody
+has taken it by then, the dispatcher finds the operation due."""
 MOST_ENDINGS = 10
 """So often what is written along with the end of an operation may have changed since it was read."""
 MOST_DEFECTS = 3
@@ -253,6 +258,11 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
+class _When(TypedDict):
+    due_at: int
+    lent_until: int | None
+
+
 class Engine:
     """Runs operations. One instance per execution environment; threads may share it."""
 
@@ -263,13 +273,16 @@ class Engine:
         tenants: Tenants,
         transport: Transport,
         *,
+        queues: Queues | None = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """Without `queues` whatever is due waits for the dispatcher."""
         self._operations = operations
         self._links = links
         self.tenants = tenants
         self._transport = transport
+        self._queues = queues
         self._clock = clock
         self._jitter = jitter
 
@@ -286,7 +299,7 @@ class Engine:
     ) -> Outcome:
         """Carry a command that a caller sent, or tell what became of the same event before.
 
-        `later` only accepts it, and the dispatcher carries it. `mapping` names what made the command.
+        `later` only accepts it, and it is carried from its queue. `mapping` names what made the command.
         `over_undone` puts it in the place of one that waits and was surely never done.
 
         Raises RunningError while another call carries it, and UnavailableError if it could not be accepted; then
@@ -297,7 +310,7 @@ class Engine:
         add_to_log(operation_id=new_id)
         try:
             settings = self.tenants.get(tenant)
-            vendor = flow.vendor(tenant, settings, self._transport, deadline)
+            vendor = self._vendor(flow, tenant, settings, deadline)
         except UnavailableError:
             # What could not be sent is not accepted. What is known already is told all the same.
             known = self._operations.get(new_id)
@@ -315,7 +328,7 @@ class Engine:
             payload=payload,
             tries=0 if later else 1,
             lease=uuid.uuid4().hex,
-            due_at=now if later else self._lease_end(now, deadline),
+            **self._at_once(now) if later else _When(due_at=self._lease_end(now, deadline), lent_until=None),
             created_at=now,
             updated_at=now,
             first_sent_at=None if later else now,
@@ -335,6 +348,7 @@ class Engine:
         if not claim.won:
             return self._known(claim.operation, claimed.fingerprint)
         if later:
+            self._hand_over(claim.operation)
             return Outcome(claim.operation, carried=False)
         return self._send(flow, command, claim.operation, deadline, task)
 
@@ -467,7 +481,8 @@ class Engine:
         """
         if parked.state is State.PARKED:
             _payload(parked)
-        changes: dict[str, object] = {"due_at": due_at or self._now(), "tries": 0}
+        changes: dict[str, object] = {"due_at": due_at} if due_at else {**self._at_once(self._now())}
+        changes["tries"] = 0
         if anew:
             changes |= dict.fromkeys(("first_sent_at", "unknown_since", "deferred_at", "sent_to"))
         return self._resolved(parked, Event.RESENT, by, changes)
@@ -539,8 +554,9 @@ class Engine:
         writes = [*writes, *self._links.puts(operation.tenant, links, operation.operation_id, now)]
         if event is Event.ADOPTED:
             writes.append(self._operations.keep_payload(operation, now + KEEP))
-        if event in (Event.ADOPTED, Event.ABANDONED, Event.UNLINKED):
-            writes += self._telling(resolved)
+        news = self._news(resolved) if event in (Event.ADOPTED, Event.ABANDONED, Event.UNLINKED) else None
+        if news:
+            writes.append(self._operations.put(news))
         try:
             stored = self._ended(resolved, event, writes, ending, over=operation.state, lease=operation.lease)
         except LinkTakenError:
@@ -549,6 +565,8 @@ class Engine:
             raise ConflictError("That id is linked to something else already.") from None
         if stored != resolved.model_copy(update={"waiters": stored.waiters}):
             raise ConflictError(f"Somebody else was quicker: it is {stored.state} now.")
+        self._hand_over(news)
+        self._hand_over(stored)
         self._wake_waiters(stored)
         logger().info("resolved", extra={"event": event, "state": stored.state})
         count("Operations", flow=stored.flow, state=stored.state)
@@ -560,6 +578,7 @@ class Engine:
             "state": TRANSITIONS[there.state, Event.ACCEPTED],
             "tries": 0,
             "due_at": now + REDELIVERY[0],
+            "lent_until": None,
             "first_sent_at": None,
             "attempts": there.attempts,
             "held": there.held,
@@ -703,12 +722,12 @@ class Engine:
         try:
             settings = self.tenants.get(tenant)
             try:
-                return call(flow.vendor(tenant, settings, self._transport, deadline))
+                return call(self._vendor(flow, tenant, settings, deadline))
             except SignInRefusedError:
                 fresh = self.tenants.get(tenant, fresh=True)
                 if fresh == settings:
                     raise
-            return call(flow.vendor(tenant, fresh, self._transport, deadline))
+            return call(self._vendor(flow, tenant, fresh, deadline))
         except SignInRefusedError as error:
             count("SignInRefused", vendor=error.vendor)
             raise
@@ -761,7 +780,7 @@ class Engine:
         task: Task | None = None,
     ) -> Outcome:
         now = self._now()
-        is_down = event in HELD_BACK and error is not None and self._transport.is_down(error.vendor)
+        is_down = event in HELD_BACK and error is not None and self._transport.is_down(error.vendor, operation.tenant)
         if error and is_down:
             operation = _untried(operation, error)
         noted = _noted(operation, event, now, error.message if error else reason, error.status if error else None)
@@ -803,16 +822,19 @@ class Engine:
             with suppress(StorageError):
                 ended = self._operations.get(waits_for)
                 if ended and ended.state is State.SUCCEEDED:
-                    changed = changed.model_copy(update={"due_at": self._now()})
-            return self._saved(held, changed, Event.NOT_DONE)
+                    changed = changed.model_copy(update=self._at_once(self._now()))
+            saved = self._saved(held, changed, Event.NOT_DONE)
+            self._hand_over(saved)
+            return saved
 
     def _wake_waiters(self, ended: Operation) -> None:
         """At most MOST_WAITERS writes. One that fails leaves its waiter to its own next attempt."""
         if ended.state in DUE or ended.state is State.PARKED:
             return
         for waiter in sorted(ended.waiters):
+            now = self._now()
             with suppress(StorageError):
-                self._operations.wake(waiter, ended.tenant, self._now())
+                self._hand_over(self._operations.wake(waiter, ended.tenant, now, **self._at_once(now)))
 
     def _saved(
         self,
@@ -831,8 +853,10 @@ class Engine:
         writes = [*writes, *self._links.puts(held.tenant, links, held.operation_id, changed.updated_at)]
         if event is Event.FOUND:
             writes.append(self._operations.keep_payload(held, changed.updated_at + KEEP))
-        if changed.state is State.PARKED or (changed.state not in DUE and held.was):
-            writes += self._telling(changed)  # else the caller is still there, and answered with it
+        # A caller that is still there is answered with it.
+        news = self._news(changed) if changed.state is State.PARKED or (changed.state not in DUE and held.was) else None
+        if news:
+            writes.append(self._operations.put(news))
         try:
             stored = self._ended(changed, event, writes, task.ending if task else None)
         except StorageError:
@@ -850,6 +874,7 @@ class Engine:
         count("Operations", flow=stored.flow, state=stored.state)
         if stored.state is State.PARKED:
             count("Parked", reason=changed.attempts[-1].event)
+        self._hand_over(news)
         self._wake_waiters(stored)
         return stored
 
@@ -871,8 +896,30 @@ class Engine:
                     raise
         raise StorageError("What ends with it changes again and again.")
 
-    def _telling(self, settled: Operation) -> "list[TransactWriteItemTypeDef]":
-        return [self._operations.put(callback(settled))] if settled.is_told else []
+    def _news(self, settled: Operation) -> Operation | None:
+        """The operation that tells the tenant of `settled`, if it is to be told."""
+        if not settled.is_told:
+            return None
+        return callback(settled).model_copy(update=self._at_once(settled.updated_at))
+
+    def _at_once(self, now: int) -> _When:
+        """What is written of an operation that is due now, for `_hand_over`."""
+        handed_over = now + HANDED_OVER if self._queues else None
+        return {"due_at": handed_over or now, "lent_until": handed_over}
+
+    def _hand_over(self, operation: Operation | None) -> None:
+        """Put it on its function's queue, if it was written with `_at_once`.
+
+        If that fails, or the function dies before it, it is due when HANDED_OVER is over, and the dispatcher finds it.
+        If the message comes later than that, it does no more harm than one of the dispatcher's (`Operations.lend`).
+        """
+        if operation is None or operation.lent_until is None or self._queues is None:
+            return
+        message = Message(operation.operation_id, operation.tenant, operation.lent_until)
+        try:
+            self._queues.send(operation.flow, [message])
+        except QueueError as error:
+            logger().warning("not handed over", extra={"exception_name": str(error)})
 
     def _wait(self, operation: Operation, error: VendorError | None, now: int, *, is_down: bool) -> int:
         if is_down:
@@ -881,6 +928,10 @@ class Engine:
             planned = REDELIVERY[operation.tries - 1]
         retry_after = error.retry_after if error else None
         return max(round(planned * (0.8 + 0.4 * self._jitter())), math.ceil(min(retry_after or 0, LONGEST_WAIT)))
+
+    def _vendor[V: Vendor](self, flow: Flow[Any, V, Any], tenant: str, settings: Tenant, deadline: Deadline) -> V:
+        """Raises NotConfiguredError."""
+        return flow.vendor(tenant, settings, self._transport.of(Scope(tenant, settings.version)), deadline)
 
     def _lease_end(self, now: int, deadline: Deadline) -> int:
         return math.ceil(now + deadline.remaining() + AFTER_DEADLINE)

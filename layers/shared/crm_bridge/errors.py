@@ -188,6 +188,10 @@ class StorageError(UnavailableError):
     retry_after = 5
 
 
+class QueueError(BridgeError):
+    """SQS did not answer, even after repeats. What was to be on a queue is due in the table all the same."""
+
+
 class NotConfiguredError(UnavailableError):
     """The tenant's secret is missing, invalid, or has no block for the vendor of this flow."""
 

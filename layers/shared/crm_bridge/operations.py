@@ -44,6 +44,8 @@ SHARDS = "01234567"
 """Partitions of the due index. A new event writes two entries, and a partition takes 1,000 writes in a second."""
 LISTING_SHARDS = "0123"
 """Partitions of the listing index for each tenant. A new event writes one entry."""
+PERSON = "!"
+"""Under this in place of its tenant the due index holds what needs a person. It sorts before all names."""
 LATEST = 9_999_999_999
 """Epoch seconds; times in the keys of both indexes have ten digits."""
 
@@ -577,33 +579,41 @@ class Operations:
             }
         }
 
-    def wake(self, operation_id: str, tenant: str, now: int) -> None:
-        """Make a tenant's operation due now that waits for a later time, unless it is on a queue.
+    def wake(
+        self, operation_id: str, tenant: str, now: int, *, due_at: int, lent_until: int | None
+    ) -> Operation | None:
+        """Make a tenant's operation due that waits for a later time than now, unless it is on a queue.
 
-        Raises StorageError.
+        Return it if it was made due, lent to whoever sends its message if that is asked for. Raises StorageError.
         """
+        lend = ", lent_until = :lent" if lent_until else ""
         with guarded():
             try:
-                through_conflicts(
+                answer = through_conflicts(
                     lambda: self._client.update_item(
                         TableName=self._table,
                         Key=_key(operation_id),
-                        UpdateExpression="SET due_at = :now, due = :due",
+                        UpdateExpression=f"SET due_at = :due_at, due = :due{lend}",
                         ConditionExpression="#state = :waiting AND due_at > :now AND attribute_not_exists(lent_until) "
                         "AND tenant = :tenant",
                         ExpressionAttributeNames={"#state": "state"},
                         ExpressionAttributeValues=serialize(
                             {
                                 ":now": now,
-                                ":due": _timed(tenant, now),
+                                ":due_at": due_at,
+                                ":due": _timed(tenant, due_at),
                                 ":tenant": tenant,
                                 ":waiting": State.WAITING.value,
+                                ":lent": lent_until,
                             }
                         ),
+                        ReturnValues="ALL_NEW",
                     )
                 )
             except ClientError as error:
                 existing(error)
+                return None
+        return as_operation(answer["Attributes"])
 
     def listed(
         self, tenant: str, state: State, *, flow: str | None, limit: int, after: tuple[str, int] | None
@@ -701,7 +711,7 @@ class Operations:
             "KeyConditionExpression": "due_shard = :shard AND due > :after",
             "Limit": DUE_PAGE,
         }
-        after, read = "!", Counter[str]()  # before all names
+        after, read = f"{PERSON}~", Counter[str]()
         while True:
             query["ExpressionAttributeValues"] = serialize({":shard": shard, ":after": after})
             with guarded():
@@ -716,6 +726,21 @@ class Operations:
                 query.pop("ExclusiveStartKey", None)
             else:
                 query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def oldest_parked(self, shard: str) -> int | None:
+        """Since when the oldest operation of one shard has needed a person; None if there is none.
+
+        In epoch seconds, for all tenants. Raises StorageError.
+        """
+        with guarded():
+            answer = self._client.query(
+                TableName=self._table,
+                IndexName=DUE_INDEX,
+                KeyConditionExpression="due_shard = :shard AND begins_with(due, :person)",
+                ExpressionAttributeValues=serialize({":shard": shard, ":person": PERSON}),
+                Limit=1,
+            )
+        return next((_time_of(deserialize(item)["due"]) for item in answer["Items"]), None)
 
     def lent(self, shard: str, tenant: str, now: int, until: int) -> Counter[str]:
         """Return how many operations of a tenant in one shard are lent, at most `until`, by function.
@@ -874,7 +899,10 @@ def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
     if operation.state in LISTED:
         item["listed"] = f"{operation.tenant}#{_shard(operation.operation_id, LISTING_SHARDS)}"
         item["standing"] = standing(operation.state, operation.updated_at)
-    if operation.due_at is not None:
+    if operation.state is State.PARKED:
+        item["due_shard"] = operation.shard
+        item["due"] = _timed(PERSON, operation.updated_at)
+    elif operation.due_at is not None:
         item["due_shard"] = operation.shard
         item["due"] = _timed(operation.tenant, operation.due_at)
         item["function"] = operation.flow  # each flow has a function of its own name

@@ -13,12 +13,12 @@ from crm_bridge.breaker import Breaker
 from crm_bridge.engine import Engine
 from crm_bridge.links import Links
 from crm_bridge.operations import Operations
+from crm_bridge.queues import Queues
 from crm_bridge.tenants import ApiKeys, Tenants
 from crm_bridge.transport import Transport
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_sqs import SQSClient
 
     from crm_bridge.accounts import Accounts
     from crm_bridge.documents import Documents
@@ -45,6 +45,7 @@ class Runtime:
     links: Links
     keys: ApiKeys
     transport: Transport
+    queues: Queues
     engine: Engine
 
     @cached_property
@@ -74,11 +75,6 @@ class Runtime:
 
         return Documents(self.dynamodb, table)
 
-    @cached_property
-    def sqs(self) -> "SQSClient":
-        client: SQSClient = aws.client("sqs")
-        return client
-
 
 @cache
 def runtime() -> Runtime:
@@ -90,6 +86,7 @@ def runtime() -> Runtime:
     key_headers = tuple(name.strip().lower() for name in os.environ["API_KEY_HEADERS"].split(",") if name.strip())
     tenants = Tenants(aws.client("secretsmanager"), os.environ["SECRET_PREFIX"])
     transport = Transport(breaker=Breaker(clock))
+    queues = Queues(lambda: aws.client("sqs"), os.environ)
     if not gc.isenabled():
         gc.freeze()  # nor is it looked through later
         gc.enable()
@@ -100,7 +97,9 @@ def runtime() -> Runtime:
         links=links,
         keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, clock),
         transport=transport,
-        engine=Engine(operations, links, tenants, transport, clock=clock),
+        queues=queues,
+        # The command line's environment has no workers: what it makes due waits for the dispatcher.
+        engine=Engine(operations, links, tenants, transport, queues=queues if queues.workers else None, clock=clock),
     )
 
 

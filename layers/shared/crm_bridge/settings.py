@@ -29,7 +29,8 @@ def _vendor_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS):
         raise ValueError("must be an https address (http only for this machine)")
-    if not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
+    # Behind a ? or #, also one with nothing behind it, whatever is appended would not be the path.
+    if not re.fullmatch("[!-~]+", value) or not parts.hostname or "@" in parts.netloc or {"?", "#"} & {*value}:
         raise ValueError("must be scheme, host and path only")
     return value.rstrip("/")
 

@@ -4,6 +4,7 @@ This is the one place that decides whether a call that brought no result surely 
 was refused. A client may sharpen it where its vendor says more (`IzzitUp` reports failures with status 200).
 """
 
+import html
 import io
 import json
 import logging
@@ -14,11 +15,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 import pydantic_core
@@ -51,6 +53,9 @@ SHORTEST_CALL = 5.0
 """A call is not begun with less time than this: its answer might be lost for no other reason."""
 MAX_ANSWER = 64 * 1024
 """Bytes; so much fits into an operation's record. What lists records takes more."""
+MOST_CONTAINERS, MOST_ELEMENTS = 300_000, 2_000_000
+"""Arrays and objects, and commas, of a JSON body. A list of 20 MB may have many more if they are empty, and each takes
+ten times its size or more in memory, of which a function has 512 MB."""
 MAX_IDLE = 4.0
 """Seconds of the wall clock. A pooled connection that was idle for longer may be dead without a sign.
 
@@ -89,7 +94,10 @@ class Answer:
         return _retry_after(self.headers)
 
     def json(self) -> Any:
-        """The parsed body. Raises ContractBrokenError if it is not JSON."""
+        """The parsed body. Raises ContractBrokenError if it is not JSON, or has too many elements for a function."""
+        if self.body.count(b"[") + self.body.count(b"{") > MOST_CONTAINERS or self.body.count(b",") > MOST_ELEMENTS:
+            message = f"{self.vendor} answered with a list of too many elements"
+            raise ContractBrokenError(message, vendor=self.vendor, status=self.status)
         try:
             # There and back again: half a surrogate pair, endless nesting or NaN ends here, not in what we store.
             text = json.dumps(json.loads(self.text()), ensure_ascii=False)
@@ -129,15 +137,19 @@ class Answer:
         """Words out of this answer as they may be told: without markup, without a secret, and not too many."""
         if "<" in words:
             return ""
-        for secret in self.secrets:
-            in_json, in_url, in_form = (
-                json.dumps(secret, ensure_ascii=False)[1:-1],
-                quote(secret, ""),
-                quote_plus(secret),
-            )
-            for written in (secret, in_json, in_url, in_form):
-                words = words.replace(written, "***")
+        for written in sorted({form for secret in self.secrets for form in _forms(secret)}, key=len, reverse=True):
+            words = words.replace(written, "***")
         return words[:MAX_WORDS].encode(errors="replace").decode()  # half a surrogate pair could not be stored
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as it may be written in JSON, in an address, in a form's field and in HTML."""
+    in_json = json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield from (secret, in_json, in_json.replace("/", "\\/"), json.dumps(secret)[1:-1])
+    for in_url in (quote(secret, ""), quote_plus(secret), quote(secret)):
+        yield from (in_url, re.sub(r"%[0-9A-F]{2}", lambda escape: escape[0].lower(), in_url))
+    in_html = html.escape(secret)
+    yield from (in_html, in_html.replace("&#x27;", "&#39;"), html.escape(secret, quote=False))
 
 
 def _said(value: object, depth: int = 0) -> str:
@@ -178,6 +190,13 @@ class _Body(io.BytesIO):
             return not self._left
 
 
+class Scope(NamedTuple):
+    """Whose credentials are used, and which version of them: what one scope remembers or uses up is no other's."""
+
+    tenant: str = ""
+    version: str = ""
+
+
 @dataclass(frozen=True)
 class Pace:
     """At most `calls` in `seconds` to one account at a vendor, as far as this execution environment calls it."""
@@ -202,7 +221,8 @@ class Transport:
         self._breaker = breaker or Breaker(clock)
         self._clock = clock
         self._sleep = sleep
-        self._begun: dict[Pace, deque[float]] = {}
+        self.scope = Scope()
+        self._begun: dict[tuple[str, Pace], deque[float]] = {}
         self._pacing = threading.Lock()
         # Requests are handed to requests' adapters without a session, which would follow redirects, keep cookies of one
         # tenant for another, and heed proxies and .netrc of the machine.
@@ -213,6 +233,12 @@ class Transport:
         # It warns of odd answers with the whole URL, and a URL may hold a customer's name.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._used_at: dict[str, float] = {}
+
+    def of(self, scope: Scope) -> "Transport":
+        """Return the same, for the calls of one scope: connections are shared, failures and paces are not."""
+        bound = copy(self)
+        bound.scope = scope
+        return bound
 
     def call(
         self,
@@ -244,7 +270,8 @@ class Transport:
         if remaining < SHORTEST_CALL:
             raise NotDoneError(f"no time was left to call {vendor}", vendor=vendor)
         host = urlsplit(url).netloc
-        self._breaker.admit(vendor, host)
+        tenant = self.scope.tenant
+        self._breaker.admit(vendor, host, tenant)
         self._drop_idle_connections(host)
         data, kind = _encoded(body, form)
         sent = {**headers, "Accept": "application/json", "User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **kind}
@@ -260,7 +287,7 @@ class Transport:
         try:
             answer = _within(remaining, exchange)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
-            self._breaker.failed(vendor, host)
+            self._breaker.failed(vendor, host, tenant)
             # The text of these errors shows the URL, so only their kind is told.
             name = type(error).__name__
             if data is not None and data.hold_back():
@@ -269,21 +296,21 @@ class Transport:
         finally:
             measure("VendorLatency", 1000 * (self._clock() - begun), "Milliseconds", vendor=vendor)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._breaker.failed(vendor, host)
+            self._breaker.failed(vendor, host, tenant)
         else:
-            self._breaker.worked(host)
+            self._breaker.worked(host, tenant)
         return answer
 
-    def is_down(self, vendor: str) -> bool:
-        return self._breaker.is_down(vendor)
+    def is_down(self, vendor: str, tenant: str) -> bool:
+        return self._breaker.is_down(vendor, tenant)
 
-    def held_until(self, vendor: str) -> float:
-        return self._breaker.held_until(vendor)
+    def held_until(self, vendor: str, tenant: str) -> float:
+        return self._breaker.held_until(vendor, tenant)
 
     def _wait_for(self, pace: Pace, vendor: str, deadline: Deadline) -> None:
         """Raises NotDoneError if its turn comes too late for this deadline."""
         with self._pacing:
-            begun = self._begun.setdefault(pace, deque(maxlen=pace.calls))
+            begun = self._begun.setdefault((self.scope.tenant, pace), deque(maxlen=pace.calls))
             now = self._clock()
             turn = max(now, begun[0] + pace.seconds) if len(begun) == begun.maxlen else now
             if turn - now > deadline.remaining() - SHORTEST_CALL:

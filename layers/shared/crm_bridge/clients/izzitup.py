@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import IntEnum
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -92,6 +93,10 @@ FAILURES: Mapping[tuple[str, str], type[VendorError]] = {
     ("Error", "Not allowed"): NotAllowedError,
 }
 """By `result` and how `message` begins. Source: the REST API page, "Error Messages"."""
+
+_OBJECT = re.compile(r'\{[ \t\r\n]*"')
+"""How an object with members begins. The braces of a page's styles and scripts do not count."""
+MOST_TRIES = 50
 
 _SERVICES = TypeAdapter(list[IzzitUpService])
 
@@ -187,16 +192,22 @@ def _parsed(answer: Answer) -> Any:
 
 
 def _json(text: str) -> Any:
-    """The reply, also behind a notice that PHP puts before it; None if there is none."""
+    """The reply, also behind a notice that PHP puts before it; None if there is none.
+
+    Whatever else stands there, it is read MOST_TRIES times at most.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    for place in re.finditer(r"\{", text):  # the notice may repeat the request, which has no result
+    end = 0
+    for place in islice(_OBJECT.finditer(text), MOST_TRIES):
+        if place.start() < end:  # within the one before
+            continue
         try:
-            found, _ = json.JSONDecoder().raw_decode(text, place.start())
+            found, end = json.JSONDecoder().raw_decode(text, place.start())
         except (ValueError, RecursionError):
             continue
-        if "result" in found and "message" in found:
+        if "result" in found and "message" in found:  # the notice may repeat the request, which has no result
             return found
     return None

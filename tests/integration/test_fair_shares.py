@@ -1,0 +1,151 @@
+"""What tenants share is not used up, poisoned or slowed by one of them."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from crm_bridge.breaker import FAILURES
+from crm_bridge.runtime import runtime
+from local.stack import SCOPES, TOLD_KEY, Stack
+from local.vendors.receiver import ReceiverSimulator
+from local.vendors.simulator import Kind
+from tests.cases import CASES
+from tests.integration.conftest import SITE, Crm
+from tests.integration.test_events import invoke
+
+OTHER = "other"
+
+
+@pytest.fixture
+def other(crm: Crm) -> Iterator[Crm]:
+    """A second tenant with the same accounts at the vendors."""
+    crm.stack.put_secret(OTHER, crm.stack.demo_tenant())
+    other = Crm(crm.stack)
+    other.headers = {"Authorization": f"Bearer {crm.stack.add_key(OTHER, SCOPES, 'other')}"}
+    with other.session:
+        yield other
+
+
+def change(crm: Crm, **vendors: dict[str, Any]) -> None:
+    """The other tenant's secret has these settings from now on."""
+    document = json.loads(crm.stack.demo_tenant())
+    for vendor, settings in vendors.items():
+        document[vendor] |= settings
+    crm.stack.put_secret(OTHER, json.dumps(document))
+
+
+# ---------------------------------------------------------------------- the breaker
+
+
+def test_a_tenant_whose_organisation_fails_holds_nobody_else_back(crm: Crm, other: Crm) -> None:
+    crm.stack.illu.fail(Kind.ERROR_BEFORE, times=FAILURES)
+    for number in range(FAILURES):
+        assert crm.create_site(customer_id=f"C-{number}", name=f"Shop {number}").status_code == 202
+    held_back = crm.create_site(customer_id="C-8", name="Shop 8")
+    assert (held_back.status_code, held_back.json()["reason"]) == (202, "illu is down, so it was not tried")
+    assert other.create_site(customer_id="C-9", name="Shop 9").status_code == 201
+
+
+# ---------------------------------------------------------------------- caches
+
+
+def test_names_at_revio_are_neither_read_nor_set_by_another_tenant_of_the_same_client_code(
+    crm: Crm, other: Crm
+) -> None:
+    link = {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "001-A"}
+    assert crm.post("/key-links", link).status_code == 201
+    change(other, revio={"password": "not-the-password"})
+    answer = other.get("/key-links/systems")
+    assert answer.status_code == 503, answer.text
+    assert "SALESFORCE" not in answer.text
+    change(other, revio={"base_url": f"{crm.stack.illu.url}/v1"})  # an address of its own, with its own answers
+    runtime.cache_clear()
+    crm.stack.move_clock(0)
+    assert other.get("/key-links/systems").status_code >= 500
+    assert "SALESFORCE" in crm.get("/key-links/systems").text
+
+
+def test_whatever_a_function_remembers_is_of_one_tenant_and_one_version_of_its_secret(stack: Stack, other: Crm) -> None:
+    """Everything that the functions keep in memory between two events, after all events that there are."""
+    for event, _, _ in CASES:
+        invoke(stack, event)
+    assert other.create_site().status_code == 201
+    assert other.get("/key-links/systems").status_code == 200
+    stack.illu.fail(Kind.ERROR_BEFORE)
+    assert other.create_site(customer_id="C-2").status_code == 202
+    made = runtime()
+    versions = {name: made.engine.tenants.get(name).version for name in ("demo", OTHER)}
+
+    remembered = list(made.memory._known)
+    assert {(scope.tenant, scope.version) for scope, _ in remembered} == set(versions.items())
+    paces = list(made.transport._begun)
+    assert {tenant for tenant, _ in paces} == set(versions)
+    failing = [tenant for by_tenant in made.transport._breaker._failing.values() for tenant in by_tenant]
+    assert failing == [OTHER]
+    tokens = list(made.tokens._remembered)
+    assert tokens
+    assert all(any(key.startswith(f"{name}#") for name in versions) for key in tokens)
+    assert all(any(key.endswith(version) for version in versions.values()) for key in tokens)
+
+
+# ---------------------------------------------------------------------- a slow receiver
+
+
+WEBHOOKS, TAKES = 60, 3.0
+
+
+def test_a_webhook_does_not_wait_for_those_to_anothers_slow_receiver() -> None:
+    """With all workers and queues in the background, and in real time. What is counted: how many of the other tenant's
+    are told while it waits; as many may be on their way as there are workers but one.
+    """
+    with Stack(aws_over_http=False) as stack:
+        quick = ReceiverSimulator()
+        quick.start()
+        try:
+            slow_tenant, tenant = Crm(stack), Crm(stack)
+            slow_tenant.headers = {"Authorization": f"Bearer {TOLD_KEY}"}
+            document = json.loads(stack.told_tenant())
+            document["callback"]["url"] = quick.callback_url
+            stack.put_secret(OTHER, json.dumps(document))
+            tenant.headers = {"Authorization": f"Bearer {stack.add_key(OTHER, SCOPES, 'other')}"}
+            stack.open_hosts |= {urlsplit(quick.url).netloc}
+            stack.move_clock(0)
+            alone = told_after(tenant, quick, "C-ALONE")
+            stack.receiver.fail(Kind.DELAY, times=WEBHOOKS, seconds=TAKES)
+            for number in range(WEBHOOKS):
+                accept(slow_tenant, f"C-{number}")
+            until(lambda: len(stack.receiver.seen) >= 1)
+            before = len(stack.receiver.seen)
+            beside = told_after(tenant, quick, "C-BESIDE")
+            meanwhile = len(stack.receiver.seen) - before
+            sys.stderr.write(f"{alone:.2f} s alone, {beside:.2f} s beside {WEBHOOKS}, {meanwhile} of which were told\n")
+            assert len(stack.receiver.seen) < WEBHOOKS
+            assert meanwhile <= runtime().queues.workers["callback"] - 1
+        finally:
+            quick.stop()
+
+
+def accept(crm: Crm, customer: str) -> None:
+    site = {**SITE, "customer_id": customer, "name": customer}
+    assert crm.post("/sites", site, headers={"Prefer": "respond-async"}).status_code == 202
+
+
+def told_after(crm: Crm, receiver: ReceiverSimulator, customer: str) -> float:
+    """Seconds from its acceptance until the receiver is told of it."""
+    begun = time.monotonic()
+    accept(crm, customer)
+    until(lambda: any(told["data"]["natural_key"] == customer for told in receiver.told.values()))
+    return time.monotonic() - begun
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(12_000):
+        if is_so():
+            return
+        time.sleep(0.01)
+    raise AssertionError("not within two minutes")

@@ -1,0 +1,86 @@
+"""Work on foreign bytes is bounded. What is counted is work, not time."""
+
+import json
+from typing import Any
+
+import pytest
+
+from crm_bridge.clients import izzitup
+from crm_bridge.errors import ContractBrokenError
+from crm_bridge.transport import MOST_CONTAINERS, MOST_ELEMENTS, Answer
+
+
+class Decoder(json.JSONDecoder):
+    """Counts how often it is asked."""
+
+    tries = 0
+
+    def raw_decode(self, s: str, idx: int = 0) -> Any:
+        Decoder.tries += 1
+        return super().raw_decode(s, idx)
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch) -> type[Decoder]:
+    Decoder.tries = 0
+    monkeypatch.setattr("crm_bridge.clients.izzitup.json.JSONDecoder", Decoder)
+    return Decoder
+
+
+REPLY = '{"result": "Success", "message": "done", "data": {"id": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "tries"),
+    [
+        ('{"a":' * 20_000, izzitup.MOST_TRIES),
+        ('{"a' * 40_000, izzitup.MOST_TRIES),
+        ('{"a": 1} ' * 20_000, izzitup.MOST_TRIES),
+        ("{" * 130_000, 0),
+        ("{ " * 60_000 + "\t" * 60_000, 0),
+        ("<style>a { color: red } b{margin:0}</style>\n" * 7_000, 0),
+        ("<html>" + '<script>var a = {"b": 1};</script>' * 8_000, izzitup.MOST_TRIES),
+    ],
+    ids=["nested", "cut off", "one after another", "braces", "braces and blanks", "styles", "scripts"],
+)
+def test_a_reply_of_izzitup_is_looked_for_in_few_places(decoder: type[Decoder], text: str, tries: int) -> None:
+    assert izzitup._json(text) is None
+    assert decoder.tries == tries
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "<b>Notice</b>: Undefined index in <i>/var/www/api.php</i>\n",
+        'Warning: {"action": "setstatus", "pwd": "a", "of": {"more": {"and": "more"}}} \n',
+        "<style>a { color: red }</style>" * 1000,
+        '{"cut off": ',
+    ],
+)
+def test_a_reply_of_izzitup_is_found_behind_what_stands_before_it(before: str) -> None:
+    assert izzitup._json(before + REPLY + "<!-- end -->") == json.loads(REPLY)
+
+
+def body(content: bytes) -> Answer:
+    return Answer("illu", 200, {}, content, ())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" + b",".join([b"[]"] * MOST_CONTAINERS) + b"]",
+        b"[" + b",".join([b"{}"] * MOST_CONTAINERS) + b"]",
+        b"[" + b",".join([b"0"] * (MOST_ELEMENTS + 2)) + b"]",
+    ],
+    ids=["arrays", "objects", "numbers"],
+)
+def test_a_list_of_too_many_elements_is_refused_before_it_is_parsed(
+    monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr("crm_bridge.transport.json.loads", lambda _: pytest.fail("it was parsed"))
+    with pytest.raises(ContractBrokenError, match="too many elements"):
+        body(content).json()
+
+
+def test_a_list_of_as_many_elements_as_there_may_be_is_parsed() -> None:
+    assert len(body(b"[" + b",".join([b"[]"] * (MOST_CONTAINERS - 1)) + b"]").json()) == MOST_CONTAINERS - 1
