@@ -19,7 +19,7 @@ THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -110,6 +110,12 @@ sam-api: $(BUNDLE) ## The HTTP API in containers on port 3010, beside a `make ru
 $(BUNDLE): $(SAM_SET_UP) template.yaml $(shell find functions layers -type f -not -path '*/__pycache__/*')
 	ARCHITECTURE=$(THIS_MACHINE) $(SAM) build --build-dir $(@D) --parameter-overrides Architecture=$(THIS_MACHINE)
 	@touch $@
+
+smoke: build ## A scratch stack on AWS from nothing to nothing: STACK=crm-bridge-smoke OPTIONS="--vendors https://your-tunnel"
+	@$(BIN)/python -m tests.smoke --stack $(STACK) $(OPTIONS)
+
+smoke-emulator: $(SET_UP) $(SAM_SET_UP) $(BUNDLE) ## The same on ministack, which needs no account; says what that cannot do
+	@$(BIN)/python -m tests.smoke --stack crm-bridge-smoke --emulator $(OPTIONS)
 
 faults: $(SET_UP) ## The fault matrix: every call of every flow fails in every way (long; OPTIONS="--flow key_link")
 	@$(BIN)/python -m tests.faults $(OPTIONS)
