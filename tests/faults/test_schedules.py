@@ -36,15 +36,14 @@ def test_a_broken_bridge_is_noticed(
 ) -> None:
     monkeypatch.setattr(Engine, name, broken)
     schedule = Schedule()
-    schedule.begin(
-        "", None, [(1, create_site)], 1, [(BY_FAULT["closed, done"], 2)]
-    )  # the first call that it fits is the claim
+    # The first call that it fits is the claim.
+    schedule.begin("", None, [(1, create_site)], 1, later=False, faults=[(BY_FAULT["closed, done"], 2)])
     with pytest.raises(AssertionError, match=noticed):
         schedule.teardown()
 
 
 def test_a_function_is_killed_at_a_call_to_aws_when_a_schedule_says_so() -> None:
     schedule = Schedule()
-    schedule.begin("", None, [(1, create_site)], 1, [(BY_FAULT["killed after"], 1)])
+    schedule.begin("", None, [(1, create_site)], 1, later=False, faults=[(BY_FAULT["killed after"], 1)])
     schedule.teardown()
     assert [plan.hit and plan.hit.service for plan in schedule.plans] == ["DynamoDB"]
