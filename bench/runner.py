@@ -173,9 +173,11 @@ class Surroundings:
         return 200, {}
 
     def _Query(self, asked: Asked) -> Answer:
-        """Of the due index: as many as were ordered, of all tenants, spread over all shards. None of them is lent."""
+        """Of the due index: as many as were ordered, of all tenants, spread over all shards. None of them is lent, or
+        needs a person.
+        """
         values, start = asked["ExpressionAttributeValues"], asked.get("ExclusiveStartKey")
-        if ":first" in values:
+        if ":first" in values or ":person" in values:
             return 200, {"Items": [], "Count": 0}
         shard = values[":shard"]["S"]
         entries = [
