@@ -17,6 +17,7 @@ from crm_bridge.breaker import FAILURES, Breaker
 from crm_bridge.engine import (
     CLOCK_SKEW,
     DUE,
+    HANDED_OVER,
     KEEP,
     KEEP_ATTEMPTS,
     LAST_TRY,
@@ -59,6 +60,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.links import Identity, Link
 from crm_bridge.operations import SHARDS, Attempt, Candidate, Claim, Operation, State, fingerprint, operation_id
+from crm_bridge.queues import Queues
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, bind_log, logger
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
@@ -2646,3 +2648,52 @@ def test_what_is_sent_again_can_be_due_later(bench: Bench) -> None:
     later = int(bench.clock()) + 500
     assert bench.engine.resend(bench.stored(), by="ops", due_at=later).due_at == later
     assert bench.stored().due_at == later
+
+
+# ---------------------------------------------------------------- what is due at once
+
+
+class Sqs:
+    """Takes what it is sent, and remembers it."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[dict[str, Any]]) -> object:  # noqa: N803
+        self.sent += [{"queue": QueueUrl, **entry} for entry in Entries]
+        return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
+
+
+def with_queues(bench: Bench, flow: str) -> Sqs:
+    sqs: Any = Sqs()
+    queues = Queues(lambda: sqs, {f"{flow.upper()}_QUEUE_URL": "there", f"{flow.upper()}_WORKERS": "3"})
+    tables = bench.tables
+    bench.engine = Engine(
+        tables.operations, tables.links, tables.tenants, bench.transport, queues=queues, clock=bench.clock
+    )
+    handed_over: Sqs = sqs
+    return handed_over
+
+
+def test_what_is_accepted_is_lent_to_the_message_that_is_sent(bench: Bench) -> None:
+    sqs = with_queues(bench, "orders")
+    outcome = bench.run(later=True)
+    until = int(bench.clock.now) + HANDED_OVER
+    assert (outcome.operation.state, outcome.operation.due_at) == (State.WAITING, until)
+    (message,) = sqs.sent
+    named = operation_id("acme", "orders", "1")
+    body = {"operation_id": named, "tenant": "acme", "lent_until": until}
+    assert json.loads(message["MessageBody"]) == body
+    assert message["MessageDeduplicationId"] == f"{named}#{until}"
+    assert message["MessageGroupId"] in ("acme#0", "acme#1")
+    assert bench.redeliver(lent_until=until)
+    assert bench.stored().state is State.SUCCEEDED
+
+
+def test_what_has_no_queue_waits_for_the_dispatcher(bench: Bench) -> None:
+    sqs = with_queues(bench, "parcels")
+    assert bench.run(later=True).operation.state is State.WAITING
+    assert sqs.sent == []
+    bench.clock.move(HANDED_OVER)
+    assert bench.redeliver()
+    assert bench.stored().state is State.SUCCEEDED

@@ -913,11 +913,12 @@ class Engine:
         If that fails, or the function dies before it, it is due when HANDED_OVER is over, and the dispatcher finds it.
         If the message comes later than that, it does no more harm than one of the dispatcher's (`Operations.lend`).
         """
-        if operation is None or operation.lent_until is None or self._queues is None:
+        queues = self._queues
+        if operation is None or operation.lent_until is None or queues is None or operation.flow not in queues:
             return
         message = Message(operation.operation_id, operation.tenant, operation.lent_until)
         try:
-            self._queues.send(operation.flow, [message])
+            queues.send(operation.flow, [message])
         except QueueError as error:
             logger().warning("not handed over", extra={"exception_name": str(error)})
 
