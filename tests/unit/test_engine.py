@@ -2658,8 +2658,11 @@ class Sqs:
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.takes = True
 
     def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[dict[str, Any]]) -> object:  # noqa: N803
+        if not self.takes:
+            return {"Failed": [{"Id": entry["Id"], "Code": "InternalError"} for entry in Entries]}
         self.sent += [{"queue": QueueUrl, **entry} for entry in Entries]
         return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
@@ -2687,6 +2690,18 @@ def test_what_is_accepted_is_lent_to_the_message_that_is_sent(bench: Bench) -> N
     assert message["MessageDeduplicationId"] == f"{named}#{until}"
     assert message["MessageGroupId"] in ("acme#0", "acme#1")
     assert bench.redeliver(lent_until=until)
+    assert bench.stored().state is State.SUCCEEDED
+
+
+def test_what_its_queue_does_not_take_is_due_after_a_minute_and_the_log_says_so(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs = with_queues(bench, "orders")
+    sqs.takes = False
+    assert bench.run(later=True).operation.state is State.WAITING
+    assert "not handed over" in caplog.messages
+    bench.clock.move(HANDED_OVER)
+    assert bench.redeliver()
     assert bench.stored().state is State.SUCCEEDED
 
 

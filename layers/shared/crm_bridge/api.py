@@ -50,7 +50,7 @@ from crm_bridge.transport import RESERVE, Deadline
 
 MAX_BODY = 128 * 1024
 MOST_ERRORS, LONGEST_FIELD = 20, 100
-"""So many wrong fields are named, and so many characters of a name: a body may consist of nothing else."""
+"""The most wrong fields that a response names, and the most characters of a name. A body may have thousands."""
 JSON = "application/json"
 PROBLEM_TYPE = "urn:crm-bridge:problem:"
 

@@ -16,7 +16,7 @@ from crm_bridge.telemetry import count, logger
 FAILURES = 5
 """So many calls in a row without a result, and a vendor is down."""
 SEVERAL = 3
-"""For so many tenants a host is down, and it is for everybody. Two may have the same mistake in their settings."""
+"""If a host is down for this number of tenants, it is down for all. Two may have the same mistake in their settings."""
 WINDOW = 300.0
 """Seconds after which a failure is forgotten: one event that fails again and again is not yet a vendor that is down."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 30.0, 300.0

@@ -918,7 +918,8 @@ class Engine:
             return
         message = Message(operation.operation_id, operation.tenant, operation.lent_until)
         try:
-            queues.send(operation.flow, [message])
+            if not queues.send(operation.flow, [message]):
+                logger().warning("not handed over")
         except QueueError as error:
             logger().warning("not handed over", extra={"exception_name": str(error)})
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 BATCH = 10
-"""So many messages SQS takes at once."""
+"""The most messages that SQS takes in one call."""
 LEAST_LANES = 2
 
 
