@@ -4,6 +4,7 @@ import typer
 
 from cli.command import command
 from cli.doctor import doctor
+from cli.forget import forget
 from cli.importing import app as importing
 from cli.link_check import check
 from cli.links import app as links
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(tenants, name="tenant")
 command(app)(doctor)
+command(app)(forget)
 app.add_typer(importing, name="import")
 app.add_typer(operations, name="operations")
 command(links)(check)

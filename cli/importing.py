@@ -32,6 +32,7 @@ from create_job.handler import flow as create_job
 from create_job.models import CreateJob
 from create_site.flow import CreateSiteFlow
 from create_site.models import CreateSite
+from crm_bridge.api import CHANGED
 from crm_bridge.clients.illu import VENDOR as ILLU
 from crm_bridge.clients.revio import VENDOR as REVIO
 from crm_bridge.engine import DUE, REPLACEABLE, Flow
@@ -253,7 +254,7 @@ class Import[M: BaseModel]:
             self._note(line, there, new=False)
             plan.counts[f"known already: {there.state}"] += 1
             if there.fingerprint != fingerprint(compared(self._kind.command(said))):
-                line.detail = f"{line.detail}; accepted before with another payload, which counts".removeprefix("; ")
+                line.detail = f"{line.detail}; {CHANGED}".removeprefix("; ")
         return plan
 
     def _show(self, plan: Plan, rate: int) -> None:

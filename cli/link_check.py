@@ -1,6 +1,5 @@
 """`crm-bridge links check`: whether the vendors still hold what is linked. Nothing is changed."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +14,9 @@ from cli.links import JOB, SITE, StoredLink, stored
 from cli.progress import progress_of
 from cli.tenants import Name
 from connector_receiver.handler import flow as connector_receiver
+from create_job.flow import Jobs
 from create_job.handler import flow as create_job
-from create_site.flow import CreateSiteFlow
+from create_site.flow import CreateSiteFlow, Sites
 from crm_bridge.engine import Flow
 from crm_bridge.errors import CannotLookError, NoSuchRecordError, VendorError
 from crm_bridge.ids import canonical
@@ -30,6 +30,7 @@ PATIENCE = 25.0
 LONGEST_READING = 600.0
 """Seconds for all key links of an account, of which Rev.io gives 500 at a time."""
 GENTLE = 120
+BY_NAME = "{} lists by name, and the bridge keeps no names"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Disagreement:
 def check(
     bridge: Bridge,
     name: Name,
-    rate: Annotated[int, typer.Option(min=1, help="Questions a minute to illu and Egito.")] = GENTLE,
+    rate: Annotated[int, typer.Option(min=1, help="Questions a minute to Egito.")] = GENTLE,
 ) -> None:
     """Compare a tenant's links with what its vendors hold, and list what disagrees. Nothing is changed."""
     settings, output = bridge.tenant(name), bridge.output
@@ -87,27 +88,33 @@ class _Vendors:
     rate: int
 
     def illu(self, links: Sequence[StoredLink]) -> Iterator[Disagreement]:
-        """illu documents no list. Where the tenant names one, each is looked for by the name it was made with."""
-        kinds = (SITE, JOB)
-        of_illu = [one for one in links if one.left.system == "crm" and (one.right.system, one.right.entity) in kinds]
-        operations = self.bridge.runtime.operations.many([one.operation_id for one in of_illu])
-        unnamed = 0
-        for one in self._in_turn("illu", of_illu):
-            operation = operations.get(one.operation_id)
-            called = json.loads(operation.answer).get("name") if operation and operation.answer else None
-            if not called:
-                unnamed += 1
-            elif one.right.id not in self._listed(one.right.entity, str(called)):
-                what = f"illu does not list it by its name any more; it is linked to {one.left.entity} {one.left.id}"
-                yield Disagreement("illu", f"{one.right.entity} {one.right.id}", what)
-        if unnamed:
-            raise CannotLookError(f"{unnamed} records have no name here by which illu could be asked", vendor="illu")
+        """Ask for each list once. A list that is asked by name is of no use: the bridge keeps no names."""
+        of_illu = {
+            kind: [one for one in links if one.left.system == "crm" and (one.right.system, one.right.entity) == kind]
+            for kind in (SITE, JOB)
+        }
+        for kind, there in ((SITE, self._sites), (JOB, self._jobs)):
+            ids = there() if of_illu[kind] else set()
+            for one in of_illu[kind]:
+                if one.right.id not in ids:
+                    what = f"illu does not list it any more; it is linked to {one.left.entity} {one.left.id}"
+                    yield Disagreement("illu", f"{one.right.entity} {one.right.id}", what)
 
-    def _listed(self, entity: str, called: str) -> set[str]:
-        """The ids of illu's sites, or jobs, of this name."""
-        if entity == "site":
-            return self._ask(CreateSiteFlow(), lambda illu: {str(one.site_id) for one in illu.list_sites(name=called)})
-        return self._ask(create_job(), lambda sender: {one.job_id for one in sender.illu.list_jobs(name=called)})
+    def _sites(self) -> set[str]:
+        def ids(illu: Sites) -> set[str]:
+            if not illu.lists_all_sites:
+                raise CannotLookError(BY_NAME.format("site_list_path"), vendor="illu")
+            return {str(one.site_id) for one in illu.list_sites(name="")}
+
+        return self._ask(CreateSiteFlow(), ids)
+
+    def _jobs(self) -> set[str]:
+        def ids(illu: Jobs) -> set[str]:
+            if not illu.lists_all_jobs:
+                raise CannotLookError(BY_NAME.format("job_list_path"), vendor="illu")
+            return {one.job_id for one in illu.list_jobs(name="")}
+
+        return self._ask(create_job(), lambda sender: ids(sender.illu))
 
     def revio(self, links: Sequence[StoredLink]) -> Iterator[Disagreement]:
         tied: dict[str, set[str]] = {}

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,10 +16,11 @@ from cli.asking import asked_tenant, confirm
 from cli.bridge import Bridge
 from cli.command import WrongInputError, command
 from cli.output import moment
+from cli.purge import purge as purge_tables
 from crm_bridge.errors import FieldError
 from crm_bridge.operations import State, as_time
 from crm_bridge.settings import Tenant, parse_tenant
-from crm_bridge.tenants import KEY_MAX_AGE, hash_api_key, new_api_key
+from crm_bridge.tenants import KEY_MAX_AGE, SECRET_MAX_AGE, hash_api_key, new_api_key
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager.type_defs import CreateSecretRequestTypeDef
@@ -146,9 +148,14 @@ def remove(
     yes: Yes = False,
     force: Annotated[bool, typer.Option(help="Although some of its operations are not finished.")] = False,
     recovery_days: Annotated[int, typer.Option(min=7, max=30, help="So long the secret can be restored.")] = 30,
+    purge: Annotated[bool, typer.Option("--purge", help="Also erase its operations, links, people and keys.")] = False,
 ) -> None:
-    """Take a tenant down: revoke its keys, delete its secret. Its operations and links stay, in case it comes back."""
-    _stored(bridge, name)
+    """Remove a tenant: revoke its keys, delete its secret. Its operations and links stay, in case it comes back.
+
+    With --purge all of its data are erased, and nothing can be restored but from a backup.
+    """
+    if not purge:  # else it may have been removed before
+        _stored(bridge, name)
     unfinished = [
         operation
         for state in UNFINISHED
@@ -160,15 +167,37 @@ def remove(
             f"See `crm-bridge operations list {name}`, or give --force."
         )
     if not yes:
-        confirm(f"Revoke all keys of {name}, and delete its secret?")
+        confirm(
+            f"Erase all data of {name}? It cannot be undone."
+            if purge
+            else f"Revoke all keys of {name}, and delete its secret?"
+        )
     revoked = [key for key in bridge.runtime.keys.of(name) if not key.disabled]
     for key in revoked:
         bridge.runtime.keys.revoke(key)
+    if purge:
+        bridge.secrets.delete_secret(SecretId=bridge.secret_name(name), ForceDeleteWithoutRecovery=True)
+        _purge(bridge, name, wait=bool(revoked))
+        return
     bridge.secrets.delete_secret(SecretId=bridge.secret_name(name), RecoveryWindowInDays=recovery_days)
     bridge.output.document({"tenant": name, "revoked_keys": len(revoked), "recovery_days": recovery_days})
     bridge.output.line(
         f"{name} is gone, and so are its keys ({len(revoked)}). Its secret can be restored for {recovery_days} days "
         f"(aws secretsmanager restore-secret --secret-id {bridge.secret_name(name)})."
+    )
+
+
+def _purge(bridge: Bridge, tenant: str, *, wait: bool) -> None:
+    """Functions may believe a revoked key, and use the settings that they have read, for some time."""
+    if wait:
+        bridge.output.notice(f"Waiting {SECRET_MAX_AGE} s, until no function uses the keys and settings any more.")
+        time.sleep(SECRET_MAX_AGE)
+    erased = purge_tables(bridge, tenant)
+    bridge.output.document({"tenant": tenant, "erased": erased})
+    bridge.output.table(("table", "items erased"), list(erased.items()))
+    bridge.output.line(
+        "The secret cannot be restored. Backups of the tables keep the data for up to 35 days, and the records at the "
+        "vendors stay."
     )
 
 

@@ -34,17 +34,19 @@ class Answer(Shown):
 
 
 class SiteAnswer(CreatedSite, Answer):
-    """illu's own members as they came, whose site it is, and the operation."""
+    """The ids, and the operation. The response that made the site also has illu's own members, as they came."""
 
+    changed: Literal[True] = True
+    """Only there if the event was processed before with a different payload, and this one was not sent."""
     warnings: tuple[str, ...] = ()
-    """That another payload was accepted before, which counts."""
 
 
 class JobAnswer(CreatedJob, Answer):
-    """illu's own members as they came, whose job it is and where, and the operation."""
+    """The ids, and the operation. The response that made the job also has illu's own members, as they came."""
 
+    changed: Literal[True] = True
+    """Only there if the event was processed before with a different payload, and this one was not sent."""
     warnings: tuple[str, ...] = ()
-    """That another payload was accepted before, which counts."""
 
 
 class KeyLinkAnswer(StoredKeyLink, Answer):
@@ -54,11 +56,6 @@ class KeyLinkAnswer(StoredKeyLink, Answer):
 class StatusAnswer(UpdatedStatus, Answer):
     """The service as IzzitUp answered it, and the operation."""
 
-    status_name: Literal["operational", "impaired", "outage"] = "operational"
-    """Missing if it was ignored."""
-    ignored: Literal["older"] = "older"
-    """Only there if something newer was applied already, and nothing was changed."""
-
 
 class Accepted(Answer):
     """It is kept, and not settled yet: do not send another."""
@@ -67,7 +64,9 @@ class Accepted(Answer):
     """The first two go on by themselves, at `due_at`; `parked` waits for a person."""
     due_at: datetime | None
     reason: str = ""
-    """Why it is not settled."""
+    """Why it is not settled; missing if `changed`."""
+    changed: Literal[True] = True
+    """Only there if the event was accepted before with a different payload, and this one was not."""
     warnings: tuple[str, ...] = ()
 
 

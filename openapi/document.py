@@ -22,6 +22,7 @@ from openapi.routes import (
     ASKED,
     FROM_THE_GATEWAY,
     HEADERS,
+    OF_EVENTS,
     PAGES,
     PREFER,
     ROUTES,
@@ -127,7 +128,7 @@ def _operation(where: ApiRoute, route: Route) -> Node:
         operation["parameters"] = parameters
     if route.body:
         operation["requestBody"] = _body(route, examples)
-    problems = {*ALWAYS, *route.problems, *(WITH_BODY if route.body else ())}
+    problems = {*ALWAYS, *route.problems, *(WITH_BODY if route.body else ()), *(OF_EVENTS if route.is_event else ())}
     name = "ConnectorProblem" if route.speaks_xml else "Problem"
     answers = {status: _answer(route, status, examples) for status in route.answers}
     answers |= {status: {"$ref": f"#/components/responses/{name}{status}"} for status in problems}

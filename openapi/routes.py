@@ -21,6 +21,8 @@ ALWAYS = (401, 403, 500, 503)
 """The problems of every route."""
 WITH_BODY = (400, 413, 415, 422)
 """Those of every route that takes a body, besides."""
+OF_EVENTS = (410,)
+"""Those of every route that takes an event, besides."""
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}
 _TEXT: Schema = {"type": "string", "minLength": 1}
 
@@ -283,6 +285,7 @@ STATUSES = {
     403: "The key lacks the scope.",
     404: "What is addressed is not there.",
     409: "The same event is being carried right now, or something else must be there first.",
+    410: "The event was processed, and its data were erased since. It was not sent.",
     413: "More than 128 KiB; or more than 10 MB, which API Gateway refuses.",
     415: "A content type that is not taken. None at all is taken for JSON.",
     422: "`errors` names every wrong field; or the vendor refused, in its words.",

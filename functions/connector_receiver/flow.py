@@ -31,6 +31,7 @@ from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
     ContractBrokenError,
+    ErasedError,
     Event,
     FieldError,
     HalfDoneError,
@@ -333,6 +334,8 @@ class Receiver:
             outcome = held.engine.run(flow, wrapped, tenant=self.tenant, deadline=self.deadline, over_undone=True)
         except (RunningError, UnavailableError):
             raise NotDoneError("the person's record is being made", vendor=VENDOR) from None
+        except ErasedError:
+            raise RefusedError("the data of this person were erased", vendor=VENDOR) from None
         operation = outcome.operation
         if operation.state is State.SUCCEEDED and operation.answer:
             return CreatedRecord.model_validate_json(operation.answer).id, outcome.carried

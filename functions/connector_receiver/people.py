@@ -102,6 +102,22 @@ class People:
                 return found
         raise StorageError("Too many at once send people of this name. Send the same request again.")
 
+    def erase(self, person_id: str) -> bool:
+        """Erase what a person is recognised by; the same person sent again is somebody new. False if not found."""
+        for _ in range(MOST_TRIES):
+            person = self.documents.get(self._person_key(person_id))
+            if not person.version:
+                return False
+            key = self._name_key(person.content["club_id"], person.content["name"])
+            namesakes = self.documents.get(key)
+            others = {one: traits for one, traits in namesakes.content.items() if one != person_id}
+            changes = {self._person_key(person_id): Change(person, None)}
+            if others != namesakes.content:
+                changes[key] = Change(namesakes, others or None)
+            if self.documents.write(changes):
+                return True
+        raise StorageError("Too many at once change people of this name. Try again.")
+
     def _once(
         self, traits: Traits, person_id: str | None, connector_id: str | None, new_id: str, by: Callable[[str], str]
     ) -> "Recognised | None":

@@ -15,6 +15,7 @@ from crm_bridge.engine import DUE, Engine, Hit
 from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
+    ErasedError,
     Event,
     FieldError,
     InvalidError,
@@ -99,6 +100,8 @@ class CustomerSites:
             outcome = self.engine.run(CreateSiteFlow(), command, tenant=tenant, deadline=deadline)
         except (RunningError, UnavailableError):
             raise _not_yet(operation_id(tenant, CreateSiteFlow.name, customer_id)) from None
+        except ErasedError:
+            raise RefusedError("the data of this customer were erased", vendor=VENDOR) from None
         site = outcome.operation
         if site.state is State.SUCCEEDED and site.answer:
             return int(json.loads(site.answer)["site_id"])

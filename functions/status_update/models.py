@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
@@ -87,3 +87,9 @@ class UpdatedStatus(BaseModel):
 
     id: str
     occurred_at: AwareDatetime
+    status_name: Annotated[
+        Literal["operational", "impaired", "outage"] | None, Field(exclude_if=lambda value: value is None)
+    ] = None
+    """Missing if it was ignored."""
+    ignored: Annotated[Literal["older"] | None, Field(exclude_if=lambda value: value is None)] = None
+    """Only there if something newer was applied already, and nothing was changed."""

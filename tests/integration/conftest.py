@@ -18,6 +18,7 @@ import requests
 from typer.testing import CliRunner
 
 from cli.__main__ import app
+from crm_bridge import aws
 from crm_bridge.runtime import runtime
 from local.gateway import invoke
 from local.stack import LOCAL_STACK, Stack
@@ -55,6 +56,12 @@ class Crm:
 
     def create_site(self, **changes: object) -> requests.Response:
         return self.post("/sites", {**SITE, **changes})
+
+    def stored(self) -> str:
+        """Return all that is in the bridge's tables, as JSON."""
+        client = aws.client("dynamodb")
+        tables = client.list_tables()["TableNames"]
+        return json.dumps({table: client.scan(TableName=table)["Items"] for table in tables}, ensure_ascii=False)
 
     def settle(self, accepted: requests.Response) -> dict[str, Any]:
         """Move time on, at most for 40 minutes, until an operation that was answered with 202 is settled."""

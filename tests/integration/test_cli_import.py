@@ -86,7 +86,7 @@ def test_it_is_the_same_event_as_the_crms(crm: Crm, cli: CommandLine, file: Path
     assert told.json["carried"] == 1
     first, second = result(file)
     assert first["id"] == str(known)
-    assert "another payload" in first["detail"]
+    assert "different payload" in first["detail"]
     assert crm.create_site(customer_id="C-2").status_code == 200
     assert len(crm.stack.illu.sites) == 2
     assert second["operation_id"] == crm.create_site(customer_id="C-2").json()["operation_id"]

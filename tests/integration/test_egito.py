@@ -136,7 +136,9 @@ class Notebook(Documents):
                 raise StorageError("The bridge's storage did not answer.")
             if any(self.get(key).version != change.read.version for key, change in changes.items()):
                 return False
-            self.held |= {key: Document(change.read.version + 1, change.content) for key, change in changes.items()}
+            self.held |= {
+                key: Document(change.read.version + 1, change.content or {}) for key, change in changes.items()
+            }
         return True
 
 

@@ -26,6 +26,8 @@ TICKET: dict[str, Any] = {
     "updatedAt": "2026-11-20T07:05:00.000Z",
 }
 """Of Upya, with all members that are known."""
+KEPT = ("job_id", "ticket_id", "site_id", "operation_id")
+"""What a repetition is answered with."""
 CLIENT: dict[str, Any] = {
     "clientNumber": "C-1001",
     "status": "active",
@@ -89,7 +91,7 @@ def test_an_upya_ticket_as_it_comes_becomes_a_job_at_the_site_of_its_client(upya
     assert job["name"] == "Meter does not count"
     assert job["notes"] == "Upya ticket TCK-501, contract K-77\n\n[CRM ticket 64f0c0ffee]"
     again = upya.post("/jobs", TICKET)
-    assert (again.status_code, again.json()) == (200, answer.json())
+    assert (again.status_code, again.json()) == (200, {name: answer.json()[name] for name in KEPT})
     assert len(upya.stack.illu.jobs) == 1
     (link,) = upya.get("/links/crm/ticket/64f0c0ffee").json()["links"]
     assert (link["entity"], link["id"]) == ("job", answer.json()["job_id"])
@@ -100,7 +102,8 @@ def test_a_ticket_in_a_list_of_one_is_the_same_event(upya: Crm) -> None:
     assert first.status_code == 201
     changed = {**TICKET, "status": "assigned", "progress": "half", "updatedAt": "2026-11-21T07:05:00.000Z"}
     again = upya.post("/jobs", changed)
-    assert (again.status_code, again.json()) == (200, first.json())  # what a job is made of did not change
+    assert "changed" not in again.json()  # what a job is made of did not change
+    assert (again.status_code, again.json()) == (200, {name: first.json()[name] for name in KEPT})
     assert len(upya.stack.illu.jobs) == 1
 
 

@@ -200,7 +200,8 @@ def test_is_answered_from_the_store_when_it_is_the_same_event(crm: Crm, page: Iz
     first = set_status(crm)
     before = len(page.seen)
     again = set_status(crm)
-    assert (again.status_code, again.json()) == (200, first.json())
+    kept = ("id", "occurred_at", "status_name", "operation_id")
+    assert (again.status_code, again.json()) == (200, {name: first.json()[name] for name in kept})
     other_words = put(crm, "mail", {"status": 7, "occurred_at": "2024-05-05T14:00:00.000+02:00"})
     assert (other_words.status_code, other_words.json()["operation_id"]) == (200, first.json()["operation_id"])
     assert len(page.seen) == before

@@ -135,6 +135,28 @@ def test_a_version_that_never_was_is_not_followed(documents: Documents) -> None:
     assert documents.get("a").version == 1
 
 
+def test_a_deleted_document_is_not_there(documents: Documents) -> None:
+    documents.write({"a": Change(NEW, {"by": "ada"})})
+    assert documents.write({"a": Change(documents.get("a"), None)})
+    assert documents.get("a") == NEW
+
+
+def test_what_was_deleted_does_not_come_back_when_somebody_had_read_it(documents: Documents) -> None:
+    documents.write({"a": Change(NEW, {"by": "ada"})})
+    read = documents.get("a")
+    documents.write({"a": Change(read, None)})
+    assert documents.write({"a": Change(read, {"by": "eve"})}) is False
+    assert documents.get("a") == NEW
+
+
+def test_nothing_is_deleted_when_somebody_has_written_meanwhile(documents: Documents) -> None:
+    documents.write({"a": Change(NEW, {"by": "ada"})})
+    read = documents.get("a")
+    documents.write({"a": Change(read, {"by": "eve"})})
+    assert documents.write({"a": Change(read, None)}) is False
+    assert documents.get("a").content == {"by": "eve"}
+
+
 def test_several_are_written_at_once(documents: Documents) -> None:
     documents.write({"b": Change(NEW, {})})
     assert documents.write({"a": Change(NEW, {"is": "a"}), "b": Change(documents.get("b"), {"is": "b"})})

@@ -38,6 +38,7 @@ from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
     ContractBrokenError,
+    ErasedError,
     Event,
     FieldError,
     HalfDoneError,
@@ -254,20 +255,31 @@ def test_is_stored_with_payload_and_lease_before_it_is_sent(bench: Bench) -> Non
     assert seen[0].due_at >= bench.clock.now + 29  # the lease outlasts the function, whatever it does
 
 
+def test_only_the_ids_of_a_result_are_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class VendorsReceipt(Receipt, extra="allow"):
+        pass
+
+    monkeypatch.setattr(bench.shop, "order", lambda _: VendorsReceipt.model_validate({"receipt": 7, "to": "Ada Nowak"}))
+    outcome = bench.run()
+    assert outcome.result == '{"receipt":7,"to":"Ada Nowak"}'
+    assert bench.stored().answer == '{"receipt":7}'
+    assert bench.run().result is None
+
+
 def test_answers_the_stored_result_when_the_event_is_repeated(bench: Bench) -> None:
     first = bench.run()
     again = bench.run()
     assert not again.carried
     assert again.operation == first.operation
-    assert again.warnings == ()
+    assert not again.changed
     assert len(bench.shop.sent) == 1
 
 
-def test_warns_and_sends_nothing_when_the_event_is_repeated_with_another_payload(bench: Bench) -> None:
+def test_says_changed_and_sends_nothing_when_the_event_is_repeated_with_another_payload(bench: Bench) -> None:
     bench.run()
     again = bench.run(note="changed")
     assert not again.carried
-    assert len(again.warnings) == 1
+    assert again.changed
     assert len(bench.shop.sent) == 1
 
 
@@ -380,7 +392,7 @@ def test_the_record_says_what_was_made_when_it_succeeded(bench: Bench) -> None:
     outcome = bench.run()
     done = {"state": State.SUCCEEDED, "answer": '{"receipt":101}', "payload": None, "due_at": None, "links": ENDS}
     assert bench.stored() == sending(bench, **done, **tried(bench, Event.DONE))
-    assert outcome == Outcome(bench.stored(), carried=True)
+    assert outcome == Outcome(bench.stored(), carried=True, result='{"receipt":101}')
 
 
 @pytest.mark.parametrize(
@@ -429,8 +441,7 @@ def test_a_repetition_is_answered_with_what_there_is(bench: Bench) -> None:
     bench.run()
     assert bench.run() == Outcome(bench.stored(), carried=False)
     changed = bench.run(note="changed")
-    assert (changed.operation, changed.carried, changed.error) == (bench.stored(), False, None)
-    assert "with another payload" in changed.warnings[0]
+    assert changed == Outcome(bench.stored(), carried=False, changed=True)
 
 
 @pytest.mark.parametrize(("left", "retry_after"), [(LEASE, "2"), (3, "2"), (2, "2"), (1, "1"), (0, "1"), (-60, "1")])
@@ -700,7 +711,7 @@ def test_tells_what_is_known_when_the_settings_are_broken_meanwhile(bench: Bench
     bench.tables.put_secret("acme", "{}")
     bench.tables.tenants.get("acme", fresh=True)
     assert bench.run() == Outcome(bench.stored(), carried=False)
-    assert len(bench.run(note="changed").warnings) == 1
+    assert bench.run(note="changed").changed
     for number in ("new", "refused"):
         with pytest.raises(NotConfiguredError):
             bench.run(number)
@@ -2568,6 +2579,90 @@ def test_is_to_be_asked_for_again_when_it_is_let_go_in_the_very_moment(
     assert bench.run().operation.state is State.SUCCEEDED
 
 
+# ---------------------------------------------------------------- what is kept of an event is erased
+
+
+def test_of_an_erased_event_only_its_id_and_its_state_stay(bench: Bench) -> None:
+    bench.run()
+    bench.engine.erase(bench.stored(), by="ops")
+    stored = bench.stored()
+    blank = Operation(
+        operation_id=stored.operation_id,
+        tenant="acme",
+        flow="orders",
+        natural_key="(erased)",
+        state=State.SUCCEEDED,
+        fingerprint="",
+        tries=1,
+        lease=stored.lease,
+        created_at=stored.created_at,
+        updated_at=stored.updated_at,
+        first_sent_at=stored.first_sent_at,
+        expires_at=int(bench.clock.now) + KEEP,
+        attempts=stored.attempts,
+        last_attempt=stored.last_attempt,
+    )
+    assert stored == blank
+    assert [(one.event, one.reason) for one in stored.attempts] == [(Event.ERASED, "by ops")]
+    assert bench.linked() == []
+
+
+def test_an_erased_event_is_not_sent_again(bench: Bench) -> None:
+    bench.run()
+    bench.engine.erase(bench.stored(), by="ops")
+    for note in ("as ordered", "changed"):
+        with pytest.raises(ErasedError):
+            bench.run(note=note)
+    assert len(bench.shop.sent) == 1
+
+
+def test_a_refused_event_is_erased_whole_and_may_come_again(bench: Bench) -> None:
+    bench.shop.answers = [failing(RefusedError)]
+    bench.run()
+    bench.engine.erase(bench.stored(), by="ops")
+    assert bench.tables.operations.get(operation_id("acme", "orders", "1")) is None
+    assert bench.run().operation.state is State.SUCCEEDED
+
+
+def test_the_kept_payload_of_a_linked_record_is_erased(linked: Bench) -> None:
+    before = linked.stored()
+    assert linked.tables.operations.kept_payload(before)
+    linked.engine.erase(before, by="ops")
+    assert linked.tables.operations.kept_payload(before) is None
+
+
+@pytest.mark.parametrize("error", [NotDoneError, MaybeDoneError])
+def test_an_event_that_has_not_ended_is_not_erased(bench: Bench, error: type[VendorError]) -> None:
+    bench.shop.answers = [failing(error)]
+    bench.run()
+    before = bench.stored()
+    with pytest.raises(ConflictError, match="has ended"):
+        bench.engine.erase(before, by="ops")
+    assert bench.stored() == before
+
+
+def test_what_a_person_has_to_decide_is_not_erased(parked: Bench) -> None:
+    with pytest.raises(ConflictError, match="this one is parked"):
+        parked.engine.erase(parked.stored(), by="ops")
+
+
+@pytest.mark.parametrize("change", [{"held": frozenset({"op_2"})}, {"holds": ("op_2",)}, {"reserved": "77#op_2"}])
+def test_what_is_being_changed_is_not_erased(bench: Bench, change: dict[str, object]) -> None:
+    bench.run()
+    with pytest.raises(ConflictError):
+        bench.engine.erase(bench.stored().model_copy(update=change), by="ops")
+
+
+def test_what_was_sent_again_meanwhile_is_not_erased(bench: Bench) -> None:
+    bench.shop.answers = [failing(RefusedError)]
+    bench.run()
+    seen = bench.stored()
+    bench.run()
+    with pytest.raises(ConflictError):
+        bench.engine.erase(seen, by="ops")
+    assert bench.linked() == ["102"]
+
+
 # ---------------------------------------------------------------- the table of transitions
 
 
@@ -2575,7 +2670,7 @@ def test_the_table_allows_what_the_rules_say() -> None:
     assert {State.REJECTED} == REPLACEABLE
     assert {State.SENDING, State.WAITING, State.UNKNOWN} == DUE
     of_succeeded = [event for state, event in TRANSITIONS if state is State.SUCCEEDED]
-    assert of_succeeded == [Event.ACCEPTED, Event.FOUND, Event.WITHDRAWN, Event.UNLINKED]
+    assert of_succeeded == [Event.ACCEPTED, Event.FOUND, Event.WITHDRAWN, Event.UNLINKED, Event.ERASED]
     assert set(TRANSITIONS.values()) == set(State)
 
 

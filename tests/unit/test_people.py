@@ -1,6 +1,7 @@
 """People: what compares equal of names and numbers, and what happens when a name is too frequent."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import phonenumbers
 import pytest
@@ -193,6 +194,42 @@ def test_there_is_a_place_again_when_somebody_has_another_name(people: People, m
     assert people.recognised(renamed, person_id=first.person_id, connector_id=None, by=str)
     assert not seen(people, 6).crowded
     assert seen(people, 6).known
+
+
+# ---------------------------------------------------------------- a person is erased
+
+
+def test_nothing_is_left_of_an_erased_person_and_the_namesakes_stay(people: People) -> None:
+    one, other = seen(people, 1), seen(people, 2)
+    assert people.erase(one.person_id)
+    assert one.person_id not in str(people.documents._client.scan(TableName=people.documents._table))
+    assert seen(people, 2).person_id == other.person_id
+    assert not seen(people, 1).known
+
+
+def test_the_last_of_a_name_leaves_no_document(people: People) -> None:
+    assert people.erase(seen(people, 1).person_id)
+    assert people.documents._client.scan(TableName=people.documents._table)["Items"] == []
+
+
+def test_nobody_is_erased_who_is_not_there(people: People) -> None:
+    assert not people.erase("p_nobody")
+
+
+def test_an_erased_person_does_not_come_back_by_a_save_that_had_read_it(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = seen(people, 1).person_id
+    write = people.documents.write
+
+    def erase_first(*changes: Any) -> bool:
+        monkeypatch.undo()
+        people.erase(person)
+        return write(*changes)
+
+    monkeypatch.setattr(people.documents, "write", erase_first)
+    renamed = Hasher(KEY, "PL").traits({"firstname": "Eva", "lastname": "Nowak"})
+    assert people.recognised(renamed, person_id=person, connector_id=None, by=str) is None
 
 
 def test_a_full_document_is_far_below_what_the_table_takes(people: People, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -460,6 +460,21 @@ class Accounts:
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
 
+    def erase(self, tenant: str, name: str, *, now: int) -> bool:
+        """Delete what is kept of `name`; False if somebody has the turn. `now` is in epoch milliseconds."""
+        with guarded():
+            try:
+                self._client.delete_item(
+                    TableName=self._table,
+                    Key=_key(tenant, name),
+                    ConditionExpression="attribute_not_exists(busy_until) OR busy_until <= :now",
+                    ExpressionAttributeValues=serialize({":now": now}),
+                )
+            except ClientError as error:
+                existing(error)
+                return False
+        return True
+
     def has_refused(self, tenant: str, name: str, what: str) -> bool:
         """Whether `what` was refused, ever, where nobody takes turns."""
         with guarded():

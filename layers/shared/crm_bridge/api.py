@@ -52,6 +52,7 @@ MAX_BODY = 128 * 1024
 MOST_ERRORS, LONGEST_FIELD = 20, 100
 """The most wrong fields that a response names, and the most characters of a name. A body may have thousands."""
 JSON = "application/json"
+CHANGED = "Already processed with a different payload. This one was not sent."
 PROBLEM_TYPE = "urn:crm-bridge:problem:"
 
 
@@ -288,9 +289,10 @@ def told(outcome: Outcome, done: int = 201) -> Response:
     operation, error = outcome.operation, outcome.error
     if error and (operation.state is State.REJECTED or isinstance(error, ContractBrokenError)):
         raise _as_problem(error, operation.operation_id)
-    body = {**json.loads(operation.answer or "{}"), "operation_id": operation.operation_id}
-    if outcome.warnings:
-        body["warnings"] = list(outcome.warnings)
+    known = outcome.result if operation.state is State.SUCCEEDED else None
+    body = {**json.loads(known or operation.answer or "{}"), "operation_id": operation.operation_id}
+    if outcome.changed:
+        body |= {"changed": True, "warnings": [CHANGED]}
     if operation.state is State.SUCCEEDED:
         return Response(done if outcome.carried and operation.attempts[-1].event is Event.DONE else 200, body)
     if operation.state is State.SENDING and operation.is_told:
@@ -301,7 +303,7 @@ def told(outcome: Outcome, done: int = 201) -> Response:
             operation_id=operation.operation_id,
         )
     body |= {"state": operation.state, "due_at": as_time(operation.due_at)}
-    if operation.attempts:
+    if operation.attempts and not outcome.changed:  # the vendor's words may repeat what somebody else sent
         body["reason"] = operation.attempts[-1].reason
     return Response(202, body, {"Location": f"/operations/{operation.operation_id}"})
 

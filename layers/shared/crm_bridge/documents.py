@@ -3,13 +3,20 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize, through_conflicts
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
+
+
+class _Condition(TypedDict):
+    ConditionExpression: str
+    ExpressionAttributeNames: dict[str, str]
+    ExpressionAttributeValues: "NotRequired[dict[str, AttributeValueTypeDef]]"
+    ReturnValuesOnConditionCheckFailure: Literal["ALL_OLD"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +29,13 @@ class Document:
 
 @dataclass(frozen=True)
 class Change:
-    """What is to follow the version that was read. The table drops it some time after `expires_at` (epoch seconds)."""
+    """What is to follow the version that was read; None deletes it.
+
+    The table drops it some time after `expires_at` (epoch seconds).
+    """
 
     read: Document
-    content: Mapping[str, Any] = field(repr=False)
+    content: Mapping[str, Any] | None = field(repr=False)
     expires_at: int | None = None
 
 
@@ -45,7 +55,7 @@ class Documents:
     def write(self, changes: Mapping[str, Change], others: "Sequence[TransactWriteItemTypeDef]" = ()) -> bool:
         """All of it, and `others` along with it, or nothing: False if one of them has been written by somebody else."""
         writer = uuid.uuid4().hex
-        puts = [self._put(key, change, writer) for key, change in changes.items()]
+        puts = [self._write(key, change, writer) for key, change in changes.items()]
         with guarded():
             try:
                 through_conflicts(lambda: self._client.transact_write_items(TransactItems=[*puts, *others]))
@@ -57,7 +67,17 @@ class Documents:
                 return any(reason.get("Item", {}).get("writer") == {"S": writer} for reason in reasons)
         return True
 
-    def _put(self, key: str, change: Change, writer: str) -> "TransactWriteItemTypeDef":
+    def _write(self, key: str, change: Change, writer: str) -> "TransactWriteItemTypeDef":
+        unchanged: _Condition = {
+            # A version that was read must still be there, or what somebody has erased would come back.
+            "ConditionExpression": "#version = :read" if change.read.version else "attribute_not_exists(#version)",
+            "ExpressionAttributeNames": {"#version": "version"},
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if change.read.version:
+            unchanged["ExpressionAttributeValues"] = serialize({":read": change.read.version})
+        if change.content is None:
+            return {"Delete": {"TableName": self._table, "Key": _key(key), **unchanged}}
         item = {
             **_key(key),
             **serialize(
@@ -69,16 +89,7 @@ class Documents:
                 }
             ),
         }
-        return {
-            "Put": {
-                "TableName": self._table,
-                "Item": item,
-                "ConditionExpression": "attribute_not_exists(#version) OR #version = :read",
-                "ExpressionAttributeNames": {"#version": "version"},
-                "ExpressionAttributeValues": serialize({":read": change.read.version}),
-                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-            }
-        }
+        return {"Put": {"TableName": self._table, "Item": item, **unchanged}}
 
 
 def _key(key: str) -> dict[str, Any]:

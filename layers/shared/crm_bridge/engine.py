@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
@@ -21,6 +21,7 @@ from crm_bridge.errors import (
     CannotLookError,
     ConflictError,
     ContractBrokenError,
+    ErasedError,
     Event,
     FieldError,
     LinkTakenError,
@@ -84,6 +85,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.PARKED, Event.ABANDONED): State.REJECTED,
     (State.SUCCEEDED, Event.WITHDRAWN): State.REJECTED,
     (State.SUCCEEDED, Event.UNLINKED): State.PARKED,
+    (State.SUCCEEDED, Event.ERASED): State.SUCCEEDED,
 }
 """Which state follows which, and upon what; `None` is "not stored yet". Whatever is not in here does not happen."""
 
@@ -122,6 +124,8 @@ MOST_COMPARED = 1000
 """Of so many records at the vendor it is found out whether they are linked; of the rest a person may."""
 MOST_CANDIDATES, LONGEST_NAME = 10, 200
 """So many are kept for the person who decides, and so many characters of a name."""
+ERASED = "(erased)"
+"""What the lists show in place of the event key of an operation whose data were erased."""
 KEEP_ATTEMPTS = 40
 """The newest ones; an operation's record must stay far below the 400 KB that the table takes."""
 KEEP = 90 * 24 * HOUR
@@ -250,12 +254,17 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a request or a redelivery came to. `carried` if this very call did the work."""
+    """What a request or a redelivery came to. `carried` if this very call did the work.
+
+    `result` is the whole result as JSON, if this call got it from the vendor; the operation keeps the ids in it only.
+    `changed` if the same event was accepted before with another payload, so that this one was not sent.
+    """
 
     operation: Operation
     carried: bool
     error: VendorError | None = None
-    warnings: tuple[str, ...] = ()
+    result: str | None = field(default=None, repr=False)
+    changed: bool = False
 
 
 class _When(TypedDict):
@@ -426,7 +435,7 @@ class Engine:
                 f"{doubt}. Look at the record at the vendor once more, then confirm its id.",
                 fields=[FieldError("confirmed", "must be true, because the id could not be verified")],
             )
-        changes = {"answer": result.model_dump_json(), "payload": None, "links": _ends(links)}
+        changes = {"answer": _ids(result), "payload": None, "links": _ends(links)}
         return self._resolved(parked, Event.ADOPTED, by, changes, links)
 
     def _doubt[C: BaseModel, V: Vendor, R: BaseModel](
@@ -473,6 +482,38 @@ class Engine:
         ]
         return self._resolved(linked, Event.UNLINKED, f"{by}; it was {was}" if was else by, changes, writes=writes)
 
+    def erase(self, ended: Operation, *, by: str) -> None:
+        """Erase what is kept of an operation that has ended, and its links.
+
+        Of one that has succeeded its id and its state stay for KEEP, so that a late repetition of the event is not sent
+        again. Raises ConflictError if it has not ended, or is being changed; StorageError.
+        """
+        if ended.state not in REPLACEABLE | {State.SUCCEEDED} or ended.held or ended.holds or ended.reserved:
+            raise ConflictError(f"Only an operation that has ended can be erased; this one is {ended.state}.")
+        if ended.state in REPLACEABLE:
+            try:
+                self._operations.erase(ended)
+            except OvertakenError:
+                raise ConflictError("The operation was changed meanwhile. Look at it again.") from None
+            return
+        changes = {
+            "natural_key": ERASED,
+            "fingerprint": "",
+            "payload": None,
+            "answer": None,
+            "sent_to": None,
+            "mapping": None,
+            "links": (),
+            "expires_at": self._now() + KEEP,
+            "lease": uuid.uuid4().hex,
+        }
+        writes = [
+            *self._links.releases(ended.tenant, ended.links, ended.operation_id),
+            self._operations.drop_payload(ended),
+        ]
+        without_history = ended.model_copy(update={"attempts": ()})
+        self._resolved(without_history, Event.ERASED, by, changes, writes=writes)
+
     def resend(self, parked: Operation, *, by: str, due_at: int | None = None, anew: bool = True) -> Operation:
         """A person found that the vendor has not done it: all begins anew, now or when it is said.
 
@@ -504,7 +545,7 @@ class Engine:
         Raises ConflictError if an id is linked to something else; StorageError.
         """
         now = self._now()
-        answer = result.model_dump_json()
+        answer = _ids(result)
         operation = Operation(
             operation_id=operation_id(tenant, flow, natural_key),
             tenant=tenant,
@@ -597,18 +638,18 @@ class Engine:
         )
 
     def _known(self, operation: Operation, fingerprint: str) -> Outcome:
+        if operation.is_erased:
+            raise ErasedError(
+                "This event was processed, and its data were erased since. It was not sent.",
+                operation_id=operation.operation_id,
+            )
         if operation.state is State.SENDING:
             raise RunningError(
                 "The same event is being carried right now. Ask again after the time in Retry-After.",
                 headers={"Retry-After": str(max(1, min(2, (operation.due_at or 0) - self._now())))},
                 operation_id=operation.operation_id,
             )
-        warnings = (
-            ()
-            if operation.fingerprint == fingerprint
-            else ("This event was accepted before with another payload. That one counts; nothing was sent now.",)
-        )
-        return Outcome(operation, carried=False, warnings=warnings)
+        return Outcome(operation, carried=False, changed=operation.fingerprint != fingerprint)
 
     def _send[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline, task: Task | None = None
@@ -742,7 +783,7 @@ class Engine:
         done = _noted(operation, event, now).model_copy(
             update={
                 "state": TRANSITIONS[State.SENDING, event],
-                "answer": result.model_dump_json(),
+                "answer": _ids(result),
                 "payload": None,
                 "candidates": None,
                 "links": _ends(links),
@@ -752,7 +793,9 @@ class Engine:
             }
         )
         try:
-            return Outcome(self._saved(operation, done, event, links, task=task), carried=True)
+            saved = self._saved(operation, done, event, links, task=task)
+            is_ours = saved.answer == done.answer  # else a later holder of the lease has settled it
+            return Outcome(saved, carried=True, result=result.model_dump_json() if is_ours else None)
         except OvertakenError:
             if event is Event.DONE:
                 message = "its turn was over before it could be settled; it is sent again, which does no harm"
@@ -940,6 +983,14 @@ class Engine:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+def _ids(result: BaseModel) -> str:
+    """Return what is stored of a result: the members that its flow declares, and none that the vendor added.
+
+    Those may be a customer's name or address, which the bridge does not keep.
+    """
+    return result.model_dump_json(exclude=set(result.model_extra or ()))
 
 
 def _ends(links: Sequence[Link]) -> tuple[tuple[Identity, Identity], ...]:

@@ -9,6 +9,7 @@ BridgeError
 │   ├── NotFoundError             404
 │   ├── RunningError              409  ask again after Retry-After
 │   ├── ConflictError             409  it is in no state for this, or something else must be there first
+│   ├── ErasedError               410  the event was processed, and its data were erased since
 │   ├── TooLargeError             413
 │   ├── UnsupportedMediaTypeError 415
 │   ├── InvalidError              422  says which field and why
@@ -73,6 +74,7 @@ class Event(StrEnum):
     ABANDONED = "abandoned"
     WITHDRAWN = "withdrawn"
     UNLINKED = "unlinked"
+    ERASED = "erased"
 
 
 class BridgeError(Exception):
@@ -145,6 +147,10 @@ class RunningError(ProblemError):
 class ConflictError(ProblemError):
     status, kind, title = 409, "conflict", "That cannot be done as things stand"
     retryable = True
+
+
+class ErasedError(ProblemError):
+    status, kind, title = 410, "erased", "The data of this event were erased"
 
 
 class TooLargeError(ProblemError):

@@ -176,6 +176,11 @@ class Operation(OperationSummary):
         return OperationSummary.model_construct(**{name: getattr(self, name) for name in OperationSummary.model_fields})
 
     @property
+    def is_erased(self) -> bool:
+        """Whether only the id and the state are left of it, see `Engine.erase`."""
+        return not self.fingerprint
+
+    @property
     def is_undone(self) -> bool:
         """Whether it waits and was surely never done."""
         return self.state is State.WAITING and self.unknown_since is None and self.deferred_at is None
@@ -550,6 +555,20 @@ class Operations:
         """The write that keeps the payload of an operation that has succeeded, in an item of its own that expires."""
         item = {"payload": operation.payload, "tenant": operation.tenant, "expires_at": expires_at}
         return {"Put": {"TableName": self._table, "Item": {**_key(_kept(operation)), **serialize(item)}}}
+
+    def erase(self, there: Operation) -> None:
+        """Delete an operation and what is kept of its payload.
+
+        Raises OvertakenError if it was changed since; StorageError.
+        """
+        with guarded():
+            try:
+                self._client.transact_write_items(TransactItems=[self.delete(there), self.drop_payload(there)])
+            except self._client.exceptions.TransactionCanceledException as error:
+                reasons = error.response["CancellationReasons"]
+                if reasons[0].get("Code") != "ConditionalCheckFailed":
+                    raise
+                raise OvertakenError([reasons[0].get("Item", {})]) from None
 
     def kept_payload(self, operation: Operation) -> str | None:
         """Return what `keep_payload` wrote; None if there is nothing, or no longer. Raises StorageError."""

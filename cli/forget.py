@@ -1,0 +1,186 @@
+"""`crm-bridge forget`: erase the bridge's data about one customer, ticket or person. Nothing is changed at a vendor.
+
+docs/privacy.md lists where the bridge keeps data, and for how long.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import batched
+from typing import Annotated
+
+import typer
+
+from cli.asking import confirm
+from cli.bridge import Bridge
+from cli.command import WrongInputError
+from cli.progress import progress_of
+from cli.tenants import Name, Yes
+from connector_receiver.flow import ConnectorFlow
+from connector_receiver.people import People
+from crm_bridge.callbacks import FLOW as CALLBACK
+from crm_bridge.engine import KEEP, REPLACEABLE
+from crm_bridge.ids import canonical
+from crm_bridge.links import Identity, joined
+from crm_bridge.operations import Operation, State, operation_id
+from operations.flows import FLOWS
+from operations.handler import FIRST_LOOKED_AT, SEARCHED
+
+PERSON = ("connector", "person")
+FLOWS_OF = {("crm", "customer"): ("create_site",), ("crm", "ticket"): ("create_job",)}
+"""The flows whose event key is the id itself."""
+PAGE = 1000
+PAIRS = 20
+"""Links that are deleted at once: DynamoDB reads at most 100 items by their keys, and a pair may be 4."""
+DAY = 24 * 3600
+
+
+@dataclass
+class _Found:
+    """The data about one id: `ids` belong to it, `others` are linked to it and stay."""
+
+    ids: list[Identity] = field(default_factory=list)
+    others: list[Identity] = field(default_factory=list)
+    links: dict[str, list[tuple[Identity, Identity]]] = field(default_factory=dict)
+    """By the operation that made them."""
+    operations: dict[str, Operation] = field(default_factory=dict)
+
+    @property
+    def people(self) -> list[str]:
+        return [one.id for one in self.ids if (one.system, one.entity) == PERSON]
+
+    @property
+    def vendors(self) -> list[str]:
+        """The records that stay at the vendors."""
+        return [_named(one) for one in self.ids if one.system not in ("crm", "connector", "intouch")]
+
+
+def forget(
+    bridge: Bridge,
+    name: Name,
+    wanted: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="The CRM's or a vendor's id; or with its kind, as crm/customer/C-1001."),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be erased.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Erase what the bridge keeps about a customer, a ticket or a person, for instance because they ask for it.
+
+    The records at the vendors stay: the report lists them. Let the CRM stop sending events about them first.
+    """
+    found = _find(bridge, name, wanted)
+    unfinished = [one for one in found.operations.values() if one.state not in REPLACEABLE | {State.SUCCEEDED}]
+    report = {
+        "tenant": name,
+        "ids": [_named(one) for one in found.ids],
+        "operations": len(found.operations),
+        "links": sum(map(len, found.links.values())),
+        "people": len(found.people),
+        "stays_at_vendors": found.vendors,
+        "linked_and_not_erased": [_named(one) for one in found.others],
+    }
+    if not (found.operations or found.links or found.people):
+        raise WrongInputError(f'No data found for "{wanted}". Give SYSTEM/ENTITY/ID, for instance crm/customer/C-1001.')
+    bridge.output.table(
+        ("where", "what", "number"),
+        [
+            ("operations", ", ".join(sorted({one.flow for one in found.operations.values()})), len(found.operations)),
+            ("links", ", ".join(_named(one) for one in found.ids), report["links"]),
+            ("people", "hashes of names, e-mails and mobiles", len(found.people)),
+        ],
+    )
+    if found.others:
+        bridge.output.line(f"Linked, and not erased: {', '.join(_named(one) for one in found.others)}.")
+    if unfinished:
+        raise WrongInputError(
+            f"Nothing was erased: {', '.join(one.operation_id for one in unfinished)} "
+            "have not ended. Wait until they have, or decide about them with `crm-bridge operations resolve`."
+        )
+    if dry_run:
+        bridge.output.document({**report, "dry_run": True})
+        return
+    if not yes:
+        confirm("Erase this? It cannot be undone.")
+    _erase(bridge, name, found)
+    bridge.output.document(report)
+    bridge.output.line(
+        f"Erased. For {KEEP // DAY} days the bridge keeps a hash of each event's id, so that a late repetition is not "
+        "sent again. Backups of the tables keep the data for up to 35 days."
+    )
+    if found.vendors:
+        bridge.output.line(f"These records stay at the vendors. Erase them there: {', '.join(found.vendors)}.")
+
+
+def _named(one: Identity) -> str:
+    return f"{one.system}/{one.entity}/{one.id}"
+
+
+def _find(bridge: Bridge, tenant: str, wanted: str) -> _Found:
+    """Raises WrongInputError if several records have the id that is `wanted`."""
+    parts = wanted.split("/", 2)
+    kind = (parts[0].casefold(), parts[1].casefold()) if len(parts) == 3 else None
+    record = parts[-1] if kind else wanted
+    starts = [Identity(*one, record) for one in ([kind] if kind else [*SEARCHED, PERSON])]
+    linked = [one for one in starts if bridge.runtime.links.of(tenant, one)]
+    if len(linked) > 1:
+        raise WrongInputError(f"Several records have this id. Give one of {', '.join(map(_named, linked))}.")
+    found = _Found()
+    _follow(bridge, tenant, linked or (starts if kind else []), found)
+    flows = FLOWS_OF.get(kind, ()) if kind else FLOWS
+    ids = {*found.links, *(operation_id(tenant, flow, record) for flow in flows)}
+    operations = bridge.runtime.operations.many(sorted(ids))
+    found.operations = {one: it for one, it in operations.items() if it.tenant == tenant and not it.is_erased}
+    for one in _without_links(bridge, tenant, found):
+        found.operations[one.operation_id] = one
+    return found
+
+
+def _follow(bridge: Bridge, tenant: str, starts: Sequence[Identity], found: _Found) -> None:
+    """Collect what belongs to `starts`: of a customer its site and the site's jobs, but of a job not its site.
+
+    A record belongs to another if it can be linked to one of that kind only.
+    """
+    links = bridge.runtime.links
+    found.ids += starts
+    for one in found.ids:  # which grows meanwhile
+        for partner in links.of(tenant, one):
+            other = partner.identity
+            found.links.setdefault(partner.operation_id, []).append((one, other))
+            if other in found.ids or other in found.others:
+                continue
+            only = links.one(tenant, other, one.system, one.entity)
+            belongs = only is not None and canonical(only.id) == canonical(one.id)
+            (found.ids if belongs else found.others).append(other)
+
+
+def _without_links(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Operation]:
+    """Return the operations that no link leads to: a person's saves, and webhooks that were not delivered."""
+    saves = tuple(joined(kind, person) + "#" for kind in ("save", "record") for person in found.people)
+    webhooks = tuple(f"{one}_" for one in found.operations)
+    for flow, beginnings in ((ConnectorFlow.name, saves), (CALLBACK, webhooks)):
+        for state in FIRST_LOOKED_AT if beginnings else ():
+            after = None
+            while True:
+                some, after = bridge.runtime.operations.listed(tenant, state, flow=flow, limit=PAGE, after=after)
+                ids = [one.operation_id for one in some if one.natural_key.startswith(beginnings)]
+                yield from bridge.runtime.operations.many(ids).values()
+                if after is None:
+                    break
+
+
+def _erase(bridge: Bridge, tenant: str, found: _Found) -> None:
+    """Raises WrongInputError if something is being sent; the same command goes on where it ended."""
+    runtime = bridge.runtime
+    with progress_of(bridge.output, "erasing", len(found.operations) + len(found.people)) as progress:
+        for person in found.people:
+            if not runtime.accounts.erase(tenant, joined("connector person", person), now=int(runtime.clock() * 1000)):
+                raise WrongInputError("A save of this person is being sent. Run the same command again in a minute.")
+            People(runtime.people, runtime.links, tenant, "", runtime.clock).erase(person)
+            progress.advance("people")
+        for operation in found.operations.values():
+            runtime.engine.erase(operation, by=bridge.user)
+            progress.advance("operations")
+        for linked_by, pairs in found.links.items():
+            for some in batched(pairs, PAIRS, strict=False):
+                if writes := runtime.links.releases(tenant, some, linked_by):
+                    runtime.links.write(writes)

@@ -1,0 +1,198 @@
+"""The bridge's data about a customer, a ticket or a person are erased, and all of a tenant's."""
+
+import json
+import os
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from crm_bridge.engine import KEEP
+from crm_bridge.runtime import runtime
+from crm_bridge.tenants import SECRET_MAX_AGE
+from local.stack import DEMO_TENANT
+from local.vendors.simulator import Kind
+from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.test_connector_receiver import ADA, save, saved
+from tests.integration.test_operations import JOB
+
+CUSTOMER = str(SITE["customer_id"])
+TICKET = str(JOB["ticket_id"])
+PERSONAL = (*map(str, (SITE["name"], SITE["address"])), CUSTOMER, TICKET, *map(str, (JOB["name"], JOB.get("notes"))))
+
+
+def a_customer_with_a_job(crm: Crm) -> None:
+    assert crm.create_site().status_code == 201
+    assert crm.post("/jobs", JOB).status_code == 201
+
+
+def test_all_that_belongs_to_a_customer_is_erased(crm: Crm, cli: CommandLine) -> None:
+    a_customer_with_a_job(crm)
+    told = cli("forget", "demo", CUSTOMER, "--yes", "--json")
+    assert told.code == 0, told
+    assert told.json == {
+        "tenant": "demo",
+        "ids": [f"crm/customer/{CUSTOMER}", "illu/site/4711", "illu/job/801", f"crm/ticket/{TICKET}"],
+        "operations": 2,
+        "links": told.json["links"],
+        "people": 0,
+        "stays_at_vendors": ["illu/site/4711", "illu/job/801"],
+        "linked_and_not_erased": [],
+    }
+    stored = crm.stored()
+    assert [text for text in PERSONAL if text in stored] == []
+    assert crm.get(f"/links/crm/customer/{CUSTOMER}").status_code == 404
+    assert cli("forget", "demo", CUSTOMER, "--yes").code == 2
+
+
+def test_an_event_that_comes_again_after_it_was_erased_is_not_sent(crm: Crm, cli: CommandLine) -> None:
+    a_customer_with_a_job(crm)
+    assert cli("forget", "demo", CUSTOMER, "--yes").code == 0
+    for again in (crm.create_site(), crm.create_site(name="Another"), crm.post("/jobs", JOB)):
+        assert again.status_code == 410
+        assert (again.json()["type"], again.json()["retryable"]) == ("urn:crm-bridge:problem:erased", False)
+    place = {name: SITE[name] for name in ("name", "latitude", "longitude", "address")}
+    other = crm.post("/jobs", {"ticket_id": "T-9", "name": "Meter", "customer_id": CUSTOMER, "site": place})
+    assert (other.status_code, "erased" in other.json()["detail"]) == (422, True)
+    assert (len(crm.stack.illu.sites), len(crm.stack.illu.jobs)) == (1, 1)
+
+
+def test_nothing_is_left_of_an_erased_event_after_ninety_days(crm: Crm, cli: CommandLine) -> None:
+    a_customer_with_a_job(crm)
+    assert cli("forget", "demo", CUSTOMER, "--yes").code == 0
+    now = runtime().clock()
+    for item in json.loads(crm.stored())[os.environ["OPERATIONS_TABLE"]]:
+        assert int(item["expires_at"]["N"]) == pytest.approx(now + KEEP, abs=60)
+
+
+def test_a_ticket_is_erased_without_its_customer(crm: Crm, cli: CommandLine) -> None:
+    a_customer_with_a_job(crm)
+    told = cli("forget", "demo", f"crm/ticket/{TICKET}", "--yes", "--json")
+    assert told.json["linked_and_not_erased"] == ["illu/site/4711"]
+    assert TICKET not in crm.stored()
+    assert crm.get(f"/links/crm/customer/{CUSTOMER}").json()["links"][0]["id"] == "4711"
+    assert crm.create_site().status_code == 200
+
+
+def test_what_was_refused_is_erased_and_may_come_again(
+    crm: Crm, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crm.stack.illu.fail(Kind.UNAVAILABLE)
+    accepted = crm.create_site()
+    monkeypatch.setattr(crm.stack.illu, "longest_name", 5)
+    assert crm.settle(accepted)["state"] == "rejected"
+    assert SITE["name"] in crm.stored()  # the payload of what was accepted is kept for whoever asks
+    assert cli("forget", "demo", CUSTOMER, "--yes").code == 0
+    assert CUSTOMER not in crm.stored()
+    assert crm.create_site(name="Shop").status_code == 201
+
+
+def test_nothing_is_erased_while_an_event_has_not_ended(crm: Crm, cli: CommandLine) -> None:
+    a_customer_with_a_job(crm)
+    crm.stack.illu.fail(Kind.UNAVAILABLE)
+    waiting = crm.create_site(customer_id="C-2").json()["operation_id"]
+    told = cli("forget", "demo", "C-2", "--yes")
+    assert (told.code, waiting in told.err) == (2, True)
+    assert "C-2" in crm.stored()
+
+
+def test_a_person_is_erased_with_saves_and_hashes(crm: Crm, cli: CommandLine) -> None:
+    other = saved(crm, firstname="Grace", email="g@example.org", mobile="1", uuid="u-2")
+    person = saved(crm)
+    told = cli("forget", "demo", f"connector/person/{person}", "--yes", "--json")
+    assert (told.code, told.json["people"]) == (0, 1)
+    assert person not in crm.stored()
+    assert other in crm.stored()
+    assert save(crm, person).status_code == 404
+    assert saved(crm) != person  # somebody new
+
+
+def test_a_dry_run_erases_nothing(crm: Crm, cli: CommandLine) -> None:
+    a_customer_with_a_job(crm)
+    before = crm.stored()
+    assert cli("forget", "demo", CUSTOMER, "--dry-run").code == 0
+    assert crm.stored() == before
+
+
+@pytest.mark.parametrize("wanted", ["C-404", "crm/customer/C-404", "a/b/c/d", "", "op_0"])
+def test_an_unknown_id_is_said_to_be_unknown(cli: CommandLine, wanted: str) -> None:
+    told = cli("forget", "demo", wanted, "--yes")
+    assert (told.code, "No data found" in told.err) == (2, True)
+
+
+def test_an_id_of_two_records_has_to_be_given_with_its_kind(crm: Crm, cli: CommandLine) -> None:
+    crm.create_site(customer_id="X-1")
+    crm.post("/jobs", {**JOB, "ticket_id": "X-1"})
+    told = cli("forget", "demo", "X-1", "--yes")
+    assert (told.code, "crm/customer/X-1, crm/ticket/X-1" in told.err) == (2, True)
+
+
+def test_another_tenants_data_stay(crm: Crm, cli: CommandLine) -> None:
+    a_customer_with_a_job(crm)
+    told = cli("forget", "demo-upya", CUSTOMER, "--yes")
+    assert told.code == 2
+    assert CUSTOMER in crm.stored()
+
+
+# ---------------------------------------------------------------- a whole tenant
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waited: list[float] = []
+    monkeypatch.setattr("cli.tenants.time", SimpleNamespace(sleep=waited.append))
+    return waited
+
+
+def everything(crm: Crm) -> None:
+    a_customer_with_a_job(crm)
+    saved(crm)
+    crm.stack.illu.fail(Kind.UNAVAILABLE)
+    crm.create_site(customer_id="C-2")
+    crm.post("/key-links", {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "X"})
+
+
+def test_a_purged_tenant_leaves_nothing(crm: Crm, cli: CommandLine, waits: list[float]) -> None:
+    everything(crm)
+    told = cli("tenant", "remove", DEMO_TENANT, "--purge", "--force", "--yes", "--json")
+    assert told.code == 0, told
+    assert waits == [SECRET_MAX_AGE]
+    assert all(number for number in told.json["erased"].values()), told.json
+    stored: dict[str, list[Any]] = json.loads(crm.stored())
+    left = json.dumps(stored)
+    ours = (*PERSONAL, *map(str, ADA.values()), f'"{DEMO_TENANT}"', f'"{DEMO_TENANT}#')
+    assert [text for text in ours if text in left] == []
+    assert stored[os.environ["API_KEYS_TABLE"]]  # the other tenants' stay
+    assert crm.create_site().status_code == 401
+
+
+def test_a_tenant_can_be_purged_after_it_was_removed(crm: Crm, cli: CommandLine, waits: list[float]) -> None:
+    a_customer_with_a_job(crm)
+    assert cli("tenant", "remove", DEMO_TENANT, "--yes").code == 0
+    assert CUSTOMER in crm.stored()
+    assert cli("tenant", "remove", DEMO_TENANT, "--purge", "--yes").code == 0
+    assert waits == []  # its keys were revoked before
+    assert CUSTOMER not in crm.stored()
+
+
+def is_being_sent(operation: str, *, until: int) -> None:
+    boto3.resource("dynamodb").Table(os.environ["OPERATIONS_TABLE"]).update_item(
+        Key={"operation_id": operation},
+        UpdateExpression="SET #state = :sending, due_at = :until",
+        ExpressionAttributeNames={"#state": "state"},
+        ExpressionAttributeValues={":sending": "sending", ":until": until},
+    )
+
+
+def test_what_is_being_sent_stays_until_its_lease_is_over(crm: Crm, cli: CommandLine, waits: list[float]) -> None:
+    operation, now = crm.create_site().json()["operation_id"], int(time.time())
+    is_being_sent(operation, until=now + 300)
+    purge = ("tenant", "remove", DEMO_TENANT, "--purge", "--force", "--yes")
+    assert cli(*purge).code == 0
+    assert operation in crm.stored()
+    is_being_sent(operation, until=now - 1)
+    assert cli(*purge).code == 0
+    assert operation not in crm.stored()
+    assert len(waits) == 1
