@@ -23,6 +23,8 @@ ENVIRONMENT = {
     "CREATE_SITE_WORKERS": "2",
     "SECRET_PREFIX": "crm-bridge/bench/",
     "API_KEY_HEADERS": "x-api-key",
+    "KEY_RATE": "1000000",
+    "KEY_BURST": "1000000",
     # The namespace of the bridge's metrics; earlier builds read the first name. The peers name their service and
     # namespace in their code: the bridge must get no other variable of Powertools.
     "METRICS_NAMESPACE": "CrmBridge/bench",

@@ -41,10 +41,12 @@ OUTPUTS = {
 """The functions' variables, and the stack's outputs that hold them."""
 QUIET = {
     "API_KEY_HEADERS": "",
+    "KEY_RATE": "1000000",
+    "KEY_BURST": "1000000",
     "LOG_LEVEL": "CRITICAL",
     "POWERTOOLS_METRICS_NAMESPACE": "",
 }
-"""What a function would tell CloudWatch is not for a person's terminal."""
+"""No request comes here, and what a function would tell CloudWatch is not for a person's terminal."""
 
 
 class Bridge:
@@ -119,10 +121,15 @@ class Bridge:
     @cached_property
     def user(self) -> str:
         """Who is doing this, for the history of what is done: the last part of the name that AWS knows."""
-        if self._local_port is not None:
-            return "crm-bridge"
-        arn = self._client("sts").get_caller_identity()["Arn"]
-        return f"{arn.rpartition('/')[2]} (crm-bridge)"
+        return "crm-bridge" if self._local_port is not None else f"{self.arn.rpartition('/')[2]} (crm-bridge)"
+
+    @cached_property
+    def arn(self) -> str:
+        """Who is doing this, as AWS knows them; `local` with the bridge on this machine.
+
+        It needs no permission: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+        """
+        return "local" if self._local_port is not None else str(self._client("sts").get_caller_identity()["Arn"])
 
     @cached_property
     def _client(self) -> Callable[[str], Any]:

@@ -16,7 +16,8 @@ from rich.status import Status
 
 from cli.bridge import Bridge
 from cli.command import NotAllWellError
-from cli.tenants import SCOPES_OF, Name
+from cli.output import moment
+from cli.tenants import SCOPES, SCOPES_OF, SHORT_HASH, Name
 from connector_receiver.flow import Receiver
 from connector_receiver.handler import compared
 from connector_receiver.handler import flow as connector_receiver
@@ -44,6 +45,8 @@ CLOCK_TOLERANCE = 30
 """Seconds by which this machine may be off; AWS refuses what is signed five minutes off."""
 DUE_TOLERANCE = 300
 """Seconds after which the dispatcher should have taken up what is due."""
+EXPIRES_SOON = 30 * 86_400
+"""Seconds before an API key expires from which on there is a warning."""
 PATIENCE = 25.0
 """Seconds for one vendor."""
 NOBODY = "crm-bridge doctor"
@@ -106,7 +109,7 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
         return
     used = ", ".join(sorted(block for block in SCOPES_OF if getattr(settings, block)))
     yield Finding(tenant, "settings", Result.OK if used else Result.FAILED, used or "no vendor is named")
-    yield _keys(bridge, tenant, settings)
+    yield from _keys(bridge, tenant, settings)
     yield _parked(bridge, tenant)
     if settings.illu:
         yield from _illu(bridge, tenant)
@@ -197,7 +200,7 @@ def _backlog(bridge: Bridge) -> Finding:
 # ---------------------------------------------------------------------- the tenant
 
 
-def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Finding:
+def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
     now = bridge.runtime.clock()
     keys = [
         key
@@ -206,13 +209,27 @@ def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Finding:
     ]
     what = f"crm-bridge tenant key add {tenant}"
     if not keys:
-        return Finding(tenant, "API keys", Result.FAILED, "there is none that is valid", f"Make one: `{what}`.")
+        yield Finding(tenant, "API keys", Result.FAILED, "there is none that is valid", f"Make one: `{what}`.")
+        return
     allowed = frozenset[str]().union(*(key.scopes for key in keys))
     wanted = {scope for block, scopes in SCOPES_OF.items() if getattr(settings, block) for scope in scopes}
     if missing := sorted(wanted - allowed):
         detail = f"none may {', '.join(missing)}"
-        return Finding(tenant, "API keys", Result.WARNING, detail, f"Make one: `{what} --scope {missing[0]}`.")
-    return Finding(tenant, "API keys", Result.OK, f"{len(keys)} valid")
+        yield Finding(tenant, "API keys", Result.WARNING, detail, f"Make one: `{what} --scope {missing[0]}`.")
+    else:
+        forever = sum(key.expires_at is None for key in keys)
+        detail = f"{len(keys)} valid" + (f", {forever} of which never expires" if forever else "")
+        yield Finding(tenant, "API keys", Result.OK, detail)
+    for key in keys:
+        check = f"API key {key.key_hash[:SHORT_HASH]}"
+        if key.expires_at and key.expires_at <= now + EXPIRES_SOON:
+            detail = f"{key.label} expires on {moment(key.expires_at)}"
+            renew = "Make another, let its user change to it, then revoke this one: docs/rotate-keys.md."
+            yield Finding(tenant, check, Result.WARNING, detail, renew)
+        if unknown := sorted(key.scopes - SCOPES):
+            detail = f"{key.label} has a scope that allows nothing: {', '.join(unknown)}"
+            renew = f"Make another: `{what} --scope ...` (--help lists the scopes). Then revoke this one."
+            yield Finding(tenant, check, Result.WARNING, detail, renew)
 
 
 def _parked(bridge: Bridge, tenant: str) -> Finding:

@@ -32,11 +32,16 @@ SCOPES_OF = {
     "egito": ("connector_receiver",),
 }
 """The flows that a key may call whose tenant has this block."""
-SCOPES = frozenset(scope for scopes in SCOPES_OF.values() for scope in scopes) | {"operations", "operations:payload"}
+SCOPES = frozenset(scope for scopes in SCOPES_OF.values() for scope in scopes) | {
+    *("operations:read", "operations:resolve", "operations:payload"),
+}
 MASK = "**********"
 SHORT_HASH = 12
 """So much of a key's hash names it: enough to tell a tenant's keys apart."""
 UNFINISHED = (State.SENDING, State.WAITING, State.UNKNOWN, State.PARKED)
+
+EXPIRES = "365d"
+"""How long a key works by default."""
 
 app = typer.Typer(help="Tenants: their settings and their API keys.", no_args_is_help=True)
 keys = typer.Typer(help="The API keys of a tenant.", no_args_is_help=True)
@@ -45,10 +50,15 @@ app.add_typer(keys, name="key")
 Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 Scopes = Annotated[
     list[str] | None,
-    typer.Option("--scope", help="What the key may do; several may be given. Else all flows that the tenant uses."),
+    typer.Option(
+        "--scope",
+        help="What the key may do; several may be given: a flow (create_site, ...), operations:read to look at "
+        "operations and links, operations:resolve to decide, operations:payload to see also what was sent. Without it: "
+        "the flows that the tenant uses, which is what its CRM needs.",
+    ),
 ]
 Label = Annotated[str, typer.Option(help="Whose key it is. It is in the logs.")]
-Expires = Annotated[str | None, typer.Option(help="Until when it works: 90d, or a day as 2027-06-30.")]
+Expires = Annotated[str, typer.Option(help="Until when the key works: 90d, a day as 2027-06-30, or never.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -61,6 +71,7 @@ def add(
     ] = None,
     scope: Scopes = None,
     label: Label = "CRM",
+    expires: Expires = EXPIRES,
     kms_key_id: Annotated[str | None, typer.Option(help="The KMS key that encrypts the secret.")] = None,
 ) -> None:
     """Turn a tenant up: check its settings, store them as its secret, make its first API key."""
@@ -68,7 +79,8 @@ def add(
         raise WrongInputError("Name a tenant with a-z, 0-9 and -, at most 63 of them.")
     document = _read(file) if file else asked_tenant(bridge.output)
     settings = _valid(document)
-    scopes = _scopes(scope, settings)
+    # Before anything is stored, because each of these can fail.
+    scopes, expires_at, made_by = _scopes(scope, settings), _expiry(expires), bridge.arn
     secrets = bridge.secrets
     secret: CreateSecretRequestTypeDef = {"Name": bridge.secret_name(name), "SecretString": document}
     if kms_key_id:
@@ -80,7 +92,7 @@ def add(
             f"There is a tenant {name} already. Change it with `crm-bridge tenant set {name}`."
         ) from None
     bridge.output.line(f"The tenant {name} is stored: {', '.join(sorted(settings.model_fields_set))}.")
-    _add_key(bridge, name, scopes, label, None)
+    _add_key(bridge, name, scopes, label, expires_at, made_by)
 
 
 @command(app, "list")
@@ -202,9 +214,13 @@ def _purge(bridge: Bridge, tenant: str, *, wait: bool) -> None:
 
 
 @command(keys, "add")
-def add_key(bridge: Bridge, name: Name, scope: Scopes = None, label: Label = "CRM", expires: Expires = None) -> None:
-    """Make an API key. It is shown once; only its hash is stored."""
-    _add_key(bridge, name, _scopes(scope, bridge.tenant(name)), label, expires)
+def add_key(bridge: Bridge, name: Name, scope: Scopes = None, label: Label = "CRM", expires: Expires = EXPIRES) -> None:
+    """Make an API key. It is shown once; only its hash is stored.
+
+    Give each person who looks after operations a key of their own, not the CRM's:
+    --label "Ada, support" --scope operations:read --scope operations:resolve
+    """
+    _add_key(bridge, name, _scopes(scope, bridge.tenant(name)), label, _expiry(expires), bridge.arn)
 
 
 @command(keys, "list")
@@ -218,6 +234,7 @@ def list_keys(bridge: Bridge, name: Name) -> None:
             "label": key.label,
             "scopes": sorted(key.scopes),
             "created_at": as_time(key.created_at),
+            "created_by": key.created_by,
             "expires_at": as_time(key.expires_at),
             "state": "revoked" if key.disabled else "expired" if key.expires_at and key.expires_at <= now else "valid",
         }
@@ -230,12 +247,13 @@ def list_keys(bridge: Bridge, name: Name) -> None:
             row["label"],
             " ".join(sorted(key.scopes)),
             moment(key.created_at),
-            moment(key.expires_at),
+            key.created_by.rpartition("/")[2],
+            _day(key.expires_at),
             row["state"],
         )
         for row, key in zip(shown, found, strict=True)
     ]
-    bridge.output.table(("key", "label", "scopes", "created", "expires", "state"), rows)
+    bridge.output.table(("key", "label", "scopes", "created", "by", "expires", "state"), rows)
 
 
 @command(keys)
@@ -259,28 +277,44 @@ def revoke(
     bridge.output.line(f"Revoked: {found[0].label}. It may work for {KEY_MAX_AGE:.0f} seconds more.")
 
 
-def _add_key(bridge: Bridge, tenant: str, scopes: frozenset[str], label: str, expires: str | None) -> None:
+def _add_key(
+    bridge: Bridge, tenant: str, scopes: frozenset[str], label: str, expires_at: int | None, made_by: str
+) -> None:
     key = new_api_key()
-    expires_at = _expiry(expires, bridge.runtime.clock())
-    bridge.runtime.keys.add(key, tenant, scopes, label, expires_at=expires_at)
+    bridge.runtime.keys.add(key, tenant, scopes, label, expires_at=expires_at, created_by=made_by)
     bridge.output.document(
-        {"tenant": tenant, "key": key, "scopes": sorted(scopes), "label": label, "expires_at": as_time(expires_at)}
+        {
+            "tenant": tenant,
+            "key": key,
+            "scopes": sorted(scopes),
+            "label": label,
+            "expires_at": as_time(expires_at),
+            "created_by": made_by,
+        }
     )
-    bridge.output.line(f"Its API key, which is shown only now, may {', '.join(sorted(scopes))}:")
+    until = "never expires" if expires_at is None else f"expires on {_day(expires_at)}"
+    bridge.output.line(f"Its API key is shown only now. It may {', '.join(sorted(scopes))}, and {until}:")
     bridge.output.line()
     bridge.output.line(f"  {key}", style="bold")
     bridge.output.line()
 
 
-def _expiry(expires: str | None, now: float) -> int | None:
-    if expires is None:
+def _day(expires_at: int | None) -> str:
+    """The day in UTC on which a key expires, or `never`."""
+    return moment(expires_at).partition(" ")[0] or "never"
+
+
+def _expiry(expires: str) -> int | None:
+    """Return epoch seconds, None for `never`. Raises WrongInputError."""
+    if expires == "never":
         return None
+    now = time.time()
     if days := re.fullmatch("([1-9][0-9]{0,4})d", expires):
         return int(now + timedelta(days=int(days[1])).total_seconds())
     try:
         at = datetime.fromisoformat(expires)
     except ValueError:
-        raise WrongInputError("--expires takes a number of days, as 90d, or a day, as 2027-06-30.") from None
+        raise WrongInputError("--expires takes a number of days, as 90d, a day, as 2027-06-30, or never.") from None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     if at.timestamp() <= now:
         raise WrongInputError("--expires lies in the past.")
@@ -293,7 +327,9 @@ def _scopes(given: Sequence[str] | None, settings: Tenant) -> frozenset[str]:
             raise WrongInputError(f"There is no scope {', '.join(unknown)}; there are {', '.join(sorted(SCOPES))}.")
         return frozenset(given)
     used = {scope for block, scopes in SCOPES_OF.items() if getattr(settings, block) for scope in scopes}
-    return frozenset(used | {"operations"})
+    if not used:
+        raise WrongInputError("The settings name no vendor with a flow, so say with --scope what the key may do.")
+    return frozenset(used)
 
 
 def masked(settings: Tenant) -> dict[str, Any]:

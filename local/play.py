@@ -17,7 +17,7 @@ from local.vendors.izzitup import FAILURES
 from local.vendors.simulator import Kind
 
 TIMEOUT = 30
-_DECIDES = frozenset({"operations", "operations:payload"})
+_DECIDES = frozenset({"operations:read", "operations:resolve", "operations:payload"})
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Play:
         for what, key, status in (
             ("No key", None, 401),
             ("A wrong key", "crmb_not-a-key", 401),
-            ("A key without the scope", self._stack.add_key("demo", frozenset({"operations"}), "no scope"), 403),
+            ("A key without the scope", self._stack.add_key("demo", frozenset({"operations:read"}), "no scope"), 403),
         ):
             answer = self._call("POST", "/sites", {**self._customer, "customer_id": "C-1002"}, key=key)
             yield self._at_illu(what, "POST /sites C-1002", answer, answer.status_code == status, sites=1)

@@ -37,15 +37,22 @@ HOST_OF_CONTAINERS = "host.docker.internal"
 CONTAINERS = "containers/"
 """Before a tenant's name in that of its secret for functions in containers, where this machine has another name."""
 DEMO_TENANT = "demo"
-DEMO_KEY = "crmb_demo-key-for-this-machine-only"
+DEMO_KEY = "crmb_demo-key-for-this-machine-only-and-no-other"
 """The events in `events/` carry it, so it is the same on every machine, and valid on none but this."""
 UPYA_TENANT = "demo-upya"
-UPYA_KEY = "crmb_demo-upya-key-for-this-machine-only"
+UPYA_KEY = "crmb_demo-upya-key-for-this-machine-and-no-other"
 """Of a second tenant, whose CRM is an Upya that sends its records as they are."""
 TOLD_TENANT = "demo-told"
-TOLD_KEY = "crmb_demo-told-key-for-this-machine-only"
+TOLD_KEY = "crmb_demo-told-key-for-this-machine-and-no-other"
 """Of a third tenant, which is told what became of what was answered with 202."""
-SCOPES = frozenset({"create_site", "create_job", "key_link", "status_update", "connector_receiver", "operations"})
+SCOPES = frozenset(
+    {
+        *("create_site", "create_job", "key_link", "status_update", "connector_receiver"),
+        *("operations:read", "operations:resolve"),
+    }
+)
+UNLIMITED = {"KEY_RATE": "1000000", "KEY_BURST": "1000000"}
+"""All functions share one process here, and so one bucket for each key, and tests send thousands of requests."""
 CLUB = "k-3"
 """The demo tenant's club, by our id; the Connector calls it CONNECTOR_CLUB."""
 CONNECTOR_CLUB = "1b7e2f"
@@ -257,7 +264,7 @@ class Stack:
         outputs = deploy_stores(
             self.template.stores({**sources, **{output: variables[name] for output, name in names.items()}})
         )
-        os.environ |= {name: outputs[output] for output, name in names.items()}
+        os.environ |= {name: outputs[output] for output, name in names.items()} | UNLIMITED
         runtime.cache_clear()
         exits.callback(runtime.cache_clear)
         self.open_hosts = frozenset({urlsplit(self.receiver.url).netloc})

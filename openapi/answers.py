@@ -259,6 +259,8 @@ class Summary(Shown):
     hours: list[Hour]
     """The last 24, the oldest first."""
     vendors: list[VendorSummary]
+    scopes: list[str]
+    """What the key that asks may do."""
 
 
 class LinkedIdentity(Shown):

@@ -36,6 +36,7 @@ from openapi.routes import (
     Schema,
 )
 from openapi.schemas import REF, components
+from operations.handler import SCOPES
 
 ROOT = TEMPLATE.parent
 DOCUMENT = ROOT / "docs" / "openapi.json"
@@ -118,8 +119,8 @@ def _tag(route: ApiRoute) -> str:
 def _operation(where: ApiRoute, route: Route) -> Node:
     examples = _by_route().get(f"{where.method} {where.path}", [])
     operation: Node = {"operationId": route.name, "tags": [_tag(where)], "summary": route.summary}
-    if route.description:
-        operation["description"] = route.description
+    needed = f"Needs the scope `{SCOPES.get(f'{where.method} {where.path}', _tag(where))}`."
+    operation["description"] = f"{route.description} {needed}".strip()
     parameters = [*_in_path(route, examples), *_in_query(route)]
     if route.is_event:
         prefer = {"name": "Prefer", "in": "header", "description": PREFER, "schema": {"type": "string"}}
@@ -132,7 +133,6 @@ def _operation(where: ApiRoute, route: Route) -> Node:
     name = "ConnectorProblem" if route.speaks_xml else "Problem"
     answers = {status: _answer(route, status, examples) for status in route.answers}
     answers |= {status: {"$ref": f"#/components/responses/{name}{status}"} for status in problems}
-    answers[429] = {"$ref": "#/components/responses/Throttled"}
     operation["responses"] = {str(status): answers[status] for status in sorted(answers)}
     return operation
 
@@ -213,8 +213,6 @@ def _problems() -> Node:
         speaks_xml = ROUTES[load_event(*one.name)["routeKey"]].speaks_xml
         content = made[f"{'ConnectorProblem' if speaks_xml else 'Problem'}{one.status}"]["content"][one.media_type]
         content.setdefault("examples", {})["_".join(one.name)] = {"value": one.body}
-    message = {"schema": {"$ref": REF + GatewayMessage.__name__}, "example": {"message": "Too Many Requests"}}
-    made["Throttled"] = {"description": STATUSES[429], "content": {JSON: message}}
     return dict(sorted(made.items()))
 
 

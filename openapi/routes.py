@@ -17,7 +17,7 @@ from status_update.models import NewStatus
 type Answers = Mapping[int, type[BaseModel] | None]
 type Schema = Mapping[str, object]
 
-ALWAYS = (401, 403, 500, 503)
+ALWAYS = (401, 403, 429, 500, 503)
 """The problems of every route."""
 WITH_BODY = (400, 413, 415, 422)
 """Those of every route that takes a body, besides."""
@@ -289,7 +289,7 @@ STATUSES = {
     413: "More than 128 KiB; or more than 10 MB, which API Gateway refuses.",
     415: "A content type that is not taken. None at all is taken for JSON.",
     422: "`errors` names every wrong field; or the vendor refused, in its words.",
-    429: "API Gateway throttles.",
+    429: "The key sends too many requests, or API Gateway throttles. Send the same again.",
     500: "The bridge failed. What it had accepted heals by itself.",
     502: "The vendor answered, but not as documented. An event is kept, and the bridge finds out.",
     503: "Not accepted. Send it again.",

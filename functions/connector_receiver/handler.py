@@ -373,4 +373,4 @@ ROUTES = {
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
     if "Records" in event:
         return consume(event, context, runtime().engine, flow())
-    return respond(event, context, ROUTES, scope=ConnectorFlow.name, keys=runtime().keys, language=wire.told)
+    return respond(event, context, ROUTES, function=ConnectorFlow.name, keys=runtime().keys, language=wire.told)

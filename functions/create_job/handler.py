@@ -23,4 +23,4 @@ ROUTES = {"POST /jobs": _create}
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
     if "Records" in event:
         return consume(event, context, runtime().engine, flow())
-    return respond(event, context, ROUTES, scope="create_job", keys=runtime().keys)
+    return respond(event, context, ROUTES, function="create_job", keys=runtime().keys)

@@ -21,4 +21,4 @@ ROUTES = {"POST /sites": _create}
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
     if "Records" in event:
         return consume(event, context, runtime().engine, FLOW)
-    return respond(event, context, ROUTES, scope=FLOW.name, keys=runtime().keys)
+    return respond(event, context, ROUTES, function=FLOW.name, keys=runtime().keys)

@@ -85,4 +85,4 @@ ROUTES = {
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
     if "Records" in event:
         return consume(event, context, runtime().engine, flow())
-    return respond(event, context, ROUTES, scope=KeyLinkFlow.name, keys=runtime().keys)
+    return respond(event, context, ROUTES, function=KeyLinkFlow.name, keys=runtime().keys)

@@ -13,14 +13,16 @@ from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.links import Identity
 from crm_bridge.operations import Operation, OperationSummary, State, operation_id
 from crm_bridge.runtime import runtime
-from crm_bridge.telemetry import add_to_log
+from crm_bridge.telemetry import add_to_log, logger
 from operations.console import page
 from operations.flows import FLOWS
 from operations.models import LinkSearch, Listing, Resolution
 from operations.summary import READ, summary
 
-SCOPE = "operations"
+READ_SCOPE = "operations:read"
+RESOLVE_SCOPE = "operations:resolve"
 PAYLOAD_SCOPE = "operations:payload"
+"""With READ_SCOPE: what the CRM sent, and what candidates at the vendor are called."""
 OPERATION_ID = "op_[0-9a-f]{32}"
 SEARCHED = (
     *(("crm", "customer"), ("crm", "ticket")),
@@ -85,7 +87,8 @@ def _summarize(request: Request) -> Response:
             request.caller.tenant, state, flow=None, limit=READ, after=None
         )
         more[state] = after is not None
-    return Response(200, summary(newest, more, int(runtime().clock())))
+    now = int(runtime().clock())
+    return Response(200, {**summary(newest, more, now), "scopes": sorted(request.caller.scopes)})
 
 
 def _show_operation(request: Request) -> Response:
@@ -94,6 +97,8 @@ def _show_operation(request: Request) -> Response:
     shown = operation.shown() | {"candidates": operation.shown_candidates(names=may_see_payload)}
     if may_see_payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
+        if operation.payload or shown["candidates"]:
+            logger().info("payload read", extra={"operation_id": operation.operation_id})
     return Response(200, shown)
 
 
@@ -163,9 +168,10 @@ ROUTES = {
     "GET /links": _show_links,
     "GET /links/{system}/{entity}/{id}": _show_links,
 }
+SCOPES = {**dict.fromkeys(ROUTES, READ_SCOPE), "POST /operations/{id}/resolve": RESOLVE_SCOPE}
 
 
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
     if event.get("routeKey") == "GET /console":
         return page()
-    return respond(event, context, ROUTES, scope=SCOPE, keys=runtime().keys)
+    return respond(event, context, ROUTES, function="operations", scopes=SCOPES, keys=runtime().keys)

@@ -61,4 +61,4 @@ ROUTES = {"GET /services": _list, "PUT /services/{service}/status": _update}
 def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
     if "Records" in event:
         return consume(event, context, runtime().engine, flow())
-    return respond(event, context, ROUTES, scope=StatusUpdateFlow.name, keys=runtime().keys)
+    return respond(event, context, ROUTES, function=StatusUpdateFlow.name, keys=runtime().keys)

@@ -62,7 +62,11 @@ def main() -> None:
         parked = fill(tenant)
         console = Console(chrome, stack)
         console.open()
-        console.sign_in(stack.add_key(stack.tenant_name, frozenset({"operations", "operations:payload"}), "support"))
+        console.sign_in(
+            stack.add_key(
+                stack.tenant_name, frozenset({"operations:read", "operations:resolve", "operations:payload"}), "support"
+            )
+        )
         take(chrome, "overview", 900)
         look(chrome, scheme="dark")
         console.show(parked)

@@ -49,7 +49,7 @@ def test_a_wrong_key_is_refused_and_shows_nothing(console: Console, tenant: Tena
 
 def test_a_key_without_the_scope_is_told_so(console: Console, stack: Stack, tenant: Tenant, browser: Chrome) -> None:
     console("#key").send_keys(stack.add_key(tenant.name, frozenset({"create_site"}), "another"), Keys.ENTER)
-    console.says("lacks the scope operations")
+    console.says("lacks the scope operations:read")
     assert console("#sign-in").is_displayed()
     assert [note for note in complaints(browser) if "status of 403" not in note] == []
 
@@ -102,9 +102,26 @@ def test_what_the_crm_sent_is_shown_only_to_a_key_that_may_see_it(
     assert "operations:payload" in console("#detail").text
     assert console.all("#payload") == []
     console("#sign-out").click()
-    console.sign_in(stack.add_key(tenant.name, frozenset({"operations", "operations:payload"}), "support"))
+    console.sign_in(stack.add_key(tenant.name, frozenset({"operations:read", "operations:payload"}), "support"))
     console.show(operation)
     assert "Moi Ave 12" in console("#payload").text
+
+
+def test_a_key_that_may_only_look_is_told_which_scope_decides_and_gets_no_buttons(
+    console: Console, stack: Stack, tenant: Tenant, browser: Chrome
+) -> None:
+    parked, done = tenant.parked(customer_id="C-6"), tenant.create_site(customer_id="C-5").json()["operation_id"]
+    console.sign_in(stack.add_key(tenant.name, frozenset({"operations:read"}), "support"))
+    console.show(parked)
+    assert "operations:resolve" in console("#may-not-decide").text
+    assert console.all("[id^=decide-]") == []
+    browser.execute_script("location.hash = arguments[0]", done)
+    console.until(lambda: console("#state").text == "succeeded")
+    assert console.all("#may-not-decide, [id^=decide-]") == []
+    console("#sign-out").click()
+    console.sign_in(tenant.key)
+    console.show(parked)
+    assert len(console.all("[id^=decide-]")) == 3
 
 
 def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(
@@ -208,7 +225,7 @@ def test_what_cannot_be_done_is_told_in_the_apis_words(console: Console, tenant:
 def test_a_tenant_sees_nothing_of_another(console: Console, stack: Stack, tenant: Tenant, browser: Chrome) -> None:
     made = tenant.create_site(customer_id="C-secret").json()
     stack.put_secret("other", stack.demo_tenant())
-    key = stack.add_key("other", frozenset({"operations"}), "another tenant's")
+    key = stack.add_key("other", frozenset({"operations:read"}), "another tenant's")
     console.sign_in(key)
     assert console.all("#list button") == []
     for wanted in ("C-secret", str(made["site_id"]), made["operation_id"]):

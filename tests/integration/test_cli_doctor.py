@@ -109,6 +109,27 @@ def test_what_waits_for_a_person_or_for_too_long_is_told(crm: Crm, cli: CommandL
     assert found["demo parked operations"] == "ok"
 
 
+def test_a_key_that_expires_soon_or_allows_nothing_is_told_and_others_are_not(stack: Stack, cli: CommandLine) -> None:
+    day, now = 86_400, int(time.time())
+    for label, scopes, days in (
+        ("late", {"create_site"}, 31),
+        ("soon", {"create_site"}, 29),
+        ("old", {"operations"}, 365),
+        ("gone", {"create_site"}, -1),
+    ):
+        stack.add_key("demo", frozenset(scopes), label, expires_at=now + days * day)
+    revoked = stack.add_key("demo", frozenset({"create_site"}), "revoked", expires_at=now + day)
+    assert cli("tenant", "key", "revoke", "demo", revoked).code == 0
+    first, *told = [one for one in cli("doctor", "demo", "--json").json if one["check"].startswith("API key")]
+    assert (first["result"], first["detail"]) == ("ok", "4 valid, 1 of which never expires")
+    names = {one["label"]: one["key"] for one in cli("tenant", "key", "list", "demo", "--json").json}
+    assert {(one["result"], one["check"], one["detail"].partition(" expires on ")[0]) for one in told} == {
+        ("warning", f"API key {names['soon']}", "soon"),
+        ("warning", f"API key {names['old']}", "old has a scope that allows nothing: operations"),
+    }
+    assert all("rotate-keys" in one["what_to_do"] or "--scope" in one["what_to_do"] for one in told)
+
+
 def test_a_clock_that_is_off_is_told(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
     monkeypatch.setattr("cli.doctor.time", SimpleNamespace(time=lambda: real() - 90))

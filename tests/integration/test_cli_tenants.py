@@ -1,6 +1,8 @@
 """The command line turns tenants up and down, and their keys."""
 
 import json
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,12 @@ import boto3
 import pytest
 import requests
 import typer
+from botocore.exceptions import ClientError
 
-from cli import asking
+from cli import asking, tenants
+from cli.bridge import Bridge
 from local.stack import DEMO_TENANT, Stack
+from operations import handler as operations
 from tests.integration.conftest import SITE, CommandLine, Crm
 
 ILLU_KEY = "illu-demo-key"
@@ -39,13 +44,84 @@ def test_an_added_tenants_first_key_works_and_is_shown_once(stack: Stack, cli: C
     added = cli("tenant", "add", "acme", "--file", str(acme), "--json")
     assert added.code == 0
     key = added.json["key"]
-    assert added.json["scopes"] == ["create_job", "create_site", "operations"]
+    assert added.json["scopes"] == ["create_job", "create_site"]
     assert create_site(stack, key) == 201
     assert [site["name"] for site in stack.illu.sites] == [SITE["name"]]
     listed = cli("tenant", "key", "list", "acme", "--json")
     assert [one["state"] for one in listed.json] == ["valid"]
     assert key not in listed.out + cli("tenant", "show", "acme").out
     assert cli("tenant", "list").out.split() == ["acme", "demo", "demo-told", "demo-upya"]
+
+
+def call(stack: Stack, key: str, method: str, path: str, body: object = None) -> int:
+    headers = {"Authorization": f"Bearer {key}"}
+    return requests.request(method, stack.url + path, json=body, headers=headers, timeout=60).status_code
+
+
+def test_the_crms_key_may_neither_look_nor_decide_and_a_persons_key_may(
+    stack: Stack, cli: CommandLine, acme: Path
+) -> None:
+    key = cli("tenant", "add", "acme", "--file", str(acme), "--json").json["key"]
+    resolve = f"/operations/op_{'0' * 32}/resolve"
+    for method, path in (("GET", "/operations"), ("GET", "/links/crm/customer/C-1001"), ("POST", resolve)):
+        assert call(stack, key, method, path, {"action": "abandon"} if method == "POST" else None) == 403
+    scopes = ("--scope", "operations:read", "--scope", "operations:resolve")
+    person = cli("tenant", "key", "add", "acme", "--label", "Ada, support", *scopes, "--json").json["key"]
+    assert call(stack, person, "GET", "/operations") == 200
+    assert call(stack, person, "POST", resolve, {"action": "abandon"}) == 404
+    assert create_site(stack, person) == 403
+
+
+def test_the_command_line_knows_every_scope_that_a_function_asks_for(stack: Stack) -> None:
+    flows = {function.package for function in stack.template.functions.values()} - {"operations", "callback"}
+    asked = {*operations.SCOPES.values(), operations.PAYLOAD_SCOPE} | (flows - {"dispatcher"})
+    assert asked == tenants.SCOPES
+
+
+@pytest.mark.parametrize(("given", "days"), [([], 365), (["--expires", "7d"], 7), (["--expires", "never"], None)])
+@pytest.mark.parametrize("command", ["tenant add", "tenant key add"])
+def test_a_key_expires_after_a_year_or_when_it_is_said(
+    cli: CommandLine, acme: Path, command: str, given: list[str], days: int | None
+) -> None:
+    tenant = ["acme", "--file", str(acme)] if command == "tenant add" else ["demo"]
+    made = cli(*command.split(), *tenant, *given, "--json").json
+    if days is None:
+        assert made["expires_at"] is None
+    else:
+        left = datetime.fromisoformat(made["expires_at"]).timestamp() - time.time()
+        assert abs(left - days * 86_400) < 600
+    listed = [one for one in cli("tenant", "key", "list", tenant[0], "--json").json if one["label"] == "CRM"]
+    assert [one["expires_at"] for one in listed] == [made["expires_at"]]
+    said = cli("tenant", "key", "add", "demo", *given).out
+    assert ("and never expires:" if days is None else "and expires on 20") in said
+
+
+def test_who_made_a_key_is_stored_and_listed(cli: CommandLine, acme: Path) -> None:
+    arn = boto3.client("sts").get_caller_identity()["Arn"]
+    assert cli("tenant", "add", "acme", "--file", str(acme), "--json").json["created_by"] == arn
+    assert [one["created_by"] for one in cli("tenant", "key", "list", "acme", "--json").json] == [arn]
+    assert arn.rpartition("/")[2] in cli("tenant", "key", "list", "acme").out
+
+
+def test_nothing_is_stored_when_aws_does_not_say_who_makes_the_key(
+    cli: CommandLine, acme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Bridge) -> str:
+        raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "sign in"}}, "GetCallerIdentity")
+
+    monkeypatch.setattr(Bridge, "arn", property(refused))
+    assert cli("tenant", "add", "acme", "--file", str(acme)).code == 3
+    assert "acme" not in cli("tenant", "list").out
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"callback": {"url": "https://acme.example/told", "secret": "whsec_" + "A" * 32}}]
+)
+def test_a_key_that_could_call_nothing_is_not_made(cli: CommandLine, settings: dict[str, object]) -> None:
+    told = cli("tenant", "add", "acme", "--file", "-", input=json.dumps(settings))
+    assert told.code == 2
+    assert "--scope" in told.err
+    assert "acme" not in cli("tenant", "list").out
 
 
 def test_a_tenant_can_be_read_from_standard_input(cli: CommandLine, acme: Path) -> None:
@@ -162,7 +238,7 @@ def test_a_key_can_be_revoked_by_itself_but_not_another_tenants(cli: CommandLine
 
 @pytest.mark.parametrize(
     "option",
-    [["--scope", "everything"], ["--expires", "soon"], ["--expires", "2020-01-01"]],
+    [["--scope", "everything"], ["--scope", "operations"], ["--expires", "soon"], ["--expires", "2020-01-01"]],
     ids=lambda option: option[1],
 )
 def test_no_key_is_made_of_what_makes_no_sense(cli: CommandLine, option: list[str]) -> None:

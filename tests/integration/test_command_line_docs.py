@@ -25,10 +25,12 @@ BLOCK = re.compile(r"(?:<!-- (file|illu|minutes): ([\w.]+) -->\n)?```(\w+)\n(.*?
 SHOWN = {
     r"crmb_[\w-]{43}": "crmb_…",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC": "2026-11-26 19:00:00 UTC",
+    r"\b\d{4}-\d\d-\d\d\b(?! \d\d:)": "2027-11-26",
     r"\b\d{10}\b": "1795719600",
     r"\b(?=[0-9a-f]*[a-f])[0-9a-f]{12}\b": "4c2e008ca1e3",
     r"in \d+ s, [\d,]+ a minute, at most \d+ MB": "in 1 s, 120 a minute, at most 80 MB",
     r"127\.0\.0\.1:\d+": "127.0.0.1:3002",
+    r"\bmoto\b": "ada ",
 }
 """What differs each time, and how the page shows it."""
 

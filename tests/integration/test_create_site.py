@@ -72,7 +72,7 @@ def test_a_tenant_sees_neither_anothers_operations_nor_its_links(crm: Crm) -> No
     crm.stack.put_secret("umbrella", crm.stack.demo_tenant())
     other = Crm(crm.stack)
     other.headers = {
-        "Authorization": f"Bearer {crm.stack.add_key('umbrella', frozenset({'create_site', 'operations'}), 'x')}"
+        "Authorization": f"Bearer {crm.stack.add_key('umbrella', frozenset({'create_site', 'operations:read'}), 'x')}"
     }
     with other.session:
         assert other.get(f"/operations/{operation_id}").status_code == 404
@@ -86,7 +86,7 @@ def test_a_tenant_sees_neither_anothers_operations_nor_its_links(crm: Crm) -> No
 
 
 def test_is_401_without_a_key_or_with_a_wrong_one_and_403_without_the_scope(crm: Crm) -> None:
-    no_scope = crm.stack.add_key("demo", frozenset({"operations"}), "no scope")
+    no_scope = crm.stack.add_key("demo", frozenset({"operations:read"}), "no scope")
     for headers, status in (
         ({"Authorization": ""}, 401),
         ({"Authorization": f"Bearer {new_api_key()}"}, 401),
@@ -315,7 +315,7 @@ def test_a_decision_that_is_not_clear_changes_nothing(crm: Crm, parked: str, bod
 
 
 def test_only_its_own_tenant_resolves_an_operation(crm: Crm, parked: str) -> None:
-    key = crm.stack.add_key("umbrella", frozenset({"operations"}), "x")
+    key = crm.stack.add_key("umbrella", frozenset({"operations:resolve"}), "x")
     answer = crm.post(f"{parked}/resolve", {"action": "abandon"}, headers={"Authorization": f"Bearer {key}"})
     assert answer.status_code == 404
     assert crm.get(parked).json()["state"] == "parked"
@@ -347,7 +347,7 @@ def test_a_person_sees_the_candidates_and_links_one(crm: Crm) -> None:
     crm.stack.illu.add_site("Elsewhere", SITE["latitude"] + 1, SITE["longitude"], "Moi Ave 12")
     assert crm.settle(accepted)["state"] == "parked"
     path = accepted.headers["Location"]
-    reader = crm.stack.add_key("demo", frozenset({"operations", "operations:payload"}), "support")
+    reader = crm.stack.add_key("demo", frozenset({"operations:read", "operations:payload"}), "support")
     headers = {"Authorization": f"Bearer {reader}"}
     shown = crm.session.get(crm.stack.url + path, headers=headers, timeout=60).json()["candidates"]
     assert [(one["id"], one["name"]) for one in shown] == [("4711", "Duka "), ("4712", "Made by hand")]

@@ -1,6 +1,7 @@
 """What tenants share is not used up, poisoned or slowed by one of them."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,42 @@ def test_a_tenant_whose_organisation_fails_holds_nobody_else_back(crm: Crm, othe
     held_back = crm.create_site(customer_id="C-8", name="Shop 8")
     assert (held_back.status_code, held_back.json()["reason"]) == (202, "illu is down, so it was not tried")
     assert other.create_site(customer_id="C-9", name="Shop 9").status_code == 201
+
+
+# ---------------------------------------------------------------------- the limit of a key
+
+
+@pytest.fixture
+def limited(crm: Crm) -> None:
+    """A key may send three requests at once, and then one in 1000 seconds."""
+    os.environ |= {"KEY_RATE": "0.001", "KEY_BURST": "3"}  # until the stack ends
+    runtime.cache_clear()
+    crm.stack.move_clock(0)
+
+
+@pytest.mark.usefixtures("limited")
+def test_a_loop_of_one_key_is_slowed_and_no_other_key(crm: Crm, other: Crm) -> None:
+    statuses = [crm.create_site(customer_id=f"C-{number}").status_code for number in range(6)]
+    assert statuses == [201, 201, 201, 429, 429, 429]
+    assert len(crm.stack.illu.sites) == 3  # nothing of what is refused is kept or sent
+    assert other.create_site(customer_id="C-9").status_code == 201
+    support = crm.stack.add_key("demo", frozenset({"operations:read"}), "support")
+    crm.headers, headers = {"Authorization": f"Bearer {support}"}, crm.headers
+    assert len(crm.get("/operations").json()["operations"]) == 3
+    crm.headers = headers
+    refused = crm.create_site(customer_id="C-5")
+    assert refused.json()["retryable"] is True
+    crm.stack.move_clock(int(refused.headers["Retry-After"]))
+    assert crm.create_site(customer_id="C-5").status_code == 201
+
+
+@pytest.mark.usefixtures("limited")
+def test_the_connector_is_told_in_its_language_to_send_again(crm: Crm) -> None:
+    for _ in range(3):
+        crm.get("/connector/clubs/k-3/staff")
+    answer = crm.post("/connector/clubs/k-3/prospects", headers={"Accept": "application/xml"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (429, "application/problem+xml; charset=utf-8")
+    assert "Send the same request again" in answer.text
 
 
 # ---------------------------------------------------------------------- caches

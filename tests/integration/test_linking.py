@@ -320,7 +320,7 @@ def test_what_a_caller_may_not_see_it_may_not_unlink(crm: Crm) -> None:
     operation = parked("create_site")
     made_by_hand(crm, "create_site")
     adopt(crm, operation)
-    key = crm.stack.add_key("umbrella", frozenset({"operations"}), "x")
+    key = crm.stack.add_key("umbrella", frozenset({"operations:resolve"}), "x")
     answer = crm.post(
         f"/operations/{operation}/resolve", {"action": "unlink"}, headers={"Authorization": f"Bearer {key}"}
     )

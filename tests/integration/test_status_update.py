@@ -1119,7 +1119,7 @@ def test_a_slash_is_404_because_no_route_takes_it(crm: Crm, page: IzzitUpSimulat
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_callers_without_a_key_or_without_the_scope_are_refused(crm: Crm, page: IzzitUpSimulator, method: str) -> None:
     path = "/services" if method == "GET" else "/services/MAIL/status"
-    others = crm.stack.add_key("demo", frozenset({"create_site", "operations"}), "others")
+    others = crm.stack.add_key("demo", frozenset({"create_site", "operations:read"}), "others")
     statuses = [
         crm.session.request(method, crm.stack.url + path, json={"status": 7}, headers=headers, timeout=60).status_code
         for headers in ({}, {"Authorization": "Bearer nobody's"}, {"Authorization": f"Bearer {others}"})

@@ -16,6 +16,7 @@ from crm_bridge import aws
 from crm_bridge.links import Links
 from crm_bridge.operations import Operations
 from crm_bridge.tenants import ApiKeys, Tenants
+from crm_bridge.token_buckets import TokenBuckets
 from local.stack import REGION, deploy_stores
 from local.template import Template, bundle_template
 from tests.unit.memory import MemoryDynamoDb, MemorySecrets
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 TABLES = ("Operations", "Links", "ApiKeys", "Accounts", "People")
+BURST = 20
+"""Requests that one API key may send at once."""
 KEPT: DefaultConfig = {"core": {"reset_boto3_session": False}}
 """What boto3 has read about AWS's services, which takes it longer than a test."""
 
@@ -121,7 +124,7 @@ def tables(request: pytest.FixtureRequest, emulator: str, clock: Clock, template
     tables = Tables(
         Operations(client, names["Operations"]),
         Links(client, names["Links"]),
-        ApiKeys(client, names["ApiKeys"], ("x-api-key", "api-key"), clock),
+        ApiKeys(client, names["ApiKeys"], ("x-api-key", "api-key"), TokenBuckets(10, BURST, clock), clock),
         Tenants(secrets, "crm-bridge/dev/"),
         secrets,
     )

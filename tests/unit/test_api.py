@@ -23,12 +23,15 @@ from crm_bridge.errors import (
     StorageError,
 )
 from crm_bridge.tenants import Caller
-from tests.unit.conftest import Tables
+from tests.unit.conftest import BURST, Clock, Tables
 
 
 @pytest.fixture
 def emulator() -> str:
     return "moto"
+
+
+GOOD, OTHER, READS, WRONG = (f"crmb_{name:0<43}" for name in ("good-key", "other-key", "reads", "wrong-key"))
 
 
 class Pet(BaseModel):
@@ -53,11 +56,12 @@ class Door:
         self.keys = tables.keys
         self.seen: list[Request] = []
         self.raises: Exception | None = None
-        tables.keys.add("good-key", "acme", frozenset({"pets"}), "test")
-        tables.keys.add("other-key", "acme", frozenset({"cats"}), "test")
+        tables.keys.add(GOOD, "acme", frozenset({"pets"}), "test")
+        tables.keys.add(OTHER, "acme", frozenset({"cats"}), "test")
+        tables.keys.add(READS, "acme", frozenset({"pets:read"}), "test")
 
     def ask(self, body: str | bytes = '{"name": "Rex"}', **headers: str) -> tuple[int, dict[str, Any], dict[str, str]]:
-        sent = {"authorization": "Bearer good-key", "content-type": "application/json"}
+        sent = {"authorization": f"Bearer {GOOD}", "content-type": "application/json"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         event: dict[str, Any] = {"routeKey": "POST /pets", "headers": {k: v for k, v in sent.items() if v}}
         if isinstance(body, bytes):
@@ -67,7 +71,14 @@ class Door:
         return self.answer(event)
 
     def answer(self, event: Mapping[str, Any]) -> tuple[int, dict[str, Any], dict[str, str]]:
-        answer = respond(event, Context(), {"POST /pets": self._pets}, scope="pets", keys=self.keys)
+        answer = respond(
+            event,
+            Context(),
+            {"POST /pets": self._pets, "GET /pets": self._pets},
+            function="pets",
+            keys=self.keys,
+            scopes={"GET /pets": "pets:read"},
+        )
         status, body, headers = answer["statusCode"], answer["body"], answer["headers"]
         assert isinstance(status, int)
         assert isinstance(body, str)
@@ -109,7 +120,7 @@ def test_the_event_is_not_logged_when_powertools_is_told_to(
 @pytest.mark.parametrize("name", ["headers", "pathParameters", "queryStringParameters", "body", "isBase64Encoded"])
 def test_never_raises_when_api_gateway_leaves_something_out(door: Door, name: str, left_out: str) -> None:
     event: dict[str, Any] = {"routeKey": "POST /pets", "body": '{"name": "Rex"}'}
-    event["headers"] = {"authorization": "Bearer good-key"}
+    event["headers"] = {"authorization": f"Bearer {GOOD}"}
     event[name] = None
     if left_out == "not there":
         del event[name]
@@ -126,14 +137,14 @@ def _basic(text: str) -> str:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"authorization": "Bearer good-key"},
-        {"authorization": "bearer  good-key "},
-        {"authorization": _basic("any-user:good-key")},
-        {"authorization": _basic(":good-key")},
-        {"authorization": "", "x_api_key": "good-key"},
-        {"authorization": "", "api_key": "good-key"},
-        {"authorization": "", "Api_Key": " good-key"},
-        {"authorization": "Digest something", "api_key": "good-key"},
+        {"authorization": f"Bearer {GOOD}"},
+        {"authorization": f"bearer  {GOOD} "},
+        {"authorization": _basic(f"any-user:{GOOD}")},
+        {"authorization": _basic(f":{GOOD}")},
+        {"authorization": "", "x_api_key": GOOD},
+        {"authorization": "", "api_key": GOOD},
+        {"authorization": "", "Api_Key": f" {GOOD}"},
+        {"authorization": "Digest something", "api_key": GOOD},
     ],
 )
 def test_lets_in_when_the_key_comes_in_any_of_the_ways(door: Door, headers: dict[str, str]) -> None:
@@ -145,17 +156,17 @@ def test_lets_in_when_the_key_comes_in_any_of_the_ways(door: Door, headers: dict
     [
         {"authorization": ""},
         {"authorization": "Bearer"},
-        {"authorization": "Bearer wrong-key"},
-        {"authorization": "Bearer GOOD-KEY"},
-        {"authorization": "good-key"},
-        {"authorization": "Basic good-key"},
+        {"authorization": f"Bearer {WRONG}"},
+        {"authorization": f"Bearer {GOOD.upper()}"},
+        {"authorization": GOOD},
+        {"authorization": f"Basic {GOOD}"},
         {"authorization": "Basic !!!"},
         {"authorization": "Basic /w=="},
-        {"authorization": _basic("good-key")},
-        {"authorization": _basic("good-key:")},
-        {"authorization": "", "x_other": "good-key"},
-        {"authorization": "", "cookie": "x-api-key=good-key"},
-        {"authorization": "Bearer wrong-key", "x_api_key": "good-key"},  # what is stated first counts
+        {"authorization": _basic(GOOD)},
+        {"authorization": _basic(f"{GOOD}:")},
+        {"authorization": "", "x_other": GOOD},
+        {"authorization": "", "cookie": f"x-api-key={GOOD}"},
+        {"authorization": f"Bearer {WRONG}", "x_api_key": GOOD},  # what is stated first counts
     ],
 )
 def test_is_401_when_there_is_no_valid_key(door: Door, headers: dict[str, str]) -> None:
@@ -168,18 +179,18 @@ def test_is_401_when_there_is_no_valid_key(door: Door, headers: dict[str, str]) 
 @pytest.mark.parametrize(
     "headers",
     [
-        {"authorization": "", "x-api-key": "good-key"},
-        {"authorization": "Bearer ", "x-api-key": "good-key"},
-        {"authorization": "Bearer", "api-key": "good-key"},
-        {"authorization": _basic("any-user:"), "x-api-key": "good-key"},
-        {"authorization": "Basic ", "x-api-key": "good-key"},
-        {"x-api-key": "", "api-key": "good-key"},
-        {"x-api-key": " ", "api-key": "good-key"},
-        {"x-api-key": ",good-key"},
-        {"x-api-key": "good-key, good-key"},
-        {"authorization": "Bearer good-key,Bearer good-key"},
-        {"authorization": "Bearer ,Bearer good-key"},
-        {"authorization": f"Bearer good-key,{_basic('any-user:good-key')}"},
+        {"authorization": "", "x-api-key": GOOD},
+        {"authorization": "Bearer ", "x-api-key": GOOD},
+        {"authorization": "Bearer", "api-key": GOOD},
+        {"authorization": _basic("any-user:"), "x-api-key": GOOD},
+        {"authorization": "Basic ", "x-api-key": GOOD},
+        {"x-api-key": "", "api-key": GOOD},
+        {"x-api-key": " ", "api-key": GOOD},
+        {"x-api-key": f",{GOOD}"},
+        {"x-api-key": f"{GOOD}, {GOOD}"},
+        {"authorization": f"Bearer {GOOD},Bearer {GOOD}"},
+        {"authorization": f"Bearer ,Bearer {GOOD}"},
+        {"authorization": f"Bearer {GOOD},{_basic(f'any-user:{GOOD}')}"},
     ],
     ids=str,
 )
@@ -194,10 +205,10 @@ def test_lets_in_when_another_credential_is_empty_or_the_key_is_repeated(door: D
 @pytest.mark.parametrize(
     "headers",
     [
-        {"authorization": "Bearer good-key,Bearer other-key"},
-        {"x-api-key": "good-key,wrong-key"},
+        {"authorization": f"Bearer {GOOD},Bearer {OTHER}"},
+        {"x-api-key": f"{GOOD},{WRONG}"},
         {"authorization": ",", "x-api-key": ","},
-        {"authorization": "Bearer wrong-key,", "x-api-key": "good-key"},
+        {"authorization": f"Bearer {WRONG},", "x-api-key": GOOD},
     ],
     ids=str,
 )
@@ -209,7 +220,7 @@ def test_is_401_when_several_keys_differ_or_all_are_empty(door: Door, headers: d
 @pytest.mark.parametrize("charset", ["latin-1", "utf-8"])
 def test_lets_in_when_the_basic_user_is_in_any_charset(door: Door, user: str, charset: str) -> None:
     """Source: https://www.rfc-editor.org/rfc/rfc7617#section-2"""
-    encoded = base64.b64encode(f"{user}:good-key".encode(charset)).decode()
+    encoded = base64.b64encode(f"{user}:{GOOD}".encode(charset)).decode()
     assert door.ask(authorization=f"Basic {encoded}")[0] == 201
 
 
@@ -221,7 +232,7 @@ def test_is_401_when_the_event_has_no_headers(door: Door, headers: dict[str, Non
 @pytest.mark.parametrize("nothing", [{}, {"pathParameters": None, "queryStringParameters": None, "cookies": None}])
 def test_reads_an_event_when_what_it_lacks_is_null_or_left_out(door: Door, nothing: dict[str, None]) -> None:
     """Null is what AWS sent in https://github.com/floci-io/floci/issues/2172"""
-    event = {"routeKey": "POST /pets", "headers": {"authorization": "Bearer good-key"}, "body": '{"name": "Rex"}'}
+    event = {"routeKey": "POST /pets", "headers": {"authorization": f"Bearer {GOOD}"}, "body": '{"name": "Rex"}'}
     assert door.answer({**event, **nothing})[0] == 201
     assert (door.seen[0].path, door.seen[0].query) == ({}, {})
     assert door.answer({**event, **nothing, "body": None})[0] == 400
@@ -232,15 +243,48 @@ def test_is_401_for_wrong_json_too_when_there_is_no_key(door: Door) -> None:
 
 
 def test_is_403_when_the_key_lacks_the_scope(door: Door) -> None:
-    status, body, _ = door.ask(authorization="Bearer other-key")
+    status, body, _ = door.ask(authorization=f"Bearer {OTHER}")
     assert status == 403
     assert "pets" in body["detail"]
     assert door.seen == []
 
 
+@pytest.mark.parametrize(("key", "status"), [(GOOD, 403), (OTHER, 403), (READS, 201)])
+def test_a_route_with_a_scope_of_its_own_needs_that_one_and_no_other(door: Door, key: str, status: int) -> None:
+    event = {"routeKey": "GET /pets", "headers": {"authorization": f"Bearer {key}"}, "body": '{"name": "Rex"}'}
+    found, body, _ = door.answer(event)
+    assert found == status
+    assert status == 201 or "pets:read" in body["detail"]
+
+
 def test_is_404_when_the_function_has_no_such_route(door: Door) -> None:
-    event = {"routeKey": "DELETE /pets", "headers": {"authorization": "Bearer good-key"}}
+    event = {"routeKey": "DELETE /pets", "headers": {"authorization": f"Bearer {GOOD}"}}
     assert door.answer(event)[0] == 404
+
+
+# ---------------------------------------------------------------- how much one key may send
+
+
+def test_is_429_with_a_time_to_retry_when_a_key_sends_too_much_and_another_key_is_not(
+    door: Door, clock: Clock, log: StringIO
+) -> None:
+    statuses = [door.ask()[0] for _ in range(BURST + 5)]
+    assert statuses == [201] * BURST + [429] * 5
+    status, body, headers = door.ask()
+    assert body["type"] == "urn:crm-bridge:problem:too-many-requests"
+    assert (status, body["retryable"], headers["Retry-After"]) == (429, True, "1")
+    assert len(door.seen) == BURST  # nothing of what is refused reaches a route
+    refused = [json.loads(line) for line in log.getvalue().splitlines() if '"status":429' in line]
+    assert {(line["tenant"], line["api_key"]) for line in refused} == {("acme", "test")}
+    assert door.answer({"routeKey": "GET /pets", "headers": {"authorization": f"Bearer {READS}"}})[0] != 429
+    clock.move(int(headers["Retry-After"]))
+    assert door.ask()[0] == 201
+
+
+def test_a_key_without_the_scope_has_a_bucket_as_well(door: Door) -> None:
+    statuses = {door.ask(authorization=f"Bearer {OTHER}")[0] for _ in range(BURST)}
+    assert statuses == {403}
+    assert door.ask(authorization=f"Bearer {OTHER}")[0] == 429
 
 
 # ---------------------------------------------------------------- what may be sent

@@ -10,6 +10,8 @@ VARIABLES = {
     **{f"{name}_TABLE": "a-table" for name in ("OPERATIONS", "LINKS", "API_KEYS", "ACCOUNTS", "PEOPLE", "TOKENS")},
     "SECRET_PREFIX": "crm-bridge/test/",
     "API_KEY_HEADERS": "x-api-key",
+    "KEY_RATE": "10",
+    "KEY_BURST": "100",
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
 }
 

@@ -47,6 +47,9 @@ EXAMPLES = {
     "TableSuffix": "-20261129",
     "Stage": "prod",
     "ApiKeyHeaders": "x-key",
+    "KeyRate": "3",
+    "KeyBurst": "9",
+    "TruststoreUri": "s3://acme-truststore/cloudfront.pem",
     "ThrottleRate": "5",
     "ThrottleBurst": "7",
     "AlarmEmail": "ops@acme.example",
@@ -251,6 +254,21 @@ def test_the_access_log_shows_neither_keys_nor_paths() -> None:
         "integrationErrorMessage",
     }
     assert api["DefaultRouteSettings"]["ThrottlingRateLimit"] == {"Ref": "ThrottleRate"}
+
+
+def test_cloudfront_and_its_firewall_are_valid_and_no_address_can_use_up_what_the_api_takes() -> None:
+    text = (ROOT / "docs/cloudfront.yaml").read_text()
+    assert cfnlint.api.lint(text, regions=["us-east-1"]) == []
+    window = re.search(r"EvaluationWindowSec: (\d+)", text)
+    assert window
+    most = yaml_parse(text)["Parameters"]["RequestsPerAddress"]["Default"]
+    assert most < int(window[1]) * SOURCE["Parameters"]["ThrottleRate"]["Default"]
+
+
+def test_what_one_key_may_send_is_less_than_what_the_api_takes() -> None:
+    assert SOURCE["Parameters"]["KeyRate"]["Default"] < SOURCE["Parameters"]["ThrottleRate"]["Default"]
+    assert VARIABLES["KEY_RATE"] == {"Ref": "KeyRate"}
+    assert VARIABLES["KEY_BURST"] == {"Ref": "KeyBurst"}
 
 
 def test_every_event_in_the_folder_belongs_to_a_function(template: Template) -> None:

@@ -1,5 +1,6 @@
 """Tenants' settings, and the API keys."""
 
+import base64
 import json
 from collections.abc import Callable
 from datetime import datetime, tzinfo
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from crm_bridge import tenants
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
 from crm_bridge.settings import Tenant, parse_tenant
-from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, SECRET_MAX_AGE, hash_api_key, new_api_key
+from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, REFUSED_MAX_AGE, SECRET_MAX_AGE, hash_api_key, new_api_key
 from tests.unit.conftest import Clock, Tables
 
 
@@ -263,40 +264,150 @@ def test_a_key_is_stored_only_as_its_hash(tables: Tables) -> None:
     assert table[0]["key_hash"] == {"S": hash_api_key(key)}
 
 
+def a_key(name: str) -> str:
+    """A key of the right form that says which one it is."""
+    return f"crmb_{name:0<43}"
+
+
+@pytest.fixture
+def reads(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hashes of the keys that were looked up in the table."""
+    found: list[str] = []
+    get_item: Callable[..., object] = tables.keys._client.get_item
+
+    def counted(**arguments: Any) -> object:
+        found.append(arguments["Key"]["key_hash"]["S"])
+        return get_item(**arguments)
+
+    monkeypatch.setattr(tables.keys._client, "get_item", counted)
+    return found
+
+
 def test_a_key_is_believed_for_a_minute_and_then_read_again(tables: Tables, clock: Clock) -> None:
-    tables.keys.add("k", "acme", frozenset({"create_site"}), "the CRM")
-    tables.keys.caller(_bearer("k"))
-    _change(tables, "k", disabled=True)
+    tables.keys.add(a_key("k"), "acme", frozenset({"create_site"}), "the CRM")
+    tables.keys.caller(_bearer(a_key("k")))
+    _change(tables, a_key("k"), disabled=True)
     clock.move(KEY_MAX_AGE - 1)
-    assert tables.keys.caller(_bearer("k")).tenant == "acme"
+    assert tables.keys.caller(_bearer(a_key("k"))).tenant == "acme"
     clock.move(2)
     with pytest.raises(UnauthenticatedError):
-        tables.keys.caller(_bearer("k"))
+        tables.keys.caller(_bearer(a_key("k")))
 
 
 def test_a_key_is_refused_from_the_second_on_at_which_it_expires(tables: Tables, clock: Clock) -> None:
-    tables.keys.add("k", "acme", frozenset({"create_site"}), "the CRM", expires_at=int(clock.now) + 30)
+    tables.keys.add(a_key("k"), "acme", frozenset({"create_site"}), "the CRM", expires_at=int(clock.now) + 30)
     clock.move(29)
-    assert tables.keys.caller(_bearer("k")).label == "the CRM"
+    assert tables.keys.caller(_bearer(a_key("k"))).label == "the CRM"
     clock.move(1)  # although it was believed a second ago
     with pytest.raises(UnauthenticatedError):
-        tables.keys.caller(_bearer("k"))
+        tables.keys.caller(_bearer(a_key("k")))
 
 
-def test_a_flood_of_wrong_keys_is_not_remembered(tables: Tables) -> None:
-    for number in range(5):
+@pytest.mark.parametrize("why", ["unknown", "disabled", "expired"])
+def test_a_flood_of_one_refused_key_is_one_read_in_ten_seconds(
+    tables: Tables, clock: Clock, reads: list[str], why: str
+) -> None:
+    key = a_key("wrong")
+    if why != "unknown":
+        tables.keys.add(key, "acme", frozenset({"create_site"}), "old", expires_at=int(clock.now) + 1)
+        _change(tables, key, disabled=why == "disabled")
+        clock.move(1)
+    for count in (1, 2):
+        for _ in range(50):
+            with pytest.raises(UnauthenticatedError):
+                tables.keys.caller(_bearer(key))
+        assert reads == [hash_api_key(key)] * count
+        clock.move(REFUSED_MAX_AGE)
+
+
+def test_a_flood_of_different_keys_pushes_out_no_valid_key_and_is_bounded(
+    tables: Tables, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crm_bridge.tenants.KEY_CACHE", 3)
+    valid = a_key("valid")
+    tables.keys.add(valid, "acme", frozenset({"create_site"}), "the CRM")
+    tables.keys.caller(_bearer(valid))
+    for number in range(10):
         with pytest.raises(UnauthenticatedError):
-            tables.keys.caller(_bearer(f"wrong-{number}"))
-    assert tables.keys._cache == {}
+            tables.keys.caller(_bearer(a_key(f"wrong-{number}")))
+    assert len(tables.keys._refused) == 3
+    tables.keys.caller(_bearer(valid))
+    assert reads.count(hash_api_key(valid)) == 1
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "crmb_",
+        "hunter2",
+        a_key("k")[:-1],
+        a_key("k") + "0",
+        a_key("k").upper(),
+        a_key("ключ"),
+        a_key("k/+"),
+        a_key("k") + "\n",
+        "x" * 100_000,
+    ],
+    ids=lambda key: repr(key[:20]),
+)
+def test_what_cannot_be_a_key_is_refused_without_a_read(tables: Tables, reads: list[str], key: str) -> None:
+    with pytest.raises(UnauthenticatedError, match="unknown, disabled or expired"):
+        tables.keys.caller({"authorization": f"Basic {base64.b64encode(f':{key}'.encode()).decode()}"})
+    assert reads == []
+    assert tables.keys._refused == {}
+
+
+def test_a_new_key_works_at_once(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eventually consistent read may miss what was written a moment ago.
+
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html
+    """
+    asked: list[dict[str, Any]] = []
+
+    def nothing_there(**arguments: Any) -> object:
+        asked.append(arguments)
+        return {}
+
+    monkeypatch.setattr(tables.keys._client, "get_item", nothing_there)
+    with pytest.raises(UnauthenticatedError):
+        tables.keys.caller(_bearer(new_api_key()))
+    assert [one["ConsistentRead"] for one in asked] == [True]
+
+
+def test_a_key_that_was_tried_before_it_was_made_works_after_ten_seconds(tables: Tables, clock: Clock) -> None:
+    key = a_key("early")
+    with pytest.raises(UnauthenticatedError):
+        tables.keys.caller(_bearer(key))
+    tables.keys.add(key, "acme", frozenset({"create_site"}), "the CRM")
+    clock.move(REFUSED_MAX_AGE)
+    assert tables.keys.caller(_bearer(key)).tenant == "acme"
+
+
+def test_a_key_is_looked_up_again_when_the_storage_failed(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.keys.add(a_key("k"), "acme", frozenset({"create_site"}), "the CRM")
+    with monkeypatch.context() as patch:
+        patch.setattr(tables.keys._client, "get_item", _fail)
+        with pytest.raises(StorageError):
+            tables.keys.caller(_bearer(a_key("k")))
+    assert tables.keys.caller(_bearer(a_key("k"))).tenant == "acme"
+
+
+def test_a_refusal_is_not_kept_longer_when_the_clock_is_set_back(tables: Tables, clock: Clock) -> None:
+    key = a_key("early")
+    with pytest.raises(UnauthenticatedError):
+        tables.keys.caller(_bearer(key))
+    tables.keys.add(key, "acme", frozenset({"create_site"}), "the CRM")
+    clock.move(-3600)
+    assert tables.keys.caller(_bearer(key)).tenant == "acme"
 
 
 def test_the_cache_of_keys_stays_small(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crm_bridge.tenants.KEY_CACHE", 3)
     assert KEY_CACHE == 1000
     for number in range(5):
-        tables.keys.add(f"k{number}", "acme", frozenset({"create_site"}), "the CRM")
-        tables.keys.caller(_bearer(f"k{number}"))
-    assert len(tables.keys._cache) <= 3
+        tables.keys.add(a_key(f"k{number}"), "acme", frozenset({"create_site"}), "the CRM")
+        tables.keys.caller(_bearer(a_key(f"k{number}")))
+    assert [*tables.keys._cache] == [hash_api_key(a_key(f"k{number}")) for number in (2, 3, 4)]
 
 
 def _change(tables: Tables, key: str, **members: Any) -> None:
@@ -316,11 +427,23 @@ def test_keys_are_listed_for_their_tenant_only_and_a_revoked_one_is_refused_once
     mine, other, theirs = (new_api_key() for _ in range(3))
     keys.add(mine, "acme", frozenset({"create_site"}), "CRM")
     clock.move(1)
-    keys.add(other, "acme", frozenset({"operations"}), "old", expires_at=int(clock()) + 60)
+    keys.add(
+        other,
+        "acme",
+        frozenset({"operations:read"}),
+        "old",
+        expires_at=int(clock()) + 60,
+        created_by="arn:aws:iam::1:user/ada",
+    )
     keys.add(theirs, "bolt", frozenset({"create_site"}), "CRM")
     first, second = keys.of("acme")
     assert (first.key_hash, first.scopes, first.disabled) == (hash_api_key(mine), frozenset({"create_site"}), False)
-    assert (second.label, second.scopes, second.expires_at) == ("old", frozenset({"operations"}), int(clock()) + 60)
+    assert (second.label, second.scopes, second.expires_at) == (
+        "old",
+        frozenset({"operations:read"}),
+        int(clock()) + 60,
+    )
+    assert (first.created_by, second.created_by) == ("", "arn:aws:iam::1:user/ada")
     assert keys.caller({"authorization": f"Bearer {mine}"}).tenant == "acme"
     keys.revoke(first)
     assert keys.of("acme")[0].disabled

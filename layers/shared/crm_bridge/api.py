@@ -193,19 +193,22 @@ def respond(
     context: Context,
     routes: Mapping[str, Route],
     *,
-    scope: str,
+    function: str,
     keys: ApiKeys,
+    scopes: Mapping[str, str] | None = None,
     language: Language = lambda _, response: response,
 ) -> dict[str, object]:
     """Answer an API Gateway HTTP API event (payload format 2.0). Never raises: what fails becomes a problem document.
 
+    `function` is its name in the log, and the scope that a key needs for a route that `scopes` does not name.
+
     Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
     """
-    bind_log(flow=scope, request_id=context.aws_request_id)
+    bind_log(flow=function, request_id=context.aws_request_id)
     proxied = APIGatewayProxyEventV2(dict(event))
     headers = proxied.headers  # their names in lower case
     try:
-        response = _routed(proxied, context, headers, routes, scope=scope, keys=keys)
+        response = _routed(proxied, context, headers, routes, function=function, keys=keys, scopes=scopes or {})
     except ProblemError as problem:
         response = _problem(problem)
     except VendorError as error:
@@ -223,11 +226,14 @@ def _routed(
     headers: Mapping[str, str],
     routes: Mapping[str, Route],
     *,
-    scope: str,
+    function: str,
     keys: ApiKeys,
+    scopes: Mapping[str, str],
 ) -> Response:
     caller = keys.caller(headers)
     add_to_log(tenant=caller.tenant, api_key=caller.label)
+    keys.take_token(caller)
+    scope = scopes.get(event.route_key, function)
     if scope not in caller.scopes:
         raise ForbiddenError(f"This API key lacks the scope {scope}.")
     route = routes.get(event.route_key)

@@ -15,6 +15,7 @@ BridgeError
 │   ├── InvalidError              422  says which field and why
 │   │   └── UnconfirmedError          an id could not be verified, and the person has not confirmed it
 │   ├── RefusedByVendorError      422  with the vendor's own words
+│   ├── TooManyRequestsError      429  the API key has sent more than it may; send the same after Retry-After
 │   ├── InternalError             500  a defect of ours; what was stored heals by itself
 │   ├── BrokenContractError       502  the vendor answered nonsense; the bridge finds out what it did
 │   └── UnavailableError          503  nothing was accepted; send the same again
@@ -171,6 +172,12 @@ class UnconfirmedError(InvalidError):
 
 class RefusedByVendorError(ProblemError):
     status, kind, title = 422, "refused-by-vendor", "The vendor refused this for good"
+
+
+class TooManyRequestsError(ProblemError):
+    status, kind, title = 429, "too-many-requests", "The API key sends too many requests"
+    retryable = True
+    retry_after = 1
 
 
 class InternalError(ProblemError):

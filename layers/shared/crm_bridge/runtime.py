@@ -15,6 +15,7 @@ from crm_bridge.links import Links
 from crm_bridge.operations import Operations
 from crm_bridge.queues import Queues
 from crm_bridge.tenants import ApiKeys, Tenants
+from crm_bridge.token_buckets import TokenBuckets
 from crm_bridge.transport import Transport
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def runtime() -> Runtime:
     operations = Operations(client, os.environ["OPERATIONS_TABLE"])
     links = Links(client, os.environ["LINKS_TABLE"])
     key_headers = tuple(name.strip().lower() for name in os.environ["API_KEY_HEADERS"].split(",") if name.strip())
+    buckets = TokenBuckets(float(os.environ["KEY_RATE"]), int(os.environ["KEY_BURST"]), clock)
     tenants = Tenants(aws.client("secretsmanager"), os.environ["SECRET_PREFIX"])
     transport = Transport(breaker=Breaker(clock))
     queues = Queues(lambda: aws.client("sqs"), os.environ)
@@ -95,7 +97,7 @@ def runtime() -> Runtime:
         dynamodb=client,
         operations=operations,
         links=links,
-        keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, clock),
+        keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, buckets, clock),
         transport=transport,
         queues=queues,
         # The command line's environment has no workers: what it makes due waits for the dispatcher.

@@ -2,9 +2,12 @@
 
 import base64
 import hashlib
+import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +17,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
-from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
+from crm_bridge.errors import NotConfiguredError, StorageError, TooManyRequestsError, UnauthenticatedError
 from crm_bridge.settings import Tenant, parse_tenant
+from crm_bridge.token_buckets import TokenBuckets
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -27,7 +31,12 @@ NO_SECRET = ("ResourceNotFoundException", "InvalidRequestException")
 """What AWS says of a secret that is not there, and of one that is marked for deletion."""
 KEY_MAX_AGE = 60.0
 """Seconds for which a key that was found valid is believed: so long a revoked key may still work."""
+REFUSED_MAX_AGE = 10.0
+"""Seconds for which a key that was refused is refused without a read: so long a key that is new may not work yet."""
 KEY_CACHE = 1000
+"""The most keys that are remembered as valid, and the most that are remembered as refused."""
+KEY_FORM = re.compile("crmb_[A-Za-z0-9_-]{43}")
+"""What `new_api_key` makes."""
 _ASK = {"WWW-Authenticate": "Bearer"}
 
 
@@ -86,11 +95,12 @@ class Tenants:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: the tenant that the API key belongs to, and the flows that it may call."""
+    """Who sent a request: the tenant that the API key belongs to, and what it may do."""
 
     tenant: str
     scopes: frozenset[str]
     label: str
+    key_hash: str = field(default="", repr=False, compare=False)
 
 
 def new_api_key() -> str:
@@ -107,35 +117,55 @@ class ApiKeys:
     """The table of API keys. Threads may share it.
 
     `headers` are the names, in lower case, under which a CRM may send its key if it cannot send `Authorization`.
+    `buckets` limit how many requests each key may send.
     """
 
     def __init__(
         self,
         client: "DynamoDBClient",
         table: str,
-        headers: tuple[str, ...] = (),
+        headers: tuple[str, ...],
+        buckets: TokenBuckets,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._table = table
         self._headers = headers
+        self._buckets = buckets
         self._clock = clock
         self._cache: dict[str, _CachedCaller] = {}
+        self._refused: dict[str, float] = {}
 
     def caller(self, headers: Mapping[str, str]) -> Caller:
         """Who sent a request with these headers (names in lower case).
 
         Raises UnauthenticatedError if there is no key, or it is unknown, disabled or expired; StorageError.
         """
-        hashed = hash_api_key(self._key(headers))
-        now = self._clock()
+        key = self._key(headers)
+        if not KEY_FORM.fullmatch(key):
+            raise _refusal()
+        hashed, now = hash_api_key(key), self._clock()
         cached = self._cache.get(hashed)
-        if cached is None or cached.until <= now:
+        # A clock that was set back would keep an entry for longer than its time.
+        if cached and now < cached.until <= now + KEY_MAX_AGE:
+            return cached.caller
+        if now < self._refused.get(hashed, 0) <= now + REFUSED_MAX_AGE:
+            raise _refusal()
+        try:
             cached = self._read(hashed, now)
-            if len(self._cache) >= KEY_CACHE:
-                self._cache.clear()
-            self._cache[hashed] = cached
+        except UnauthenticatedError:
+            _keep(self._refused, hashed, now + REFUSED_MAX_AGE)
+            raise
+        _keep(self._cache, hashed, cached)
         return cached.caller
+
+    def take_token(self, caller: Caller) -> None:
+        """Raises TooManyRequestsError if the caller's key has sent more than it may."""
+        if wait := self._buckets.take(caller.key_hash):
+            raise TooManyRequestsError(
+                "This API key sends too many requests. Send the same request again after the time in Retry-After.",
+                headers={"Retry-After": str(math.ceil(wait))},
+            )
 
     def _key(self, headers: Mapping[str, str]) -> str:
         for name in ("authorization", *self._headers):
@@ -151,24 +181,35 @@ class ApiKeys:
 
     def _read(self, hashed: str, now: float) -> "_CachedCaller":
         with guarded():
-            answer = self._client.get_item(TableName=self._table, Key={"key_hash": {"S": hashed}})
+            # Consistent, so that a key works as soon as it is made.
+            answer = self._client.get_item(TableName=self._table, Key={"key_hash": {"S": hashed}}, ConsistentRead=True)
         item = deserialize(answer.get("Item", {}))
         expires = int(str(item["expires_at"])) if "expires_at" in item else None
         if not item or item.get("disabled") or (expires is not None and expires <= now):
-            raise UnauthenticatedError("The API key is unknown, disabled or expired. Ask for a new one.", headers=_ASK)
+            raise _refusal()
         scopes = item.get("scopes")
         scopes = frozenset(str(scope) for scope in scopes) if isinstance(scopes, set | list) else frozenset()
         until = now + KEY_MAX_AGE if expires is None else min(now + KEY_MAX_AGE, expires)
-        return _CachedCaller(Caller(str(item["tenant"]), scopes, str(item.get("label", ""))), until)
+        return _CachedCaller(Caller(str(item["tenant"]), scopes, str(item.get("label", "")), hashed), until)
 
-    def add(self, key: str, tenant: str, scopes: frozenset[str], label: str, *, expires_at: int | None = None) -> None:
-        """Raises StorageError."""
+    def add(
+        self,
+        key: str,
+        tenant: str,
+        scopes: frozenset[str],
+        label: str,
+        *,
+        expires_at: int | None = None,
+        created_by: str = "",
+    ) -> None:
+        """Store a new key; `created_by` is the ARN of whoever makes it. Raises StorageError."""
         item = {
             "key_hash": hash_api_key(key),
             "tenant": tenant,
             "scopes": set(scopes),
             "label": label,
             "created_at": int(self._clock()),
+            "created_by": created_by,
             "expires_at": expires_at,
         }
         with guarded():
@@ -207,8 +248,22 @@ class ApiKey(BaseModel):
     scopes: frozenset[str] = frozenset()
     label: str = ""
     created_at: int = 0
+    created_by: str = ""
     expires_at: int | None = None
     disabled: bool = False
+
+
+def _refusal() -> UnauthenticatedError:
+    return UnauthenticatedError("The API key is unknown, disabled or expired. Ask for a new one.", headers=_ASK)
+
+
+def _keep[T](known: dict[str, T], key: str, value: T) -> None:
+    """Remember `value`, and forget the oldest of more than KEY_CACHE."""
+    known.pop(key, None)  # so that the newest comes last
+    known[key] = value
+    if len(known) > KEY_CACHE:
+        with suppress(StopIteration, KeyError, RuntimeError):  # another thread was quicker
+            del known[next(iter(known))]
 
 
 def _credential(authorization: str) -> str:
