@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "POWERTOOLS_METRICS_NAMESPACE": "CrmBridge/bench",
     "PEER_TABLE": "peer",
     "PEER_MAPPINGS": "peer-mappings",
-    "PEER_SECRET": f"crm-bridge/bench/{DEMO_TENANT}",
+    "PEER_SECRET": f"crm-bridge/bench/illu/{DEMO_TENANT}",
     "AWS_DEFAULT_REGION": "eu-west-1",
     "AWS_ACCESS_KEY_ID": "bench",
     "AWS_SECRET_ACCESS_KEY": "bench",

@@ -60,7 +60,7 @@ def surroundings() -> Iterator[tuple[Stack, dict[str, str]]]:
                 AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
                 BillingMode="PAY_PER_REQUEST",
             )
-        secret = stack.environment["SECRET_PREFIX"] + DEMO_TENANT
+        secret = f"{stack.environment['SECRET_PREFIX']}illu/{DEMO_TENANT}"
         yield (
             stack,
             {**stack.environment, "PEER_TABLE": "peer", "PEER_MAPPINGS": "peer-mappings", "PEER_SECRET": secret},

@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from pydantic import ValidationError
 
 from cli.output import Output
 from crm_bridge import aws
-from crm_bridge.errors import NotFoundError
+from crm_bridge.errors import NotConfiguredError, NotFoundError
 from crm_bridge.operations import Operation
+from crm_bridge.public import local_hosts
 from crm_bridge.runtime import Runtime, runtime
-from crm_bridge.settings import Tenant
+from crm_bridge.settings import BLOCKS, Tenant, joined, parse_tenant
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 LOCAL_STACK = "crm-bridge-local"
 LOCAL_REGION = "eu-west-1"
+LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "host.docker.internal"})
 OUTPUTS = {
     "OPERATIONS_TABLE": "OperationsTable",
     "LINKS_TABLE": "LinksTable",
@@ -66,10 +70,16 @@ class Bridge:
         self._region = region
         self._local_port = local_port
 
+    @property
+    def local_hosts(self) -> frozenset[str]:
+        """The hosts that this stack's functions may call although they are not public: none on AWS."""
+        return local_hosts() if self._local_port is None else LOCAL_HOSTS
+
     @cached_property
     def runtime(self) -> Runtime:
         """What the functions are made of, on this stack's tables."""
         os.environ |= {**{name: self._outputs[output] for name, output in OUTPUTS.items()}, **QUIET}
+        os.environ["LOCAL_HOSTS"] = ",".join(sorted(self.local_hosts))
         runtime.cache_clear()
         return runtime()
 
@@ -83,8 +93,17 @@ class Bridge:
         client: SQSClient = self._client("sqs")
         return client
 
-    def secret_name(self, tenant: str) -> str:
-        return self._outputs["SecretPrefix"] + tenant
+    def parts(self, tenant: str) -> dict[str, str]:
+        """The texts of those of a tenant's secrets that there are, by part (see `crm_bridge.settings.split`)."""
+        secrets = self.secrets
+        found = {}
+        for part in BLOCKS:
+            with suppress(secrets.exceptions.ResourceNotFoundException, secrets.exceptions.InvalidRequestException):
+                found[part] = secrets.get_secret_value(SecretId=self.secret_name(part, tenant))["SecretString"]
+        return found
+
+    def secret_name(self, part: str, tenant: str) -> str:
+        return f"{self._outputs['SecretPrefix']}{part}/{tenant}"
 
     @property
     def links_table(self) -> str:
@@ -108,8 +127,19 @@ class Bridge:
         }
 
     def tenant(self, name: str) -> Tenant:
-        """Its settings as they are now. Raises NotConfiguredError."""
-        return self.runtime.engine.tenants.get(name, fresh=True)
+        """All of its settings as they are now. Raises NotConfiguredError."""
+        parts = self.parts(name)
+        if not parts:
+            raise NotConfiguredError(f"There is no tenant {name}. `crm-bridge tenant list` shows those that there are.")
+        try:
+            return parse_tenant(joined(parts.values()), self.local_hosts)
+        except ValueError as error:
+            wrong = (
+                [".".join(map(str, one["loc"])) for one in error.errors()] if isinstance(error, ValidationError) else []
+            )
+            raise NotConfiguredError(
+                f"The settings of {name} are not valid: check {', '.join(wrong) or 'that its secrets are JSON'}."
+            ) from None
 
     def operation(self, operation_id: str) -> Operation:
         """Raises NotFoundError."""

@@ -35,7 +35,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.operations import SHARDS, State
 from crm_bridge.public import is_public
-from crm_bridge.settings import LOCAL_HOSTS, Tenant
+from crm_bridge.settings import Tenant, has_callback, joined, split
 from crm_bridge.transport import Deadline
 from key_link.flow import KeyLinks
 from key_link.handler import flow as key_link
@@ -107,6 +107,7 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
     except NotConfiguredError as error:
         yield Finding(tenant, "settings", Result.FAILED, error.detail, f"See `crm-bridge tenant add {tenant}`.")
         return
+    yield _secrets(bridge, tenant)
     used = ", ".join(sorted(block for block in SCOPES_OF if getattr(settings, block)))
     yield Finding(tenant, "settings", Result.OK if used else Result.FAILED, used or "no vendor is named")
     yield from _keys(bridge, tenant, settings)
@@ -120,7 +121,7 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
     if settings.egito:
         yield from _egito(bridge, tenant, settings)
     if settings.callback:
-        yield _callback(settings.callback.url)
+        yield _callback(bridge, settings.callback.url)
 
 
 # ---------------------------------------------------------------------- the bridge itself
@@ -198,6 +199,16 @@ def _backlog(bridge: Bridge) -> Finding:
 
 
 # ---------------------------------------------------------------------- the tenant
+
+
+def _secrets(bridge: Bridge, tenant: str) -> Finding:
+    parts = bridge.parts(tenant)
+    wanted = split(joined(parts.values()))
+    if wrong := sorted(part for part in parts if has_callback(parts[part]) != has_callback(wanted[part])):
+        detail = f"{', '.join(wrong)}: whether there is a callback is not what the callback's secret says"
+        what = f"A change was interrupted. Finish it: `crm-bridge tenant show {tenant}`, then `tenant set` it again."
+        return Finding(tenant, "secrets", Result.FAILED, detail, what)
+    return Finding(tenant, "secrets", Result.OK, ", ".join(parts))
 
 
 def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
@@ -350,9 +361,9 @@ def _records(entity: str, receiver: Receiver) -> list[Record]:
     return receiver.egito.records(entity)
 
 
-def _callback(url: str) -> Finding:
+def _callback(bridge: Bridge, url: str) -> Finding:
     host = urlsplit(url).hostname or ""
-    if host in LOCAL_HOSTS:
+    if host in bridge.local_hosts:
         return Finding("callback", "address", Result.NOT_CHECKED, "it is on this machine")
     try:
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)}

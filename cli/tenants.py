@@ -1,4 +1,4 @@
-"""`crm-bridge tenant`: a tenant's settings, which are one secret, and its API keys."""
+"""`crm-bridge tenant`: a tenant's settings, one document that is stored as several secrets, and its API keys."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from cli.output import moment
 from cli.purge import purge as purge_tables
 from crm_bridge.errors import FieldError
 from crm_bridge.operations import State, as_time
-from crm_bridge.settings import Tenant, parse_tenant
+from crm_bridge.settings import BLOCKS, EMPTY, Tenant, has_callback, joined, parse_tenant, split
 from crm_bridge.tenants import KEY_MAX_AGE, SECRET_MAX_AGE, hash_api_key, new_api_key
 
 if TYPE_CHECKING:
@@ -72,25 +72,20 @@ def add(
     scope: Scopes = None,
     label: Label = "CRM",
     expires: Expires = EXPIRES,
-    kms_key_id: Annotated[str | None, typer.Option(help="The KMS key that encrypts the secret.")] = None,
+    kms_key_id: Annotated[str | None, typer.Option(help="The KMS key that encrypts the secrets.")] = None,
 ) -> None:
-    """Turn a tenant up: check its settings, store them as its secret, make its first API key."""
+    """Turn a tenant up: check its settings, store them as its secrets, make its first API key."""
     if not re.fullmatch("[a-z0-9][a-z0-9-]{0,62}", name):
         raise WrongInputError("Name a tenant with a-z, 0-9 and -, at most 63 of them.")
     document = _read(file) if file else asked_tenant(bridge.output)
-    settings = _valid(document)
+    settings = _valid(bridge, document)
+    if all(text.strip() == EMPTY for text in split(document).values()):
+        raise WrongInputError("There is nothing to store: name a vendor, or a callback.")
     # Before anything is stored, because each of these can fail.
     scopes, expires_at, made_by = _scopes(scope, settings), _expiry(expires), bridge.arn
-    secrets = bridge.secrets
-    secret: CreateSecretRequestTypeDef = {"Name": bridge.secret_name(name), "SecretString": document}
-    if kms_key_id:
-        secret["KmsKeyId"] = kms_key_id
-    try:
-        secrets.create_secret(**secret)
-    except secrets.exceptions.ResourceExistsException:
-        raise WrongInputError(
-            f"There is a tenant {name} already. Change it with `crm-bridge tenant set {name}`."
-        ) from None
+    if bridge.parts(name):
+        raise WrongInputError(f"There is a tenant {name} already. Change it with `crm-bridge tenant set {name}`.")
+    _store(bridge, name, document, {}, kms_key_id)
     bridge.output.line(f"The tenant {name} is stored: {', '.join(sorted(settings.model_fields_set))}.")
     _add_key(bridge, name, scopes, label, expires_at, made_by)
 
@@ -98,13 +93,16 @@ def add(
 @command(app, "list")
 def list_tenants(bridge: Bridge) -> None:
     """The tenants of this bridge."""
-    prefix = bridge.secret_name("")
-    pages = bridge.secrets.get_paginator("list_secrets").paginate(Filters=[{"Key": "name", "Values": [prefix]}])
+    prefixes = [bridge.secret_name(part, "") for part in BLOCKS]
+    pages = bridge.secrets.get_paginator("list_secrets").paginate(Filters=[{"Key": "name", "Values": prefixes}])
     names = sorted(
-        secret["Name"].removeprefix(prefix)
-        for page in pages
-        for secret in page["SecretList"]
-        if secret["Name"].startswith(prefix)
+        {
+            secret["Name"].removeprefix(prefix)
+            for page in pages
+            for secret in page["SecretList"]
+            for prefix in prefixes
+            if secret["Name"].startswith(prefix)
+        }
     )
     bridge.output.document(names)
     for name in names:
@@ -137,10 +135,12 @@ def set_settings(
     """Change a tenant's settings. They are checked first, and count at the latest five minutes later."""
     if bool(file) is bool(changes or unset):
         raise WrongInputError("Give either --file, or settings to change.")
-    before = _stored(bridge, name)
+    parts = _stored(bridge, name)
+    before = _joined(parts)
     document = _read(file) if file else _changed(before, changes or [], unset or [])
-    settings = _valid(document)
-    rows = sorted(_differences(masked(_valid(before)), masked(settings), before, document))
+    settings = _valid(bridge, document)
+    rows = sorted(_differences(_masked_if_valid(bridge, before), masked(settings), before, document))
+    rows = rows or _unfinished(parts, document)
     if not rows:
         bridge.output.document({"tenant": name, "changed": []})
         bridge.output.line("Nothing would change.")
@@ -148,7 +148,9 @@ def set_settings(
     bridge.output.table(("setting", "before", "after"), rows)
     if not yes:
         confirm(f"Store this for {name}?")
-    bridge.secrets.put_secret_value(SecretId=bridge.secret_name(name), SecretString=document)
+    # What is new for this tenant is encrypted with the same key as what there is.
+    key = bridge.secrets.describe_secret(SecretId=bridge.secret_name(next(iter(parts)), name)).get("KmsKeyId")
+    _store(bridge, name, document, parts, key)
     bridge.output.document({"tenant": name, "changed": [row[0] for row in rows]})
     bridge.output.line(f"Stored. Check it with `crm-bridge doctor {name}`.")
 
@@ -159,15 +161,14 @@ def remove(
     name: Name,
     yes: Yes = False,
     force: Annotated[bool, typer.Option(help="Although some of its operations are not finished.")] = False,
-    recovery_days: Annotated[int, typer.Option(min=7, max=30, help="So long the secret can be restored.")] = 30,
+    recovery_days: Annotated[int, typer.Option(min=7, max=30, help="So long the secrets can be restored.")] = 30,
     purge: Annotated[bool, typer.Option("--purge", help="Also erase its operations, links, people and keys.")] = False,
 ) -> None:
-    """Remove a tenant: revoke its keys, delete its secret. Its operations and links stay, in case it comes back.
+    """Remove a tenant: revoke its keys, delete its secrets. Its operations and links stay, in case it comes back.
 
     With --purge all of its data are erased, and nothing can be restored but from a backup.
     """
-    if not purge:  # else it may have been removed before
-        _stored(bridge, name)
+    parts = list(BLOCKS) if purge else list(_stored(bridge, name))  # a tenant may be purged after it was removed
     unfinished = [
         operation
         for state in UNFINISHED
@@ -182,21 +183,26 @@ def remove(
         confirm(
             f"Erase all data of {name}? It cannot be undone."
             if purge
-            else f"Revoke all keys of {name}, and delete its secret?"
+            else f"Revoke all keys of {name}, and delete its secrets?"
         )
     revoked = [key for key in bridge.runtime.keys.of(name) if not key.disabled]
     for key in revoked:
         bridge.runtime.keys.revoke(key)
+    # The webhook's secret last, so that the webhook tells what vendors have done meanwhile.
+    secrets = [bridge.secret_name(part, name) for part in BLOCKS if part in parts]
     if purge:
-        bridge.secrets.delete_secret(SecretId=bridge.secret_name(name), ForceDeleteWithoutRecovery=True)
+        for secret in secrets:  # AWS takes also a name that does not exist
+            bridge.secrets.delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
         _purge(bridge, name, wait=bool(revoked))
         return
-    bridge.secrets.delete_secret(SecretId=bridge.secret_name(name), RecoveryWindowInDays=recovery_days)
+    for secret in secrets:
+        bridge.secrets.delete_secret(SecretId=secret, RecoveryWindowInDays=recovery_days)
     bridge.output.document({"tenant": name, "revoked_keys": len(revoked), "recovery_days": recovery_days})
     bridge.output.line(
-        f"{name} is gone, and so are its keys ({len(revoked)}). Its secret can be restored for {recovery_days} days "
-        f"(aws secretsmanager restore-secret --secret-id {bridge.secret_name(name)})."
+        f"{name} is gone, and so are its keys ({len(revoked)}). Its secrets can be restored for {recovery_days} days:"
     )
+    for secret in secrets:
+        bridge.output.line(f"  aws secretsmanager restore-secret --secret-id {secret}")
 
 
 def _purge(bridge: Bridge, tenant: str, *, wait: bool) -> None:
@@ -208,7 +214,7 @@ def _purge(bridge: Bridge, tenant: str, *, wait: bool) -> None:
     bridge.output.document({"tenant": tenant, "erased": erased})
     bridge.output.table(("table", "items erased"), list(erased.items()))
     bridge.output.line(
-        "The secret cannot be restored. Backups of the tables keep the data for up to 35 days, and the records at the "
+        "The secrets cannot be restored. Backups of the tables keep the data for up to 35 days, and the records at the "
         "vendors stay."
     )
 
@@ -341,14 +347,42 @@ def masked(settings: Tenant) -> dict[str, Any]:
     return shown
 
 
-def _stored(bridge: Bridge, tenant: str) -> str:
-    secrets = bridge.secrets
+def _stored(bridge: Bridge, tenant: str) -> dict[str, str]:
+    parts = bridge.parts(tenant)
+    if not parts:
+        raise WrongInputError(f"There is no tenant {tenant}. `crm-bridge tenant list` shows those that there are.")
+    return parts
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    """What is stored as one document; without what was written by others and is no JSON."""
     try:
-        return secrets.get_secret_value(SecretId=bridge.secret_name(tenant))["SecretString"]
-    except (secrets.exceptions.ResourceNotFoundException, secrets.exceptions.InvalidRequestException):
-        raise WrongInputError(
-            f"There is no tenant {tenant}. `crm-bridge tenant list` shows those that there are."
-        ) from None
+        return joined(parts.values())
+    except ValueError:
+        return EMPTY
+
+
+def _store(bridge: Bridge, tenant: str, document: str, there: Mapping[str, str], kms_key_id: str | None) -> None:
+    """Write those parts that differ from what is `there`, in the order of `split`. If that is interrupted, each part is
+    the old or the new one, and the same command goes on.
+    """
+    for part, text in split(document).items():
+        name = bridge.secret_name(part, tenant)
+        if part in there:
+            if there[part] != text:
+                bridge.secrets.put_secret_value(SecretId=name, SecretString=text)
+        elif text.strip() != EMPTY:
+            secret: CreateSecretRequestTypeDef = {"Name": name, "SecretString": text}
+            if kms_key_id:
+                secret["KmsKeyId"] = kms_key_id
+            bridge.secrets.create_secret(**secret)
+
+
+def _unfinished(parts: Mapping[str, str], document: str) -> list[tuple[str, object, object]]:
+    """Return what a command that was interrupted has left undone: whether a part says that there is a callback."""
+    wanted = split(document)
+    marks = {part: (has_callback(text), has_callback(wanted[part])) for part, text in parts.items()}
+    return [(f"has_callback of {part}", *mark) for part, mark in sorted(marks.items()) if mark[0] != mark[1]]
 
 
 def _read(file: Path) -> str:
@@ -358,12 +392,20 @@ def _read(file: Path) -> str:
         raise WrongInputError(f"{file} cannot be read ({type(error).__name__}).") from None
 
 
-def _valid(document: str) -> Tenant:
+def _valid(bridge: Bridge, document: str) -> Tenant:
     """Raises WrongInputError, which names what is wrong, and repeats nothing of it."""
     try:
-        return parse_tenant(document)
+        return parse_tenant(document, bridge.local_hosts)
     except ValidationError as error:
         raise WrongInputError("The settings are not valid. Nothing was stored.", field_errors(error)) from None
+
+
+def _masked_if_valid(bridge: Bridge, document: str) -> dict[str, Any]:
+    """What is stored may have been valid in an earlier version only; then it is shown as if nothing was set."""
+    try:
+        return masked(_valid(bridge, document))
+    except WrongInputError:
+        return {}
 
 
 def field_errors(error: ValidationError) -> tuple[FieldError, ...]:

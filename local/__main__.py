@@ -16,7 +16,7 @@ from crm_bridge.operations import operation_id
 from crm_bridge.settings import parse_tenant
 from local.sam import told_to_sam
 from local.server import PortInUseError
-from local.stack import DEMO_KEY, TOLD_KEY, Stack
+from local.stack import DEMO_KEY, LOCAL_HOSTS, TOLD_KEY, Stack
 
 JSON = "-H 'Content-Type: application/json'"
 HIGHEST_PORT = 65_535 - 6  # the embedded AWS and the simulators take the next six
@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
 def _tenant(path: Path) -> tuple[str, str]:
     try:
         document = path.read_text()
-        parse_tenant(document)
+        parse_tenant(document, LOCAL_HOSTS)
     except OSError as error:
         raise _TenantFileError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -124,7 +124,7 @@ def _tenant(path: Path) -> tuple[str, str]:
 
 
 def _banner(stack: Stack) -> None:
-    named = parse_tenant(stack.tenant_document)
+    named = parse_tenant(stack.tenant_document, LOCAL_HOSTS)
     vendors = {"illu": named.illu, "Rev.io": named.revio, "IzzitUp": named.izzitup, "Egito": named.egito}
     addresses = {name: settings.base_url for name, settings in vendors.items() if settings}
     lines = [

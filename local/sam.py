@@ -67,12 +67,12 @@ def command(arguments: Sequence[str], machine: str) -> list[str]:
 
 
 def _local_template() -> Path:
-    """The built template, whose functions may be given the address of the embedded AWS: SAM CLI sets no variable that a
-    template does not name, and on AWS this one must not be there."""
+    """The built template, whose functions may be given the address of the embedded AWS, and call vendors on this
+    machine: SAM CLI sets no variable that a template does not name, and on AWS these must not be there."""
     built = (BUNDLE / "template.yaml").read_text()
     before, variables, after = built.partition("    Environment:\n      Variables:\n")
     local = BUNDLE / "local.yaml"
-    local.write_text(f'{before}{variables}        AWS_ENDPOINT_URL: ""\n{after}')
+    local.write_text(f'{before}{variables}        AWS_ENDPOINT_URL: ""\n        LOCAL_HOSTS: ""\n{after}')
     return local
 
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Self
 
 import boto3
 
 from crm_bridge.runtime import runtime
+from crm_bridge.settings import BLOCKS, split
 from crm_bridge.tenants import new_api_key
 from local.aws import EmbeddedAws
 from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
@@ -24,18 +24,25 @@ from local.vendors.receiver import ReceiverSimulator
 from local.vendors.revio import RevioSimulator
 from local.vendors.simulator import Simulator
 
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
 REGION = "eu-west-1"
 VISIBILITY = 60
 """Seconds after which a queue gives a message out again that was not deleted (template.yaml)."""
 LOCAL_STACK = "crm-bridge-local"
 """The name under which tables and queues are deployed here."""
-OF_AWS = (
+ONLY_HERE = (
+    "LOCAL_HOSTS",
     *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
 )
+"""What template.yaml does not name, and a function on this machine gets besides."""
 HOST_OF_CONTAINERS = "host.docker.internal"
+LOCAL_HOSTS = frozenset({HOST, "localhost", HOST_OF_CONTAINERS})
+"""Where simulated vendors, or one's own, may be called although they are not public, and without TLS."""
 CONTAINERS = "containers/"
-"""Before a tenant's name in that of its secret for functions in containers, where this machine has another name."""
+"""Behind the prefix in the names of the secrets for functions in containers, where this machine has another name."""
 DEMO_TENANT = "demo"
 DEMO_KEY = "crmb_demo-key-for-this-machine-only-and-no-other"
 """The events in `events/` carry it, so it is the same on every machine, and valid on none but this."""
@@ -104,6 +111,7 @@ class Stack:
         self.gateway = Gateway(self.template.routes, self.template.functions, port)
         self.tenant_name = tenant[0] if tenant else DEMO_TENANT
         self.api_key = DEMO_KEY
+        self.open_hosts = LOCAL_HOSTS
         self._queues: list[QueueDelivery] = []
         self._exits = ExitStack()
 
@@ -142,13 +150,17 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """What a function gets in its environment, wherever it runs."""
         names = {name for function in self.template.functions.values() for name in function.environment}
-        return {name: value for name, value in os.environ.items() if name in names or name in OF_AWS}
+        return {name: value for name, value in os.environ.items() if name in names or name in ONLY_HERE}
 
     @property
     def container_environment(self) -> dict[str, str]:
         """The same for a function in a container, which has secrets of its own (`containers`)."""
         there = {name: _in_container(value) for name, value in self.environment.items()}
-        return {**there, "SECRET_PREFIX": there["SECRET_PREFIX"] + CONTAINERS}
+        return {
+            **there,
+            "SECRET_PREFIX": there["SECRET_PREFIX"] + CONTAINERS,
+            "LOCAL_HOSTS": HOST_OF_CONTAINERS,
+        }
 
     def invoke(self, function: str, event: Mapping[str, object]) -> object:
         """Run a function of the template by its name there."""
@@ -178,14 +190,11 @@ class Stack:
         return key
 
     def put_secret(self, tenant: str, document: str) -> None:
-        secrets = self._secrets
-        name = os.environ["SECRET_PREFIX"] + tenant
-        try:
-            secrets.create_secret(Name=name, SecretString=document)
-        except secrets.exceptions.ResourceExistsException:
-            secrets.put_secret_value(SecretId=name, SecretString=document)
-        if self._containers and not tenant.startswith(CONTAINERS):
-            self.put_secret(CONTAINERS + tenant, _in_container(document))
+        """All of its parts, also those without settings; what is no JSON becomes each of them."""
+        prefix = os.environ["SECRET_PREFIX"]
+        put_parts(self._secrets, prefix, tenant, document)
+        if self._containers:
+            put_parts(self._secrets, prefix + CONTAINERS, tenant, _in_container(document))
 
     def demo_tenant(self) -> str:
         """The secret of a tenant whose vendors are the simulators."""
@@ -265,9 +274,9 @@ class Stack:
             self.template.stores({**sources, **{output: variables[name] for output, name in names.items()}})
         )
         os.environ |= {name: outputs[output] for output, name in names.items()} | UNLIMITED
+        os.environ["LOCAL_HOSTS"] = ",".join(sorted(self.open_hosts))
         runtime.cache_clear()
         exits.callback(runtime.cache_clear)
-        self.open_hosts = frozenset({urlsplit(self.receiver.url).netloc})
         self._open_runtime()
         functions = self.template.functions
         self._secrets = boto3.client("secretsmanager")
@@ -284,7 +293,7 @@ class Stack:
                 exits.callback(run_on_schedule(schedule.seconds, functions[schedule.function]))
 
     def _open_runtime(self) -> None:
-        """Give the functions the time as it is here, and let them call the receiver, which is not on the Internet."""
+        """Give the functions the time as it is here, and let them call this machine, as LOCAL_HOSTS does elsewhere."""
         runtime().clock.ahead = self._ahead
         runtime().transport.on_this_machine = self.open_hosts
 
@@ -302,6 +311,19 @@ class Stack:
             runtime().keys.add(UPYA_KEY, UPYA_TENANT, SCOPES, "demo, Upya")
             self.put_secret(TOLD_TENANT, self.told_tenant())
             runtime().keys.add(TOLD_KEY, TOLD_TENANT, SCOPES, "demo, told")
+
+
+def put_parts(secrets: "SecretsManagerClient", prefix: str, tenant: str, document: str) -> None:
+    try:
+        parts = split(document)
+    except ValueError:
+        parts = dict.fromkeys(BLOCKS, document)
+    for part, text in parts.items():
+        name = f"{prefix}{part}/{tenant}"
+        try:
+            secrets.create_secret(Name=name, SecretString=text)
+        except secrets.exceptions.ResourceExistsException:
+            secrets.put_secret_value(SecretId=name, SecretString=text)
 
 
 def deploy_stores(template: Mapping[str, object]) -> dict[str, str]:

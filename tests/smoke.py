@@ -6,7 +6,7 @@ Vendors are the simulators, in this process, one below the other on one port. `-
 which a tunnel of yours reaches that port, for AWS calls them from outside. With `--emulator` all goes to ministack on
 this machine, which needs neither an account nor a tunnel; what it cannot do is left out, and said.
 
-Tenant, secret, tables and stack are deleted at the end, also if a step fails; `--keep` leaves them for a look.
+Tenant, secrets, tables and stack are deleted at the end, also if a step fails; `--keep` leaves them for a look.
 """
 
 import argparse
@@ -244,8 +244,7 @@ class Smoke:
         for table in there & set(tables):
             dynamodb.delete_table(TableName=table)
         secrets = self.client("secretsmanager")
-        name = f"crm-bridge/{self.stage}/{TENANT}"
-        if self.key:
+        for name in self._secrets():
             secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
         left = set(dynamodb.list_tables()["TableNames"]) & set(tables)
         for _ in range(60):
@@ -253,12 +252,17 @@ class Smoke:
                 break
             time.sleep(2)
             left = set(dynamodb.list_tables()["TableNames"]) & set(tables)
-        named = {secret["Name"] for secret in secrets.list_secrets()["SecretList"]}
-        if left or name in named:
-            raise FailedError(f"left: {sorted(left | (named & {name}))}")
-        return f"the stack, {len(there & set(tables))} tables that it had kept, and the secret"
+        if left or self._secrets():
+            raise FailedError(f"left: {sorted(left | self._secrets())}")
+        return f"the stack, {len(there & set(tables))} tables that it had kept, and the secrets"
 
     # ------------------------------------------------------------------ tools
+
+    def _secrets(self) -> set[str]:
+        prefix = f"crm-bridge/{self.stage}/"
+        pages = self.client("secretsmanager").get_paginator("list_secrets").paginate()
+        names = {secret["Name"] for page in pages for secret in page["SecretList"]}
+        return {name for name in names if name.startswith(prefix)}
 
     @property
     def stage(self) -> str:
@@ -282,7 +286,7 @@ class Smoke:
     def _command(self, *command: str | Path, stdin: str | None = None) -> str:
         environment = {**os.environ, "SAM_CLI_TELEMETRY": "0", "PYTHONPATH": os.pathsep.join(map(str, PATHS))}
         if self.endpoint:
-            environment |= {"AWS_ENDPOINT_URL": self.endpoint, "HOME": str(self.directory)}
+            environment |= {"AWS_ENDPOINT_URL": self.endpoint, "HOME": str(self.directory), "LOCAL_HOSTS": HOST}
         done = subprocess.run(
             command,
             env=environment,

@@ -57,7 +57,7 @@ def _ask[T](request: Request, question: Callable[[Receiver], T]) -> T:
 
 def _club(request: Request) -> tuple[str, ConnectorSettings]:
     """Our id of the club in the address. Raises NotFoundError, NotConfiguredError."""
-    connector = runtime().engine.tenants.get(request.caller.tenant).connector
+    connector = runtime().engine.tenants.get(request.caller.tenant, flow().name).connector
     if connector is None:
         raise NotConfiguredError("The tenant's secret has no connector block. Add it, then send again.")
     club_id = connector.club(request.path["club_id"])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from werkzeug.wrappers import Request, Response
@@ -93,6 +94,9 @@ class Simulator(ABC):
     listen: str = HOST
     alterations: Sequence[Alteration] = ()
     """What becomes of every free text before it is stored."""
+    repeats_requests: bool = False
+    """Whether an object with which it responds also has the headers and the body of the request, as they came and
+    escaped for an address, as a service in debug mode may do."""
 
     def __post_init__(self) -> None:
         self._faults: list[Fault] = []
@@ -167,6 +171,8 @@ class Simulator(ABC):
         if response is None and kind is not Kind.CLOSE_BEFORE:
             with self.lock:
                 response = self.respond(request)
+            if self.repeats_requests:
+                _repeat(request, response)
         match kind:
             case Kind.ERROR_AFTER:
                 response = Response("Internal Server Error", 500)
@@ -234,6 +240,14 @@ class Simulator(ABC):
                 with self.lock:
                     return json_response({**self.held(), "requests": [asdict(seen) for seen in self.seen]})
         return Response(status=404)
+
+
+def _repeat(request: Request, response: Response) -> None:
+    body = response.get_json(silent=True)
+    if isinstance(body, dict):
+        came = [*request.headers.values(), request.full_path, request.get_data(as_text=True)]
+        body["debug"] = {"came": came, "escaped": [quote(text, "").lower() for text in came]}
+        response.set_data(json.dumps(body))
 
 
 def json_response(body: object, status: int = 200) -> Response:

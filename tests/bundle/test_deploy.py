@@ -23,6 +23,7 @@ from botocore.config import Config
 
 from crm_bridge.tenants import hash_api_key
 from local.events import load_event
+from local.server import HOST
 from local.stack import DEMO_KEY, SCOPES
 from local.vendors.illu import IlluSimulator
 from tests.bundle.emulator import BUNDLE, SAM
@@ -124,7 +125,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, illu: IlluSimulator) -> Iter
         stack.client("dynamodb").put_item(TableName=stack.physical("ApiKeysTable"), Item=key)
         settings = {"illu": {"base_url": illu.url, "org_id": illu.org_id, "api_key": illu.api_key}}
         stack.client("secretsmanager").create_secret(
-            Name=f"crm-bridge/{STAGE}/{TENANT}", SecretString=json.dumps(settings)
+            Name=f"crm-bridge/{STAGE}/illu/{TENANT}", SecretString=json.dumps(settings)
         )
         yield stack
 
@@ -193,7 +194,7 @@ def test_the_command_line_turns_a_tenant_up_and_its_functions_know_it(
 ) -> None:
     def run(*arguments: str, stdin: str = "") -> Any:
         command = [sys.executable, "-m", "cli", *arguments, "--stack", STACK, "--region", REGION, "--json"]
-        environment = {**os.environ, **ACCOUNT, "AWS_ENDPOINT_URL": stack.endpoint}
+        environment = {**os.environ, **ACCOUNT, "AWS_ENDPOINT_URL": stack.endpoint, "LOCAL_HOSTS": HOST}
         done = subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)

@@ -12,9 +12,9 @@ import boto3
 import pytest
 import yaml
 
-from crm_bridge.settings import parse_tenant
+from crm_bridge.settings import parse_tenant, split
 from local import sam
-from local.stack import DEMO_TENANT, Stack
+from local.stack import DEMO_TENANT, LOCAL_HOSTS, Stack
 
 NO_DOCKER = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
 
@@ -42,12 +42,14 @@ def test_a_container_gets_what_it_needs_to_reach_aws_and_vendors_on_this_machine
     declared = {name for function in stack.template.functions.values() for name in function.environment}
     assert declared < environment.keys()
     assert environment["AWS_ENDPOINT_URL"] == stack.aws_url.replace("127.0.0.1", "host.docker.internal")
+    assert environment["LOCAL_HOSTS"] == "host.docker.internal"
     assert "127.0.0.1" not in json.dumps(environment)
     secrets = boto3.client("secretsmanager")
-    secret = secrets.get_secret_value(SecretId=environment["SECRET_PREFIX"] + DEMO_TENANT)["SecretString"]
-    there, here = parse_tenant(secret), parse_tenant(stack.demo_tenant())
+    name = f"{environment['SECRET_PREFIX']}illu/{DEMO_TENANT}"
+    secret = secrets.get_secret_value(SecretId=name)["SecretString"]
+    there, here = parse_tenant(secret, LOCAL_HOSTS), parse_tenant(stack.demo_tenant(), LOCAL_HOSTS)
     assert there != here
-    assert secret == stack.demo_tenant().replace("127.0.0.1", "host.docker.internal")
+    assert secret == split(stack.demo_tenant().replace("127.0.0.1", "host.docker.internal"))["illu"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's list of sockets")

@@ -30,6 +30,7 @@ from dispatcher.handler import LENT, LONGEST_RUN
 from key_link.change import Held
 from key_link.flow import KeyLinkFlow
 from key_link.models import CarryKeyLink, KeyLink
+from local.stack import LOCAL_HOSTS
 from local.vendors.revio import RevioSimulator
 
 if TYPE_CHECKING:
@@ -182,9 +183,9 @@ class OneTenant(Tenants):
             "client_code": account.client_code,
             "password": account.password,
         }
-        self._settings = parse_tenant(json.dumps({"revio": settings}))
+        self._settings = parse_tenant(json.dumps({"revio": settings}), LOCAL_HOSTS)
 
-    def get(self, tenant: str, *, fresh: bool = False) -> Tenant:  # noqa: ARG002
+    def get(self, tenant: str, flow: str, *, fresh: bool = False) -> Tenant:  # noqa: ARG002
         return self._settings
 
 
@@ -238,7 +239,7 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
     account = rev.account
     operations, links = MemoryOperations(), MemoryLinks()
     breaker = CountingBreaker(clock)
-    transport = Transport(clock, clock.move, breaker)
+    transport = Transport(clock, clock.move, breaker, LOCAL_HOSTS)
     engine = Engine(operations, links, OneTenant(rev), transport, clock=clock, jitter=chance.random)
     no_turns = cast("Accounts", None)  # a new key link waits for nobody
     flow = KeyLinkFlow(Memory(clock), Held(links, operations, engine, no_turns, clock))

@@ -26,6 +26,7 @@ def ministack(directory: Path, services: Iterable[str] = STORES) -> Iterator[str
         "GATEWAY_PORT": str(port),
         "SERVICES": ",".join(services),
         "LOG_LEVEL": "WARNING",
+        "LOCAL_HOSTS": HOST,  # its functions inherit it, and vendors are on this machine
         "HOME": str(directory),
         "TMPDIR": str(directory),
         "STATE_DIR": str(directory),

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -24,7 +25,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.settings import CallbackSettings
 from crm_bridge.transport import Answer, Deadline, Transport
 from local.server import HOST
-from local.stack import TOLD_KEY, TOLD_TENANT, Stack
+from local.stack import LOCAL_HOSTS, TOLD_KEY, TOLD_TENANT, Stack
 from local.template import TEMPLATE
 from local.vendors.receiver import ReceiverSimulator
 from local.vendors.simulator import Kind
@@ -311,7 +312,6 @@ def test_waits_as_long_as_the_receiver_asks_for(told: Crm, receiver: ReceiverSim
 def test_what_the_receiver_says_is_neither_read_nor_kept(told: Crm) -> None:
     with closing(Vendor(answers(200, b"x" * 10_000_000))) as chatty:
         set_callback(told, url=f"http://{HOST}:{chatty.port}/callbacks")
-        told.stack.open_hosts = frozenset({f"{HOST}:{chatty.port}"})
         accepted(told)
         work(told)
         assert len(chatty.requests) == 1
@@ -504,7 +504,7 @@ def test_what_is_told_is_written_with_what_it_tells_of_and_with_nothing_else(tol
 def test_only_what_is_signed_now_with_its_secret_is_believed(told: Crm, receiver: ReceiverSimulator) -> None:
     """The receiver that the other tests rest on: one wrong thing at a time."""
     (key,) = receiver.secrets
-    settings = CallbackSettings.model_validate({"url": receiver.callback_url, "secret": key})
+    settings = CallbackSettings.model_validate({"url": receiver.callback_url, "secret": key}, context=LOCAL_HOSTS)
     signed: dict[str, str] = {}
 
     class Recorded(Transport):
@@ -567,7 +567,12 @@ def test_is_told_when_a_wrong_secret_was_corrected(told: Crm, receiver: Receiver
         *("http://127.0.0.1:{port}/", "http://localhost:{port}/"),
     ],
 )
-def test_nothing_connects_to_this_machine_but_to_the_receiver(told: Crm, address: str) -> None:
+def test_nothing_connects_to_this_machine_but_to_what_is_listed(
+    told: Crm, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told.stack.open_hosts = frozenset({urlsplit(told.stack.illu.url).netloc})
+    # The settings take it, as if the address had been found by a look-up.
+    monkeypatch.setenv("LOCAL_HOSTS", ",".join([*LOCAL_HOSTS, "2130706433", "::1", "::ffff:127.0.0.1"]))
     with closing(Vendor(answers(204))) as private:
         set_callback(told, url=address.format(port=private.port))
         accepted(told)
@@ -580,7 +585,7 @@ def test_nothing_connects_to_this_machine_but_to_the_receiver(told: Crm, address
 
 def test_the_receiver_is_open_to_the_local_stack_only(told: Crm, receiver: ReceiverSimulator) -> None:
     assert Transport().on_this_machine == frozenset()
-    told.stack.open_hosts = frozenset()  # as it is on AWS
+    told.stack.open_hosts = frozenset({urlsplit(told.stack.illu.url).netloc})
     accepted(told)
     work(told)
     assert receiver.seen == []
@@ -616,7 +621,6 @@ class Internet:
             headers={"webhook-id": "1"},
             body=b"{}",
             max_answer=None,
-            public=True,
         )
 
 

@@ -2,9 +2,11 @@
 
 import json
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import boto3
 import pytest
@@ -168,9 +170,18 @@ def test_a_tenant_that_is_not_there_fails(cli: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "result"), [("127.0.0.1", "not checked"), ("10.0.0.1", "failed"), ("no-such-host.invalid", "failed")]
+    ("host", "result"),
+    [("127.0.0.1", "not checked"), ("private.example", "failed"), ("no-such-host.invalid", "failed")],
 )
-def test_a_callbacks_address_must_be_public(stack: Stack, cli: CommandLine, host: str, result: str) -> None:
+def test_a_callbacks_address_must_be_public(
+    stack: Stack, cli: CommandLine, host: str, result: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def look_up(host: str, *arguments: Any, **options: Any) -> Any:
+        return real("10.0.0.1" if host == "private.example" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     document = json.loads(stack.told_tenant())
     document["callback"]["url"] = f"https://{host}/told"
     stack.put_secret("demo-told", json.dumps(document))

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from cli import asking, tenants
 from cli.bridge import Bridge
+from crm_bridge.settings import BLOCKS, joined
 from local.stack import DEMO_TENANT, Stack
 from operations import handler as operations
 from tests.integration.conftest import SITE, CommandLine, Crm
@@ -29,9 +31,18 @@ def acme(stack: Stack, tmp_path: Path) -> Path:
     return file
 
 
+def parts(tenant: str) -> dict[str, str]:
+    """The texts of a tenant's secrets, by part."""
+    secrets = boto3.client("secretsmanager")
+    found = {}
+    for part in BLOCKS:
+        with suppress(secrets.exceptions.ResourceNotFoundException):
+            found[part] = secrets.get_secret_value(SecretId=f"crm-bridge/dev/{part}/{tenant}")["SecretString"]
+    return found
+
+
 def stored(tenant: str) -> dict[str, Any]:
-    secret = boto3.client("secretsmanager").get_secret_value(SecretId=f"crm-bridge/dev/{tenant}")
-    document: dict[str, Any] = json.loads(secret["SecretString"])
+    document: dict[str, Any] = json.loads(joined(parts(tenant).values()))
     return document
 
 
@@ -214,6 +225,113 @@ def test_nothing_is_changed_when_nobody_says_yes(cli: CommandLine, acme: Path) -
     assert told.code == 2
     assert "--yes" in told.err
     assert "search_lag" not in stored("acme")["illu"]
+
+
+# ---------------------------------------------------------------------- one document, several secrets
+
+CALLBACK = {"url": "https://hooks.acme.example/t?token=x", "secret": "whsec_" + "b2s0" * 8}
+
+
+def callback_settings(tenant: str = "acme") -> list[str]:
+    return ["tenant", "set", tenant, *(f"callback.{name}={value}" for name, value in CALLBACK.items()), "--yes"]
+
+
+def test_each_secret_has_its_vendor_and_no_other(cli: CommandLine, stack: Stack) -> None:
+    document = json.loads(stack.told_tenant())
+    document["mappings"] = {"create_job": {"built_in": "upya"}}
+    assert cli("tenant", "add", "acme", "--file", "-", input=json.dumps(document)).code == 0
+    found = {part: json.loads(text) for part, text in parts("acme").items()}
+    assert {part: sorted(content) for part, content in found.items()} == {
+        "callback": ["callback"],
+        "illu": ["has_callback", "illu", "mappings"],
+        "revio": ["has_callback", "revio"],
+        "izzitup": ["has_callback", "izzitup"],
+        "egito": ["connector", "egito", "has_callback"],
+    }
+    assert stored("acme") == document
+
+
+def test_a_vendor_that_is_not_used_has_no_secret(cli: CommandLine, acme: Path) -> None:
+    cli("tenant", "add", "acme", "--file", str(acme))
+    assert parts("acme").keys() == {"illu"}
+    assert cli(*callback_settings()).code == 0
+    assert parts("acme").keys() == {"illu", "callback"}
+    assert cli("tenant", "set", "acme", "--unset", "callback", "--yes").code == 0
+    assert (parts("acme")["callback"], "has_callback" in parts("acme")["illu"]) == ("{}", False)
+    assert cli(*callback_settings()).code == 0
+    assert stored("acme")["callback"] == CALLBACK
+
+
+def test_what_is_new_for_a_tenant_is_encrypted_with_its_key(cli: CommandLine, acme: Path) -> None:
+    cli("tenant", "add", "acme", "--file", str(acme), "--kms-key-id", "alias/ours")
+    cli(*callback_settings())
+    described = boto3.client("secretsmanager").describe_secret(SecretId="crm-bridge/dev/callback/acme")
+    assert described["KmsKeyId"] == "alias/ours"
+
+
+@pytest.mark.parametrize("removes", [False, True], ids=["add", "remove"])
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_no_vendor_says_that_there_is_a_webhook_without_its_secret_wherever_a_change_ends(
+    cli: CommandLine, stack: Stack, monkeypatch: pytest.MonkeyPatch, writes: int, removes: bool
+) -> None:
+    cli("tenant", "add", "acme", "--file", "-", input=stack.demo_tenant())
+    change = callback_settings()
+    if removes:
+        assert cli(*change).code == 0
+        change = ["tenant", "set", "acme", "--unset", "callback", "--yes"]
+    done: list[str] = []
+    make = boto3.client
+
+    def client(service: str, *arguments: Any, **options: Any) -> Any:
+        made = make(service, *arguments, **options)
+        if service == "secretsmanager":
+            for action in ("PutSecretValue", "CreateSecret"):
+                made.meta.events.register(f"before-call.secrets-manager.{action}", count)
+        return made
+
+    def count(**_: Any) -> None:
+        if len(done) == writes:
+            raise KeyboardInterrupt
+        done.append("written")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(boto3, "client", client)
+        assert cli(*change).code != 0
+    assert len(done) == writes
+    found = parts("acme")
+    says = {part for part in found if "has_callback" in found[part]}
+    assert not says or json.loads(found["callback"])
+    assert [part for part in found if part != "callback" and CALLBACK["secret"] in found[part]] == []
+    assert "secrets" in cli("doctor", "acme").out
+    assert cli(*change).code == 0  # the same command goes on
+    assert ("callback" in stored("acme")) is not removes
+    assert len({("has_callback" in text) for part, text in parts("acme").items() if part != "callback"}) == 1
+
+
+def test_a_private_address_is_refused_for_a_stack_on_aws(
+    cli: CommandLine, acme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCAL_HOSTS")
+    added = cli("tenant", "add", "acme", "--file", str(acme))
+    assert added.code == 2
+    assert "illu.base_url: must be an https address" in added.err
+    assert parts("acme") == {}
+    told = cli("tenant", "set", "demo", "izzitup.base_url=https://169.254.169.254", "--yes")
+    assert told.code == 2
+    assert "must be a public address" in told.err
+
+
+def test_what_is_no_longer_valid_can_be_corrected(
+    cli: CommandLine, acme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("tenant", "add", "acme", "--file", str(acme))
+    monkeypatch.delenv("LOCAL_HOSTS")
+    assert cli("tenant", "show", "acme").code != 0
+    assert cli("tenant", "set", "acme", "illu.base_url=https://illu.example", "--yes").code == 0
+    assert cli("tenant", "show", "acme").code == 0
+
+
+# ---------------------------------------------------------------------- keys
 
 
 def test_a_revoked_key_is_refused_and_another_works(stack: Stack, cli: CommandLine, acme: Path) -> None:

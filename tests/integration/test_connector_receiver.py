@@ -98,7 +98,7 @@ def egito(stack: Stack) -> EgitoSimulator:
 def change_tenant(stack: Stack, *, clubs: dict[str, Any] | None = None, **egito: object) -> None:
     """Members of the tenant's egito block, and its clubs; the function knows them at once."""
     stack.put_secret("demo", tenant(stack, clubs=clubs, **egito))
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "connector_receiver", fresh=True)
 
 
 def tenant(stack: Stack, *, clubs: dict[str, Any] | None = None, **egito: object) -> str:
@@ -524,7 +524,7 @@ def asking(crm: Crm) -> str:
     document = json.loads(crm.stack.demo_tenant())
     document["connector"] |= {"ask_about_namesakes": True}
     crm.stack.put_secret("demo", json.dumps(document))
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "connector_receiver", fresh=True)
     return saved(crm)
 
 

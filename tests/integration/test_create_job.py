@@ -291,7 +291,7 @@ def test_is_parked_when_the_reference_was_switched_on_after_it_was_sent(crm: Crm
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = create_job(crm)
     crm.stack.put_secret("demo", crm.stack.demo_tenant())
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "create_job", fresh=True)
     assert crm.settle(accepted)["state"] == "parked"
     assert len(crm.stack.illu.jobs) == 1
 
@@ -366,7 +366,7 @@ def test_is_parked_when_jobs_are_asked_for_by_a_name_that_illu_altered(at_home: 
     tenant = json.loads(at_home.stack.demo_tenant())
     tenant["illu"]["job_list_path"] += "?name={name}"
     at_home.stack.put_secret("demo", json.dumps(tenant))
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "create_job", fresh=True)
     at_home.stack.illu.alterations = (ALTERATIONS["upper case"],)
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     operation = at_home.settle(create_job(at_home))

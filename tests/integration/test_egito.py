@@ -38,7 +38,7 @@ from crm_bridge.oauth import Grant, Login, Tokens
 from crm_bridge.runtime import runtime
 from crm_bridge.settings import EgitoSettings
 from crm_bridge.transport import Deadline, Transport
-from local.stack import CLUB, DEMO_TENANT, Stack
+from local.stack import CLUB, DEMO_TENANT, LOCAL_HOSTS, Stack
 from local.vendors.egito import TOKEN_PATH, EgitoSimulator
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm
@@ -187,14 +187,15 @@ def settings_of(egito: EgitoSimulator, **changes: object) -> EgitoSettings:
             "username": USER,
             "password": egito.users[USER],
             **changes,
-        }
+        },
+        context=LOCAL_HOSTS,
     )
 
 
 @pytest.fixture
 def connect(egito: EgitoSimulator, alone: Clock) -> Iterator[Connect]:
     """A client of Egito in a function that runs alone."""
-    transport, notebook = Transport(), Notebook()
+    transport, notebook = Transport(on_this_machine=LOCAL_HOSTS), Notebook()
     tokens = Tokens(notebook, alone)
 
     def client(seconds: float = 20, **changes: object) -> EgitoClient:
@@ -223,7 +224,7 @@ class Function:
     transport: Transport
 
     def client(self, login: str = "login", seconds: float = 20, **changes: object) -> EgitoClient:
-        settings = EgitoSettings.model_validate({**self.stack.egito_settings(), **changes})
+        settings = EgitoSettings.model_validate({**self.stack.egito_settings(), **changes}, context=LOCAL_HOSTS)
         return EgitoClient(settings, login, self.tokens, self.transport, Deadline(seconds))
 
     def staff(self, login: str = "login", **changes: object) -> int:
@@ -240,7 +241,7 @@ def start(stack: Stack, clock: Clock) -> Iterator[Start]:
 
     def one() -> Function:
         documents = Documents(aws.client("dynamodb"), os.environ["TOKENS_TABLE"])
-        made = Function(stack, documents, Tokens(documents, clock), Transport())
+        made = Function(stack, documents, Tokens(documents, clock), Transport(on_this_machine=LOCAL_HOSTS))
         started.append(made)
         return made
 
@@ -368,7 +369,7 @@ def test_one_token_serves_many_calls(egito: EgitoSimulator, connect: Connect) ->
 def test_token_is_renewed_early(wire: Wire, life: object, good_for: float) -> None:
     now = 1_795_000_000.0
     wire.on_token = lambda request: answer(200, {"access_token": request.args["grant_type"], "expires_in": life})
-    transport = Transport()
+    transport = Transport(on_this_machine=LOCAL_HOSTS)
     client = EgitoClient(settings_of(wire.egito), "login", Tokens(Notebook(), lambda: now), transport, Deadline(20))
     tokens, login = client._tokens, client._login
 

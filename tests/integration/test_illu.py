@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from pydantic import SecretStr
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge.clients.illu import IlluClient, IlluSite, ListedIlluSite
@@ -28,6 +27,7 @@ from crm_bridge.errors import (
 from crm_bridge.settings import IlluSettings
 from crm_bridge.transport import Deadline, Transport
 from local.server import HOST, Server
+from local.stack import LOCAL_HOSTS
 from local.vendors.illu import IlluSimulator
 from local.vendors.simulator import Kind
 
@@ -102,14 +102,13 @@ type Connect = Callable[..., IlluClient]
 def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     """A client of the illu at an address."""
     monkeypatch.setattr("crm_bridge.transport.SHORTEST_CALL", 0.5)  # so that tests need not wait for long
-    transport = Transport()
+    transport = Transport(on_this_machine=LOCAL_HOSTS)
 
     def client(
         url: str, *, org_id: int = 88, key: str = KEY, path: str | None = LIST_PATH, lag: int = 120, seconds: float = 20
     ) -> IlluClient:
-        settings = IlluSettings(
-            base_url=url, org_id=org_id, api_key=SecretStr(key), site_list_path=path, search_lag=lag
-        )
+        document = {"base_url": url, "org_id": org_id, "api_key": key, "site_list_path": path, "search_lag": lag}
+        settings = IlluSettings.model_validate(document, context=LOCAL_HOSTS)
         return IlluClient(settings, transport, Deadline(seconds))
 
     yield client

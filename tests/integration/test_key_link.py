@@ -125,7 +125,7 @@ def change_tenant(stack: Stack, **settings: object) -> None:
     tenant = json.loads(stack.demo_tenant())
     tenant["revio"] |= settings
     stack.put_secret("demo", json.dumps(tenant))
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "key_link", fresh=True)
 
 
 def told_names(stack: Stack) -> list[str]:
@@ -275,7 +275,7 @@ def test_the_tenants_mapping_makes_what_is_posted_and_what_is_put(crm: Crm) -> N
     expression = "{system: sys, entity_type: 'CUSTOMER', internal_id: to_number(no), external_id: ref}"
     mappings = {"key_link": {"version": "kl-1", "expression": expression}}
     crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "key_link", fresh=True)
     made = crm.post("/key-links", {"sys": "SALESFORCE", "no": "1015", "ref": EXTERNAL})
     assert (made.status_code, made.json()["id"]) == (201, 77)
     changed = put(crm, 77, {"sys": "SALESFORCE", "no": "2044", "ref": OTHER["external_id"]})
@@ -1594,7 +1594,7 @@ def test_waits_when_revio_refuses_the_login_once(crm: Crm) -> None:
 def test_is_503_when_the_tenant_has_no_account_at_revio(linked_up: Crm) -> None:
     sent = len(linked_up.stack.revio.seen)
     linked_up.stack.put_secret("demo", "{}")
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "key_link", fresh=True)
     paths = ("/key-links", "/key-links/77", "/key-links/systems", "/key-links/entity-types")
     answers = [link_up(linked_up, **OTHER), *map(linked_up.get, paths)]
     assert link_up(linked_up).status_code == 200  # what is known is told all the same
@@ -1615,7 +1615,7 @@ def test_is_503_even_for_what_is_known_when_the_tenants_secret_cannot_be_read(li
         linked_up.stack.put_secret("demo", "{")
     elif how == "deleted":
         boto3.client("secretsmanager").delete_secret(
-            SecretId=os.environ["SECRET_PREFIX"] + "demo", ForceDeleteWithoutRecovery=True
+            SecretId=os.environ["SECRET_PREFIX"] + "revio/demo", ForceDeleteWithoutRecovery=True
         )
     else:
 

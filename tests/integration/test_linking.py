@@ -35,7 +35,7 @@ def change_illu(stack: Stack, **changes: object) -> None:
     document["illu"] |= {**changes, "api_key": "illu-key-2"}
     document["illu"] = {name: value for name, value in document["illu"].items() if value is not None}
     stack.put_secret("demo", json.dumps(document))
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "create_site", fresh=True)
     stack.illu.api_key = "illu-key-2"
 
 
@@ -231,7 +231,7 @@ def test_is_503_with_retry_after_and_nothing_is_changed_when_the_vendor_is_down(
 def test_is_503_when_the_tenant_no_longer_uses_the_vendor(crm: Crm) -> None:
     operation = parked("create_site")
     crm.stack.put_secret("demo", "{}")
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "create_site", fresh=True)
     answer = adopt(crm, operation, confirmed=True)
     assert (answer.status_code, "illu block" in answer.json()["detail"]) == (503, True)
     assert is_untouched(crm, operation)

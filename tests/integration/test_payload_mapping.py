@@ -51,7 +51,7 @@ JOB = {"ticket_id": "64f0c0ffee", "customer_id": "C-1001", "name": "Meter does n
 def use_mappings(crm: Crm, **mappings: object) -> None:
     """From now on the demo tenant has these."""
     crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
-    runtime().engine.tenants.get("demo", fresh=True)
+    runtime().engine.tenants.get("demo", "create_job", fresh=True)
 
 
 def own(expression: str, version: str = "3") -> dict[str, str]:
@@ -322,7 +322,7 @@ def test_says_which_mapping_made_an_event_when_it_is_sent_again_after_a_refusal(
 
 def lose_secret(crm: Crm) -> None:
     """Delete the tenant's secret, before a new execution environment."""
-    boto3.client("secretsmanager").delete_secret(SecretId="crm-bridge/dev/demo", ForceDeleteWithoutRecovery=True)
+    boto3.client("secretsmanager").delete_secret(SecretId="crm-bridge/dev/illu/demo", ForceDeleteWithoutRecovery=True)
     _forget(crm)
 
 

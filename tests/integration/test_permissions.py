@@ -7,6 +7,7 @@ writes the table in docs/permissions.md anew.
 
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +20,16 @@ from local.stack import Stack
 from local.template import TEMPLATE, Function
 from local.vendors.simulator import Kind
 from tests.cases import CASES
-from tests.faults.events import KINDS, Event, change_key_link, create_job, create_site, save_prospect, update_status
+from tests.faults.events import (
+    KINDS,
+    Event,
+    change_key_link,
+    create_job,
+    create_key_link,
+    create_site,
+    save_prospect,
+    update_status,
+)
 from tests.faults.faults import FAULTS, Call
 from tests.faults.harness import World
 from tests.integration.test_events import invoke
@@ -28,7 +38,7 @@ TEMPLATE_SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 RESOURCES: dict[str, Any] = TEMPLATE_SOURCE["Resources"]
 FUNCTIONS = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::Serverless::Function"}
 LOST = next(fault for fault in FAULTS if fault.name == "closed, done")
-SECRETS = "secrets of the tenants"
+SECRETS = "the tenants' secrets for {}"
 DOCUMENT = TEMPLATE.parent / "docs/permissions.md"
 MARKERS = "<!-- permissions -->\n", "<!-- end of the permissions -->"
 REWRITE = "REWRITE" in os.environ
@@ -76,7 +86,7 @@ class Recorder(World):
 def _logical(name: str) -> str:
     """What the template calls a table, an index, a queue or a secret."""
     if name.startswith(os.environ["SECRET_PREFIX"]):
-        return SECRETS
+        return SECRETS.format(name.removeprefix(os.environ["SECRET_PREFIX"]).partition("/")[0])
     table, index, index_name = name.partition("/index/")
     variables = TEMPLATE_SOURCE["Globals"]["Function"]["Environment"]["Variables"]
     (value,) = (value for variable, value in variables.items() if os.environ[variable] in (table, name))
@@ -155,6 +165,28 @@ def _is_linked_by_a_person(world: Recorder) -> None:
         world.resolve([parked])
         path = f"/operations/{parked.operation_id}/resolve"
         assert world._request(world.tenant, "POST", path, {"action": "unlink"}) == 200
+    world.take_in()
+    parked = _parked(world, "key_link", json.dumps({"link": create_key_link(162).body}))
+    adopt = {"action": "adopt", "id": "1"}
+    assert world._request(world.tenant, "POST", f"/operations/{parked.operation_id}/resolve", adopt) == 422
+
+
+def _parked(world: Recorder, flow: str, payload: str = "{}") -> Operation:
+    now = int(runtime().clock())
+    parked = Operation(
+        operation_id=operation_id(world.tenant, flow, "parked"),
+        tenant=world.tenant,
+        flow=flow,
+        natural_key="parked",
+        state=State.PARKED,
+        fingerprint="",
+        payload=payload,
+        lease="l-1",
+        created_at=now,
+        updated_at=now,
+    )
+    runtime().operations.create(parked, over=[State.REJECTED])
+    return parked
 
 
 def _changes_are_refused(world: Recorder) -> None:
@@ -211,21 +243,8 @@ def _is_handed_over(world: Recorder) -> None:
         assert world._request(world.tenant, event.method, event.path(world.stack), event.body) == 202
         world.pass_time(20, deliver=False)
     world.stack.deliver_due()
-    now = int(runtime().clock())
     for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver", "callback"):
-        parked = Operation(
-            operation_id=operation_id(world.tenant, flow, "parked"),
-            tenant=world.tenant,
-            flow=flow,
-            natural_key="parked",
-            state=State.PARKED,
-            fingerprint="",
-            payload="{}",
-            lease="l-1",
-            created_at=now,
-            updated_at=now,
-        )
-        runtime().operations.create(parked, over=[State.REJECTED])
+        parked = _parked(world, flow)
         path = f"/operations/{parked.operation_id}/resolve"
         assert world._request(world.tenant, "POST", path, {"action": "resend"}) == 200
 
@@ -285,8 +304,8 @@ def _named(resource: Any) -> str:
         assert attribute == "Arn"
         return str(logical)
     text = resource["Fn::Sub"]
-    if text.endswith(":secret:crm-bridge/${Stage}/*"):
-        return SECRETS
+    if part := re.search(r":secret:crm-bridge/\$\{Stage\}/([a-z]+)/\*$", text):
+        return SECRETS.format(part[1])
     logical, _, index = text.removeprefix("${").replace("${TableSuffix}", "").partition(".Arn}")
     return f"{logical}{index}"
 

@@ -35,7 +35,7 @@ from crm_bridge.errors import StorageError, VendorError
 from crm_bridge.runtime import Runtime, runtime
 from crm_bridge.settings import IzzitUpSettings
 from crm_bridge.transport import Deadline, Transport
-from local.stack import Stack
+from local.stack import LOCAL_HOSTS, Stack
 from local.vendors import izzitup
 from local.vendors.izzitup import IzzitUpSimulator, service
 from local.vendors.simulator import Kind
@@ -403,8 +403,9 @@ def alone() -> Iterator[IzzitUpSimulator]:
 
 def client_of(page: IzzitUpSimulator) -> IzzitUpClient:
     (user, password), *_ = page.users.items()
-    settings = IzzitUpSettings.model_validate({"base_url": page.base_url, "user": user, "password": password})
-    return IzzitUpClient(settings, Transport(), Deadline(21))
+    document = {"base_url": page.base_url, "user": user, "password": password}
+    settings = IzzitUpSettings.model_validate(document, context=LOCAL_HOSTS)
+    return IzzitUpClient(settings, Transport(on_this_machine=LOCAL_HOSTS), Deadline(21))
 
 
 def test_the_simulator_and_the_client_know_the_same_failures() -> None:

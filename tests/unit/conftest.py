@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import pytest
@@ -15,9 +15,10 @@ from pytest_socket import disable_socket, enable_socket
 from crm_bridge import aws
 from crm_bridge.links import Links
 from crm_bridge.operations import Operations
+from crm_bridge.settings import PART_OF
 from crm_bridge.tenants import ApiKeys, Tenants
 from crm_bridge.token_buckets import TokenBuckets
-from local.stack import REGION, deploy_stores
+from local.stack import REGION, deploy_stores, put_parts
 from local.template import Template, bundle_template
 from tests.unit.memory import MemoryDynamoDb, MemorySecrets
 
@@ -65,10 +66,7 @@ class Tables:
     secrets: "SecretsManagerClient"
 
     def put_secret(self, name: str, document: str) -> None:
-        try:
-            self.secrets.create_secret(Name=f"crm-bridge/dev/{name}", SecretString=document)
-        except self.secrets.exceptions.ResourceExistsException:
-            self.secrets.put_secret_value(SecretId=f"crm-bridge/dev/{name}", SecretString=document)
+        put_parts(self.secrets, "crm-bridge/dev/", name, document)
 
 
 @pytest.fixture(scope="session")
@@ -107,8 +105,11 @@ def emulator() -> str:
 
 
 @pytest.fixture
-def tables(request: pytest.FixtureRequest, emulator: str, clock: Clock, template: Template) -> Tables:
-    """Empty tables, and a tenant `acme`."""
+def tables(
+    request: pytest.FixtureRequest, emulator: str, clock: Clock, template: Template, monkeypatch: pytest.MonkeyPatch
+) -> Tables:
+    """Empty tables, and a tenant `acme`; the flow `orders` of tests needs its part `illu`."""
+    monkeypatch.setitem(cast("dict[str, str]", PART_OF), "orders", "illu")
     client: Any
     secrets: Any
     if emulator == "memory":

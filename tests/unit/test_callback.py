@@ -97,9 +97,7 @@ def whsec(size: int) -> str:
     return "whsec_" + base64.b64encode(b"\xff" * size).decode()
 
 
-@pytest.mark.parametrize(
-    "url", [URL, "https://acme.example:8443/a/b?token=x", "https://acme.example", "http://127.0.0.1:1/"]
-)
+@pytest.mark.parametrize("url", [URL, "https://acme.example:8443/a/b?token=x", "https://acme.example"])
 def test_takes_an_address(url: str) -> None:
     assert CallbackSettings.model_validate({"url": url, "secret": SECRET}).url == url
 
@@ -205,7 +203,7 @@ class Network:
 def call(url: str = URL, transport: Transport | None = None) -> NotDoneError:
     with pytest.raises(NotDoneError) as raised:
         (transport or Transport()).call(
-            "acme", "POST", url, deadline=Deadline(20), headers={}, body=b"{}", max_answer=None, public=True
+            "acme", "POST", url, deadline=Deadline(20), headers={}, body=b"{}", max_answer=None
         )
     return raised.value
 

@@ -709,7 +709,7 @@ def test_tells_what_is_known_when_the_settings_are_broken_meanwhile(bench: Bench
     bench.shop.answers = [failing(RefusedError)]
     bench.run("refused")
     bench.tables.put_secret("acme", "{}")
-    bench.tables.tenants.get("acme", fresh=True)
+    bench.tables.tenants.get("acme", "orders", fresh=True)
     assert bench.run() == Outcome(bench.stored(), carried=False)
     assert bench.run(note="changed").changed
     for number in ("new", "refused"):

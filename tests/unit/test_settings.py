@@ -1,25 +1,61 @@
 """A tenant's settings: which addresses of vendors are taken."""
 
 import json
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
 
 from crm_bridge.settings import parse_tenant
 
+HERE = frozenset({"127.0.0.1", "localhost"})
 
-def izzitup(base_url: str) -> str:
-    settings = parse_tenant(json.dumps({"izzitup": {"base_url": base_url, "user": "u", "password": "p"}}))
+
+def izzitup(base_url: str, local_hosts: frozenset[str] = frozenset()) -> str:
+    document = json.dumps({"izzitup": {"base_url": base_url, "user": "u", "password": "p"}})
+    settings = parse_tenant(document, local_hosts)
     assert settings.izzitup
     return settings.izzitup.base_url
 
 
 @pytest.mark.parametrize(
     "base_url",
-    ["https://status.acme.example", "https://acme.example:8443/status/", "http://127.0.0.1:4000/izzitup"],
+    ["https://status.acme.example", "https://acme.example:8443/status/", "https://8.8.8.8", "https://[2a00:1450::1]/"],
 )
 def test_an_address_is_scheme_host_and_path(base_url: str) -> None:
     assert izzitup(base_url) == base_url.rstrip("/")
+
+
+@pytest.mark.parametrize("base_url", ["http://127.0.0.1:4000/izzitup", "http://localhost", "https://127.0.0.1"])
+def test_an_address_of_this_machine_is_taken_by_the_local_stack_only(base_url: str) -> None:
+    assert izzitup(base_url, HERE) == base_url
+    assert izzitup(base_url, frozenset({urlsplit(base_url).netloc})) == base_url
+    for local_hosts in (frozenset[str](), frozenset({"127.0.0.1:1", "localhost:1"})):
+        with pytest.raises(ValidationError, match="base_url"):
+            izzitup(base_url, local_hosts)
+
+
+PRIVATE = [
+    *("127.0.0.1:9001", "127.9.9.9", "169.254.169.254", "10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1"),
+    *("0.0.0.0", "0", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "017700000001", "127.1", "127.0.1"),  # noqa: S104
+    *("2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "10.1"),
+    *("[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]"),
+    *("[64:ff9b::169.254.169.254]", "[64:ff9b:1::a00:1]", "[2002:7f00:1::]", "[fd00:ec2::254]", "[fe80::1]"),
+    *("localhost", "localhost.", "LOCALHOST", "vendor.localhost", "vendor.localhost."),
+    *("127.0.0.1.", "%31%32%37.0.0.1", "127.0.0.1\\.acme.example", "[::1%25lo]", "[v1.x]"),
+]
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+def test_an_address_that_is_not_public_is_refused_in_every_notation(host: str) -> None:
+    for document in (
+        {"izzitup": {"base_url": f"https://{host}/status", "user": "u", "password": "p"}},
+        {"illu": {"base_url": f"https://{host}", "org_id": 1, "api_key": "k"}},
+        {"callback": {"url": f"https://{host}/?a=b", "secret": "whsec_" + "b2s0" * 8}},
+    ):
+        for local_hosts in (frozenset[str](), frozenset({"host.docker.internal"})):
+            with pytest.raises(ValidationError, match="url"):
+                parse_tenant(json.dumps(document), local_hosts)
 
 
 @pytest.mark.parametrize(

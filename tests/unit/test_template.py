@@ -18,6 +18,7 @@ from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import Event
 from crm_bridge.operations import OperationSummary, State
 from crm_bridge.queues import LEAST_LANES
+from crm_bridge.settings import BLOCKS, PART_OF
 from dispatcher.handler import LENT, LONGEST_RUN
 from local.stack import VISIBILITY
 from local.template import TEMPLATE, Template, bundle_template
@@ -121,6 +122,10 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
     assert given == read | queues | {"LOG_LEVEL", "POWERTOOLS_METRICS_NAMESPACE"}
 
 
+def test_no_function_on_aws_may_call_a_private_address() -> None:
+    assert "LOCAL_HOSTS" not in TEMPLATE.read_text()
+
+
 def test_no_function_gets_a_service_name_which_would_be_one_more_dimension_of_each_metric() -> None:
     assert "POWERTOOLS_SERVICE_NAME" not in TEMPLATE.read_text()
 
@@ -218,6 +223,24 @@ def test_the_dispatcher_may_fill_every_queue_and_only_its_flow_may_empty_it(temp
 def test_a_callback_is_asked_for_by_nobody_and_reads_neither_keys_nor_links(template: Template) -> None:
     assert "CallbackFunction" not in {route.function for route in template.routes}
     assert allowed("CallbackRole", "dynamodb:GetItem") == ["AccountsTable"]
+
+
+def parts_read_by(function: str) -> set[str]:
+    """The parts of tenants' documents, each a secret, that a function's role may read."""
+    role = RESOURCES[function.replace("Function", "Role")]["Properties"]
+    text = json.dumps(role["Policies"])
+    found = re.findall(r":secret:crm-bridge/\$\{Stage\}/([a-z]+)/\*\"", text)
+    assert len(found) == text.count(":secret:")
+    return set(found)
+
+
+def test_each_function_reads_its_own_part_of_a_tenant_and_only_callback_reads_that_of_webhooks() -> None:
+    vendors = set(BLOCKS) - {"callback"}
+    for flow, part in PART_OF.items():
+        assert parts_read_by(flow.title().replace("_", "") + "Function") == {part}
+    # To verify the id of a record that a person links; a status makes none.
+    assert parts_read_by("OperationsFunction") == vendors - {"izzitup"}
+    assert parts_read_by("DispatcherFunction") == set()
 
 
 def test_no_policy_reaches_further_than_it_must() -> None:

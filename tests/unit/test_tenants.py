@@ -43,7 +43,7 @@ def test_a_secret_is_not_shown_by_repr_or_dump() -> None:
     assert "a-secret" not in tenant.model_dump_json()
 
 
-@pytest.mark.parametrize("url", ["https://illu.example", "https://illu.example/api/", "http://127.0.0.1:3002"])
+@pytest.mark.parametrize("url", ["https://illu.example", "https://illu.example/api/"])
 def test_takes_an_address_that_keeps_the_key_secret(url: str) -> None:
     tenant = parse_tenant(illu(base_url=url))
     assert tenant.illu is not None
@@ -89,11 +89,11 @@ def test_refuses_a_vendor_that_it_does_not_know() -> None:
 
 
 def test_reads_a_secret_once_and_again_when_told_to(tables: Tables) -> None:
-    assert _key(tables.tenants.get("acme")) == "illu-key-1"
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
     tables.put_secret("acme", illu(api_key="illu-key-2"))
-    assert _key(tables.tenants.get("acme")) == "illu-key-1"
-    assert _key(tables.tenants.get("acme", fresh=True)) == "illu-key-2"
-    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
+    assert _key(tables.tenants.get("acme", "create_site", fresh=True)) == "illu-key-2"
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-2"
 
 
 @pytest.fixture
@@ -112,75 +112,75 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_a_secret_is_kept_for_five_minutes_of_the_wall_clock(tables: Tables, wall: Clock) -> None:
-    tables.tenants.get("acme")
+    tables.tenants.get("acme", "create_site")
     tables.put_secret("acme", illu(api_key="illu-key-2"))
     wall.move(SECRET_MAX_AGE)
-    assert _key(tables.tenants.get("acme")) == "illu-key-1"
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
     wall.move(1)
-    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-2"
 
 
 def test_a_secret_is_read_again_when_the_function_was_frozen_for_longer_than_it_is_kept(
     tables: Tables, wall: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 0.0)  # stands still
-    tables.tenants.get("acme")
+    tables.tenants.get("acme", "create_site")
     tables.put_secret("acme", illu(api_key="illu-key-2"))
     wall.move(SECRET_MAX_AGE + 1)
-    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-2"
 
 
 def test_a_secret_is_not_kept_longer_when_the_clock_is_set_back(tables: Tables, wall: Clock) -> None:
-    tables.tenants.get("acme")
+    tables.tenants.get("acme", "create_site")
     tables.put_secret("acme", illu(api_key="illu-key-2"))
     wall.move(-3600)
-    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-2"
 
 
 def test_a_secret_that_is_too_old_is_not_used_when_secrets_manager_is_down(
     tables: Tables, wall: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables.tenants.get("acme")
+    tables.tenants.get("acme", "create_site")
     wall.move(SECRET_MAX_AGE + 1)
     monkeypatch.setattr(tables.tenants._secrets.client, "get_secret_value", _fail)
     for _ in range(2):
         with pytest.raises(StorageError):
-            tables.tenants.get("acme")
+            tables.tenants.get("acme", "create_site")
 
 
 def test_one_tenant_is_dropped_when_its_secret_is_gone_and_the_others_are_kept(tables: Tables) -> None:
     tables.put_secret("bolt", illu(api_key="bolt-key"))
     for name in ("acme", "bolt"):
-        tables.tenants.get(name)
-    tables.secrets.delete_secret(SecretId="crm-bridge/dev/acme", ForceDeleteWithoutRecovery=True)
+        tables.tenants.get(name, "create_site")
+    tables.secrets.delete_secret(SecretId="crm-bridge/dev/illu/acme", ForceDeleteWithoutRecovery=True)
     tables.put_secret("bolt", illu(api_key="bolt-key-2"))
     with pytest.raises(NotConfiguredError):
-        tables.tenants.get("acme", fresh=True)
-    assert [key[0] for key in tables.tenants._secrets.store] == ["crm-bridge/dev/bolt"]
-    assert _key(tables.tenants.get("bolt")) == "bolt-key"
+        tables.tenants.get("acme", "create_site", fresh=True)
+    assert [key[0] for key in tables.tenants._secrets.store] == ["crm-bridge/dev/illu/bolt"]
+    assert _key(tables.tenants.get("bolt", "create_site")) == "bolt-key"
 
 
 def test_a_secret_is_read_again_when_another_thread_dropped_it_in_between(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets = tables.tenants._secrets
-    tables.tenants.get("acme")
+    tables.tenants.get("acme", "create_site")
 
     def found_and_dropped(key: tuple[Any, ...]) -> bool:
         secrets.drop(key[0])
         return True
 
     monkeypatch.setattr(secrets, "has_not_expired_in_cache", found_and_dropped)
-    assert _key(tables.tenants.get("acme")) == "illu-key-1"
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
 
 
 def test_an_error_that_nobody_expected_keeps_its_kind(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    def defect(_: str) -> Tenant:
+    def defect(*_: object) -> Tenant:
         raise ZeroDivisionError
 
     monkeypatch.setattr(tenants, "parse_tenant", defect)
     with pytest.raises(ZeroDivisionError):
-        tables.tenants.get("acme")
+        tables.tenants.get("acme", "create_site")
 
 
 def _fail(**_: object) -> None:
@@ -188,35 +188,35 @@ def _fail(**_: object) -> None:
 
 
 def test_a_secret_that_is_wrong_is_not_used_any_more(tables: Tables) -> None:
-    tables.tenants.get("acme")
+    tables.tenants.get("acme", "create_site")
     tables.put_secret("acme", "{")
     with pytest.raises(NotConfiguredError):
-        tables.tenants.get("acme", fresh=True)
+        tables.tenants.get("acme", "create_site", fresh=True)
     with pytest.raises(NotConfiguredError):
-        tables.tenants.get("acme")
+        tables.tenants.get("acme", "create_site")
     tables.put_secret("acme", illu(api_key="illu-key-2"))
-    assert _key(tables.tenants.get("acme")) == "illu-key-2"
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-2"
 
 
 def test_a_secret_is_kept_for_its_time_while_secrets_manager_is_down(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables.tenants.get("acme")
+    tables.tenants.get("acme", "create_site")
     monkeypatch.setattr(tables.tenants._secrets.client, "get_secret_value", _fail)
     with pytest.raises(StorageError):
-        tables.tenants.get("acme", fresh=True)
-    assert _key(tables.tenants.get("acme")) == "illu-key-1"
+        tables.tenants.get("acme", "create_site", fresh=True)
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
 
 
 def test_a_binary_secret_is_not_valid(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables.tenants._secrets.client, "get_secret_value", lambda **_: {"SecretBinary": b"{}"})
     with pytest.raises(NotConfiguredError, match="the document"):
-        tables.tenants.get("acme")
+        tables.tenants.get("acme", "create_site")
 
 
 def test_says_which_secret_to_create_when_there_is_none(tables: Tables) -> None:
-    with pytest.raises(NotConfiguredError, match="crm-bridge/dev/nobody"):
-        tables.tenants.get("nobody")
+    with pytest.raises(NotConfiguredError, match="crm-bridge/dev/illu/nobody"):
+        tables.tenants.get("nobody", "create_site")
 
 
 @pytest.mark.parametrize("document", ["", "{", "[]", '{"illu": {"org_id": 88}}', '{"illu": {"api_key": "hush-hush"}}'])
@@ -225,7 +225,7 @@ def test_says_what_to_check_without_showing_it_when_a_secret_is_not_valid(tables
         document = " "
     tables.put_secret("broken", document)
     with pytest.raises(NotConfiguredError) as raised:
-        tables.tenants.get("broken")
+        tables.tenants.get("broken", "create_site")
     assert "hush-hush" not in raised.value.detail
     if "hush" in document:
         assert "illu.org_id" in raised.value.detail
@@ -237,7 +237,7 @@ def test_is_a_storage_error_when_secrets_manager_fails(tables: Tables, monkeypat
 
     monkeypatch.setattr(tables.tenants._secrets.client, "get_secret_value", fail)
     with pytest.raises(StorageError) as raised:
-        tables.tenants.get("acme")
+        tables.tenants.get("acme", "create_site")
     assert "stuff" not in raised.value.detail
 
 

@@ -1,5 +1,6 @@
 """What a call sends and makes of its answer, without a network: an adapter under the session plays the vendor."""
 
+import html
 import io
 import json
 import logging
@@ -9,6 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -40,6 +42,7 @@ from crm_bridge.transport import (
     _Body,
     _idle,
     _within,
+    basic,
     changing_nothing,
     expect,
 )
@@ -89,7 +92,7 @@ def wire() -> Wire:
 @pytest.fixture
 def transport(wire: Wire, clock: Clock) -> Transport:
     transport = Transport(clock, clock.move)
-    transport._adapter = wire
+    transport._public = wire
     return transport
 
 
@@ -480,18 +483,20 @@ def test_connections_are_dropped_when_one_rested_for_too_long(monkeypatch: pytes
     assert closed == [(0, 0), (0, 0), (1, 1), (1, 1), (1, 1), (2, 2), (3, 3)]
 
 
-def test_public_calls_have_connections_of_their_own(clock: Clock) -> None:
+def test_every_call_is_to_a_public_address_but_to_hosts_on_this_machine(clock: Clock) -> None:
     transport, wire, public = Transport(clock), Wire(), Wire()
     transport._adapter = wire
     transport._public = public
-    call(transport, public=True)
+    call(transport)
     assert (len(wire.requests), len(public.requests)) == (0, 1)
-    call(transport, public=False)
-    assert (len(wire.requests), len(public.requests)) == (1, 1)
     transport.on_this_machine = frozenset({HOST})
-    call(transport, public=True)
-    call(transport, "https://shop.example:1/", public=True)
-    assert (len(wire.requests), len(public.requests)) == (2, 2)
+    call(transport)
+    call(transport, "https://shop.example:1/")
+    assert (len(wire.requests), len(public.requests)) == (1, 2)
+    transport.on_this_machine = frozenset({"shop.example"})
+    call(transport, "https://shop.example:1/")
+    call(transport, "https://shop.example.test/")
+    assert (len(wire.requests), len(public.requests)) == (2, 3)
 
 
 def test_urllib3_logs_no_url_from_the_first_transport_on() -> None:
@@ -569,6 +574,59 @@ SECRET = 'k"e\\y /ü+&'
 def test_a_secret_is_not_told_in_whichever_way_it_is_written(written: str) -> None:
     one = answer(b"", secrets=("other", SECRET))
     assert one.shown(f"no {written}, nor other, nor {written}") == "no ***, nor ***, nor ***"
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("escape", [html.escape, lambda text: quote(text, ""), lambda text: json.dumps(text)[1:-1]])
+def test_a_secret_is_masked_in_a_result_however_often_it_is_escaped(escape: Callable[[str], str], times: int) -> None:
+    secret = "s3cret/'pass\\word\" é+&<end"
+    written = secret
+    for _ in range(times):
+        written = escape(written)
+    said = answer(json.dumps({"note": [f"it is {written}."], f"x{written}": {"id": 4711}}).encode(), secrets=(secret,))
+    assert said.json() == {"note": ["it is ***."], "x***": {"id": 4711}}
+    assert said.masked({"note": written}) == {"note": "***"}
+    assert said.json(masks=False)["x" + written] == {"id": 4711}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("pass%2Fword-1", "pass%2fword-1", "pass%2fword%2D1", r"pass\/word-1", "pass&#47;word-1", "pass&#x2F;word-1"),
+        *("pass&#x2f;word&#45;1", "pass&sol;word-1", "pass%252fword-1", r"pass\u002fword-1", "pass&amp;#047;word-1"),
+        *("dXNlcjpwYXNzL3dvcmQtMQ", "Basic dXNlcjpwYXNzL3dvcmQtMQ=="),
+    ],
+)
+def test_a_password_and_a_login_are_masked_in_a_result(written: str) -> None:
+    secrets = ("pass/word-1", basic("user", "pass/word-1"))
+    said = answer(json.dumps({"sites": [{"name": f"<{written}>", "n": 1}]}).encode(), secrets=secrets)
+    assert "***" in str(said.json())
+    assert written.removeprefix("Basic ").rstrip("=") not in str(said.json())
+
+
+@pytest.mark.parametrize("secret", ["abc", "open", "1234567", "", "/"])
+def test_a_short_secret_mangles_no_result(secret: str) -> None:
+    body = {"id": secret, "name": f"x{secret}y {secret}", secret: [secret]}
+    assert answer(json.dumps(body).encode(), secrets=(secret,)).json() == body
+
+
+def test_a_secret_is_masked_from_its_first_letter_on_and_as_a_whole_if_that_is_too_short() -> None:
+    secrets = ("$$pass-word", "$$$$$$ab", "\u043f\u0430\u0440\u043e\u043b\u044c-1")  # the last is in Cyrillic letters
+    said = answer(json.dumps(list(secrets)).encode(), secrets=secrets)
+    assert said.json() == ["$$***", "***", "***"]
+
+
+def test_a_result_is_left_as_it_is_when_it_repeats_no_secret() -> None:
+    body = {"id": 12345678, "name": 'Zoë \\ / " % & +', "inner": [None, True, 1.5, {"": []}]}
+    said = answer(json.dumps(body).encode(), secrets=("12345678x", "other-secret"))
+    assert said.json() == said.masked(body) == body
+
+
+def test_what_lies_too_deep_in_a_result_is_masked() -> None:
+    nested: object = "s3cret-s3cret"
+    for _ in range(1000):
+        nested = [nested]
+    assert "s3cret" not in str(answer(b"", secrets=("s3cret-s3cret",)).masked(nested))
 
 
 def test_markup_is_not_told_at_all() -> None:

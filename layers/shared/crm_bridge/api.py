@@ -271,7 +271,7 @@ def received[C: BaseModel, V: Vendor, R: BaseModel, M: BaseModel](
     Raises ProblemError.
     """
     request.json()  # what is no JSON is none for every tenant
-    mapping = engine.tenants.get(request.caller.tenant).mappings.of(flow.name)
+    mapping = engine.tenants.get(request.caller.tenant, flow.name).mappings.of(flow.name)
     if mapping is None:
         return request.parse(model), None
     return request.mapped(model, flow.name, mapping), mapping.label

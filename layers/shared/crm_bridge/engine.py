@@ -318,7 +318,7 @@ class Engine:
         new_id = operation_id(tenant, flow.name, flow.key(command))
         add_to_log(operation_id=new_id)
         try:
-            settings = self.tenants.get(tenant)
+            settings = self.tenants.get(tenant, flow.name)
             vendor = self._vendor(flow, tenant, settings, deadline)
         except UnavailableError:
             # What could not be sent is not accepted. What is known already is told all the same.
@@ -343,7 +343,7 @@ class Engine:
             first_sent_at=None if later else now,
             sent_to=vendor.destination,
             mapping=mapping,
-            is_told=settings.callback is not None,
+            is_told=settings.has_callback,
         )
         task = Task()
         if isinstance(vendor, Claiming):
@@ -761,11 +761,11 @@ class Engine:
         Raises VendorError.
         """
         try:
-            settings = self.tenants.get(tenant)
+            settings = self.tenants.get(tenant, flow.name)
             try:
                 return call(self._vendor(flow, tenant, settings, deadline))
             except SignInRefusedError:
-                fresh = self.tenants.get(tenant, fresh=True)
+                fresh = self.tenants.get(tenant, flow.name, fresh=True)
                 if fresh == settings:
                     raise
             return call(self._vendor(flow, tenant, fresh, deadline))

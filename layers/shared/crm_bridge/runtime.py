@@ -13,6 +13,7 @@ from crm_bridge.breaker import Breaker
 from crm_bridge.engine import Engine
 from crm_bridge.links import Links
 from crm_bridge.operations import Operations
+from crm_bridge.public import local_hosts
 from crm_bridge.queues import Queues
 from crm_bridge.tenants import ApiKeys, Tenants
 from crm_bridge.token_buckets import TokenBuckets
@@ -87,7 +88,7 @@ def runtime() -> Runtime:
     key_headers = tuple(name.strip().lower() for name in os.environ["API_KEY_HEADERS"].split(",") if name.strip())
     buckets = TokenBuckets(float(os.environ["KEY_RATE"]), int(os.environ["KEY_BURST"]), clock)
     tenants = Tenants(aws.client("secretsmanager"), os.environ["SECRET_PREFIX"])
-    transport = Transport(breaker=Breaker(clock))
+    transport = Transport(breaker=Breaker(clock), on_this_machine=local_hosts())
     queues = Queues(lambda: aws.client("sqs"), os.environ)
     if not gc.isenabled():
         gc.freeze()  # nor is it looked through later

@@ -2,10 +2,11 @@
 
 import base64
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -16,32 +17,39 @@ from pydantic import (
     Field,
     PrivateAttr,
     SecretStr,
+    ValidationInfo,
     model_validator,
 )
 
 from crm_bridge.ids import canonical
 from crm_bridge.mapping import Mappings
+from crm_bridge.public import is_public_host
 
-LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "host.docker.internal"})
+_NETLOC = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+"""A host, which may have a port, and no login."""
 
 
-def _vendor_url(value: str) -> str:
+def _checked(value: str, info: ValidationInfo, form: str, never: str) -> str:
+    """Return an address that may be called (see `crm_bridge.public`). Raises ValueError; `never` must not be in it."""
     parts = urlsplit(value)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS):
-        raise ValueError("must be an https address (http only for this machine)")
+    host = parts.hostname or ""
+    is_local = bool({host, parts.netloc} & (info.context or frozenset()))
+    if parts.scheme != "https" and not (is_local and parts.scheme == "http"):
+        raise ValueError("must be an https address")
     # Behind a ? or #, also one with nothing behind it, whatever is appended would not be the path.
-    if not re.fullmatch("[!-~]+", value) or not parts.hostname or "@" in parts.netloc or {"?", "#"} & {*value}:
-        raise ValueError("must be scheme, host and path only")
-    return value.rstrip("/")
-
-
-def _callback_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS):
-        raise ValueError("must be an https address (http only for this machine)")
-    if not re.fullmatch("[!-~]+", value) or not parts.hostname or "@" in parts.netloc or "#" in value:
-        raise ValueError("must be scheme, host, path and query only")
+    if not re.fullmatch("[!-~]+", value) or not _NETLOC.fullmatch(parts.netloc) or set(never) & {*value}:
+        raise ValueError(f"must be {form} only")
+    if not is_local and not is_public_host(host):
+        raise ValueError("must be a public address: functions on AWS reach no private one")
     return value
+
+
+def _vendor_url(value: str, info: ValidationInfo) -> str:
+    return _checked(value, info, "scheme, host and path", "?#").rstrip("/")
+
+
+def _callback_url(value: str, info: ValidationInfo) -> str:
+    return _checked(value, info, "scheme, host, path and query", "#")
 
 
 def _signing_secret(value: SecretStr) -> SecretStr:
@@ -349,7 +357,9 @@ class CallbackSettings(_Settings):
 
 
 class Tenant(_Settings):
-    """The JSON document that the secret `crm-bridge/<stage>/<tenant>` holds. A vendor that is not used is left out."""
+    """A tenant's document, or the part of it that one secret holds (see `split`). A vendor that is not used is left
+    out.
+    """
 
     illu: IlluSettings | None = None
     revio: RevioSettings | None = None
@@ -358,6 +368,8 @@ class Tenant(_Settings):
     connector: ConnectorSettings | None = None
     callback: CallbackSettings | None = None
     mappings: Mappings = Mappings()
+    has_callback: bool = False
+    """Written by `split`: whether there is a `callback`, for the functions that must not read it."""
 
     _document: SecretStr = PrivateAttr(SecretStr(""))
 
@@ -369,8 +381,72 @@ class Tenant(_Settings):
 
 
 @lru_cache(maxsize=256)
-def parse_tenant(document: str) -> Tenant:
-    """Raises ValidationError, whose text names fields but shows no values."""
-    tenant = Tenant.model_validate_json(document)
+def parse_tenant(document: str, local_hosts: frozenset[str] = frozenset()) -> Tenant:
+    """Return the settings; addresses at `local_hosts` may be private and without TLS (see `crm_bridge.public`).
+
+    Raises ValidationError, whose text names fields but shows no values.
+    """
+    tenant = Tenant.model_validate_json(document, context=local_hosts)
     tenant._document = SecretStr(document)  # noqa: SLF001 - nobody else has the whole text
     return tenant
+
+
+PART_OF: Mapping[str, str] = {
+    "create_site": "illu",
+    "create_job": "illu",
+    "key_link": "revio",
+    "status_update": "izzitup",
+    "connector_receiver": "egito",
+    "callback": "callback",
+}
+"""By flow: the part of a tenant's document that it needs. Each part is a secret, `crm-bridge/<stage>/<part>/<tenant>`,
+so that a function's role can name exactly what it reads."""
+BLOCKS: Mapping[str, tuple[str, ...]] = {
+    "illu": ("illu",),
+    "revio": ("revio",),
+    "izzitup": ("izzitup",),
+    "egito": ("egito", "connector"),
+    "callback": ("callback",),
+}
+EMPTY = "{}"
+
+
+def split(document: str) -> dict[str, str]:
+    """Return the parts of a tenant's document, in the order in which they must be written; one without settings is
+    EMPTY.
+
+    Several secrets cannot be written at once. As long as a vendor's part says that there is a webhook, the webhook's is
+    there: it is the first to be written, and the last to be emptied. All else that belongs together is in one part.
+    White space at the end is kept, for it makes another version of a secret. Raises ValueError if it is no JSON.
+    """
+    whole: dict[str, Any] = json.loads(document)
+    mappings = whole.get("mappings") or {}
+    has_callback = whole.get("callback") is not None
+    space = document[len(document.rstrip()) :]
+    parts = {}
+    for part, blocks in BLOCKS.items():
+        content = {block: whole[block] for block in blocks if whole.get(block) is not None}
+        mapped = {flow: mapping for flow, mapping in mappings.items() if PART_OF.get(flow) == part}
+        content |= {"mappings": mapped} if mapped else {}
+        if content and has_callback and part != "callback":
+            content["has_callback"] = True
+        parts[part] = (json.dumps(content, indent=2, ensure_ascii=False) if content else EMPTY) + space
+    webhook = parts.pop("callback")
+    return {"callback": webhook, **parts} if has_callback else {**parts, "callback": webhook}
+
+
+def has_callback(part: str) -> bool:
+    """Return whether a part says that there is a webhook. Raises ValueError if it is no JSON."""
+    return bool(json.loads(part).get("has_callback"))
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Return the document that `split` made these of. Raises ValueError if one is no JSON."""
+    whole: dict[str, Any] = {}
+    mappings: dict[str, Any] = {}
+    for part in parts:
+        content: dict[str, Any] = json.loads(part)
+        content.pop("has_callback", None)
+        mappings |= content.pop("mappings", {})
+        whole |= content
+    return json.dumps({**whole, "mappings": mappings} if mappings else whole, indent=2, ensure_ascii=False)

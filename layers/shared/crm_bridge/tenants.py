@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crm_bridge.dynamodb import deserialize, guarded, serialize
 from crm_bridge.errors import NotConfiguredError, StorageError, TooManyRequestsError, UnauthenticatedError
-from crm_bridge.settings import Tenant, parse_tenant
+from crm_bridge.public import local_hosts
+from crm_bridge.settings import PART_OF, Tenant, parse_tenant
 from crm_bridge.token_buckets import TokenBuckets
 
 if TYPE_CHECKING:
@@ -68,22 +69,25 @@ class _Secrets(SecretsProvider):
                 raise NotConfiguredError(f"There is no secret {name}. Create it, then send again.") from None
             raise StorageError("Secrets Manager did not respond. Send the same request again.") from None
         try:
-            return parse_tenant(document)
+            return parse_tenant(document, local_hosts())
         except ValidationError as error:
             fields = ", ".join(".".join(str(part) for part in e["loc"]) or "the document" for e in error.errors())
             raise NotConfiguredError(f"The secret {name} is not valid: check {fields}.") from None
 
 
 class Tenants:
-    """Reads tenants from Secrets Manager, each at most once in five minutes. Threads may share it."""
+    """Reads parts of tenants from Secrets Manager, each at most once in five minutes. Threads may share it."""
 
     def __init__(self, client: "SecretsManagerClient", prefix: str) -> None:
         self._secrets = _Secrets(boto3_client=client)
         self._prefix = prefix
 
-    def get(self, name: str, *, fresh: bool = False) -> Tenant:
-        """`fresh` reads past the cache. Raises NotConfiguredError, StorageError."""
-        secret = self._prefix + name
+    def get(self, name: str, flow: str, *, fresh: bool = False) -> Tenant:
+        """Return the part of a tenant's settings that a flow needs; the rest is in secrets that others read.
+
+        `fresh` reads past the cache. Raises NotConfiguredError, StorageError.
+        """
+        secret = f"{self._prefix}{PART_OF[flow]}/{name}"
         try:
             return cast("Tenant", self._secrets.get(secret, max_age=SECRET_MAX_AGE, force_fetch=fresh))
         except GetParameterError as error:  # which is raised instead of whatever went wrong

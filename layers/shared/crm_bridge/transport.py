@@ -4,7 +4,7 @@ This is the one place that decides whether a call that brought no result surely 
 was refused. A client may sharpen it where its vendor says more (`IzzitUp` reports failures with status 200).
 """
 
-import html
+import base64
 import io
 import json
 import logging
@@ -18,17 +18,20 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cache, lru_cache
+from html.entities import html5
 from http import HTTPStatus
 from queue import SimpleQueue
 from typing import Any, NamedTuple
-from urllib.parse import quote, quote_plus, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pydantic_core
 import requests
 import urllib3
-from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.adapters import BaseAdapter
 
 from crm_bridge.breaker import Breaker
+from crm_bridge.connections import CuttableAdapter, Exchange
 from crm_bridge.errors import (
     AddressMovedError,
     ContractBrokenError,
@@ -64,6 +67,12 @@ The monotonic clock may stand still while Lambda freezes the execution environme
 USER_AGENT = "crm-bridge"
 MAX_WORDS = 1000
 """So much of a vendor's error text is kept, in characters."""
+SHORTEST_SECRET, SHORTEST_IN_WORDS = 8, 4
+"""Characters of the shortest secret that is masked in a result, and in an error's text. A shorter one would be found in
+ids and in the middle of other words, and a mask there would show what the secret is."""
+MASK = "***"
+DEEPEST = 200
+"""Levels of a result; what lies deeper is masked. JSON of more levels is not read at all (pydantic_core)."""
 
 
 class Deadline:
@@ -93,21 +102,34 @@ class Answer:
         """Seconds that the vendor asked us to wait, if it did."""
         return _retry_after(self.headers)
 
-    def json(self) -> Any:
-        """The parsed body. Raises ContractBrokenError if it is not JSON, or has too many elements for a function."""
+    def json(self, *, masks: bool = True) -> Any:
+        """The parsed body, in which secrets that the vendor repeats are masked (see `masked`).
+
+        Without `masks` it may hold secrets: for a token, and for a record that is written back as a whole.
+        Raises ContractBrokenError if it is not JSON, or has too many elements for a function.
+        """
         if self.body.count(b"[") + self.body.count(b"{") > MOST_CONTAINERS or self.body.count(b",") > MOST_ELEMENTS:
             message = f"{self.vendor} answered with a list of too many elements"
             raise ContractBrokenError(message, vendor=self.vendor, status=self.status)
         try:
             # There and back again: half a surrogate pair, endless nesting or NaN ends here, not in what we store.
             text = json.dumps(json.loads(self.text()), ensure_ascii=False)
-            return pydantic_core.from_json(text.encode(errors="replace"), allow_inf_nan=False)
+            parsed = pydantic_core.from_json(text.encode(errors="replace"), allow_inf_nan=False)
         except (ValueError, RecursionError):
             raise ContractBrokenError(
                 f"{self.vendor} answered {self.status} with a body that is not JSON",
                 vendor=self.vendor,
                 status=self.status,
             ) from None
+        # A list may have millions of elements, and as a rule none of them is to be masked.
+        is_clean = not masks or _secrets(self.secrets, SHORTEST_SECRET).masked(text) == text
+        return parsed if is_clean else self.masked(parsed)
+
+    def masked(self, parsed: Any) -> Any:
+        """Return a part of this answer as it may be stored and returned: without the secrets that it was asked with, in
+        whatever way they are written (see `_as_written`), also in members' names. Numbers are left as they are.
+        """
+        return _masked(parsed, _secrets(self.secrets, SHORTEST_SECRET).masked)
 
     def text(self) -> str:
         """The body in the charset that its Content-Type names, else in UTF-8. Raises CharsetError."""
@@ -137,19 +159,77 @@ class Answer:
         """Words out of this answer as they may be told: without markup, without a secret, and not too many."""
         if "<" in words:
             return ""
-        for written in sorted({form for secret in self.secrets for form in _forms(secret)}, key=len, reverse=True):
-            words = words.replace(written, "***")
+        words = _secrets(self.secrets, SHORTEST_IN_WORDS).masked(words)
         return words[:MAX_WORDS].encode(errors="replace").decode()  # half a surrogate pair could not be stored
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as it may be written in JSON, in an address, in a form's field and in HTML."""
-    in_json = json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield from (secret, in_json, in_json.replace("/", "\\/"), json.dumps(secret)[1:-1])
-    for in_url in (quote(secret, ""), quote_plus(secret), quote(secret)):
-        yield from (in_url, re.sub(r"%[0-9A-F]{2}", lambda escape: escape[0].lower(), in_url))
-    in_html = html.escape(secret)
-    yield from (in_html, in_html.replace("&#x27;", "&#39;"), html.escape(secret, quote=False))
+def basic(user: str, password: str) -> str:
+    """Return the credentials of HTTP Basic (RFC 7617). They are a secret too."""
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+class _Secrets:
+    """Those of `secrets` that have `shortest` characters. Each is masked from its first letter or digit on, if the rest
+    is as long: a search for what stands before would take many times as long. Base64 may come without its padding.
+    """
+
+    def __init__(self, secrets: tuple[str, ...], shortest: int) -> None:
+        long = {secret for secret in secrets if len(secret) >= shortest}
+        begun = {secret: re.sub(r"^\W+|=+$", "", secret) for secret in long}
+        masked = {rest if len(rest) >= shortest else secret for secret, rest in begun.items()}
+        found = sorted(masked, key=len, reverse=True)
+        # These are never escaped, hence a text without the longest row of them has no such secret.
+        self._rows = [max(re.findall("[A-Za-z0-9]*", secret), key=len) for secret in found]
+        parts = (re.findall(r"\\+|.", secret, re.DOTALL) for secret in found)
+        self._pattern = re.compile("|".join("".join(map(_as_written, secret)) for secret in parts) or "(?!)")
+
+    def masked(self, text: str) -> str:
+        return self._pattern.sub(MASK, text) if any(row in text for row in self._rows) else text
+
+
+_secrets = lru_cache(maxsize=256)(_Secrets)
+
+
+@cache
+def _as_written(part: str) -> str:
+    """Return a pattern of a character, or of several backslashes, as it stands and as it is escaped in JSON, in an
+    address or a form, and in HTML, up to three times over. The longest way comes first.
+
+    Whatever a text holds, an attempt to match takes a bounded number of steps, so that a search is linear.
+    """
+    one, times = part[0], len(part)
+    if one.isascii() and one.isalnum():
+        return one  # what escapes these means to hide them
+    backslashes = r"\\\\{0,14}"
+    units, octets = one.encode("utf-16-be", "surrogatepass"), one.encode(errors="surrogatepass")
+    named = {re.escape(name.rstrip(";")) for name, meant in html5.items() if meant == one}
+    entities = [f"#0{{0,6}}{ord(one)}", f"#[xX]0{{0,6}}{_any_case(f'{ord(one):x}')}", *sorted(named, key=len)[::-1]]
+    ways = [
+        "".join(f"{backslashes}u{_any_case(units[at : at + 2].hex())}" for at in range(0, len(units), 2)),
+        "".join(f"%(?:25){{0,2}}{_any_case(f'{octet:02x}')}" for octet in octets),
+        f"&(?:amp;){{0,2}}(?:{'|'.join(entities)});?",
+        *(["[+]"] if one == " " else []),
+    ]
+    if one == "\\":
+        return f"(?:(?:{'|'.join(ways)}){{{times}}}|{re.escape(part)}{re.escape(one)}{{0,{15 * times}}})"
+    short = json.dumps(one)[-2] if one.isascii() else one  # a line break is \n
+    return f"(?:{'|'.join([*ways, backslashes + re.escape(short), re.escape(one)])})"
+
+
+def _any_case(digits: str) -> str:
+    return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in digits)
+
+
+def _masked(value: Any, mask: Callable[[str], str], depth: int = 0) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict | list) and depth == DEEPEST:
+        return MASK
+    if isinstance(value, dict):
+        return {mask(name): _masked(member, mask, depth + 1) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_masked(member, mask, depth + 1) for member in value]
+    return value
 
 
 def _said(value: object, depth: int = 0) -> str:
@@ -217,7 +297,10 @@ class Transport:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         breaker: Breaker | None = None,
+        on_this_machine: frozenset[str] = frozenset(),
     ) -> None:
+        """`on_this_machine`: the hosts that may be called although they are not public (`public.local_hosts`)."""
+        self.on_this_machine = on_this_machine
         self._breaker = breaker or Breaker(clock)
         self._clock = clock
         self._sleep = sleep
@@ -226,10 +309,8 @@ class Transport:
         self._pacing = threading.Lock()
         # Requests are handed to requests' adapters without a session, which would follow redirects, keep cookies of one
         # tenant for another, and heed proxies and .netrc of the machine.
-        self._adapter: BaseAdapter = HTTPAdapter()
+        self._adapter: BaseAdapter = CuttableAdapter()
         self._public: BaseAdapter = PublicAdapter()
-        self.on_this_machine: frozenset[str] = frozenset()
-        """Hosts with their ports that may be called although they are not public: the local stack sets it."""
         # It warns of odd answers with the whole URL, and a URL may hold a customer's name.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._used_at: dict[str, float] = {}
@@ -253,12 +334,11 @@ class Transport:
         secrets: tuple[str, ...] = (),
         max_answer: int | None = MAX_ANSWER,
         pace: Pace | None = None,
-        public: bool = False,
     ) -> Answer:
         """One request, never repeated; `body` is sent as JSON, or else `form` as an HTML form's fields.
 
         Bytes are JSON already. With a `pace` it may wait for its turn first. Without `max_answer` the answer's body is
-        not read. `public` calls nothing but public addresses, and nothing without TLS.
+        not read. Nothing is called but public addresses, with TLS, and what is `on_this_machine`.
 
         Raises NotDoneError where a body cannot have reached the vendor, be it because the vendor is down and this is
         not the call that finds out; else MaybeDoneError where no whole answer came back. An answer of any status is
@@ -269,28 +349,34 @@ class Transport:
         remaining = deadline.remaining()
         if remaining < SHORTEST_CALL:
             raise NotDoneError(f"no time was left to call {vendor}", vendor=vendor)
-        host = urlsplit(url).netloc
+        parts = urlsplit(url)
+        host = parts.netloc
         tenant = self.scope.tenant
         self._breaker.admit(vendor, host, tenant)
         self._drop_idle_connections(host)
         data, kind = _encoded(body, form)
         sent = {**headers, "Accept": "application/json", "User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **kind}
         request = requests.Request(method, url, headers=sent, data=data)
-        adapter = self._public if public and host not in self.on_this_machine else self._adapter
+        adapter = self._adapter if {host, parts.hostname} & self.on_this_machine else self._public
 
-        def exchange() -> Answer:
-            with adapter.send(request.prepare(), stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)) as response:
-                answered = b"" if max_answer is None else _read(response, max_answer)
-                return Answer(vendor, response.status_code, response.headers, answered, secrets)
+        exchange = Exchange()
+
+        def answered() -> Answer:
+            timeouts = (CONNECT_TIMEOUT, READ_TIMEOUT)
+            with exchange.running(), adapter.send(request.prepare(), stream=True, timeout=timeouts) as response:
+                received = b"" if max_answer is None else _read(response, max_answer)
+                return Answer(vendor, response.status_code, response.headers, received, secrets)
 
         begun = self._clock()
         try:
-            answer = _within(remaining, exchange)
+            answer = _within(remaining, answered)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
             self._breaker.failed(vendor, host, tenant)
             # The text of these errors shows the URL, so only their kind is told.
             name = type(error).__name__
-            if data is not None and data.hold_back():
+            is_held_back = data is not None and data.hold_back()
+            exchange.cut()  # its thread would go on for as long as the vendor likes
+            if is_held_back:
                 raise NotDoneError(f"{vendor} could not be reached ({name})", vendor=vendor) from None
             raise MaybeDoneError(f"the answer of {vendor} was lost ({name})", vendor=vendor) from None
         finally:
@@ -438,8 +524,8 @@ def _within[T](seconds: float, work: Callable[[], T]) -> T:
     """The result of `work`, or TimeoutError when `seconds` are over.
 
     A socket's timeout begins anew with every byte, and looking up a name has none at all. So the work is done in a
-    thread of its own, and left to itself when it takes too long. A thread that is through does the next work: to start
-    one would take as much time as all that the bridge itself does for an event.
+    thread of its own, and the caller cuts the connection when it takes too long (see `connections`). A thread that is
+    through does the next work: to start one would take as much time as all that the bridge itself does for an event.
     """
     done: Future[T] = Future()
     try:

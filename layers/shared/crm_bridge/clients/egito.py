@@ -26,7 +26,7 @@ from crm_bridge.fields import LONGEST_ID
 from crm_bridge.links import joined
 from crm_bridge.oauth import Grant, Login, Tokens
 from crm_bridge.settings import EgitoSettings, Tenant
-from crm_bridge.transport import Answer, Deadline, Transport, changing_nothing, expect
+from crm_bridge.transport import Answer, Deadline, Transport, basic, changing_nothing, expect
 
 VENDOR = "Egito"
 MAX_ANSWER = 16 * 1024 * 1024
@@ -117,8 +117,11 @@ class EgitoClient:
         Raises ContractBrokenError if it shows something else than that record: this does not prove that it is gone.
         Source: https://egito.pl/api/; the parameter and the shape are assumed.
         """
+        return self._get(entity, record_id, masks=True)
+
+    def _get(self, entity: str, record_id: str, *, masks: bool) -> Record:
         try:
-            parsed = self._ask(entity, "get", {"id": record_id})
+            parsed = self._ask(entity, "get", {"id": record_id}, masks=masks)
         except RefusedError as error:
             raise NoSuchRecordError(
                 f"{error.message} ({entity} {record_id})", vendor=VENDOR, status=error.status
@@ -156,7 +159,7 @@ class EgitoClient:
         False if there was nothing to change. Raises NoSuchRecordError. Source: https://egito.pl/api/
         """
         try:
-            record = self.get(entity, record_id)
+            record = self._get(entity, record_id, masks=False)  # a mask must not be written back
         except ContractBrokenError as error:  # nothing was to be done so far
             raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
         if all(name in record and record[name] == value for name, value in changes.items()):
@@ -186,9 +189,9 @@ class EgitoClient:
         member = next((member for member in _NAMES if entry.record.get(member)), "name")
         _saved(self._post(DICTIONARY, "update", {**entry.record, "type": kind, member: name}))
 
-    def _ask(self, entity: str, method: str, parameters: Mapping[str, str]) -> Any:
+    def _ask(self, entity: str, method: str, parameters: Mapping[str, str], *, masks: bool = True) -> Any:
         with changing_nothing():
-            return _parsed(self._call("GET", entity, method, parameters))
+            return _parsed(self._call("GET", entity, method, parameters), masks=masks)
 
     def _post(self, entity: str, method: str, fields: Mapping[str, object]) -> Answer:
         return self._call("POST", entity, method, {}, fields)
@@ -272,7 +275,9 @@ class EgitoClient:
         raise failure
 
     def _secrets(self) -> tuple[str, ...]:
-        return self._settings.api_secret.get_secret_value(), self._settings.password.get_secret_value()
+        settings = self._settings
+        secret, password = settings.api_secret.get_secret_value(), settings.password.get_secret_value()
+        return secret, password, basic(settings.api_id, secret), basic(settings.username, password)
 
 
 def egito_client(
@@ -286,7 +291,7 @@ def egito_client(
 
 def _token_members(answer: Answer) -> Mapping[str, object]:
     """Return the members of a token response: those of a JSON object, or the fields of a form (as GitHub sends)."""
-    parsed = _json(answer)
+    parsed = _json(answer, masks=False)
     if isinstance(parsed, dict):
         return parsed
     text = answer.body.decode("ascii", errors="replace").strip()
@@ -321,12 +326,12 @@ def _granted(parsed: Mapping[str, object]) -> Grant:
     )
 
 
-def _parsed(answer: Answer) -> Any:
+def _parsed(answer: Answer, *, masks: bool = True) -> Any:
     """What Egito answered if it is no failure. Raises VendorError.
 
     A failure is an object with a list of `errors`, and comes with status 200 as well.
     """
-    parsed = _json(answer)
+    parsed = _json(answer, masks=masks)
     errors = parsed.get("errors") if isinstance(parsed, dict) else None
     if errors and (answer.status < 300 or answer.status in (400, 404, 409, 422)):
         words = answer.shown(_flat(errors)) or "it did not say why"
@@ -337,10 +342,10 @@ def _parsed(answer: Answer) -> Any:
     return parsed
 
 
-def _json(answer: Answer) -> Any:
+def _json(answer: Answer, *, masks: bool) -> Any:
     """None if it is not JSON."""
     try:
-        return answer.json()
+        return answer.json(masks=masks)
     except ContractBrokenError:
         return None
 

@@ -24,7 +24,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.settings import IzzitUpSettings, Tenant
-from crm_bridge.transport import Answer, Deadline, Transport, changing_nothing, expect
+from crm_bridge.transport import Answer, Deadline, Transport, basic, changing_nothing, expect
 
 VENDOR = "IzzitUp"
 MAX_LIST = 2 * 1024 * 1024
@@ -148,6 +148,7 @@ class IzzitUpClient:
             return None
 
     def _call(self, method: str, body: object) -> Answer:
+        password = self._settings.password.get_secret_value()
         return self._transport.call(
             VENDOR,
             method,
@@ -155,7 +156,7 @@ class IzzitUpClient:
             deadline=self._deadline,
             headers={},
             body=body,
-            secrets=(self._settings.password.get_secret_value(),),
+            secrets=(password, basic(self._settings.user, password)),
             max_answer=MAX_LIST,
         )
 
@@ -188,7 +189,7 @@ def _parsed(answer: Answer) -> Any:
         raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
     if parsed is None:
         raise ContractBrokenError("IzzitUp answered something else than JSON", vendor=VENDOR, status=200)
-    return parsed
+    return answer.masked(parsed)
 
 
 def _json(text: str) -> Any:

@@ -43,7 +43,6 @@ class ReceiverClient:
             },
             body=body,
             max_answer=None,
-            public=True,
         )
 
 

@@ -4,7 +4,6 @@ The reference pages of its three resources are not public, so what a record look
 docs/vendors.md says what. Where several readings are possible, all are understood.
 """
 
-import base64
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import Number
 from crm_bridge.settings import RevioSettings, Tenant
-from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, changing_nothing, expect
+from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, basic, changing_nothing, expect
 
 VENDOR = "Rev.io"
 LARGEST_PAGE = 500
@@ -173,12 +172,17 @@ class RevioClient:
 
         Source: https://developers.rev.io/docs/integration-linking-solution
         """
-        return key_link_of(self.record(key_link_id))
+        with changing_nothing():
+            answer = self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id)))
+            return key_link_of(_accepted(answer, 200))
 
     def record(self, key_link_id: int) -> Mapping[str, Any]:
-        """The same as Rev.io writes it, with what is not ours. Raises NoSuchRecordError."""
+        """The same as Rev.io writes it, with what is not ours, to write it back. Nothing of it may be stored as it is:
+        Rev.io may repeat a secret in it. Raises NoSuchRecordError.
+        """
         with changing_nothing():
-            return _accepted(self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id))), 200)
+            answer = self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id)))
+            return _accepted(answer, 200, masks=False)
 
     def create_key_link(self, members: Mapping[str, object]) -> int:
         """`POST /IntegrationKeyLink`: the new key link's id. Only 201 with an id counts.
@@ -250,7 +254,7 @@ class RevioClient:
         """Source: https://developers.rev.io/docs/basic-authentication, https://developers.rev.io/docs/api-management"""
         settings = self._settings
         password = settings.password.get_secret_value()
-        login = base64.b64encode(f"{settings.username}@{settings.client_code}:{password}".encode()).decode()
+        login = basic(f"{settings.username}@{settings.client_code}", password)
         headers = {"Authorization": f"Basic {login}"}
         secrets: tuple[str, ...] = (password, login)
         if settings.subscription_key:
@@ -277,9 +281,9 @@ def revio_client(settings: Tenant, transport: Transport, deadline: Deadline) -> 
     return RevioClient(settings.revio, transport, deadline)
 
 
-def _accepted(answer: Answer, *statuses: int) -> Mapping[str, Any]:
+def _accepted(answer: Answer, *statuses: int, masks: bool = True) -> Mapping[str, Any]:
     """The members of an answer with one of `statuses` that does not say `ok: false`. Raises VendorError."""
-    members = _object(answer) if 200 <= answer.status < 300 else {}
+    members = _object(answer, masks=masks) if 200 <= answer.status < 300 else {}
     if members.get("ok") is False:  # whatever the status is
         words = answer.words() or "it gave no reason"
         raise RefusedError(
@@ -294,8 +298,8 @@ def _accepted(answer: Answer, *statuses: int) -> Mapping[str, Any]:
     return members
 
 
-def _object(answer: Answer) -> Mapping[str, Any]:
-    parsed = answer.json() if answer.body.strip() else {}
+def _object(answer: Answer, *, masks: bool) -> Mapping[str, Any]:
+    parsed = answer.json(masks=masks) if answer.body.strip() else {}
     if not isinstance(parsed, dict):
         raise ContractBrokenError(
             f"{VENDOR} answered something else than an object", vendor=VENDOR, status=answer.status
