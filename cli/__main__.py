@@ -1,21 +1,25 @@
 """The commands, by what they are about."""
 
-import typer
+import sys
+import unicodedata
 
-from cli.command import command
+import typer
+from typer.main import get_command
+
+from cli.command import ExitCode, command
 from cli.doctor import doctor
 from cli.forget import forget
 from cli.importing import app as importing
 from cli.link_check import check
 from cli.links import app as links
 from cli.operations import app as operations
+from cli.output import Output, print_traceback
 from cli.tenants import app as tenants
 
 app = typer.Typer(
     name="crm-bridge",
     help="Turn a tenant of CRM Bridge up, check it, import what it has, look up, repair.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,  # they may be secrets
 )
 app.add_typer(tenants, name="tenant")
 command(app)(doctor)
@@ -27,7 +31,12 @@ app.add_typer(links, name="links")
 
 
 def main() -> None:
-    app()
+    sys.excepthook = print_traceback
+    # What cannot be parsed is repeated by Typer as it is.
+    if any(unicodedata.category(one) == "Cc" and one not in "\n\t" for one in "".join(sys.argv[1:])):
+        Output(as_json=False).notice("An argument contains a control character. Remove it.", style="bold red")
+        sys.exit(ExitCode.WRONG_INPUT)
+    get_command(app)()  # not `app()`, which has a hook of its own
 
 
 if __name__ == "__main__":

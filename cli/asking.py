@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from cli.command import WrongInputError
-from cli.output import Output
+from cli.output import Output, visible
 from crm_bridge.settings import (
     CallbackSettings,
     ConnectorSettings,
@@ -26,7 +26,7 @@ def confirm(question: str) -> None:
     """Raises WrongInputError unless somebody says yes."""
     if not sys.stdin.isatty():
         raise WrongInputError("Give --yes, because nobody can be asked here. Nothing was changed.")
-    if not typer.confirm(question, err=True):
+    if not typer.confirm(visible(question), err=True):
         raise WrongInputError("Nothing was changed.")
 
 

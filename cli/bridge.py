@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from cli.output import Output
 from crm_bridge import aws
-from crm_bridge.errors import NotConfiguredError, NotFoundError
+from crm_bridge.errors import NotConfiguredError, NotFoundError, UnavailableError
 from crm_bridge.operations import Operation
 from crm_bridge.public import local_hosts
 from crm_bridge.runtime import Runtime, runtime
@@ -51,6 +52,22 @@ QUIET = {
     "POWERTOOLS_METRICS_NAMESPACE": "",
 }
 """No request comes here, and what a function would tell CloudWatch is not for a person's terminal."""
+
+
+def access_key_file(port: int) -> Path:
+    """Return where `make run` keeps the access key of its AWS while it runs, by the gateway's port."""
+    return Path.home() / ".cache" / "crm-bridge" / f"local-{port}.key"
+
+
+def _access_key(port: int) -> str:
+    file = access_key_file(port)
+    try:
+        return file.read_text()
+    except OSError:
+        raise UnavailableError(
+            f"No local stack is running on port {port}: {file} cannot be read, where `make run` keeps its access key. "
+            "Start it as the same user, or give its --port."
+        ) from None
 
 
 class Bridge:
@@ -131,6 +148,7 @@ class Bridge:
         parts = self.parts(name)
         if not parts:
             raise NotConfiguredError(f"There is no tenant {name}. `crm-bridge tenant list` shows those that there are.")
+        _ = self.runtime  # flows are made of it, and a command makes them once it has the settings
         try:
             return parse_tenant(joined(parts.values()), self.local_hosts)
         except ValueError as error:
@@ -168,8 +186,9 @@ class Bridge:
         if self._local_port is not None:
             os.environ |= {
                 "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._local_port + 1}",
-                "AWS_ACCESS_KEY_ID": "local",
+                "AWS_ACCESS_KEY_ID": _access_key(self._local_port),
                 "AWS_SECRET_ACCESS_KEY": "local",
+                "AWS_SESSION_TOKEN": "local",
             }
             profile, region = None, LOCAL_REGION  # with a profile, its credentials would count
         if profile or region:  # a new session, since the one that there is may have found credentials already

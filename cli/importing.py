@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from cli.asking import confirm
 from cli.bridge import Bridge
-from cli.cells import escaped, opened
+from cli.cells import escaped, opened, refuse_special
 from cli.command import NotAllWellError, WrongInputError, command
 from cli.progress import Progress, progress_of
 from cli.rows import rows
@@ -183,6 +183,7 @@ class Import[M: BaseModel]:
     def run(self, file: Path, *, dry_run: bool, rate: int | None, result: Path | None, wait: int, yes: bool) -> None:
         """Raises NotAllWellError if a row was not done."""
         result = result or file.with_name(f"{file.name}.result.csv")
+        refuse_special(result)  # and not only when all is done
         rate = rate or self._kind.rate(self._bridge.tenant(self._tenant))  # first: a flow needs the bridge's tables
         plan = self._planned(self._checked(file))
         self._show(plan, rate)
@@ -407,14 +408,11 @@ def _may_be_sent_again(operation: Operation) -> bool:
 
 
 def _write(result: Path, lines: Sequence[Line]) -> None:
-    """Whole or not at all."""
-    beside = result.with_name(f"{result.name}.part")
-    with opened(beside) as file:
+    with opened(result) as file:
         writer = csv.writer(file)
         writer.writerow(("line", "natural_key", "state", "id", "operation_id", "detail"))
         for one in lines:
             writer.writerow(map(escaped, (one.line, one.natural_key, one.state, one.id, one.operation_id, one.detail)))
-    beside.replace(result)
 
 
 def _peak_memory() -> int:

@@ -17,6 +17,7 @@ from cli.asking import confirm
 from cli.bridge import Bridge
 from cli.cells import escaped, opened
 from cli.command import NotAllWellError, command
+from cli.output import visible
 from cli.progress import progress_of
 from cli.rows import rows
 from cli.tenants import Name, Yes
@@ -111,9 +112,10 @@ def export(
         bridge.output.document([dict(zip(COLUMNS, one.cells(), strict=True)) for one in found])
         return
     with opened(file) if file else nullcontext(sys.stdout) as target:
+        shown = visible if target.isatty() else str
         writer = csv.writer(target, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(map(escaped, one.cells()) for one in found)
+        writer.writerows((shown(escaped(cell)) for cell in one.cells()) for one in found)
     bridge.output.notice(f"Links written: {len(found):,}.")
 
 

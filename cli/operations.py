@@ -16,7 +16,7 @@ from rich.text import Text
 from cli.asking import confirm, confirm_id
 from cli.bridge import Bridge
 from cli.command import WrongInputError, command
-from cli.output import moment
+from cli.output import moment, visible
 from cli.tenants import Name, Yes
 from crm_bridge.engine import UNLINKABLE
 from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
@@ -363,5 +363,5 @@ def _overview(bridge: Bridge, tenant: str) -> tuple[dict[str, str], list[Operati
 def _picture(counts: dict[str, str], newest: Sequence[OperationSummary]) -> Group:
     said = "   ".join(f"{number} {state}" for state, number in counts.items())
     lines = [Text(said, style="bold"), Text(f"at {moment(int(time.time()))}", style="dim"), Text()]
-    lines += [Text("  ".join(str(cell) for cell in _row(one)[:5])) for one in newest]
+    lines += [Text("  ".join(visible(str(cell)) for cell in _row(one)[:5])) for one in newest]
     return Group(*lines)

@@ -2,9 +2,11 @@
 
 import json
 import sys
+import traceback
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -24,14 +26,17 @@ STYLES = {
 """A word that is a cell of its own is coloured; it says the same without."""
 
 
+_NOT_VISIBLE = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
+"""Categories: control, format, private use, surrogate, and Unicode's own line and paragraph separators."""
+
+
 def visible(text: str) -> str:
     """Write out what a terminal would act on or hide: control characters but line breaks, and format characters.
 
     They may come from a vendor or a CRM. Source: https://www.unicode.org/reports/tr36/
     """
     return "".join(
-        one if one == "\n" or unicodedata.category(one) not in ("Cc", "Cf", "Co", "Cs") else ascii(one)[1:-1]
-        for one in text
+        ascii(one)[1:-1] if one != "\n" and unicodedata.category(one) in _NOT_VISIBLE else one for one in text
     )
 
 
@@ -48,7 +53,7 @@ class Output:
     def document(self, document: object) -> None:
         """The result for machines; nothing if the command speaks to a person."""
         if self.as_json:
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")  # ASCII: all else is escaped
 
     def line(self, text: str = "", style: str = "") -> None:
         if not self.as_json:
@@ -83,6 +88,11 @@ def moment(seconds: int | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def print_traceback(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+    """Show an error that nobody expected, as `sys.excepthook`: its text may be anybody's, too."""
+    Output(as_json=False).notice("".join(traceback.format_exception(error)).rstrip())
+
+
 def _cell(value: object) -> Text:
-    text = "" if value is None else visible(str(value))
+    text = "" if value is None else visible(str(value)).replace("\n", r"\n")  # else it could look like another row
     return Text(text, style=STYLES.get(text, ""))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from cli.output import Output
+from cli.output import Output, visible
 
 SAY_AGAIN = 10.0
 """Seconds between two lines."""
@@ -27,27 +27,27 @@ class Progress:
         self._said = ""
         self._lock = threading.Lock()
         self.bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[states]}"),
+            TextColumn("{task.fields[states]}", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}", style="yellow"),
+            TextColumn("{task.fields[said]}", style="yellow", markup=False),
             console=output.notices,
             disable=not output.notices.is_terminal,
         )
-        self._task = self.bar.add_task(what, total=total, states="", said="")
+        self._task = self.bar.add_task(visible(what), total=total, states="", said="")
 
     def advance(self, state: str) -> None:
         with self._lock:
             self._states[state] += 1
             states = ", ".join(f"{number:,} {state}" for state, number in self._states.items())
-            self.bar.update(self._task, advance=1, states=states)
+            self.bar.update(self._task, advance=1, states=visible(states))
             self._line(states)
 
     def say(self, text: str) -> None:
         with self._lock:
-            self.bar.update(self._task, said=text)
+            self.bar.update(self._task, said=visible(text))
             if text and not self._said and not self._output.notices.is_terminal:
                 self._output.notice(text)
             self._said = text

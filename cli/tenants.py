@@ -4,8 +4,9 @@ import json
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from cli.asking import asked_tenant, confirm
 from cli.bridge import Bridge
 from cli.command import WrongInputError, command
-from cli.output import moment
+from cli.output import moment, visible
 from cli.purge import purge as purge_tables
 from crm_bridge.errors import FieldError
 from crm_bridge.operations import State, as_time
@@ -125,7 +126,8 @@ def set_settings(
         list[str] | None,
         typer.Argument(
             metavar="[SETTING=VALUE]...",
-            help="illu.search_lag=60. Without =VALUE you are asked for it, and it is not shown: so set what is secret.",
+            help="illu.search_lag=60. You are asked for a setting without =VALUE, and it is not shown; a secret is "
+            "only accepted like this.",
         ),
     ] = None,
     file: Annotated[Path | None, typer.Option(help="All settings anew, as JSON; - for standard input.")] = None,
@@ -135,6 +137,7 @@ def set_settings(
     """Change a tenant's settings. They are checked first, and count at the latest five minutes later."""
     if bool(file) is bool(changes or unset):
         raise WrongInputError("Give either --file, or settings to change.")
+    refuse_secrets(changes or [])
     parts = _stored(bridge, name)
     before = _joined(parts)
     document = _read(file) if file else _changed(before, changes or [], unset or [])
@@ -417,12 +420,46 @@ def field_errors(error: ValidationError) -> tuple[FieldError, ...]:
     )
 
 
+def refuse_secrets(changes: Sequence[str]) -> None:
+    """Raise WrongInputError if one of `changes` has a secret as its value, also within a block that is JSON."""
+    for change in changes:
+        setting, has_value, value = change.partition("=")
+        given = _flat(_as_json(value), setting) if has_value else {}
+        if secrets := sorted(name for name, part in given.items() if name in secret_settings() and part is not None):
+            raise WrongInputError(
+                f"{', '.join(secrets)}: an argument stays in the shell's history, and others on this machine see it. "
+                "Leave =VALUE out, and you are asked for it; or give all settings with --file. Nothing was stored."
+            )
+
+
+@cache
+def secret_settings() -> frozenset[str]:
+    """Return the names of all secrets, as illu.api_key, and of the callback's address, which may hold a token."""
+    schema = Tenant.model_json_schema()
+
+    def secrets(part: Mapping[str, Any], name: str) -> Iterator[str]:
+        if reference := part.get("$ref"):
+            part = schema["$defs"][reference.rpartition("/")[2]]
+        if part.get("format") == "password":
+            yield name
+        for option in part.get("anyOf", ()):
+            yield from secrets(option, name)
+        for member, inner in part.get("properties", {}).items():
+            yield from secrets(inner, f"{name}.{member}".strip("."))
+
+    return frozenset(secrets(schema, "")) | {"callback.url"}
+
+
 def _changed(before: str, changes: Sequence[str], unset: Sequence[str]) -> str:
     document: dict[str, Any] = json.loads(before)
     for change in changes:
         setting, has_value, value = change.partition("=")
         if not has_value:
-            value = typer.prompt(setting, hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+            value = (
+                typer.prompt(visible(setting), hide_input=True)
+                if sys.stdin.isatty()
+                else sys.stdin.readline().rstrip("\n")
+            )
         block, last = _place(document, setting)
         block[last] = _as_json(value)
     for setting in unset:

@@ -5,18 +5,20 @@ import json
 import signal
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 from rich.console import Console
 
+from cli.bridge import access_key_file
 from crm_bridge.operations import operation_id
 from crm_bridge.settings import parse_tenant
+from local.kept import kept
 from local.sam import told_to_sam
 from local.server import PortInUseError
-from local.stack import DEMO_KEY, LOCAL_HOSTS, TOLD_KEY, Stack
+from local.stack import DEMO_KEY, LOCAL_HOSTS, REGION, TOLD_KEY, Stack
 
 JSON = "-H 'Content-Type: application/json'"
 HIGHEST_PORT = 65_535 - 6  # the embedded AWS and the simulators take the next six
@@ -39,7 +41,12 @@ def main() -> int:
             aws_endpoint=options.aws_endpoint,
             containers=options.containers,
         )
-        with stack, told_to_sam(stack) if options.containers else nullcontext():
+        with ExitStack() as exits:
+            exits.enter_context(stack)
+            if options.containers:
+                exits.enter_context(told_to_sam(stack))
+            if stack.aws and options.port:
+                exits.enter_context(kept(access_key_file(options.port), stack.aws.credentials["AWS_ACCESS_KEY_ID"]))
             _banner(stack)
             stopped.wait()
     except (PortInUseError, _TenantFileError) as error:
@@ -103,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         "--containers",
         action="store_true",
         help="let `make sam-invoke` and `make sam-api` in another terminal use the embedded AWS and the simulators. "
-        "Everybody in your network can, then",
+        "Everybody in your network can use the simulators, then",
     )
     return made
 
@@ -146,6 +153,14 @@ def _banner(stack: Stack) -> None:
     if stack.api_key == DEMO_KEY:
         url = stack.receiver.url
         lines.append(f"  callbacks {url}   (of what was answered 202 with the key {TOLD_KEY}; {url}/_state shows them)")
+    if stack.aws:
+        account = {"AWS_ENDPOINT_URL": stack.aws_url, "AWS_DEFAULT_REGION": REGION, **stack.aws.credentials}
+        lines += [
+            "",
+            "For the AWS CLI in another terminal. The access key is random, and valid until Ctrl-C:",
+            "",
+            f"  export {' '.join(f'{name}={value}' for name, value in account.items())}",
+        ]
     if stack.vendors and addresses.get("illu") == stack.illu.url:
         lines += [
             "",

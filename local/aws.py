@@ -1,5 +1,9 @@
 """Embedded AWS: DynamoDB, Secrets Manager, SQS and CloudFormation by moto, over HTTP or without it."""
 
+import hmac
+import json
+import re
+import secrets
 import threading
 import time
 from collections import Counter
@@ -8,9 +12,9 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import boto3
-import requests
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.session import Session
@@ -20,8 +24,10 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
+from moto.moto_server import werkzeug_app
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.test import create_environ, run_wsgi_app
+from werkzeug.wrappers import Response
 
 from local.server import HOST, QuickHandler, Server
 
@@ -73,6 +79,8 @@ def _transact_write_items(backend: DynamoDBBackend, transact_items: list[dict[st
         raise
 
 
+# Else every response allows the pages of all websites to read it.
+werkzeug_app.DISABLE_GLOBAL_CORS = True  # type: ignore[attr-defined]
 Table.__deepcopy__ = lambda table, _: table  # type: ignore[attr-defined]
 DynamoDBBackend.transact_write_items = _transact_write_items  # type: ignore[assignment,method-assign]
 
@@ -86,8 +94,17 @@ def _session() -> Session:
     return Session()
 
 
+@cache
+def access_key() -> str:
+    """Return the id of the only access key that is accepted. It is random, and a secret: no signature is verified."""
+    return f"LOCAL{secrets.token_hex(16)}"
+
+
 class EmbeddedAws:
-    """`calls` counts what arrived, by action, as it was on the wire. `answers` is the application that responds."""
+    """`calls` counts what arrived, by action, as it was on the wire. `answers` is the application that responds.
+
+    Requests must be signed with `access_key`: everything else on this machine can send requests as well.
+    """
 
     def __init__(self, port: int = 0, listen: str = HOST) -> None:
         self.calls: Counter[str] = Counter()
@@ -101,10 +118,16 @@ class EmbeddedAws:
     def url(self) -> str:
         return self._server.url
 
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The environment variables with which AWS's clients sign."""
+        return {"AWS_ACCESS_KEY_ID": access_key(), "AWS_SECRET_ACCESS_KEY": "local", "AWS_SESSION_TOKEN": "local"}
+
     def start(self) -> None:
         """Empty, whatever ran in this process before. Source: https://docs.getmoto.org/en/latest/docs/server_mode.html"""
         self._server.start()
-        requests.post(f"{self.url}/moto-api/reset", timeout=10).raise_for_status()
+        _, status, _ = run_wsgi_app(self.answers, create_environ("/moto-api/reset", method="POST"), buffered=True)
+        assert status.startswith("200"), status
 
     def stop(self) -> None:
         self._server.stop()
@@ -145,9 +168,31 @@ class EmbeddedAws:
 
     def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
+        if not _is_signed(environ):
+            return _refused(target)(environ, start_response)
         with self._counting:
             self.calls[target] += 1
         if not target.startswith(DYNAMODB):
             return self.answers(environ, start_response)
         with self._dynamodb:
             return list(self.answers(environ, start_response))
+
+
+def _is_signed(environ: "WSGIEnvironment") -> bool:
+    """Whether the header Authorization, or a presigned address, names our access key.
+
+    Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-signing-elements.html
+    """
+    in_header = re.match(r"AWS4-HMAC-SHA256\s+Credential=([^/,\s]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+    in_query = parse_qs(environ.get("QUERY_STRING", "")).get("X-Amz-Credential", [""])[0].partition("/")[0]
+    named = in_header[1] if in_header else in_query
+    return hmac.compare_digest(named.encode(errors="replace"), access_key().encode())
+
+
+def _refused(target: str) -> Response:
+    """In the protocol of the service: JSON where the action is a header, XML where it is a parameter."""
+    code, message = "InvalidClientTokenId", "Sign with the access key that this start of the local stack has printed."
+    if target:
+        return Response(json.dumps({"__type": code, "message": message}), 403, mimetype="application/x-amz-json-1.0")
+    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+    return Response(f"<ErrorResponse>{error}</ErrorResponse>", 403, mimetype="text/xml")

@@ -96,12 +96,16 @@ class _WholeReads(io.RawIOBase):
 
 
 class Gateway:
-    """The HTTP API: finds the route, makes its event, answers with what the function returns."""
+    """The HTTP API: finds the route, makes its event, answers with what the function returns.
+
+    Its port is taken by `start`. Until `open`, and after `close`, requests get 503.
+    """
 
     def __init__(self, routes: Iterable[ApiRoute], functions: Mapping[str, Function], port: int = 0) -> None:
         self._functions = functions
         self._routes = _map(tuple(routes))
-        self._server = Server("the gateway", self._answer, port, _Handler)
+        self._server = Server("the gateway", self._answer, port, _Handler, has_pages=True)
+        self._is_open = False
 
     @property
     def url(self) -> str:
@@ -109,6 +113,13 @@ class Gateway:
 
     def start(self) -> None:
         self._server.start()
+
+    def open(self) -> None:
+        """The functions are ready."""
+        self._is_open = True
+
+    def close(self) -> None:
+        self._is_open = False
 
     def stop(self) -> None:
         self._server.stop()
@@ -133,6 +144,8 @@ class Gateway:
             return _message(404, "Not Found")
         if request.method != route.method:  # werkzeug takes HEAD for GET
             return _message(404, "Not Found")
+        if not self._is_open:
+            return _message(503, "Service Unavailable", {"Retry-After": "1"})
         event = http_event(request, route, path_parameters, body)
         try:
             answer = invoke(self._functions[route.function], event)
@@ -195,8 +208,8 @@ def _body(body: bytes, content_type: str) -> tuple[str, bool]:
     return base64.b64encode(body).decode(), True
 
 
-def _message(status: int, message: str) -> Response:
-    return Response(json.dumps({"message": message}), status=status, mimetype="application/json")
+def _message(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps({"message": message}), status=status, headers=headers, mimetype="application/json")
 
 
 @dataclass(frozen=True)

@@ -490,5 +490,5 @@ def _told(answer: requests.Response) -> str:
     if "ignored" in body:
         return f"ignored: {body['ignored']}"
     if "status_name" in body:
-        return f"{body['name']} {body['status_name']}"
+        return f"{body.get('name', 'service ' + body['id'])} {body['status_name']}"
     return "\n".join(told + body.get("warnings", []))

@@ -7,13 +7,15 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NoReturn
 
 from local.events import EVENTS, FUNCTIONS
-from local.stack import HOST_OF_CONTAINERS, Stack
+from local.kept import kept
+from local.server import HOST_OF_CONTAINERS
+from local.stack import Stack
 from local.template import TEMPLATE
 
 ROOT = TEMPLATE.parent
@@ -31,17 +33,11 @@ class NotReadyError(Exception):
     """What has to be done first."""
 
 
-@contextmanager
-def told_to_sam(stack: Stack) -> Iterator[None]:
+def told_to_sam(stack: Stack) -> AbstractContextManager[None]:
     """Keep the functions' environment where SAM CLI finds it. Source of its format:
     https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/serverless-sam-cli-using-invoke.html
     """
-    ENVIRONMENT.parent.mkdir(exist_ok=True)
-    ENVIRONMENT.write_text(json.dumps({"Parameters": stack.container_environment}, indent=2) + "\n")
-    try:
-        yield
-    finally:
-        ENVIRONMENT.unlink()
+    return kept(ENVIRONMENT, json.dumps({"Parameters": stack.container_environment}, indent=2) + "\n")
 
 
 def command(arguments: Sequence[str], machine: str) -> list[str]:

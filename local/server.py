@@ -1,18 +1,24 @@
 """A WSGI server that runs in the background, on loopback, for the gateway, the embedded AWS and the simulators."""
 
+import json
+import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.wrappers import Response
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HOST = "127.0.0.1"
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - only for whoever asks for it
+HOST_OF_CONTAINERS = "host.docker.internal"
+"""The name of this machine in a container."""
+THIS_MACHINE = frozenset({HOST, "localhost", "[::1]", HOST_OF_CONTAINERS})
 
 
 class PortInUseError(Exception):
@@ -31,6 +37,28 @@ class QuickHandler(WSGIRequestHandler):
         """No access log: paths can hold customers' ids, and headers keys."""
 
 
+def refusal(environ: "WSGIEnvironment", names: frozenset[str], *, has_pages: bool) -> str | None:
+    """Return why a request is refused that a web page may have sent; None if it is not.
+
+    Any page that is open in a browser on this machine can send requests here. A browser says so in Origin and
+    Sec-Fetch-Site; and in Host, if the page's own name now leads here (DNS rebinding). Only a server that `has_pages`
+    accepts requests of pages, and only of its own. A visit (a link, an address that was typed) is no such request: it
+    changes nothing, and the page that has the link cannot read the response.
+
+    Sources: https://fetch.spec.whatwg.org/#origin-header, https://www.w3.org/TR/fetch-metadata/
+    """
+    host = environ.get("HTTP_HOST", "")
+    if re.sub(":[0-9]{1,5}$", "", host).lower() not in names:
+        return f"The header Host must name this machine: {', '.join(sorted(names))}."
+    origin = environ.get("HTTP_ORIGIN")
+    is_own = has_pages and origin == f"http://{host}"
+    is_visit = environ["REQUEST_METHOD"] == "GET" and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+    is_foreign = environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin") and not is_visit
+    if is_foreign or not (origin is None or is_own):
+        return "Requests of web pages of another origin are refused. Send it without the header Origin."
+    return None
+
+
 class Server:
     """`app` at `url` from `start` to `stop`. After `stop`, connections are refused and the open ones are cut."""
 
@@ -41,10 +69,15 @@ class Server:
         port: int = 0,
         handler: type[WSGIRequestHandler] = QuickHandler,
         listen: str = HOST,
+        *,
+        has_pages: bool = False,
+        names: frozenset[str] = THIS_MACHINE,
     ) -> None:
-        """`listen` is HOST or ALL_ADDRESSES; `url` is the same for both."""
+        """`listen` is HOST or ALL_ADDRESSES; `url` is the same for both. Of `has_pages` and `names` see `refusal`."""
         self.name = name
         self._app = app
+        self._has_pages = has_pages
+        self._names = names
         self._handler = handler
         self.port = port
         self._listen = listen
@@ -68,10 +101,16 @@ class Server:
             self.port = listener.getsockname()[1]
             # werkzeug ends the process if it cannot bind a port itself; it takes a copy of this socket instead.
             self._server = make_server(
-                HOST, self.port, self._app, threaded=True, request_handler=self._tracking(), fd=listener.fileno()
+                HOST, self.port, self._answer, threaded=True, request_handler=self._tracking(), fd=listener.fileno()
             )
         self._thread = threading.Thread(target=self._serve, args=(self._server,), name=self.name, daemon=True)
         self._thread.start()
+
+    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if reason := refusal(environ, self._names, has_pages=self._has_pages):
+            refused = Response(json.dumps({"message": reason}), 403, mimetype="application/json")
+            return refused(environ, start_response)
+        return self._app(environ, start_response)
 
     def _serve(self, server: BaseWSGIServer) -> None:
         """Its own `serve_forever` would wake up all the time to see whether it shall stop."""

@@ -15,7 +15,7 @@ from crm_bridge.settings import BLOCKS, split
 from crm_bridge.tenants import new_api_key
 from local.aws import EmbeddedAws
 from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
-from local.server import ALL_ADDRESSES, HOST
+from local.server import ALL_ADDRESSES, HOST, HOST_OF_CONTAINERS
 from local.template import bundle_template
 from local.vendors.egito import EgitoSimulator
 from local.vendors.illu import IlluSimulator
@@ -37,8 +37,6 @@ ONLY_HERE = (
     *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
 )
-"""What template.yaml does not name, and a function on this machine gets besides."""
-HOST_OF_CONTAINERS = "host.docker.internal"
 LOCAL_HOSTS = frozenset({HOST, "localhost", HOST_OF_CONTAINERS})
 """Where simulated vendors, or one's own, may be called although they are not public, and without TLS."""
 CONTAINERS = "containers/"
@@ -131,13 +129,17 @@ class Stack:
             if self.aws:
                 self.aws.start()
                 exits.callback(self.aws.stop)
-                if not self._aws_over_http:
+                if self._aws_over_http:
+                    boto3.setup_default_session()  # the one that there is may have other credentials
+                else:
                     exits.enter_context(self.aws.without_connections())
             for vendor in self.vendors:
                 vendor.start()
                 exits.callback(vendor.stop)
             self._deploy(exits)
             self._add_tenant()
+            self.gateway.open()
+            exits.callback(self.gateway.close)
             self._exits = exits.pop_all()
         return self
 
@@ -260,7 +262,7 @@ class Stack:
         os.environ["AWS_ENDPOINT_URL"] = self.aws_url
         os.environ.setdefault("AWS_DEFAULT_REGION", REGION)
         if self.aws:  # never the credentials of a real account
-            os.environ |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_SESSION_TOKEN": "local"}
+            os.environ |= self.aws.credentials
         variables: dict[str, object] = {}
         for function in self.template.functions.values():
             for name, value in function.environment.items():

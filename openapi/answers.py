@@ -94,6 +94,8 @@ class LeadSourceAnswer(LeadSource, Shown):
     active: bool
     operation_id: OperationId = ""
     """Missing if it was there already, or is kept by the bridge alone."""
+    changed: Literal[True] = True
+    """Only there if it was made before with a name that is written in another way."""
     warnings: tuple[str, ...] = ()
 
 

@@ -41,6 +41,8 @@ from operations.handler import SCOPES
 ROOT = TEMPLATE.parent
 DOCUMENT = ROOT / "docs" / "openapi.json"
 XML = "application/xml"
+OF_ALL = ("Cache-Control", "X-Content-Type-Options")
+"""Headers of every response."""
 PROBLEM, PROBLEM_XML = "application/problem+json", "application/problem+xml"
 CALLBACK = "callback"
 """The recorded callback, beside the answers."""
@@ -182,7 +184,8 @@ def _body(route: Route, examples: Iterable[Recorded]) -> Node:
 def _answer(route: Route, status: int, examples: Iterable[Recorded]) -> Node:
     model = route.answers[status]
     description = STATUSES[status] if route.is_event else ASKED
-    made: Node = {"description": description, "headers": _headers("Cache-Control", *(["Location"] * (status == 202)))}
+    headers = _headers(*OF_ALL, *(["Location"] * (status == 202)))
+    made: Node = {"description": description, "headers": headers}
     if model:
         made["content"] = {JSON: {"schema": {"$ref": REF + model.__name__}}}
         if route.speaks_xml:
@@ -235,7 +238,7 @@ def _problem(model: type[BaseModel], status: int, kinds: list[type[ProblemError]
         content[PROBLEM_XML] = {}
     if status in FROM_THE_GATEWAY:
         content[JSON] = {"schema": {"$ref": REF + GatewayMessage.__name__}}
-    headers = _headers("Cache-Control", required=status not in FROM_THE_GATEWAY)
+    headers = _headers(*OF_ALL, required=status not in FROM_THE_GATEWAY)
     headers |= _headers("WWW-Authenticate") if status == 401 else {}
     if any(kind.retryable for kind in kinds):
         headers |= _headers("Retry-After", required=status not in FROM_THE_GATEWAY)

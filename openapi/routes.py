@@ -273,6 +273,7 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
     "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 0}),
     "WWW-Authenticate": ("`Bearer`.", {"type": "string"}),
     "Cache-Control": ("`no-store`.", {"type": "string"}),
+    "X-Content-Type-Options": ("`nosniff`.", {"type": "string"}),
 }
 PREFER = "`respond-async` (RFC 7240): answer 202 at once, and carry the event within about a minute."
 STATUSES = {

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import requests
@@ -30,7 +31,7 @@ from werkzeug.wrappers import Response
 
 from cli.output import Output
 from local.events import FUNCTIONS, load_event
-from local.server import HOST, Server
+from local.server import HOST, THIS_MACHINE, Server
 from local.stack import Stack
 from local.template import TEMPLATE
 from local.vendors.simulator import Simulator
@@ -318,15 +319,16 @@ def _path(vendor: Simulator) -> str:
 
 
 @contextmanager
-def simulators(port: int) -> Iterator[Stack]:
-    """The vendors of a local stack that is never started, and all of them on one port besides."""
+def simulators(port: int, public: str) -> Iterator[Stack]:
+    """The vendors of a local stack that is never started, and all of them on one port besides, also for a tunnel."""
     stack = Stack()
     with ExitStack() as exits:
         for vendor in stack.vendors:
             vendor.start()
             exits.callback(vendor.stop)
         apps: dict[str, Any] = {_path(vendor): vendor._answer for vendor in stack.vendors}
-        one = Server("the simulators", DispatcherMiddleware(Response(status=404), apps), port)
+        names = THIS_MACHINE | {urlsplit(public).hostname or HOST}
+        one = Server("the simulators", DispatcherMiddleware(Response(status=404), apps), port, names=names)
         one.start()
         exits.callback(one.stop)
         yield stack
@@ -350,7 +352,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.emulator:
             os.environ.update(EMULATED)
             endpoint = exits.enter_context(ministack(directory, SERVICES))
-        vendors = exits.enter_context(simulators(options.port))
+        vendors = exits.enter_context(simulators(options.port, options.vendors or ""))
         if options.vendors:
             output.notice(f"The simulators listen on {HOST}:{options.port}.")
         public = options.vendors and options.vendors.rstrip("/")

@@ -24,9 +24,10 @@ def page() -> Mapping[str, object]:
         "headers": {
             "Content-Type": "text/html; charset=utf-8",
             "Content-Security-Policy": policy,
-            "Cache-Control": "no-cache",
+            "Cache-Control": "no-store",
             "Cross-Origin-Opener-Policy": "same-origin",
             "Referrer-Policy": "no-referrer",
+            "Strict-Transport-Security": "max-age=63072000",
             "X-Content-Type-Options": "nosniff",
         },
         "body": text,

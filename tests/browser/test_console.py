@@ -374,3 +374,102 @@ def test_the_page_may_load_and_run_nothing_but_itself(console: Console, stack: S
     refused = complaints(browser)
     assert len(refused) == 2
     assert all("Content Security Policy" in one for one in refused)
+
+
+def test_nothing_of_the_page_is_kept_by_the_browser(stack: Stack) -> None:
+    headers = requests.get(f"{stack.url}/console", timeout=60).headers
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Strict-Transport-Security"] == "max-age=63072000"
+
+
+def is_signed_out(console: Console) -> bool:
+    return (
+        console("#sign-in").is_displayed()
+        and not any(console(part).is_displayed() for part in ("#overview", "#detail", "#sign-out", "#confirm"))
+        and console.all("#list li, #vendors li, #detail *, #plot *, #states *") == []
+        and "C-1001" not in console.browser.page_source
+    )
+
+
+def test_a_page_that_is_left_is_signed_out_when_somebody_goes_back(
+    console: Console, tenant: Tenant, browser: Chrome
+) -> None:
+    operation = tenant.create_site().json()["operation_id"]
+    console.sign_in(tenant.key)
+    browser.get("about:blank")
+    browser.back()
+    console.until(lambda: is_signed_out(console))
+    # As a browser does that keeps the page in memory, whatever its headers say; here with a decision half made.
+    console.sign_in(tenant.key)
+    console.show(operation)
+    browser.execute_script("document.querySelector('#confirm').showModal()")
+    browser.execute_script("document.querySelector('#key').value = 'crmb_half-typed'")
+    browser.execute_script("dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))")
+    assert is_signed_out(console)
+    assert console("#key").get_attribute("value") == ""
+    browser.execute_script("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+    browser.execute_script("location.hash = arguments[0]", operation)
+    assert is_signed_out(console)
+
+
+def let_pass(browser: Chrome, minutes: int) -> None:
+    """The page's clock goes on, as while the machine sleeps: no timer runs meanwhile."""
+    browser.execute_script("const now = Date.now.bind(Date); Date.now = () => now() + arguments[0] * 60_000;", minutes)
+
+
+IDLE = {
+    "a timer": "",
+    "somebody looks at it again": "document.dispatchEvent(new Event('visibilitychange'))",
+    "somebody presses a key": "dispatchEvent(new KeyboardEvent('keydown', {key: 'j'}))",
+    "somebody moves the mouse": "dispatchEvent(new PointerEvent('pointermove'))",
+    "the clock was set back": "Date.now = () => 0; dispatchEvent(new KeyboardEvent('keydown', {key: 'j'}))",
+}
+
+
+@pytest.mark.parametrize("wakes", IDLE.values(), ids=IDLE.keys())
+def test_somebody_who_was_idle_for_a_quarter_of_an_hour_is_signed_out(
+    console: Console, tenant: Tenant, browser: Chrome, wakes: str
+) -> None:
+    tenant.create_site()
+    browser.execute_script("const real = setInterval; window.setInterval = (work, ms) => real(work, ms / 100);")
+    console.sign_in(tenant.key)
+    let_pass(browser, 14)
+    browser.execute_script(wakes if "now" not in wakes else "")
+    assert not is_signed_out(console)
+    let_pass(browser, 16)
+    browser.execute_script(wakes)
+    console.until(lambda: is_signed_out(console))
+    assert console.message == "You are signed out, because nothing was pressed or moved for 15 minutes."
+
+
+@pytest.mark.parametrize("kind", ["keydown", "pointerdown", "pointermove", "wheel"])
+def test_somebody_who_does_something_stays_signed_in(
+    console: Console, tenant: Tenant, browser: Chrome, kind: str
+) -> None:
+    console.sign_in(tenant.key)
+    for _ in range(3):
+        let_pass(browser, 10)
+        browser.execute_script("dispatchEvent(new Event(arguments[0]))", kind)
+    assert console("#sign-out").is_displayed()
+
+
+def test_a_response_that_comes_after_signing_out_is_not_shown(
+    console: Console, tenant: Tenant, browser: Chrome
+) -> None:
+    tenant.create_site()
+    console.sign_in(tenant.key)
+    browser.execute_script(
+        "const real = fetch; window.go = [];"
+        "window.fetch = async (...of) => {"
+        "  const answer = await real(...of), body = await answer.text();"
+        "  await new Promise((go) => window.go.push(go)); return new Response(body, answer);"
+        "};"
+    )
+    console("#refresh").click()
+    console.until(lambda: browser.execute_script("return window.go.length") == 2)
+    console("#sign-out").click()
+    browser.execute_script("window.go.forEach((go) => go())")
+    browser.execute_async_script("setTimeout(arguments[0], 100)")
+    assert is_signed_out(console)
+    assert console.message == ""

@@ -16,7 +16,7 @@ from local.stack import DEMO_TENANT
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
 from tests.integration.test_connector_receiver import ADA, save, saved
-from tests.integration.test_operations import JOB
+from tests.integration.test_operations import JOB, KEY_LINK
 
 CUSTOMER = str(SITE["customer_id"])
 TICKET = str(JOB["ticket_id"])
@@ -134,6 +134,19 @@ def test_another_tenants_data_stay(crm: Crm, cli: CommandLine) -> None:
     told = cli("forget", "demo-upya", CUSTOMER, "--yes")
     assert told.code == 2
     assert CUSTOMER in crm.stored()
+
+
+def test_an_event_whose_key_looks_erased_is_an_event(crm: Crm) -> None:
+    assert crm.create_site(customer_id="(erased)").status_code == 201
+    assert crm.create_site(customer_id="(erased)").status_code == 200
+
+
+def test_a_forgotten_key_link_is_not_made_again_and_another_is(crm: Crm, cli: CommandLine) -> None:
+    assert crm.post("/key-links", KEY_LINK).status_code == 201
+    assert cli("forget", "demo", f"salesforce/customer/{KEY_LINK['external_id']}", "--yes").code == 0
+    assert KEY_LINK["external_id"] not in crm.stored()
+    assert crm.post("/key-links", KEY_LINK).status_code == 410
+    assert crm.post("/key-links", {**KEY_LINK, "external_id": "001-other"}).status_code == 201
 
 
 # ---------------------------------------------------------------- a whole tenant

@@ -71,7 +71,8 @@ def test_links_the_ticket_to_the_job_and_the_job_to_its_site(at_home: Crm) -> No
 
 def test_is_answered_from_the_store_when_it_is_repeated(at_home: Crm) -> None:
     first, again = create_job(at_home), create_job(at_home)
-    assert (again.status_code, again.json()) == (200, first.json())
+    kept = ("job_id", "ticket_id", "site_id", "operation_id")
+    assert (again.status_code, again.json()) == (200, {name: first.json()[name] for name in kept})
     assert len(at_home.stack.illu.jobs) == 1
 
 
@@ -319,7 +320,8 @@ def test_tickets_that_are_alike_get_a_job_each_when_one_was_done_and_one_was_not
     settled = [at_home.settle(answer) for answer in (undone, done)]
     assert [operation["state"] for operation in settled] == ["succeeded"] * 2
     assert [job["name"] for job in at_home.stack.illu.jobs] == ["Fix the meter", "Ring the bell"]
-    assert [operation["answer"]["name"] for operation in settled] == ["Ring the bell", "Fix the meter"]
+    names = {str(job["job_id"]): job["name"] for job in at_home.stack.illu.jobs}
+    assert [names[operation["answer"]["job_id"]] for operation in settled] == ["Ring the bell", "Fix the meter"]
 
 
 @pytest.mark.parametrize(

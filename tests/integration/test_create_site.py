@@ -350,7 +350,7 @@ def test_a_person_sees_the_candidates_and_links_one(crm: Crm) -> None:
     reader = crm.stack.add_key("demo", frozenset({"operations:read", "operations:payload"}), "support")
     headers = {"Authorization": f"Bearer {reader}"}
     shown = crm.session.get(crm.stack.url + path, headers=headers, timeout=60).json()["candidates"]
-    assert [(one["id"], one["name"]) for one in shown] == [("4711", "Duka "), ("4712", "Made by hand")]
+    assert [(one["id"], one["name"]) for one in shown] == [("4711", "Duka"), ("4712", "Made by hand")]
     assert [set(one) for one in crm.get(path).json()["candidates"]] == [{"id", "created_at"}] * 2
     assert (
         crm.post(f"{path}/resolve", {"action": "adopt", "id": "4711", "confirmed": True}).json()["state"] == "succeeded"

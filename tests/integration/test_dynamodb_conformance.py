@@ -22,7 +22,7 @@ from crm_bridge.dynamodb import deserialize, serialize, through_conflicts
 from crm_bridge.errors import LinkTakenError
 from crm_bridge.links import Identity, Link, Links
 from crm_bridge.operations import Claim, Operation, Operations, State, operation_id
-from local.aws import EmbeddedAws
+from local.aws import EmbeddedAws, access_key
 from local.template import Template
 from tests.integration.ministack import ministack
 
@@ -96,8 +96,9 @@ def tables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             if name.startswith("AWS_") or name.lower().endswith("_proxy"):
                 environment.delenv(name)
         environment.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_ACCESS_KEY_ID", access_key())
         environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        environment.setattr(boto3, "DEFAULT_SESSION", None)
         template = Template().stores({"operations": {"Ref": "OperationsTable"}, "links": {"Ref": "LinksTable"}})
         names = _deployed(url, template)
         # ministack waits for its connections to be closed before it ends

@@ -31,6 +31,7 @@ def send() -> Iterator[Send]:
     function = Function("Echo", f"{__name__}.echo", 30, {})
     gateway = Gateway([ApiRoute("POST", "/sites", "Echo")], {"Echo": function})
     gateway.start()
+    gateway.open()
 
     def sent(request: bytes) -> tuple[int, str, bytes]:
         """Status, Content-Type and body of the response to bytes after which the client sends no more."""

@@ -71,11 +71,12 @@ def test_the_demo_fails_when_illu_holds_something_else(tmp_path: Path, monkeypat
 
 
 @contextmanager
-def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(*options: str, home: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`python -m local`, and the banner that it prints."""
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "local", *options],
         cwd=ROOT,
+        env=os.environ | ({"HOME": str(home)} if home else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -120,7 +121,7 @@ def test_the_command_line_works_on_it_from_a_terminal_that_knows_nothing_of_it(t
     (tmp_path / "links.jsonl").write_text(json.dumps(link))
     port = free_ports()
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
-    with running("--port", str(port)):
+    with running("--port", str(port), home=tmp_path):
         for command, code in (
             ("doctor demo", 0),
             ("import sites demo sites.jsonl --yes", 0),

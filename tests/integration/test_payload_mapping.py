@@ -347,7 +347,7 @@ def test_is_503_and_sends_nothing_when_the_tenants_mapping_cannot_be_read(
     for sent in (TICKET, [TICKET], JOB, {}, "x", None):
         answer = post_json(upya, sent)
         assert (answer.status_code, answer.json()["retryable"]) == (503, True)
-        assert "crm-bridge/dev/demo" in answer.json()["detail"]
+        assert "crm-bridge/dev/illu/demo" in answer.json()["detail"]
         assert "hush-hush" not in answer.text
     assert upya.stack.illu.jobs == []
     assert upya.get("/operations?flow=create_job").json()["operations"] == []

@@ -79,7 +79,7 @@ def secrets_of(stack: Stack) -> set[str]:
     document = json.loads(stack.demo_tenant())
     names = ("api_key", "api_secret", "password")
     found = {str(block[name]) for block in document.values() for name in names if name in block}
-    kept = boto3.resource("dynamodb").Table(str(stack.environment["TOKENS_TABLE"])).scan()["Items"]
+    kept: Any = boto3.resource("dynamodb").Table(str(stack.environment["TOKENS_TABLE"])).scan()["Items"]
     tokens = {str(value) for item in kept for name, value in item["content"].items() if name.endswith("_token")}
     assert len(found) == 5
     assert tokens

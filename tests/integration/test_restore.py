@@ -65,7 +65,8 @@ def test_what_was_restored_is_known_and_goes_on_when_the_stack_is_deployed_with_
     assert [os.environ[name][-len(SUFFIX) :] for name in TABLES] == [SUFFIX] * len(TABLES)
     assert os.environ["TOKENS_TABLE"] == tokens
     repeated = crm.create_site()
-    assert (repeated.status_code, repeated.json()) == (200, created.json())
+    kept = ("site_id", "customer_id", "operation_id")
+    assert (repeated.status_code, repeated.json()) == (200, {name: created.json()[name] for name in kept})
     assert crm.get("/links/crm/customer/C-1001").status_code == 200
     assert crm.get("/links/crm/customer/C-3").status_code == 404  # written after the second that was restored
     assert len(crm.stack.illu.sites) == 2

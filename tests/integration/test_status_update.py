@@ -572,7 +572,7 @@ def test_is_applied_after_the_secret_was_touched_when_the_account_was_locked(crm
     page.locks_after = None
     pass_days(crm.stack, days=1)
     assert (posts(page), page.status_of("2")) == (1, "5")  # unlocked it is, but nobody has told the bridge
-    crm.stack.put_secret("demo", json.dumps(json.loads(crm.stack.demo_tenant()), indent=1))
+    crm.stack.put_secret("demo", crm.stack.demo_tenant() + "\n")
     pass_days(crm.stack, days=1)
     assert crm.settle(accepted)["state"] == "succeeded"
     assert page.status_of("2") == "7"

@@ -102,6 +102,7 @@ def test_answers_what_the_route_says(door: Door) -> None:
     assert (status, body) == (201, {"name": "Rex", "legs": 4.0})
     assert headers["Content-Type"] == "application/json"
     assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
     assert door.seen[0].caller == Caller("acme", frozenset({"pets"}), "test")
     assert 20 < door.seen[0].deadline.remaining() <= 21  # what is left after the reserve for settling
 

@@ -6,7 +6,8 @@ from typing import Any, cast
 import boto3
 import pytest
 
-from cli.bridge import Bridge
+from cli.bridge import Bridge, access_key_file
+from crm_bridge.errors import UnavailableError
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +16,7 @@ def two_accounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "credentials"
     file.write_text("[work]\naws_access_key_id = of-work\naws_secret_access_key = hush-hush\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
@@ -32,8 +34,15 @@ def test_takes_what_the_environment_says_unless_it_is_told_otherwise() -> None:
 
 
 def test_never_takes_an_account_to_the_local_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    access_key_file(3000).parent.mkdir(parents=True)
+    access_key_file(3000).write_text("of-the-local-stack")
     monkeypatch.setenv("AWS_PROFILE", "work")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "of-the-environment")
     local = used(profile="work", region="us-east-1", local_port=3000)
-    assert local == ("local", "eu-west-1", "http://127.0.0.1:3001")
+    assert local == ("of-the-local-stack", "eu-west-1", "http://127.0.0.1:3001")
+
+
+def test_says_what_to_start_when_no_local_stack_has_left_its_access_key() -> None:
+    with pytest.raises(UnavailableError, match=r"on port 3000.*`make run`"):
+        used(local_port=3000)

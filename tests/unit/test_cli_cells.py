@@ -1,7 +1,9 @@
 """No cell that is written is run by a spreadsheet, and each is read as it was."""
 
 import csv
+import os
 import stat
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cli.cells import escaped, opened, unescaped
+from cli.command import WrongInputError
 
 STARTS = "=+-@\t\r\n\0\uff1d\uff0b\uff0d\uff20"
 texts = st.text(st.sampled_from(f"{STARTS}';, \"ab1") | st.characters(codec="utf-8"))
@@ -44,7 +47,45 @@ def test_what_spreadsheets_users_write_is_read_as_they_meant_it(cell: str, text:
     assert unescaped(cell) == text
 
 
-def test_a_new_file_is_its_owners_only(tmp_path: Path) -> None:
-    with opened(tmp_path / "result.csv") as file:
-        file.write("a\n")
-    assert stat.S_IMODE((tmp_path / "result.csv").stat().st_mode) == 0o600
+def test_a_file_is_its_owners_only_whatever_was_there_before(tmp_path: Path) -> None:
+    file, others = tmp_path / "result.csv", tmp_path / "others.csv"
+
+    def written() -> tuple[str, int]:
+        with opened(file) as target:
+            target.write("new")
+        assert sorted(tmp_path.iterdir()) == sorted({file, *([others] if others.exists() else [])})
+        return file.read_text(), stat.S_IMODE(file.lstat().st_mode)
+
+    assert written() == ("new", 0o600)
+    file.write_text("old")
+    file.chmod(0o644)
+    assert written() == ("new", 0o600)
+    others.write_text("not ours")
+    file.unlink()
+    file.symlink_to(others)
+    beside = tmp_path / "result.csv.part"
+    beside.symlink_to(others)
+    assert written() == ("new", 0o600)
+    assert others.read_text() == "not ours"
+    file.unlink()
+    file.hardlink_to(others)
+    assert written() == ("new", 0o600)
+    assert others.read_text() == "not ours"
+
+
+def test_what_is_there_stays_when_writing_fails(tmp_path: Path) -> None:
+    file = tmp_path / "result.csv"
+    file.write_text("old")
+    with suppress(RuntimeError), opened(file) as target:
+        target.write("half")
+        raise RuntimeError
+    assert file.read_text() == "old"
+
+
+def test_a_pipe_or_a_folder_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder", "/dev/null"):
+        with pytest.raises(WrongInputError, match="is not a regular file"), opened(tmp_path / name):
+            pass
+    assert Path("/dev/null").is_char_device()

@@ -1,11 +1,41 @@
 """What a terminal is shown: nothing in it that the terminal would act on, or hide."""
 
+import io
+import json
+import sys
+from typing import Any
+
 import pytest
+import typer
+from rich.console import Console
 
-from cli.output import Output, visible
+from cli import asking, links
+from cli.__main__ import main
+from cli.asking import confirm
+from cli.operations import _picture
+from cli.output import Output, print_traceback, visible
+from cli.progress import progress_of
+from crm_bridge.errors import Event
+from crm_bridge.links import Identity
+from crm_bridge.operations import Attempt, OperationSummary, State
 
-HOSTILE = "Shop\x1b]52;c;cGF5bG9hZA==\x07\x9b31m \u202egnp.exe\u200b\r\t\x00"
-SHOWN = r"Shop\x1b]52;c;cGF5bG9hZA==\x07\x9b31m \u202egnp.exe\u200b\r\t\x00"
+HOSTILE = "Shop\x1b]52;c;cGF5bG9hZA==\x07\x9b31m \u202egnp.exe\u200b\u2028\u2029\x7f\r\t\x00\udcff"
+SHOWN = r"Shop\x1b]52;c;cGF5bG9hZA==\x07\x9b31m \u202egnp.exe\u200b\u2028\u2029\x7f\r\t\x00\udcff"
+NOT_SHOWN = set(HOSTILE) - set(SHOWN)
+SUMMARY = OperationSummary(
+    operation_id="op_1",
+    flow="create_site",
+    natural_key=HOSTILE,
+    state=State.PARKED,
+    last_attempt=Attempt(at=0, event=Event.IN_DOUBT, reason=HOSTILE),
+    created_at=0,
+    updated_at=0,
+)
+
+
+def is_visible(shown: str, times: int = 1) -> bool:
+    told = "".join(shown.split())
+    return told.count("".join(SHOWN.split())) == times and not NOT_SHOWN & set(shown)
 
 
 @pytest.mark.parametrize("text", ["Shop 12, Kitale", "Zażółć gęślą jaźń", "日本 🏪", "two\nlines", "\u00a0"])
@@ -24,6 +54,88 @@ def test_whatever_is_shown_is_visible(capsys: pytest.CaptureFixture[str]) -> Non
     output.table(("name",), [(HOSTILE,)])
     output.notice(HOSTILE)
     shown = capsys.readouterr()
-    told = (shown.out + shown.err).replace("\n", "").replace(" ", "")
-    assert told.count(SHOWN.replace(" ", "")) == 4
-    assert not {"\x1b", "\x07", "\x9b", "\u202e", "\u200b", "\r", "\t", "\x00"} & {*told}
+    assert is_visible(shown.out + shown.err, 4)
+
+
+def test_one_value_is_one_line_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=False).table(("name", "state"), [("Shop\nanother", "parked")])
+    assert r"Shop\nanother" in capsys.readouterr().out
+
+
+def test_json_is_ascii_and_reads_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=True).document({"name": f"{HOSTILE} Zażółć"})
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {"name": f"{HOSTILE} Zażółć"}
+    assert not [one for one in shown if not one.isprintable() and one != "\n"]
+    assert shown.isascii()
+
+
+def test_a_bar_shows_what_is_said_as_it_is() -> None:
+    output = Output(as_json=False)
+    output.notices = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=400)
+    assert isinstance(output.notices.file, io.StringIO)
+    with progress_of(output, HOSTILE, 2) as progress:
+        progress.say(f"[bold]{HOSTILE}")
+        progress.advance(HOSTILE)
+        progress.bar.refresh()
+    shown = output.notices.file.getvalue()
+    assert f"[bold]{SHOWN}" in shown
+    assert not (NOT_SHOWN - {"\x1b", "\r"}) & set(shown)
+    assert "\x1b]" not in shown
+
+
+def test_a_question_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(asking.sys.stdin, "isatty", lambda: True)  # type: ignore[attr-defined]
+
+    def answer(question: str, **_: object) -> bool:
+        asked.append(question)
+        return True
+
+    monkeypatch.setattr(typer, "confirm", answer)
+    confirm(f"Store {HOSTILE}?")
+    assert asked == [f"Store {SHOWN}?"]
+
+
+def test_what_watch_draws_is_visible() -> None:
+    file = io.StringIO()
+    Console(file=file, width=400).print(_picture({}, [SUMMARY]))
+    assert is_visible(file.getvalue(), 2)
+
+
+def test_links_are_visible_in_a_terminal_and_as_they_are_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = "Shop\x1b]52;c;aaaa\x07 \u202egnp"
+    link = links.StoredLink(Identity("crm", "customer", record), Identity("illu", "site", "1"), "op_1", 0)
+    monkeypatch.setattr(links, "stored", lambda *_: [link])
+    bridge: Any = type("Bridge", (), {"output": Output(as_json=False)})
+    links.export(bridge, "acme")
+    assert f"crm,customer,{record},illu,site,1,op_1,0\n" in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    links.export(bridge, "acme")
+    assert f"crm,customer,{visible(record)},illu,site,1,op_1,0\n" in capsys.readouterr().out
+
+
+def test_the_text_of_an_unexpected_error_is_visible(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        try:
+            raise ValueError(HOSTILE)
+        except ValueError as error:
+            error.add_note(HOSTILE)
+            raise RuntimeError(HOSTILE) from error
+    except RuntimeError as error:
+        print_traceback(RuntimeError, error, error.__traceback__)
+    assert is_visible(capsys.readouterr().err, 3)
+
+
+@pytest.mark.parametrize("argument", ["\x1b]52;c;cGF5bG9hZA==\x07", "--\x9b31m", "a\x7f", "a\rb"])
+def test_an_argument_with_a_control_character_is_refused_before_it_is_repeated(
+    argument: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["crm-bridge", "operations", "show", "acme", argument, "one", "too", "many"])
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert tuple(capsys.readouterr()) == ("", "An argument contains a control character. Remove it.\n")
+    assert sys.excepthook is print_traceback

@@ -54,7 +54,7 @@ def test_every_command_of_the_command_line_is_one() -> None:
     """With the options that it has."""
     for document in DOCUMENTS:
         for block in shell_blocks(document.read_text()):
-            for line in re.findall(r"^crm-bridge (.*)$", block, re.MULTILINE):
+            for line in re.findall(r"^crm-bridge (.*)$", block.replace("\\\n", " "), re.MULTILINE):
                 words = [word for word in shlex.split(line, comments=True) if word != "|"]
                 shown = CliRunner().invoke(app, [*words, "--help"])
                 assert shown.exit_code == 0, f"{document.name}: {line}"

@@ -75,7 +75,7 @@ def test_a_query_asks_for_what_is_logged(page: str, query: str) -> None:  # noqa
             assert set(re.findall(r"'([^']+)'", asked)) <= messages
     words = re.sub(r"'[^']*'|/[^/\n]*/|\bas \w+", "", query)
     words = re.sub(
-        r"\b(fields|filter|sort|asc|desc|limit|stats|count|max|pct|bin|by|and|or|in|like|ispresent|5m)\b|[\d(),|*=>\[\]/]",
+        r"\b(fields|filter|sort|asc|desc|limit|stats|count|sum|max|pct|bin|by|and|or|in|like|ispresent|5m)\b|[\d(),|*=>\[\]/]",
         " ",
         words,
     )

@@ -361,7 +361,7 @@ def _as_lambda(response: Response) -> dict[str, object]:
     kind = {} if response.body is None else {"Content-Type": JSON}
     return {
         "statusCode": response.status,
-        "headers": {**kind, "Cache-Control": "no-store", **response.headers},
+        "headers": {**kind, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **response.headers},
         "body": response.body if isinstance(response.body, str) else json.dumps(response.body) if response.body else "",
         "isBase64Encoded": False,
     }

@@ -45,12 +45,23 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import compared
 from crm_bridge.links import Identity, Link, Links
-from crm_bridge.operations import Attempt, Candidate, Claim, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.operations import (
+    ERASED,
+    Attempt,
+    Candidate,
+    Claim,
+    Operation,
+    Operations,
+    State,
+    fingerprint,
+    operation_id,
+)
 from crm_bridge.queues import Message, Queues
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import add_to_log, count, logger
 from crm_bridge.tenants import Tenants
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Scope, Transport
+from crm_bridge.words import plain, plain_json
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
@@ -124,8 +135,6 @@ MOST_COMPARED = 1000
 """Of so many records at the vendor it is found out whether they are linked; of the rest a person may."""
 MOST_CANDIDATES, LONGEST_NAME = 10, 200
 """So many are kept for the person who decides, and so many characters of a name."""
-ERASED = "(erased)"
-"""What the lists show in place of the event key of an operation whose data were erased."""
 KEEP_ATTEMPTS = 40
 """The newest ones; an operation's record must stay far below the 400 KB that the table takes."""
 KEEP = 90 * 24 * HOUR
@@ -795,7 +804,7 @@ class Engine:
         try:
             saved = self._saved(operation, done, event, links, task=task)
             is_ours = saved.answer == done.answer  # else a later holder of the lease has settled it
-            return Outcome(saved, carried=True, result=result.model_dump_json() if is_ours else None)
+            return Outcome(saved, carried=True, result=plain_json(result.model_dump_json()) if is_ours else None)
         except OvertakenError:
             if event is Event.DONE:
                 message = "its turn was over before it could be settled; it is sent again, which does no harm"
@@ -990,7 +999,7 @@ def _ids(result: BaseModel) -> str:
 
     Those may be a customer's name or address, which the bridge does not keep.
     """
-    return result.model_dump_json(exclude=set(result.model_extra or ()))
+    return plain_json(result.model_dump_json(exclude=set(result.model_extra or ())))
 
 
 def _ends(links: Sequence[Link]) -> tuple[tuple[Identity, Identity], ...]:
@@ -1013,7 +1022,7 @@ def _candidates[R](hits: Sequence[Hit[R]]) -> tuple[Candidate, ...]:
     return tuple(
         Candidate(
             id=hit.id,
-            name=hit.name[:LONGEST_NAME],
+            name=plain(hit.name, LONGEST_NAME),
             created_at=hit.created_at.isoformat() if hit.created_at else None,
         )
         for hit in known[:MOST_CANDIDATES]

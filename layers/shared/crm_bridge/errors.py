@@ -50,6 +50,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from crm_bridge.words import plain
+
 
 class Event(StrEnum):
     """What can happen to an operation. `engine.TRANSITIONS` says which state follows."""
@@ -235,8 +237,8 @@ class OvertakenError(BridgeError):
 class VendorError(BridgeError):
     """A call to a vendor brought no result; `event` is what the engine makes of it.
 
-    `message` is short, redacted text: the vendor's own words where it gave any. It goes to the caller and into the
-    operation's attempts, and is kept out of logs, because a vendor may repeat what it was sent.
+    `message` is short, redacted, `plain` text: the vendor's own words where it gave any. It goes to the caller and into
+    the operation's attempts, and is kept out of logs, because a vendor may repeat what it was sent.
     """
 
     event: ClassVar[Event]
@@ -244,8 +246,8 @@ class VendorError(BridgeError):
     def __init__(
         self, message: str, *, vendor: str, status: int | None = None, retry_after: float | None = None
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = plain(message)
+        super().__init__(self.message)
         self.vendor = vendor
         self.status = status
         self.retry_after = retry_after
@@ -303,7 +305,7 @@ class NeedlessError(RefusedError):
 class WrongFieldError(RefusedError):
     def __init__(self, message: str, *, vendor: str, field: str) -> None:
         super().__init__(f"{field}: {message}", vendor=vendor)
-        self.field = FieldError(field, message)
+        self.field = FieldError(field, plain(message))
 
 
 class MaybeDoneError(VendorError):

@@ -48,6 +48,10 @@ def trimmed(text: str) -> str:
     return text[start:end]
 
 
+def has_unseen(text: str) -> bool:
+    return re.search(f"[{UNSEEN}]", text) is not None
+
+
 def filled_in(text: str) -> str:
     """`text`, unless it is what is left of a template, or of a number in a spreadsheet. Raises ValueError."""
     is_template = not _IN_TEMPLATES.isdisjoint(text) and not _guid(text) and re.fullmatch(TEMPLATES, text)

@@ -44,6 +44,8 @@ SHARDS = "01234567"
 """Partitions of the due index. A new event writes two entries, and a partition takes 1,000 writes in a second."""
 LISTING_SHARDS = "0123"
 """Partitions of the listing index for each tenant. A new event writes one entry."""
+ERASED = "(erased)"
+"""What the lists show in place of the event key of an operation whose data were erased."""
 PERSON = "!"
 """Under this in place of its tenant the due index holds what needs a person. It sorts before all names."""
 LATEST = 9_999_999_999
@@ -178,7 +180,8 @@ class Operation(OperationSummary):
     @property
     def is_erased(self) -> bool:
         """Whether only the id and the state are left of it, see `Engine.erase`."""
-        return not self.fingerprint
+        # An event may have any key, but then it has a fingerprint; the event of a reserved pair has none, but its key.
+        return self.natural_key == ERASED and not self.fingerprint
 
     @property
     def is_undone(self) -> bool:

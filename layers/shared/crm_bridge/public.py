@@ -38,9 +38,10 @@ def is_public_host(host: str) -> bool:
     name = host.strip("[]").rstrip(".").casefold()
     if name == "localhost" or name.endswith(".localhost"):
         return False
-    for read in (lambda: str(ipaddress.ip_address(name)), lambda: socket.inet_ntoa(socket.inet_aton(name))):
-        with suppress(ValueError, OSError):
-            return is_public(read())
+    with suppress(ValueError):
+        return is_public(str(ipaddress.ip_address(name)))
+    with suppress(ValueError, OSError):
+        return is_public(socket.inet_ntoa(socket.inet_aton(name)))
     return True
 
 

@@ -417,9 +417,11 @@ def split(document: str) -> dict[str, str]:
 
     Several secrets cannot be written at once. As long as a vendor's part says that there is a webhook, the webhook's is
     there: it is the first to be written, and the last to be emptied. All else that belongs together is in one part.
-    White space at the end is kept, for it makes another version of a secret. Raises ValueError if it is no JSON.
+    White space at the end is kept, for it makes another version of a secret. Raises ValueError if it is no JSON object.
     """
-    whole: dict[str, Any] = json.loads(document)
+    whole: Any = json.loads(document)
+    if not isinstance(whole, dict):
+        raise ValueError("a tenant's settings are a JSON object")
     mappings = whole.get("mappings") or {}
     has_callback = whole.get("callback") is not None
     space = document[len(document.rstrip()) :]

@@ -45,6 +45,7 @@ from crm_bridge.errors import (
 from crm_bridge.media import CharsetError, charset, text_of
 from crm_bridge.public import PublicAdapter
 from crm_bridge.telemetry import measure
+from crm_bridge.words import plain
 
 RESERVE = 8.0
 """Seconds of a function's time that no vendor call may use, so that it can always settle its operation itself."""
@@ -156,11 +157,12 @@ class Answer:
         return self.shown(words)
 
     def shown(self, words: str) -> str:
-        """Words out of this answer as they may be told: without markup, without a secret, and not too many."""
+        """Return words out of this response as they may be stored: `plain`, without markup or a secret, and cut."""
         if "<" in words:
             return ""
-        words = _secrets(self.secrets, SHORTEST_IN_WORDS).masked(words)
-        return words[:MAX_WORDS].encode(errors="replace").decode()  # half a surrogate pair could not be stored
+        mask = _secrets(self.secrets, SHORTEST_IN_WORDS).masked
+        # Twice: an invisible character within a secret would keep it from being found, and is dropped afterwards.
+        return mask(plain(mask(words), len(words)))[:MAX_WORDS]
 
 
 def basic(user: str, password: str) -> str:

@@ -23,6 +23,7 @@ from crm_bridge.errors import (
     SignInPausedError,
 )
 from crm_bridge.fields import LONGEST_ID
+from crm_bridge.ids import has_unseen
 from crm_bridge.links import joined
 from crm_bridge.oauth import Grant, Login, Tokens
 from crm_bridge.settings import EgitoSettings, Tenant
@@ -358,10 +359,10 @@ def _saved(answer: Answer) -> Record:
 
 
 def usable_id(record: Record) -> str | None:
-    """Text or a number, kept as text; None if it has none."""
+    """Text or a number, kept as text; None if it has none, or one with characters that cannot be seen."""
     value = record.get("id")
     usable = isinstance(value, str | int) and not isinstance(value, bool) and 0 < len(str(value)) <= LONGEST_ID
-    return str(value) if usable else None
+    return str(value) if usable and not has_unseen(str(value)) else None
 
 
 def _saved_id(answer: Answer, entity: str) -> str:

@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from crm_bridge.errors import CannotLookError, ContractBrokenError, NotConfiguredError
 from crm_bridge.fields import LONGEST_ID
+from crm_bridge.ids import has_unseen
 from crm_bridge.settings import IlluSettings, Tenant
 from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Transport, expect
 
@@ -26,6 +27,12 @@ _MORE_MEMBERS = frozenset({"next", "next_page", "next_cursor", "has_more"})
 def _as_text(value: object) -> object:
     """A job's id may be a number or text; we only pass it on."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _visible(value: str) -> str:
+    if has_unseen(value):
+        raise ValueError("is not an id")
+    return value
 
 
 def _usable_id(value: object) -> object:
@@ -59,7 +66,9 @@ class IlluJob(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
-    job_id: Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=LONGEST_ID)]
+    job_id: Annotated[
+        str, BeforeValidator(_as_text), Field(min_length=1, max_length=LONGEST_ID), AfterValidator(_visible)
+    ]
 
 
 class ListedIlluJob(IlluJob):
