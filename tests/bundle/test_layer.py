@@ -202,7 +202,7 @@ sqs.get_paginator("list_queues").paginate().build_full_result()
     aws = EmbeddedAws()
     aws.start()
     try:
-        assert in_the_layer(script, AWS_ENDPOINT_URL=aws.url, **_account(), **aws.credentials) == "told by type\n"
+        assert in_the_layer(script, AWS_ENDPOINT_URL=aws.url, **(_account() | aws.credentials)) == "told by type\n"
     finally:
         aws.stop()
     actions = {"ListTables", "ListSecrets", "GetSecretValue", "ListQueues"}
