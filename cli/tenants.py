@@ -139,7 +139,14 @@ def set_settings(
         raise WrongInputError("Give either --file, or settings to change.")
     refuse_secrets(changes or [])
     parts = _stored(bridge, name)
-    before = _joined(parts)
+    try:
+        before = joined(parts.values())
+    except ValueError:
+        if not file:  # the other vendors' settings would be emptied
+            raise WrongInputError(
+                f"A secret of {name} is not JSON. Nothing was stored. Give all settings with --file."
+            ) from None
+        before = EMPTY
     document = _read(file) if file else _changed(before, changes or [], unset or [])
     settings = _valid(bridge, document)
     rows = sorted(_differences(_masked_if_valid(bridge, before), masked(settings), before, document))
@@ -355,14 +362,6 @@ def _stored(bridge: Bridge, tenant: str) -> dict[str, str]:
     if not parts:
         raise WrongInputError(f"There is no tenant {tenant}. `crm-bridge tenant list` shows those that there are.")
     return parts
-
-
-def _joined(parts: Mapping[str, str]) -> str:
-    """What is stored as one document; without what was written by others and is no JSON."""
-    try:
-        return joined(parts.values())
-    except ValueError:
-        return EMPTY
 
 
 def _store(bridge: Bridge, tenant: str, document: str, there: Mapping[str, str], kms_key_id: str | None) -> None:

@@ -263,6 +263,18 @@ def test_a_vendor_that_is_not_used_has_no_secret(cli: CommandLine, acme: Path) -
     assert stored("acme")["callback"] == CALLBACK
 
 
+def test_no_setting_is_changed_while_another_secret_is_not_json(cli: CommandLine, stack: Stack) -> None:
+    cli("tenant", "add", "acme", "--file", "-", input=stack.demo_tenant())
+    boto3.client("secretsmanager").put_secret_value(SecretId="crm-bridge/dev/revio/acme", SecretString="{oops")
+    before = parts("acme")
+    for change in (["illu.search_lag=60"], ["--unset", "illu.search_lag"], ["egito.lists_everything=true"]):
+        told = cli("tenant", "set", "acme", *change, "--yes")
+        assert (told.code, "--file" in told.err) == (2, True)
+        assert parts("acme") == before
+    assert cli("tenant", "set", "acme", "--file", "-", "--yes", input=stack.demo_tenant()).code == 0
+    assert stored("acme") == json.loads(stack.demo_tenant())
+
+
 def test_what_is_new_for_a_tenant_is_encrypted_with_its_key(cli: CommandLine, acme: Path) -> None:
     cli("tenant", "add", "acme", "--file", str(acme), "--kms-key-id", "alias/ours")
     cli(*SET_CALLBACK, input=TYPED)
