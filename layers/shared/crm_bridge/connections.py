@@ -1,7 +1,8 @@
 """Connections that another thread can end.
 
-A socket's timeout begins anew with every byte, so whoever waits for a response cannot rely on it. When its deadline is
-over, it shuts the connection down (`Exchange.cut`), and the thread that reads from it ends as if the vendor had left.
+A socket's timeout restarts with every byte, so it does not bound a response. When the deadline of a call is over, the
+waiting thread shuts the connection down (`Exchange.cut`), and the thread that reads from it ends as if the vendor had
+left.
 """
 
 import os

@@ -206,7 +206,7 @@ class ApiKeys:
         expires_at: int | None = None,
         created_by: str = "",
     ) -> None:
-        """Store a new key; `created_by` is the ARN of whoever makes it. Raises StorageError."""
+        """Store a new key; `created_by` is the ARN of the AWS identity that makes it. Raises StorageError."""
         item = {
             "key_hash": hash_api_key(key),
             "tenant": tenant,
