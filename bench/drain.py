@@ -8,7 +8,7 @@ each keeps its pace by itself (`revio.calls_per_minute`), which is half of the l
 import heapq
 import json
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from dispatcher.handler import lambda_handler
 from key_link.change import Held
 from key_link.flow import KeyLinkFlow
 from key_link.models import CarryKeyLink, KeyLink
+from local.stack import LOCAL_HOSTS
 from local.vendors.revio import RevioSimulator
 from tests.faults.outage import DEADLINE, MINUTE, TENANT, MemoryLinks, MemoryOperations, OneTenant
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from crm_bridge.accounts import Accounts
 
 FUNCTIONS = 2
+MOST_IDLE = 10
+"""Simulated minutes without an arrival, after which the run fails."""
 TAKES = 0.15
 """Simulated seconds of each redelivery, besides what it waits for its turn."""
 
@@ -137,7 +140,7 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
 
     def made() -> tuple[Engine, KeyLinkFlow]:
         """What one running function has of its own, its pace above all."""
-        engine = Engine(operations, links, tenants, Transport(time, time.sleep, Breaker(time)), clock=time)
+        engine = Engine(operations, links, tenants, Transport(time, time.sleep, Breaker(time), LOCAL_HOSTS), clock=time)
         no_turns = cast("Accounts", None)  # a new key link waits for nobody
         return engine, KeyLinkFlow(Memory(time), Held(links, operations, engine, no_turns, time))
 
@@ -152,8 +155,13 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
         return bool(failures) or len(rev.key_links) >= events
 
     def dispatcher() -> None:
+        idle, arrived = 0, 0
         while not is_through():
             lambda_handler({}, _Context())
+            idle, arrived = (0 if len(rev.key_links) > arrived else idle + 1), len(rev.key_links)
+            if idle > MOST_IDLE:
+                found = Counter(attempt.reason for one in operations.items.values() for attempt in one.attempts)
+                raise AssertionError(f"Nothing arrived for {idle} minutes. Reasons of the attempts: {dict(found)}")
             say(f"backlog: {len(rev.key_links):,} of {events:,} arrived")
             time.sleep(MINUTE)
 

@@ -74,6 +74,12 @@ def test_a_backlog_drains_at_the_vendors_limit() -> None:
     assert 0.95 < drained.share < 1.2  # the first minute begins with a tenth of it at once
 
 
+def test_a_drain_fails_when_nothing_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "LOCAL_HOSTS", frozenset[str]())  # so that the simulator may not be called
+    with pytest.raises(AssertionError, match=r"Nothing arrived for 11 minutes\. Reasons of the attempts: .*InvalidURL"):
+        drain.drain(2, lambda _: None)
+
+
 def _found() -> dict[str, Any]:
     """As if: ours takes 2, the others 1."""
     milliseconds = [[2.0, 2.0]] * 3, [[1.0, 1.0]] * 3

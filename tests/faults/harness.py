@@ -376,7 +376,8 @@ class World:
 
     def check(self) -> list[str]:
         """What is not as it must be, once all is settled."""
-        wrong = [f"{one.flow} is {one.state}" for one in self.operations() if not is_finished(one)]
+        now = int(time.time() + self.stack._ahead)
+        wrong = [_unfinished(one, now) for one in self.operations() if not is_finished(one)]
         wrong += [f"{sent.event.kind} was not accepted ({sent.told})" for sent in self.unaccepted()]
         for sent in self._last_sent():
             event, held = sent.event, sent.event.held(self.stack)
@@ -687,6 +688,17 @@ def is_finished(operation: Operation) -> bool:
     return operation.state is State.SUCCEEDED or (
         last is not None and (last.event is Happening.WITHDRAWN or "by a later request" in last.reason)
     )
+
+
+def _unfinished(operation: Operation, now: int) -> str:
+    """In one line, for whoever asks why it did not end; `now` in epoch seconds of the world."""
+    times = {
+        name: None if at is None else at - now
+        for name in ("first_sent_at", "updated_at", "due_at", "lent_until")
+        for at in [getattr(operation, name)]
+    }
+    attempts = [f"{one.at - now}: {one.event} {one.reason}" for one in operation.attempts]
+    return f"{operation.flow} is {operation.state} (seconds from now: {times}; attempts: {attempts})"
 
 
 def _one(records: Iterable[Mapping[str, object]], member: str, value: object, id_member: str) -> str | None:
