@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
-FUNCTION_TIMEOUT = 22
-"""Seconds instead of 29: a call waits 3 s for a turn or a token that another has, and not 11 s."""
+FUNCTION_TIMEOUT = 20
+"""Seconds instead of 29: a call waits 1 s for a turn or a token that another has, and not 11 s."""
 READ_TIMEOUT = 0.5
 """Seconds instead of 20 for a vendor and 1.5 for AWS, in a world where a timeout is due."""
 PATIENCE, PAUSE = 17, 60
