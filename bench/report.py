@@ -21,8 +21,6 @@ LARGEST_ZIP = 7_900_000
 PROCESSOR_MB = 1769
 """Memory at which Lambda gives one whole processor.
 Source: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html"""
-LINES_OF_AWS = 680
-"""Bytes that Lambda and the API log for each request by themselves, as docs/costs.toml has them."""
 KINDS = ("new", "repeated")
 PAGE = Path(__file__).parent / "performance.md"
 
@@ -247,7 +245,7 @@ def _cost(found: Any) -> Table:
         for kind, event_of_ours in zip(KINDS, ("new site", "repeated event"), strict=True):
             of = rounds[0][kind]
             own = median(_all(rounds, kind, 0)) * PROCESSOR_MB / (1024 * costs.GIGABYTES)
-            event = {"round_trips": of["calls"], "own_ms": own, "log_bytes": of["log_bytes"] + LINES_OF_AWS}
+            event = {"round_trips": of["calls"], "own_ms": own}
             ours = costs.FACTS["event"][event_of_ours]
             by_service = costs.of_events(ours if name == OURS.name else {**of, **event})
             cells += [f"{sum(by_service.values()):.2f}", f"{by_service['Lambda']:.2f}", f"{by_service['DynamoDB']:.2f}"]

@@ -20,6 +20,8 @@ RESOURCES: list[tuple[str, dict[str, Any]]] = [
 KINDS = Counter(kind for kind, _ in RESOURCES)
 GIGABYTES = TEMPLATE["Globals"]["Function"]["MemorySize"] / 1024
 OF_DISPATCHER = TEMPLATE["Resources"]["DispatcherFunction"]["Properties"]["MemorySize"] / 1024
+BYTES_OF_AWS = sum(len(line) + 1 for line in FACTS["log"]["lines_of_aws"])
+"""What Lambda and the API log for each request by themselves."""
 EVENTS = 1_000_000
 MINUTES = 730 * 60
 """Of a month, as AWS reckons."""
@@ -43,7 +45,7 @@ def of_events(event: Mapping[str, float]) -> dict[str, float]:
         "HTTP API": usd("http_api_request", EVENTS),
         "Lambda": usd("lambda_request", EVENTS) + usd("lambda_gb_second", EVENTS * milliseconds / 1000 * GIGABYTES),
         "DynamoDB": usd("dynamodb_write", EVENTS * event["writes"]) + usd("dynamodb_read", EVENTS * event["reads"]),
-        "logs": usd("log_gb", EVENTS * event["log_bytes"] / 1e9),
+        "logs": usd("log_gb", EVENTS * (event["log_bytes"] + BYTES_OF_AWS) / 1e9),
         "Secrets Manager": usd("secret_call", assumed["environments"] * MINUTES * 60 / SECRET_MAX_AGE),
     }
 
@@ -102,7 +104,7 @@ def idle() -> dict[str, float]:
         "the dispatcher, every minute": usd("lambda_request", MINUTES)
         + usd("lambda_gb_second", MINUTES * assumed["dispatcher_ms"] / 1000 * OF_DISPATCHER)
         + usd("dynamodb_read", MINUTES * len(SHARDS)),
-        "its logs": usd("log_gb", MINUTES * FACTS["event"]["repeated event"]["log_bytes"] / 1e9),
+        "its logs": usd("log_gb", MINUTES * (FACTS["event"]["repeated event"]["log_bytes"] + BYTES_OF_AWS) / 1e9),
     }
 
 

@@ -169,6 +169,9 @@ def play(seed_: int, schedules: int, *, shrink: bool = True) -> Counter[str]:
 def _quiet() -> None:
     """Of a worker: what the functions log is of no use here, and its last world ends with it."""
     atexit.register(Schedule.worlds.leave)
+    # Each function that is to be killed has a process of its own, which would import this module anew.
+    main = sys.modules["__main__"]
+    main.__spec__ = main.__file__ = None
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -47,7 +47,7 @@ def test_the_demo_goes_right_prints_what_the_readme_shows_and_logs_no_secret(tmp
     assert shown
     assert _lines(finished.stdout) == _lines(shown[1])
     log = (tmp_path / LOG).read_text()
-    assert '"message":"answered"' in log
+    assert '"message":"operation"' in log
     assert [secret for secret in NEVER_LOGGED if secret in log] == []
 
 
@@ -109,7 +109,7 @@ def test_a_signal_stops_everything_cleanly(number: int) -> None:
         assert made.status_code == 201
         code, output, errors = stop(process, number)
     assert (code, errors.splitlines()) == (0, ["stopped"])
-    assert '"message":"answered"' in output  # the functions' log is on standard output
+    assert '"message":"operation"' in output  # the functions' log is on standard output
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", int(gateway[2])))
 

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -22,6 +22,7 @@ from crm_bridge.errors import (
     RunningError,
     StorageError,
 )
+from crm_bridge.telemetry import log_result
 from crm_bridge.tenants import Caller
 from tests.unit.conftest import BURST, Clock, Tables
 
@@ -56,6 +57,7 @@ class Door:
         self.keys = tables.keys
         self.seen: list[Request] = []
         self.raises: Exception | None = None
+        self.during: Callable[[], None] = lambda: None
         tables.keys.add(GOOD, "acme", frozenset({"pets"}), "test")
         tables.keys.add(OTHER, "acme", frozenset({"cats"}), "test")
         tables.keys.add(READS, "acme", frozenset({"pets:read"}), "test")
@@ -87,6 +89,7 @@ class Door:
 
     def _pets(self, request: Request) -> Response:
         self.seen.append(request)
+        self.during()
         if self.raises:
             raise self.raises
         return Response(201, request.parse(Pet).model_dump())
@@ -115,6 +118,21 @@ def test_the_event_is_not_logged_when_powertools_is_told_to(
     assert door.ask()[0] == 201
     assert "answered" in log.getvalue()
     assert "Rex" not in log.getvalue()  # that no API key is logged is held for every test
+
+
+def test_a_request_has_one_line_with_its_route(door: Door, log: StringIO) -> None:
+    """That of its operation if that says that it went well, and else its own."""
+    door.ask()
+    door.during = lambda: log_result("done", "succeeded", 1, 201)
+    door.ask()
+    door.ask()
+    door.raises = InvalidError("not now")
+    door.ask()
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    seen = [(line["message"], line.get("status"), line.get("state")) for line in lines]
+    went_well = ("operation", None, "succeeded")
+    assert seen == [("answered", 201, None), went_well, went_well, went_well, ("answered", 422, None)]
+    assert {line["route"] for line in lines} == {"POST /pets"}
 
 
 @pytest.mark.parametrize("left_out", ["null", "not there"])

@@ -44,7 +44,7 @@ from crm_bridge.errors import (
 from crm_bridge.mapping import PayloadMapping
 from crm_bridge.media import charset, media_type, text_of
 from crm_bridge.operations import State, as_time
-from crm_bridge.telemetry import add_to_log, bind_log, logger, report_defect
+from crm_bridge.telemetry import add_to_log, bind_log, log_answer, report_defect
 from crm_bridge.tenants import ApiKeys, Caller
 from crm_bridge.transport import RESERVE, Deadline
 
@@ -204,8 +204,8 @@ def respond(
 
     Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
     """
-    bind_log(flow=function, request_id=context.aws_request_id)
     proxied = APIGatewayProxyEventV2(dict(event))
+    bind_log(flow=function, request_id=context.aws_request_id, route=str(proxied.get("routeKey")))
     headers = proxied.headers  # their names in lower case
     try:
         response = _routed(proxied, context, headers, routes, function=function, keys=keys, scopes=scopes or {})
@@ -216,7 +216,7 @@ def respond(
     except Exception as error:  # noqa: BLE001 - the entry: nothing may leave the function unanswered
         report_defect(error)
         response = _problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
-    logger().info("answered", extra={"route": proxied.get("routeKey"), "status": response.status})
+    log_answer(response.status)
     return _as_lambda(language(headers, response))
 
 

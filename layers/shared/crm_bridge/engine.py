@@ -58,7 +58,7 @@ from crm_bridge.operations import (
 )
 from crm_bridge.queues import Message, Queues
 from crm_bridge.settings import Tenant
-from crm_bridge.telemetry import add_to_log, count, logger
+from crm_bridge.telemetry import add_to_log, count, log_result, logger
 from crm_bridge.tenants import Tenants
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Scope, Transport
 from crm_bridge.words import plain, plain_json
@@ -919,10 +919,7 @@ class Engine:
             logger().error("not settled", extra={"event": event, "state": changed.state, "made": ids})
             count("NotSettled", flow=held.flow)
             return stored
-        status = changed.attempts[-1].status
-        logger().info(
-            "operation", extra={"event": event, "state": stored.state, "try": stored.tries, "vendor_status": status}
-        )
+        log_result(event, stored.state, stored.tries, changed.attempts[-1].status)
         count("Operations", flow=stored.flow, state=stored.state)
         if stored.state is State.PARKED:
             count("Parked", reason=changed.attempts[-1].event)

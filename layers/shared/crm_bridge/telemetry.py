@@ -12,7 +12,8 @@ import logging
 import os
 import sys
 from functools import cache
-from threading import Lock
+from http import HTTPStatus
+from threading import Lock, local
 from typing import Any, Literal
 
 from aws_lambda_powertools import Logger
@@ -21,6 +22,8 @@ from aws_lambda_powertools.metrics.base import SingleMetric
 
 _SERVICE = "crm_bridge"
 _making = Lock()
+_of_thread = local()
+"""`has_result`: whether this thread's log has a line `operation` since its keys were bound."""
 # ASCII: half of a surrogate pair can't be written in UTF-8, and its line would be lost.
 _to_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
@@ -46,6 +49,8 @@ def logger() -> Logger:
     with _making:  # two threads may be the first; without this, each would add a handler
         formatter = _Formatter(json_deserializer=str, utc=True, use_rfc3339=True)
         made = Logger(_SERVICE, level=os.environ.get("LOG_LEVEL") or "INFO", logger_formatter=formatter)
+        # Every byte is billed, these are on each line, and its message says as much.
+        made.remove_keys(["location", "service"])
         logging.getLogger(_SERVICE).propagate = False  # Lambda's own handler would write each line again
         return made
 
@@ -53,11 +58,24 @@ def logger() -> Logger:
 def bind_log(**keys: str) -> None:
     """Begin the log of one event: `keys` are on all further lines of this thread, and earlier keys are dropped."""
     logger().thread_safe_clear_keys()
+    _of_thread.has_result = False
     add_to_log(**keys)
 
 
 def add_to_log(**keys: str) -> None:
     logger().thread_safe_append_keys(**keys)
+
+
+def log_result(event: str, state: str, tries: int, vendor_status: int | None) -> None:
+    """Log what became of an operation."""
+    logger().info("operation", extra={"event": event, "state": state, "try": tries, "vendor_status": vendor_status})
+    _of_thread.has_result = True
+
+
+def log_answer(status: int) -> None:
+    """Log what a request was answered, unless its operation's line has said so: that it went well."""
+    if status >= HTTPStatus.BAD_REQUEST or not getattr(_of_thread, "has_result", False):
+        logger().info("answered", extra={"status": status})
 
 
 def log_defect(error: BaseException) -> None:

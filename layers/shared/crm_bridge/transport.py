@@ -382,7 +382,7 @@ class Transport:
                 raise NotDoneError(f"{vendor} could not be reached ({name})", vendor=vendor) from None
             raise MaybeDoneError(f"the answer of {vendor} was lost ({name})", vendor=vendor) from None
         finally:
-            measure("VendorLatency", 1000 * (self._clock() - begun), "Milliseconds", vendor=vendor)
+            measure("VendorLatency", round(1000 * (self._clock() - begun), 1), "Milliseconds", vendor=vendor)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._breaker.failed(vendor, host, tenant)
         else:
