@@ -18,11 +18,12 @@ from local.stack import SCOPES, Stack
 from local.vendors.simulator import Kind
 from tests.browser.chromium import MissingError, chromium, complaints, look, requested
 from tests.integration.conftest import SITE
+from tests.memory_aws import quick_stack
 
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    with Stack(background=False, aws_over_http=False) as stack:
+    with quick_stack() as stack:
         yield stack
 
 

@@ -24,8 +24,9 @@ from local.gateway import invoke
 from local.stack import LOCAL_STACK, Stack
 from local.template import Function
 from tests.documented import deviations
+from tests.memory_aws import quick_stack
 
-ROUNDS = int(os.environ.get("ROUNDS", "12"))
+ROUNDS = int(os.environ.get("ROUNDS", "4"))
 """How often the races of twenty are run."""
 
 SITE: dict[str, Any] = {
@@ -97,7 +98,7 @@ def every_answer_is_documented(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    with Stack(background=False, aws_over_http=False) as stack:
+    with quick_stack() as stack:
         yield stack
 
 

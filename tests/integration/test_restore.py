@@ -5,9 +5,11 @@ With moto only: ministack refuses to restore a table with indexes ("Some Attribu
 
 import json
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import boto3
+import pytest
 
 from crm_bridge.runtime import runtime
 from local.stack import LOCAL_STACK, Stack
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
 
 SUFFIX = "-20261129"
 TABLES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "ACCOUNTS_TABLE", "PEOPLE_TABLE")
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    """Its DynamoDB is moto's, which can restore tables."""
+    with Stack(background=False, aws_over_http=False) as stack:
+        yield stack
 
 
 def restore() -> None:

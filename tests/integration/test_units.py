@@ -1,6 +1,6 @@
 """What an event costs in DynamoDB, counted on the wire by table and index."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -9,6 +9,7 @@ from bench.report import tables
 from bench.units import Meter
 from crm_bridge.operations import LISTING_SHARDS, SHARDS
 from docs import costs
+from local.stack import Stack
 from local.template import TEMPLATE
 from tests.integration.conftest import SITE, Crm
 from tests.integration.test_create_job import JOB
@@ -16,6 +17,13 @@ from tests.integration.test_create_job import JOB
 EVENTS_PER_SECOND = 1000
 HOTTEST = 500
 """Write units in a second of one partition; DynamoDB allows 1,000."""
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    """Its DynamoDB is moto's, into whose tables the meter looks."""
+    with Stack(background=False, aws_over_http=False) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from crm_bridge.tenants import ApiKeys, Tenants
 from crm_bridge.token_buckets import TokenBuckets
 from local.stack import REGION, deploy_stores, put_parts
 from local.template import Template, bundle_template
-from tests.unit.memory import MemoryDynamoDb, MemorySecrets
+from tests.memory import MemoryDynamoDb, MemorySecrets
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient

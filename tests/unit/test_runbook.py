@@ -17,7 +17,7 @@ PAGES = sorted(set(INDEX.parent.glob("*.md")) - {INDEX})
 SECTIONS = ["What it means", "What to look at", "What to do", "When it ends"]
 CODE = "".join(path.read_text() for root in ("functions", "layers") for path in (ROOT / root).rglob("*.py"))
 
-WITH_EVERY_LINE = {"flow", "message", "level", "request_id", "tenant", "api_key", "operation_id"}
+WITH_EVERY_LINE = {"route", "flow", "message", "level", "request_id", "tenant", "api_key", "operation_id"}
 OF_DEFECTS = {"exception_name", "stack_trace"}
 OF_METRICS = {"VendorLatency", "vendor"}
 OF_LAMBDA = {"@timestamp", "@message", "@log", "@type", "@duration", "@maxMemoryUsed", "@memorySize"}
@@ -75,7 +75,7 @@ def test_a_query_asks_for_what_is_logged(page: str, query: str) -> None:  # noqa
             assert set(re.findall(r"'([^']+)'", asked)) <= messages
     words = re.sub(r"'[^']*'|/[^/\n]*/|\bas \w+", "", query)
     words = re.sub(
-        r"\b(fields|filter|sort|asc|desc|limit|stats|count|sum|max|pct|bin|by|and|or|in|like|ispresent|5m)\b|[\d(),|*=>\[\]/]",
+        r"\b(fields|filter|sort|asc|desc|limit|stats|count|count_distinct|sum|max|pct|bin|by|and|or|in|like|ispresent|5m)\b|[\d(),|*=>\[\]/]",
         " ",
         words,
     )

@@ -1,7 +1,8 @@
-"""DynamoDB and Secrets Manager in memory, as far as the engine uses them, and much faster than moto.
+"""DynamoDB and Secrets Manager in memory, as far as the bundle uses them, and much faster than moto.
 
 The tests of the tables are run on it and on moto, so what the engine is tested with is what the tables are tested with.
-Arguments are checked by botocore's own model of the service.
+With LONG=1 the integration tests compare each of its responses with moto's. Arguments are checked by botocore's own
+model of the service.
 """
 
 import re
@@ -17,11 +18,11 @@ from botocore.model import ServiceModel
 from botocore.session import get_session
 from botocore.validate import ParamValidator
 
-type Value = Mapping[str, Any]
+type Value = Any
 """An attribute's value with its type, as DynamoDB writes it: `{"S": "a"}`."""
 type Item = dict[str, Value]
 
-_TOKEN = re.compile(r"\s*(<>|<=|>=|[=<>(),+]|[#:]?\w+)")
+_TOKEN = re.compile(r"\s*(<>|<=|>=|[=<>(),+.]|[#:]?\w+)")
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "=": lambda a, b: a == b,
     "<>": lambda a, b: a != b,
@@ -45,14 +46,24 @@ def _invalid(operation: str, why: str) -> ClientError:
     return ClientError({"Error": {"Code": "ValidationException", "Message": why}}, operation)
 
 
+@dataclass(frozen=True)
+class _Index:
+    keys: tuple[str, ...]
+    shown: frozenset[str] | None
+    """Attributes besides all keys; None is all."""
+
+
 @dataclass
 class _Table:
     keys: tuple[str, ...]
-    indexes: dict[str, tuple[str, ...]]
+    indexes: dict[str, _Index]
     items: dict[tuple[str, ...], Item] = field(default_factory=dict)
 
     def key(self, item: Mapping[str, Value]) -> tuple[str, ...]:
         return tuple(str(item[name]["S"]) for name in self.keys)
+
+    def key_of(self, item: Mapping[str, Value], *others: str) -> Item:
+        return {name: item[name] for name in (*others, *self.keys)}
 
 
 class _Expression:
@@ -71,23 +82,23 @@ class _Expression:
         return holds
 
     def changed(self) -> Item:
-        """The item after `SET ... REMOVE ... ADD ...`, which adds to a set."""
+        """The item after `SET ... REMOVE ... ADD ... DELETE ...`; the last two change sets, and ADD numbers as well."""
         item = dict(self._item)
         clause = ""
         while self._tokens:
-            if self._next().upper() in ("SET", "REMOVE", "ADD"):
+            if self._next().upper() in ("SET", "REMOVE", "ADD", "DELETE"):
                 clause = self._taken.upper()
             elif not clause or self._taken != ",":
                 raise ValueError(self._taken)
-            name = self._name(self._next())
-            if clause == "REMOVE":
-                item.pop(name, None)
-                continue
-            if clause == "ADD":
-                item[name] = {"SS": sorted({*self._operand()["SS"], *item.get(name, {"SS": []})["SS"]})}
-                continue
-            self._expect("=")
-            item[name] = self._sum()
+            path = self._path(self._next())
+            before = _at(self._item, path)
+            if clause == "SET":
+                self._expect("=")
+                _put(item, path, self._sum())
+            elif clause == "REMOVE":
+                _put(item, path, None)
+            else:
+                _put(item, path, _changed(clause, before, self._operand()))
         return item
 
     def _sum(self) -> Value:
@@ -118,14 +129,21 @@ class _Expression:
             holds = self._any()
             self._expect(")")
             return holds
-        if token in ("attribute_not_exists", "attribute_exists", "begins_with"):
+        if token.upper() == "NOT":
+            self._next()
+            return not self._one()
+        if token in ("attribute_not_exists", "attribute_exists", "begins_with", "contains"):
             self._next()
             self._expect("(")
-            if token != "begins_with":
-                holds = (self._name(self._next()) in self._item) is (token == "attribute_exists")
+            if token.startswith("attribute"):
+                there = _at(self._item, self._path(self._next())) is not None
+                holds = there is (token == "attribute_exists")
             else:
                 left, right = self._pair()
-                holds = left is not None and str(left["S"]).startswith(right["S"])
+                starts = token == "begins_with"
+                holds = left is not None and (
+                    str(left["S"]).startswith(right["S"]) if starts else _plain(right) in _plain(left)
+                )
             self._expect(")")
             return holds
         left = self._maybe()
@@ -153,13 +171,19 @@ class _Expression:
             there, other = self._pair()
             self._expect(")")
             return there or other
+        if self._peek() == "list_append":
+            self._next()
+            self._expect("(")
+            first, second = self._pair()
+            self._expect(")")
+            return {"L": [*(first or {})["L"], *second["L"]]}
         value = self._maybe()
         if value is None:
             raise ValueError(self._taken)
         return value
 
     def _pair(self) -> tuple[Value | None, Value]:
-        left = self._maybe()
+        left = self._operand() if self._peek() == "if_not_exists" else self._maybe()
         self._expect(",")
         return left, self._operand()
 
@@ -172,7 +196,14 @@ class _Expression:
             return sized and {"N": str(len(_plain(sized)))}
         if token.startswith(":"):
             return self._values[token]
-        return self._item.get(self._name(token))
+        return _at(self._item, self._path(token))
+
+    def _path(self, token: str) -> list[str]:
+        names = [self._name(token)]
+        while self._peek() == ".":
+            self._next()
+            names.append(self._name(self._next()))
+        return names
 
     def _name(self, token: str) -> str:
         if token.startswith("#"):
@@ -195,7 +226,35 @@ class _Expression:
 
 def _plain(value: Value) -> Any:
     ((kind, plain),) = value.items()
-    return Decimal(plain) if kind == "N" else plain
+    return Decimal(plain) if kind == "N" else frozenset(plain) if kind == "SS" else plain
+
+
+def _at(item: Mapping[str, Value], path: list[str]) -> Value | None:
+    value = item.get(path[0])
+    for name in path[1:]:
+        value = value["M"].get(name) if value and "M" in value else None
+    return value
+
+
+def _put(item: Item, path: list[str], value: Value | None) -> None:
+    """Also inside of a map, whose copy takes its place. None removes what is there."""
+    name, *rest = path
+    if rest:
+        inner = dict(item[name]["M"])  # DynamoDB refuses a path that leads nowhere as well
+        _put(inner, rest, value)
+        value = {"M": inner}
+    if value is None:
+        item.pop(name, None)
+    else:
+        item[name] = value
+
+
+def _changed(clause: str, before: Value | None, by: Value) -> Value | None:
+    if "N" in by and clause == "ADD":
+        return {"N": str(Decimal(before["N"] if before else 0) + Decimal(by["N"]))}
+    there = set(before["SS"]) if before else set()
+    after = there | set(by["SS"]) if clause == "ADD" else there - set(by["SS"])
+    return {"SS": sorted(after)} if after else None
 
 
 class MemoryDynamoDb:
@@ -211,20 +270,37 @@ class MemoryDynamoDb:
             name: _Table(
                 keys(properties["KeySchema"]),
                 {
-                    index["IndexName"]: keys(index["KeySchema"])
+                    index["IndexName"]: _Index(
+                        keys(index["KeySchema"]),
+                        None
+                        if index["Projection"]["ProjectionType"] == "ALL"
+                        else frozenset(index["Projection"].get("NonKeyAttributes", ())),
+                    )
                     for index in properties.get("GlobalSecondaryIndexes", [])
                 },
             )
             for name, properties in resources.items()
         }
-        self._actions = {
+        self.actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "GetItem": self._get,
             "PutItem": self._put,
             "UpdateItem": self._update,
+            "DeleteItem": self._delete,
             "Query": self._query,
+            "Scan": self._scan,
             "BatchGetItem": self._batch_get,
+            "BatchWriteItem": self._batch_write,
             "TransactWriteItems": self._transact,
         }
+        """By DynamoDB's names."""
+
+    def empty(self, *names: str) -> None:
+        """Of these tables, or all."""
+        for name in names or self._tables:
+            self._tables[name].items.clear()
+
+    def items(self, name: str) -> list[Item]:
+        return list(self._tables[name].items.values())
 
     def get_item(self, **arguments: object) -> object:
         return self._make_api_call("GetItem", arguments)
@@ -261,28 +337,34 @@ class MemoryDynamoDb:
         report = ParamValidator().validate(arguments, shape)
         if report.has_errors():
             raise ParamValidationError(report=report.generate_report())
+        return self.act(name, arguments)
+
+    def act(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """For arguments whose types were checked. Raises ClientError."""
+        shape = _model().operation_model(name).input_shape
+        assert shape is not None
         for argument, value in arguments.items():
             allowed = getattr(shape.members[argument], "enum", None)
             if allowed and value not in allowed:
                 raise _invalid(name, f"{argument} {value}")
         try:
-            return self._actions[name](arguments)
+            return self.actions[name](arguments)
         except (KeyError, ValueError) as error:
             raise _invalid(name, repr(error)) from error
 
-    def _get(self, asked: dict[str, Any]) -> object:
+    def _get(self, asked: dict[str, Any]) -> dict[str, Any]:
         table = self._tables[asked["TableName"]]
         item = table.items.get(_exact(table, asked["Key"]))
         return {"Item": item} if item else {}
 
-    def _put(self, asked: dict[str, Any]) -> object:
+    def _put(self, asked: dict[str, Any]) -> dict[str, Any]:
         table = self._tables[asked["TableName"]]
         key = table.key(asked["Item"])
         before = self._checked("PutItem", asked, table.items.get(key))
         table.items[key] = asked["Item"]
         return {"Attributes": before} if before and asked.get("ReturnValues") == "ALL_OLD" else {}
 
-    def _update(self, asked: dict[str, Any]) -> object:
+    def _update(self, asked: dict[str, Any]) -> dict[str, Any]:
         table = self._tables[asked["TableName"]]
         key = _exact(table, asked["Key"])
         before = self._checked("UpdateItem", asked, table.items.get(key), "UpdateExpression")
@@ -290,7 +372,24 @@ class MemoryDynamoDb:
         table.items[key] = change.changed()
         return {"Attributes": table.items[key]} if asked.get("ReturnValues") == "ALL_NEW" else {}
 
-    def _batch_get(self, asked: dict[str, Any]) -> object:
+    def _delete(self, asked: dict[str, Any]) -> dict[str, Any]:
+        table = self._tables[asked["TableName"]]
+        key = _exact(table, asked["Key"])
+        before = self._checked("DeleteItem", asked, table.items.get(key))
+        table.items.pop(key, None)
+        return {"Attributes": before} if before and asked.get("ReturnValues") == "ALL_OLD" else {}
+
+    def _batch_write(self, asked: dict[str, Any]) -> dict[str, Any]:
+        for name, writes in asked["RequestItems"].items():
+            table = self._tables[name]
+            for write in writes:
+                if "PutRequest" in write:
+                    table.items[table.key(write["PutRequest"]["Item"])] = write["PutRequest"]["Item"]
+                else:
+                    table.items.pop(_exact(table, write["DeleteRequest"]["Key"]), None)
+        return {"UnprocessedItems": {}}
+
+    def _batch_get(self, asked: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, list[Item]] = {}
         for name, request in asked["RequestItems"].items():
             table = self._tables[name]
@@ -300,7 +399,7 @@ class MemoryDynamoDb:
             found[name] = [table.items[key] for key in keys if key in table.items]
         return {"Responses": found, "UnprocessedKeys": {}}
 
-    def _transact(self, asked: dict[str, Any]) -> object:
+    def _transact(self, asked: dict[str, Any]) -> dict[str, Any]:
         writes = [write for one in asked["TransactItems"] for write in one.items()]
         tables = [self._tables[write["TableName"]] for _, write in writes]
         keys = [
@@ -317,7 +416,9 @@ class MemoryDynamoDb:
             except ClientError as error:
                 if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                     raise
-                reasons.append({"Code": "ConditionalCheckFailed", "Item": error.response.get("Item", {})})
+                response: Any = error.response
+                there = {"Item": response["Item"]} if "Item" in response else {}
+                reasons.append({"Code": "ConditionalCheckFailed", **there})
         if any(reason != {"Code": "None"} for reason in reasons):
             details: Any = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
             raise _CanceledError(details, "TransactWriteItems")
@@ -331,11 +432,12 @@ class MemoryDynamoDb:
                 table.items[key] = _Expression(write["UpdateExpression"], *_aliases(write), before).changed()
         return {}
 
-    def _query(self, asked: dict[str, Any]) -> object:
+    def _query(self, asked: dict[str, Any]) -> dict[str, Any]:
         table = self._tables[asked["TableName"]]
-        keys = table.indexes[asked["IndexName"]] if "IndexName" in asked else table.keys
+        index = table.indexes[asked["IndexName"]] if "IndexName" in asked else _Index(table.keys, None)
+        keys = index.keys
         names, values = _aliases(asked)
-        _check_aliases(asked, "KeyConditionExpression", "FilterExpression")
+        _check_aliases(asked, "KeyConditionExpression", "FilterExpression", "ProjectionExpression")
         found = [
             item
             for item in table.items.values()
@@ -353,19 +455,21 @@ class MemoryDynamoDb:
             after = order(start)
             forward = asked.get("ScanIndexForward", True)
             found = [item for item in found if (order(item) > after if forward else order(item) < after)]
-        limit = asked.get("Limit", len(found) + 1)
-        read = found[:limit]
-        answer: dict[str, Any] = {
-            "Items": [
-                item
-                for item in read
-                if "FilterExpression" not in asked
-                or _Expression(asked["FilterExpression"], names, values, item).condition()
-            ]
-        }
-        if len(read) == limit:
-            answer["LastEvaluatedKey"] = {key: read[-1][key] for key in {*keys, *table.keys}}
-        return answer
+        if index.shown is not None:
+            shown = {*keys, *table.keys, *index.shown}
+            found = [{name: value for name, value in item.items() if name in shown} for item in found]
+        return _page(table, asked, found, keys)
+
+    def _scan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """One page, or from where another ended; in no order that means anything, as with DynamoDB."""
+        if unknown := set(asked) & {"Segment", "TotalSegments", "IndexName"}:
+            raise ValueError(unknown)
+        table = self._tables[asked["TableName"]]
+        _check_aliases(asked, "FilterExpression", "ProjectionExpression")
+        found = list(table.items.values())
+        if start := asked.get("ExclusiveStartKey"):
+            found = found[1 + list(table.items).index(_exact(table, start)) :]
+        return _page(table, asked, found, ())
 
     def _checked(self, name: str, asked: dict[str, Any], there: Item | None, *others: str) -> Item | None:
         """What is there, if the condition holds."""
@@ -377,6 +481,24 @@ class MemoryDynamoDb:
                 details["Item"] = there
             raise ClientError(details, name)
         return there
+
+
+def _page(table: _Table, asked: dict[str, Any], found: list[Item], keys: tuple[str, ...]) -> dict[str, Any]:
+    names, values = _aliases(asked)
+    limit = asked.get("Limit", len(found) + 1)
+    read = found[:limit]
+    items = [
+        item
+        for item in read
+        if "FilterExpression" not in asked or _Expression(asked["FilterExpression"], names, values, item).condition()
+    ]
+    if projected := asked.get("ProjectionExpression"):
+        wanted = [names.get(name.strip(), name.strip()) for name in projected.split(",")]
+        items = [{name: item[name] for name in wanted if name in item} for item in items]
+    page: dict[str, Any] = {"Items": items, "Count": len(items), "ScannedCount": len(read)}
+    if len(read) == limit:
+        page["LastEvaluatedKey"] = table.key_of(read[-1], *keys)
+    return page
 
 
 def _aliases(asked: dict[str, Any]) -> tuple[dict[str, str], dict[str, Value]]:
