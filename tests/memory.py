@@ -303,22 +303,22 @@ class MemoryDynamoDb:
         return list(self._tables[name].items.values())
 
     def get_item(self, **arguments: object) -> object:
-        return self._make_api_call("GetItem", arguments)
+        return self.call("GetItem", arguments)
 
     def put_item(self, **arguments: object) -> object:
-        return self._make_api_call("PutItem", arguments)
+        return self.call("PutItem", arguments)
 
     def update_item(self, **arguments: object) -> object:
-        return self._make_api_call("UpdateItem", arguments)
+        return self.call("UpdateItem", arguments)
 
     def query(self, **arguments: object) -> object:
-        return self._make_api_call("Query", arguments)
+        return self.call("Query", arguments)
 
     def batch_get_item(self, **arguments: object) -> object:
-        return self._make_api_call("BatchGetItem", arguments)
+        return self.call("BatchGetItem", arguments)
 
     def transact_write_items(self, **arguments: object) -> object:
-        return self._make_api_call("TransactWriteItems", arguments)
+        return self.call("TransactWriteItems", arguments)
 
     def get_paginator(self, name: str) -> "MemoryDynamoDb":
         assert name == "query"
@@ -331,7 +331,8 @@ class MemoryDynamoDb:
             page = self.query(**arguments, ExclusiveStartKey=page["LastEvaluatedKey"])
             yield page
 
-    def _make_api_call(self, name: str, arguments: dict[str, Any]) -> object:
+    def call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Raises ParamValidationError and ClientError."""
         shape = _model().operation_model(name).input_shape
         assert shape is not None
         report = ParamValidator().validate(arguments, shape)

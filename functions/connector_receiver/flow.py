@@ -157,27 +157,31 @@ class Receiver:
         return Turns(held.accounts, held.operations, held.clock, self.tenant, name, VENDOR)
 
     def _save(self, command: SavePerson, fresh: Set[str]) -> Saved:
-        fields = {name: text for name, text in command.fields.items() if name in fresh}
         kind = command.fields["userType"]
         is_prospect = (
             kind == UserType.PROSPECT and "userType" in fresh and not self._has_become_a_member(command.person_id)
         )
-        if kind == UserType.PROSPECT and not is_prospect:
-            fields.pop("userType", None)
         its_map = self.settings.prospects if is_prospect else self.settings.members
         # Of what a later save said, too: that it lacks an owner is true of this save as well.
         values, lacks = self._values(its_map, command.fields)
-        stale = {its_map.fields[name].field for name in command.fields.keys() - fields if name in its_map.fields}
-        values = {name: value for name, value in values.items() if name not in stale}
-        if CLUB in fresh and (club := self.connector.clubs.get(command.club_id)):
-            values |= club.fields
+        club = self.connector.clubs.get(command.club_id)
+        of_club = club.fields if club else {}
+
+        def without(names: Set[str]) -> Values:
+            left_out = {its_map.fields[name].field for name in names if name in its_map.fields}
+            return {name: value for name, value in values.items() if name not in left_out}
+
+        not_said = {"userType"} if kind == UserType.PROSPECT and not is_prospect else set()
         record_id = self._record(command.person_id, its_map.entity)
         created = False
         if record_id is None:
-            new = {**its_map.defaults, **self._from_prospect(command.person_id, its_map), **values}
+            # All of it: a later save may have been sent, but it is in no record yet, and Egito wants a whole one.
+            whole = {**without(not_said), **of_club}
+            new = {**its_map.defaults, **self._from_prospect(command.person_id, its_map), **whole}
             record_id, created = self._created(command, its_map, new)
         if not created:
-            self._updated(its_map.entity, record_id, values)
+            changed = without(not_said | (command.fields.keys() - fresh))
+            self._updated(its_map.entity, record_id, {**changed, **(of_club if CLUB in fresh else {})})
         if not is_prospect:
             self._convert(command.person_id)
         if kind == UserType.PROSPECT and not is_prospect:

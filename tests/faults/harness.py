@@ -270,7 +270,7 @@ class World:
         for earlier in event.before:
             self.prepare(earlier)
             told = self._request(self.tenant, earlier.method, earlier.path(self.stack), earlier.body)
-            assert told == 201, (told, earlier.kind)
+            assert told in (201, 202), (told, earlier.kind)  # on a busy machine it may have to wait for a turn
             self.settle()
 
     def send(self, event: Event, tenant: str = "", callers: int = 1, *, later: bool = False) -> list[Sent]:

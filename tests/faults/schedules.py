@@ -193,7 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--schedules", type=int, default=10_000, help="how many at least")
     parser.add_argument("--seed", type=int, default=1, help="of the first batch; each has its own, one after the other")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many worlds at a time")
+    worlds = 3 * (os.cpu_count() or 1)  # most of the time they wait, for a turn or a timeout
+    parser.add_argument("--jobs", type=int, default=worlds, help="how many worlds at a time (default %(default)s here)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     began = time.monotonic()

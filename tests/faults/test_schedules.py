@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from crm_bridge.engine import Engine
-from tests.faults.events import create_site
+from tests.faults.events import create_site, save_prospect
 from tests.faults.matrix import BY_FAULT
 from tests.faults.schedules import Schedule, play
 
@@ -47,3 +47,13 @@ def test_a_function_is_killed_at_a_call_to_aws_when_a_schedule_says_so() -> None
     schedule.begin("", None, [(1, create_site)], 1, later=False, faults=[(BY_FAULT["killed after"], 1)])
     schedule.teardown()
     assert [plan.hit and plan.hit.service for plan in schedule.plans] == ["DynamoDB"]
+
+
+def test_an_older_save_makes_a_whole_record_when_a_later_one_may_have_been_applied() -> None:
+    """The later one was killed, so its fields count as applied; it made no record, and Egito wants a name in it."""
+    schedule = Schedule()
+    schedule.begin("", None, [(1, save_prospect)], callers=2, later=True, faults=[])
+    schedule.send(0, 1, later=False, faults=[(BY_FAULT["429, done"], 1), (BY_FAULT["killed before"], 6)])
+    schedule.two_workers()
+    schedule.teardown()
+    assert all(plan.hit for plan in schedule.plans)

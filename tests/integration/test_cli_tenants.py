@@ -296,10 +296,12 @@ def test_no_vendor_says_that_there_is_a_webhook_without_its_secret_wherever_a_ch
     make: Any = boto3.client
 
     def client(service: str, *arguments: Any, **options: Any) -> Any:
-        made = make(service, *arguments, **options)
-        if service == "secretsmanager":
-            for action in ("PutSecretValue", "CreateSecret"):
-                made.meta.events.register(f"before-call.secrets-manager.{action}", count)
+        if service != "secretsmanager":
+            return make(service, *arguments, **options)
+        session: Any = boto3.DEFAULT_SESSION
+        made = session.client(service, *arguments, **options)  # a new one, which ends with the test
+        for action in ("PutSecretValue", "CreateSecret"):
+            made.meta.events.register(f"before-call.secrets-manager.{action}", count)
         return made
 
     def count(**_: Any) -> None:
