@@ -303,22 +303,22 @@ class MemoryDynamoDb:
         return list(self._tables[name].items.values())
 
     def get_item(self, **arguments: object) -> object:
-        return self.call("GetItem", arguments)
+        return self._make_api_call("GetItem", arguments)
 
     def put_item(self, **arguments: object) -> object:
-        return self.call("PutItem", arguments)
+        return self._make_api_call("PutItem", arguments)
 
     def update_item(self, **arguments: object) -> object:
-        return self.call("UpdateItem", arguments)
+        return self._make_api_call("UpdateItem", arguments)
 
     def query(self, **arguments: object) -> object:
-        return self.call("Query", arguments)
+        return self._make_api_call("Query", arguments)
 
     def batch_get_item(self, **arguments: object) -> object:
-        return self.call("BatchGetItem", arguments)
+        return self._make_api_call("BatchGetItem", arguments)
 
     def transact_write_items(self, **arguments: object) -> object:
-        return self.call("TransactWriteItems", arguments)
+        return self._make_api_call("TransactWriteItems", arguments)
 
     def get_paginator(self, name: str) -> "MemoryDynamoDb":
         assert name == "query"
@@ -331,7 +331,7 @@ class MemoryDynamoDb:
             page = self.query(**arguments, ExclusiveStartKey=page["LastEvaluatedKey"])
             yield page
 
-    def call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _make_api_call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Raises ParamValidationError and ClientError."""
         shape = _model().operation_model(name).input_shape
         assert shape is not None

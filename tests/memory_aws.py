@@ -218,7 +218,7 @@ class KeptAws(MemoryAws):
                 self.calls[DYNAMODB + name] += 1
             try:
                 with self._dynamodb:
-                    return deepcopy(self.memory.call(name, deepcopy(arguments)))
+                    return deepcopy(self.memory._make_api_call(name, deepcopy(arguments)))
             except ClientError as error:
                 response: Any = error.response
                 raise client.exceptions.from_code(response["Error"]["Code"])(response, name) from None
