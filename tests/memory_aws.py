@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 ERROR = "com.amazonaws.dynamodb.v20120810#"
 CONTENT = "application/x-amz-json-1.0"
+LAST = "LastEvaluatedKey"
 PLAIN = "_is_plain_dynamodb"
 
 
@@ -116,8 +117,13 @@ class MemoryAws(EmbeddedAws):
 
     def _compare(self, action: str, body: bytes, environ: "WSGIEnvironment", ours: tuple[int, Any]) -> None:
         environ["wsgi.input"] = BytesIO(body)
-        theirs = Response.from_app(self.answers, environ, buffered=True)
-        mine, moto = _comparable(*ours), _comparable(theirs.status_code, theirs.get_json(force=True))
+        response = Response.from_app(self.answers, environ, buffered=True)
+        status, theirs = response.status_code, response.get_json(force=True)
+        if action == "Query" and LAST not in theirs:
+            # A page that ends at `Limit` says so also when nothing follows, which moto doesn't:
+            # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Query.Pagination.html
+            ours = ours[0], {name: value for name, value in ours[1].items() if name != LAST}
+        mine, moto = _comparable(*ours), _comparable(status, theirs)
         if mine != moto:
             self.differences.append(f"{action} {body.decode()}: {mine}, and by moto {moto}")
 
