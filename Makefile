@@ -18,6 +18,9 @@ ARCHITECTURE ?= arm64
 THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
+# Otherwise each of the many processes of a test run compiles all modules and tests for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check docs secure unit integration browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
 
@@ -174,7 +177,7 @@ $(SAM_SET_UP): requirements-sam.txt | $(SET_UP)
 
 $(RUNTIME_SET_UP): tests/bundle/requirements.txt | $(SET_UP)
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-runtime
-	@$(BIN)/uv pip install --quiet --python $(VENV)-runtime --require-hashes -r $<
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(VENV)-runtime --require-hashes -r $<
 	@touch $@
 
 $(CHECKOV_SET_UP): requirements-checkov.txt | $(SET_UP)

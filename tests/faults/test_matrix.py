@@ -35,9 +35,17 @@ RACERS = 4
 
 @pytest.fixture
 def worlds() -> Iterator[Worlds]:
-    worlds = Worlds(always_cold=True)
+    worlds = Worlds(always_cold=True, aws_without_http=True)
     yield worlds
     worlds.leave()
+
+
+@pytest.fixture
+def peers() -> Iterator[Worlds]:
+    """Worlds of the peers, which have tables of their own."""
+    peers = Worlds(always_cold=True)
+    yield peers
+    peers.leave()
 
 
 def cell(fault: str, kind: str = "create_site", call: str = "", nth: int = 1) -> Cell:
@@ -98,10 +106,10 @@ def test_an_event_that_is_lost_is_noticed(worlds: Worlds, monkeypatch: pytest.Mo
     assert any(wrong.startswith("create_site is waiting") for wrong in result.wrong)
 
 
-def test_the_usual_construction_makes_duplicates_and_is_judged_by_the_same_measure(worlds: Worlds) -> None:
+def test_the_usual_construction_makes_duplicates_and_is_judged_by_the_same_measure(peers: Worlds) -> None:
     kind = peer.create_site(1).kind
     expected = {"closed, done": "DUPLICATE", "429": "once", "connection refused": "once", "down for hours": "LOST"}
-    assert {fault: run(cell(fault, kind), worlds).verdict for fault in expected} == expected
+    assert {fault: run(cell(fault, kind), peers).verdict for fault in expected} == expected
 
 
 RETRIED = {
@@ -122,20 +130,20 @@ NOT_RETRIED = {
 
 @pytest.mark.parametrize(("make", "expected"), [*zip(durable.KINDS, [RETRIED, RETRIED, NOT_RETRIED], strict=True)])
 def test_durable_functions_are_judged_by_the_same_measure(
-    worlds: Worlds, make: Callable[[int], Event], expected: dict[str, tuple[str, int]]
+    peers: Worlds, make: Callable[[int], Event], expected: dict[str, tuple[str, int]]
 ) -> None:
-    results = {fault: run(cell(fault, make(1).kind), worlds) for fault in expected}
+    results = {fault: run(cell(fault, make(1).kind), peers) for fault in expected}
     assert {fault: (result.verdict, result.effects) for fault, result in results.items()} == expected
 
 
 @pytest.mark.parametrize(("make", "expected"), [*zip(durable.KINDS, ["DUPLICATE", "DUPLICATE", "LOST"], strict=True)])
 def test_a_durable_function_loses_its_result_when_the_checkpoint_of_it_is_lost(
-    worlds: Worlds, make: Callable[[int], Event], expected: str
+    peers: Worlds, make: Callable[[int], Event], expected: str
 ) -> None:
     kind = make(1).kind
-    (checkpoint,) = [name for name, _ in calls(worlds.world(PEERS[kind]), kind, "", FIRST) if "SUCCEED" in name]
-    assert run(cell("closed, not done", kind, checkpoint), worlds).verdict == expected
-    assert run(cell("closed once, done", kind, checkpoint), worlds).verdict == "once"
+    (checkpoint,) = [name for name, _ in calls(peers.world(PEERS[kind]), kind, "", FIRST) if "SUCCEED" in name]
+    assert run(cell("closed, not done", kind, checkpoint), peers).verdict == expected
+    assert run(cell("closed once, done", kind, checkpoint), peers).verdict == "once"
 
 
 def test_a_request_gets_the_execution_of_its_name_when_there_is_one() -> None:
@@ -165,9 +173,9 @@ def test_a_request_is_answered_503_when_its_execution_takes_longer_than_the_api_
 
 
 @pytest.mark.parametrize("kind", ["create_site", peer.create_site(1).kind, durable.KINDS[0](1).kind])
-def test_a_fault_that_did_not_happen_shows_nothing(worlds: Worlds, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_fault_that_did_not_happen_shows_nothing(peers: Worlds, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("tests.faults.matrix.MOST_TRIES", 1)
-    assert run(cell("429", kind, nth=9), worlds).verdict == "WRONG"
+    assert run(cell("429", kind, nth=9), peers).verdict == "WRONG"
 
 
 def test_the_table_has_a_column_for_each_peer() -> None:
@@ -186,7 +194,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # threads take turns as often as they can
     if request.param == "embedded":
-        with World() as world:
+        with World(aws_without_http=True) as world:
             yield world
     else:
         with ministack(tmp_path) as url, World(aws_endpoint=url) as world:
