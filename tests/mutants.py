@@ -45,17 +45,18 @@ NO_REASON = "Not explained yet"
 @dataclass(frozen=True)
 class Mutant:
     name: str
-    """As mutmut says it: `crm_bridge.engine.xǁEngineǁ_look__mutmut_3`."""
+    """In mutmut's form: `crm_bridge.engine.engine.xǁEngineǁ_look__mutmut_3`."""
     status: str
 
     @property
     def file(self) -> str:
-        return self.name.split(".")[1] + ".py"
+        """The path below `crm_bridge`: `engine/engine.py`."""
+        return "/".join(self.name.split(".")[1:-1]) + ".py"
 
     @property
     def function(self) -> str:
         """`Engine._look`."""
-        mangled = self.name.split(".")[2].rpartition("__mutmut_")[0]
+        mangled = self.name.split(".")[-1].rpartition("__mutmut_")[0]
         return re.sub(r"^x[_ǁ]", "", mangled).replace("ǁ", ".")
 
     @property
@@ -101,7 +102,7 @@ def _mutmut() -> str:
 
 def _forget_survivors() -> None:
     """mutmut tries those again that it knows no outcome of."""
-    for path in TREE.glob("mutants/crm_bridge/*.meta"):
+    for path in TREE.glob("mutants/crm_bridge/**/*.meta"):
         meta = json.loads(path.read_text())
         codes = meta["exit_code_by_key"]
         codes.update({name: None for name, code in codes.items() if status_by_exit_code[code] not in KILLED})

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from crm_bridge.accounts import Accounts
 from crm_bridge.breaker import Breaker
-from crm_bridge.engine import Engine
+from crm_bridge.engine import POLICY, Engine, Policy
 from crm_bridge.links import Link, Links, Partner
 from crm_bridge.memory import Memory
 from crm_bridge.operations import SHARDS, Claim, Due, Operation, Operations, State
@@ -223,24 +223,24 @@ class Figures:
         )
 
 
-def outage(events: int, hours: float, seed: int = 1) -> Figures:
+def outage(events: int, hours: float, seed: int = 1, policy: Policy = POLICY) -> Figures:
     """That many new key links come at random times while Rev.io is down, and are followed until nothing is due."""
     clock = Clock()
     rev = RevioSimulator(clock=clock)
     rev.start()
     try:
-        return _outage(rev, clock, events, hours, seed)
+        return _outage(rev, clock, events, hours, seed, policy)
     finally:
         rev.stop()
 
 
-def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: int) -> Figures:
+def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: int, policy: Policy) -> Figures:
     chance = random.Random(seed)
     account = rev.account
     operations, links = MemoryOperations(), MemoryLinks()
     breaker = CountingBreaker(clock)
     transport = Transport(clock, clock.move, breaker, LOCAL_HOSTS)
-    engine = Engine(operations, links, OneTenant(rev), transport, clock=clock, jitter=chance.random)
+    engine = Engine(operations, links, OneTenant(rev), transport, clock=clock, jitter=chance.random, policy=policy)
     no_turns = cast("Accounts", None)  # a new key link waits for nobody
     flow = KeyLinkFlow(Memory(clock), Held(links, operations, engine, no_turns, clock))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
-from crm_bridge.engine import MOST_DEFECTS
+from crm_bridge.engine import POLICY
 from crm_bridge.operations import Operation
 from crm_bridge.runtime import runtime
 from tests.integration.conftest import SITE, Crm
@@ -45,7 +45,7 @@ def unreadable(crm: Crm) -> Operation:
 
 
 def carried(crm: Crm, operation: Operation) -> Operation:
-    for _ in range(MOST_DEFECTS):
+    for _ in range(POLICY.most_defects):
         crm.stack.move_clock(3600)
         crm.stack.deliver_due()
     now = runtime().operations.get(operation.operation_id)
@@ -59,7 +59,7 @@ def test_is_parked_with_its_reason_and_its_message_is_a_dead_letter(crm: Crm, sq
     assert carried(crm, operation).state == "parked"
     shown = crm.get(f"/operations/{operation.operation_id}").json()
     reasons = [attempt["reason"] for attempt in shown["attempts"]]
-    assert reasons[:MOST_DEFECTS] == ["the bridge failed (ValidationError)"] * MOST_DEFECTS
+    assert reasons[: POLICY.most_defects] == ["the bridge failed (ValidationError)"] * POLICY.most_defects
     assert dead_letters(sqs) == [operation.operation_id]
     assert len(crm.stack.illu.sites) == 1
 

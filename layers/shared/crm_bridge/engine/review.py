@@ -1,0 +1,277 @@
+"""The decisions of a person about an operation, and what is recorded, taken back or erased by hand."""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from crm_bridge.engine.credentials import Credentials
+from crm_bridge.engine.flow import Abandoning, Ending, Flow, Vendor
+from crm_bridge.engine.policy import Policy
+from crm_bridge.engine.record import is_elsewhere, stored_links, stored_result, with_attempt
+from crm_bridge.engine.settling import Settling
+from crm_bridge.engine.states import REPLACEABLE, TRANSITIONS, UNLINKABLE
+from crm_bridge.errors import (
+    CannotLookError,
+    ConflictError,
+    ContractBrokenError,
+    Event,
+    FieldError,
+    LinkTakenError,
+    OvertakenError,
+    RefusedError,
+    UnconfirmedError,
+    VendorError,
+)
+from crm_bridge.links import Link, Links
+from crm_bridge.operations import ERASED, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.telemetry import count, logger
+from crm_bridge.transport import Deadline
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+
+class Review:
+    """What `Engine` offers to a person. Threads may share it."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        links: Links,
+        settling: Settling,
+        credentials: Credentials,
+        clock: Callable[[], float],
+        policy: Policy,
+    ) -> None:
+        self._operations = operations
+        self._links = links
+        self._settling = settling
+        self._credentials = credentials
+        self._clock = clock
+        self._policy = policy
+
+    def adopt[C: BaseModel, V: Vendor, R: BaseModel](
+        self,
+        flow: Flow[C, V, R],
+        parked: Operation,
+        vendor_id: str,
+        *,
+        by: str,
+        deadline: Deadline,
+        confirmed: bool = False,
+    ) -> Operation:
+        """Link the record with this id, which a person found at the vendor, and return the operation.
+
+        The vendor is asked whether it is the right record, where it can be asked. Raises UnconfirmedError if that could
+        not be verified, unless the person has `confirmed` it; InvalidError, ConflictError; VendorError if the vendor
+        did not respond; StorageError. Then nothing was changed.
+        """
+        if parked.state is not State.PARKED:
+            raise _not_parked(parked)
+        command = flow.command.model_validate_json(_payload(parked))
+        result = flow.adopt(parked.tenant, command, vendor_id)
+        links = flow.links(command, result)
+        doubt = self._doubt(flow, command, result, parked, deadline)
+        if doubt and not confirmed:
+            raise UnconfirmedError(
+                f"{doubt}. Look at the record at the vendor once more, then confirm its id.",
+                fields=[FieldError("confirmed", "must be true, because the id could not be verified")],
+            )
+        changes = {"answer": stored_result(result), "payload": None, "links": stored_links(links)}
+        return self._resolved(parked, Event.ADOPTED, by, changes, links)
+
+    def _doubt[C: BaseModel, V: Vendor, R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, result: R, parked: Operation, deadline: Deadline
+    ) -> str | None:
+        """Return why it is not certain that `result` is the right record; None if it is certain.
+
+        Raises InvalidError if it is the wrong record, VendorError if the vendor did not respond.
+        """
+
+        def verify(vendor: V) -> str | None:
+            if is_elsewhere(parked, vendor):
+                raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
+            return flow.verify(command, result, vendor)
+
+        try:
+            return self._credentials.signed_in(flow, parked.tenant, deadline, verify)
+        except (CannotLookError, RefusedError, ContractBrokenError) as error:
+            return f"Cannot verify the id at the vendor: {error.message}"
+        except VendorError as error:
+            error.retry_after = max(error.retry_after or 0, self._policy.shortest_hold)
+            raise
+
+    def unlink(self, linked: Operation, *, by: str) -> Operation:
+        """Delete a wrong link, and return the operation, which needs a decision again.
+
+        Only for a record that a person or a look-up linked. The vendor's record stays, and so does what used the link,
+        such as a job that was made at the site meanwhile. Raises ConflictError, StorageError.
+        """
+        last = linked.attempts[-1].event if linked.attempts else None
+        if linked.state is not State.SUCCEEDED or last not in UNLINKABLE:
+            raise ConflictError("Only a record that a person or a look-up linked can be unlinked.")
+        was = ", ".join(f"{right.system} {right.entity} {right.id}" for _, right in linked.links)
+        changes = {
+            "answer": None,
+            "payload": self._operations.kept_payload(linked),
+            "links": (),
+            "expires_at": None,
+            "lease": uuid.uuid4().hex,  # so that the next decision is a new callback to its receiver
+        }
+        writes = [
+            *self._links.releases(linked.tenant, linked.links, linked.operation_id),
+            self._operations.drop_payload(linked),
+        ]
+        return self._resolved(linked, Event.UNLINKED, f"{by}; it was {was}" if was else by, changes, writes=writes)
+
+    def erase(self, ended: Operation, *, by: str) -> None:
+        """Erase the data and the links of an operation that has ended.
+
+        If it has succeeded, its id and state stay for `Policy.keep`, so that a late repetition of the event is not sent
+        again. Raises ConflictError if it has not ended, or is being changed; StorageError.
+        """
+        if ended.state not in REPLACEABLE | {State.SUCCEEDED} or ended.held or ended.holds or ended.reserved:
+            raise ConflictError(f"Only an operation that has ended can be erased; this one is {ended.state}.")
+        if ended.state in REPLACEABLE:
+            try:
+                self._operations.erase(ended)
+            except OvertakenError:
+                raise ConflictError("The operation was changed meanwhile. Look at it again.") from None
+            return
+        changes = {
+            "natural_key": ERASED,
+            "fingerprint": "",
+            "payload": None,
+            "answer": None,
+            "sent_to": None,
+            "mapping": None,
+            "links": (),
+            "expires_at": self._now() + self._policy.keep,
+            "lease": uuid.uuid4().hex,
+        }
+        writes = [
+            *self._links.releases(ended.tenant, ended.links, ended.operation_id),
+            self._operations.drop_payload(ended),
+        ]
+        without_history = ended.model_copy(update={"attempts": ()})
+        self._resolved(without_history, Event.ERASED, by, changes, writes=writes)
+
+    def resend(self, parked: Operation, *, by: str, due_at: int | None = None, anew: bool = True) -> Operation:
+        """Let the operation begin anew, now or at `due_at`, because a person found that the vendor has not done it.
+
+        If it is not `anew`, nobody looked at the vendor, so the bridge looks first if it would have looked before.
+        Raises ConflictError, StorageError.
+        """
+        if parked.state is State.PARKED:
+            _payload(parked)
+        changes: dict[str, object] = {"due_at": due_at} if due_at else {**self._settling.at_once(self._now())}
+        changes["tries"] = 0
+        if anew:
+            changes |= dict.fromkeys(("first_sent_at", "unknown_since", "deferred_at", "sent_to"))
+        return self._resolved(parked, Event.RESENT, by, changes)
+
+    def abandon(self, parked: Operation, *, by: str, flow: object = None) -> Operation:
+        """Reject the operation: a person decided that it shall not be done. Raises ConflictError, StorageError."""
+        if parked.state is not State.PARKED:
+            raise _not_parked(parked)
+        changes = {"payload": None, "expires_at": self._now() + self._policy.keep}
+        ending = flow.abandoned(parked) if isinstance(flow, Abandoning) else None
+        return self._resolved(parked, Event.ABANDONED, by, changes, ending=ending)
+
+    def record(
+        self, flow: str, natural_key: str, result: BaseModel, links: Sequence[Link], *, tenant: str, by: str
+    ) -> tuple[Operation, bool]:
+        """Store a record that was made before there was a bridge, so that its event is not sent.
+
+        Return the operation, and whether it is new: one that exists already is not changed.
+        Raises ConflictError if an id is linked to something else; StorageError.
+        """
+        now = self._now()
+        answer = stored_result(result)
+        operation = Operation(
+            operation_id=operation_id(tenant, flow, natural_key),
+            tenant=tenant,
+            flow=flow,
+            natural_key=natural_key,
+            state=TRANSITIONS[None, Event.ADOPTED],
+            fingerprint=fingerprint(answer),
+            answer=answer,
+            links=stored_links(links),
+            lease=uuid.uuid4().hex,
+            created_at=now,
+            updated_at=now,
+        )
+        operation = with_attempt(operation, Event.ADOPTED, now, f"by {by}")
+        try:
+            stored = self._operations.save(
+                operation, [*self._links.puts(tenant, links, operation.operation_id, now)], over=None
+            )
+        except LinkTakenError:
+            raise ConflictError("That id is linked to something else already.") from None
+        return stored, stored.lease == operation.lease
+
+    def withdraw(self, done: Operation, *, by: str) -> None:
+        """Reject an operation whose record was removed, so that its event may be sent again. Raises StorageError."""
+        changes = {"answer": None, "links": (), "expires_at": self._now() + self._policy.keep}
+        with suppress(ConflictError):  # somebody else has taken it back just now
+            self._resolved(done, Event.WITHDRAWN, by, changes)
+
+    def _resolved(
+        self,
+        operation: Operation,
+        event: Event,
+        by: str,
+        changes: Mapping[str, object],
+        links: Sequence[Link] = (),
+        *,
+        writes: "Sequence[TransactWriteItemTypeDef]" = (),
+        ending: Ending | None = None,
+    ) -> Operation:
+        state = TRANSITIONS.get((operation.state, event))
+        if state is None:
+            raise _not_parked(operation)
+        now = self._now()
+        resolved = with_attempt(operation, event, now, f"by {by}").model_copy(
+            update={**changes, "state": state, "updated_at": now, "candidates": None}
+        )
+        writes = [*writes, *self._links.puts(operation.tenant, links, operation.operation_id, now)]
+        if event is Event.ADOPTED:
+            writes.append(self._operations.keep_payload(operation, now + self._policy.keep))
+        is_news = resolved.is_told and event in (Event.ADOPTED, Event.ABANDONED, Event.UNLINKED)
+        news = self._settling.news(resolved) if is_news else None
+        if news:
+            writes.append(self._operations.put(news))
+        try:
+            stored = self._settling.write(resolved, event, writes, ending, over=operation.state, lease=operation.lease)
+        except LinkTakenError:
+            if event is Event.UNLINKED:
+                raise ConflictError("The link was changed meanwhile. Look at the operation again.") from None
+            raise ConflictError("That id is linked to something else already.") from None
+        if stored != resolved.model_copy(update={"waiters": stored.waiters}):
+            raise ConflictError(f"Somebody else was quicker: it is {stored.state} now.")
+        self._settling.hand_over(news)
+        self._settling.hand_over(stored)
+        self._settling.wake_waiters(stored)
+        logger().info("resolved", extra={"event": event, "state": stored.state})
+        count("Operations", flow=stored.flow, state=stored.state)
+        return stored
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+
+def _payload(parked: Operation) -> str:
+    """Return the payload. Raises ConflictError if it is no longer stored."""
+    if parked.payload is None:
+        raise ConflictError(
+            "What the CRM sent is no longer kept, so this can neither be sent nor linked. Abandon it, then let the CRM "
+            "send the event again."
+        )
+    return parked.payload
+
+
+def _not_parked(operation: Operation) -> ConflictError:
+    return ConflictError(f"Only a parked operation can be resolved; this one is {operation.state}.")

@@ -1,0 +1,73 @@
+"""What is due at once is handed over to its queue."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from crm_bridge.engine import HANDED_OVER, Engine
+from crm_bridge.operations import State, operation_id
+from crm_bridge.queues import Queues
+from tests.unit.engine.conftest import Bench
+
+
+class Sqs:
+    """Takes what it is sent, and remembers it."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.takes = True
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[dict[str, Any]]) -> object:  # noqa: N803
+        if not self.takes:
+            return {"Failed": [{"Id": entry["Id"], "Code": "InternalError"} for entry in Entries]}
+        self.sent += [{"queue": QueueUrl, **entry} for entry in Entries]
+        return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
+
+
+def with_queues(bench: Bench, flow: str) -> Sqs:
+    sqs: Any = Sqs()
+    queues = Queues(lambda: sqs, {f"{flow.upper()}_QUEUE_URL": "there", f"{flow.upper()}_WORKERS": "3"})
+    tables = bench.tables
+    bench.engine = Engine(
+        tables.operations, tables.links, tables.tenants, bench.transport, queues=queues, clock=bench.clock
+    )
+    handed_over: Sqs = sqs
+    return handed_over
+
+
+def test_what_is_accepted_is_lent_to_the_message_that_is_sent(bench: Bench) -> None:
+    sqs = with_queues(bench, "orders")
+    outcome = bench.run(later=True)
+    until = int(bench.clock.now) + HANDED_OVER
+    assert (outcome.operation.state, outcome.operation.due_at) == (State.WAITING, until)
+    (message,) = sqs.sent
+    named = operation_id("acme", "orders", "1")
+    body = {"operation_id": named, "tenant": "acme", "lent_until": until}
+    assert json.loads(message["MessageBody"]) == body
+    assert message["MessageDeduplicationId"] == f"{named}#{until}"
+    assert message["MessageGroupId"] in ("acme#0", "acme#1")
+    assert bench.redeliver(lent_until=until)
+    assert bench.stored().state is State.SUCCEEDED
+
+
+def test_what_its_queue_does_not_take_is_due_after_a_minute_and_the_log_says_so(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs = with_queues(bench, "orders")
+    sqs.takes = False
+    assert bench.run(later=True).operation.state is State.WAITING
+    assert "not handed over" in caplog.messages
+    bench.clock.move(HANDED_OVER)
+    assert bench.redeliver()
+    assert bench.stored().state is State.SUCCEEDED
+
+
+def test_what_has_no_queue_waits_for_the_dispatcher(bench: Bench) -> None:
+    sqs = with_queues(bench, "parcels")
+    assert bench.run(later=True).operation.state is State.WAITING
+    assert sqs.sent == []
+    bench.clock.move(HANDED_OVER)
+    assert bench.redeliver()
+    assert bench.stored().state is State.SUCCEEDED

@@ -1,0 +1,209 @@
+"""Records that a person or a look-up linked: verified before, undone after."""
+
+import pytest
+
+from crm_bridge.errors import (
+    CannotLookError,
+    ConflictError,
+    ContractBrokenError,
+    Event,
+    FieldError,
+    InvalidError,
+    MaybeDoneError,
+    NotDoneError,
+    NotShownError,
+    RefusedError,
+    SignInRefusedError,
+    UnconfirmedError,
+    VendorError,
+)
+from crm_bridge.links import Identity, Link
+from crm_bridge.operations import Attempt, State
+from tests.unit.engine.conftest import PAYLOAD, Bench, callbacks, failing, recorded
+
+
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        "it has another name",
+        failing(CannotLookError),
+        failing(NotShownError),
+        failing(RefusedError),
+        failing(ContractBrokenError),
+    ],
+    ids=lambda doubt: doubt if isinstance(doubt, str) else type(doubt).__name__,
+)
+def test_is_adopted_only_after_a_confirmation_when_the_vendor_cannot_verify_it(
+    parked: Bench, doubt: str | VendorError
+) -> None:
+    parked.flow.verified, before = doubt, parked.stored()
+    with pytest.raises(UnconfirmedError) as unconfirmed:
+        parked.adopt(before, "101", by="ops")
+    assert unconfirmed.value.fields[0].field == "confirmed"
+    assert (doubt if isinstance(doubt, str) else "because") in unconfirmed.value.detail
+    assert (parked.stored(), parked.linked()) == (before, [])
+    assert parked.adopt(before, "101", by="ops", confirmed=True).state is State.SUCCEEDED
+    assert parked.linked() == ["101"]
+
+
+def test_is_adopted_only_after_a_confirmation_when_it_was_sent_to_another_account(parked: Bench) -> None:
+    parked.shop.destination = "https://shop.example/2"
+    with pytest.raises(UnconfirmedError, match="an account that the tenant no longer names"):
+        parked.adopt(parked.stored(), "101", by="ops")
+    assert not [asked for asked in parked.flow.asked if asked[0] == "verify"]
+    assert parked.adopt(parked.stored(), "101", by="ops", confirmed=True).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+@pytest.mark.parametrize(("wanted", "waits"), [(None, 30), (5, 30), (90, 90)])
+def test_nothing_is_adopted_while_the_vendor_does_not_answer(
+    parked: Bench, confirmed: bool, wanted: float | None, waits: float
+) -> None:
+    before = parked.stored()
+    for kind in (NotDoneError, MaybeDoneError, SignInRefusedError):
+        parked.flow.verified = failing(kind, **({"retry_after": wanted} if wanted else {}))
+        with pytest.raises(kind) as raised:
+            parked.adopt(before, "101", by="ops", confirmed=confirmed)
+        assert raised.value.retry_after == waits
+    assert (parked.stored(), parked.linked()) == (before, [])
+
+
+def test_a_record_that_is_the_wrong_one_is_not_adopted_even_if_it_is_confirmed(parked: Bench) -> None:
+    def wrong(*_: object) -> str:
+        raise InvalidError("another one's", fields=[FieldError("id", "is another one's")])
+
+    parked.flow.verify = wrong  # type: ignore[method-assign, assignment]
+    before = parked.stored()
+    with pytest.raises(InvalidError, match="another one's"):
+        parked.adopt(before, "101", by="ops", confirmed=True)
+    assert parked.stored() == before
+
+
+def test_a_wrong_link_is_undone_and_a_person_decides_again(linked: Bench) -> None:
+    before = linked.stored()
+    linked.clock.move(60)
+    parked = linked.engine.unlink(before, by="Ada")
+    now = int(linked.clock.now)
+    attempt = Attempt(at=now, event=Event.UNLINKED, reason="by Ada; it was shop receipt 101")
+    assert parked == linked.stored()
+    assert parked == before.model_copy(
+        update={
+            "state": State.PARKED,
+            "answer": None,
+            "payload": PAYLOAD,
+            "links": (),
+            "lease": parked.lease,
+            "updated_at": now,
+            "expires_at": None,
+            "attempts": (*before.attempts, attempt),
+            "last_attempt": attempt,
+        }
+    )
+    assert parked.lease != before.lease
+    assert linked.linked() == []
+    assert linked.tables.links.of("acme", Identity("shop", "receipt", "101")) == []
+    assert linked.tables.operations.kept_payload(parked) is None
+
+
+def test_another_record_is_linked_after_an_unlink(linked: Bench) -> None:
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.adopt(linked.stored(), "102", by="ops")
+    assert (linked.stored().state, linked.linked()) == (State.SUCCEEDED, ["102"])
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.adopt(linked.stored(), "101", by="ops")
+    assert linked.linked() == ["101"]
+
+
+def test_is_sent_again_after_an_unlink(linked: Bench) -> None:
+    sent = len(linked.shop.sent)
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.engine.resend(linked.stored(), by="ops")
+    linked.redeliver()
+    assert (linked.stored().state, len(linked.shop.sent)) == (State.SUCCEEDED, sent + 1)
+
+
+def test_is_given_up_after_an_unlink(linked: Bench) -> None:
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.engine.abandon(linked.stored(), by="ops")
+    assert (linked.stored().state, linked.stored().payload, linked.linked()) == (State.REJECTED, None, [])
+
+
+def test_the_record_of_an_unlinked_event_may_be_anothers(linked: Bench) -> None:
+    linked.engine.unlink(linked.stored(), by="ops")
+    linked.run("other", later=True)
+    other = linked.stored("other").model_copy(update={"state": State.PARKED})
+    linked.tables.operations.save(other, over=State.WAITING)
+    linked.adopt(other, "101", by="ops")
+    assert linked.linked("other") == ["101"]
+
+
+def test_is_unlinked_once_when_two_persons_decide(linked: Bench) -> None:
+    seen = linked.stored()
+    linked.engine.unlink(seen, by="one")
+    unlinked = linked.stored()
+    with pytest.raises(ConflictError, match="Somebody else was quicker: it is parked now"):
+        linked.engine.unlink(seen, by="two")
+    assert linked.stored() == unlinked
+
+
+def test_what_the_bridge_made_itself_is_not_unlinked(bench: Bench) -> None:
+    bench.run()
+    with pytest.raises(ConflictError, match="that a person or a look-up linked"):
+        bench.engine.unlink(bench.stored(), by="ops")
+    assert bench.linked() == ["101"]
+
+
+def test_only_what_has_succeeded_is_unlinked(parked: Bench) -> None:
+    with pytest.raises(ConflictError):
+        parked.engine.unlink(parked.stored(), by="ops")
+    parked.adopt(parked.stored(), "101", by="ops")
+    parked.engine.unlink(parked.stored(), by="ops")
+    with pytest.raises(ConflictError):
+        parked.engine.unlink(parked.stored(), by="ops")
+
+
+def test_a_link_that_another_event_has_taken_over_is_left_alone(linked: Bench) -> None:
+    """As a key link's, which may have several."""
+    order, receipt = Identity("crm", "order", "1"), Identity("shop", "receipt", "101")
+    linked.tables.links.write(
+        [*linked.tables.links.puts("acme", [Link(order, receipt)], linked.stored().operation_id, 1)]
+    )
+    theirs = [*linked.tables.links.puts("acme", [Link(Identity("crm", "order", "2"), receipt)], "op_other", 1)][1]
+    del theirs["Put"]["ConditionExpression"]
+    for member in ("ExpressionAttributeNames", "ExpressionAttributeValues"):
+        theirs["Put"].pop(member, None)  # type: ignore[misc]
+    linked.tables.links.write([theirs])
+    linked.engine.unlink(linked.stored(), by="ops")
+    assert linked.linked() == []
+    (kept,) = linked.tables.links.of("acme", receipt)
+    assert (kept.identity.id, kept.operation_id) == ("2", "op_other")
+
+
+def test_can_only_be_given_up_when_what_was_sent_is_no_longer_kept(linked: Bench) -> None:
+    one = linked.stored()
+    linked.tables.links.write([linked.tables.operations.drop_payload(one)])
+    linked.engine.unlink(one, by="ops")
+    assert (linked.stored().state, linked.stored().payload) == (State.PARKED, None)
+    with pytest.raises(ConflictError, match="Abandon it, then let the CRM send the event again"):
+        linked.adopt(linked.stored(), "102", by="ops", confirmed=True)
+    with pytest.raises(ConflictError, match="Abandon it, then let the CRM send the event again"):
+        linked.engine.resend(linked.stored(), by="ops")
+    assert linked.stored().state is State.PARKED
+    linked.engine.abandon(linked.stored(), by="ops")
+    assert linked.run().operation.state is State.SUCCEEDED
+
+
+def test_what_was_recorded_by_hand_can_be_unlinked(bench: Bench) -> None:
+    recorded(bench)
+    bench.engine.unlink(bench.stored(), by="ops")
+    assert (bench.stored().state, bench.linked()) == (State.PARKED, [])
+
+
+def test_each_decision_is_another_news_for_whoever_is_told(told: Bench) -> None:
+    told.shop.answers = [failing(CannotLookError)]
+    told.run(later=True)
+    told.redeliver()
+    told.adopt(told.stored(), "7", by="ops")
+    told.engine.unlink(told.stored(), by="ops")
+    told.adopt(told.stored(), "7", by="ops")
+    assert callbacks(told) == ["operation.parked", "operation.parked", "operation.succeeded", "operation.succeeded"]
