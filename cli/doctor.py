@@ -154,11 +154,11 @@ def _tables(bridge: Bridge) -> Finding:
 
 def _queues(bridge: Bridge) -> Iterator[Finding]:
     waiting: dict[str, int] = {}
-    dead: dict[str, int | None] = {}
+    sources: dict[str, str | None] = {}
     missing: dict[str, str] = {}
     for flow, url in bridge.queue_urls().items():
         try:
-            waiting[flow], dead[flow] = _messages(bridge, url)
+            waiting[flow], sources[flow] = _messages(bridge, url)
         except (ClientError, BotoCoreError) as error:
             missing[flow] = type(error).__name__
     if missing:
@@ -166,26 +166,29 @@ def _queues(bridge: Bridge) -> Iterator[Finding]:
         yield Finding("bridge", "queues", Result.FAILED, detail, "Look at the stack's events.")
     else:
         yield Finding("bridge", "queues", Result.OK, f"{sum(waiting.values())} messages on {len(waiting)}")
-    if letters := {flow: number for flow, number in dead.items() if number}:
-        detail = ", ".join(f"{flow}: {number}" for flow, number in letters.items())
-        yield Finding("bridge", "dead letters", Result.WARNING, detail, "See docs/runbook/dead-letters.md.")
-    elif lacking := sorted(flow for flow, number in dead.items() if number is None):
-        detail = f"no dead-letter queue is told of {', '.join(lacking)}"
+    if lacking := sorted(flow for flow, arn in sources.items() if arn is None):
+        detail = f"no dead-letter queue for {', '.join(lacking)}"
         yield Finding("bridge", "dead letters", Result.WARNING, detail, "Look at the stack's events.")
-    elif dead:
+    elif letters := sum(_dead_letters(bridge, arn) for arn in {*sources.values()} if arn):
+        yield Finding("bridge", "dead letters", Result.WARNING, f"{letters}", "See docs/runbook/dead-letters.md.")
+    elif sources:
         yield Finding("bridge", "dead letters", Result.OK, "none")
 
 
-def _messages(bridge: Bridge, url: str) -> tuple[int, int | None]:
-    """About how many messages a queue holds, and its dead-letter queue, if it has one."""
+def _messages(bridge: Bridge, url: str) -> tuple[int, str | None]:
+    """Return about how many messages a queue has, and the ARN of its dead-letter queue, if it has one."""
     attributes = bridge.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     count = int(attributes["ApproximateNumberOfMessages"])
     if "RedrivePolicy" not in attributes:
         return count, None
-    arn: str = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
-    dead_letters = bridge.sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
-    there = bridge.sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["ApproximateNumberOfMessages"])
-    return count, int(there["Attributes"]["ApproximateNumberOfMessages"])
+    return count, str(json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"])
+
+
+def _dead_letters(bridge: Bridge, arn: str) -> int:
+    """Return about how many messages a dead-letter queue has."""
+    url = bridge.sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
+    attributes = bridge.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+    return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
 
 
 def _backlog(bridge: Bridge) -> Finding:

@@ -141,9 +141,10 @@ def test_a_clock_that_is_off_is_told(cli: CommandLine, monkeypatch: pytest.Monke
 
 def test_dead_letters_are_told(cli: CommandLine) -> None:
     sqs = boto3.client("sqs")
-    (url,) = (url for url in sqs.list_queues()["QueueUrls"] if "create-site-dead-letters" in url)
+    (url,) = (url for url in sqs.list_queues()["QueueUrls"] if "dead-letters" in url)
     sqs.send_message(QueueUrl=url, MessageBody="{}", MessageGroupId="any", MessageDeduplicationId="any")
-    assert results(cli)["bridge dead letters"] == "warning"
+    (found,) = (one for one in cli("doctor", "demo", "--json").json if one["check"] == "dead letters")
+    assert (found["result"], found["detail"]) == ("warning", "1")  # one queue for all flows, counted once
 
 
 def test_what_a_tenant_names_no_list_for_is_not_called_well(stack: Stack, cli: CommandLine) -> None:

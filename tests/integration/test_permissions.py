@@ -7,7 +7,6 @@ writes the table in docs/permissions.md anew.
 
 import json
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,13 +31,13 @@ from tests.faults.events import (
 )
 from tests.faults.faults import FAULTS, Call
 from tests.faults.harness import World
+from tests.granted import SECRETS, permissions
 from tests.integration.test_events import invoke
 
 TEMPLATE_SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 RESOURCES: dict[str, Any] = TEMPLATE_SOURCE["Resources"]
 FUNCTIONS = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::Serverless::Function"}
 LOST = next(fault for fault in FAULTS if fault.name == "closed, done")
-SECRETS = "the tenants' secrets for {}"
 DOCUMENT = TEMPLATE.parent / "docs/permissions.md"
 MARKERS = "<!-- permissions -->\n", "<!-- end of the permissions -->"
 REWRITE = "REWRITE" in os.environ
@@ -284,38 +283,17 @@ def _gets_a_new_token(world: Recorder) -> None:
 
 
 def granted() -> set[Permission]:
-    found = set()
-    for function, properties in FUNCTIONS.items():
-        for policy in RESOURCES[properties["Role"]["Fn::GetAtt"][0]]["Properties"]["Policies"]:
-            for statement in policy["PolicyDocument"]["Statement"]:
-                assert statement["Effect"] == "Allow"
-                for action in _listed(statement["Action"]):
-                    found |= {(function, action, _named(resource)) for resource in _listed(statement["Resource"])}
-    return found
-
-
-def _listed(one_or_several: Any) -> list[Any]:
-    return one_or_several if isinstance(one_or_several, list) else [one_or_several]
-
-
-def _named(resource: Any) -> str:
-    if "Fn::GetAtt" in resource:
-        logical, attribute = resource["Fn::GetAtt"]
-        assert attribute == "Arn"
-        return str(logical)
-    text = resource["Fn::Sub"]
-    if part := re.search(r":secret:crm-bridge/\$\{Stage\}/([a-z]+)/\*$", text):
-        return SECRETS.format(part[1])
-    logical, _, index = text.removeprefix("${").replace("${TableSuffix}", "").partition(".Arn}")
-    return f"{logical}{index}"
+    return {(function, action, on) for function in FUNCTIONS for action, on in permissions(function)}
 
 
 def lambdas_own() -> set[Permission]:
     """What Lambda does in a function's name: it polls its queue, and writes its log."""
     found = set()
+    group = TEMPLATE_SOURCE["Globals"]["Function"]["LoggingConfig"]["LogGroup"]["Ref"]
     for function, properties in FUNCTIONS.items():
-        group = properties["LoggingConfig"]["LogGroup"]["Ref"]
-        found |= {(function, f"logs:{action}", group) for action in ("CreateLogStream", "PutLogEvents")}
+        assert "LoggingConfig" not in properties
+        writes = ("CreateLogGroup", "CreateLogStream", "PutLogEvents")  # the first if the group is missing
+        found |= {(function, f"logs:{action}", group) for action in writes}
         for source in properties["Events"].values():
             if source["Type"] == "SQS":
                 queue = source["Properties"]["Queue"]["Fn::GetAtt"][0]
@@ -342,9 +320,9 @@ def test_all_that_is_asked_for_and_nothing_else_is_granted_and_told_in_the_docs(
 
 def table(asked: set[Permission], lambdas_own: set[Permission]) -> str:
     lines = ["| function | actions | on | asked by |", "|---|---|---|---|"]
-    for by, permissions in (("its code", asked), ("Lambda", lambdas_own)):
+    for by, those in (("its code", asked), ("Lambda", lambdas_own)):
         rows: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for function, action, on in sorted(permissions):
+        for function, action, on in sorted(those):
             rows[function, on].append(f"`{action}`")
         lines += [f"| {function} | {', '.join(actions)} | {on} | {by} |" for (function, on), actions in rows.items()]
     lines[2:] = sorted(lines[2:])

@@ -17,7 +17,7 @@ from cfnlint.data.schemas import resources as schemas
 from samtranslator.yaml_helper import yaml_parse
 
 from local.template import TEMPLATE, Template
-from tests.unit.test_template import EXAMPLES, of_samconfig
+from tests.sam_template import EXAMPLES, of_samconfig
 
 DOCUMENT = TEMPLATE.parent / "docs/deploy-policy.yaml"
 POLICIES: dict[str, Any] = {
