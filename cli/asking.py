@@ -1,25 +1,20 @@
-"""Questions in a terminal: whether to go on, and a tenant's settings, but only what each vendor cannot do without."""
+"""Questions in a terminal: whether to go on, and the settings of a tenant that have no default."""
 
 import base64
 import json
 import secrets
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from cli.command import WrongInputError
 from cli.output import Output, visible
-from crm_bridge.settings import (
-    CallbackSettings,
-    ConnectorSettings,
-    EgitoSettings,
-    IlluSettings,
-    IzzitUpSettings,
-    RevioSettings,
-)
+from cli.settings import field_errors, secret_settings
+from crm_bridge.settings import Generated, Prompt, Settings
+from crm_bridge.vendors import vendors
 
 
 def confirm(question: str) -> None:
@@ -38,95 +33,36 @@ def confirm_id(given: str) -> None:
         raise WrongInputError("The two ids are not the same. Nothing was changed.")
 
 
-def _shown(question: str) -> Callable[[], str]:
-    return lambda: str(typer.prompt(f"  {question}", err=True)).strip()
-
-
-def _hidden(question: str) -> Callable[[], str]:
-    return lambda: str(typer.prompt(f"  {question} (not shown)", hide_input=True, err=True)).strip()
-
-
-def _made(length: int, prefix: str = "") -> Callable[[], str]:
-    return lambda: prefix + base64.b64encode(secrets.token_bytes(length)).decode()
-
-
-def _clubs() -> dict[str, dict[str, str]]:
-    given = str(typer.prompt("  Clubs, as OURS=THEIRS with the Connector's id; several with commas", err=True))
-    pairs = [club.partition("=") for club in given.split(",")]
-    return {ours.strip(): {"connector_id": theirs.strip()} for ours, _, theirs in pairs}
-
-
-BLOCKS: dict[str, tuple[str, type[BaseModel], dict[str, Callable[[], object]]]] = {
-    "illu": (
-        "illu (sites and jobs)",
-        IlluSettings,
-        {"org_id": _shown("Organization ID, in illu's Admin Console"), "api_key": _hidden("API key, shown there too")},
-    ),
-    "revio": (
-        "Rev.io (key links)",
-        RevioSettings,
-        {
-            "username": _shown("User name"),
-            "client_code": _shown("Client code, the sub-domain of the Rev.io site"),
-            "password": _hidden("Password"),
-        },
-    ),
-    "izzitup": (
-        "IzzitUp (status page)",
-        IzzitUpSettings,
-        {
-            "base_url": _shown("Address of the application, up to where /api begins"),
-            "user": _shown("User"),
-            "password": _hidden("Password"),
-        },
-    ),
-    "egito": (
-        "Egito (people of clubs)",
-        EgitoSettings,
-        {
-            "base_url": _shown("Address, https://NAME.egito.pl"),
-            "api_id": _shown("Id of the API's client"),
-            "api_secret": _hidden("Its secret"),
-            "username": _shown("User, as login@firma"),
-            "password": _hidden("Password"),
-        },
-    ),
-    "connector": (
-        "the InTouch Connector",
-        ConnectorSettings,
-        {
-            "client_id": _shown("Your id of this customer, as InTouch was told it"),
-            "clubs": _clubs,
-            "match_key": _made(32),
-        },
-    ),
-    "callback": (
-        "callbacks (to be told what became of what was accepted)",
-        CallbackSettings,
-        {"url": _shown("Address of the tenant's own system"), "secret": _made(32, "whsec_")},
-    ),
-}
-"""Each with what it is called, its settings, and how each of them is got that has no default."""
-
-
 def asked_tenant(output: Output) -> str:
-    """The tenant's document. A block whose answers are not valid is asked for again."""
+    """Return the tenant's document. A block whose answers are not valid is asked for again."""
     output.notice("What does the tenant use? All other settings have a default; see docs/configuration.md.")
     document = {}
-    for block, (called, settings, questions) in BLOCKS.items():
-        if typer.confirm(f"Does it use {called}?", default=False, err=True):
-            document[block] = _asked(output, settings, questions)
+    for settings in (block for vendor in vendors() for block in vendor.blocks()):
+        if typer.confirm(f"Does it use {settings.model_config['title']}?", default=False, err=True):
+            document[settings.block] = _asked(output, settings)
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def _asked(output: Output, settings: type[BaseModel], questions: dict[str, Callable[[], object]]) -> dict[str, Any]:
+def _asked(output: Output, settings: type[Settings]) -> dict[str, Any]:
+    required = {name: field for name, field in settings.model_fields.items() if field.is_required()}
     while True:
-        answers = {setting: ask() for setting, ask in questions.items()}
+        answers = {
+            name: _answer(field, is_secret=f"{settings.block}.{name}" in secret_settings())
+            for name, field in required.items()
+        }
         try:
             settings.model_validate(answers)
         except ValidationError as error:
-            for detail in error.errors(include_url=False, include_input=False, include_context=False):
-                place = ".".join(str(part) for part in detail["loc"])
-                output.notice(f"  {place}: {detail['msg'].removeprefix('Value error, ')}", style="bold red")
+            for wrong in field_errors(error):
+                output.notice(f"  {wrong.field}: {wrong.message}", style="bold red")
         else:
             return answers
+
+
+def _answer(field: FieldInfo, *, is_secret: bool) -> object:
+    """Return the value of a required setting, which has a `Prompt` or is `Generated`."""
+    (marker,) = (one for one in field.metadata if isinstance(one, Prompt | Generated))
+    if isinstance(marker, Generated):
+        return marker.prefix + base64.b64encode(secrets.token_bytes(marker.length)).decode()
+    question = f"  {marker.question}" + (" (not shown)" if is_secret else "")
+    return marker.parse(str(typer.prompt(question, hide_input=is_secret, err=True)))

@@ -16,7 +16,8 @@ from crm_bridge.errors import NotConfiguredError, NotFoundError, UnavailableErro
 from crm_bridge.operations import Operation
 from crm_bridge.public import local_hosts
 from crm_bridge.runtime import Runtime, runtime
-from crm_bridge.settings import BLOCKS, Tenant, joined, parse_tenant
+from crm_bridge.settings import Tenant, parse_tenant
+from crm_bridge.tenant_parts import PARTS, joined
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -111,10 +112,10 @@ class Bridge:
         return client
 
     def parts(self, tenant: str) -> dict[str, str]:
-        """The texts of those of a tenant's secrets that there are, by part (see `crm_bridge.settings.split`)."""
+        """The texts of those of a tenant's secrets that there are, by part (see `crm_bridge.tenant_parts.split`)."""
         secrets = self.secrets
         found = {}
-        for part in BLOCKS:
+        for part in PARTS:
             with suppress(secrets.exceptions.ResourceNotFoundException, secrets.exceptions.InvalidRequestException):
                 found[part] = secrets.get_secret_value(SecretId=self.secret_name(part, tenant))["SecretString"]
         return found

@@ -50,6 +50,8 @@ class NotAllWellError(Exception):
     """The command said everything already; it only has to end with its code."""
 
 
+Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 OF_THE_BRIDGE = "Which bridge"
 
 

@@ -1,45 +1,26 @@
 """`crm-bridge doctor`: whether a tenant's events would arrive, found out without changing anything anywhere."""
 
 import json
-import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
-from functools import partial
-from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.status import Status
 
 from cli.bridge import Bridge
-from cli.command import NotAllWellError
+from cli.command import Name, NotAllWellError
+from cli.keys import SCOPES, SHORT_HASH, used_scopes
 from cli.output import moment
-from cli.tenants import SCOPES, SCOPES_OF, SHORT_HASH, Name
-from connector_receiver.flow import Receiver
-from connector_receiver.handler import compared
-from connector_receiver.handler import flow as connector_receiver
-from create_job.handler import flow as create_job
-from create_site.flow import CreateSiteFlow
-from crm_bridge.clients.egito import Record
-from crm_bridge.errors import (
-    AddressMovedError,
-    CannotLookError,
-    NotConfiguredError,
-    RefusedError,
-    SignInRefusedError,
-    StorageError,
-    VendorError,
-)
+from crm_bridge.errors import NotConfiguredError, StorageError
 from crm_bridge.operations import SHARDS, State
-from crm_bridge.public import is_public
-from crm_bridge.settings import Tenant, has_callback, joined, split
-from crm_bridge.transport import Deadline
-from key_link.flow import KeyLinks
-from key_link.handler import flow as key_link
-from status_update.handler import flow as status_update
+from crm_bridge.outbound.findings import Finding, Result
+from crm_bridge.outbound.vendor import PATIENCE
+from crm_bridge.settings import Tenant
+from crm_bridge.tenant_parts import has_callback, joined, split
+from crm_bridge.transport import Deadline, Scope
+from crm_bridge.vendors import REGISTRY, Entry
 
 CLOCK_TOLERANCE = 30
 """Seconds by which this machine may be off; AWS refuses what is signed five minutes off."""
@@ -47,26 +28,6 @@ DUE_TOLERANCE = 300
 """Seconds after which the dispatcher should have taken up what is due."""
 EXPIRES_SOON = 30 * 86_400
 """Seconds before an API key expires from which on there is a warning."""
-PATIENCE = 25.0
-"""Seconds for one vendor."""
-NOBODY = "crm-bridge doctor"
-"""A name that is looked for at illu, which nobody has."""
-
-
-class Result(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-    NOT_CHECKED = "not checked"
-
-
-@dataclass(frozen=True)
-class Finding:
-    about: str
-    check: str
-    result: Result
-    detail: str = ""
-    what_to_do: str = ""
 
 
 def doctor(bridge: Bridge, name: Name) -> None:
@@ -79,7 +40,7 @@ def doctor(bridge: Bridge, name: Name) -> None:
                 status.update(f"Checking ... {len(findings)} done")
         except StorageError as error:
             findings.append(Finding("bridge", "storage", Result.FAILED, error.detail, "The rest was not checked."))
-    bridge.output.document([asdict(finding) for finding in findings])
+    bridge.output.document([finding._asdict() for finding in findings])
     bridge.output.table(
         ("about", "check", "result", "detail"),
         [(finding.about, finding.check, finding.result, finding.detail) for finding in findings],
@@ -108,20 +69,26 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
         yield Finding(tenant, "settings", Result.FAILED, error.detail, f"See `crm-bridge tenant add {tenant}`.")
         return
     yield _secrets(bridge, tenant)
-    used = ", ".join(sorted(block for block in SCOPES_OF if getattr(settings, block)))
-    yield Finding(tenant, "settings", Result.OK if used else Result.FAILED, used or "no vendor is named")
+    used = [entry for entry in REGISTRY if settings.of(entry.vendor().settings_model)]
+    named = ", ".join(sorted(entry.part for entry in used if entry.is_for_callers))
+    yield Finding(tenant, "settings", Result.OK if named else Result.FAILED, named or "no vendor is named")
     yield from _keys(bridge, tenant, settings)
     yield _parked(bridge, tenant)
-    if settings.illu:
-        yield from _illu(bridge, tenant)
-    if settings.revio:
-        yield from _revio(bridge, tenant)
-    if settings.izzitup:
-        yield _izzitup(bridge, tenant)
-    if settings.egito:
-        yield from _egito(bridge, tenant, settings)
-    if settings.callback:
-        yield _callback(bridge, settings.callback.url)
+    for entry in used:
+        yield from _vendor(bridge, tenant, entry)
+
+
+def _vendor(bridge: Bridge, tenant: str, entry: Entry) -> Iterator[Finding]:
+    """Check a vendor with the part of the settings that its functions read."""
+    runtime = bridge.runtime
+    try:
+        settings = runtime.engine.tenants.get(tenant, entry.flows[0], fresh=True)
+        transport = runtime.transport.of(Scope(tenant, settings.version))
+        vendor = entry.vendor().for_tenant(settings, transport, Deadline(PATIENCE), runtime)
+    except NotConfiguredError as error:
+        yield Finding(entry.vendor().name, "settings", Result.FAILED, error.detail)
+    else:
+        yield from vendor.check()
 
 
 # ---------------------------------------------------------------------- the bridge itself
@@ -226,8 +193,7 @@ def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
         yield Finding(tenant, "API keys", Result.FAILED, "there is none that is valid", f"Make one: `{what}`.")
         return
     allowed = frozenset[str]().union(*(key.scopes for key in keys))
-    wanted = {scope for block, scopes in SCOPES_OF.items() if getattr(settings, block) for scope in scopes}
-    if missing := sorted(wanted - allowed):
+    if missing := sorted(used_scopes(settings) - allowed):
         detail = f"none may {', '.join(missing)}"
         yield Finding(tenant, "API keys", Result.WARNING, detail, f"Make one: `{what} --scope {missing[0]}`.")
     else:
@@ -253,126 +219,3 @@ def _parked(bridge: Bridge, tenant: str) -> Finding:
     detail = f"{len(parked)}{' or more' if more else ''} wait for a person"
     what = f"`crm-bridge operations list {tenant} --state parked` shows them."
     return Finding(tenant, "parked operations", Result.WARNING, detail, what)
-
-
-# ---------------------------------------------------------------------- the vendors
-
-
-def _asked[T](about: str, check: str, question: Callable[[], T], answer: Callable[[T], str]) -> Finding:
-    try:
-        return Finding(about, check, Result.OK, answer(question()))
-    except CannotLookError as error:
-        return Finding(about, check, Result.NOT_CHECKED, error.message)
-    except AddressMovedError as error:
-        return Finding(about, check, Result.FAILED, error.message, "Correct the address with `crm-bridge tenant set`.")
-    except SignInRefusedError as error:
-        what = "Correct the credentials with `crm-bridge tenant set`; they may have been changed at the vendor."
-        return Finding(about, check, Result.FAILED, error.message, what)
-    except RefusedError as error:
-        what = "It answers and takes the credentials, but refuses this. Check the settings and the account's rights."
-        return Finding(about, check, Result.FAILED, error.message, what)
-    except VendorError as error:
-        what = "Is the address right, and the vendor up? Events are kept meanwhile."
-        return Finding(about, check, Result.FAILED, error.message, what)
-    except NotConfiguredError as error:
-        return Finding(about, check, Result.FAILED, error.detail)
-
-
-def _illu(bridge: Bridge, tenant: str) -> Iterator[Finding]:
-    """illu documents no call that changes nothing, so it is asked only where the tenant names a list."""
-    engine, sites = bridge.runtime.engine, CreateSiteFlow()
-    yield _asked(
-        "illu",
-        "list of sites",
-        lambda: engine.signed_in(sites, tenant, Deadline(PATIENCE), lambda illu: illu.list_sites(name=NOBODY)),
-        lambda _: "signed in, and the list is whole",
-    )
-    yield _asked(
-        "illu",
-        "list of jobs",
-        lambda: engine.signed_in(create_job(), tenant, Deadline(PATIENCE), lambda s: s.illu.list_jobs(name=NOBODY)),
-        lambda _: "signed in, and the list is whole",
-    )
-
-
-def _revio(bridge: Bridge, tenant: str) -> Iterator[Finding]:
-    def ask[T](question: Callable[[KeyLinks], T]) -> Callable[[], T]:
-        return lambda: bridge.runtime.engine.signed_in(key_link(), tenant, Deadline(PATIENCE), question)
-
-    yield _asked("Rev.io", "SystemStatus", ask(lambda links: links.revio.system_status()), lambda _: "signed in")
-    yield _asked(
-        "Rev.io",
-        "systems",
-        ask(lambda links: links.names("system", max_age=0)),
-        lambda named: ", ".join(system.name for system in named) or "there are none",
-    )
-
-
-def _izzitup(bridge: Bridge, tenant: str) -> Finding:
-    """Its list needs no login, and every call that does changes a status."""
-    return _asked(
-        "IzzitUp",
-        "services",
-        lambda: bridge.runtime.engine.signed_in(
-            status_update(), tenant, Deadline(PATIENCE), lambda statuses: statuses.services(max_age=0)
-        ),
-        lambda services: f"{len(services)} services; the login is only tried with the first change",
-    )
-
-
-def _egito(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
-    def ask[T](question: Callable[[Receiver], T]) -> Callable[[], T]:
-        return lambda: bridge.runtime.engine.signed_in(connector_receiver(), tenant, Deadline(PATIENCE), question)
-
-    if settings.connector is None:
-        yield Finding("Egito", "clubs", Result.FAILED, "there is no connector block", "Add it: see configuration.md.")
-        return
-    clubs = ", ".join(f"{ours} is {club.connector_id}" for ours, club in settings.connector.clubs.items())
-    yield Finding("Egito", "clubs", Result.OK, clubs)
-    yield _asked("Egito", "token", ask(lambda receiver: receiver.egito.sign_in()), lambda _: "signed in")
-    assert settings.egito
-    kind = settings.egito.lead_sources.dictionary
-    if kind:
-        yield _asked(
-            "Egito",
-            f"dictionary {kind}",
-            ask(lambda receiver: receiver.egito.dictionary(kind)),
-            lambda entries: f"{len(entries)} lead sources",
-        )
-    yield _asked("Egito", "staff", ask(lambda receiver: receiver.staff()), lambda staff: f"{len(staff)} people")
-    maps = {"prospects": settings.egito.prospects, "members": settings.egito.members}
-    for people, its_map in maps.items():
-        try:
-            records = ask(partial(_records, its_map.entity))()
-        except VendorError as error:
-            yield Finding("Egito", f"field map of {people}", Result.FAILED, error.message)
-            continue
-        if not records:
-            detail = f"there is no {its_map.entity} to compare with"
-            yield Finding("Egito", f"field map of {people}", Result.NOT_CHECKED, detail)
-            continue
-        missing, _ = compared(settings.connector, its_map, records[0])
-        if missing:
-            detail = f"a {its_map.entity} lacks {', '.join(missing)}"
-            what = f"Correct egito.{people}, or ask Egito what the fields are called."
-            yield Finding("Egito", f"field map of {people}", Result.WARNING, detail, what)
-        else:
-            yield Finding("Egito", f"field map of {people}", Result.OK, f"a {its_map.entity} has all of its fields")
-
-
-def _records(entity: str, receiver: Receiver) -> list[Record]:
-    return receiver.egito.records(entity)
-
-
-def _callback(bridge: Bridge, url: str) -> Finding:
-    host = urlsplit(url).hostname or ""
-    if host in bridge.local_hosts:
-        return Finding("callback", "address", Result.NOT_CHECKED, "it is on this machine")
-    try:
-        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)}
-    except OSError:
-        return Finding("callback", "address", Result.FAILED, "its name cannot be looked up", "Correct callback.url.")
-    if not all(is_public(address) for address in addresses):
-        what = "Nothing is sent to an address that is not public."
-        return Finding("callback", "address", Result.FAILED, "it is not public", what)
-    return Finding("callback", "address", Result.OK, "it is public; nothing was sent to it")

@@ -12,9 +12,8 @@ import typer
 
 from cli.asking import confirm
 from cli.bridge import Bridge
-from cli.command import WrongInputError
+from cli.command import Name, WrongInputError, Yes
 from cli.progress import progress_of
-from cli.tenants import Name, Yes
 from connector_receiver.flow import ConnectorFlow
 from connector_receiver.people import People
 from crm_bridge.callbacks import FLOW as CALLBACK

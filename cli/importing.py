@@ -24,23 +24,23 @@ from pydantic import BaseModel
 from cli.asking import confirm
 from cli.bridge import Bridge
 from cli.cells import escaped, opened, refuse_special
-from cli.command import NotAllWellError, WrongInputError, command
+from cli.command import Name, NotAllWellError, WrongInputError, Yes, command
 from cli.progress import Progress, progress_of
 from cli.rows import rows
-from cli.tenants import Name, Yes
 from create_job.handler import flow as create_job
 from create_job.models import CreateJob
 from create_site.flow import CreateSiteFlow
 from create_site.models import CreateSite
 from crm_bridge.api import CHANGED
-from crm_bridge.clients.illu import VENDOR as ILLU
-from crm_bridge.clients.revio import VENDOR as REVIO
 from crm_bridge.engine import DUE, REPLACEABLE, Flow
 from crm_bridge.errors import Event, NotConfiguredError, RunningError, SignInRefusedError, StorageError
 from crm_bridge.fields import compared
 from crm_bridge.operations import Operation, State, fingerprint, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline
+from crm_bridge.vendors.illu import VENDOR as ILLU
+from crm_bridge.vendors.revio import VENDOR as REVIO
+from crm_bridge.vendors.revio import RevioSettings
 from key_link.handler import flow as key_link
 from key_link.models import CarryKeyLink, KeyLink
 
@@ -80,9 +80,10 @@ class Kind[M: BaseModel]:
 
 
 def _at_revio(settings: Tenant) -> int:
-    if settings.revio is None:
+    revio = settings.of(RevioSettings)
+    if revio is None:
         raise NotConfiguredError("The tenant's secret has no revio block. Add it first.")
-    return settings.revio.calls_per_minute // CALLS_PER_ROW
+    return revio.calls_per_minute // CALLS_PER_ROW
 
 
 KINDS: tuple[Kind[Any], ...] = (

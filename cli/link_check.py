@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 import typer
 
 from cli.bridge import Bridge
-from cli.command import NotAllWellError
+from cli.command import Name, NotAllWellError
 from cli.links import JOB, SITE, StoredLink, stored
 from cli.progress import progress_of
-from cli.tenants import Name
 from connector_receiver.handler import flow as connector_receiver
 from create_job.flow import Jobs
 from create_job.handler import flow as create_job
@@ -21,8 +20,10 @@ from crm_bridge.engine import Flow
 from crm_bridge.errors import CannotLookError, NoSuchRecordError, VendorError
 from crm_bridge.ids import canonical
 from crm_bridge.links import Identity
-from crm_bridge.settings import EgitoSettings
 from crm_bridge.transport import Deadline
+from crm_bridge.vendors.egito_settings import EgitoSettings
+from crm_bridge.vendors.illu import IlluSettings
+from crm_bridge.vendors.revio import RevioSettings
 from key_link.handler import flow as key_link
 
 PATIENCE = 25.0
@@ -50,12 +51,12 @@ def check(
     vendors = _Vendors(bridge, name, rate)
     links = list(stored(bridge, name))
     checks: dict[str, Iterator[Disagreement]] = {}
-    if settings.illu:
+    if settings.of(IlluSettings):
         checks["illu"] = vendors.illu(links)
-    if settings.revio:
+    if settings.of(RevioSettings):
         checks["Rev.io"] = vendors.revio(links)
-    if settings.egito:
-        checks["Egito"] = vendors.egito(links, settings.egito)
+    if egito := settings.of(EgitoSettings):
+        checks["Egito"] = vendors.egito(links, egito)
     found: list[Disagreement] = []
     not_checked: dict[str, str] = {}
     failed: VendorError | None = None
@@ -145,7 +146,7 @@ class _Vendors:
 
     def _is_shown(self, entity: str, record: Identity) -> bool:
         try:
-            self._ask(connector_receiver(), lambda receiver: receiver.egito.get(entity, record.id))
+            self._ask(connector_receiver(), lambda receiver: receiver.egito.record(entity, record.id))
         except NoSuchRecordError:
             return False
         return True

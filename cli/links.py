@@ -16,11 +16,10 @@ from pydantic import BaseModel, ConfigDict
 from cli.asking import confirm
 from cli.bridge import Bridge
 from cli.cells import escaped, opened
-from cli.command import NotAllWellError, command
+from cli.command import Name, NotAllWellError, Yes, command
 from cli.output import visible
 from cli.progress import progress_of
 from cli.rows import rows
-from cli.tenants import Name, Yes
 from create_job.flow import CreateJobFlow
 from create_job.models import CreatedJob
 from create_site.flow import CreateSiteFlow

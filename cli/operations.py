@@ -15,9 +15,8 @@ from rich.text import Text
 
 from cli.asking import confirm, confirm_id
 from cli.bridge import Bridge
-from cli.command import WrongInputError, command
+from cli.command import Name, WrongInputError, Yes, command
 from cli.output import moment, visible
-from cli.tenants import Name, Yes
 from crm_bridge.engine import UNLINKABLE
 from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
 from crm_bridge.operations import Operation, OperationSummary, State, operation_id

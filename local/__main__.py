@@ -15,6 +15,7 @@ from rich.console import Console
 from cli.bridge import access_key_file
 from crm_bridge.operations import operation_id
 from crm_bridge.settings import parse_tenant
+from crm_bridge.vendors import vendors
 from local.kept import kept
 from local.sam import told_to_sam
 from local.server import PortInUseError
@@ -132,8 +133,8 @@ def _tenant(path: Path) -> tuple[str, str]:
 
 def _banner(stack: Stack) -> None:
     named = parse_tenant(stack.tenant_document, LOCAL_HOSTS)
-    vendors = {"illu": named.illu, "Rev.io": named.revio, "IzzitUp": named.izzitup, "Egito": named.egito}
-    addresses = {name: settings.base_url for name, settings in vendors.items() if settings}
+    used = ((vendor.name, getattr(named.of(vendor.settings_model), "base_url", None)) for vendor in vendors())
+    addresses = {name: address for name, address in used if address}
     lines = [
         "",
         "[bold]CRM Bridge is running.[/bold] Ctrl-C stops it; nothing is kept.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import boto3
 
 from crm_bridge.runtime import runtime
-from crm_bridge.settings import BLOCKS, split
+from crm_bridge.tenant_parts import PARTS, split
 from crm_bridge.tenants import new_api_key
 from local.aws import EmbeddedAws
 from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
@@ -319,7 +319,7 @@ def put_parts(secrets: "SecretsManagerClient", prefix: str, tenant: str, documen
     try:
         parts = split(document)
     except ValueError:
-        parts = dict.fromkeys(BLOCKS, document)
+        parts = dict.fromkeys(PARTS, document)
     for part, text in parts.items():
         name = f"{prefix}{part}/{tenant}"
         try:

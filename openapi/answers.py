@@ -13,7 +13,7 @@ from create_job.models import CreatedJob
 from create_site.models import CreatedSite
 from crm_bridge.errors import Event
 from crm_bridge.operations import State
-from crm_bridge.settings import StaffMember
+from crm_bridge.vendors.egito_settings import StaffMember
 from key_link.models import StoredKeyLink
 from status_update.models import UpdatedStatus
 

@@ -7,28 +7,28 @@ from typing import ClassVar, Protocol
 from callback.models import Told
 from crm_bridge.accounts import Accounts
 from crm_bridge.callbacks import FLOW, Callback
-from crm_bridge.clients.receiver import VENDOR, ReceiverClient
 from crm_bridge.engine import Hit
 from crm_bridge.errors import ConflictError, NeedlessError, NotDoneError
 from crm_bridge.links import Link
 from crm_bridge.settings import Tenant
 from crm_bridge.telemetry import count, logger
 from crm_bridge.transport import Answer, Deadline, Transport, changing_nothing
+from crm_bridge.vendors.webhook import VENDOR, Webhook, WebhookSettings
 
 GONE = 410
 
 
-class Receiver(Protocol):
-    """What this flow needs of whoever is told."""
+class Notified(Protocol):
+    """The part of a webhook that this flow calls."""
 
-    def tell(self, webhook_id: str, body: bytes) -> Answer: ...
+    def notify(self, webhook_id: str, body: bytes) -> Answer: ...
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a tenant is told; `receiver` is None if nowhere."""
+    """The webhook of a tenant; `webhook` is None if the tenant names none."""
 
-    receiver: Receiver | None
+    webhook: Notified | None
     accounts: Accounts
     tenant: str
     version: str
@@ -57,9 +57,9 @@ class CallbackFlow:
     command: ClassVar[type[Callback]] = Callback
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Address:
-        named = settings.callback
-        receiver = ReceiverClient(named, transport, deadline, self.clock) if named else None
-        return Address(receiver, self.accounts, tenant, settings.version)
+        named = settings.of(WebhookSettings)
+        webhook = Webhook(named, transport, deadline, self.clock) if named else None
+        return Address(webhook, self.accounts, tenant, settings.version)
 
     def key(self, command: Callback) -> str:
         return command.id
@@ -69,14 +69,14 @@ class CallbackFlow:
         return True
 
     def send(self, command: Callback, vendor: Address) -> Told:
-        if vendor.receiver is None:
+        if vendor.webhook is None:
             raise NeedlessError("the tenant names no callback address any more", vendor=VENDOR)
         if vendor.is_gone():
             raise NeedlessError(
                 f"{VENDOR} has answered {GONE}. Nothing is sent to it until the tenant's secret changes", vendor=VENDOR
             )
         with changing_nothing():
-            answer = vendor.receiver.tell(command.id, command.model_dump_json(exclude={"id"}).encode())
+            answer = vendor.webhook.notify(command.id, command.model_dump_json(exclude={"id"}).encode())
         if 200 <= answer.status < 300:
             return Told(status=answer.status)
         message = f"{VENDOR} answered {answer.status}"

@@ -24,7 +24,6 @@ from connector_receiver.models import (
 )
 from connector_receiver.people import identity
 from crm_bridge.accounts import Accounts, Turns
-from crm_bridge.clients.egito import VENDOR, EgitoClient, egito_client, usable_id
 from crm_bridge.documents import Documents
 from crm_bridge.engine import DUE, Engine, Hit, Task
 from crm_bridge.errors import (
@@ -38,7 +37,6 @@ from crm_bridge.errors import (
     InvalidError,
     NeedlessError,
     NoSuchRecordError,
-    NotConfiguredError,
     NotDoneError,
     NotShownError,
     RefusedError,
@@ -52,8 +50,11 @@ from crm_bridge.links import Cardinality, Identity, Link, Links, joined
 from crm_bridge.memory import Memory
 from crm_bridge.oauth import Tokens
 from crm_bridge.operations import Operation, Operations, State, fingerprint, operation_id
-from crm_bridge.settings import ConnectorSettings, EgitoSettings, PeopleMap, StaffMember, Tenant
+from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Scope, Transport
+from crm_bridge.vendors.connector_settings import ConnectorSettings
+from crm_bridge.vendors.egito import VENDOR, Egito, usable_id
+from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap, StaffMember
 
 CLUB = "club"
 """What a save says besides its fields."""
@@ -88,7 +89,7 @@ class Receiver:
     """Egito for one tenant within one deadline, as its settings describe it."""
 
     flow: "ConnectorFlow"
-    egito: EgitoClient
+    egito: Egito
     settings: EgitoSettings
     connector: ConnectorSettings
     scope: Scope
@@ -117,19 +118,8 @@ class Receiver:
         where = self.settings.staff
         if where.people is not None:
             return list(where.people)
-
-        def read() -> list[StaffMember]:
-            return [
-                StaffMember(
-                    id=record_id,
-                    email=str(record.get(where.email) or "") or None,
-                    name=" ".join(str(record[part]) for part in where.name if record.get(part)) or None,
-                )
-                for record in self.egito.records(where.entity)
-                if (record_id := usable_id(record))
-            ]
-
-        return self.flow.held.memory.recall(self.scope, (self.destination, "staff", where), read, max_age=max_age)
+        key = (self.destination, "staff", where)
+        return self.flow.held.memory.recall(self.scope, key, self.egito.staff, max_age=max_age)
 
     # ------------------------------------------------------------------ people
 
@@ -280,7 +270,7 @@ class Receiver:
         if record_id is None:
             return {}
         try:
-            record = self.egito.get(prospects.entity, record_id)
+            record = self.egito.record(prospects.entity, record_id)
         except NoSuchRecordError:  # somebody has deleted it
             return {}
         except ContractBrokenError as error:  # nothing was to be done so far
@@ -389,11 +379,10 @@ class ConnectorFlow:
     name: ClassVar[str] = "connector_receiver"
     command: ClassVar[type[ConnectorCommand]] = ConnectorCommand
 
-    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Receiver:
-        egito = egito_client(tenant, settings, self.held.tokens, transport, deadline)
-        if settings.egito is None or settings.connector is None:
-            raise NotConfiguredError("The tenant's secret has no connector block. Add it, then send again.")
-        return Receiver(self, egito, settings.egito, settings.connector, transport.scope, deadline)
+    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Receiver:  # noqa: ARG002
+        egito = Egito.for_tenant(settings, transport, deadline, self.held)
+        connector = settings.require(ConnectorSettings)
+        return Receiver(self, egito, egito.settings, connector, transport.scope, deadline)
 
     def key(self, command: ConnectorCommand) -> str:
         match command.root:
@@ -490,7 +479,7 @@ def _differs(create: CreateRecord, created: CreatedRecord, vendor: Receiver) -> 
     this person, since then it may be.
     """
     try:
-        record = vendor.egito.get(create.entity, created.id)
+        record = vendor.egito.record(create.entity, created.id)
     except NoSuchRecordError as error:
         raise InvalidError(error.message, fields=[FieldError("id", "is not the id of a record")]) from None
     field = _reference(create, vendor)

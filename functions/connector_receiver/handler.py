@@ -27,7 +27,6 @@ from crm_bridge.errors import (
     FieldError,
     InvalidError,
     NoSuchRecordError,
-    NotConfiguredError,
     NotDoneError,
     NotFoundError,
     ProblemError,
@@ -37,7 +36,8 @@ from crm_bridge.fields import LONGEST_ID, Id, may_have_become
 from crm_bridge.ids import canonical
 from crm_bridge.operations import Operation, State, operation_id
 from crm_bridge.runtime import runtime
-from crm_bridge.settings import ConnectorSettings, PeopleMap
+from crm_bridge.vendors.connector_settings import ConnectorSettings
+from crm_bridge.vendors.egito_settings import PeopleMap
 from crm_bridge.worker import consume
 
 OUR_ID = "p_[0-9a-f]{32}"
@@ -57,9 +57,7 @@ def _ask[T](request: Request, question: Callable[[Receiver], T]) -> T:
 
 def _club(request: Request) -> tuple[str, ConnectorSettings]:
     """Our id of the club in the address. Raises NotFoundError, NotConfiguredError."""
-    connector = runtime().engine.tenants.get(request.caller.tenant, flow().name).connector
-    if connector is None:
-        raise NotConfiguredError("The tenant's secret has no connector block. Add it, then send again.")
+    connector = runtime().engine.tenants.get(request.caller.tenant, flow().name).require(ConnectorSettings)
     club_id = connector.club(request.path["club_id"])
     if club_id is None:
         raise NotFoundError("This tenant has no club with the id in the address.")
@@ -328,21 +326,11 @@ def _compared(receiver: Receiver, a_map: PeopleMap, record_id: str | None) -> di
     if record_id is None:
         return {"entity": a_map.entity, "compared": False, "missing": [], "notMapped": []}
     try:
-        record = receiver.egito.get(a_map.entity, record_id)
+        record = receiver.egito.record(a_map.entity, record_id)
     except NoSuchRecordError as error:
         raise NotFoundError(error.message) from None
-    missing, not_mapped = compared(receiver.connector, a_map, record)
+    missing, not_mapped = a_map.compared(record, *receiver.connector.club_fields())
     return {"entity": a_map.entity, "compared": True, "missing": missing, "notMapped": not_mapped}
-
-
-def compared(
-    connector: ConnectorSettings, a_map: PeopleMap, record: Mapping[str, object]
-) -> tuple[list[str], list[str]]:
-    """The map's fields that a record lacks, and the record's that the map does not have."""
-    wanted = {target.field for target in a_map.fields.values()} | a_map.defaults.keys() | a_map.on_conversion.keys()
-    wanted |= {a_map.reference} if a_map.reference else set()
-    wanted |= {name for club in connector.clubs.values() for name in club.fields}
-    return sorted(wanted - record.keys()), sorted(record.keys() - wanted - {"id"})
 
 
 def _counted(question: Callable[[], list[Any]]) -> dict[str, object]:

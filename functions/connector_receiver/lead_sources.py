@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from connector_receiver.models import LeadSource
-from crm_bridge.clients.egito import EgitoClient, EgitoEntry
 from crm_bridge.documents import Change, Documents
 from crm_bridge.errors import StorageError
 from crm_bridge.links import joined
 from crm_bridge.memory import Memory
 from crm_bridge.transport import Scope
+from crm_bridge.vendors.egito import Egito, EgitoEntry
 
 MAX_AGE = 300.0
 """Seconds for which a remembered dictionary is believed. What it lacks may have been made a moment ago."""
@@ -28,7 +28,7 @@ OURS = "ls_"
 class LeadSources:
     """A tenant's. Raises VendorError, StorageError."""
 
-    egito: EgitoClient
+    egito: Egito
     dictionary: str | None
     documents: Documents
     memory: Memory

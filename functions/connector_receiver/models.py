@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from crm_bridge.fields import FIRST_YEAR, Id, Text, composed, printable, text_of_whole_number
-from crm_bridge.settings import PERSON_FIELDS
+from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 
 LAST_SENTINEL = date(1900, 1, 1)
 """Systems that know no date of birth write one up to this, or one in the future: .NET 0001-01-01 and 9999-12-31,

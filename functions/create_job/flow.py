@@ -10,7 +10,6 @@ from typing import Protocol
 from create_job.models import CreatedJob, CreateJob
 from create_site.flow import NOT_SHOWN, CreateSiteFlow
 from create_site.models import CreateSite, SiteDetails
-from crm_bridge.clients.illu import IlluJob, ListedIlluJob, illu_client
 from crm_bridge.engine import DUE, Engine, Hit
 from crm_bridge.errors import (
     CannotLookError,
@@ -33,6 +32,7 @@ from crm_bridge.links import Cardinality, Identity, Link, Links
 from crm_bridge.operations import Operations, State, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import SHORTEST_CALL, Deadline, Transport
+from crm_bridge.vendors.illu import Illu, IlluJob, IlluSettings, ListedIlluJob
 
 VENDOR = "illu"
 MOST_COMPARED = 1000
@@ -151,7 +151,8 @@ class CreateJobFlow:
     command: type[CreateJob] = CreateJob
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> JobSender:
-        return JobSender(illu_client(settings, transport, deadline), self.sites, tenant, deadline)
+        illu = Illu(settings.require(IlluSettings), transport, deadline)
+        return JobSender(illu, self.sites, tenant, deadline)
 
     def key(self, command: CreateJob) -> str:
         return command.ticket_id

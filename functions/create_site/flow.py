@@ -6,13 +6,13 @@ from math import isclose
 from typing import Protocol
 
 from create_site.models import CreatedSite, CreateSite
-from crm_bridge.clients.illu import VENDOR, IlluSite, ListedIlluSite, illu_client
 from crm_bridge.engine import Hit
 from crm_bridge.errors import FieldError, InvalidError, NotShownError
 from crm_bridge.fields import is_same_text
 from crm_bridge.links import Identity, Link
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
+from crm_bridge.vendors.illu import VENDOR, Illu, IlluSettings, IlluSite, ListedIlluSite
 
 SAME_PLACE = 5e-4
 """Degrees within which two positions may be one, about 55 m: a vendor may round to three places what it stores."""
@@ -45,7 +45,7 @@ class CreateSiteFlow:
     command = CreateSite
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Sites:  # noqa: ARG002
-        return illu_client(settings, transport, deadline)
+        return Illu(settings.require(IlluSettings), transport, deadline)
 
     def key(self, command: CreateSite) -> str:
         return command.customer_id

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from crm_bridge.accounts import Account, Accounts, Note, Turn, Turns, read_account
 from crm_bridge.callbacks import callback
-from crm_bridge.clients.revio import VENDOR
 from crm_bridge.engine import KEEP, KEEP_ATTEMPTS, MOST_ENDINGS, REPLACEABLE, TRANSITIONS, Engine, Task
 from crm_bridge.errors import Event, NeedlessError, NotDoneError, OvertakenError, StorageError
 from crm_bridge.links import Link, Links, Ties
 from crm_bridge.operations import Attempt, Claim, Operation, Operations, State, as_operation, standing
 from crm_bridge.transport import Deadline
+from crm_bridge.vendors.revio import VENDOR
 from key_link.models import StoredKeyLink
 
 if TYPE_CHECKING:

@@ -8,15 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crm_bridge.accounts import Accounts, Note, read_account
-from crm_bridge.clients.revio import (
-    VENDOR,
-    NameKind,
-    RevioClient,
-    RevioKeyLink,
-    RevioNamed,
-    key_link_of,
-    revio_client,
-)
 from crm_bridge.engine import DUE, REPLACEABLE, Ending, Hit, Task
 from crm_bridge.errors import (
     CannotLookError,
@@ -36,6 +27,7 @@ from crm_bridge.memory import Memory
 from crm_bridge.operations import Claim, Operation, State, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Scope, Transport
+from crm_bridge.vendors.revio import VENDOR, NameKind, Revio, RevioKeyLink, RevioNamed, RevioSettings, key_link_of
 from key_link.change import CLOCK_SKEW, Change, Held, Target, answered_with, row_name
 from key_link.models import CarryKeyLink, DeletedKeyLink, KeyLink, KeyLinkSearch, StoredKeyLink
 
@@ -83,7 +75,7 @@ class KeyLinks:
     """Rev.io for one tenant within one deadline."""
 
     flow: "KeyLinkFlow"
-    revio: RevioClient
+    revio: Revio
     scope: Scope
     deadline: Deadline
     task: Task = field(default_factory=Task)
@@ -359,7 +351,8 @@ class KeyLinkFlow:
     command: ClassVar[type[CarryKeyLink]] = CarryKeyLink
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> KeyLinks:  # noqa: ARG002
-        return KeyLinks(self, revio_client(settings, transport, deadline), transport.scope, deadline)
+        revio = Revio(settings.require(RevioSettings), transport, deadline)
+        return KeyLinks(self, revio, transport.scope, deadline)
 
     def key(self, command: CarryKeyLink) -> str:
         link = command.link

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from crm_bridge.api import Context, Request, Response, carry, received, respond, told
-from crm_bridge.clients.revio import NameKind
 from crm_bridge.errors import NotFoundError
 from crm_bridge.operations import State
 from crm_bridge.runtime import runtime
+from crm_bridge.vendors.revio import NameKind
 from crm_bridge.worker import consume
 from key_link.change import Held
 from key_link.flow import KeyLinkFlow, KeyLinks

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from crm_bridge.accounts import Accounts, Turns
-from crm_bridge.clients.izzitup import VENDOR, IzzitUpService, ServiceStatus, izzitup_client
 from crm_bridge.engine import Hit, Task
 from crm_bridge.errors import ConflictError, NoSuchRecordError, WrongFieldError
 from crm_bridge.links import Link, joined
@@ -14,6 +13,7 @@ from crm_bridge.memory import Memory
 from crm_bridge.operations import Operations
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Scope, Transport
+from crm_bridge.vendors.izzitup import VENDOR, IzzitUp, IzzitUpService, IzzitUpSettings, ServiceStatus
 from status_update.models import UpdatedStatus, UpdateStatus
 
 SERVICES_MAX_AGE = 60.0
@@ -101,7 +101,7 @@ class StatusUpdateFlow:
     command: ClassVar[type[UpdateStatus]] = UpdateStatus
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Statuses:
-        page = izzitup_client(settings, transport, deadline)
+        page = IzzitUp(settings.require(IzzitUpSettings), transport, deadline)
         return Statuses(
             page, self.memory, self.accounts, self.operations, self.clock, tenant, settings.version, deadline
         )

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from crm_bridge.api import Context, Request, Response, carry, received, respond, told, validated
-from crm_bridge.clients.izzitup import ServiceStatus
 from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.runtime import runtime
+from crm_bridge.vendors.izzitup import ServiceStatus
 from crm_bridge.worker import consume
 from status_update.flow import StatusUpdateFlow
 from status_update.models import NewStatus, UpdateStatus

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from crm_bridge.clients.izzitup import ServiceStatus
 from crm_bridge.fields import FIRST_YEAR, LONGEST_ID, Text, text_of_whole_number
+from crm_bridge.vendors.izzitup import ServiceStatus
 
 _STATUSES = {key: status for status in ServiceStatus for key in (status.name.lower(), str(int(status)))}
 

@@ -12,7 +12,8 @@ import boto3
 import pytest
 import yaml
 
-from crm_bridge.settings import parse_tenant, split
+from crm_bridge.settings import parse_tenant
+from crm_bridge.tenant_parts import split
 from local import sam
 from local.stack import DEMO_TENANT, LOCAL_HOSTS, Stack
 

@@ -18,12 +18,11 @@ from botocore.exceptions import ReadTimeoutError
 from cryptography import x509
 
 from crm_bridge import public
-from crm_bridge.clients.receiver import ReceiverClient
 from crm_bridge.errors import NotDoneError
 from crm_bridge.operations import operation_id
 from crm_bridge.runtime import runtime
-from crm_bridge.settings import CallbackSettings
 from crm_bridge.transport import Answer, Deadline, Transport
+from crm_bridge.vendors.webhook import Webhook, WebhookSettings
 from local.server import HOST
 from local.stack import LOCAL_HOSTS, TOLD_KEY, TOLD_TENANT, Stack
 from local.template import TEMPLATE
@@ -433,16 +432,16 @@ def test_is_not_answered_202_when_nobody_knows_whether_there_is_something_to_tel
 def test_is_told_under_the_same_id_when_whoever_told_it_was_killed(
     told: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch, *, heard: bool
 ) -> None:
-    real = ReceiverClient.tell
+    real = Webhook.notify
 
-    def tell(client: ReceiverClient, webhook_id: str, body: bytes) -> Answer:
+    def notify(client: Webhook, webhook_id: str, body: bytes) -> Answer:
         if heard:
             real(client, webhook_id, body)
         raise KilledError
 
     accepted(told)
     with monkeypatch.context() as patched:
-        patched.setattr(ReceiverClient, "tell", tell)
+        patched.setattr(Webhook, "notify", notify)
         with pytest.raises(KilledError):
             told.stack.deliver_due()
     assert len(receiver.tries) == int(heard)
@@ -504,7 +503,7 @@ def test_what_is_told_is_written_with_what_it_tells_of_and_with_nothing_else(tol
 def test_only_what_is_signed_now_with_its_secret_is_believed(told: Crm, receiver: ReceiverSimulator) -> None:
     """The receiver that the other tests rest on: one wrong thing at a time."""
     (key,) = receiver.secrets
-    settings = CallbackSettings.model_validate({"url": receiver.callback_url, "secret": key}, context=LOCAL_HOSTS)
+    settings = WebhookSettings.model_validate({"url": receiver.callback_url, "secret": key}, context=LOCAL_HOSTS)
     signed: dict[str, str] = {}
 
     class Recorded(Transport):
@@ -513,7 +512,7 @@ def test_only_what_is_signed_now_with_its_secret_is_believed(told: Crm, receiver
             return Answer("", 204, {}, b"", ())
 
     body = b'{"type": "operation.succeeded", "data": {"natural_key": "C-1"}}'
-    ReceiverClient(settings, Recorded(), Deadline(20), runtime().clock).tell("op_1", body)
+    Webhook(settings, Recorded(), Deadline(20), runtime().clock).notify("op_1", body)
 
     def send(body: bytes = body, **changes: str) -> int:
         headers = {**signed, **{name.replace("_", "-"): value for name, value in changes.items()}}

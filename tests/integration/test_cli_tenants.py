@@ -13,9 +13,9 @@ import requests
 import typer
 from botocore.exceptions import ClientError
 
-from cli import asking, tenants
+from cli import keys
 from cli.bridge import Bridge
-from crm_bridge.settings import BLOCKS, joined
+from crm_bridge.tenant_parts import PARTS, joined
 from local.stack import DEMO_TENANT, Stack
 from operations import handler as operations
 from tests.integration.conftest import SITE, CommandLine, Crm
@@ -35,7 +35,7 @@ def parts(tenant: str) -> dict[str, str]:
     """The texts of a tenant's secrets, by part."""
     secrets = boto3.client("secretsmanager")
     found = {}
-    for part in BLOCKS:
+    for part in PARTS:
         with suppress(secrets.exceptions.ResourceNotFoundException):
             found[part] = secrets.get_secret_value(SecretId=f"crm-bridge/dev/{part}/{tenant}")["SecretString"]
     return found
@@ -86,7 +86,7 @@ def test_the_crms_key_may_neither_look_nor_decide_and_a_persons_key_may(
 def test_the_command_line_knows_every_scope_that_a_function_asks_for(stack: Stack) -> None:
     flows = {function.package for function in stack.template.functions.values()} - {"operations", "callback"}
     asked = {*operations.SCOPES.values(), operations.PAYLOAD_SCOPE} | (flows - {"dispatcher"})
-    assert asked == tenants.SCOPES
+    assert asked == keys.SCOPES
 
 
 @pytest.mark.parametrize(("given", "days"), [([], 365), (["--expires", "7d"], 7), (["--expires", "never"], None)])
@@ -166,11 +166,10 @@ def test_a_tenant_is_not_added_twice(cli: CommandLine, acme: Path) -> None:
 def test_whoever_gives_no_file_is_asked_and_asked_again_for_what_is_not_valid(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter(["none", "key-1", "88", "key-2"])
+    answers = iter(["none", "key-1", "88", "key-2", "https://hooks.acme.example/told"])
     monkeypatch.setattr(typer, "prompt", lambda *_, **__: next(answers))
     uses = iter([True, False, False, False, False, True])
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: next(uses))
-    monkeypatch.setitem(asking.BLOCKS["callback"][2], "url", lambda: "https://hooks.acme.example/told")
     told = cli("tenant", "add", "acme")
     assert told.code == 0, told.err
     assert "org_id: Input should be a valid integer" in told.err

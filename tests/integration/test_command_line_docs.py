@@ -106,7 +106,7 @@ def test_the_sessions_go_as_the_page_says(
 def test_every_command_is_in_the_page() -> None:
     text = PAGE.read_text()
     commands = {
-        "tenant": ("add", "set", "show", "remove", "key add", "key list", "key revoke"),
+        "tenant": ("add", "schema", "set", "show", "remove", "key add", "key list", "key revoke"),
         "import": ("sites", "jobs", "key-links"),
         "operations": ("list", "show", "watch", "resolve", "redeliver"),
         "links": ("find", "export", "import", "check"),

@@ -17,7 +17,7 @@ from werkzeug.wrappers import Request, Response
 
 from connector_receiver import people
 from crm_bridge.runtime import runtime
-from crm_bridge.settings import PERSON_FIELDS
+from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 from local.stack import CLIENT, CLUB, CONNECTOR_CLUB, SCOPES, Stack
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.connector import CallFailedError, Connector, Language, Person
@@ -1669,7 +1669,7 @@ def test_the_turn_ends_when_something_unexpected_happens(
         raise LookupError
 
     with monkeypatch.context() as patched:
-        patched.setattr("crm_bridge.clients.egito.EgitoClient.update", broken)
+        patched.setattr("crm_bridge.vendors.egito.Egito.update", broken)
         assert save(crm, city="Kraków").status_code == 500
     assert outcome(save(crm, city="Gdańsk")) == (200, "INFO")
     assert the_record(egito)["city"] == "Gdańsk"

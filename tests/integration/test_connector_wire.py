@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from connector_receiver import wire
-from crm_bridge.settings import PERSON_FIELDS
+from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 from local.stack import CLIENT, CLUB, CONNECTOR_CLUB, SCOPES, Stack
 from local.vendors.connector import CallFailedError, Connector, Language, Person
 from local.vendors.egito import EgitoSimulator

@@ -19,7 +19,6 @@ from werkzeug.urls import uri_to_iri
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge import aws, oauth
-from crm_bridge.clients.egito import MAX_PAGES, UNCLEAR_PAUSE, VENDOR, EgitoClient, EgitoEntry, usable_id
 from crm_bridge.documents import Change, Document, Documents
 from crm_bridge.errors import (
     AddressMovedError,
@@ -36,8 +35,9 @@ from crm_bridge.errors import (
 )
 from crm_bridge.oauth import Grant, Login, Tokens
 from crm_bridge.runtime import runtime
-from crm_bridge.settings import EgitoSettings
 from crm_bridge.transport import Deadline, Transport
+from crm_bridge.vendors.egito import MAX_PAGES, UNCLEAR_PAUSE, VENDOR, Egito, EgitoEntry, usable_id
+from crm_bridge.vendors.egito_settings import EgitoSettings
 from local.stack import CLUB, DEMO_TENANT, LOCAL_HOSTS, Stack
 from local.vendors.egito import TOKEN_PATH, EgitoSimulator
 from local.vendors.simulator import Kind
@@ -168,7 +168,7 @@ class Clock:
         self.now += seconds
 
 
-type Connect = Callable[..., EgitoClient]
+type Connect = Callable[..., Egito]
 
 
 @pytest.fixture
@@ -198,9 +198,9 @@ def connect(egito: EgitoSimulator, alone: Clock) -> Iterator[Connect]:
     transport, notebook = Transport(on_this_machine=LOCAL_HOSTS), Notebook()
     tokens = Tokens(notebook, alone)
 
-    def client(seconds: float = 20, **changes: object) -> EgitoClient:
+    def client(seconds: float = 20, **changes: object) -> Egito:
         login = f"login {sorted(changes.items())}"
-        return EgitoClient(settings_of(egito, **changes), login, tokens, transport, Deadline(seconds))
+        return Egito(settings_of(egito, **changes), transport, Deadline(seconds), tokens, login)
 
     yield client
     transport._adapter.close()
@@ -223,9 +223,9 @@ class Function:
     tokens: Tokens
     transport: Transport
 
-    def client(self, login: str = "login", seconds: float = 20, **changes: object) -> EgitoClient:
+    def client(self, login: str = "login", seconds: float = 20, **changes: object) -> Egito:
         settings = EgitoSettings.model_validate({**self.stack.egito_settings(), **changes}, context=LOCAL_HOSTS)
-        return EgitoClient(settings, login, self.tokens, self.transport, Deadline(seconds))
+        return Egito(settings, self.transport, Deadline(seconds), self.tokens, login)
 
     def staff(self, login: str = "login", **changes: object) -> int:
         return len(self.client(login, 20, **changes).records("User"))
@@ -370,7 +370,7 @@ def test_token_is_renewed_early(wire: Wire, life: object, good_for: float) -> No
     now = 1_795_000_000.0
     wire.on_token = lambda request: answer(200, {"access_token": request.args["grant_type"], "expires_in": life})
     transport = Transport(on_this_machine=LOCAL_HOSTS)
-    client = EgitoClient(settings_of(wire.egito), "login", Tokens(Notebook(), lambda: now), transport, Deadline(20))
+    client = Egito(settings_of(wire.egito), transport, Deadline(20), Tokens(Notebook(), lambda: now), "login")
     tokens, login = client._tokens, client._login
 
     tokens.get(login, Deadline(20))
@@ -1012,10 +1012,10 @@ def test_no_secret_is_in_a_repr(egito: EgitoSimulator, connect: Connect) -> None
     [document] = [client._tokens._documents.get(client._login.name)]
     kept = oauth._Kept.model_validate(document.content)
     assert kept.access_token == granted.access_token == egito.access_tokens[0]
-    things = (client, client._settings, client._login, client._tokens, granted, kept, document, client._transport)
+    things = (client, client.settings, client._login, client._tokens, granted, kept, document, client._transport)
     secrets = (PASSWORD, API_SECRET, egito.access_tokens[0], str(granted.refresh_token))
     expect_secret("".join(f"{thing!r} {thing}" for thing in things), *secrets)
-    assert client._settings.model_dump_json().count("**********") == 2
+    assert client.settings.model_dump_json().count("**********") == 2
 
 
 def test_no_secret_is_told_when_settings_are_wrong(egito: EgitoSimulator) -> None:
@@ -1107,7 +1107,7 @@ def test_record_is_made_and_read(
     made = client.create("Contact", {"firstName": "Zoë & Co", "lastName": 'Wrona "/+%&ß', "email": ""})
 
     assert made == "5001"
-    record = client.get("Contact", made)
+    record = client.record("Contact", made)
     assert (record["id"], record["firstName"], record["lastName"]) == (5001, "Zoë & Co", 'Wrona "/+%&ß')
     assert len(egito.records["Contact"]) == 1
 
@@ -1120,9 +1120,9 @@ def test_ids_are_texts_whatever_they_are_at_egito(
     client = connect()
     made = client.create("Lead", {"lastName": "Wrona"})
     assert made == str(egito.records["Lead"][0]["id"])
-    assert client.get("Lead", made)["lastName"] == "Wrona"
+    assert client.record("Lead", made)["lastName"] == "Wrona"
     assert client.update("Lead", made, {"city": "Kraków"})
-    client.delete("Lead", made)
+    client.delete_record("Lead", made)
     assert egito.records["Lead"] == []
 
 
@@ -1148,7 +1148,7 @@ def test_a_call_is_json_unless_settings_say_otherwise(wire: Wire, connect: Conne
 
 def test_questions_are_asked_with_get(wire: Wire, connect: Connect) -> None:
     client = connect()
-    client.get("User", "7")
+    client.record("User", "7")
     client.records("User")
     client.dictionary("leadSource")
 
@@ -1195,10 +1195,10 @@ def test_refused_in_readable_words_when_a_right_is_missing(
         egito.forbidden = {("Contact", method), ("SelectDictionary", method)}
         calls: dict[str, Callable[[], object]] = {
             "create": lambda: client.create("Contact", {"lastName": "Lis"}),
-            "get": lambda: client.get("Contact", "5001"),
+            "get": lambda: client.record("Contact", "5001"),
             "list": lambda: client.dictionary("leadSource"),
             "update": lambda: client.update("Contact", "5001", {"city": "Kraków"}),
-            "delete": lambda: client.delete("Contact", "5001"),
+            "delete": lambda: client.delete_record("Contact", "5001"),
         }
         with pytest.raises(RefusedError) as caught:
             calls[method]()
@@ -1266,11 +1266,11 @@ def test_refused_when_there_is_no_such_record(
     egito.missing_record, egito.error_shape, egito.error_status = missing, shape, status
     client = connect()
     with pytest.raises(NoSuchRecordError):
-        client.get("Contact", "1")
+        client.record("Contact", "1")
     with pytest.raises(NoSuchRecordError):
         client.update("Contact", "1", {"lastName": "Wrona"})
     with pytest.raises(RefusedError) as caught:
-        client.delete("Contact", "1")
+        client.delete_record("Contact", "1")
     assert caught.value.message == "Egito: Object not found"
     assert [seen for seen in egito.seen if seen.path.endswith("/update")] == []
 
@@ -1283,7 +1283,7 @@ def test_record_is_read_and_saved_whatever_holds_it(egito: EgitoSimulator, conne
     egito.record_shape = shape
     client = connect()
     record_id = client.create("Contact", {"lastName": "Wrona", "city": "Kraków"})
-    assert client.get("Contact", record_id)["lastName"] == "Wrona"
+    assert client.record("Contact", record_id)["lastName"] == "Wrona"
     assert client.update("Contact", record_id, {"city": "Gdynia"}) is True
     [record] = egito.records["Contact"]
     assert (record["id"], record["lastName"], record["city"]) == (int(record_id), "Wrona", "Gdynia")
@@ -1308,7 +1308,7 @@ def test_record_is_read_and_saved_whatever_holds_it(egito: EgitoSimulator, conne
 )
 def test_record_is_found_in_other_wrappers(wire: Wire, connect: Connect, body: object) -> None:
     wire.calls_answer(200, body)
-    assert usable_id(connect().get("Contact", "5")) == "5"
+    assert usable_id(connect().record("Contact", "5")) == "5"
 
 
 @pytest.mark.parametrize(
@@ -1317,7 +1317,7 @@ def test_record_is_found_in_other_wrappers(wire: Wire, connect: Connect, body: o
 def test_no_such_record_when_egito_shows_nothing(wire: Wire, connect: Connect, body: object) -> None:
     wire.calls_answer(200, body)
     with pytest.raises(NoSuchRecordError):
-        connect().get("Contact", "5")
+        connect().record("Contact", "5")
 
 
 @pytest.mark.parametrize(
@@ -1343,7 +1343,7 @@ def test_contract_broken_when_egito_shows_something_else(wire: Wire, connect: Co
     """It does not prove that the record is gone, so an update waits instead of being refused."""
     wire.calls_answer(200, body)
     with pytest.raises(ContractBrokenError, match="shape that is not understood"):
-        connect().get("Contact", "5")
+        connect().record("Contact", "5")
     with pytest.raises(NotDoneError, match="shape that is not understood"):
         connect().update("Contact", "5", {"city": "Kraków"})
 
@@ -1352,7 +1352,7 @@ def test_contract_broken_when_egito_shows_something_else(wire: Wire, connect: Co
 def test_a_record_is_not_missing_when_the_answer_is_no_json(wire: Wire, connect: Connect, body: bytes) -> None:
     wire.calls_answer(200, body, "text/html")
     with pytest.raises(ContractBrokenError):
-        connect().get("Contact", "5")
+        connect().record("Contact", "5")
     with pytest.raises(NotDoneError):
         connect().update("Contact", "5", {"city": "Kraków"})
 
@@ -1503,7 +1503,7 @@ def test_contract_broken_when_a_save_is_answered_with_204(wire: Wire, connect: C
     calls: dict[str, Callable[[], object]] = {
         "create": lambda: client.create("Contact", {"lastName": "Wrona"}),
         "update": lambda: client.update("Contact", "5", {"lastName": "Wrona"}),
-        "delete": lambda: client.delete("Contact", "5"),
+        "delete": lambda: client.delete_record("Contact", "5"),
     }
     with pytest.raises(ContractBrokenError):
         calls[method]()
@@ -1512,7 +1512,7 @@ def test_contract_broken_when_a_save_is_answered_with_204(wire: Wire, connect: C
 def test_no_such_record_when_a_question_is_answered_with_204(wire: Wire, connect: Connect) -> None:
     wire.on_call = lambda _request: Response(status=204)
     with pytest.raises(NoSuchRecordError):
-        connect().get("Contact", "5")
+        connect().record("Contact", "5")
 
 
 @pytest.mark.parametrize("writing", [True, False])
@@ -1580,7 +1580,7 @@ def test_not_done_when_the_answer_to_a_question_is_lost(
     else:
         egito.fail(kind, method="GET")
     ask: dict[str, Callable[[], object]] = {
-        "get": lambda: client.get("User", "7"),
+        "get": lambda: client.record("User", "7"),
         "list": lambda: client.records("User"),
         "dictionary": lambda: client.dictionary("leadSource"),
     }
@@ -1591,7 +1591,7 @@ def test_not_done_when_the_answer_to_a_question_is_lost(
 def test_a_record_is_deleted(egito: EgitoSimulator, connect: Connect) -> None:
     egito.add("Contact", lastName="Wrona")
     egito.add("Contact", lastName="Lis")
-    connect().delete("Contact", "5001")
+    connect().delete_record("Contact", "5001")
     assert [record["lastName"] for record in egito.records["Contact"]] == ["Lis"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from crm_bridge.breaker import FAILURES
 from crm_bridge.runtime import runtime
-from crm_bridge.settings import PART_OF
+from crm_bridge.vendors import PART_OF
 from local.stack import SCOPES, TOLD_KEY, Stack
 from local.vendors.receiver import ReceiverSimulator
 from local.vendors.simulator import Kind

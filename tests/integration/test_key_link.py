@@ -20,9 +20,9 @@ import requests
 from botocore.exceptions import EndpointConnectionError
 from werkzeug.wrappers import Request, Response
 
-from crm_bridge.clients.revio import RevioClient, RevioKeyLink
 from crm_bridge.errors import NotConfiguredError
 from crm_bridge.runtime import runtime
+from crm_bridge.vendors.revio import Revio, RevioKeyLink
 from local.stack import SCOPES, Stack
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.revio import Record, RevioAccount
@@ -1025,18 +1025,18 @@ def test_one_that_is_changed_or_deleted_while_a_new_request_finds_it_is_not_its_
     crm: Crm, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     crm.stack.revio.account.add_key_link(4, 2, 1015, EXTERNAL)
-    read = RevioClient.key_link
+    read = Revio.key_link
     meanwhile: list[requests.Response] = []
     begun: list[int] = []
 
-    def slow(client: RevioClient, key_link_id: int) -> RevioKeyLink:
+    def slow(client: Revio, key_link_id: int) -> RevioKeyLink:
         record = read(client, key_link_id)
         begun.append(key_link_id)
         if len(begun) == 1:
             meanwhile.append(put(crm, 77) if call == "PUT" else delete(crm, 77))
         return record
 
-    monkeypatch.setattr(RevioClient, "key_link", slow)
+    monkeypatch.setattr(Revio, "key_link", slow)
     assert link_up(crm).json()["id"] == 77
     if meanwhile[0].status_code == 202:
         crm.settle(meanwhile[0])
@@ -1052,18 +1052,18 @@ def test_one_that_a_new_request_finds_in_the_moment_before_it_is_changed_is_not_
 ) -> None:
     crm.stack.revio.account.add_key_link(4, 2, 1015, EXTERNAL)
     name = "change_key_link" if call is put else "delete_key_link"
-    read, really_do = RevioClient.key_link, getattr(RevioClient, name)
+    read, really_do = Revio.key_link, getattr(Revio, name)
     asked, found, told = Event(), Event(), Event()
     with ThreadPoolExecutor(1) as pool:
 
-        def slow(client: RevioClient, key_link_id: int) -> RevioKeyLink:
+        def slow(client: Revio, key_link_id: int) -> RevioKeyLink:
             record = read(client, key_link_id)
             if asked.is_set():  # it is the new request that asks
                 found.set()
                 assert told.wait(10)
             return record
 
-        def overtaken(client: RevioClient, *arguments: Any) -> None:
+        def overtaken(client: Revio, *arguments: Any) -> None:
             asked.set()
             making.append(pool.submit(link_up, crm))
             assert found.wait(10)
@@ -1071,8 +1071,8 @@ def test_one_that_a_new_request_finds_in_the_moment_before_it_is_changed_is_not_
 
         making: list[Future[requests.Response]] = []
         with monkeypatch.context() as patch:
-            patch.setattr(RevioClient, "key_link", slow)
-            patch.setattr(RevioClient, name, overtaken)
+            patch.setattr(Revio, "key_link", slow)
+            patch.setattr(Revio, name, overtaken)
             changed = call(crm, 77)
             told.set()
             made = making[0].result()
@@ -1885,7 +1885,7 @@ def test_there_is_one_key_link_when_a_proxy_asks_to_send_later_what_revio_has_do
 
 
 def test_does_not_look_through_more_key_links_than_it_has_time_for(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crm_bridge.clients.revio.MOST_PAGES", 2)
+    monkeypatch.setattr("crm_bridge.vendors.revio.MOST_PAGES", 2)
     monkeypatch.setattr(crm.stack.revio, "largest_page", 1)
     crm.stack.revio.refuses_unknown_search = True
     for number in range(3):

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import requests
 
-from crm_bridge.clients.egito import EgitoClient
-from crm_bridge.clients.izzitup import IzzitUpClient
-from crm_bridge.clients.revio import RevioClient
 from crm_bridge.queues import Message
 from crm_bridge.runtime import runtime
+from crm_bridge.vendors.egito import Egito
+from crm_bridge.vendors.izzitup import IzzitUp
+from crm_bridge.vendors.revio import Revio
 from local.vendors.simulator import Kind
 from tests.integration import test_connector_receiver as people
 from tests.integration import test_key_link as key_links
@@ -126,15 +126,15 @@ def test_a_new_request_waits_when_what_it_finds_is_to_be_changed(crm: Crm, chang
 def test_there_is_one_key_link_when_the_new_pair_is_sent_while_another_becomes_it(
     linked_up: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_change = RevioClient.change_key_link
+    really_change = Revio.change_key_link
     meanwhile: list[requests.Response] = []
 
-    def overtaken(client: RevioClient, *arguments: Any) -> None:
+    def overtaken(client: Revio, *arguments: Any) -> None:
         meanwhile.append(link_up(linked_up, **OTHER))
         really_change(client, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RevioClient, "change_key_link", overtaken)
+        patch.setattr(Revio, "change_key_link", overtaken)
         changed = put(linked_up, 77)
     assert changed.status_code == 200
     assert meanwhile[0].status_code in (202, 409)
@@ -153,11 +153,11 @@ def test_an_older_change_does_not_land_when_the_newers_function_was_killed(
     earlier = put(linked_up, 77, OTHER, **ASYNC)
     if newer == "change":
         later = put(linked_up, 77, LATER, **ASYNC)
-        kill(linked_up, monkeypatch, RevioClient, "change_key_link", "KeyLink", later)
+        kill(linked_up, monkeypatch, Revio, "change_key_link", "KeyLink", later)
         assert the_external_id(linked_up) == LATER["external_id"]
     else:
         later = delete(linked_up, 77, **ASYNC)
-        kill(linked_up, monkeypatch, RevioClient, "delete_key_link", "KeyLink", later)
+        kill(linked_up, monkeypatch, Revio, "delete_key_link", "KeyLink", later)
         assert external_ids(linked_up) == []
     carry(linked_up, "KeyLink", earlier)
     if newer == "change":
@@ -176,7 +176,7 @@ def test_an_older_status_does_not_land_when_the_newers_function_was_killed(
     crm: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer = statuses.set_status(crm, status="impaired", minute=2, **ASYNC)
-    kill(crm, monkeypatch, IzzitUpClient, "set_status", "StatusUpdate", newer)
+    kill(crm, monkeypatch, IzzitUp, "set_status", "StatusUpdate", newer)
     older = statuses.set_status(crm, minute=1)
     assert crm.stack.izzitup.status_of("2") == "6"
     assert (older.status_code, older.json()["state"]) == (202, "waiting")
@@ -189,7 +189,7 @@ def test_another_services_status_lands_when_the_function_of_the_newer_was_killed
     crm: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer = statuses.set_status(crm, status="impaired", minute=2, **ASYNC)
-    kill(crm, monkeypatch, IzzitUpClient, "set_status", "StatusUpdate", newer)
+    kill(crm, monkeypatch, IzzitUp, "set_status", "StatusUpdate", newer)
     assert statuses.set_status(crm, "WEB", minute=1).status_code == 200
     assert statuses.set_status(crm, status="operational", minute=3).status_code == 200  # what is newer need not wait
     assert crm.settle(newer)["answer"]["ignored"] == "older"
@@ -207,7 +207,7 @@ def test_an_older_save_does_not_land_when_the_newers_function_was_killed(
     newer = people.save(crm, record_id, city="Gdańsk")
     assert (older.status_code, newer.status_code) == (202, 202)
     crm.stack.move_clock(60)
-    kill(crm, monkeypatch, EgitoClient, "update", "ConnectorReceiver", newer)
+    kill(crm, monkeypatch, Egito, "update", "ConnectorReceiver", newer)
     assert people.the_record(egito)["city"] == "Gdańsk"
     carry(crm, "ConnectorReceiver", older)
     assert people.the_record(egito)["city"] == "Gdańsk"
@@ -226,7 +226,7 @@ def test_an_older_name_of_a_lead_source_does_not_land_when_the_newers_function_w
     older, newer = answers
     assert (older.status_code, newer.status_code) == (202, 202)
     crm.stack.move_clock(60)
-    kill(crm, monkeypatch, EgitoClient, "update_entry", "ConnectorReceiver", newer)
+    kill(crm, monkeypatch, Egito, "update_entry", "ConnectorReceiver", newer)
     carry(crm, "ConnectorReceiver", older)
     assert [entry["name"] for entry in egito.dictionaries["leadSource"] if str(entry["id"]) == "1"] == ["Newer"]
     assert [crm.settle(answer)["state"] for answer in (newer, older)] == ["succeeded"] * 2

@@ -18,11 +18,15 @@ import requests
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge.accounts import Accounts
-from crm_bridge.clients.izzitup import (
+from crm_bridge.errors import StorageError, VendorError
+from crm_bridge.runtime import Runtime, runtime
+from crm_bridge.transport import Deadline, Transport
+from crm_bridge.vendors.izzitup import (
     FAILURES,
     VENDOR,
     IncompleteRequestError,
-    IzzitUpClient,
+    IzzitUp,
+    IzzitUpSettings,
     NotAllowedError,
     ServiceNotFoundError,
     ServiceStatus,
@@ -31,10 +35,6 @@ from crm_bridge.clients.izzitup import (
     StatusNotFoundError,
     UnknownActionError,
 )
-from crm_bridge.errors import StorageError, VendorError
-from crm_bridge.runtime import Runtime, runtime
-from crm_bridge.settings import IzzitUpSettings
-from crm_bridge.transport import Deadline, Transport
 from local.stack import LOCAL_HOSTS, Stack
 from local.vendors import izzitup
 from local.vendors.izzitup import IzzitUpSimulator, service
@@ -401,11 +401,11 @@ def alone() -> Iterator[IzzitUpSimulator]:
     simulator.stop()
 
 
-def client_of(page: IzzitUpSimulator) -> IzzitUpClient:
+def client_of(page: IzzitUpSimulator) -> IzzitUp:
     (user, password), *_ = page.users.items()
     document = {"base_url": page.base_url, "user": user, "password": password}
     settings = IzzitUpSettings.model_validate(document, context=LOCAL_HOSTS)
-    return IzzitUpClient(settings, Transport(on_this_machine=LOCAL_HOSTS), Deadline(21))
+    return IzzitUp(settings, Transport(on_this_machine=LOCAL_HOSTS), Deadline(21))
 
 
 def test_the_simulator_and_the_client_know_the_same_failures() -> None:
@@ -898,16 +898,16 @@ class Killed(BaseException):
 def test_is_carried_by_another_function_when_its_own_was_killed(
     crm: Crm, page: IzzitUpSimulator, monkeypatch: pytest.MonkeyPatch, *, done: bool
 ) -> None:
-    really_set = IzzitUpClient.set_status
+    really_set = IzzitUp.set_status
 
-    def killed(self: IzzitUpClient, service_id: str, status: ServiceStatus) -> None:
+    def killed(self: IzzitUp, service_id: str, status: ServiceStatus) -> None:
         if done:
             really_set(self, service_id, status)
         raise Killed
 
     accepted = set_status(crm, minute=1, Prefer="respond-async")
     with monkeypatch.context() as patch:
-        patch.setattr(IzzitUpClient, "set_status", killed)
+        patch.setattr(IzzitUp, "set_status", killed)
         with pytest.raises(Killed):
             crm.stack.deliver_due()
     other = set_status(crm, "2", "impaired", minute=2)
@@ -919,15 +919,15 @@ def test_is_carried_by_another_function_when_its_own_was_killed(
 def test_is_set_again_when_its_turn_was_over_before_it_was_done(
     crm: Crm, page: IzzitUpSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_set = IzzitUpClient.set_status
+    really_set = IzzitUp.set_status
 
-    def too_late(self: IzzitUpClient, service_id: str, status: ServiceStatus) -> object:
+    def too_late(self: IzzitUp, service_id: str, status: ServiceStatus) -> object:
         now = int(runtime().clock() * 1000) + 60_000
         runtime().accounts.take_turn("demo", VENDOR, holder="next", now=now, until=now, sign_in="")
         return really_set(self, service_id, status)
 
     with monkeypatch.context() as patch:
-        patch.setattr(IzzitUpClient, "set_status", too_late)
+        patch.setattr(IzzitUp, "set_status", too_late)
         answer = set_status(crm)
     assert (answer.status_code, answer.json()["state"]) == (202, "unknown")
     crm.stack.move_clock(60)

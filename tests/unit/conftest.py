@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -15,9 +15,9 @@ from pytest_socket import disable_socket, enable_socket
 from crm_bridge import aws
 from crm_bridge.links import Links
 from crm_bridge.operations import Operations
-from crm_bridge.settings import PART_OF
 from crm_bridge.tenants import ApiKeys, Tenants
 from crm_bridge.token_buckets import TokenBuckets
+from crm_bridge.vendors import PART_OF
 from local.stack import REGION, deploy_stores, put_parts
 from local.template import Template, bundle_template
 from tests.memory import MemoryDynamoDb, MemorySecrets
@@ -109,7 +109,7 @@ def tables(
     request: pytest.FixtureRequest, emulator: str, clock: Clock, template: Template, monkeypatch: pytest.MonkeyPatch
 ) -> Tables:
     """Empty tables, and a tenant `acme`; the flow `orders` of tests needs its part `illu`."""
-    monkeypatch.setitem(cast("dict[str, str]", PART_OF), "orders", "illu")
+    monkeypatch.setitem(PART_OF, "orders", "illu")
     client: Any
     secrets: Any
     if emulator == "memory":

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from crm_bridge.clients import izzitup
 from crm_bridge.errors import ContractBrokenError
 from crm_bridge.transport import MOST_CONTAINERS, MOST_ELEMENTS, Answer
+from crm_bridge.vendors import izzitup
 
 
 class Decoder(json.JSONDecoder):
@@ -23,7 +23,7 @@ class Decoder(json.JSONDecoder):
 @pytest.fixture
 def decoder(monkeypatch: pytest.MonkeyPatch) -> type[Decoder]:
     Decoder.tries = 0
-    monkeypatch.setattr("crm_bridge.clients.izzitup.json.JSONDecoder", Decoder)
+    monkeypatch.setattr("crm_bridge.vendors.izzitup.json.JSONDecoder", Decoder)
     return Decoder
 
 

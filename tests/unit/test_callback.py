@@ -13,12 +13,12 @@ from crm_bridge import aws, public
 from crm_bridge.accounts import Accounts
 from crm_bridge.breaker import FAILURES
 from crm_bridge.callbacks import Callback, callback
-from crm_bridge.clients.receiver import signature
 from crm_bridge.errors import Event, NotDoneError
 from crm_bridge.operations import Attempt, Operation, State, operation_id
 from crm_bridge.public import is_public
-from crm_bridge.settings import CallbackSettings, parse_tenant
+from crm_bridge.settings import parse_tenant
 from crm_bridge.transport import Deadline, Transport
+from crm_bridge.vendors.webhook import WebhookSettings, signature
 
 SECRET = f"whsec_{base64.b64encode(b'hush-hush' * 3).decode()}"
 URL = "https://acme.example/told"
@@ -99,7 +99,7 @@ def whsec(size: int) -> str:
 
 @pytest.mark.parametrize("url", [URL, "https://acme.example:8443/a/b?token=x", "https://acme.example"])
 def test_takes_an_address(url: str) -> None:
-    assert CallbackSettings.model_validate({"url": url, "secret": SECRET}).url == url
+    assert WebhookSettings.model_validate({"url": url, "secret": SECRET}).url == url
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_refuses_an_address_that_cannot_be_right(url: str) -> None:
 
 @pytest.mark.parametrize("size", [24, 32, 64])
 def test_takes_a_secret(size: int) -> None:
-    settings = CallbackSettings.model_validate({"url": URL, "secret": whsec(size), "previous_secret": whsec(size)})
+    settings = WebhookSettings.model_validate({"url": URL, "secret": whsec(size), "previous_secret": whsec(size)})
     assert settings.secret.get_secret_value() == whsec(size)
 
 
@@ -149,7 +149,7 @@ def test_takes_a_secret(size: int) -> None:
 def test_refuses_a_secret_that_the_standard_does_not_allow(secret: str) -> None:
     for name in ("secret", "previous_secret"):
         with pytest.raises(ValidationError) as raised:
-            CallbackSettings.model_validate({"url": URL, "secret": SECRET, name: secret})
+            WebhookSettings.model_validate({"url": URL, "secret": SECRET, name: secret})
         assert name in str(raised.value)
         assert len(secret) < 10 or secret not in str(raised.value)
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from cli.command import WrongInputError
-from cli.tenants import refuse_secrets, secret_settings
+from cli.settings import refuse_secrets, secret_settings
 from crm_bridge.settings import parse_tenant
 
 EVERYTHING: dict[str, Any] = {

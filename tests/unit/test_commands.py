@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from cli.__main__ import app
 from create_site.models import CreateSite
 from crm_bridge.settings import parse_tenant
+from crm_bridge.vendors.illu import IlluSettings
 from local.template import TEMPLATE
 
 ROOT = TEMPLATE.parent
@@ -47,7 +48,7 @@ def test_every_output_that_is_asked_for_is_one_of_the_stack() -> None:
 
 def test_the_tenant_of_the_deployment_is_valid() -> None:
     (shown,) = re.findall(r"```json\n(.*?)```", DEPLOY, re.DOTALL)
-    assert parse_tenant(shown).illu
+    assert parse_tenant(shown).of(IlluSettings)
 
 
 def test_every_command_of_the_command_line_is_one() -> None:

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from create_site.flow import CreateSiteFlow
 from create_site.models import CreatedSite, CreateSite
-from crm_bridge.clients.illu import IlluSite, ListedIlluSite
 from crm_bridge.errors import NotConfiguredError, NotShownError
 from crm_bridge.links import Identity, Link
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
+from crm_bridge.vendors.illu import IlluSite, ListedIlluSite
 
 FLOW = CreateSiteFlow()
 SENT: dict[str, Any] = {

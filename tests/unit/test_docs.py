@@ -14,22 +14,10 @@ from crm_bridge import errors
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import ProblemError
 from crm_bridge.mapping import Mappings, PayloadMapping
-from crm_bridge.settings import (
-    PERSON_FIELDS,
-    CallbackSettings,
-    ClubSettings,
-    ConnectorSettings,
-    EgitoSettings,
-    IlluSettings,
-    IzzitUpSettings,
-    LeadSourceMap,
-    Paging,
-    PeopleMap,
-    RevioSettings,
-    StaffMap,
-    Tenant,
-    parse_tenant,
-)
+from crm_bridge.settings import parse_tenant, tenant_model
+from crm_bridge.vendors import vendors
+from crm_bridge.vendors.connector_settings import ClubSettings
+from crm_bridge.vendors.egito_settings import PERSON_FIELDS, LeadSourceMap, Paging, PeopleMap, StaffMap
 from docs import costs
 from local.__main__ import parser
 from local.template import TEMPLATE
@@ -73,16 +61,9 @@ def test_every_route_has_its_section() -> None:
 def test_every_setting_of_a_tenant_is_in_the_table() -> None:
     rows = re.findall(r"^\| (`\w+\.\w+`(?:, `\w+\.\w+`)*) \|", CONFIGURATION, re.MULTILINE)
     listed = {name for row in rows for name in re.findall(r"\w+\.\w+", row)}
-    blocks: dict[str, type[BaseModel]] = {
-        "illu": IlluSettings,
-        "revio": RevioSettings,
-        "izzitup": IzzitUpSettings,
-        "egito": EgitoSettings,
-        "connector": ConnectorSettings,
-        "callback": CallbackSettings,
-        "mappings": Mappings,
-    }
-    assert set(Tenant.model_fields) - {"has_callback"} == set(blocks)  # which is not the tenant's to say
+    blocks: dict[str, type[BaseModel]] = {model.block: model for vendor in vendors() for model in vendor.blocks()}
+    blocks["mappings"] = Mappings
+    assert set(tenant_model().model_fields) - {"has_callback"} == set(blocks)  # which is not the tenant's to say
     assert listed == {f"{block}.{name}" for block, model in blocks.items() for name in model.model_fields}
 
 

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from crm_bridge.settings import parse_tenant
+from crm_bridge.vendors.izzitup import IzzitUpSettings
 
 HERE = frozenset({"127.0.0.1", "localhost"})
 
@@ -14,8 +15,7 @@ HERE = frozenset({"127.0.0.1", "localhost"})
 def izzitup(base_url: str, local_hosts: frozenset[str] = frozenset()) -> str:
     document = json.dumps({"izzitup": {"base_url": base_url, "user": "u", "password": "p"}})
     settings = parse_tenant(document, local_hosts)
-    assert settings.izzitup
-    return settings.izzitup.base_url
+    return settings.require(IzzitUpSettings).base_url
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from crm_bridge.clients import egito, illu, izzitup, revio
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import Event
 from crm_bridge.operations import State
+from crm_bridge.vendors import egito, illu, izzitup, revio
 from local.template import Template, bundle_template
 from tests.sam_template import FUNCTIONS, HANDLERS, RESOURCES, ROOT, SOURCE, of_samconfig, of_type
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from crm_bridge.settings import BLOCKS, PART_OF
+from crm_bridge.tenant_parts import PARTS
+from crm_bridge.vendors import PART_OF
 from local.template import Template, bundle_template
 from tests import granted
 from tests.granted import EVERYTHING, OF_AWS, SECRETS, may, own_statements, permissions, role_of
@@ -51,7 +52,7 @@ def parts_read_by(function: str) -> set[str]:
 
 
 def test_each_function_reads_its_own_part_of_a_tenant_and_only_callback_reads_that_of_webhooks() -> None:
-    vendors = set(BLOCKS) - {"callback"}
+    vendors = set(PARTS) - {"callback"}
     for flow, part in PART_OF.items():
         assert parts_read_by(flow.title().replace("_", "") + "Function") == {part}
     # To verify the id of a record that a person links; a status makes none.

@@ -15,6 +15,7 @@ from crm_bridge import tenants
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
 from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, REFUSED_MAX_AGE, SECRET_MAX_AGE, hash_api_key, new_api_key
+from crm_bridge.vendors.illu import IlluSettings
 from tests.unit.conftest import Clock, Tables
 
 
@@ -32,9 +33,9 @@ def illu(**settings: object) -> str:
 
 def test_settings_have_the_vendors_address_when_none_is_given() -> None:
     tenant = parse_tenant(illu())
-    assert tenant.illu is not None
-    assert tenant.illu.base_url == "https://api.illu.works"
-    assert tenant.illu.site_list_path is None  # illu documents none
+    settings = tenant.require(IlluSettings)
+    assert settings.base_url == "https://api.illu.works"
+    assert settings.site_list_path is None  # illu documents none
 
 
 def test_a_secret_is_not_shown_by_repr_or_dump() -> None:
@@ -46,8 +47,7 @@ def test_a_secret_is_not_shown_by_repr_or_dump() -> None:
 @pytest.mark.parametrize("url", ["https://illu.example", "https://illu.example/api/"])
 def test_takes_an_address_that_keeps_the_key_secret(url: str) -> None:
     tenant = parse_tenant(illu(base_url=url))
-    assert tenant.illu is not None
-    assert tenant.illu.base_url == url.rstrip("/")
+    assert tenant.require(IlluSettings).base_url == url.rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_refuses_settings_that_cannot_be_right(settings: dict[str, object]) -> N
 
 def test_refuses_a_vendor_that_it_does_not_know() -> None:
     with pytest.raises(ValidationError):
-        Tenant.model_validate({"ilu": ILLU})
+        parse_tenant(json.dumps({"ilu": ILLU}))
 
 
 # ---------------------------------------------------------------- Secrets Manager
@@ -242,8 +242,7 @@ def test_is_a_storage_error_when_secrets_manager_fails(tables: Tables, monkeypat
 
 
 def _key(tenant: Tenant) -> str:
-    assert tenant.illu is not None
-    return tenant.illu.api_key.get_secret_value()
+    return tenant.require(IlluSettings).api_key.get_secret_value()
 
 
 # ---------------------------------------------------------------- API keys

@@ -10,9 +10,9 @@ import pytest
 from connector_receiver.models import PersonSave
 from create_job.models import CreateJob
 from create_site.models import SiteDetails
-from crm_bridge.clients import izzitup, revio
 from crm_bridge.mapping import PayloadMapping
-from crm_bridge.settings import PERSON_FIELDS
+from crm_bridge.vendors import izzitup, revio
+from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 from local.events import load_event
 from local.template import TEMPLATE
 from local.vendors.revio import RevioAccount

@@ -11,9 +11,9 @@ from connector_receiver import wire
 from connector_receiver.models import LeadSourceSave, PersonSave
 from crm_bridge.api import Request
 from crm_bridge.errors import InvalidError, NotXmlError, ProblemError
-from crm_bridge.settings import PERSON_FIELDS
 from crm_bridge.tenants import Caller
 from crm_bridge.transport import Deadline
+from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 MANDATORY = {"firstname": "Ada", "lastname": "Nowak", "userStatus": "ACTIVE", "userType": "PROSPECT"}

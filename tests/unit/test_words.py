@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crm_bridge.clients.egito import usable_id
-from crm_bridge.clients.illu import IlluJob
 from crm_bridge.engine import POLICY, Hit
 from crm_bridge.engine.decide import candidates_of
 from crm_bridge.errors import RefusedError, VendorError, WrongFieldError
 from crm_bridge.transport import MAX_WORDS, Answer
+from crm_bridge.vendors.egito import usable_id
+from crm_bridge.vendors.illu import IlluJob
 from crm_bridge.words import LONGEST, plain, plain_json
 
 HOSTILE = {

@@ -15,3 +15,5 @@ if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
 # If pydantic is imported already, this imports Powertools' parser with models of all event sources. That takes twice as
 # long, and the layer does not have it (trim.py). So each function's package imports `crm_bridge` first.
 import aws_lambda_powertools.utilities.batch  # noqa: F401
+
+ON_LAMBDA = "AWS_LAMBDA_FUNCTION_NAME" in os.environ

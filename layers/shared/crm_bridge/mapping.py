@@ -12,6 +12,7 @@ from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from crm_bridge import ON_LAMBDA
 from crm_bridge.errors import InvalidError
 
 # A list with one record is taken for the record. A list with more yields nothing: one request is one event.
@@ -47,7 +48,13 @@ class PayloadMapping(BaseModel):
     The own expression's members come on top of those built in. A member that is null or empty text is not given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        defer_build=True,
+        use_attribute_docstrings=not ON_LAMBDA,
+    )
 
     built_in: Literal["upya"] | None = None
     version: str | None = Field(default=None, min_length=1, max_length=50)
@@ -102,7 +109,13 @@ class PayloadMapping(BaseModel):
 class Mappings(BaseModel):
     """The mappings of a tenant, by flow."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        defer_build=True,
+        use_attribute_docstrings=not ON_LAMBDA,
+    )
 
     create_site: PayloadMapping | None = None
     create_job: PayloadMapping | None = None

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from crm_bridge.dynamodb import deserialize, guarded, serialize
 from crm_bridge.errors import NotConfiguredError, StorageError, TooManyRequestsError, UnauthenticatedError
 from crm_bridge.public import local_hosts
-from crm_bridge.settings import PART_OF, Tenant, parse_tenant
+from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.token_buckets import TokenBuckets
+from crm_bridge.vendors import PART_OF
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -47,6 +48,10 @@ class _Secrets(SecretsProvider):
     Its clock is the wall clock, so that a secret also ages while the function is frozen.
     """
 
+    def __init__(self, client: "SecretsManagerClient", prefix: str) -> None:
+        super().__init__(boto3_client=client)
+        self._prefix = prefix
+
     def has_not_expired_in_cache(self, key: tuple[Any, ...]) -> bool:
         kept = self.store.get(key)
         now = datetime.now()  # noqa: DTZ005 - what Powertools compares with
@@ -57,11 +62,15 @@ class _Secrets(SecretsProvider):
         kept = self.store.get(key)
         return kept.value if kept else self._get(key[0])  # another thread has dropped it since it was looked for
 
+    def _part_of(self, name: str) -> str:
+        """Return the part of a tenant's document that is in a secret: `crm-bridge/<stage>/<part>/<tenant>`."""
+        return name.removeprefix(self._prefix).partition("/")[0]
+
     def drop(self, name: str) -> None:
         self.store.pop(self._build_cache_key(name), None)
 
     def _get(self, name: str, **_: Any) -> Any:
-        """Raises NotConfiguredError, StorageError."""
+        """Return the settings in a secret. Raises NotConfiguredError, StorageError."""
         try:
             document = self.client.get_secret_value(SecretId=name).get("SecretString", "")  # none if it is binary
         except (ClientError, BotoCoreError) as error:
@@ -69,7 +78,7 @@ class _Secrets(SecretsProvider):
                 raise NotConfiguredError(f"There is no secret {name}. Create it, then send again.") from None
             raise StorageError("Secrets Manager did not respond. Send the same request again.") from None
         try:
-            return parse_tenant(document, local_hosts())
+            return parse_tenant(document, local_hosts(), self._part_of(name))
         except ValidationError as error:
             fields = ", ".join(".".join(str(part) for part in e["loc"]) or "the document" for e in error.errors())
             raise NotConfiguredError(f"The secret {name} is not valid: check {fields}.") from None
@@ -79,7 +88,7 @@ class Tenants:
     """Reads parts of tenants from Secrets Manager, each at most once in five minutes. Threads may share it."""
 
     def __init__(self, client: "SecretsManagerClient", prefix: str) -> None:
-        self._secrets = _Secrets(boto3_client=client)
+        self._secrets = _Secrets(client, prefix)
         self._prefix = prefix
 
     def get(self, name: str, flow: str, *, fresh: bool = False) -> Tenant:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from html.entities import html5
 from http import HTTPStatus
 from queue import SimpleQueue
@@ -109,6 +109,12 @@ class Answer:
         Without `masks` it may hold secrets: for a token, and for a record that is written back as a whole.
         Raises ContractBrokenError if it is not JSON, or has too many elements for a function.
         """
+        parsed, is_clean = self._parsed
+        return parsed if is_clean or not masks else self.masked(parsed)
+
+    @cached_property
+    def _parsed(self) -> tuple[Any, bool]:
+        """The parsed body, and whether it has nothing to mask: a list may have millions of elements."""
         if self.body.count(b"[") + self.body.count(b"{") > MOST_CONTAINERS or self.body.count(b",") > MOST_ELEMENTS:
             message = f"{self.vendor} answered with a list of too many elements"
             raise ContractBrokenError(message, vendor=self.vendor, status=self.status)
@@ -122,9 +128,7 @@ class Answer:
                 vendor=self.vendor,
                 status=self.status,
             ) from None
-        # A list may have millions of elements, and as a rule none of them is to be masked.
-        is_clean = not masks or _secrets(self.secrets, SHORTEST_SECRET).masked(text) == text
-        return parsed if is_clean else self.masked(parsed)
+        return parsed, _secrets(self.secrets, SHORTEST_SECRET).masked(text) == text
 
     def masked(self, parsed: Any) -> Any:
         """Return a part of this answer as it may be stored and returned: without the secrets that it was asked with, in

@@ -24,6 +24,7 @@ from crm_bridge.links import Identity, Link
 from crm_bridge.operations import SHARDS, Operation, State, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
+from crm_bridge.vendors.illu import IlluSettings
 from tests.unit.conftest import Clock, Tables
 
 PAYLOAD = '{"number":"1","note":"as ordered"}'
@@ -84,9 +85,10 @@ class OrderFlow:
 
     def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Shop:
         self.asked.append(("vendor", tenant, transport.scope.tenant, deadline))
-        if settings.illu is None:
+        illu = settings.of(IlluSettings)
+        if illu is None:
             raise NotConfiguredError("no block")
-        self.shop.keys_seen.append(settings.illu.api_key.get_secret_value())
+        self.shop.keys_seen.append(illu.api_key.get_secret_value())
         return self.shop
 
     def key(self, command: Order) -> str:

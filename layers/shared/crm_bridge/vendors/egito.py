@@ -1,7 +1,7 @@
 """Egito (CRM): https://egito.pl/pomoc/api and https://egito.pl/api/
 
-Its pages show a pattern for addresses, a few entities and how to get a token; they print neither field names nor the
-shape of a list or an error. docs/vendors.md tells what is documented and what the bridge assumes.
+Its pages show a pattern for addresses, a few entities and how to get a token, but neither field names nor the form of a
+list or an error. docs/vendors.md says which parts are documented and which the bridge assumes.
 """
 
 import json
@@ -10,24 +10,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode
 
 from crm_bridge.errors import (
     ContractBrokenError,
     MaybeDoneError,
     NoSuchRecordError,
-    NotConfiguredError,
     NotDoneError,
     RefusedError,
     SignInPausedError,
+    VendorError,
 )
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.ids import has_unseen
 from crm_bridge.links import joined
 from crm_bridge.oauth import Grant, Login, Tokens
-from crm_bridge.settings import EgitoSettings, Tenant
+from crm_bridge.outbound.findings import Finding, Result
+from crm_bridge.outbound.vendor import PATIENCE, Services, Vendor
+from crm_bridge.settings import Settings, Tenant
 from crm_bridge.transport import Answer, Deadline, Transport, basic, changing_nothing, expect
+from crm_bridge.vendors.connector_settings import ConnectorSettings
+from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap, StaffMember
 
 VENDOR = "Egito"
 MAX_ANSWER = 16 * 1024 * 1024
@@ -35,7 +39,7 @@ MAX_ANSWER = 16 * 1024 * 1024
 MAX_PAGES = 100
 LONGEST_LIFE = 24 * 3600
 SHORT_LIFE = 120
-"""Seconds that a token is believed to live whose answer does not say."""
+"""Seconds for which a token is used if the response does not say how long it is valid."""
 DICTIONARY = "SelectDictionary"
 LISTS = ("list", "items", "data", "rows")
 """The members under which a list is looked for, besides a bare array."""
@@ -73,54 +77,68 @@ type Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class EgitoEntry:
-    """An entry of a dictionary; `record` is all that Egito says of it."""
+    """An entry of a dictionary; `record` has all members that Egito returns."""
 
     id: str
     name: str
     record: Record
 
 
-class EgitoClient:
-    """Calls of one tenant within one deadline, with any entity: `Account`, `Contact`, `Opportunity`, `Lead`, ...
+class Egito(Vendor[EgitoSettings]):
+    """The records of one Egito, of any entity: `Account`, `Contact`, `Opportunity`, `Lead`, ...
 
-    Raises VendorError: RefusedError with Egito's own words where it answers with `errors`, whatever its status.
+    Raises RefusedError with Egito's own words where it responds with `errors`, whatever the status.
     """
 
+    name = VENDOR
+
     def __init__(
-        self, settings: EgitoSettings, login: str, tokens: Tokens, transport: Transport, deadline: Deadline
+        self,
+        settings: EgitoSettings,
+        transport: Transport,
+        deadline: Deadline,
+        tokens: Tokens,
+        login: str,
+        connector: ConnectorSettings | None = None,
     ) -> None:
-        """`login` names this version of the tenant's credentials."""
-        self._settings = settings
+        """`login` names this version of the tenant's credentials; `connector` is for `check` only."""
+        super().__init__(settings, transport, deadline)
+        self._connector = connector
         self._tokens = tokens
-        self._transport = transport
-        self._deadline = deadline
         self._login = Login(login, VENDOR, self._grant)
 
-    @property
-    def destination(self) -> str:
-        return self._settings.base_url
+    @classmethod
+    def blocks(cls) -> tuple[type[Settings], ...]:
+        return EgitoSettings, ConnectorSettings
 
-    @property
-    def search_lag(self) -> int:
-        return self._settings.search_lag
+    @classmethod
+    def for_tenant(cls, tenant: Tenant, transport: Transport, deadline: Deadline, services: Services) -> Self:
+        login = joined(transport.scope.tenant, VENDOR, tenant.version)
+        settings, connector = cls._settings_of(tenant), tenant.of(ConnectorSettings)
+        return cls(settings, transport, deadline, services.tokens, login, connector)
+
+    def secrets(self) -> tuple[str, ...]:
+        settings = self.settings
+        secret, password = settings.api_secret.get_secret_value(), settings.password.get_secret_value()
+        return secret, password, basic(settings.api_id, secret), basic(settings.username, password)
 
     def sign_in(self) -> None:
-        """Sees to it that there is a token. Whether Egito takes it, the next call tells."""
+        """Get a token, unless there is a valid one. Whether Egito accepts it shows in the next call."""
         self._tokens.get(self._login, self._deadline)
 
     def create(self, entity: str, fields: Mapping[str, object]) -> str:
         """`POST …/{Entity}/create`: the new record's id. Source: https://egito.pl/api/"""
-        return _saved_id(self._post(entity, "create", fields), entity)
+        return _saved_id(self._save(entity, "create", fields), entity)
 
-    def get(self, entity: str, record_id: str) -> Record:
+    def record(self, entity: str, record_id: str) -> Record:
         """`GET …/{Entity}/get?id=`. Raises NoSuchRecordError.
 
-        Raises ContractBrokenError if it shows something else than that record: this does not prove that it is gone.
+        Raises ContractBrokenError if the response has another record: then it is not proven that this one is gone.
         Source: https://egito.pl/api/; the parameter and the shape are assumed.
         """
-        return self._get(entity, record_id, masks=True)
+        return self._record(entity, record_id, masks=True)
 
-    def _get(self, entity: str, record_id: str, *, masks: bool) -> Record:
+    def _record(self, entity: str, record_id: str, *, masks: bool) -> Record:
         try:
             parsed = self._ask(entity, "get", {"id": record_id}, masks=masks)
         except RefusedError as error:
@@ -141,7 +159,7 @@ class EgitoClient:
 
     def records(self, entity: str, parameters: Mapping[str, str] | None = None) -> list[Record]:
         """`GET …/{Entity}/list`. Source: https://egito.pl/api/; parameters, pages and the list's shape are assumed."""
-        paging, parameters = self._settings.paging, dict(parameters or {})
+        paging, parameters = self.settings.paging, dict(parameters or {})
         if paging is None:
             return _listed(self._ask(entity, "list", parameters), entity)
         found: dict[str, Record] = {}
@@ -160,17 +178,17 @@ class EgitoClient:
         False if there was nothing to change. Raises NoSuchRecordError. Source: https://egito.pl/api/
         """
         try:
-            record = self._get(entity, record_id, masks=False)  # a mask must not be written back
+            record = self._record(entity, record_id, masks=False)  # a mask must not be written back
         except ContractBrokenError as error:  # nothing was to be done so far
             raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
         if all(name in record and record[name] == value for name, value in changes.items()):
             return False
-        _saved_id(self._post(entity, "update", {**record, **changes}), entity)
+        _saved_id(self._save(entity, "update", {**record, **changes}), entity)
         return True
 
-    def delete(self, entity: str, record_id: str) -> None:
+    def delete_record(self, entity: str, record_id: str) -> None:
         """`POST …/{Entity}/delete`. Source: https://egito.pl/api/ describes deleting; its address is assumed."""
-        _saved(self._post(entity, "delete", {"id": record_id}))
+        _saved(self._save(entity, "delete", {"id": record_id}))
 
     def dictionary(self, kind: str) -> list[EgitoEntry]:
         """`GET …/SelectDictionary/list?type=`. Source: https://egito.pl/api/; what an entry has is assumed."""
@@ -181,23 +199,72 @@ class EgitoClient:
             and (name := next((str(record[member]) for member in _NAMES if record.get(member)), None))
         ]
 
+    def staff(self) -> list[StaffMember]:
+        """Return the records of the entity that is the staff, or the list in the settings."""
+        where = self.settings.staff
+        if where.people is not None:
+            return list(where.people)
+        return [
+            StaffMember(
+                id=record_id,
+                email=str(record.get(where.email) or "") or None,
+                name=" ".join(str(record[part]) for part in where.name if record.get(part)) or None,
+            )
+            for record in self.records(where.entity)
+            if (record_id := usable_id(record))
+        ]
+
+    def check(self) -> Iterator[Finding]:
+        """Also compare the field maps with a real record. Names of fields only are shown: the values are people's."""
+        if self._connector is None:
+            detail, what_to_do = "there is no connector block", "Add it: see configuration.md."
+            yield Finding(VENDOR, "clubs", Result.FAILED, detail, what_to_do)
+            return
+        clubs = ", ".join(f"{ours} is {club.connector_id}" for ours, club in self._connector.clubs.items())
+        yield Finding(VENDOR, "clubs", Result.OK, clubs)
+        yield self.asked("token", lambda egito: egito.sign_in(), lambda _: "signed in")
+        if kind := self.settings.lead_sources.dictionary:
+            yield self.asked(
+                f"dictionary {kind}",
+                lambda egito: egito.dictionary(kind),
+                lambda entries: f"{len(entries)} lead sources",
+            )
+        yield self.asked("staff", lambda egito: egito.staff(), lambda staff: f"{len(staff)} people")
+        others = self._connector.club_fields()
+        yield self._compared("prospects", self.settings.prospects, others)
+        yield self._compared("members", self.settings.members, others)
+
+    def _compared(self, people: str, its_map: PeopleMap, others: set[str]) -> Finding:
+        check = f"field map of {people}"
+        try:
+            records = self.within(Deadline(PATIENCE)).records(its_map.entity)
+        except VendorError as error:
+            return Finding(VENDOR, check, Result.FAILED, error.message)
+        if not records:
+            return Finding(VENDOR, check, Result.NOT_CHECKED, f"there is no {its_map.entity} to compare with")
+        missing, _ = its_map.compared(records[0], *others)
+        if missing:
+            what_to_do = f"Correct egito.{people}, or ask Egito what the fields are called."
+            return Finding(VENDOR, check, Result.WARNING, f"a {its_map.entity} lacks {', '.join(missing)}", what_to_do)
+        return Finding(VENDOR, check, Result.OK, f"a {its_map.entity} has all of its fields")
+
     def create_entry(self, kind: str, name: str) -> str:
-        """A new entry's id. Nothing is documented of it: the same call as for any entity is assumed."""
+        """Return a new entry's id. This is not documented: the same call as for any entity is assumed."""
         return self.create(DICTIONARY, {"type": kind, "name": name})
 
     def update_entry(self, kind: str, entry: EgitoEntry, name: str) -> None:
-        """Nothing is documented of it either."""
+        """Rename an entry. This is not documented either."""
         member = next((member for member in _NAMES if entry.record.get(member)), "name")
-        _saved(self._post(DICTIONARY, "update", {**entry.record, "type": kind, member: name}))
+        _saved(self._save(DICTIONARY, "update", {**entry.record, "type": kind, member: name}))
 
     def _ask(self, entity: str, method: str, parameters: Mapping[str, str], *, masks: bool = True) -> Any:
         with changing_nothing():
-            return _parsed(self._call("GET", entity, method, parameters), masks=masks)
+            return _parsed(self._signed_in("GET", entity, method, parameters), masks=masks)
 
-    def _post(self, entity: str, method: str, fields: Mapping[str, object]) -> Answer:
-        return self._call("POST", entity, method, {}, fields)
+    def _save(self, entity: str, method: str, fields: Mapping[str, object]) -> Answer:
+        return self._signed_in("POST", entity, method, {}, fields)
 
-    def _call(
+    def _signed_in(
         self,
         verb: str,
         entity: str,
@@ -206,34 +273,32 @@ class EgitoClient:
         fields: Mapping[str, object] | None = None,
     ) -> Answer:
         token = self._tokens.get(self._login, self._deadline)
-        answer = self._sent(verb, f"{entity}/{method}", parameters, fields, token)
-        if answer.status == 401:  # it has ended or was revoked; what is not let in is not done
+        answer = self._with_token(verb, f"{entity}/{method}", parameters, fields, token)
+        if answer.status == 401:  # it has expired or was revoked; a request that is not let in is not done
             token = self._tokens.get(self._login, self._deadline, rejected=token)
-            answer = self._sent(verb, f"{entity}/{method}", parameters, fields, token)
+            answer = self._with_token(verb, f"{entity}/{method}", parameters, fields, token)
         return answer
 
-    def _sent(
+    def _with_token(
         self, verb: str, path: str, parameters: Mapping[str, str], fields: Mapping[str, object] | None, token: str
     ) -> Answer:
-        settings = self._settings
+        settings = self.settings
         headers = {"Authorization": f"Bearer {token}"} if settings.token_in == "header" else {}  # noqa: S105
         query = {**parameters, **({} if headers else {"access_token": token})}
         as_form = settings.body_format == "form"
-        return self._transport.call(
-            VENDOR,
+        return self.call(
             verb,
-            f"{settings.base_url}/services/restapi/json/{path}" + (f"?{urlencode(query)}" if query else ""),
-            deadline=self._deadline,
-            headers=headers,
-            body=None if as_form else fields,
+            f"/services/restapi/json/{path}" + (f"?{urlencode(query)}" if query else ""),
+            None if as_form else fields,
             form=dict(_form(fields)) if as_form and fields is not None else None,
-            secrets=(token, *self._secrets()),
+            headers=headers,
+            secrets=(token,),
             max_answer=MAX_ANSWER,
         )
 
     def _grant(self, refresh_token: str | None, deadline: Deadline) -> Grant:
-        """A token: with the refresh token if there is one, and if that is of no use, with the password."""
-        settings = self._settings
+        """Return a token: by the refresh token if there is one; if that is refused, by the password."""
+        settings = self.settings
         client = {"client_id": settings.api_id, "client_secret": settings.api_secret.get_secret_value()}
         if refresh_token:
             with suppress(SignInPausedError):
@@ -243,20 +308,17 @@ class EgitoClient:
         return self._token({"grant_type": "password", **client, **password}, deadline)
 
     def _token(self, parameters: Mapping[str, str], deadline: Deadline, *secrets: str) -> Grant:
-        """`POST /oauth/token`. Source: https://egito.pl/pomoc/api; what it answers to a refusal is assumed (RFC 6749).
+        """`POST /oauth/token`. Source: https://egito.pl/pomoc/api; the form of a refusal is assumed (RFC 6749).
 
-        The address holds the password: it must never be told.
+        The address contains the password: it must not be in a message or a log.
         """
-        in_query = self._settings.token_parameters == "query"  # noqa: S105
+        in_query = self.settings.token_parameters == "query"  # noqa: S105
         with changing_nothing():
-            answer = self._transport.call(
-                VENDOR,
+            answer = self.within(deadline).call(
                 "POST",
-                f"{self._settings.base_url}/oauth/token" + (f"?{urlencode(parameters)}" if in_query else ""),
-                deadline=deadline,
-                headers={},
+                "/oauth/token" + (f"?{urlencode(parameters)}" if in_query else ""),
                 form={} if in_query else parameters,
-                secrets=(*secrets, *self._secrets()),
+                secrets=secrets,
             )
         members = _token_members(answer)
         errors = _token_errors(members)
@@ -274,20 +336,6 @@ class EgitoClient:
         if not is_passing:
             failure.retry_after = failure.retry_after or UNCLEAR_PAUSE
         raise failure
-
-    def _secrets(self) -> tuple[str, ...]:
-        settings = self._settings
-        secret, password = settings.api_secret.get_secret_value(), settings.password.get_secret_value()
-        return secret, password, basic(settings.api_id, secret), basic(settings.username, password)
-
-
-def egito_client(
-    tenant: str, settings: Tenant, tokens: Tokens, transport: Transport, deadline: Deadline
-) -> EgitoClient:
-    """Raises NotConfiguredError."""
-    if settings.egito is None:
-        raise NotConfiguredError("The tenant's secret has no egito block. Add it, then send again.")
-    return EgitoClient(settings.egito, joined(tenant, VENDOR, settings.version), tokens, transport, deadline)
 
 
 def _token_members(answer: Answer) -> Mapping[str, object]:
@@ -328,7 +376,7 @@ def _granted(parsed: Mapping[str, object]) -> Grant:
 
 
 def _parsed(answer: Answer, *, masks: bool = True) -> Any:
-    """What Egito answered if it is no failure. Raises VendorError.
+    """Return the parsed response, if it is no failure. Raises VendorError.
 
     A failure is an object with a list of `errors`, and comes with status 200 as well.
     """
@@ -344,7 +392,7 @@ def _parsed(answer: Answer, *, masks: bool = True) -> Any:
 
 
 def _json(answer: Answer, *, masks: bool) -> Any:
-    """None if it is not JSON."""
+    """Return the parsed response; None if it is not JSON."""
     try:
         return answer.json(masks=masks)
     except ContractBrokenError:
@@ -359,7 +407,7 @@ def _saved(answer: Answer) -> Record:
 
 
 def usable_id(record: Record) -> str | None:
-    """Text or a number, kept as text; None if it has none, or one with characters that cannot be seen."""
+    """Return the id of a record as text; None if it has none, or one with invisible characters."""
     value = record.get("id")
     usable = isinstance(value, str | int) and not isinstance(value, bool) and 0 < len(str(value)) <= LONGEST_ID
     return str(value) if usable and not has_unseen(str(value)) else None
@@ -398,7 +446,7 @@ def _levels(parsed: Any, entity: str) -> Iterator[Any]:
 
 
 def _flat(errors: object) -> str:
-    """`errors` as one line, whichever way they are told: texts, objects with a field and a message, or by field."""
+    """Return `errors` as one line: they may be texts, objects with a field and a message, or an object by field."""
     if isinstance(errors, list | tuple):
         return "; ".join(filter(None, map(_flat, errors)))
     if isinstance(errors, dict):
@@ -411,7 +459,7 @@ def _flat(errors: object) -> str:
 
 
 def _form(value: object, name: str = "") -> Iterator[tuple[str, str]]:
-    """A record as an HTML form's fields: `owner.id`, `phones[0]`."""
+    """Yield a record as an HTML form's fields: `owner.id`, `phones[0]`."""
     if isinstance(value, Mapping):
         for member, inner in value.items():
             yield from _form(inner, f"{name}.{member}" if name else str(member))

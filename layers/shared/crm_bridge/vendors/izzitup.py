@@ -1,37 +1,55 @@
 """IzzitUp (status page): https://support.lewe.com/docs/izzitup-manual/editor-guide/rest-api/
 
-Its answers repeat what was sent, the password included, so nothing of an answer is kept but what is picked out here.
+Its responses repeat the request, including the password, so nothing of a response is kept but the members named here.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from enum import IntEnum
 from itertools import islice
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from crm_bridge.errors import (
     ContractBrokenError,
     NoSuchRecordError,
-    NotConfiguredError,
     NotDoneError,
     RefusedError,
     SignInPausedError,
     SignInRefusedError,
     VendorError,
 )
-from crm_bridge.settings import IzzitUpSettings, Tenant
-from crm_bridge.transport import Answer, Deadline, Transport, basic, changing_nothing, expect
+from crm_bridge.outbound.findings import Finding
+from crm_bridge.outbound.vendor import Vendor
+from crm_bridge.settings import LoginSecret, Prompt, Settings, VendorUrl
+from crm_bridge.transport import Answer, basic, changing_nothing, expect
 
 VENDOR = "IzzitUp"
+PATH = "/api/services"
 MAX_LIST = 2 * 1024 * 1024
 
 
+class IzzitUpSettings(Settings):
+    """How to reach a tenant's status page.
+
+    Source: https://support.lewe.com/docs/izzitup-manual/editor-guide/rest-api/
+    """
+
+    model_config = ConfigDict(title="IzzitUp (status page)")
+    block = "izzitup"
+
+    base_url: Annotated[VendorUrl, Prompt("Address of the application, up to where /api begins")]
+    """The address of the application, up to where `/api/services` begins; it often ends in `/public`."""
+    user: Annotated[str, Field(min_length=1, max_length=200), Prompt("User")]
+    """Of an account that is used for nothing else: IzzitUp repeats the password in its responses."""
+    password: Annotated[LoginSecret, Prompt("Password")]
+
+
 class ServiceStatus(IntEnum):
-    """The statuses that its API sets."""
+    """The statuses that its API can set."""
 
     OPERATIONAL = 5
     IMPAIRED = 6
@@ -39,7 +57,7 @@ class ServiceStatus(IntEnum):
 
 
 class IzzitUpService(BaseModel):
-    """A service as IzzitUp answers it: all members are text."""
+    """A service as IzzitUp returns it: all members are text."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -101,37 +119,41 @@ MOST_TRIES = 50
 _SERVICES = TypeAdapter(list[IzzitUpService])
 
 
-class IzzitUpClient:
-    """Calls of one tenant within one deadline. Raises VendorError."""
+class IzzitUp(Vendor[IzzitUpSettings]):
+    """The services of one status page."""
 
-    def __init__(self, settings: IzzitUpSettings, transport: Transport, deadline: Deadline) -> None:
-        self._settings = settings
-        self._transport = transport
-        self._deadline = deadline
+    name = VENDOR
 
-    @property
-    def address(self) -> str:
-        return self._settings.base_url
+    def secrets(self) -> tuple[str, ...]:
+        return (*super().secrets(), basic(self.settings.user, self.settings.password.get_secret_value()))
 
     def services(self) -> list[IzzitUpService]:
-        """`GET /api/services` without a body, and without signing in: all services, the hidden ones too if it says so.
+        """`GET /api/services` without a body and without a login: all services, which may include hidden ones.
 
-        Source: the REST API page; what the list looks like is not documented, so all likely forms are understood.
+        Source: the REST API page; the form of the list is not documented, so all likely ones are accepted.
         """
         with changing_nothing():
-            parsed = _parsed(self._call("GET", None))
+            parsed = _parsed(self.call("GET", PATH, max_answer=MAX_LIST))
         data = parsed.get("data") if isinstance(parsed, dict) else parsed
         try:
             return _SERVICES.validate_python(list(data.values()) if isinstance(data, dict) else data)
         except ValidationError:
             raise ContractBrokenError("IzzitUp's list of services is none", vendor=VENDOR, status=200) from None
 
+    def check(self) -> Iterator[Finding]:
+        """Ask for the services. That needs no login, and every call that does changes a status."""
+        yield self.asked(
+            "services",
+            lambda page: page.services(),
+            lambda services: f"{len(services)} services; the login is only tried with the first change",
+        )
+
     def set_status(self, service_id: str, status: ServiceStatus) -> IzzitUpService | None:
-        """`POST /api/services` with the action `setstatus`: the service as it is then, if it is told.
+        """`POST /api/services` with the action `setstatus`: the service afterwards, if the response has it.
 
         Source: the REST API page
         """
-        settings = self._settings
+        settings = self.settings
         action = {
             "action": "setstatus",
             "service": int(service_id) if service_id.isdecimal() else service_id,
@@ -139,40 +161,20 @@ class IzzitUpClient:
             "user": settings.user,
             "pwd": settings.password.get_secret_value(),
         }
-        parsed = _parsed(self._call("POST", action))
+        parsed = _parsed(self.call("POST", PATH, action, max_answer=MAX_LIST))
         if not isinstance(parsed, dict) or parsed.get("result") != "Success":
             raise ContractBrokenError("IzzitUp said neither success nor a failure that is documented", vendor=VENDOR)
         try:
             return IzzitUpService.model_validate(parsed.get("data"))
-        except ValidationError:  # done it is
+        except ValidationError:  # the change itself was confirmed
             return None
-
-    def _call(self, method: str, body: object) -> Answer:
-        password = self._settings.password.get_secret_value()
-        return self._transport.call(
-            VENDOR,
-            method,
-            f"{self._settings.base_url}/api/services",
-            deadline=self._deadline,
-            headers={},
-            body=body,
-            secrets=(password, basic(self._settings.user, password)),
-            max_answer=MAX_LIST,
-        )
-
-
-def izzitup_client(settings: Tenant, transport: Transport, deadline: Deadline) -> IzzitUpClient:
-    """Raises NotConfiguredError."""
-    if settings.izzitup is None:
-        raise NotConfiguredError("The tenant's secret has no izzitup block. Add it, then send again.")
-    return IzzitUpClient(settings.izzitup, transport, deadline)
 
 
 def _parsed(answer: Answer) -> Any:
-    """The reply, if it is no failure. Raises VendorError.
+    """Return the parsed response, if it is no failure. Raises VendorError.
 
-    A failure comes with status 200, or any other. No words are taken from it but those that are documented: any other
-    text may be the request over again.
+    A failure comes with status 200, or any other. Only documented words are taken from it: any other text may repeat
+    the request.
     """
     parsed = _json(answer.text_to_show())
     if isinstance(parsed, dict):
@@ -193,9 +195,9 @@ def _parsed(answer: Answer) -> Any:
 
 
 def _json(text: str) -> Any:
-    """The reply, also behind a notice that PHP puts before it; None if there is none.
+    """Return the parsed response, also if PHP puts a notice before it; None if there is none.
 
-    Whatever else stands there, it is read MOST_TRIES times at most.
+    At most MOST_TRIES places in the text are tried.
     """
     try:
         return json.loads(text)

@@ -1,29 +1,30 @@
 """Rev.io (billing), integration linking: https://developers.rev.io/docs/integration-linking-solution
 
-The reference pages of its three resources are not public, so what a record looks like is partly read between the lines;
-docs/vendors.md says what. Where several readings are possible, all are understood.
+The reference pages of its three resources are not public, so parts of a record are inferred: docs/vendors.md lists
+them. Where several forms are possible, all are accepted.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from crm_bridge.errors import (
     CannotLookError,
     ContractBrokenError,
     NoSuchRecordError,
-    NotConfiguredError,
     NotDoneError,
     RefusedError,
 )
 from crm_bridge.fields import Number
-from crm_bridge.settings import RevioSettings, Tenant
-from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, basic, changing_nothing, expect
+from crm_bridge.outbound.findings import Finding
+from crm_bridge.outbound.vendor import Vendor
+from crm_bridge.settings import HeaderSecret, LoginPart, LoginSecret, Prompt, Settings, VendorUrl
+from crm_bridge.transport import Answer, Pace, basic
 
 VENDOR = "Rev.io"
 LARGEST_PAGE = 500
@@ -31,7 +32,7 @@ MOST_PAGES = 20
 MAX_LIST = 5 * 1024 * 1024
 MINUTE = 60.0
 PARTS = 10
-"""What is allowed in a minute is spread over so many parts of it, so that whoever comes last waits for seconds only."""
+"""The calls of a minute are spread over so many parts of it, so that the last one waits for seconds only."""
 _KEYS = ("integration_key_link_id", "key_link_id", "id")
 _ENVELOPE = frozenset({"ok", "links"})
 
@@ -43,8 +44,29 @@ _NAMES: dict[NameKind, tuple[Resource, str, str]] = {
 }
 
 
+class RevioSettings(Settings):
+    """How to reach a tenant's Rev.io account. Source: https://developers.rev.io/docs/basic-authentication"""
+
+    model_config = ConfigDict(title="Rev.io (key links)")
+    block = "revio"
+
+    base_url: VendorUrl = "https://restapi.rev.io/v1"
+    username: Annotated[LoginPart, Prompt("User name")]
+    client_code: Annotated[LoginPart, Prompt("Client code, the sub-domain of the Rev.io site")]
+    """The sub-domain of the tenant's Rev.io site. It decides whose data are read and written."""
+    password: Annotated[LoginSecret, Prompt("Password")]
+    subscription_key: HeaderSecret | None = None
+    """Of Rev.io's API management, if the account has one. It is sent in addition to the login."""
+    plural_paths: bool = False
+    """Whether the resources are called `/IntegrationKeyLinks` and so on; Rev.io's pages use both forms."""
+    calls_per_minute: int = Field(default=250, ge=10, le=500)
+    """The most calls of one execution environment. Rev.io allows an account 500, and usually two send events."""
+    search_lag: int = Field(default=120, ge=30, le=86_400)
+    """Seconds after which a new key link is sure to be found by a search."""
+
+
 class RevioKeyLink(BaseModel):
-    """A key link: that a record of Rev.io is known in another system under another id."""
+    """A key link: the id of a Rev.io record in another system."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -92,33 +114,52 @@ class RevioPage:
 _RECORDS = TypeAdapter(list[RevioKeyLink])
 
 
-class RevioClient:
-    """Calls of one tenant within one deadline. Raises VendorError.
+class Revio(Vendor[RevioSettings]):
+    """The key links of one Rev.io account, which the client code names."""
 
-    A call that changes nothing and brings no answer is surely not done, so it never leaves an operation in doubt.
-    """
-
-    def __init__(self, settings: RevioSettings, transport: Transport, deadline: Deadline) -> None:
-        self._settings = settings
-        self._transport = transport
-        self._deadline = deadline
+    name = VENDOR
 
     @property
     def destination(self) -> str:
         """The client code alone decides whose data are written, whichever host is asked."""
-        return f"client code {self._settings.client_code}"
+        return f"client code {self.settings.client_code}"
+
+    def headers(self) -> Mapping[str, str]:
+        """Source: https://developers.rev.io/docs/basic-authentication, https://developers.rev.io/docs/api-management"""
+        key = self.settings.subscription_key
+        also = {"Ocp-Apim-Subscription-Key": key.get_secret_value()} if key else {}
+        return {"Authorization": f"Basic {self._login}", **also}
+
+    def secrets(self) -> tuple[str, ...]:
+        return (*super().secrets(), self._login)
 
     @property
-    def search_lag(self) -> int:
-        return self._settings.search_lag
+    def _login(self) -> str:
+        settings = self.settings
+        return basic(f"{settings.username}@{settings.client_code}", settings.password.get_secret_value())
+
+    def pace(self) -> Pace:
+        return Pace(self.destination, self.settings.calls_per_minute // PARTS, MINUTE / PARTS)
+
+    def expect(self, answer: Answer, *statuses: int) -> None:
+        """Rev.io may also refuse with `ok: false` in the body, whatever its status."""
+        if 200 <= answer.status < 300 and _members(answer).get("ok") is False:
+            words = answer.words() or "it gave no reason"
+            message = f"{VENDOR} answered {answer.status}, ok: false: {words}"
+            raise RefusedError(message, vendor=VENDOR, status=answer.status)
+        try:
+            super().expect(answer, *statuses)
+        except NotDoneError as error:
+            if error.status == 429 and error.retry_after is None:
+                error.retry_after = MINUTE  # the limit is one of calls in a minute
+            raise
 
     def system_status(self) -> None:
-        """`GET /SystemStatus`: whether the login is taken. Seen in public code, not documented; only 200 counts.
+        """`GET /SystemStatus`: whether the login is accepted. Seen in public code, not documented; only 200 counts.
 
         Source: docs/vendors.md
         """
-        with changing_nothing():
-            expect(self._call("GET", "/SystemStatus"), 200)
+        self.get("/SystemStatus", 200)
 
     def names(self, kind: NameKind) -> list[RevioNamed]:
         """`GET /IntegrationSystem` or `GET /IntegrationEntityType`, all pages.
@@ -146,9 +187,9 @@ class RevioClient:
             yield from _key_links(records)
 
     def key_links_of(self, internal_id: int, search: Mapping[str, str]) -> Iterator[RevioKeyLink]:
-        """The same, of one record of Rev.io, whatever its other ids are. Raises CannotLookError if they are too many.
+        """Yield the key links of one Rev.io record, whatever their external ids. Raises CannotLookError if too many.
 
-        Only the names and the external id are documented as searchable; where the number is not, others come along.
+        Only the names and the external id are documented as searchable; if the number is not, others are included.
         """
         names = {name: value for name, value in search.items() if name != "external_id"}
         try:
@@ -163,7 +204,7 @@ class RevioClient:
                 raise CannotLookError("Rev.io has too many key links to look through", vendor=VENDOR)
 
     def page_of_key_links(self, search: Mapping[str, str], page: int, size: int) -> RevioPage:
-        """The same, one page; they are counted from 1."""
+        """Return one page of key links; the first is 1."""
         records, has_more = self._page("IntegrationKeyLink", search, page, size)
         return RevioPage(_key_links(records), has_more and bool(records))
 
@@ -172,25 +213,25 @@ class RevioClient:
 
         Source: https://developers.rev.io/docs/integration-linking-solution
         """
-        with changing_nothing():
-            answer = self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id)))
-            return key_link_of(_accepted(answer, 200))
+        return key_link_of(_members(self._record(key_link_id)))
 
     def record(self, key_link_id: int) -> Mapping[str, Any]:
-        """The same as Rev.io writes it, with what is not ours, to write it back. Nothing of it may be stored as it is:
-        Rev.io may repeat a secret in it. Raises NoSuchRecordError.
+        """Return the same key link with all members that Rev.io has, to write it back. Raises NoSuchRecordError.
+
+        Nothing of it may be stored as it is: Rev.io may repeat a secret in it.
         """
-        with changing_nothing():
-            answer = self._there(self._call("GET", self._path("IntegrationKeyLink", key_link_id)))
-            return _accepted(answer, 200, masks=False)
+        return _members(self._record(key_link_id), masks=False)
+
+    def _record(self, key_link_id: int) -> Answer:
+        return self._existing(self.get(self._path("IntegrationKeyLink", key_link_id), 200, 404))
 
     def create_key_link(self, members: Mapping[str, object]) -> int:
         """`POST /IntegrationKeyLink`: the new key link's id. Only 201 with an id counts.
 
         Source: https://developers.rev.io/docs/integration-linking-solution, https://developers.rev.io/docs/status-codes
         """
-        answer = self._call("POST", self._path("IntegrationKeyLink"), members)
-        made = _id_of(_accepted(answer, 201), answer.headers.get("Location", ""))
+        answer = self.post(self._path("IntegrationKeyLink"), members, 201)
+        made = _id_of(_members(answer), answer.headers.get("Location", ""))
         if made is None:
             raise ContractBrokenError("Rev.io answered 201 without an id", vendor=VENDOR, status=201)
         return made
@@ -198,29 +239,36 @@ class RevioClient:
     def change_key_link(self, key_link_id: int, record: Mapping[str, Any], changes: Mapping[str, object]) -> None:
         """`PUT /IntegrationKeyLink/{id}` with the whole record, read just before: what it lacks would be lost.
 
-        Raises NoSuchRecordError. Source: https://developers.rev.io/docs/put
+        Source: https://developers.rev.io/docs/put
         """
         bare = {name: value for name, value in record.items() if name not in _ENVELOPE}
         key = {} if any(name in bare for name in _KEYS) else {_KEYS[0]: key_link_id}
-        body = {**key, **bare, **changes}
-        _accepted(self._call("PUT", self._path("IntegrationKeyLink", key_link_id), body), 200, 204)
+        self.put(self._path("IntegrationKeyLink", key_link_id), {**key, **bare, **changes}, 200, 204)
 
     def delete_key_link(self, key_link_id: int) -> None:
         """`DELETE /IntegrationKeyLink/{id}`. Raises NoSuchRecordError.
 
         Source: https://developers.rev.io/docs/integration-linking-solution
         """
-        _accepted(self._there(self._call("DELETE", self._path("IntegrationKeyLink", key_link_id))), 200, 204)
+        self._existing(self.delete(self._path("IntegrationKeyLink", key_link_id), 200, 204, 404))
 
-    def _there(self, answer: Answer) -> Answer:
-        """The answer to a request that named one record. Raises NoSuchRecordError if it was that which is missing."""
+    def check(self) -> Iterator[Finding]:
+        yield self.asked("SystemStatus", lambda revio: revio.system_status(), lambda _: "signed in")
+        yield self.asked(
+            "systems",
+            lambda revio: revio.names("system"),
+            lambda named: ", ".join(system.name for system in named) or "there are none",
+        )
+
+    def _existing(self, answer: Answer) -> Answer:
+        """Return the response to a request for one record. Raises NoSuchRecordError if that record does not exist."""
         if answer.status == 404:
             self._page("IntegrationKeyLink", {}, 1, 1)  # and not the address
             raise NoSuchRecordError("Rev.io has no key link with this id", vendor=VENDOR, status=404)
         return answer
 
     def _pages(self, resource: Resource, search: Mapping[str, str]) -> Iterator[list[Any]]:
-        """Until there is no more. That a page is short says nothing: Rev.io may give less than was asked for."""
+        """Yield pages until there is no more. A short page may not be the last: Rev.io may return fewer than asked."""
         before, number, has_more = None, 1, True
         while has_more:
             records, has_more = self._page(resource, search, number, LARGEST_PAGE)
@@ -234,71 +282,24 @@ class RevioClient:
     def _page(self, resource: Resource, search: Mapping[str, str], page: int, size: int) -> tuple[list[Any], bool]:
         query = {**search, "page": str(page), "page_size": str(size)}
         encoded = urlencode({f"search.{name}": value for name, value in query.items()})
-        with changing_nothing():
-            answer = self._call("GET", f"{self._path(resource)}?{encoded}", max_answer=MAX_LIST)
-            if answer.status == 404:
-                raise NotDoneError(
-                    "Rev.io does not know this address: check base_url and plural_paths", vendor=VENDOR, status=404
-                )
-            members = _accepted(answer, 200)
+        answer = self.get(f"{self._path(resource)}?{encoded}", 200, 404, max_answer=MAX_LIST)
+        if answer.status == 404:
+            raise NotDoneError(
+                "Rev.io does not know this address: check base_url and plural_paths", vendor=VENDOR, status=404
+            )
+        members = _members(answer)
         records = members.get("records")
         if not isinstance(records, list):
             raise ContractBrokenError("Rev.io answered without records", vendor=VENDOR, status=200)
         return records, members.get("has_more") is not False
 
     def _path(self, resource: Resource, key: int | None = None) -> str:
-        plural = "s" if self._settings.plural_paths else ""
+        plural = "s" if self.settings.plural_paths else ""
         return f"/{resource}{plural}" + ("" if key is None else f"/{key}")
 
-    def _call(self, method: str, path: str, body: object = None, *, max_answer: int = MAX_ANSWER) -> Answer:
-        """Source: https://developers.rev.io/docs/basic-authentication, https://developers.rev.io/docs/api-management"""
-        settings = self._settings
-        password = settings.password.get_secret_value()
-        login = basic(f"{settings.username}@{settings.client_code}", password)
-        headers = {"Authorization": f"Basic {login}"}
-        secrets: tuple[str, ...] = (password, login)
-        if settings.subscription_key:
-            key = settings.subscription_key.get_secret_value()
-            headers["Ocp-Apim-Subscription-Key"] = key
-            secrets += (key,)
-        return self._transport.call(
-            VENDOR,
-            method,
-            settings.base_url + path,
-            deadline=self._deadline,
-            headers=headers,
-            body=body,
-            secrets=secrets,
-            max_answer=max_answer,
-            pace=Pace(self.destination, settings.calls_per_minute // PARTS, MINUTE / PARTS),
-        )
 
-
-def revio_client(settings: Tenant, transport: Transport, deadline: Deadline) -> RevioClient:
-    """Raises NotConfiguredError."""
-    if settings.revio is None:
-        raise NotConfiguredError("The tenant's secret has no revio block. Add it, then send again.")
-    return RevioClient(settings.revio, transport, deadline)
-
-
-def _accepted(answer: Answer, *statuses: int, masks: bool = True) -> Mapping[str, Any]:
-    """The members of an answer with one of `statuses` that does not say `ok: false`. Raises VendorError."""
-    members = _object(answer, masks=masks) if 200 <= answer.status < 300 else {}
-    if members.get("ok") is False:  # whatever the status is
-        words = answer.words() or "it gave no reason"
-        raise RefusedError(
-            f"{VENDOR} answered {answer.status}, ok: false: {words}", vendor=VENDOR, status=answer.status
-        )
-    try:
-        expect(answer, *statuses)
-    except NotDoneError as error:
-        if error.status == 429 and error.retry_after is None:
-            error.retry_after = MINUTE  # the limit is one of calls in a minute
-        raise
-    return members
-
-
-def _object(answer: Answer, *, masks: bool) -> Mapping[str, Any]:
+def _members(answer: Answer, *, masks: bool = True) -> Mapping[str, Any]:
+    """Return the members of a response, which may be empty. Raises ContractBrokenError if it is no object."""
     parsed = answer.json(masks=masks) if answer.body.strip() else {}
     if not isinstance(parsed, dict):
         raise ContractBrokenError(
@@ -319,7 +320,7 @@ def _key_links(records: list[Any]) -> list[RevioKeyLink]:
 
 
 def _id_of(members: Mapping[str, Any], location: str = "") -> int | None:
-    """The id of a record, wherever an answer has it."""
+    """Return the id of a record, from whichever member or link of a response has it."""
     links = members.get("links")
     selves = [link for link in links if isinstance(link, dict) and link.get("rel") == "self"] if links else []
     hrefs = [link.get("href") for link in selves]

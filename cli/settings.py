@@ -1,0 +1,147 @@
+"""A tenant's document in the command line: read, checked, changed setting by setting, and shown without secrets."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+
+from cli.bridge import Bridge
+from cli.command import WrongInputError
+from cli.output import visible
+from crm_bridge.errors import FieldError
+from crm_bridge.settings import Tenant, parse_tenant, tenant_model
+
+
+def read_document(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongInputError(f"{file} cannot be read ({type(error).__name__}).") from None
+
+
+def valid(bridge: Bridge, document: str) -> Tenant:
+    """Raises WrongInputError, which names what is wrong, and repeats nothing of it."""
+    try:
+        return parse_tenant(document, bridge.local_hosts)
+    except ValidationError as error:
+        raise WrongInputError("The settings are not valid. Nothing was stored.", field_errors(error)) from None
+
+
+def shown_if_valid(bridge: Bridge, document: str) -> dict[str, Any]:
+    """What is stored may have been valid in an earlier version only; then it is shown as if nothing was set."""
+    try:
+        return valid(bridge, document).shown()
+    except WrongInputError:
+        return {}
+
+
+def field_errors(error: ValidationError) -> tuple[FieldError, ...]:
+    return tuple(
+        FieldError(
+            ".".join(str(part) for part in detail["loc"]) or "the document", detail["msg"].removeprefix("Value error, ")
+        )
+        for detail in error.errors(include_url=False, include_input=False, include_context=False)
+    )
+
+
+def refuse_secrets(changes: Sequence[str]) -> None:
+    """Raise WrongInputError if one of `changes` has a secret as its value, also within a block that is JSON."""
+    for change in changes:
+        setting, has_value, value = change.partition("=")
+        given = _flat(_as_json(value), setting) if has_value else {}
+        if secrets := sorted(name for name, part in given.items() if name in secret_settings() and part is not None):
+            raise WrongInputError(
+                f"{', '.join(secrets)}: an argument stays in the shell's history, and others on this machine see it. "
+                "Leave =VALUE out, and you are asked for it; or give all settings with --file. Nothing was stored."
+            )
+
+
+def schema_of_tenants() -> dict[str, Any]:
+    """Return the JSON Schema of a tenant's document. Source: https://json-schema.org/draft/2020-12"""
+    schema = tenant_model().model_json_schema()
+    del schema["properties"]["has_callback"]  # the command line writes it into the parts
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+@cache
+def secret_settings() -> frozenset[str]:
+    """Return the names of all settings that are not shown: secrets, as illu.api_key, and addresses with a token."""
+    schema = tenant_model().model_json_schema()
+
+    def secrets(part: Mapping[str, Any], name: str) -> Iterator[str]:
+        if part.get("writeOnly"):
+            yield name
+        if reference := part.get("$ref"):
+            yield from secrets(schema["$defs"][reference.rpartition("/")[2]], name)
+        for option in part.get("anyOf", ()):
+            yield from secrets(option, name)
+        for member, inner in part.get("properties", {}).items():
+            yield from secrets(inner, f"{name}.{member}".strip("."))
+
+    return frozenset(secrets(schema, ""))
+
+
+def changed(before: str, changes: Sequence[str], unset: Sequence[str]) -> str:
+    document: dict[str, Any] = json.loads(before)
+    for change in changes:
+        setting, has_value, value = change.partition("=")
+        if not has_value:
+            value = (
+                typer.prompt(visible(setting), hide_input=True)
+                if sys.stdin.isatty()
+                else sys.stdin.readline().rstrip("\n")
+            )
+        block, last = _place(document, setting)
+        block[last] = _as_json(value)
+    for setting in unset:
+        block, last = _place(document, setting)
+        if last not in block:
+            raise WrongInputError(f"{setting} is not set.")
+        del block[last]
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _place(document: dict[str, Any], setting: str) -> tuple[dict[str, Any], str]:
+    *blocks, last = setting.split(".")
+    place = document
+    for block in blocks:
+        place = place.setdefault(block, {})
+        if not isinstance(place, dict):
+            raise WrongInputError(f"{setting} lies within something that has no settings of its own.")
+    return place, last
+
+
+def _as_json(value: str) -> object:
+    """Numbers, true, false, null, lists and objects are what they look like; all else is text."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], stored: str, document: str
+) -> list[tuple[str, object, object]]:
+    """What changes, by setting. Of what is masked only that it does."""
+    old, new = _flat(before), _flat(after)
+    old_values, new_values = _flat(json.loads(stored)), _flat(json.loads(document))
+    return [
+        (setting, old.get(setting, ""), new.get(setting, ""))
+        for setting in old.keys() | new.keys()
+        if old.get(setting) != new.get(setting) or old_values.get(setting) != new_values.get(setting)
+    ]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {
+        inner: part
+        for key, member in value.items()
+        for inner, part in _flat(member, f"{name}.{key}".strip(".")).items()
+    }

@@ -1,0 +1,48 @@
+"""The registry: every vendor in one line. Tenants, secrets, scopes, `doctor` and prompts are derived from it.
+
+A vendor is named here, not imported: a function imports only the vendor that it calls, since a cold start is mostly
+imports.
+"""
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from crm_bridge.outbound.vendor import Vendor
+
+
+class Entry(NamedTuple):
+    """One vendor: where its class is, and which flows call it."""
+
+    part: str
+    """The part of a tenant's document that it needs. Each part is a secret, `crm-bridge/<stage>/<part>/<tenant>`, so
+    that the role of a function can name exactly what it reads."""
+    module: str
+    """In this package."""
+    class_name: str
+    flows: tuple[str, ...]
+    is_for_callers: bool = True
+    """Whether callers send these flows' events, and so need an API key with their scopes."""
+
+    def vendor(self) -> "type[Vendor[Any]]":
+        """Return the class, which is imported now."""
+        found: type[Vendor[Any]] = getattr(import_module(f"{__name__}.{self.module}"), self.class_name)
+        return found
+
+
+REGISTRY = (
+    Entry("illu", "illu", "Illu", ("create_site", "create_job")),
+    Entry("revio", "revio", "Revio", ("key_link",)),
+    Entry("izzitup", "izzitup", "IzzitUp", ("status_update",)),
+    Entry("egito", "egito", "Egito", ("connector_receiver",)),
+    Entry("callback", "webhook", "Webhook", ("callback",), is_for_callers=False),
+)
+PART_OF = {flow: entry.part for entry in REGISTRY for flow in entry.flows}
+"""By flow: the part of a tenant's document that it needs."""
+
+
+@cache
+def vendors(part: str | None = None) -> "tuple[type[Vendor[Any]], ...]":
+    """Return the vendors of one part of a tenant's document, or all of them."""
+    return tuple(entry.vendor() for entry in REGISTRY if part in (None, entry.part))

@@ -1,0 +1,163 @@
+"""Settings of Egito: how to reach it, and which of its entities and fields people, staff and lead sources are."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+
+from crm_bridge.settings import LoginSecret, Prompt, Settings, VendorUrl
+
+
+def _egito_user(value: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", value) or value.casefold().endswith(".pl"):
+        raise ValueError("must be the login and the application's name, without .pl: login@firma")
+    return value
+
+
+type EgitoName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_.]{0,99}$")]
+type Scalar = str | int | bool | None
+
+
+class FieldMap(Settings):
+    """Where a field goes at Egito, and what its values are called there; a value that is not listed goes as it is."""
+
+    field: EgitoName
+    values: dict[str, Scalar] = {}
+
+
+def _field_map(value: object) -> object:
+    return {"field": value} if isinstance(value, str) else value
+
+
+def _known_fields(value: dict[str, FieldMap]) -> dict[str, FieldMap]:
+    if unknown := sorted(set(value) - set(PERSON_FIELDS)):
+        raise ValueError(f"{', '.join(unknown)} is no field of a person; those are {', '.join(PERSON_FIELDS)}")
+    return value
+
+
+PERSON_FIELDS: Mapping[str, str] = {
+    "firstname": "firstName",
+    "lastname": "lastName",
+    "userType": "type",
+    "userStatus": "status",
+    "birthdate": "birthDate",
+    "gender": "gender",
+    "address1": "street",
+    "address2": "street2",
+    "city": "city",
+    "zipcode": "zipCode",
+    "state": "region",
+    "country": "country",
+    "email": "email",
+    "mobile": "mobile",
+    "homePhone": "phone",
+    "workPhone": "workPhone",
+    "company": "company",
+    "trialStartDate": "trialStart",
+    "trialEndDate": "trialEnd",
+    "leadOwner": "ownerId",
+    "leadSource": "source",
+}
+"""What the Connector sends of a person, and the field at Egito that it goes to unless a tenant says otherwise.
+
+Egito's names are examples: its public pages print none. `GET /connector/clubs/{club_id}/check` compares them with a
+real record. Source of the Connector's names: see docs/vendors.md.
+"""
+
+type PersonMap = Annotated[
+    dict[str, Annotated[FieldMap, BeforeValidator(_field_map, json_schema_input_type=str | FieldMap)]],
+    AfterValidator(_known_fields),
+    Field(min_length=1, json_schema_extra={"propertyNames": {"enum": [*PERSON_FIELDS]}}),
+]
+
+
+class PeopleMap(Settings):
+    """Which records at Egito prospects, or members, are."""
+
+    entity: EgitoName = "Contact"
+    fields: PersonMap = {name: FieldMap(field=field) for name, field in PERSON_FIELDS.items()}
+    defaults: dict[EgitoName, Scalar] = {}
+    """Values of a new record's other fields, where nothing was sent for them."""
+    reference: EgitoName | None = None
+    """The field for the bridge's id of the person. A record whose response was lost is recognised by it."""
+    on_conversion: dict[EgitoName, Scalar] = {}
+    """Where prospects are another entity than members: the values that a prospect's record gets when the person
+    becomes a member."""
+
+    def compared(self, record: Mapping[str, object], *others: str) -> tuple[list[str], list[str]]:
+        """Return the fields of this map, and `others`, that a record lacks; and those of the record in neither."""
+        mapped = {target.field for target in self.fields.values()}
+        wanted = mapped | self.defaults.keys() | self.on_conversion.keys() | {*others}
+        wanted |= {self.reference} if self.reference else set()
+        return sorted(wanted - record.keys()), sorted(record.keys() - wanted - {"id"})
+
+
+class StaffMember(Settings):
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    email: str | None = None
+    name: str | None = None
+
+
+class StaffMap(Settings):
+    """Where the staff list comes from: an entity at Egito, if it shows one, or else a list here."""
+
+    entity: EgitoName = "User"
+    email: EgitoName = "email"
+    name: tuple[EgitoName, ...] = ("name",)
+    """The fields that make up the name."""
+    people: tuple[StaffMember, ...] | None = None
+    """The staff. Egito is not asked then."""
+
+
+class LeadSourceMap(Settings):
+    """Where the lead sources are stored: in a dictionary of Egito, or else in the bridge."""
+
+    dictionary: EgitoName | None = None
+    """Type of the dictionary. People are then saved with the id of an entry, else with the lead source's name."""
+    writable: bool = False
+    """Whether the dictionary takes new entries through the API; Egito's pages do not say."""
+
+
+class Paging(Settings):
+    """How a list is asked for page by page. Egito documents no paging, so none is used unless it is named here."""
+
+    page: EgitoName
+    size: EgitoName
+    first: int = Field(default=1, ge=0, le=1)
+    page_size: int = Field(default=100, ge=1, le=1000)
+
+
+class EgitoSettings(Settings):
+    """How to reach a tenant's Egito, and where its records and fields are. Source: https://egito.pl/pomoc/api"""
+
+    model_config = ConfigDict(title="Egito (people of clubs)")
+    block = "egito"
+
+    base_url: Annotated[VendorUrl, Prompt("Address, https://NAME.egito.pl")]
+    """`https://NAME.egito.pl`"""
+    api_id: Annotated[str, Field(min_length=1, max_length=200), Prompt("Id of the API's client")]
+    api_secret: Annotated[LoginSecret, Prompt("Its secret")]
+    username: Annotated[str, AfterValidator(_egito_user), Prompt("User, as login@firma")]
+    """The login and the application's name: `login@firma`. The bridge has this user's rights."""
+    password: Annotated[LoginSecret, Prompt("Password")]
+    token_parameters: Literal["query", "body"] = "query"  # noqa: S105 - where they stand
+    """Where the credentials stand when a token is asked for; the query is documented."""
+    token_in: Literal["header", "query"] = "header"  # noqa: S105 - where it stands
+    """Where the token stands in a call, which is not documented."""
+    body_format: Literal["json", "form"] = "json"
+    paging: Paging | None = None
+    lists_everything: bool = False
+    """Whether a list is sure to be complete, so that a record that is not in it does not exist."""
+    search_lag: int = Field(default=120, ge=30, le=86_400)
+    """Seconds after which a new record is sure to be in a list."""
+    prospects: PeopleMap = PeopleMap()
+    members: PeopleMap = PeopleMap()
+    staff: StaffMap = StaffMap()
+    lead_sources: LeadSourceMap = LeadSourceMap()
+
+    @model_validator(mode="after")
+    def _tell_prospects_from_members(self) -> Self:
+        if self.prospects.entity == self.members.entity and self.prospects.on_conversion:
+            raise ValueError("on_conversion is for prospects that are another entity than members")
+        return self
