@@ -36,7 +36,7 @@ FUNCTIONS = 2
 MOST_IDLE = 10
 """Simulated minutes without an arrival, after which the run fails."""
 TAKES = 0.15
-"""Simulated seconds of each redelivery, besides what it waits for its turn."""
+"""Simulated seconds of each retry, besides what it waits for its turn."""
 
 
 class Time:
@@ -173,7 +173,7 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
                     time.sleep(1)
                 elif message["lent_until"] > time.now:  # a queue drops what nobody took for so long
                     time.sleep(TAKES)
-                    engine.redeliver(
+                    engine.retry(
                         flow,
                         message["operation_id"],
                         tenant=message["tenant"],

@@ -128,8 +128,8 @@ def _warm(found: Any) -> list[Table]:
 
 
 def _trips(found: Any) -> list[Table]:
-    head = ("CRM Bridge", "new", "repeated", "redelivered, after its answer was lost")
-    kinds = ("new", "repeated", "redelivered")
+    head = ("CRM Bridge", "new", "repeated", "retried, after its answer was lost")
+    kinds = ("new", "repeated", "retried")
     rows = [[one["kind"], *(str(one[kind]) for kind in kinds)] for one in found]
     return [Table("Round trips of each flow", head, rows), _units(found)]
 

@@ -17,15 +17,15 @@ ANSWER_LOST = next(fault for fault in FAULTS if fault.name == "closed, done")
 
 @dataclass(frozen=True)
 class Trips:
-    """Of one kind of event: when it is new, when it comes again, and of the redelivery after an answer was lost.
+    """Of one kind of event: when it is new, when it comes again, and of the retry after an answer was lost.
 
-    The units are in the same order; those of a redelivery are without the dispatcher's, which lends it to a message.
+    The units are in the same order; those of a retry are without the dispatcher's, which lends it to a message.
     """
 
     kind: str
     new: int
     repeated: int
-    redelivered: int
+    retried: int
     writes: Sequence[Mapping[str, float]]
     reads: Sequence[Mapping[str, float]]
 
@@ -51,11 +51,11 @@ def _of(world: World, meter: Meter, kind: Callable[[int], Event]) -> Trips:
     world.send(event)
     world.stack.move_clock(HOUR)
     due = [one for one in world.operations() if one.due_at and one.operation_id not in known]
-    counted.append(_counted(world, meter, lambda: _redeliver(world, due)))
+    counted.append(_counted(world, meter, lambda: _retry(world, due)))
     world.settle()
-    new, repeated, redelivered = (one[0] for one in counted)
+    new, repeated, retried = (one[0] for one in counted)
     writes, reads = [one[1] for one in counted], [one[2] for one in counted]
-    return Trips(event.kind, new, repeated, redelivered, writes, reads)
+    return Trips(event.kind, new, repeated, retried, writes, reads)
 
 
 def _counted(
@@ -67,7 +67,7 @@ def _counted(
     return len(world.seen) - before, dict(meter.writes), dict(meter.reads)
 
 
-def _redeliver(world: World, due: Iterable[Operation]) -> None:
+def _retry(world: World, due: Iterable[Operation]) -> None:
     for operation in due:
         function = operation.flow.title().replace("_", "") + "Function"
         record = {

@@ -42,7 +42,7 @@ OUTPUTS = {
     "KEY_LINK_QUEUE_URL": "KeyLinkQueueUrl",
     "STATUS_UPDATE_QUEUE_URL": "StatusUpdateQueueUrl",
     "CONNECTOR_RECEIVER_QUEUE_URL": "ConnectorReceiverQueueUrl",
-    "CALLBACK_QUEUE_URL": "CallbackQueueUrl",
+    "WEBHOOK_QUEUE_URL": "WebhookQueueUrl",
 }
 """The functions' variables, and the stack's outputs that hold them."""
 QUIET = {

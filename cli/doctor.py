@@ -18,7 +18,7 @@ from crm_bridge.operations import SHARDS, State
 from crm_bridge.outbound.findings import Finding, Result
 from crm_bridge.outbound.vendor import PATIENCE
 from crm_bridge.settings import Tenant
-from crm_bridge.tenant_parts import has_callback, joined, split
+from crm_bridge.tenant_parts import has_webhook, joined, split
 from crm_bridge.transport import Deadline, Scope
 from crm_bridge.vendors import REGISTRY, Entry
 
@@ -73,7 +73,7 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
     named = ", ".join(sorted(entry.part for entry in used if entry.is_for_callers))
     yield Finding(tenant, "settings", Result.OK if named else Result.FAILED, named or "no vendor is named")
     yield from _keys(bridge, tenant, settings)
-    yield _parked(bridge, tenant)
+    yield _in_review(bridge, tenant)
     for entry in used:
         yield from _vendor(bridge, tenant, entry)
 
@@ -174,8 +174,8 @@ def _backlog(bridge: Bridge) -> Finding:
 def _secrets(bridge: Bridge, tenant: str) -> Finding:
     parts = bridge.parts(tenant)
     wanted = split(joined(parts.values()))
-    if wrong := sorted(part for part in parts if has_callback(parts[part]) != has_callback(wanted[part])):
-        detail = f"{', '.join(wrong)}: whether there is a callback is not what the callback's secret says"
+    if wrong := sorted(part for part in parts if has_webhook(parts[part]) != has_webhook(wanted[part])):
+        detail = f"{', '.join(wrong)}: whether there is a webhook is not what the webhook's secret says"
         what = f"A change was interrupted. Finish it: `crm-bridge tenant show {tenant}`, then `tenant set` it again."
         return Finding(tenant, "secrets", Result.FAILED, detail, what)
     return Finding(tenant, "secrets", Result.OK, ", ".join(parts))
@@ -212,10 +212,10 @@ def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
             yield Finding(tenant, check, Result.WARNING, detail, renew)
 
 
-def _parked(bridge: Bridge, tenant: str) -> Finding:
-    parked, more = bridge.runtime.operations.listed(tenant, State.PARKED, flow=None, limit=100, after=None)
-    if not parked:
-        return Finding(tenant, "parked operations", Result.OK, "none")
-    detail = f"{len(parked)}{' or more' if more else ''} wait for a person"
-    what = f"`crm-bridge operations list {tenant} --state parked` shows them."
-    return Finding(tenant, "parked operations", Result.WARNING, detail, what)
+def _in_review(bridge: Bridge, tenant: str) -> Finding:
+    in_review, more = bridge.runtime.operations.listed(tenant, State.NEEDS_REVIEW, flow=None, limit=100, after=None)
+    if not in_review:
+        return Finding(tenant, "operations that need review", Result.OK, "none")
+    detail = f"{len(in_review)}{' or more' if more else ''} wait for a person"
+    what = f"`crm-bridge operations list {tenant} --state needs_review` shows them."
+    return Finding(tenant, "operations that need review", Result.WARNING, detail, what)

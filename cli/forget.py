@@ -16,11 +16,11 @@ from cli.command import Name, WrongInputError, Yes
 from cli.progress import progress_of
 from connector_receiver.flow import ConnectorFlow
 from connector_receiver.people import People
-from crm_bridge.callbacks import FLOW as CALLBACK
 from crm_bridge.engine import KEEP, REPLACEABLE
 from crm_bridge.ids import canonical
 from crm_bridge.links import Identity, joined
 from crm_bridge.operations import Operation, State, operation_id
+from crm_bridge.webhooks import FLOW as WEBHOOK
 from operations.flows import FLOWS
 from operations.handler import FIRST_LOOKED_AT, SEARCHED
 
@@ -156,12 +156,12 @@ def _without_links(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Opera
     """Return the operations that no link leads to: a person's saves, and webhooks that were not delivered."""
     saves = tuple(joined(kind, person) + "#" for kind in ("save", "record") for person in found.people)
     webhooks = tuple(f"{one}_" for one in found.operations)
-    for flow, beginnings in ((ConnectorFlow.name, saves), (CALLBACK, webhooks)):
+    for flow, beginnings in ((ConnectorFlow.name, saves), (WEBHOOK, webhooks)):
         for state in FIRST_LOOKED_AT if beginnings else ():
             after = None
             while True:
                 some, after = bridge.runtime.operations.listed(tenant, state, flow=flow, limit=PAGE, after=after)
-                ids = [one.operation_id for one in some if one.natural_key.startswith(beginnings)]
+                ids = [one.operation_id for one in some if one.event_key.startswith(beginnings)]
                 yield from bridge.runtime.operations.many(ids).values()
                 if after is None:
                     break

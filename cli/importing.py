@@ -158,7 +158,7 @@ class Line:
 
     line: int
     state: str
-    natural_key: str = ""
+    event_key: str = ""
     operation_id: str = ""
     id: str = ""
     detail: str = ""
@@ -343,7 +343,7 @@ class Import[M: BaseModel]:
 
     def _note(self, line: Line, operation: Operation, *, new: bool) -> None:
         line.state = operation.state
-        answer = json.loads(operation.answer) if operation.answer else {}
+        answer = json.loads(operation.result) if operation.result else {}
         line.id = str(answer.get(self._kind.id, ""))
         if operation.state is State.SUCCEEDED:
             line.detail = "" if new else "known already"
@@ -404,16 +404,16 @@ class Import[M: BaseModel]:
 
 def _may_be_sent_again(operation: Operation) -> bool:
     """What a person has given up is not taken up by a file that is imported once more; the CRM may send it."""
-    is_abandoned = operation.last_attempt is not None and operation.last_attempt.event is Event.ABANDONED
-    return operation.state in REPLACEABLE and not is_abandoned
+    is_discarded = operation.last_attempt is not None and operation.last_attempt.event is Event.DISCARDED
+    return operation.state in REPLACEABLE and not is_discarded
 
 
 def _write(result: Path, lines: Sequence[Line]) -> None:
     with opened(result) as file:
         writer = csv.writer(file)
-        writer.writerow(("line", "natural_key", "state", "id", "operation_id", "detail"))
+        writer.writerow(("line", "event_key", "state", "id", "operation_id", "detail"))
         for one in lines:
-            writer.writerow(map(escaped, (one.line, one.natural_key, one.state, one.id, one.operation_id, one.detail)))
+            writer.writerow(map(escaped, (one.line, one.event_key, one.state, one.id, one.operation_id, one.detail)))
 
 
 def _peak_memory() -> int:

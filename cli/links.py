@@ -137,7 +137,7 @@ def import_links(
     for one in made:
         there = known.get(one.operation_id(name))
         if there and _id_in(there, one) != one.links[0].right.id:
-            wrong.append((one.line, f"{one.natural_key} is something else already, or on its way: {there.state}"))
+            wrong.append((one.line, f"{one.event_key} is something else already, or on its way: {there.state}"))
     for line, why in sorted(wrong):
         output.line(f"line {line}: {why}", style="red")
     plan = {
@@ -158,10 +158,10 @@ def import_links(
         for one in new:
             try:
                 there, is_new = bridge.runtime.engine.record(
-                    one.flow, one.natural_key, one.result, one.links, tenant=name, by=bridge.user
+                    one.flow, one.event_key, one.result, one.links, tenant=name, by=bridge.user
                 )
                 if not is_new and _id_in(there, one) != one.links[0].right.id:
-                    raise ConflictError(f"{one.natural_key} is something else already.")
+                    raise ConflictError(f"{one.event_key} is something else already.")
                 progress.advance("written")
             except ConflictError as error:
                 refused.append({"line": one.line, "detail": error.detail})
@@ -224,12 +224,12 @@ class _Made:
 
     line: int
     flow: str
-    natural_key: str
+    event_key: str
     result: CreatedSite | CreatedJob
     links: tuple[Link, ...]
 
     def operation_id(self, tenant: str) -> str:
-        return operation_id(tenant, self.flow, self.natural_key)
+        return operation_id(tenant, self.flow, self.event_key)
 
 
 def _read(file: Path) -> tuple[list[tuple[int, str]], list[_Made]]:
@@ -268,5 +268,5 @@ def _read(file: Path) -> tuple[list[tuple[int, str]], list[_Made]]:
 
 
 def _id_in(operation: Operation, made: _Made) -> str:
-    answer: dict[str, Any] = json.loads(operation.answer) if operation.answer else {}
+    answer: dict[str, Any] = json.loads(operation.result) if operation.result else {}
     return str(answer.get("site_id" if isinstance(made.result, CreatedSite) else "job_id", ""))

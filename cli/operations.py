@@ -25,11 +25,11 @@ from operations.flows import FLOWS
 from operations.handler import FIRST_LOOKED_AT
 from operations.summary import READ
 
-NOT_FINISHED = (State.PARKED, State.UNKNOWN, State.WAITING, State.SENDING)
+NOT_FINISHED = (State.NEEDS_REVIEW, State.UNCONFIRMED, State.WAITING, State.SENDING)
 PAGE = 100
 SHOWN = 12
 """Rows that `watch` has room for."""
-COLUMNS = ("state", "flow", "natural key", "last attempt", "due", "changed")
+COLUMNS = ("state", "flow", "event key", "last attempt", "due", "changed")
 EVERY = 5.0
 """Seconds between two looks of `watch`."""
 CANDIDATES_WITHOUT_NAMES = "These records at the vendor may be this event's; --payload shows their names:"
@@ -45,13 +45,13 @@ class FlowName(StrEnum):
     KEY_LINK = "key_link"
     STATUS_UPDATE = "status_update"
     CONNECTOR_RECEIVER = "connector_receiver"
-    CALLBACK = "callback"
+    WEBHOOK = "webhook"
 
 
 class Action(StrEnum):
-    ADOPT = "adopt"
-    RESEND = "resend"
-    ABANDON = "abandon"
+    LINK = "link"
+    RETRY = "retry"
+    DISCARD = "discard"
     UNLINK = "unlink"
 
 
@@ -125,31 +125,33 @@ def resolve(
     bridge: Bridge,
     wanted: Annotated[
         str,
-        typer.Argument(metavar="OPERATION", help="The id of a parked operation; with unlink, of one that is linked."),
+        typer.Argument(
+            metavar="OPERATION", help="The id of an operation that needs review; with unlink, of one that is linked."
+        ),
     ],
     action: Annotated[Action, typer.Argument(help="What is to become of it.")],
-    vendor_id: Annotated[str | None, typer.Option("--id", help="With adopt: the vendor's id of the record.")] = None,
+    vendor_id: Annotated[str | None, typer.Option("--id", help="With link: the vendor's id of the record.")] = None,
     confirmed: Annotated[
-        bool, typer.Option("--confirmed", help="With adopt: take the id even if the vendor cannot verify it.")
+        bool, typer.Option("--confirmed", help="With link: take the id even if the vendor cannot verify it.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Decide about a parked operation: adopt what the vendor has, send it again, or give it up; or undo a link.
+    """Decide about an operation that needs review: link, retry or discard; or unlink one that was linked.
 
-    The id that `adopt` is given is verified at the vendor. Where that is not possible it has to be typed twice.
+    The id that `link` is given is verified at the vendor. Where that is not possible it has to be typed twice.
     """
-    if (action is Action.ADOPT) is (vendor_id is None):
-        raise WrongInputError("Give the vendor's id with adopt (--id), and with nothing else.")
-    if confirmed and action is not Action.ADOPT:
-        raise WrongInputError("Give --confirmed with adopt, and with nothing else.")
-    parked = bridge.operation(wanted)
+    if (action is Action.LINK) is (vendor_id is None):
+        raise WrongInputError("Give the vendor's id with link (--id), and with nothing else.")
+    if confirmed and action is not Action.LINK:
+        raise WrongInputError("Give --confirmed with link, and with nothing else.")
+    in_review = bridge.operation(wanted)
     if action is Action.UNLINK:
-        if not _is_unlinkable(parked):
+        if not _is_unlinkable(in_review):
             raise WrongInputError("Only a record that a person or a look-up linked can be unlinked.")
-    elif parked.state is not State.PARKED:
-        raise WrongInputError(f"Only a parked operation can be resolved; this one is {parked.state}.")
-    what = _consequence(parked, action, vendor_id)
+    elif in_review.state is not State.NEEDS_REVIEW:
+        raise WrongInputError(f"Only an operation that needs review can be resolved; this one is {in_review.state}.")
+    what = _consequence(in_review, action, vendor_id)
     if dry_run:
         bridge.output.document({"operation_id": wanted, "would": what})
         bridge.output.line(what)
@@ -159,36 +161,36 @@ def resolve(
         confirm("Do it?")
     engine = bridge.runtime.engine
     match action:
-        case Action.ADOPT:
-            flow = FLOWS.get(parked.flow)
+        case Action.LINK:
+            flow = FLOWS.get(in_review.flow)
             if flow is None:
-                raise WrongInputError(f"An operation of {parked.flow} has no record that could be adopted.")
+                raise WrongInputError(f"An operation of {in_review.flow} has no record that could be linked.")
 
-            def adopt(*, confirmed: bool) -> Operation:
+            def link_existing(*, confirmed: bool) -> Operation:
                 deadline = Deadline(VERIFYING)
-                return engine.adopt(
-                    flow(), parked, vendor_id or "", by=bridge.user, deadline=deadline, confirmed=confirmed
+                return engine.link_existing(
+                    flow(), in_review, vendor_id or "", by=bridge.user, deadline=deadline, confirmed=confirmed
                 )
 
             try:
-                resolved = adopt(confirmed=confirmed)
+                resolved = link_existing(confirmed=confirmed)
             except UnconfirmedError as doubt:
                 bridge.output.notice(doubt.detail)
                 confirm_id(vendor_id or "")
-                resolved = adopt(confirmed=True)
-        case Action.RESEND:
-            resolved = engine.resend(parked, by=bridge.user)
-        case Action.ABANDON:
-            of = FLOWS.get(parked.flow)
-            resolved = engine.abandon(parked, by=bridge.user, flow=of() if of else None)
+                resolved = link_existing(confirmed=True)
+        case Action.RETRY:
+            resolved = engine.request_retry(in_review, by=bridge.user)
+        case Action.DISCARD:
+            of = FLOWS.get(in_review.flow)
+            resolved = engine.discard(in_review, by=bridge.user, flow=of() if of else None)
         case Action.UNLINK:
-            resolved = engine.unlink(parked, by=bridge.user)
+            resolved = engine.unlink(in_review, by=bridge.user)
     bridge.output.document(resolved.shown())
     bridge.output.line(f"Done: it is {resolved.state}.")
 
 
 @command(app)
-def redeliver(
+def retry(
     bridge: Bridge,
     name: Name,
     state: StateOption = None,
@@ -201,12 +203,12 @@ def redeliver(
 ) -> None:
     """Let the bridge go on now with what waits, for instance once credentials are corrected.
 
-    What may be done already is looked for first, as always. Of what is parked only that is taken up which was surely
+    What may be done already is looked for first, as always. Of what needs review only that is taken up which was surely
     not done; see `resolve` for the rest.
     """
-    if state not in (None, State.WAITING, State.UNKNOWN, State.PARKED):
-        raise WrongInputError("Only what is waiting, unknown or parked can be taken up again.")
-    states = [state] if state else [State.WAITING, State.UNKNOWN, State.PARKED]
+    if state not in (None, State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW):
+        raise WrongInputError("Only an operation that is waiting, unconfirmed or in review can be taken up again.")
+    states = [state] if state else [State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW]
     summaries = list(islice(_found(bridge, name, states, flow, reason), limit))
     whole = bridge.runtime.operations.many([one.operation_id for one in summaries])
     found = [whole[one.operation_id] for one in summaries if one.operation_id in whole]
@@ -235,9 +237,9 @@ def redeliver(
 
 def _taken_up(bridge: Bridge, operation: Operation, due_at: int) -> bool:
     """False if it is on its way already, or somebody has decided about it."""
-    if operation.state is State.PARKED:
+    if operation.state is State.NEEDS_REVIEW:
         try:
-            bridge.runtime.engine.resend(operation, by=bridge.user, due_at=due_at, anew=False)
+            bridge.runtime.engine.request_retry(operation, by=bridge.user, due_at=due_at, anew=False)
         except ConflictError:
             return False
         return True
@@ -250,11 +252,11 @@ def _is_unlinkable(operation: Operation) -> bool:
 
 
 def _is_safe(operation: Operation) -> bool:
-    """Whether it can be taken up without a person's look at the vendor. What is unknown the bridge looks for itself."""
-    if operation.state is not State.PARKED:
-        return operation.state in (State.WAITING, State.UNKNOWN)
+    """Return whether it can be retried before a person has looked at the vendor; the bridge looks itself if unconfirmed."""
+    if operation.state is not State.NEEDS_REVIEW:
+        return operation.state in (State.WAITING, State.UNCONFIRMED)
     last = operation.last_attempt
-    return operation.unknown_since is None and last is not None and last.event is Event.OUT_OF_ATTEMPTS
+    return operation.unconfirmed_since is None and last is not None and last.event is Event.OUT_OF_ATTEMPTS
 
 
 def _found(
@@ -285,7 +287,7 @@ def _named(bridge: Bridge, tenant: str, wanted: str) -> list[Operation]:
 def _row(one: OperationSummary) -> tuple[object, ...]:
     last = one.last_attempt
     said = f"{last.event}{': ' if last.reason else ''}{last.reason}" if last else ""
-    return one.state, one.flow, one.natural_key, said, moment(one.due_at), moment(one.updated_at)
+    return one.state, one.flow, one.event_key, said, moment(one.due_at), moment(one.updated_at)
 
 
 def _shown(operation: Operation, *, payload: bool) -> dict[str, Any]:
@@ -301,7 +303,7 @@ def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
     output.pairs(
         {
             "operation": operation.operation_id,
-            "event": f"{operation.flow} {operation.natural_key}",
+            "event": f"{operation.flow} {operation.event_key}",
             "state": operation.state,
             "due": moment(operation.due_at),
             "mapping": operation.mapping,
@@ -310,8 +312,8 @@ def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
     rows: list[tuple[object, ...]] = [(moment(operation.created_at), "accepted", "", "")]
     rows += [(moment(one.at), one.event, one.reason, one.status) for one in operation.attempts]
     output.table(("when", "what", "reason", "vendor's status"), rows)
-    if operation.answer:
-        output.line(f"answer  {operation.answer}")
+    if operation.result:
+        output.line(f"answer  {operation.result}")
     for left, right in operation.links:
         output.line(f"link    {left.system} {left.entity} {left.id}  =  {right.system} {right.entity} {right.id}")
     if payload:
@@ -321,10 +323,10 @@ def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
         columns = ("id", "created", *(["name"] if payload else []))
         shown = operation.shown_candidates(names=payload)
         output.table(columns, [(one["id"], one["created_at"], *([one["name"]] if payload else [])) for one in shown])
-    if operation.state is State.PARKED:
+    if operation.state is State.NEEDS_REVIEW:
         output.line("It waits for a person. Look at the vendor, then one of:", style="bold")
-        for action in (Action.ADOPT, Action.RESEND, Action.ABANDON):
-            given = " --id THE-VENDORS-ID" if action is Action.ADOPT else ""
+        for action in (Action.LINK, Action.RETRY, Action.DISCARD):
+            given = " --id THE-VENDORS-ID" if action is Action.LINK else ""
             output.line(f"  crm-bridge operations resolve {operation.operation_id} {action}{given}")
     if _is_unlinkable(operation):
         output.line("If the link is wrong:", style="bold")
@@ -332,13 +334,13 @@ def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
 
 
 def _consequence(operation: Operation, action: Action, vendor_id: str | None) -> str:
-    event = f"{operation.flow} {operation.natural_key}"
+    event = f"{operation.flow} {operation.event_key}"
     match action:
-        case Action.ADOPT:
+        case Action.LINK:
             return f"The vendor's record {vendor_id} is written down as what {event} became. Nothing is sent."
-        case Action.RESEND:
+        case Action.RETRY:
             return f"{event} is sent to the vendor again. If the vendor has done it already, it will be there twice."
-        case Action.ABANDON:
+        case Action.DISCARD:
             return f"{event} is given up: it is not sent, and what the CRM sent is deleted. The CRM may send it anew."
         case Action.UNLINK:
             return (

@@ -17,9 +17,9 @@ STYLES = {
     "ok": "green",
     "succeeded": "green",
     "failed": "bold red",
-    "parked": "bold red",
+    "needs_review": "bold red",
     "rejected": "red",
-    "unknown": "yellow",
+    "unconfirmed": "yellow",
     "waiting": "yellow",
     "warning": "yellow",
 }

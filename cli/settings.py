@@ -64,7 +64,7 @@ def refuse_secrets(changes: Sequence[str]) -> None:
 def schema_of_tenants() -> dict[str, Any]:
     """Return the JSON Schema of a tenant's document. Source: https://json-schema.org/draft/2020-12"""
     schema = tenant_model().model_json_schema()
-    del schema["properties"]["has_callback"]  # the command line writes it into the parts
+    del schema["properties"]["has_webhook"]  # the command line writes it into the parts
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -26,13 +26,13 @@ from cli.settings import (
     valid,
 )
 from crm_bridge.operations import State
-from crm_bridge.tenant_parts import EMPTY, PARTS, has_callback, joined, split
+from crm_bridge.tenant_parts import EMPTY, PARTS, has_webhook, joined, split
 from crm_bridge.tenants import SECRET_MAX_AGE
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager.type_defs import CreateSecretRequestTypeDef
 
-UNFINISHED = (State.SENDING, State.WAITING, State.UNKNOWN, State.PARKED)
+UNFINISHED = (State.SENDING, State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
 
 app = typer.Typer(help="Tenants: their settings and their API keys.", no_args_is_help=True)
 app.add_typer(keys, name="key")
@@ -56,7 +56,7 @@ def add(
     document = read_document(file) if file else asked_tenant(bridge.output)
     settings = valid(bridge, document)
     if all(text.strip() == EMPTY for text in split(document).values()):
-        raise WrongInputError("There is nothing to store: name a vendor, or a callback.")
+        raise WrongInputError("There is nothing to store: name a vendor, or a webhook.")
     # Before anything is stored, because each of these can fail.
     scopes, expires_at, made_by = scopes_of_key(scope, settings), expiry_of_key(expires), bridge.arn
     if bridge.parts(name):
@@ -234,7 +234,7 @@ def _store(bridge: Bridge, tenant: str, document: str, there: Mapping[str, str],
 
 
 def _unfinished(parts: Mapping[str, str], document: str) -> list[tuple[str, object, object]]:
-    """Return what a command that was interrupted has left undone: whether a part says that there is a callback."""
+    """Return what a command that was interrupted has left undone: whether a part says that there is a webhook."""
     wanted = split(document)
-    marks = {part: (has_callback(text), has_callback(wanted[part])) for part, text in parts.items()}
-    return [(f"has_callback of {part}", *mark) for part, mark in sorted(marks.items()) if mark[0] != mark[1]]
+    marks = {part: (has_webhook(text), has_webhook(wanted[part])) for part, text in parts.items()}
+    return [(f"has_webhook of {part}", *mark) for part, mark in sorted(marks.items()) if mark[0] != mark[1]]

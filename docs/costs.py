@@ -98,7 +98,7 @@ def idle() -> dict[str, float]:
     return {
         f"{len(alarms)} alarms on {watched} metrics": usd("alarm_metric_month", watched),
         "the dashboard": usd("dashboard_month", 1),
-        "the metrics `OldestDueAge` and `OldestParkedAge`": usd("metric_month", 2),
+        "the metrics `OldestDueAge` and `OldestReviewAge`": usd("metric_month", 2),
         "one tenant's secret, for one vendor or its webhook": usd("secret_month", 1),
         f"Lambda asking {queues} queues": usd("sqs_request", queues * assumed["pollers"] * 3 * MINUTES),
         "the dispatcher, every minute": usd("lambda_request", MINUTES)

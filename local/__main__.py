@@ -153,7 +153,7 @@ def _banner(stack: Stack) -> None:
         )
     if stack.api_key == DEMO_KEY:
         url = stack.receiver.url
-        lines.append(f"  callbacks {url}   (of what was answered 202 with the key {TOLD_KEY}; {url}/_state shows them)")
+        lines.append(f"  webhooks {url}   (of what was answered 202 with the key {TOLD_KEY}; {url}/_state shows them)")
     if stack.aws:
         account = {"AWS_ENDPOINT_URL": stack.aws_url, "AWS_DEFAULT_REGION": REGION, **stack.aws.credentials}
         lines += [

@@ -54,7 +54,7 @@ class Play:
             Chapter("key_link: an account in another system becomes a key link at Rev.io", self._key_links),
             Chapter("status_update: a service is impaired, down or back on IzzitUp's status page", self._statuses),
             Chapter("connector_receiver: a day at a club, from the InTouch Connector into Egito", self._day_at_a_club),
-            Chapter("callback: what was answered 202 is told to the tenant's own system", self._callbacks),
+            Chapter("webhook: what was answered 202 is told to the tenant's own system", self._webhooks),
             Chapter("operations: what became of all that", self._operations),
         ]
 
@@ -113,19 +113,19 @@ class Play:
         illu.alterations = ()
         what = "illu cuts the name at an emoji, and its answer is lost"
         yield self._at_illu(what, "POST /sites C-1012", accepted, accepted.status_code == 202, sites=4)
-        parked = self._wait_until_settled(accepted).json()
+        in_review = self._wait_until_settled(accepted).json()
         seen = self._call(
             "GET", accepted.headers["Location"], key=self._stack.add_key("demo", _DECIDES, "Ada, support")
         )
         candidates = [f"{one['id']} {one['name'].strip()}" for one in seen.json()["candidates"]]
-        right = parked["state"] == "parked" and candidates == ["4714 Shop"]
-        told = "\n".join([f"{seen.json()['state']}: {parked['attempts'][-1]['reason']}", *candidates])
+        right = in_review["state"] == "needs_review" and candidates == ["4714 Shop"]
+        told = "\n".join([f"{seen.json()['state']}: {in_review['attempts'][-1]['reason']}", *candidates])
         yield Step(
             "Nothing is sent: a person sees the candidate", "GET /operations/{id}", 200, told, "sites 4, jobs 0", right
         )
         path = f"{accepted.headers['Location']}/resolve"
         linked = self._call(
-            "POST", path, {"action": "adopt", "id": seen.json()["candidates"][0]["id"], "confirmed": True}
+            "POST", path, {"action": "link", "id": seen.json()["candidates"][0]["id"], "confirmed": True}
         )
         right = linked.json().get("state") == "succeeded"
         yield self._at_illu("and links it", "POST /operations/{id}/resolve", linked, right, sites=4)
@@ -306,8 +306,8 @@ class Play:
         zoe.fields |= {"firstname": "Zoë", "lastname": "O'Hara", "mobile": "600 500 500"}
         people.append("Zoë prospect, owner 9")
         yield sent("Egito saves Zoë, but its answer is lost", zoe, "WARNING", *people)
-        listed = self._call("GET", "/operations?state=unknown").json()["operations"]
-        accepted = next(one for one in listed if one["natural_key"].startswith("save#"))
+        listed = self._call("GET", "/operations?state=unconfirmed").json()["operations"]
+        accepted = next(one for one in listed if one["event_key"].startswith("save#"))
         healed = self._settled(f"/operations/{accepted['operation_id']}")
         right = healed.json()["state"] == "succeeded"
         told = Answer(healed.status_code, "INFO", _told(healed))
@@ -328,9 +328,9 @@ class Play:
         told = f"{answer.result}: {answer.message}" if answer.record_id or answer.result == "ERROR" else answer.message
         return Step(what, sent, answer.status, told, "\n".join(held), right and held == list(expected))
 
-    # ------------------------------------------------------------------ callback
+    # ------------------------------------------------------------------ webhook
 
-    def _callbacks(self) -> Iterator[Step | None]:
+    def _webhooks(self) -> Iterator[Step | None]:
         illu, receiver = self._stack.illu, self._stack.receiver
         told: list[str] = []
 
@@ -366,22 +366,22 @@ class Play:
         step, answer = accepted("Now the receiver wants no more (410)", "C-2003")
         yield step
         yield later("It is left alone", answer, hours=4)
-        refused = self._call("GET", "/operations?flow=callback&state=rejected", key=TOLD_KEY)
+        refused = self._call("GET", "/operations?flow=webhook&state=rejected", key=TOLD_KEY)
         right = len(refused.json()["operations"]) == 1 and receiver.seen[-1].status == HTTPStatus.GONE
-        sent = "GET /operations?flow=callback&state=rejected"
+        sent = "GET /operations?flow=webhook&state=rejected"
         yield self._at_receiver("What could not be told?", sent, refused, right, told)
 
     def _at_receiver(
         self, what: str, sent: str, answer: requests.Response, right: bool, expected: Sequence[str]
     ) -> Step:
         news = [told["data"] for told in self._stack.receiver.told.values()]
-        held = [f"{one['natural_key']} {one['state']}" for one in news]
+        held = [f"{one['event_key']} {one['state']}" for one in news]
         return Step(what, sent, answer.status_code, _told(answer), "\n".join(held), right and held == list(expected))
 
     # ------------------------------------------------------------------ operations
 
     def _operations(self) -> Iterator[Step | None]:
-        for state, count in (("parked", 0), ("waiting", 0), ("rejected", 8)):
+        for state, count in (("needs_review", 0), ("waiting", 0), ("rejected", 8)):
             listed = self._call("GET", f"/operations?state={state}")
             right = listed.status_code == 200 and len(listed.json()["operations"]) == count
             sent = f"GET /operations?state={state}"
@@ -419,7 +419,7 @@ class Play:
             self._stack.move_clock(60)
             self._stack.deliver_due()
             answer = self._call("GET", location, key=key)
-            if answer.json()["state"] in ("succeeded", "rejected", "parked"):
+            if answer.json()["state"] in ("succeeded", "rejected", "needs_review"):
                 break
         return answer
 

@@ -249,9 +249,9 @@ class Stack:
         return json.dumps({**json.loads(self.demo_tenant()), "mappings": mappings})
 
     def told_tenant(self) -> str:
-        """The demo tenant's with an address for callbacks, the simulated receiver's."""
-        callback = {"url": self.receiver.callback_url, "secret": self.receiver.secrets[0]}
-        return json.dumps({**json.loads(self.demo_tenant()), "callback": callback})
+        """The demo tenant's with an address for webhooks, the simulated receiver's."""
+        webhook = {"url": self.receiver.webhook_url, "secret": self.receiver.secrets[0]}
+        return json.dumps({**json.loads(self.demo_tenant()), "webhook": webhook})
 
     def _clock(self) -> float:
         return time.time() + self._ahead

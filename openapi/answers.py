@@ -60,8 +60,8 @@ class StatusAnswer(UpdatedStatus, Answer):
 class Accepted(Answer):
     """It is kept, and not settled yet: do not send another."""
 
-    state: Literal["waiting", "unknown", "parked", "sending"]
-    """The first two go on by themselves, at `due_at`; `parked` waits for a person."""
+    state: Literal["waiting", "unconfirmed", "needs_review", "sending"]
+    """The first two go on by themselves, at `due_at`; `needs_review` waits for a person."""
     due_at: datetime | None
     reason: str = ""
     """Why it is not settled; missing if `changed`."""
@@ -213,7 +213,7 @@ class ShownAttempt(Shown):
 class ListedOperation(Shown):
     operation_id: OperationId
     flow: str
-    natural_key: str
+    event_key: str
     """What makes the event itself unique."""
     state: State
     last_attempt: ShownAttempt | None
@@ -243,16 +243,16 @@ class Hour(Shown):
 
 
 class VendorSummary(Shown):
-    vendor: Literal["illu", "Rev.io", "IzzitUp", "Egito", "callback"]
+    vendor: Literal["illu", "Rev.io", "IzzitUp", "Egito", "webhook"]
     """The last is the tenant's own system."""
     state: Literal["answering", "failing", "nothing known"]
     """As far as the tenant's operations tell; nobody is asked."""
     last_success: AwareDatetime | None
     last_failure: AwareDatetime | None
-    """Of what is still waiting or unknown."""
+    """Of what is still waiting or unconfirmed."""
     reason: str | None
     unsettled: int
-    """How many are waiting or unknown."""
+    """How many are waiting or unconfirmed."""
 
 
 class Summary(Shown):
@@ -275,7 +275,7 @@ class ShownOperation(ListedOperation):
     attempts: list[ShownAttempt]
     mapping: str | None
     """What made the command out of what the CRM sent, if it was a mapping."""
-    answer: dict[str, JsonValue] | None
+    result: dict[str, JsonValue] | None
     links: list[Annotated[list[LinkedIdentity], Field(min_length=2, max_length=2)]]
 
 
@@ -289,7 +289,7 @@ class ShownCandidate(Shown):
 
 class ShownOperationWithPayload(ShownOperation):
     candidates: list[ShownCandidate]
-    """While it is parked: up to ten records at the vendor that may be this event's, for the person who decides."""
+    """While it needs review: up to ten records at the vendor that may be this event's, for the person who decides."""
     payload: JsonValue = None
     """As long as it is kept, and only for a key with the scope `operations:payload`."""
 
@@ -306,7 +306,7 @@ class Partners(Shown):
 class Told(Shown):
     """What became of an operation whose caller was answered 202."""
 
-    type: Literal["operation.succeeded", "operation.rejected", "operation.parked"]
+    type: Literal["operation.succeeded", "operation.rejected", "operation.needs_review"]
     timestamp: AwareDatetime
     data: ShownOperation
 

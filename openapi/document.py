@@ -44,8 +44,8 @@ XML = "application/xml"
 OF_ALL = ("Cache-Control", "X-Content-Type-Options")
 """Headers of every response."""
 PROBLEM, PROBLEM_XML = "application/problem+json", "application/problem+xml"
-CALLBACK = "callback"
-"""The recorded callback, beside the answers."""
+WEBHOOK = "webhook"
+"""The recorded webhook, beside the answers."""
 
 type Node = dict[str, Any]
 """A part of the document."""
@@ -89,7 +89,7 @@ def document() -> Node:
             },
         ],
         "security": [{name: []} for name in schemes],
-        "tags": [{"name": tag} for tag in (*dict.fromkeys(map(_tag, template.routes)), CALLBACK)],
+        "tags": [{"name": tag} for tag in (*dict.fromkeys(map(_tag, template.routes)), WEBHOOK)],
         "paths": paths,
         "webhooks": {"operationSettled": {"post": _webhook()}},
         "components": {"schemas": _schemas(), "responses": _problems(), "securitySchemes": schemes},
@@ -250,13 +250,13 @@ def _webhook() -> Node:
         {"name": name, "in": "header", "required": True, "description": description, "schema": schema}
         for name, (description, schema) in WEBHOOK_HEADERS.items()
     ]
-    example = next(one.body for one in recorded() if one.event == CALLBACK)
-    content = {"schema": {"$ref": REF + Told.__name__}, "examples": {CALLBACK: {"value": example}}}
+    example = next(one.body for one in recorded() if one.event == WEBHOOK)
+    content = {"schema": {"$ref": REF + Told.__name__}, "examples": {WEBHOOK: {"value": example}}}
     return {
         "operationId": "operationSettled",
-        "tags": [CALLBACK],
+        "tags": [WEBHOOK],
         "summary": "What became of what was answered 202",
-        "description": "Sent to the address in the tenant's `callback`, as Standard Webhooks 1.0 says.",
+        "description": "Sent to the address in the tenant's `webhook`, as Standard Webhooks 1.0 says.",
         "security": [],
         "parameters": parameters,
         "requestBody": {"required": True, "content": {JSON: content}},
@@ -268,7 +268,7 @@ def _webhook() -> Node:
 def _by_route() -> Mapping[str, list[Recorded]]:
     found: dict[str, list[Recorded]] = {}
     for one in recorded():
-        if one.event != CALLBACK:
+        if one.event != WEBHOOK:
             found.setdefault(load_event(*one.name)["routeKey"], []).append(one)
     return found
 

@@ -232,14 +232,14 @@ ROUTES = {
     ),
     "POST /operations/{id}/resolve": Route(
         "resolveOperation",
-        "Decide what is parked, or undo a link",
+        "Decide what needs review, or undo a link",
         {200: answers.ShownOperation},
         (404, 409),
-        "`adopt`: the vendor has it, under this id, which is verified at the vendor. 422 if it is not the right one; "
-        "also if it cannot be verified, until `confirmed` is true; 503 if the vendor does not answer. `resend`: the "
-        "vendor does not have it. `abandon`: it shall not be done. `unlink`: the link that a person or a look-up made "
-        "is wrong; it is deleted, and the operation is parked again. 409 if the operation is in no state for this, or "
-        "the id is linked to something else.",
+        "`link`: the vendor has it, under this id, which is verified at the vendor. 422 if it is not the right one; "
+        "also if it cannot be verified, until `confirmed` is true; 503 if the vendor does not answer. `retry`: the "
+        "vendor does not have it. `discard`: it is not to be done. `unlink`: the link that a person or a look-up made "
+        "is wrong; it is deleted, and the operation needs review again. 409 if the operation is in no state for this, "
+        "or the id is linked to something else.",
         path=_OPERATION,
         body=Resolution,
     ),

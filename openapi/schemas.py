@@ -82,7 +82,7 @@ VALIDATORS: Mapping[Callable[..., object], Callable[[JsonSchemaValue], JsonSchem
     job._without_brackets: _with(pattern=r"^[^\[\]]*$"),
     job._storable: _as_it_is,
     operations._place: _with(
-        pattern=r"^(sending|succeeded|rejected|waiting|unknown|parked)\.[0-9]{1,10}\.op_[0-9a-f]{32}$"
+        pattern=r"^(sending|succeeded|rejected|waiting|unconfirmed|needs_review)\.[0-9]{1,10}\.op_[0-9a-f]{32}$"
     ),
     status._status: lambda _: {"enum": ["operational", "impaired", "outage", 5, 6, 7, "5", "6", "7"]},
     status._utc: _as_it_is,
@@ -109,10 +109,10 @@ RULES: Mapping[type[BaseModel], JsonSchemaValue] = {
     },
     operations.Resolution: {
         "oneOf": [
-            {"required": ["id"], "properties": {"action": {"const": "adopt"}, "id": _GIVEN}},
+            {"required": ["id"], "properties": {"action": {"const": "link"}, "id": _GIVEN}},
             {
                 "properties": {
-                    "action": {"enum": ["resend", "abandon", "unlink"]},
+                    "action": {"enum": ["retry", "discard", "unlink"]},
                     "id": _NULL,
                     "confirmed": {"enum": [False, 0, "0", "false"]},
                 }

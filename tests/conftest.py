@@ -12,7 +12,7 @@ from crm_bridge.telemetry import logger
 
 NEVER_LOGGED = (
     *("crmb_", "whsec_", "good-key", "illu-key", "illu-demo-key", "a-secret", "hush-hush", "Moi Ave", "Bearer "),
-    *("/callbacks", "b2Ytbm8t"),
+    *("/webhooks", "b2Ytbm8t"),
 )
 """The keys, secrets and addresses that tests use."""
 

@@ -6,7 +6,7 @@ from crm_bridge.api import JSON
 from local.events import FUNCTIONS, load_event
 from local.stack import TOLD_KEY, Stack
 from local.vendors.simulator import Kind
-from openapi.document import CALLBACK
+from openapi.document import WEBHOOK
 from openapi.recorded import Recorded, as_recorded, write
 from tests.cases import CASES, QUEUED
 from tests.integration.test_events import invoke
@@ -41,7 +41,7 @@ def told() -> Recorded:
             stack.move_clock(60)
             stack.deliver_due()
         (body,) = stack.receiver.told.values()
-    return Recorded(CALLBACK, 204, JSON, body)
+    return Recorded(WEBHOOK, 204, JSON, body)
 
 
 if __name__ == "__main__":

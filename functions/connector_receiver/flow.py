@@ -198,7 +198,7 @@ class Receiver:
     def _being_made(self, person_id: str, entity: str) -> Operation | None:
         """The operation that makes the person's record, if it is on its way."""
         operation = self._making(self._creation(person_id, entity))
-        return operation if operation and operation.state in DUE | {State.PARKED} else None
+        return operation if operation and operation.state in DUE | {State.NEEDS_REVIEW} else None
 
     def _creation(self, person_id: str, entity: str) -> CreateRecord:
         return CreateRecord(person_id=person_id, account=self.destination, entity=entity, fields={})
@@ -291,7 +291,7 @@ class Receiver:
         record_id = self._record(person_id, prospects.entity)
         if record_id is None:
             making = self._being_made(person_id, prospects.entity)
-            if making and making.state in (State.SENDING, State.UNKNOWN):
+            if making and making.state in (State.SENDING, State.UNCONFIRMED):
                 wait = max(0, (making.due_at or 0) - int(self.flow.held.clock())) + AFTER_THE_RECORD
                 raise NotDoneError("the prospect's record is on its way", vendor=VENDOR, retry_after=wait)
         else:
@@ -318,11 +318,11 @@ class Receiver:
         wrapped = ConnectorCommand(create)
         if known and known.state in DUE and not known.is_undone:
             # It is looked after by itself, but this save would wait for it.
-            held.engine.redeliver(
+            held.engine.retry(
                 flow, known.operation_id, tenant=self.tenant, deadline=self.deadline, lent_until=known.lent_until
             )
-        abandoned = known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED
-        if known and abandoned and (known.updated_at + 1) * 1_000_000 > command.arrived_at:
+        discarded = known and known.state is State.REJECTED and known.attempts[-1].event is Event.DISCARDED
+        if known and discarded and (known.updated_at + 1) * 1_000_000 > command.arrived_at:
             raise NeedlessError("it was decided that there shall be no record; send it again", vendor=VENDOR)
         try:
             outcome = held.engine.run(flow, wrapped, tenant=self.tenant, deadline=self.deadline, over_undone=True)
@@ -331,13 +331,13 @@ class Receiver:
         except ErasedError:
             raise RefusedError("the data of this person were erased", vendor=VENDOR) from None
         operation = outcome.operation
-        if operation.state is State.SUCCEEDED and operation.answer:
-            return CreatedRecord.model_validate_json(operation.answer).id, outcome.carried
+        if operation.state is State.SUCCEEDED and operation.result:
+            return CreatedRecord.model_validate_json(operation.result).id, outcome.carried
         why = outcome.error.message if outcome.error else f"the person's record is not there yet ({operation.state})"
         if operation.state is State.REJECTED:
             raise RefusedError(why, vendor=VENDOR, status=outcome.error.status if outcome.error else None)
         wait = max(0, (operation.due_at or 0) - int(held.clock())) + AFTER_THE_RECORD
-        is_in_doubt = outcome.carried and operation.state is State.UNKNOWN  # it may have been made of this save
+        is_in_doubt = outcome.carried and operation.state is State.UNCONFIRMED  # it may have been made of this save
         raise (HalfDoneError if is_in_doubt else NotDoneError)(why, vendor=VENDOR, retry_after=wait)
 
     def create_record(self, create: CreateRecord) -> CreatedRecord:
@@ -419,14 +419,14 @@ class ConnectorFlow:
         if not vendor.settings.lists_everything:
             raise NotShownError(_NOT_WHOLE, vendor=VENDOR)
 
-    def adopt(self, tenant: str, command: ConnectorCommand, vendor_id: str) -> Result:  # noqa: ARG002
+    def link_existing(self, tenant: str, command: ConnectorCommand, vendor_id: str) -> Result:  # noqa: ARG002
         match command.root:
             case CreateRecord() as create:
                 record = SharedRecord if create.has_namesake else CreatedRecord
                 return record(entity=create.entity, id=vendor_id)
             case CreateLeadSource() as create:
                 return LeadSource(id=vendor_id, name=create.name)
-        raise ConflictError("A save is no record that could be adopted. Send it again, or abandon it.")
+        raise ConflictError("A save is no record that could be linked. Send it again, or discard it.")
 
     def verify(self, command: ConnectorCommand, result: Result, vendor: Receiver) -> str | None:
         match command.root, result:
@@ -460,7 +460,7 @@ def _kind(account: str, entity: str) -> tuple[str, str]:
 
 def _is_decided(making: Operation | None) -> bool:
     """Whether a person has decided that a new record is to be made."""
-    return making is not None and any(attempt.event is Event.RESENT for attempt in making.attempts)
+    return making is not None and any(attempt.event is Event.RETRY_REQUESTED for attempt in making.attempts)
 
 
 def _maps(create: CreateRecord, vendor: Receiver) -> list[PeopleMap]:

@@ -217,13 +217,13 @@ def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Respo
     try:
         there = _ask(request, lambda receiver: receiver.lead_sources.in_dictionary(name))
     except NotDoneError:
-        if known and known.answer:  # what it made may have another name by now, which only Egito can tell
+        if known and known.result:  # what it made may have another name by now, which only Egito can tell
             raise
     else:
         if there:
             return Response(200, there.model_dump())
-        if known and known.answer:
-            _forget_if_gone(request, known, known.answer)
+        if known and known.result:
+            _forget_if_gone(request, known, known.result)
     return told(carry(runtime().engine, flow(), request, command))
 
 

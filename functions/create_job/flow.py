@@ -82,7 +82,7 @@ class CustomerSites:
         if details:
             return self._made(tenant, customer_id, details, deadline)
         known = self.operations.get(operation_id(tenant, CreateSiteFlow.name, customer_id))
-        if known and known.state in DUE | {State.PARKED}:
+        if known and known.state in DUE | {State.NEEDS_REVIEW}:
             raise _not_yet(known.operation_id, f" ({known.state})")
         raise MissingError(
             "The customer has no site. Send the customer first (POST /sites), or give the site's details under 'site'.",
@@ -93,8 +93,8 @@ class CustomerSites:
         if deadline.remaining() < 2 * SHORTEST_CALL:
             raise NotDoneError("no time was left to make the customer's site first", vendor=VENDOR)
         known = self.operations.get(operation_id(tenant, CreateSiteFlow.name, customer_id))
-        if known and known.state is State.REJECTED and known.attempts[-1].event is Event.ABANDONED:
-            raise RefusedError("the customer's site was abandoned by a person; send the customer again", vendor=VENDOR)
+        if known and known.state is State.REJECTED and known.attempts[-1].event is Event.DISCARDED:
+            raise RefusedError("the customer's site was discarded by a person; send the customer again", vendor=VENDOR)
         command = CreateSite(customer_id=customer_id, **details.model_dump())
         try:
             outcome = self.engine.run(CreateSiteFlow(), command, tenant=tenant, deadline=deadline)
@@ -103,8 +103,8 @@ class CustomerSites:
         except ErasedError:
             raise RefusedError("the data of this customer were erased", vendor=VENDOR) from None
         site = outcome.operation
-        if site.state is State.SUCCEEDED and site.answer:
-            return int(json.loads(site.answer)["site_id"])
+        if site.state is State.SUCCEEDED and site.result:
+            return int(json.loads(site.result)["site_id"])
         if site.state is State.REJECTED and outcome.error:
             raise RefusedError(
                 f"the customer's site: {outcome.error.message}", vendor=VENDOR, status=outcome.error.status
@@ -181,7 +181,7 @@ class CreateJobFlow:
         if not vendor.illu.lists_all_jobs:
             raise NotShownError(NOT_SHOWN.format("job_list_path"), vendor=VENDOR)
 
-    def adopt(self, tenant: str, command: CreateJob, vendor_id: str) -> CreatedJob:
+    def link_existing(self, tenant: str, command: CreateJob, vendor_id: str) -> CreatedJob:
         site_id = command.site_id
         if command.customer_id is not None:
             site_id = self.sites.linked(tenant, command.customer_id)

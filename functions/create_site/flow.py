@@ -72,7 +72,7 @@ class CreateSiteFlow:
         if not vendor.lists_all_sites:
             raise NotShownError(NOT_SHOWN.format("site_list_path"), vendor=VENDOR)
 
-    def adopt(self, tenant: str, command: CreateSite, vendor_id: str) -> CreatedSite:  # noqa: ARG002
+    def link_existing(self, tenant: str, command: CreateSite, vendor_id: str) -> CreatedSite:  # noqa: ARG002
         if not re.fullmatch("[1-9][0-9]{0,17}", vendor_id):
             raise InvalidError("Give illu's site_id, which is a number.", fields=[FieldError("id", "must be a number")])
         return CreatedSite(site_id=int(vendor_id), customer_id=command.customer_id)

@@ -68,9 +68,11 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, o
             oldest = min((one.due_at for one in due), default=now)
             measure("OldestDueAge", now - oldest, "Seconds")
         with suppress(StorageError):  # the next run tells it
-            parked = [since for since in calls.map(runtime().operations.oldest_parked, SHARDS) if since is not None]
-            oldest = min(parked, default=now)
-            measure("OldestParkedAge", now - oldest, "Seconds")
+            in_review = [
+                since for since in calls.map(runtime().operations.oldest_in_review, SHARDS) if since is not None
+            ]
+            oldest = min(in_review, default=now)
+            measure("OldestReviewAge", now - oldest, "Seconds")
         by_function = _by_function(due)
         lent = _lent(run, sorted({one.tenant for one in due})[:MOST_COUNTED])
         with ThreadPoolExecutor(len(by_function) or 1) as senders:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crm_bridge.accounts import Account, Accounts, Note, Turn, Turns, read_account
-from crm_bridge.callbacks import callback
 from crm_bridge.engine import KEEP, KEEP_ATTEMPTS, MOST_ENDINGS, REPLACEABLE, TRANSITIONS, Engine, Task
 from crm_bridge.errors import Event, NeedlessError, NotDoneError, OvertakenError, StorageError
 from crm_bridge.links import Link, Links, Ties
 from crm_bridge.operations import Attempt, Claim, Operation, Operations, State, as_operation, standing
 from crm_bridge.transport import Deadline
 from crm_bridge.vendors.revio import VENDOR
+from crm_bridge.webhooks import webhook
 from key_link.models import StoredKeyLink
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WHAT = "change"
 """What is applied to a key link."""
-OPEN = frozenset({State.SENDING, State.WAITING, State.UNKNOWN})
+OPEN = frozenset({State.SENDING, State.WAITING, State.UNCONFIRMED})
 CLOCK_SKEW = 10_000
 """Milliseconds by which the clocks of two functions may differ."""
 
@@ -45,7 +45,7 @@ class Target:
     """What a key link shall be: the event of that pair, and its links then."""
 
     operation_id: str
-    natural_key: str
+    event_key: str
     links: Callable[[StoredKeyLink], Sequence[Link]]
 
 
@@ -154,7 +154,7 @@ class Change:
             return None
         if there.reserved and not there.reserved.startswith(self._reserved_for("")):
             return "another key link is being changed to the same"
-        if there.state in OPEN | {State.PARKED} and not there.held:
+        if there.state in OPEN | {State.NEEDS_REVIEW} and not there.held:
             return "an event that says the same is on its way, and comes first"
         return None
 
@@ -214,7 +214,7 @@ class Change:
             values[":there"] = State.REJECTED.value
         else:
             conditions.append("#state = :there AND answer = :answer")
-            values |= {":there": there.state.value, ":answer": there.answer}
+            values |= {":there": there.state.value, ":answer": there.result}
         if is_target:
             assert target
             conditions.append("(attribute_not_exists(reserved) OR begins_with(reserved, :ours))")
@@ -256,8 +256,8 @@ class Change:
                 if is_target:
                     changes["reserved"] = self._reserved_for(operation.operation_id)
                 self.seen[event] = there.model_copy(update=changes)
-                if is_target and there.answer and not self._has_it(there):
-                    self.stale = self.read_ties(answered_with(there.answer)).get(event)
+                if is_target and there.result and not self._has_it(there):
+                    self.stale = self.read_ties(answered_with(there.result)).get(event)
 
     def _can_take(self) -> bool:
         """Whether the turn may be free, and no newer change is noted or was made."""
@@ -324,8 +324,8 @@ class Change:
             return [operations.delete(there)]
         after = self._after(there, settled, is_done=is_done)
         writes = [operations.replaced(there, after)]
-        if after.state is State.SUCCEEDED and there.state is State.WAITING and after.is_told:
-            writes.append(operations.put(callback(after)))
+        if after.state is State.SUCCEEDED and there.state is State.WAITING and after.notifies:
+            writes.append(operations.put(webhook(after)))
         return writes
 
     def _let_go_as_held(self, event: str, settled: Operation, *, is_done: bool) -> "TransactWriteItemTypeDef":
@@ -376,7 +376,7 @@ class Change:
         if is_done and is_reserved and self.target and self.result:
             event = Event.FOUND
             changes |= {
-                "answer": self.result.model_dump_json(),
+                "result": self.result.model_dump_json(),
                 "links": tuple((link.left, link.right) for link in self.target.links(self.result)),
                 "payload": None,
                 "due_at": None,
@@ -385,7 +385,7 @@ class Change:
             }
         elif is_done and self._has_it(there):
             event = Event.WITHDRAWN
-            changes |= {"answer": None, "links": (), "expires_at": now + KEEP}
+            changes |= {"result": None, "links": (), "expires_at": now + KEEP}
         elif there.state is State.WAITING:
             changes |= {"due_at": now, "lent_until": None}
         if event:
@@ -434,7 +434,7 @@ class Change:
         return f'{{"id":{self.key_link_id},'
 
     def _has_it(self, event: Operation) -> bool:
-        return event.state is State.SUCCEEDED and (event.answer or "").startswith(self._answer)
+        return event.state is State.SUCCEEDED and (event.result or "").startswith(self._answer)
 
     def _note(self, operation: Operation) -> Note:
         return Note(operation.operation_id, self.asked_at, WHAT)
@@ -453,7 +453,7 @@ class Change:
             operation_id=self.target.operation_id,
             tenant=self.tenant,
             flow=self.flow,
-            natural_key=self.target.natural_key,
+            event_key=self.target.event_key,
             state=TRANSITIONS[None, Event.RESERVED],
             fingerprint="",
             created_at=operation.created_at,

@@ -251,9 +251,11 @@ class KeyLinks:
         there = self.flow.held.operations.get(event)
         if there is None:
             return
-        if there.state is State.SUCCEEDED and there.answer and answered_with(there.answer) == shown.id:
+        if there.state is State.SUCCEEDED and there.result and answered_with(there.result) == shown.id:
             change.mark()  # it has it by now
-        elif there.state in (State.SENDING, State.UNKNOWN) or (there.state in DUE and there.unknown_since is not None):
+        elif there.state in (State.SENDING, State.UNCONFIRMED) or (
+            there.state in DUE and there.unconfirmed_since is not None
+        ):
             asked = CarryKeyLink.model_validate_json(there.payload or "{}").asked_at
             if asked < change.asked_at:
                 raise NotDoneError("an event that says the same is on its way, and comes first", vendor=VENDOR)
@@ -261,9 +263,9 @@ class KeyLinks:
     def _shown_to(self, change: Change, criteria: Criteria) -> StoredKeyLink | None:
         """The key link that the new pair's event was answered with, if it still says so: a search may be behind."""
         event = change.seen.get(change.target.operation_id) if change.target else None
-        if event and event.answer and answered_with(event.answer) != change.key_link_id:
+        if event and event.result and answered_with(event.result) != change.key_link_id:
             with suppress(NoSuchRecordError):
-                record = self.revio.key_link(answered_with(event.answer))
+                record = self.revio.key_link(answered_with(event.result))
                 return self._shown(record) if criteria.fit(record) else None
         return None
 
@@ -321,11 +323,11 @@ class Finding:
     notes: frozenset[Note] = frozenset()
 
     def writes(self, settled: Operation, event: Event) -> "Sequence[TransactWriteItemTypeDef]":
-        if event is not Event.FOUND or settled.answer is None:
+        if event is not Event.FOUND or settled.result is None:
             return ()
         row = self.accounts.finding(
             self.tenant,
-            row_name(answered_with(settled.answer)),
+            row_name(answered_with(settled.result)),
             settled.operation_id,
             since=self.since - CLOCK_SKEW,
             now=int(self.clock() * 1000),
@@ -392,16 +394,16 @@ class KeyLinkFlow:
 
         return Change(self.held, tenant, self.name, key_link_id, ties, command.asked_at, target, task)
 
-    def abandoned(self, operation: Operation) -> Ending:
-        """See `engine.Abandoning`: what a change holds is let go."""
+    def discarded(self, operation: Operation) -> Ending:
+        """See `engine.Discarding`: what a change holds is let go."""
         command = self.command.model_validate_json(operation.payload or "")
         if command.id is None:
             return Finding(self.held.accounts, self.held.clock, operation.tenant, 0, 0)
         return self.change(operation.tenant, command, Task(operation))
 
-    def adopt(self, tenant: str, command: CarryKeyLink, vendor_id: str) -> StoredKeyLink:  # noqa: ARG002
+    def link_existing(self, tenant: str, command: CarryKeyLink, vendor_id: str) -> StoredKeyLink:  # noqa: ARG002
         if command.id is not None or command.link is None:
-            raise ConflictError("A change makes no record that could be adopted. Send it again, or abandon it.")
+            raise ConflictError("A change makes no record that could be linked. Send it again, or discard it.")
         if not re.fullmatch("[1-9][0-9]{0,17}", vendor_id):
             raise InvalidError(
                 "Give the key link's id, which is a number.", fields=[FieldError("id", "must be a number")]
@@ -429,6 +431,6 @@ def _identity(key_link_id: int) -> Identity:
 
 
 def _pair(link: KeyLink | StoredKeyLink) -> str:
-    """The natural key of the event that says this."""
+    """The event key of the event that says this."""
     system, entity_type = (link.system or "").casefold(), (link.entity_type or "").casefold()
     return joined(system, entity_type, str(link.internal_id), link.external_id)

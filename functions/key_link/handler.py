@@ -29,7 +29,7 @@ def _create(request: Request) -> Response:
     asked_at = _now()
     link, mapping = received(runtime().engine, flow(), request, KeyLink)
     outcome = carry(runtime().engine, flow(), request, CarryKeyLink(link=link, asked_at=asked_at), mapping)
-    return told(replace(outcome, changed=False))  # all that a key link says is in its natural key
+    return told(replace(outcome, changed=False))  # all that a key link says is in its event key
 
 
 def _change(request: Request) -> Response:

@@ -17,4 +17,4 @@ FLOWS: Mapping[str, Callable[[], Flow[Any, Any, Any]]] = {
     "status_update": status_update,
     "connector_receiver": connector_receiver,
 }
-"""All but callbacks, which make no record that could be adopted."""
+"""All but webhooks, which make no record that could be linked."""

@@ -30,7 +30,7 @@ SEARCHED = (
     *(("revio", "key_link"), ("revio", "customer")),
 )
 """Systems and entities whose ids are looked for. Any other is found as `system/entity/id`."""
-FIRST_LOOKED_AT = (State.PARKED, State.UNKNOWN, State.WAITING, State.SENDING, State.REJECTED, State.SUCCEEDED)
+FIRST_LOOKED_AT = (State.NEEDS_REVIEW, State.UNCONFIRMED, State.WAITING, State.SENDING, State.REJECTED, State.SUCCEEDED)
 """The order of the states in a list: what needs a person comes first."""
 
 
@@ -107,23 +107,23 @@ def _resolve_operation(request: Request) -> Response:
     operation, engine, by = _operation(request), runtime().engine, request.caller.label
     add_to_log(operation_id=operation.operation_id)
     match resolution.action:
-        case "adopt":
-            resolved = _adopt(operation, resolution, request)
-        case "resend":
-            resolved = engine.resend(operation, by=by)
-        case "abandon":
+        case "link":
+            resolved = _link(operation, resolution, request)
+        case "retry":
+            resolved = engine.request_retry(operation, by=by)
+        case "discard":
             flow = FLOWS.get(operation.flow)
-            resolved = engine.abandon(operation, by=by, flow=flow() if flow else None)
+            resolved = engine.discard(operation, by=by, flow=flow() if flow else None)
         case "unlink":
             resolved = engine.unlink(operation, by=by)
     return Response(200, resolved.shown())
 
 
-def _adopt(operation: Operation, resolution: Resolution, request: Request) -> Operation:
+def _link(operation: Operation, resolution: Resolution, request: Request) -> Operation:
     flow = FLOWS.get(operation.flow)
     if flow is None:
-        raise ConflictError(f"An operation of {operation.flow} has no record that could be adopted.")
-    return runtime().engine.adopt(
+        raise ConflictError(f"An operation of {operation.flow} has no record that could be linked.")
+    return runtime().engine.link_existing(
         flow(),
         operation,
         resolution.id or "",

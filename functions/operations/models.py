@@ -15,18 +15,18 @@ class Resolution(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    action: Literal["adopt", "resend", "abandon", "unlink"]
+    action: Literal["link", "retry", "discard", "unlink"]
     id: Id | None = None
-    """The vendor's id of the record that is to be adopted."""
+    """The vendor's id of the record that is to be linked."""
     confirmed: bool = False
-    """With adopt: a person has compared the id a second time, because the vendor cannot verify it."""
+    """With link: a person has compared the id a second time, because the vendor cannot verify it."""
 
     @model_validator(mode="after")
-    def _names_what_is_adopted(self) -> Self:
-        if (self.action == "adopt") is (self.id is None):
-            raise ValueError("give the vendor's id with adopt, and with nothing else")
-        if self.confirmed and self.action != "adopt":
-            raise ValueError("give confirmed with adopt, and with nothing else")
+    def _names_what_is_linked(self) -> Self:
+        if (self.action == "link") is (self.id is None):
+            raise ValueError("give the vendor's id with link, and with nothing else")
+        if self.confirmed and self.action != "link":
+            raise ValueError("give confirmed with link, and with nothing else")
         return self
 
 
@@ -47,7 +47,7 @@ class Listing(BaseModel):
     ) = None
     """Of the operation, of what it is about, or of what it is linked to."""
     state: State | None = None
-    flow: Literal["create_site", "create_job", "key_link", "status_update", "connector_receiver", "callback"] | None = (
+    flow: Literal["create_site", "create_job", "key_link", "status_update", "connector_receiver", "webhook"] | None = (
         None
     )
     limit: Annotated[int, Field(ge=1, le=100)] = 50

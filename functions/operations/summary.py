@@ -15,10 +15,10 @@ VENDORS = {
     "Rev.io": ("key_link",),
     "IzzitUp": ("status_update",),
     "Egito": ("connector_receiver",),
-    "callback": ("callback",),
+    "webhook": ("webhook",),
 }
 """Whom a flow's operations go to. The last is the tenant's own system."""
-UNSETTLED = (State.WAITING, State.UNKNOWN)
+UNSETTLED = (State.WAITING, State.UNCONFIRMED)
 
 
 def summary(

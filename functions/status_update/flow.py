@@ -130,11 +130,11 @@ class StatusUpdateFlow:
     def find(self, command: UpdateStatus, vendor: Statuses) -> Sequence[Hit[UpdatedStatus]]:  # noqa: ARG002
         return ()
 
-    def adopt(self, tenant: str, command: UpdateStatus, vendor_id: str) -> UpdatedStatus:  # noqa: ARG002
-        raise ConflictError("A status is no record that could be adopted. Send it again, or abandon it.")
+    def link_existing(self, tenant: str, command: UpdateStatus, vendor_id: str) -> UpdatedStatus:  # noqa: ARG002
+        raise ConflictError("A status is no record that could be linked. Send it again, or discard it.")
 
     def verify(self, command: UpdateStatus, result: UpdatedStatus, vendor: Statuses) -> str | None:  # noqa: ARG002
-        return None  # `adopt` takes none
+        return None  # `link` takes none
 
     def links(self, command: UpdateStatus, result: UpdatedStatus) -> Sequence[Link]:  # noqa: ARG002
         return ()

@@ -52,7 +52,7 @@ def _update(request: Request) -> Response:
         },
     )
     outcome = carry(runtime().engine, flow(), request, command, mapping)
-    return told(replace(outcome, changed=False), done=200)  # all that a status says is in its natural key
+    return told(replace(outcome, changed=False), done=200)  # all that a status says is in its event key
 
 
 ROUTES = {"GET /services": _list, "PUT /services/{service}/status": _update}

@@ -33,7 +33,7 @@ class ReceiverSimulator(Simulator):
     refuses_with: int | None = None
 
     def respond(self, request: Request) -> Response:
-        if request.path != "/callbacks" or request.method != "POST":
+        if request.path != "/webhooks" or request.method != "POST":
             return Response(status=404)
         if self.refuses_with:
             return Response(status=self.refuses_with, headers={"Location": f"{self.url}/elsewhere"})
@@ -47,8 +47,8 @@ class ReceiverSimulator(Simulator):
         return {"told": self.told}
 
     @property
-    def callback_url(self) -> str:
-        return f"{self.url}/callbacks"
+    def webhook_url(self) -> str:
+        return f"{self.url}/webhooks"
 
     def _believes(self, request: Request) -> bool:
         sent_at = request.headers.get("webhook-timestamp", "")

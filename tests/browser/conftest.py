@@ -53,7 +53,7 @@ class Tenant:
         path = f"{self.stack.url}/operations/{operation}/resolve"
         requests.post(path, json=decision, headers=headers, timeout=60).raise_for_status()
 
-    def parked(self, **changes: object) -> str:
+    def in_review(self, **changes: object) -> str:
         """An operation that is in doubt, because illu cannot be asked."""
         document = json.loads(self.stack.demo_tenant())
         del document["illu"]["site_list_path"]

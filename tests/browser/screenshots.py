@@ -34,12 +34,12 @@ def fill(tenant: Tenant) -> str:
     requests.post(f"{stack.url}/key-links", json=link, headers=headers, timeout=60)
     ticket = {"ticket_id": "T-501", "name": "The meter shows nothing", "customer_id": "C-1000"}
     requests.post(f"{stack.url}/jobs", json=ticket, headers=headers, timeout=60)
-    parked = tenant.parked(customer_id="C-2001", name="Pump station, Turkana")
+    in_review = tenant.in_review(customer_id="C-2001", name="Pump station, Turkana")
     requests.put(f"{stack.url}/services/MAIL/status", json={"status": "outage"}, headers=headers, timeout=60)
     stack.illu.fail(Kind.UNAVAILABLE, times=3, seconds=600)
     for number in range(3):
         tenant.create_site(customer_id=f"C-{3000 + number}", name=f"Kiosk {number}, Kisumu")
-    return parked
+    return in_review
 
 
 def take(chrome: Chrome, name: str, height: int) -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         chromium(Path(profile)) as chrome,
     ):
         tenant = Tenant(stack, stack.tenant_name, stack.add_key(stack.tenant_name, SCOPES, "support"))
-        parked = fill(tenant)
+        in_review = fill(tenant)
         console = Console(chrome, stack)
         console.open()
         console.sign_in(
@@ -69,7 +69,7 @@ def main() -> None:
         )
         take(chrome, "overview", 900)
         look(chrome, scheme="dark")
-        console.show(parked)
+        console.show(in_review)
         take(chrome, "operation", 760)
         look(chrome, width=380, height=800)
         chrome.execute_script("location.hash = ''")
@@ -78,9 +78,9 @@ def main() -> None:
         console.until(lambda: chrome.execute_script(drawn) < 400)
         take(chrome, "phone", 800)
         look(chrome)
-        chrome.execute_script("location.hash = arguments[0]", parked)
-        console.until(lambda: console.all("#decide-resend"))
-        console("#decide-resend").click()
+        chrome.execute_script("location.hash = arguments[0]", in_review)
+        console.until(lambda: console.all("#decide-retry"))
+        console("#decide-retry").click()
         take(chrome, "decision", 760)
 
 

@@ -31,7 +31,12 @@ def test_somebody_signs_in_and_sees_the_vendors_and_what_came(console: Console, 
     assert "illu failing" in vendor.text
     assert "1 not settled" in vendor.text
     assert console("#plot svg").get_attribute("aria-label") == "At most 2 in an hour, 2 in all"
-    assert [chip.text for chip in console.all("#states button")][:4] == ["all 2", "parked 0", "unknown 0", "waiting 1"]
+    assert [chip.text for chip in console.all("#states button")][:4] == [
+        "all 2",
+        "needs_review 0",
+        "unconfirmed 0",
+        "waiting 1",
+    ]
 
 
 def test_a_wrong_key_is_refused_and_shows_nothing(console: Console, tenant: Tenant, browser: Chrome) -> None:
@@ -110,9 +115,9 @@ def test_what_the_crm_sent_is_shown_only_to_a_key_that_may_see_it(
 def test_a_key_that_may_only_look_is_told_which_scope_decides_and_gets_no_buttons(
     console: Console, stack: Stack, tenant: Tenant, browser: Chrome
 ) -> None:
-    parked, done = tenant.parked(customer_id="C-6"), tenant.create_site(customer_id="C-5").json()["operation_id"]
+    in_review, done = tenant.in_review(customer_id="C-6"), tenant.create_site(customer_id="C-5").json()["operation_id"]
     console.sign_in(stack.add_key(tenant.name, frozenset({"operations:read"}), "support"))
-    console.show(parked)
+    console.show(in_review)
     assert "operations:resolve" in console("#may-not-decide").text
     assert console.all("[id^=decide-]") == []
     browser.execute_script("location.hash = arguments[0]", done)
@@ -120,20 +125,20 @@ def test_a_key_that_may_only_look_is_told_which_scope_decides_and_gets_no_button
     assert console.all("#may-not-decide, [id^=decide-]") == []
     console("#sign-out").click()
     console.sign_in(tenant.key)
-    console.show(parked)
+    console.show(in_review)
     assert len(console.all("[id^=decide-]")) == 3
 
 
-def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(
+def test_an_operation_in_doubt_is_linked_and_the_vendor_holds_one(
     console: Console, tenant: Tenant, browser: Chrome
 ) -> None:
-    operation = tenant.parked(customer_id="C-7")
+    operation = tenant.in_review(customer_id="C-7")
     before = list(tenant.stack.illu.sites)
     site_id = str(before[-1]["site_id"])
     console.sign_in(tenant.key)
     console.show(operation)
-    assert console("#state").text == "parked"
-    console("#decide-adopt").click()
+    assert console("#state").text == "needs_review"
+    console("#decide-link").click()
     assert "Nothing is made at illu." in console("#confirm-what").text
     assert not console("#vendor-id-again").is_displayed()
     console("#vendor-id").send_keys(site_id, Keys.ENTER)
@@ -142,7 +147,7 @@ def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(
     assert not console("#vendor-id").is_displayed()
     console("#vendor-id-again").send_keys(f"{site_id}0", Keys.ENTER)
     console.says("The two ids are not the same. Nothing was changed.")
-    console("#decide-adopt").click()
+    console("#decide-link").click()
     console("#vendor-id").send_keys(site_id, Keys.ENTER)
     console.until(lambda: console("#vendor-id-again").is_displayed())
     console("#vendor-id-again").send_keys(site_id, Keys.ENTER)
@@ -156,8 +161,8 @@ def test_an_operation_in_doubt_is_adopted_and_the_vendor_holds_one(
 
 
 def test_a_wrong_link_is_undone_and_another_one_made(console: Console, tenant: Tenant) -> None:
-    operation = tenant.parked(customer_id="C-12")
-    tenant.resolve(operation, action="adopt", id="123456", confirmed=True)
+    operation = tenant.in_review(customer_id="C-12")
+    tenant.resolve(operation, action="link", id="123456", confirmed=True)
     console.sign_in(tenant.key)
     console.show(operation)
     console("#decide-unlink").click()
@@ -168,10 +173,10 @@ def test_a_wrong_link_is_undone_and_another_one_made(console: Console, tenant: T
     assert console("#state").text == "succeeded"
     console("#decide-unlink").click()
     console("#confirm-yes").click()
-    console.says("it is parked now")
+    console.says("it needs review now")
     assert "it was illu site 123456" in console("#detail").text
     assert console.all("#decide-unlink") == []
-    assert console.all("#decide-adopt") != []
+    assert console.all("#decide-link") != []
 
 
 def test_what_the_bridge_made_itself_offers_no_unlinking(console: Console, tenant: Tenant) -> None:
@@ -182,15 +187,15 @@ def test_what_the_bridge_made_itself_offers_no_unlinking(console: Console, tenan
 
 
 def test_an_operation_is_sent_again_only_after_the_warning(console: Console, tenant: Tenant) -> None:
-    operation = tenant.parked(customer_id="C-8")
+    operation = tenant.in_review(customer_id="C-8")
     sites = len(tenant.stack.illu.sites)
     console.sign_in(tenant.key)
     console.show(operation)
-    console("#decide-resend").click()
+    console("#decide-retry").click()
     assert "it will be there twice" in console("#confirm-what").text
     console("#confirm-no").click()
-    assert console("#state").text == "parked"
-    console("#decide-resend").click()
+    assert console("#state").text == "needs_review"
+    console("#decide-retry").click()
     console("#confirm-yes").click()
     console.says("it is waiting now")
     tenant.stack.deliver_due()
@@ -199,26 +204,26 @@ def test_an_operation_is_sent_again_only_after_the_warning(console: Console, ten
     assert len(tenant.stack.illu.sites) == sites + 1
 
 
-def test_an_operation_is_abandoned(console: Console, tenant: Tenant) -> None:
-    operation = tenant.parked(customer_id="C-9")
+def test_an_operation_is_discarded(console: Console, tenant: Tenant) -> None:
+    operation = tenant.in_review(customer_id="C-9")
     sites = len(tenant.stack.illu.sites)
     console.sign_in(tenant.key)
     console.show(operation)
-    console("#decide-abandon").click()
+    console("#decide-discard").click()
     console("#confirm-yes").click()
     console.says("it is rejected now")
-    assert console.all("#decide-resend") == []
+    assert console.all("#decide-retry") == []
     assert len(tenant.stack.illu.sites) == sites
 
 
 def test_what_cannot_be_done_is_told_in_the_apis_words(console: Console, tenant: Tenant, browser: Chrome) -> None:
-    operation = tenant.parked(customer_id="C-10")
+    operation = tenant.in_review(customer_id="C-10")
     console.sign_in(tenant.key)
     console.show(operation)
-    console("#decide-adopt").click()
+    console("#decide-link").click()
     console("#vendor-id").send_keys("north", Keys.ENTER)
     console.says("Give illu's site_id, which is a number.")
-    assert console("#state").text == "parked"
+    assert console("#state").text == "needs_review"
     assert [note for note in complaints(browser) if "status of 422" not in note] == []
 
 
@@ -251,7 +256,7 @@ def test_what_a_customer_is_called_is_text_whatever_it_looks_like(console: Conso
 
 
 def test_everything_can_be_done_with_the_keyboard(console: Console, tenant: Tenant, browser: Chrome) -> None:
-    operation = tenant.parked(customer_id="C-11")
+    operation = tenant.in_review(customer_id="C-11")
     site_id = str(tenant.stack.illu.sites[-1]["site_id"])
 
     def press(*keys: str) -> None:
@@ -267,9 +272,9 @@ def test_everything_can_be_done_with_the_keyboard(console: Console, tenant: Tena
     press(Keys.ESCAPE)
     console.until(lambda: console("#overview").is_displayed())
     press("j", Keys.ENTER)
-    console.until(lambda: console("#detail").is_displayed() and console.all("#decide-adopt"))
+    console.until(lambda: console("#detail").is_displayed() and console.all("#decide-link"))
     press(Keys.TAB)
-    assert browser.switch_to.active_element.get_attribute("id") == "decide-adopt"
+    assert browser.switch_to.active_element.get_attribute("id") == "decide-link"
     press(Keys.ENTER)
     press(site_id, Keys.ENTER)
     console.until(lambda: console("#vendor-id-again").is_displayed())
@@ -307,7 +312,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(
     console: Console, tenant: Tenant, browser: Chrome, part: str
 ) -> None:
     look(browser, width=360, height=740)
-    operation = tenant.parked(customer_id="C-" + "1234567890" * 15)
+    operation = tenant.in_review(customer_id="C-" + "1234567890" * 15)
     console.sign_in(tenant.key)
     if part == "detail":
         console.show(operation)
@@ -319,7 +324,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(
 def test_what_is_written_can_be_read(console: Console, tenant: Tenant, browser: Chrome, scheme: str) -> None:
     look(browser, scheme=scheme)  # type: ignore[arg-type]
     tenant.create_site(customer_id="C-1")
-    operation = tenant.parked(customer_id="C-13")
+    operation = tenant.in_review(customer_id="C-13")
     console.sign_in(tenant.key)
     overview = contrasts(browser)
     console.show(operation)

@@ -96,7 +96,7 @@ def _found() -> dict[str, Any]:
             for default in (False, True)
         ],
         "warm": {one.name: [ours if one == OURS else theirs] * 2 for one in COMPARED},
-        "trips": [{"kind": "create_site", "new": 3, "repeated": 1, "redelivered": 4, **units}],
+        "trips": [{"kind": "create_site", "new": 3, "repeated": 1, "retried": 4, **units}],
         "size": [{"name": "SharedLayer", "zip_size": 8_000_001, "unzipped_size": 1}],
         "memory": {one.name: {"peak": 1, "before": 1, "after": 1.2, "repeated": 1000} for one in COMPARED},
         "scale": {

@@ -214,6 +214,6 @@ def test_the_command_line_turns_a_tenant_up_and_its_functions_know_it(
     assert len(illu.sites) == before + 1
 
 
-def test_a_callback_that_there_is_not_is_left_out(stack: Deployed) -> None:
+def test_a_webhook_that_there_is_not_is_left_out(stack: Deployed) -> None:
     record = {"messageId": "m-1", "body": json.dumps({"operation_id": "op_" + 32 * "0", "tenant": "acme"})}
-    assert stack.invoke("CallbackFunction", {"Records": [record]}) == {"batchItemFailures": []}
+    assert stack.invoke("WebhookFunction", {"Records": [record]}) == {"batchItemFailures": []}

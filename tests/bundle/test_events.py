@@ -21,7 +21,7 @@ from tests.conftest import NEVER_LOGGED, forget_settings
 type Invoke = Callable[[str, Mapping[str, Any]], Any]
 """A function of the template by its name, and the event that it gets."""
 
-REDELIVERED = [
+RETRIED = [
     ("create_site", "new", "illu"),
     ("create_job", "new", "illu"),
     ("key_link", "new", "revio"),
@@ -39,7 +39,7 @@ def play(stack: Stack, invoke: Invoke) -> dict[str, Any]:
         flow, case = event.split("/")
         answers[event] = invoke(FUNCTIONS[flow], load_event(flow, case))
     _forget_operations()
-    for flow, case, vendor in REDELIVERED:
+    for flow, case, vendor in RETRIED:
         _accept_an_hour_ago(stack, vendor, FUNCTIONS[flow], load_event(flow, case))
         answers[f"{flow}/from_queue"] = invoke(FUNCTIONS[flow], load_event(flow, "from_queue"))
         answers[f"{flow}/{case} once more"] = invoke(FUNCTIONS[flow], load_event(flow, case))
@@ -61,7 +61,7 @@ def play_queues(stack: Stack, invoke: Invoke) -> dict[str, Any]:
     event["headers"]["authorization"] = f"Bearer {TOLD_KEY}"
     _accept_an_hour_ago(stack, "illu", "CreateSiteFunction", event)
     answers = {}
-    for function, queue in (("CreateSiteFunction", "CREATE_SITE"), ("CallbackFunction", "CALLBACK")):
+    for function, queue in (("CreateSiteFunction", "CREATE_SITE"), ("WebhookFunction", "WEBHOOK")):
         answers[f"dispatched to {function}"] = invoke("DispatcherFunction", {})
         answers[f"taken by {function}"] = invoke(function, _message(stack, f"{queue}_QUEUE_URL"))
     for state in ("succeeded", "waiting", "rejected"):
@@ -74,7 +74,7 @@ def play_queues(stack: Stack, invoke: Invoke) -> dict[str, Any]:
 def _in_order(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer with its operations by flow: those of the same second are listed in any order."""
     body = json.loads(answer["body"])
-    body["operations"].sort(key=lambda operation: (operation["flow"], operation["natural_key"]))
+    body["operations"].sort(key=lambda operation: (operation["flow"], operation["event_key"]))
     return answer | {"body": json.dumps(body)}
 
 
@@ -145,10 +145,10 @@ def comparable(answers: Mapping[str, Any], kept: Set[str], begin: datetime) -> d
 
 STEPS = [
     *(event for event, _, _ in CASES),
-    *(step for flow, case, _ in REDELIVERED for step in (f"{flow}/from_queue", f"{flow}/{case} once more")),
+    *(step for flow, case, _ in RETRIED for step in (f"{flow}/from_queue", f"{flow}/{case} once more")),
     *(
         step
-        for name in ("CreateSiteFunction", "CallbackFunction")
+        for name in ("CreateSiteFunction", "WebhookFunction")
         for step in (f"dispatched to {name}", f"taken by {name}")
     ),
     *(f"{state} in the end" for state in ("succeeded", "waiting", "rejected")),
@@ -168,8 +168,8 @@ def test_the_built_function_answers_with_the_status_of_the_case(
     assert json.loads(played[event][1])["statusCode"] == status
 
 
-@pytest.mark.parametrize("flow", [flow for flow, _, _ in REDELIVERED])
-def test_the_built_function_redelivers(played: dict[str, tuple[str, str]], flow: str) -> None:
+@pytest.mark.parametrize("flow", [flow for flow, _, _ in RETRIED])
+def test_the_built_function_retries(played: dict[str, tuple[str, str]], flow: str) -> None:
     assert json.loads(played[f"{flow}/from_queue"][1]) == {"batchItemFailures": []}
     [again] = [step for step in played if step.startswith(f"{flow}/") and step.endswith(" once more")]
     assert json.loads(played[again][1])["statusCode"] == 200
@@ -177,9 +177,9 @@ def test_the_built_function_redelivers(played: dict[str, tuple[str, str]], flow:
 
 def test_what_the_dispatcher_lends_is_carried_and_told(played: dict[str, tuple[str, str]]) -> None:
     assert json.loads(played["dispatched to CreateSiteFunction"][1]) == {"create_site": 1}
-    assert json.loads(played["dispatched to CallbackFunction"][1]) == {}  # create_site has put it on its queue
+    assert json.loads(played["dispatched to WebhookFunction"][1]) == {}  # create_site has put it on its queue
     assert '\\"flow\\": \\"create_site\\"' in played["succeeded in the end"][1]
-    assert '\\"flow\\": \\"callback\\"' in played["succeeded in the end"][1]
+    assert '\\"flow\\": \\"webhook\\"' in played["succeeded in the end"][1]
 
 
 def test_every_event_and_every_step_is_compared(played: dict[str, tuple[str, str]]) -> None:

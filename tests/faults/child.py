@@ -58,7 +58,7 @@ _LOADER = _loader()
 
 
 def begin_at(ahead: float) -> None:
-    """A function's own state, with the time moved on, and with redeliveries right in the middle of their range."""
+    """A function's own state, with the time moved on, and with retries right in the middle of their range."""
     runtime().clock.ahead = ahead
     runtime().engine._jitter = lambda: 0.5
 

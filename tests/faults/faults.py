@@ -28,7 +28,7 @@ class Act(Enum):
     AGAIN = auto()
     """The same request, or the same message, is handled by another worker from begin to end; then the call goes on."""
     ASK = auto()
-    """The same with the caller's request, while the call is one of a redelivery."""
+    """The same with the caller's request, while the call is one of a retry."""
 
 
 class Span(Enum):

@@ -347,27 +347,27 @@ class World:
         return [one for one in self.operations() if one.due_at is not None and one.due_at <= now]
 
     def settle(self) -> None:
-        """Move time on until nothing is left to do by itself, and let a person decide upon what is parked."""
+        """Move time on until nothing is left to do by itself, and let a person decide upon what needs review."""
         for _ in range(MOST_ROUNDS):
             operations = self.operations()
-            parked = [one for one in operations if one.state is State.PARKED]
-            if parked:
-                self.resolve(parked)
+            in_review = [one for one in operations if one.state is State.NEEDS_REVIEW]
+            if in_review:
+                self.resolve(in_review)
             waiting = [one.due_at or 0 for one in operations if one.state in DUE | {State.SENDING}]
-            if not waiting and not parked:
+            if not waiting and not in_review:
                 return
             # The dispatcher runs once a minute.
             ahead = min(waiting, default=0) - (time.time() + self.stack._ahead)
             self.pass_time(60 * max(1, -(-ahead // 60)))
 
-    def resolve(self, parked: Iterable[Operation]) -> None:
-        """What a person does who looks at the vendor: adopt what is there, else send it again."""
-        for operation in parked:
+    def resolve(self, in_review: Iterable[Operation]) -> None:
+        """What a person does who looks at the vendor: link what is there, else send it again."""
+        for operation in in_review:
             self.operators += 1
             there = self._made_at_the_vendor(operation)
-            body = {"action": "adopt", "id": there, "confirmed": True} if there else {"action": "resend"}
+            body = {"action": "link", "id": there, "confirmed": True} if there else {"action": "retry"}
             told = self._request(operation.tenant, "POST", f"/operations/{operation.operation_id}/resolve", body)
-            assert told == 200, (told, operation.natural_key, body)
+            assert told == 200, (told, operation.event_key, body)
 
     def too_many(self) -> list[str]:
         """Events that have more effects than they may have at any time."""

@@ -110,7 +110,7 @@ FIRST = ""
 LOST = "after a lost answer"
 UNSENT = "after a lost request"
 STAGES = {LOST: BY_FAULT["closed, done"], UNSENT: BY_FAULT["closed, not done"]}
-"""In the redelivery, after this has happened to the call that writes."""
+"""In the retry, after this has happened to the call that writes."""
 
 
 @dataclass(frozen=True)

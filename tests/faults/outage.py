@@ -40,7 +40,7 @@ TENANT = "acme"
 MINUTE, HOUR = 60, 3600
 DEADLINE = 21
 """Seconds that an invocation has for its calls."""
-SETTLED = (State.SUCCEEDED, State.REJECTED, State.PARKED)
+SETTLED = (State.SUCCEEDED, State.REJECTED, State.NEEDS_REVIEW)
 
 
 class Clock:
@@ -131,8 +131,8 @@ class MemoryOperations(Operations):
     def keep_payload(self, *_: object) -> "TransactWriteItemTypeDef":
         raise AssertionError("no key link is there before it was sent")
 
-    def oldest_parked(self, shard: str) -> int | None:
-        there = [one for one in self.items.values() if one.state is State.PARKED and one.shard == shard]
+    def oldest_in_review(self, shard: str) -> int | None:
+        there = [one for one in self.items.values() if one.state is State.NEEDS_REVIEW and one.shard == shard]
         return min((one.updated_at for one in there), default=None)
 
     def lent(self, shard: str, tenant: str, now: int, until: int) -> Counter[str]:
@@ -209,7 +209,7 @@ class Figures:
     lost: int
     states: dict[str, int]
     calls_while_down: int
-    redeliveries_of_one_at_most: int
+    retries_of_one_at_most: int
     last_arrived_after: float
     calls_a_minute_at_most: int
     calls_a_minute_allowed: int
@@ -248,7 +248,7 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
     back_at = began + hours * HOUR
     arrivals = deque(sorted(began + chance.random() * hours * HOUR for _ in range(events)))
     queue: deque[Due] = deque()
-    redelivered: Counter[str] = Counter()
+    retried: Counter[str] = Counter()
     rev.stop()
     tick, number, is_down, told_at = began, 0, True, 0.0
     while arrivals or queue or any(one.state not in SETTLED for one in operations.items.values()):
@@ -268,8 +268,8 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
                 queue += [due._replace(due_at=until) for due in lent if operations.extend(due, until, sent_by)]
         while queue and clock.now < tick:
             message = queue.popleft()
-            redelivered[message.operation_id] += 1
-            engine.redeliver(
+            retried[message.operation_id] += 1
+            engine.retry(
                 flow,
                 message.operation_id,
                 tenant=message.tenant,
@@ -291,7 +291,7 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
         lost=events - len(made),
         states=dict(Counter(one.state for one in operations.items.values())),
         calls_while_down=breaker.failures,
-        redeliveries_of_one_at_most=max(redelivered.values(), default=0),
+        retries_of_one_at_most=max(retried.values(), default=0),
         last_arrived_after=max(account.made_at.values()) - back_at,
         calls_a_minute_at_most=_busiest(account.calls),
         calls_a_minute_allowed=rev.calls_per_minute,
@@ -321,7 +321,7 @@ def shown(figures: Figures) -> str:
         "lost": figures.lost,
         "states in the end": ", ".join(f"{number} {state}" for state, number in figures.states.items()),
         "calls while it was down": figures.calls_while_down,
-        "redeliveries of one event, at most": figures.redeliveries_of_one_at_most,
+        "retries of one event, at most": figures.retries_of_one_at_most,
         "the last one arrived after it was back": f"{figures.last_arrived_after / MINUTE:.0f} min",
         "calls in any minute, at most": f"{figures.calls_a_minute_at_most} of {figures.calls_a_minute_allowed} allowed",
     }

@@ -69,7 +69,7 @@ class Crm:
         passed = 0
         while passed <= 40:
             operation: dict[str, Any] = self.get(accepted.headers["Location"]).json()
-            if operation["state"] in ("succeeded", "rejected", "parked"):
+            if operation["state"] in ("succeeded", "rejected", "needs_review"):
                 return operation
             due_at = datetime.fromisoformat(operation["due_at"]).timestamp()
             minutes = max(1, math.ceil((due_at - runtime().clock()) / 60))  # the dispatcher runs once in each

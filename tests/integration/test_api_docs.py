@@ -64,7 +64,7 @@ def test_the_examples_of_sites_operations_links_and_problems_are_what_is_answere
     assert set(operation) == set(example)
     assert operation["links"] == example["links"]
     assert set(operation["attempts"][0]) == set(example["attempts"][0])
-    assert example["answer"] == operation["answer"]
+    assert example["result"] == operation["result"]
 
 
 def test_the_example_of_a_new_site_is_what_is_answered(crm: Crm) -> None:

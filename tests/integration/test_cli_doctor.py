@@ -108,7 +108,7 @@ def test_what_waits_for_a_person_or_for_too_long_is_told(crm: Crm, cli: CommandL
     assert crm.post("/sites", {**SITE, "customer_id": "C-2"}, headers={"Prefer": "respond-async"}).status_code == 202
     found = results(cli)
     assert found["bridge backlog"] == "warning"
-    assert found["demo parked operations"] == "ok"
+    assert found["demo operations that need review"] == "ok"
 
 
 def test_a_key_that_expires_soon_or_allows_nothing_is_told_and_others_are_not(stack: Stack, cli: CommandLine) -> None:
@@ -174,7 +174,7 @@ def test_a_tenant_that_is_not_there_fails(cli: CommandLine) -> None:
     ("host", "result"),
     [("127.0.0.1", "not checked"), ("private.example", "failed"), ("no-such-host.invalid", "failed")],
 )
-def test_a_callbacks_address_must_be_public(
+def test_a_webhooks_address_must_be_public(
     stack: Stack, cli: CommandLine, host: str, result: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = socket.getaddrinfo
@@ -184,6 +184,6 @@ def test_a_callbacks_address_must_be_public(
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     document = json.loads(stack.told_tenant())
-    document["callback"]["url"] = f"https://{host}/told"
+    document["webhook"]["url"] = f"https://{host}/told"
     stack.put_secret("demo-told", json.dumps(document))
-    assert results(cli, "demo-told")["callback address"] == result
+    assert results(cli, "demo-told")["webhook address"] == result

@@ -60,7 +60,7 @@ def test_every_bad_row_is_told_with_its_line_and_the_others_are_carried(
     by_id = {str(site["site_id"]): site["name"] for site in stack.illu.sites}
     for line in result(file):
         if line["state"] == "succeeded":
-            assert by_id[line["id"]] == f"Shop {line['natural_key'].removeprefix('C-')}, Kitale"
+            assert by_id[line["id"]] == f"Shop {line['event_key'].removeprefix('C-')}, Kitale"
 
 
 def test_a_dry_run_carries_nothing(stack: Stack, cli: CommandLine, file: Path) -> None:
@@ -133,8 +133,8 @@ def test_what_a_person_has_given_up_is_not_carried_by_the_same_file(crm: Crm, cl
     cli("import", "sites", "demo", str(file), *QUICK)
     crm.stack.move_clock(60)
     crm.stack.deliver_due()
-    (parked,) = result(file)
-    assert cli("operations", "resolve", parked["operation_id"], "abandon", "--yes").code == 0
+    (in_review,) = result(file)
+    assert cli("operations", "resolve", in_review["operation_id"], "discard", "--yes").code == 0
     told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
     assert (told.code, told.json["carried"], told.json["states"]) == (1, 0, {"rejected": 1})
     assert len(crm.stack.illu.sites) == 1

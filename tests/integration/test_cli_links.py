@@ -67,7 +67,7 @@ def test_what_was_exported_is_imported_into_an_empty_bridge_and_nothing_is_made_
     again = cli("links", "import", "demo", str(file), "--yes", "--json").json
     assert (again["written"], again["known_already"]) == (0, 2)
     (operation,) = cli("operations", "show", "demo", "C-1001", "--json").json
-    assert [attempt["event"] for attempt in operation["attempts"]] == ["adopted"]
+    assert [attempt["event"] for attempt in operation["attempts"]] == ["linked"]
 
 
 def test_an_export_can_be_imported_elsewhere(crm: Crm, cli: CommandLine, file: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from cli.operations import FlowName
-from crm_bridge.callbacks import FLOW as CALLBACK
 from crm_bridge.operations import SHARDS, State, operation_id
 from crm_bridge.runtime import runtime
+from crm_bridge.webhooks import FLOW as WEBHOOK
 from local.stack import Stack
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
@@ -26,12 +26,12 @@ def plain(stack: Stack) -> None:
     stack.put_secret("demo", json.dumps(document))
 
 
-def parked(crm: Crm, **changes: object) -> str:
+def in_review(crm: Crm, **changes: object) -> str:
     """An operation that is in doubt."""
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     answer = crm.create_site(**changes)
     assert answer.status_code == 202
-    assert crm.settle(answer)["state"] == "parked"
+    assert crm.settle(answer)["state"] == "needs_review"
     return str(answer.json()["operation_id"])
 
 
@@ -48,25 +48,23 @@ def read(operation: str) -> Any:
 
 
 def test_every_flow_can_be_asked_for() -> None:
-    assert {flow.value for flow in FlowName} == {*FLOWS, CALLBACK}
+    assert {flow.value for flow in FlowName} == {*FLOWS, WEBHOOK}
 
 
 @pytest.mark.usefixtures("plain")
 def test_what_needs_a_person_is_listed_first_and_filters_narrow_it(crm: Crm, cli: CommandLine) -> None:
     crm.create_site(customer_id="C-1")
     waiting(crm, "C-2")
-    parked(crm, customer_id="C-3")
+    in_review(crm, customer_id="C-3")
     states = [one["state"] for one in cli("operations", "list", "demo", "--json").json]
-    assert states == ["parked", "succeeded", "succeeded"]  # what waited has gone on meanwhile
+    assert states == ["needs_review", "succeeded", "succeeded"]  # what waited has gone on meanwhile
     waiting(crm, "C-4")
     everything = cli("operations", "list", "demo", "--json").json
-    assert [one["state"] for one in everything] == ["parked", "waiting", "succeeded", "succeeded"]
-    assert [one["natural_key"] for one in cli("operations", "list", "demo", "--state", "parked", "--json").json] == [
-        "C-3"
-    ]
-    assert [one["natural_key"] for one in cli("operations", "list", "demo", "--reason", "308", "--json").json] == [
-        "C-4"
-    ]
+    assert [one["state"] for one in everything] == ["needs_review", "waiting", "succeeded", "succeeded"]
+    assert [
+        one["event_key"] for one in cli("operations", "list", "demo", "--state", "needs_review", "--json").json
+    ] == ["C-3"]
+    assert [one["event_key"] for one in cli("operations", "list", "demo", "--reason", "308", "--json").json] == ["C-4"]
     assert cli("operations", "list", "demo", "--flow", "key_link", "--json").json == []
     assert len(cli("operations", "list", "demo", "--limit", "2", "--json").json) == 2
     told = cli("operations", "list", "demo")
@@ -114,16 +112,16 @@ def test_watching_counts_what_there_is_and_shows_what_is_not_finished(crm: Crm, 
     waiting(crm, "C-2")
     told = cli("operations", "watch", "demo", "--times", "1", "--json").json
     assert told["counts"] == {**dict.fromkeys((state.value for state in State), "0"), "waiting": "1", "succeeded": "1"}
-    assert [one["natural_key"] for one in told["not_finished"]] == ["C-2"]
+    assert [one["event_key"] for one in told["not_finished"]] == ["C-2"]
     assert "1 waiting" in cli("operations", "watch", "demo", "--times", "1").out
 
 
 @pytest.mark.usefixtures("plain")
-def test_adopting_links_the_vendors_record_and_sends_nothing(crm: Crm, cli: CommandLine) -> None:
-    operation = parked(crm)
+def test_linking_links_the_vendors_record_and_sends_nothing(crm: Crm, cli: CommandLine) -> None:
+    operation = in_review(crm)
     seen = len(crm.stack.illu.seen)
-    adopt = ("operations", "resolve", operation, "adopt", "--id", "4711", "--yes")
-    assert cli(*adopt, "--confirmed", "--json").json["state"] == "succeeded"
+    link = ("operations", "resolve", operation, "link", "--id", "4711", "--yes")
+    assert cli(*link, "--confirmed", "--json").json["state"] == "succeeded"
     assert len(crm.stack.illu.seen) == seen
     assert crm.get("/links/illu/site/4711").json()["links"][0]["id"] == SITE["customer_id"]
     assert "by crm-bridge" in read(operation).attempts[-1].reason or read(operation).attempts[-1].reason.startswith(
@@ -133,8 +131,8 @@ def test_adopting_links_the_vendors_record_and_sends_nothing(crm: Crm, cli: Comm
 
 @pytest.mark.usefixtures("plain")
 def test_sending_again_sends_once(crm: Crm, cli: CommandLine) -> None:
-    operation = parked(crm)
-    assert cli("operations", "resolve", operation, "resend", "--yes").code == 0
+    operation = in_review(crm)
+    assert cli("operations", "resolve", operation, "retry", "--yes").code == 0
     crm.stack.deliver_due()
     assert read(operation).state == "succeeded"
     assert len(crm.stack.illu.sites) == 2  # the first one was done, which only this person could have known
@@ -142,8 +140,8 @@ def test_sending_again_sends_once(crm: Crm, cli: CommandLine) -> None:
 
 @pytest.mark.usefixtures("plain")
 def test_giving_up_sends_nothing_and_forgets_what_was_sent(crm: Crm, cli: CommandLine) -> None:
-    operation = parked(crm)
-    told = cli("operations", "resolve", operation, "abandon", "--yes")
+    operation = in_review(crm)
+    told = cli("operations", "resolve", operation, "discard", "--yes")
     assert told.code == 0
     assert (read(operation).state, read(operation).payload) == ("rejected", None)
 
@@ -151,21 +149,21 @@ def test_giving_up_sends_nothing_and_forgets_what_was_sent(crm: Crm, cli: Comman
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize(
     "arguments",
-    [["adopt"], ["resend", "--id", "1"], ["adopt", "--id", "x", "--yes"], ["resend"], ["resend", "--dry-run"]],
+    [["link"], ["retry", "--id", "1"], ["link", "--id", "x", "--yes"], ["retry"], ["retry", "--dry-run"]],
 )
 def test_nothing_is_decided_when_the_decision_is_not_whole(crm: Crm, cli: CommandLine, arguments: list[str]) -> None:
-    operation = parked(crm)
+    operation = in_review(crm)
     told = cli("operations", "resolve", operation, *arguments, input="")
     assert told.code == (0 if "--dry-run" in arguments else 2)
-    assert read(operation).state == "parked"
+    assert read(operation).state == "needs_review"
 
 
-def test_only_what_is_parked_can_be_resolved(crm: Crm, cli: CommandLine) -> None:
+def test_only_what_needs_review_can_be_resolved(crm: Crm, cli: CommandLine) -> None:
     crm.create_site()
-    told = cli("operations", "resolve", SITE_ID, "abandon", "--yes")
+    told = cli("operations", "resolve", SITE_ID, "discard", "--yes")
     assert told.code == 2
     assert "succeeded" in told.err
-    assert cli("operations", "resolve", "op_" + "0" * 32, "abandon", "--yes").code == 2
+    assert cli("operations", "resolve", "op_" + "0" * 32, "discard", "--yes").code == 2
 
 
 @pytest.mark.usefixtures("plain")
@@ -173,7 +171,7 @@ def test_what_waits_is_taken_up_at_the_rate_that_is_asked_for(crm: Crm, cli: Com
     ids = waiting(crm, "C-1", "C-2", "C-3")
     crm.stack.move_clock(0)
     assert min(read(one).due_at for one in ids) > runtime().clock() + 10
-    told = cli("operations", "redeliver", "demo", "--rate", "2", "--yes", "--json").json
+    told = cli("operations", "retry", "demo", "--rate", "2", "--yes", "--json").json
     assert told["taken_up"] == 3
     now = int(runtime().clock())
     assert sorted(round((read(one).due_at - now) / 30) for one in ids) == [0, 1, 2]
@@ -188,19 +186,19 @@ def test_what_waits_is_taken_up_at_the_rate_that_is_asked_for(crm: Crm, cli: Com
 def test_a_dry_run_takes_nothing_up(crm: Crm, cli: CommandLine) -> None:
     (waits,) = waiting(crm, "C-1")
     before = read(waits)
-    assert cli("operations", "redeliver", "demo", "--dry-run", "--json").json["operations"] == 1
-    assert "C-1" in cli("operations", "redeliver", "demo", "--dry-run").out
-    assert cli("operations", "redeliver", "demo", input="").code == 2
+    assert cli("operations", "retry", "demo", "--dry-run", "--json").json["operations"] == 1
+    assert "C-1" in cli("operations", "retry", "demo", "--dry-run").out
+    assert cli("operations", "retry", "demo", input="").code == 2
     assert read(waits) == before
 
 
 def test_filters_choose_what_is_taken_up(crm: Crm, cli: CommandLine) -> None:
     (waits,) = waiting(crm, "C-1")
     before = read(waits)
-    for filters in (["--state", "unknown"], ["--flow", "create_job"], ["--reason", "no such reason"]):
-        assert cli("operations", "redeliver", "demo", *filters, "--yes", "--json").json["taken_up"] == 0
+    for filters in (["--state", "unconfirmed"], ["--flow", "create_job"], ["--reason", "no such reason"]):
+        assert cli("operations", "retry", "demo", *filters, "--yes", "--json").json["taken_up"] == 0
     assert read(waits) == before
-    assert cli("operations", "redeliver", "demo", "--state", "succeeded", "--yes").code == 2
+    assert cli("operations", "retry", "demo", "--state", "succeeded", "--yes").code == 2
 
 
 def test_what_is_on_a_queue_or_being_sent_is_not_disturbed(crm: Crm, cli: CommandLine) -> None:
@@ -214,16 +212,16 @@ def test_what_is_on_a_queue_or_being_sent_is_not_disturbed(crm: Crm, cli: Comman
     crm.stack.move_clock(60)
     assert operations.claim(sending, lease="x", now=now + 60, until=now + 90, states=[State.WAITING], tenant="demo")
     before = read(lent), read(sending)
-    assert cli("operations", "redeliver", "demo", "--yes", "--json").json["taken_up"] == 0
+    assert cli("operations", "retry", "demo", "--yes", "--json").json["taken_up"] == 0
     assert (read(lent), read(sending)) == before
 
 
 @pytest.mark.usefixtures("plain")
 def test_what_may_have_been_done_is_left_to_a_person(crm: Crm, cli: CommandLine) -> None:
-    operation = parked(crm)
-    told = cli("operations", "redeliver", "demo", "--yes", "--json").json
+    operation = in_review(crm)
+    told = cli("operations", "retry", "demo", "--yes", "--json").json
     assert (told["taken_up"], told["left_to_a_person"]) == (0, 1)
-    assert read(operation).state == "parked"
+    assert read(operation).state == "needs_review"
 
 
 def test_what_ran_out_of_attempts_and_was_surely_not_done_is_sent_again(crm: Crm, cli: CommandLine) -> None:
@@ -233,9 +231,9 @@ def test_what_ran_out_of_attempts_and_was_surely_not_done_is_sent_again(crm: Crm
         crm.stack.move_clock(2 * 24 * 3600)
         crm.stack.deliver_due()
     operation = str(accepted.json()["operation_id"])
-    assert (read(operation).state, read(operation).attempts[-1].event) == ("parked", "out of attempts")
+    assert (read(operation).state, read(operation).attempts[-1].event) == ("needs_review", "out of attempts")
     crm.stack.illu.heal()
-    assert cli("operations", "redeliver", "demo", "--yes", "--json").json["taken_up"] == 1
+    assert cli("operations", "retry", "demo", "--yes", "--json").json["taken_up"] == 1
     crm.stack.deliver_due()
     assert read(operation).state == "succeeded"
     assert len(crm.stack.illu.sites) == 1
@@ -243,7 +241,7 @@ def test_what_ran_out_of_attempts_and_was_surely_not_done_is_sent_again(crm: Crm
 
 def test_candidates_are_shown_and_their_names_only_with_the_payload(crm: Crm, cli: CommandLine) -> None:
     crm.stack.illu.alterations = (ALTERATIONS["cut at an emoji"],)
-    parked(crm, name="Duka \U0001f3ea Kitale")
+    in_review(crm, name="Duka \U0001f3ea Kitale")
     assert [set(one) for one in cli("operations", "show", "demo", "C-1001", "--json").json[0]["candidates"]] == [
         {"id", "created_at"}
     ]

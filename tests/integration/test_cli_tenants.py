@@ -75,16 +75,16 @@ def test_the_crms_key_may_neither_look_nor_decide_and_a_persons_key_may(
     key = cli("tenant", "add", "acme", "--file", str(acme), "--json").json["key"]
     resolve = f"/operations/op_{'0' * 32}/resolve"
     for method, path in (("GET", "/operations"), ("GET", "/links/crm/customer/C-1001"), ("POST", resolve)):
-        assert call(stack, key, method, path, {"action": "abandon"} if method == "POST" else None) == 403
+        assert call(stack, key, method, path, {"action": "discard"} if method == "POST" else None) == 403
     scopes = ("--scope", "operations:read", "--scope", "operations:resolve")
     person = cli("tenant", "key", "add", "acme", "--label", "Ada, support", *scopes, "--json").json["key"]
     assert call(stack, person, "GET", "/operations") == 200
-    assert call(stack, person, "POST", resolve, {"action": "abandon"}) == 404
+    assert call(stack, person, "POST", resolve, {"action": "discard"}) == 404
     assert create_site(stack, person) == 403
 
 
 def test_the_command_line_knows_every_scope_that_a_function_asks_for(stack: Stack) -> None:
-    flows = {function.package for function in stack.template.functions.values()} - {"operations", "callback"}
+    flows = {function.package for function in stack.template.functions.values()} - {"operations", "webhook"}
     asked = {*operations.SCOPES.values(), operations.PAYLOAD_SCOPE} | (flows - {"dispatcher"})
     assert asked == keys.SCOPES
 
@@ -126,7 +126,7 @@ def test_nothing_is_stored_when_aws_does_not_say_who_makes_the_key(
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"callback": {"url": "https://acme.example/told", "secret": "whsec_" + "A" * 32}}]
+    "settings", [{}, {"webhook": {"url": "https://acme.example/told", "secret": "whsec_" + "A" * 32}}]
 )
 def test_a_key_that_could_call_nothing_is_not_made(cli: CommandLine, settings: dict[str, object]) -> None:
     told = cli("tenant", "add", "acme", "--file", "-", input=json.dumps(settings))
@@ -174,7 +174,7 @@ def test_whoever_gives_no_file_is_asked_and_asked_again_for_what_is_not_valid(
     assert told.code == 0, told.err
     assert "org_id: Input should be a valid integer" in told.err
     assert stored("acme")["illu"] == {"org_id": "88", "api_key": "key-2"}
-    assert stored("acme")["callback"]["secret"].startswith("whsec_")
+    assert stored("acme")["webhook"]["secret"].startswith("whsec_")
 
 
 def test_nothing_is_stored_when_the_questions_end_early(cli: CommandLine) -> None:
@@ -183,12 +183,12 @@ def test_nothing_is_stored_when_the_questions_end_early(cli: CommandLine) -> Non
     assert "acme" not in cli("tenant", "list").out
 
 
-def test_secrets_and_a_callbacks_address_are_masked(cli: CommandLine) -> None:
+def test_secrets_and_a_webhooks_address_are_masked(cli: CommandLine) -> None:
     told = cli("tenant", "show", "demo-told", "--json")
     assert told.json["illu"]["api_key"] == told.json["revio"]["password"] == "**********"
-    assert told.json["callback"]["url"].endswith("/**********")
+    assert told.json["webhook"]["url"].endswith("/**********")
     document = stored("demo-told")
-    for secret in (document["illu"]["api_key"], document["callback"]["secret"], document["callback"]["url"]):
+    for secret in (document["illu"]["api_key"], document["webhook"]["secret"], document["webhook"]["url"]):
         assert secret not in told.out
 
 
@@ -228,11 +228,11 @@ def test_nothing_is_changed_when_nobody_says_yes(cli: CommandLine, acme: Path) -
 
 # ---------------------------------------------------------------------- one document, several secrets
 
-CALLBACK = {"url": "https://hooks.acme.example/t?token=x", "secret": "whsec_" + "b2s0" * 8}
+WEBHOOK = {"url": "https://hooks.acme.example/t?token=x", "secret": "whsec_" + "b2s0" * 8}
 
 
-SET_CALLBACK = ["tenant", "set", "acme", *(f"callback.{name}" for name in CALLBACK), "--yes"]
-TYPED = "".join(f"{value}\n" for value in CALLBACK.values())
+SET_WEBHOOK = ["tenant", "set", "acme", *(f"webhook.{name}" for name in WEBHOOK), "--yes"]
+TYPED = "".join(f"{value}\n" for value in WEBHOOK.values())
 """What somebody is asked for then."""
 
 
@@ -242,11 +242,11 @@ def test_each_secret_has_its_vendor_and_no_other(cli: CommandLine, stack: Stack)
     assert cli("tenant", "add", "acme", "--file", "-", input=json.dumps(document)).code == 0
     found = {part: json.loads(text) for part, text in parts("acme").items()}
     assert {part: sorted(content) for part, content in found.items()} == {
-        "callback": ["callback"],
-        "illu": ["has_callback", "illu", "mappings"],
-        "revio": ["has_callback", "revio"],
-        "izzitup": ["has_callback", "izzitup"],
-        "egito": ["connector", "egito", "has_callback"],
+        "webhook": ["webhook"],
+        "illu": ["has_webhook", "illu", "mappings"],
+        "revio": ["has_webhook", "revio"],
+        "izzitup": ["has_webhook", "izzitup"],
+        "egito": ["connector", "egito", "has_webhook"],
     }
     assert stored("acme") == document
 
@@ -254,12 +254,12 @@ def test_each_secret_has_its_vendor_and_no_other(cli: CommandLine, stack: Stack)
 def test_a_vendor_that_is_not_used_has_no_secret(cli: CommandLine, acme: Path) -> None:
     cli("tenant", "add", "acme", "--file", str(acme))
     assert parts("acme").keys() == {"illu"}
-    assert cli(*SET_CALLBACK, input=TYPED).code == 0
-    assert parts("acme").keys() == {"illu", "callback"}
-    assert cli("tenant", "set", "acme", "--unset", "callback", "--yes").code == 0
-    assert (parts("acme")["callback"], "has_callback" in parts("acme")["illu"]) == ("{}", False)
-    assert cli(*SET_CALLBACK, input=TYPED).code == 0
-    assert stored("acme")["callback"] == CALLBACK
+    assert cli(*SET_WEBHOOK, input=TYPED).code == 0
+    assert parts("acme").keys() == {"illu", "webhook"}
+    assert cli("tenant", "set", "acme", "--unset", "webhook", "--yes").code == 0
+    assert (parts("acme")["webhook"], "has_webhook" in parts("acme")["illu"]) == ("{}", False)
+    assert cli(*SET_WEBHOOK, input=TYPED).code == 0
+    assert stored("acme")["webhook"] == WEBHOOK
 
 
 def test_no_setting_is_changed_while_another_secret_is_not_json(cli: CommandLine, stack: Stack) -> None:
@@ -276,8 +276,8 @@ def test_no_setting_is_changed_while_another_secret_is_not_json(cli: CommandLine
 
 def test_what_is_new_for_a_tenant_is_encrypted_with_its_key(cli: CommandLine, acme: Path) -> None:
     cli("tenant", "add", "acme", "--file", str(acme), "--kms-key-id", "alias/ours")
-    cli(*SET_CALLBACK, input=TYPED)
-    described = boto3.client("secretsmanager").describe_secret(SecretId="crm-bridge/dev/callback/acme")
+    cli(*SET_WEBHOOK, input=TYPED)
+    described = boto3.client("secretsmanager").describe_secret(SecretId="crm-bridge/dev/webhook/acme")
     assert described["KmsKeyId"] == "alias/ours"
 
 
@@ -287,10 +287,10 @@ def test_no_vendor_says_that_there_is_a_webhook_without_its_secret_wherever_a_ch
     cli: CommandLine, stack: Stack, monkeypatch: pytest.MonkeyPatch, writes: int, removes: bool
 ) -> None:
     cli("tenant", "add", "acme", "--file", "-", input=stack.demo_tenant())
-    change = SET_CALLBACK
+    change = SET_WEBHOOK
     if removes:
         assert cli(*change, input=TYPED).code == 0
-        change = ["tenant", "set", "acme", "--unset", "callback", "--yes"]
+        change = ["tenant", "set", "acme", "--unset", "webhook", "--yes"]
     done: list[str] = []
     make: Any = boto3.client
 
@@ -313,13 +313,13 @@ def test_no_vendor_says_that_there_is_a_webhook_without_its_secret_wherever_a_ch
         assert cli(*change, input=TYPED).code != 0
     assert len(done) == writes
     found = parts("acme")
-    says = {part for part in found if "has_callback" in found[part]}
-    assert not says or json.loads(found["callback"])
-    assert [part for part in found if part != "callback" and CALLBACK["secret"] in found[part]] == []
+    says = {part for part in found if "has_webhook" in found[part]}
+    assert not says or json.loads(found["webhook"])
+    assert [part for part in found if part != "webhook" and WEBHOOK["secret"] in found[part]] == []
     assert "secrets" in cli("doctor", "acme").out
     assert cli(*change, input=TYPED).code == 0  # the same command goes on
-    assert ("callback" in stored("acme")) is not removes
-    assert len({("has_callback" in text) for part, text in parts("acme").items() if part != "callback"}) == 1
+    assert ("webhook" in stored("acme")) is not removes
+    assert len({("has_webhook" in text) for part, text in parts("acme").items() if part != "webhook"}) == 1
 
 
 def test_a_private_address_is_refused_for_a_stack_on_aws(

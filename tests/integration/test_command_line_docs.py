@@ -108,7 +108,7 @@ def test_every_command_is_in_the_page() -> None:
     commands = {
         "tenant": ("add", "schema", "set", "show", "remove", "key add", "key list", "key revoke"),
         "import": ("sites", "jobs", "key-links"),
-        "operations": ("list", "show", "watch", "resolve", "redeliver"),
+        "operations": ("list", "show", "watch", "resolve", "retry"),
         "links": ("find", "export", "import", "check"),
     }
     missing = [f"{group} {one}" for group, ones in commands.items() for one in ones if f"{group} {one}" not in text]

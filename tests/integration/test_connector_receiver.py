@@ -86,7 +86,7 @@ LEAD_AND_CONTACT: dict[str, Any] = {
     "prospects": {"entity": "Lead", "reference": "externalId", "on_conversion": {"notes": "won"}},
     "members": {"entity": "Contact", "reference": "externalId"},
 }
-STATES = ("sending", "succeeded", "rejected", "waiting", "unknown", "parked")
+STATES = ("sending", "succeeded", "rejected", "waiting", "unconfirmed", "needs_review")
 KINDS = [kind for kind in Kind if kind is not Kind.REFUSE]
 
 
@@ -170,15 +170,15 @@ def in_the_end(crm: Crm, answer: requests.Response) -> dict[str, Any]:
     return crm.settle(answer)
 
 
-def parked(crm: Crm) -> str:
+def in_review(crm: Crm) -> str:
     """The id of the operation that, some time later, a person has to decide about."""
     for _ in range(10):
-        if found := operations(crm, "parked"):
+        if found := operations(crm, "needs_review"):
             (operation,) = found
             return str(operation["operation_id"])
         crm.stack.move_clock(60)
         crm.stack.deliver_due()
-    raise AssertionError(f"nothing is parked: {states(crm)}")
+    raise AssertionError(f"nothing needs review: {states(crm)}")
 
 
 def resolve(crm: Crm, operation_id: str, action: str, vendor_id: object = None) -> requests.Response:
@@ -534,12 +534,12 @@ def test_a_person_is_asked_once_about_a_namesake_when_the_tenant_wants_it(
     answer = save(crm, **NAME_ALONE)
     assert outcome(answer) == (202, "WARNING")
     assert "Somebody of this name is known in this club" in answer.json()["message"]
-    question = crm.get(f"/operations/{parked(crm)}").json()["attempts"][-1]["reason"]
+    question = crm.get(f"/operations/{in_review(crm)}").json()["attempts"][-1]["reason"]
     assert "somebody of this name is known in this club" in question
     again = save(crm, **NAME_ALONE)
     assert outcome(again) == (202, "WARNING")
     assert again.json()["recordID"] == answer.json()["recordID"] != asking
-    assert len(operations(crm, "parked")) == 1
+    assert len(operations(crm, "needs_review")) == 1
     assert len(egito.records["Contact"]) == 1
 
 
@@ -547,7 +547,7 @@ def test_the_save_goes_to_the_namesakes_record_when_a_person_links_it(
     crm: Crm, egito: EgitoSimulator, asking: str
 ) -> None:
     answer = save(crm, **NAME_ALONE, city="Kraków")
-    assert resolve(crm, parked(crm), "adopt", the_record(egito)["id"]).status_code == 200
+    assert resolve(crm, in_review(crm), "link", the_record(egito)["id"]).status_code == 200
     assert in_the_end(crm, answer)["state"] == "succeeded"
     assert (the_record(egito)["city"], the_record(egito)["email"]) == ("Kraków", ADA["email"])
     assert saved(crm, answer.json()["recordID"], city="Gdynia") == answer.json()["recordID"]
@@ -559,14 +559,14 @@ def test_a_new_record_is_made_when_a_person_says_that_the_namesake_is_somebody_e
     crm: Crm, egito: EgitoSimulator, asking: str
 ) -> None:
     answer = save(crm, **NAME_ALONE, city="Kraków")
-    assert resolve(crm, parked(crm), "resend").status_code == 200
+    assert resolve(crm, in_review(crm), "retry").status_code == 200
     assert in_the_end(crm, answer)["state"] == "succeeded"
     assert len(egito.records["Contact"]) == 2
     assert saved(crm, answer.json()["recordID"], city="Gdynia") == answer.json()["recordID"]
     assert [record["city"] for record in egito.records["Contact"]] == ["", "Gdynia"]
     another = save(crm, **NAME_ALONE)  # a new question
     assert another.json()["recordID"] not in (asking, answer.json()["recordID"])
-    assert len(operations(crm, "parked")) == 1
+    assert len(operations(crm, "needs_review")) == 1
 
 
 def test_nobody_is_asked_when_something_tells_a_namesake_apart(crm: Crm, egito: EgitoSimulator, asking: str) -> None:
@@ -593,7 +593,7 @@ def test_an_overtaken_save_tells_what_it_lacks(crm: Crm, egito: EgitoSimulator, 
     late = save(crm, record_id, userType=kind, leadOwner="nobody@club.example", city="Gdynia")
     assert late.status_code == 202
     assert outcome(save(crm, record_id, userType=kind, leadOwner="8", city="Kraków")) == (200, "INFO")
-    answer = in_the_end(crm, late)["answer"]
+    answer = in_the_end(crm, late)["result"]
     assert (answer["result"], "without its owner" in answer["message"]) == ("WARNING", True)
     assert (the_record(egito)["ownerId"], the_record(egito)["city"]) == ("8", "Kraków")
 
@@ -806,8 +806,8 @@ def test_is_not_needed_when_a_later_save_had_all_of_it(crm: Crm, egito: EgitoSim
     waiting = save(crm, record_id, userType="MEMBER", city="Kraków")
     saved(crm, record_id, userType="MEMBER", city="Gdańsk")
     operation = crm.settle(waiting)
-    assert (operation["state"], operation["answer"]["recordID"]) == ("succeeded", record_id)
-    assert "later save" in operation["answer"]["message"]
+    assert (operation["state"], operation["result"]["recordID"]) == ("succeeded", record_id)
+    assert "later save" in operation["result"]["message"]
     assert the_record(egito)["city"] == "Gdańsk"
 
 
@@ -1157,7 +1157,7 @@ def test_a_lead_source_is_made_once_when_its_answer_was_lost(crm: Crm, egito: Eg
     egito.fail(kind)
     accepted = add_lead_source(crm, "Facebook")
     assert outcome(accepted) == (202, "WARNING")
-    assert crm.settle(accepted)["answer"]["name"] == "Facebook"
+    assert crm.settle(accepted)["result"]["name"] == "Facebook"
     assert [entry["name"] for entry in egito.dictionaries["leadSource"]] == ["Website", "Walk-in", "Facebook"]
 
 
@@ -1240,7 +1240,7 @@ def test_what_arrived_last_counts_when_ten_save_at_once(crm: Crm, egito: EgitoSi
     record_id = saved(crm, city="none yet")
     answers = at_once([partial(save, crm, record_id, city=f"city {number}") for number in range(10)])
     assert all_saved(crm, answers)
-    keys = [crm.get(f"/operations/{answer.json()['operation_id']}").json()["natural_key"] for answer in answers]
+    keys = [crm.get(f"/operations/{answer.json()['operation_id']}").json()["event_key"] for answer in answers]
     arrived_at = [int(key.split("#")[2]) for key in keys]
     assert the_record(egito)["city"] == f"city {arrived_at.index(max(arrived_at))}"
 
@@ -1329,62 +1329,62 @@ def test_a_save_waits_for_a_person_when_there_is_no_reference(crm: Crm, egito: E
     change_tenant(crm.stack, **WITHOUT_REFERENCE)
     egito.fail(Kind.CLOSE_AFTER)
     accepted = save(crm, city="Kraków")
-    operation = crm.get(f"/operations/{parked(crm)}").json()
+    operation = crm.get(f"/operations/{in_review(crm)}").json()
     assert "reference" in operation["last_attempt"]["reason"]
-    assert states(crm) == {"parked": 1, "waiting": 1}
+    assert states(crm) == {"needs_review": 1, "waiting": 1}
     later = save(crm, city="Gdańsk")
     assert (outcome(later), later.json()["recordID"]) == ((202, "WARNING"), accepted.json()["recordID"])
     assert calls(egito, "create") == 1
 
 
-def test_is_parked_when_the_list_does_not_show_it_and_may_not_be_whole(crm: Crm, egito: EgitoSimulator) -> None:
+def test_needs_review_when_the_list_does_not_show_it_and_may_not_be_whole(crm: Crm, egito: EgitoSimulator) -> None:
     change_tenant(crm.stack, lists_everything=False)
     egito.fail(Kind.CLOSE_BEFORE)
     save(crm)
-    operation = crm.get(f"/operations/{parked(crm)}").json()
+    operation = crm.get(f"/operations/{in_review(crm)}").json()
     assert "lists_everything" in operation["last_attempt"]["reason"]
     assert egito.records["Contact"] == []
 
 
-def test_the_save_follows_when_a_person_adopts_the_record(crm: Crm, egito: EgitoSimulator) -> None:
+def test_the_save_follows_when_a_person_links_the_record(crm: Crm, egito: EgitoSimulator) -> None:
     change_tenant(crm.stack, **WITHOUT_REFERENCE)
     egito.fail(Kind.CLOSE_AFTER)
     first = save(crm, uuid="u-1", city="Kraków")
-    operation_id = parked(crm)
+    operation_id = in_review(crm)
     second = save(crm, uuid="u-1", city="Gdańsk")
-    assert resolve(crm, operation_id, "adopt", the_record(egito)["id"]).json()["state"] == "succeeded"
+    assert resolve(crm, operation_id, "link", the_record(egito)["id"]).json()["state"] == "succeeded"
     assert [crm.settle(answer)["state"] for answer in (first, second)] == ["succeeded"] * 2
     assert the_record(egito)["city"] == "Gdańsk"
     assert saved(crm, uuid="u-1", city="Gdynia") == first.json()["recordID"]
     assert (the_record(egito)["city"], calls(egito, "create")) == ("Gdynia", 1)
 
 
-def test_a_record_is_not_adopted_when_it_is_somebody_elses(crm: Crm, egito: EgitoSimulator) -> None:
+def test_a_record_is_not_linked_when_it_is_somebody_elses(crm: Crm, egito: EgitoSimulator) -> None:
     change_tenant(crm.stack, **WITHOUT_REFERENCE)
     saved(crm, uuid="u-1")
     egito.fail(Kind.CLOSE_BEFORE)
     save(crm, uuid="u-2", firstname="Eva")
-    answer = resolve(crm, parked(crm), "adopt", the_record(egito)["id"])
+    answer = resolve(crm, in_review(crm), "link", the_record(egito)["id"])
     assert answer.status_code == 409
-    assert states(crm) == {"succeeded": 2, "parked": 1, "waiting": 1}
+    assert states(crm) == {"succeeded": 2, "needs_review": 1, "waiting": 1}
 
 
-def test_the_save_follows_when_a_person_resends_it(crm: Crm, egito: EgitoSimulator) -> None:
+def test_the_save_follows_when_a_person_retries_it(crm: Crm, egito: EgitoSimulator) -> None:
     change_tenant(crm.stack, **WITHOUT_REFERENCE)
     egito.fail(Kind.CLOSE_BEFORE)
     first = save(crm, uuid="u-1", city="Kraków")
-    operation_id = parked(crm)
+    operation_id = in_review(crm)
     second = save(crm, uuid="u-1", city="Gdańsk")
-    assert resolve(crm, operation_id, "resend").json()["state"] == "waiting"
+    assert resolve(crm, operation_id, "retry").json()["state"] == "waiting"
     assert [crm.settle(answer)["state"] for answer in (first, second)] == ["succeeded"] * 2
     assert (the_record(egito)["city"], states(crm)) == ("Gdańsk", {"succeeded": 3})
 
 
-def test_the_save_is_refused_when_a_person_abandons_it_and_may_be_sent_again(crm: Crm, egito: EgitoSimulator) -> None:
+def test_the_save_is_refused_when_a_person_discards_it_and_may_be_sent_again(crm: Crm, egito: EgitoSimulator) -> None:
     change_tenant(crm.stack, **WITHOUT_REFERENCE)
     egito.fail(Kind.CLOSE_BEFORE)
     accepted = save(crm, uuid="u-1")
-    assert resolve(crm, parked(crm), "abandon").json()["state"] == "rejected"
+    assert resolve(crm, in_review(crm), "discard").json()["state"] == "rejected"
     operation = crm.settle(accepted)
     assert (operation["state"], egito.records["Contact"]) == ("rejected", [])
     assert "shall be no record" in operation["last_attempt"]["reason"]
@@ -1870,10 +1870,10 @@ def test_there_is_one_record_whatever_egito_makes_of_its_texts(
     egito.fail(kind, seconds=1)
     answer = save(crm, lastname="Zieli\u0144ska-\u0141ukasz \U0001f3cb of the long name")
     assert answer.status_code == 202
-    operation = parked(crm)
+    operation = in_review(crm)
     [candidate] = crm.get(f"/operations/{operation}").json()["candidates"]
     assert candidate["id"] == str(the_record(egito)["id"])
-    assert resolve(crm, operation, "adopt", candidate["id"]).status_code == 200
+    assert resolve(crm, operation, "link", candidate["id"]).status_code == 200
     assert in_the_end(crm, answer)["state"] == "succeeded"
     assert len(egito.records["Contact"]) == 1
 
@@ -1895,7 +1895,7 @@ def test_a_namesake_without_an_id_is_put_before_a_person(crm: Crm, egito: EgitoS
     egito.add("Contact", firstName="ADA", lastName="Nowak")
     egito.fail(Kind.CLOSE_BEFORE)
     save(crm)
-    assert parked(crm)
+    assert in_review(crm)
     assert len(egito.records["Contact"]) == 1
 
 
@@ -1904,7 +1904,7 @@ def test_there_is_one_lead_source_whatever_egito_makes_of_its_name(crm: Crm, egi
     egito.alterations = (ALTERATIONS["cut at an emoji"],)
     egito.fail(kind, seconds=1)
     add_lead_source(crm, "Fair \U0001f3cb 2026")
-    assert parked(crm)
+    assert in_review(crm)
     assert [entry["name"] for entry in egito.dictionaries["leadSource"]] == ["Website", "Walk-in", "Fair "]
 
 
@@ -1912,5 +1912,5 @@ def test_lead_sources_that_differ_in_spaces_are_two(crm: Crm, egito: EgitoSimula
     egito.dictionaries["leadSource"].append({"id": 90, "name": "Fair 1"})
     egito.fail(Kind.CLOSE_AFTER)
     answer = add_lead_source(crm, "Fair  1")
-    assert in_the_end(crm, answer)["answer"]["name"] == "Fair  1"
+    assert in_the_end(crm, answer)["result"]["name"] == "Fair  1"
     assert len(egito.dictionaries["leadSource"]) == 4

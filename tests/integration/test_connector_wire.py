@@ -156,7 +156,7 @@ def settle(crm: Crm) -> None:
     """Let time pass until all that was accepted is over."""
     for _ in range(40):
         states = {row["state"] for row in rows("OPERATIONS_TABLE") if "state" in row}
-        if states <= {"succeeded", "rejected", "parked"}:
+        if states <= {"succeeded", "rejected", "needs_review"}:
             return
         crm.stack.move_clock(60)
         crm.stack.deliver_due()

@@ -165,7 +165,7 @@ def test_bad_input_is_422_and_names_the_field(at_home: Crm, changes: dict[str, o
 def test_any_id_makes_one_job_and_is_found_again(at_home: Crm, ticket: str) -> None:
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     operation = at_home.settle(create_job(at_home, ticket_id=ticket))
-    assert (operation["state"], operation["natural_key"]) == ("succeeded", ticket)
+    assert (operation["state"], operation["event_key"]) == ("succeeded", ticket)
     assert len(at_home.stack.illu.jobs) == 1
 
 
@@ -182,16 +182,16 @@ def test_there_is_one_job_in_the_end_whatever_illu_does(at_home: Crm, kind: Kind
     assert linked(at_home, "crm/ticket/T-501") == {("job", "801")}
 
 
-def test_the_job_of_another_ticket_with_the_same_name_is_not_adopted(at_home: Crm) -> None:
+def test_the_job_of_another_ticket_with_the_same_name_is_not_linked(at_home: Crm) -> None:
     create_job(at_home, ticket_id="T-50")
     at_home.stack.illu.fail(Kind.CLOSE_BEFORE)
-    assert at_home.settle(create_job(at_home, ticket_id="T-501"))["answer"]["job_id"] == "802"
+    assert at_home.settle(create_job(at_home, ticket_id="T-501"))["result"]["job_id"] == "802"
     at_home.stack.illu.fail(Kind.CLOSE_BEFORE)
-    assert at_home.settle(create_job(at_home, ticket_id="501"))["answer"]["job_id"] == "803"
+    assert at_home.settle(create_job(at_home, ticket_id="501"))["result"]["job_id"] == "803"
 
 
 @pytest.mark.parametrize("missing", ["job_reference", "job_list_path"])
-def test_is_parked_and_resolved_by_a_person_when_a_job_cannot_be_looked_for(at_home: Crm, missing: str) -> None:
+def test_needs_review_and_resolved_by_a_person_when_a_job_cannot_be_looked_for(at_home: Crm, missing: str) -> None:
     tenant = json.loads(at_home.stack.demo_tenant())
     tenant["illu"] |= {"job_reference": False} if missing == "job_reference" else {"job_list_path": None}
     at_home.stack.illu.api_key = "illu-key-2"  # so that the new secret is read at once
@@ -201,10 +201,10 @@ def test_is_parked_and_resolved_by_a_person_when_a_job_cannot_be_looked_for(at_h
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = create_job(at_home)
     operation = at_home.settle(accepted)
-    assert operation["state"] == "parked"
+    assert operation["state"] == "needs_review"
     assert missing in operation["attempts"][-1]["reason"]
     resolved = at_home.post(
-        f"{accepted.headers['Location']}/resolve", {"action": "adopt", "id": "802", "confirmed": True}
+        f"{accepted.headers['Location']}/resolve", {"action": "link", "id": "802", "confirmed": True}
     )
     assert resolved.json()["state"] == "succeeded"
     assert linked(at_home, "illu/job/802") == {("ticket", "T-501"), ("site", "4711")}
@@ -230,25 +230,25 @@ def test_says_nothing_of_the_ticket_in_the_notes_when_the_tenant_does_not_want_i
     ],
     ids=str,
 )
-def test_is_parked_when_a_job_may_be_the_one_but_is_not_surely(at_home: Crm, stored: dict[str, object]) -> None:
+def test_needs_review_when_a_job_may_be_the_one_but_is_not_surely(at_home: Crm, stored: dict[str, object]) -> None:
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = create_job(at_home)
     at_home.stack.illu.jobs[0] |= stored
-    assert at_home.settle(accepted)["state"] == "parked"
+    assert at_home.settle(accepted)["state"] == "needs_review"
     assert len(at_home.stack.illu.jobs) == 1
 
 
-def test_is_parked_when_the_list_leaves_the_notes_out(at_home: Crm) -> None:
+def test_needs_review_when_the_list_leaves_the_notes_out(at_home: Crm) -> None:
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = create_job(at_home)
     del at_home.stack.illu.jobs[0]["notes"]
-    assert at_home.settle(accepted)["state"] == "parked"
+    assert at_home.settle(accepted)["state"] == "needs_review"
 
 
 def test_tickets_that_differ_only_in_case_get_a_job_each(at_home: Crm) -> None:
     at_home.stack.illu.fail(Kind.CLOSE_AFTER, times=2)
     accepted = [create_job(at_home, ticket_id=ticket) for ticket in ("T-a", "T-A")]
-    assert [at_home.settle(answer)["answer"]["job_id"] for answer in accepted] == ["801", "802"]
+    assert [at_home.settle(answer)["result"]["job_id"] for answer in accepted] == ["801", "802"]
     assert len(at_home.stack.illu.jobs) == 2
 
 
@@ -271,20 +271,20 @@ def test_a_ticket_that_came_before_its_customer_waits_when_the_caller_is_gone(cr
     assert crm.settle(accepted)["state"] == "succeeded"
 
 
-def test_a_site_that_a_person_abandoned_is_not_made_by_a_waiting_job(crm: Crm) -> None:
+def test_a_site_that_a_person_discarded_is_not_made_by_a_waiting_job(crm: Crm) -> None:
     tenant = json.loads(crm.stack.demo_tenant())
     del tenant["illu"]["site_list_path"]
     crm.stack.put_secret("demo", json.dumps(tenant))
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     job = create_job(crm, site=DETAILS)
     site = crm.settle(crm.create_site())
-    assert site["state"] == "parked"
-    crm.post(f"/operations/{site['operation_id']}/resolve", {"action": "abandon"})
+    assert site["state"] == "needs_review"
+    crm.post(f"/operations/{site['operation_id']}/resolve", {"action": "discard"})
     assert crm.settle(job)["state"] == "rejected"
     assert len(crm.stack.illu.sites) == 1
 
 
-def test_is_parked_when_the_reference_was_switched_on_after_it_was_sent(crm: Crm) -> None:
+def test_needs_review_when_the_reference_was_switched_on_after_it_was_sent(crm: Crm) -> None:
     tenant = json.loads(crm.stack.demo_tenant())
     tenant["illu"]["job_reference"] = False
     crm.stack.put_secret("demo", json.dumps(tenant))
@@ -293,7 +293,7 @@ def test_is_parked_when_the_reference_was_switched_on_after_it_was_sent(crm: Crm
     accepted = create_job(crm)
     crm.stack.put_secret("demo", crm.stack.demo_tenant())
     runtime().engine.tenants.get("demo", "create_job", fresh=True)
-    assert crm.settle(accepted)["state"] == "parked"
+    assert crm.settle(accepted)["state"] == "needs_review"
     assert len(crm.stack.illu.jobs) == 1
 
 
@@ -321,7 +321,7 @@ def test_tickets_that_are_alike_get_a_job_each_when_one_was_done_and_one_was_not
     assert [operation["state"] for operation in settled] == ["succeeded"] * 2
     assert [job["name"] for job in at_home.stack.illu.jobs] == ["Fix the meter", "Ring the bell"]
     names = {str(job["job_id"]): job["name"] for job in at_home.stack.illu.jobs}
-    assert [names[operation["answer"]["job_id"]] for operation in settled] == ["Ring the bell", "Fix the meter"]
+    assert [names[operation["result"]["job_id"]] for operation in settled] == ["Ring the bell", "Fix the meter"]
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_a_job_that_illu_altered_into_another_tickets_is_linked_by_a_person_only
     first = create_job(at_home, ticket_id=undone, name="ring the bell")
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     second = create_job(at_home, ticket_id=done, name="fix the meter")
-    assert [at_home.settle(answer)["state"] for answer in (first, second)] == ["parked"] * 2
+    assert [at_home.settle(answer)["state"] for answer in (first, second)] == ["needs_review"] * 2
     assert [job["name"] for job in at_home.stack.illu.jobs] == ["fix the meter"]
 
 
@@ -352,7 +352,7 @@ def test_there_is_one_job_whatever_illu_makes_of_its_texts(at_home: Crm, alterat
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     notes = "After two <b>o\u2019clock</b>  &  not before. \U0001f3ea\u200b"
     accepted = create_job(at_home, ticket_id="T-1 \U0001f3ea", name="Meter \U0001f3ea does not count", notes=notes)
-    assert at_home.settle(accepted)["state"] in ("succeeded", "parked")
+    assert at_home.settle(accepted)["state"] in ("succeeded", "needs_review")
     assert len(at_home.stack.illu.jobs) == 1
 
 
@@ -360,11 +360,11 @@ def test_the_job_of_another_ticket_at_the_same_site_is_no_candidate(at_home: Crm
     at_home.stack.illu.fail(Kind.CLOSE_AFTER, times=2)
     accepted = [create_job(at_home, ticket_id=ticket, notes="See [CRM ticket T-9].") for ticket in ("T-7", "T-8")]
     at_home.stack.illu.jobs[0]["notes"] = "See [CRM ticket T-9]. [CRM ticket T-7"  # cut
-    assert [at_home.settle(answer)["state"] for answer in accepted] == ["parked", "succeeded"]
+    assert [at_home.settle(answer)["state"] for answer in accepted] == ["needs_review", "succeeded"]
     assert len(at_home.stack.illu.jobs) == 2
 
 
-def test_is_parked_when_jobs_are_asked_for_by_a_name_that_illu_altered(at_home: Crm) -> None:
+def test_needs_review_when_jobs_are_asked_for_by_a_name_that_illu_altered(at_home: Crm) -> None:
     tenant = json.loads(at_home.stack.demo_tenant())
     tenant["illu"]["job_list_path"] += "?name={name}"
     at_home.stack.put_secret("demo", json.dumps(tenant))
@@ -372,7 +372,7 @@ def test_is_parked_when_jobs_are_asked_for_by_a_name_that_illu_altered(at_home: 
     at_home.stack.illu.alterations = (ALTERATIONS["upper case"],)
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     operation = at_home.settle(create_job(at_home))
-    assert (operation["state"], len(at_home.stack.illu.jobs)) == ("parked", 1)
+    assert (operation["state"], len(at_home.stack.illu.jobs)) == ("needs_review", 1)
     assert "job_list_path" in operation["attempts"][-1]["reason"]
 
 
@@ -418,7 +418,7 @@ def test_a_job_that_brought_its_site_along_is_made_in_the_minute_after_it(crm: C
     assert (len(crm.stack.illu.sites), len(crm.stack.illu.jobs)) == (1, 1)
 
 
-@pytest.mark.parametrize("decision", [{"action": "adopt", "id": "4711", "confirmed": True}, {"action": "resend"}])
+@pytest.mark.parametrize("decision", [{"action": "link", "id": "4711", "confirmed": True}, {"action": "retry"}])
 def test_a_job_is_made_in_the_minute_after_a_person_decided_about_its_site(
     crm: Crm, decision: dict[str, object]
 ) -> None:
@@ -428,7 +428,7 @@ def test_a_job_is_made_in_the_minute_after_a_person_decided_about_its_site(
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     site = crm.create_site()
     job = create_job(crm)
-    assert crm.settle(site)["state"] == "parked"
+    assert crm.settle(site)["state"] == "needs_review"
     for _ in range(30):
         crm.stack.move_clock(60)
         crm.stack.deliver_due()
@@ -457,7 +457,7 @@ def test_another_customers_job_goes_on_as_it_would_have(crm: Crm) -> None:
     engine = runtime().engine
     operation = site.json()["operation_id"]
     runtime().operations.hasten(runtime().operations.get(operation), int(runtime().clock()))  # type: ignore[arg-type]
-    engine.redeliver(CreateSiteFlow(), operation, tenant="demo", deadline=Deadline(20))
+    engine.retry(CreateSiteFlow(), operation, tenant="demo", deadline=Deadline(20))
     assert crm.get(f"/operations/{operation}").json()["state"] == "succeeded"
     assert crm.get(other.headers["Location"]).json()["due_at"] == due_at
     crm.stack.deliver()  # without the dispatcher

@@ -203,11 +203,11 @@ def test_is_502_and_kept_as_unknown_when_illu_breaks_its_contract(crm: Crm) -> N
     answer = crm.create_site()
     assert answer.status_code == 502
     operation_id = answer.json()["operation_id"]
-    assert crm.get(f"/operations/{operation_id}").json()["state"] == "unknown"
+    assert crm.get(f"/operations/{operation_id}").json()["state"] == "unconfirmed"
     assert crm.get("/links/crm/customer/C-1001").status_code == 404  # never answered, nor linked, as created
     accepted = crm.create_site()
     assert accepted.status_code == 202
-    assert crm.settle(accepted)["answer"]["site_id"] == 4711
+    assert crm.settle(accepted)["result"]["site_id"] == 4711
     assert len(crm.stack.illu.sites) == 1
 
 
@@ -216,7 +216,7 @@ def test_there_is_one_site_in_the_end_whatever_illu_does(crm: Crm, kind: Kind) -
     crm.stack.illu.fail(kind, seconds=90)
     accepted = crm.create_site()
     assert accepted.status_code == 202
-    assert accepted.json()["state"] in ("waiting", "unknown")
+    assert accepted.json()["state"] in ("waiting", "unconfirmed")
     assert accepted.headers["Location"] == f"/operations/{accepted.json()['operation_id']}"
     settled = crm.settle(accepted)
     assert settled["state"] == "succeeded"
@@ -243,9 +243,9 @@ def test_there_is_one_site_when_the_answer_is_lost_and_the_search_lags(crm: Crm)
     assert len(crm.stack.illu.sites) == 1
 
 
-def test_is_parked_in_doubt_when_the_answer_is_lost_and_illu_cannot_be_asked(crm: Crm, parked: str) -> None:
-    operation = crm.get(parked).json()
-    assert operation["state"] == "parked"
+def test_needs_review_in_doubt_when_the_answer_is_lost_and_illu_cannot_be_asked(crm: Crm, in_review: str) -> None:
+    operation = crm.get(in_review).json()
+    assert operation["state"] == "needs_review"
     assert operation["attempts"][-1]["event"] == "in doubt"
     assert "site_list_path" in operation["attempts"][-1]["reason"]
     assert crm.create_site().status_code == 202  # and it is not sent again
@@ -253,37 +253,37 @@ def test_is_parked_in_doubt_when_the_answer_is_lost_and_illu_cannot_be_asked(crm
 
 
 @pytest.fixture
-def parked(crm: Crm) -> str:
+def in_review(crm: Crm) -> str:
     """The path of an operation that illu did, but that nobody can know it did."""
     tenant = json.loads(crm.stack.demo_tenant())
     del tenant["illu"]["site_list_path"]
     crm.stack.put_secret("demo", json.dumps(tenant))
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = crm.create_site()
-    assert crm.settle(accepted)["state"] == "parked"
+    assert crm.settle(accepted)["state"] == "needs_review"
     return accepted.headers["Location"]
 
 
-def test_a_parked_operation_is_resolved_by_adopting_the_site(crm: Crm, parked: str) -> None:
-    resolved = crm.post(f"{parked}/resolve", {"action": "adopt", "id": 4711, "confirmed": True})
+def test_an_operation_in_review_is_resolved_by_linking_the_site(crm: Crm, in_review: str) -> None:
+    resolved = crm.post(f"{in_review}/resolve", {"action": "link", "id": 4711, "confirmed": True})
     assert resolved.status_code == 200
     assert resolved.json()["state"] == "succeeded"
     assert crm.create_site().json()["site_id"] == 4711
     assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1001"]
-    assert crm.post(f"{parked}/resolve", {"action": "resend"}).status_code == 409
+    assert crm.post(f"{in_review}/resolve", {"action": "retry"}).status_code == 409
     assert len(crm.stack.illu.sites) == 1
 
 
-def test_a_parked_operation_is_resolved_by_sending_it_again(crm: Crm, parked: str) -> None:
+def test_an_operation_in_review_is_resolved_by_sending_it_again(crm: Crm, in_review: str) -> None:
     crm.stack.illu.sites.clear()
-    resolved = crm.post(f"{parked}/resolve", {"action": "resend"})
+    resolved = crm.post(f"{in_review}/resolve", {"action": "retry"})
     assert resolved.json()["state"] == "waiting"
     crm.stack.deliver_due()
-    assert crm.get(parked).json()["answer"]["site_id"] == 4712
+    assert crm.get(in_review).json()["result"]["site_id"] == 4712
 
 
-def test_a_parked_operation_is_resolved_by_abandoning_it(crm: Crm, parked: str) -> None:
-    assert crm.post(f"{parked}/resolve", {"action": "abandon"}).json()["state"] == "rejected"
+def test_an_operation_in_review_is_resolved_by_discarding_it(crm: Crm, in_review: str) -> None:
+    assert crm.post(f"{in_review}/resolve", {"action": "discard"}).json()["state"] == "rejected"
     crm.stack.move_clock(86_400)
     crm.stack.deliver_due()
     assert len(crm.stack.illu.sites) == 1
@@ -294,38 +294,38 @@ def test_a_parked_operation_is_resolved_by_abandoning_it(crm: Crm, parked: str) 
     [
         ({}, 422),
         ({"action": "retry"}, 422),
-        ({"action": "adopt"}, 422),
-        ({"action": "adopt", "id": "4711"}, 422),
-        ({"action": "adopt", "id": "4711", "confirmed": False}, 422),
-        ({"action": "adopt", "id": "4711", "confirmed": "maybe"}, 422),
-        ({"action": "resend", "confirmed": True}, 422),
+        ({"action": "link"}, 422),
+        ({"action": "link", "id": "4711"}, 422),
+        ({"action": "link", "id": "4711", "confirmed": False}, 422),
+        ({"action": "link", "id": "4711", "confirmed": "maybe"}, 422),
+        ({"action": "retry", "confirmed": True}, 422),
         ({"action": "unlink"}, 409),
         ({"action": "unlink", "id": "4711"}, 422),
-        ({"action": "adopt", "id": "site-4711"}, 422),
-        ({"action": "adopt", "id": "0"}, 422),
-        ({"action": "resend", "id": "4711"}, 422),
-        ({"action": "abandon", "why": "no"}, 422),
+        ({"action": "link", "id": "site-4711"}, 422),
+        ({"action": "link", "id": "0"}, 422),
+        ({"action": "retry", "id": "4711"}, 422),
+        ({"action": "discard", "why": "no"}, 422),
         ([], 422),
     ],
     ids=str,
 )
-def test_a_decision_that_is_not_clear_changes_nothing(crm: Crm, parked: str, body: object, status: int) -> None:
-    assert crm.post(f"{parked}/resolve", body).status_code == status
-    assert crm.get(parked).json()["state"] == "parked"
+def test_a_decision_that_is_not_clear_changes_nothing(crm: Crm, in_review: str, body: object, status: int) -> None:
+    assert crm.post(f"{in_review}/resolve", body).status_code == status
+    assert crm.get(in_review).json()["state"] == "needs_review"
 
 
-def test_only_its_own_tenant_resolves_an_operation(crm: Crm, parked: str) -> None:
+def test_only_its_own_tenant_resolves_an_operation(crm: Crm, in_review: str) -> None:
     key = crm.stack.add_key("umbrella", frozenset({"operations:resolve"}), "x")
-    answer = crm.post(f"{parked}/resolve", {"action": "abandon"}, headers={"Authorization": f"Bearer {key}"})
+    answer = crm.post(f"{in_review}/resolve", {"action": "discard"}, headers={"Authorization": f"Bearer {key}"})
     assert answer.status_code == 404
-    assert crm.get(parked).json()["state"] == "parked"
+    assert crm.get(in_review).json()["state"] == "needs_review"
 
 
-def test_the_site_of_a_namesake_at_the_same_place_is_not_adopted(crm: Crm) -> None:
+def test_the_site_of_a_namesake_at_the_same_place_is_not_linked(crm: Crm) -> None:
     assert crm.create_site(customer_id="C-1").status_code == 201
     crm.stack.illu.fail(Kind.CLOSE_BEFORE)
     operation = crm.settle(crm.create_site(customer_id="C-2"))
-    assert operation["answer"]["site_id"] == 4712
+    assert operation["result"]["site_id"] == 4712
     assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1"]
 
 
@@ -335,7 +335,7 @@ def test_there_is_one_site_whatever_illu_makes_of_its_texts(crm: Crm, alteration
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     name = "Duka <b>Tom\u2019s</b>  & S\u00f6hne \U0001f3ea\u200b Kitale, next to the bakery"
     operation = crm.settle(crm.create_site(name=name))
-    assert operation["state"] == ("succeeded" if alteration in ("stripped", "decomposed") else "parked")
+    assert operation["state"] == ("succeeded" if alteration in ("stripped", "decomposed") else "needs_review")
     assert len(crm.stack.illu.sites) == 1
 
 
@@ -345,7 +345,7 @@ def test_a_person_sees_the_candidates_and_links_one(crm: Crm) -> None:
     accepted = crm.create_site(name="Duka \U0001f3ea Kitale")
     crm.stack.illu.add_site("Made by hand", SITE["latitude"], SITE["longitude"], "Moi Ave 12")
     crm.stack.illu.add_site("Elsewhere", SITE["latitude"] + 1, SITE["longitude"], "Moi Ave 12")
-    assert crm.settle(accepted)["state"] == "parked"
+    assert crm.settle(accepted)["state"] == "needs_review"
     path = accepted.headers["Location"]
     reader = crm.stack.add_key("demo", frozenset({"operations:read", "operations:payload"}), "support")
     headers = {"Authorization": f"Bearer {reader}"}
@@ -353,7 +353,7 @@ def test_a_person_sees_the_candidates_and_links_one(crm: Crm) -> None:
     assert [(one["id"], one["name"]) for one in shown] == [("4711", "Duka"), ("4712", "Made by hand")]
     assert [set(one) for one in crm.get(path).json()["candidates"]] == [{"id", "created_at"}] * 2
     assert (
-        crm.post(f"{path}/resolve", {"action": "adopt", "id": "4711", "confirmed": True}).json()["state"] == "succeeded"
+        crm.post(f"{path}/resolve", {"action": "link", "id": "4711", "confirmed": True}).json()["state"] == "succeeded"
     )
     assert crm.get(path).json()["candidates"] == []
     assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1001"]
@@ -365,20 +365,20 @@ def test_sites_of_customers_who_differ_in_the_address_only_are_not_swapped(crm: 
     first = crm.create_site(customer_id="C-1", address="Moi Ave 12, left door")
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     second = crm.create_site(customer_id="C-2", address="Moi Ave 12, right door")
-    ids = [crm.settle(answer)["answer"]["site_id"] for answer in (first, second)]
+    ids = [crm.settle(answer)["result"]["site_id"] for answer in (first, second)]
     addresses = {site["site_id"]: site["address"] for site in crm.stack.illu.sites}
     assert [addresses[one] for one in ids] == ["Moi Ave 12, left door", "Moi Ave 12, right door"]
     assert len(addresses) == 2
 
 
-def test_is_parked_when_sites_are_asked_for_by_a_name_that_illu_altered(crm: Crm) -> None:
+def test_needs_review_when_sites_are_asked_for_by_a_name_that_illu_altered(crm: Crm) -> None:
     tenant = json.loads(crm.stack.demo_tenant())
     tenant["illu"]["site_list_path"] += "?name={name}"
     crm.stack.put_secret("demo", json.dumps(tenant))
     crm.stack.illu.alterations = (ALTERATIONS["upper case"],)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     operation = crm.settle(crm.create_site())
-    assert (operation["state"], len(crm.stack.illu.sites)) == ("parked", 1)
+    assert (operation["state"], len(crm.stack.illu.sites)) == ("needs_review", 1)
     assert "without {name} (site_list_path)" in operation["attempts"][-1]["reason"]
 
 
@@ -403,7 +403,7 @@ def test_is_accepted_at_once_when_the_caller_prefers_not_to_wait(crm: Crm) -> No
     accepted = crm.post("/sites", SITE, headers={"Prefer": "respond-async"})
     assert accepted.status_code == 202
     assert crm.stack.illu.seen == []
-    assert crm.settle(accepted)["answer"]["site_id"] == 4711
+    assert crm.settle(accepted)["result"]["site_id"] == 4711
     assert len(crm.stack.illu.sites) == 1
 
 

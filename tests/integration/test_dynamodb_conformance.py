@@ -388,11 +388,16 @@ def test_index_is_read_between_two_keys_and_goes_on_behind_an_entry_that_is_gone
     listed, keys = new_key(), [new_key() for _ in range(5)]
     for number, key in enumerate(keys):
         flow = ("create_site", "create_job")[number % 2]
-        item = {"operation_id": key, "listed": listed, "standing": f"parked#000000000{number}", "flow": flow}
+        item = {"operation_id": key, "listed": listed, "standing": f"needs_review#000000000{number}", "flow": flow}
         tables.put_operation(item)
 
     def read(**more: object) -> list[str]:
-        values = {":key": listed, ":first": "parked#0000000001", ":last": "parked#0000000003", ":flow": "create_site"}
+        values = {
+            ":key": listed,
+            ":first": "needs_review#0000000001",
+            ":last": "needs_review#0000000003",
+            ":flow": "create_site",
+        }
         asked: dict[str, object] = {
             "TableName": tables.operations,
             "IndexName": "listing",
@@ -407,10 +412,13 @@ def test_index_is_read_between_two_keys_and_goes_on_behind_an_entry_that_is_gone
         return [str(deserialize(item)["operation_id"]) for item in answer["Items"]]
 
     assert read() == [keys[2]]
-    place = {"listed": listed, "standing": "parked#0000000003", "operation_id": keys[3]}
+    place = {"listed": listed, "standing": "needs_review#0000000003", "operation_id": keys[3]}
     tables.client.delete_item(TableName=tables.operations, Key=serialize({"operation_id": keys[3]}))
     assert read(ExclusiveStartKey=serialize(place)) == [keys[2]]
-    assert read(ExclusiveStartKey=serialize({**place, "standing": "parked#0000000002", "operation_id": keys[2]})) == []
+    assert (
+        read(ExclusiveStartKey=serialize({**place, "standing": "needs_review#0000000002", "operation_id": keys[2]}))
+        == []
+    )
 
 
 def test_index_shows_an_item_only_from_when_it_is_given_a_due_time(tables: Tables) -> None:
@@ -492,7 +500,7 @@ def sending(customer: str, *, lease: str = "first") -> Operation:
         operation_id=operation_id(TENANT, FLOW, customer),
         tenant=TENANT,
         flow=FLOW,
-        natural_key=customer,
+        event_key=customer,
         state=State.SENDING,
         fingerprint="f" * 64,
         payload=json.dumps({"customer_id": customer, "sent_by": lease}),

@@ -1069,7 +1069,7 @@ def test_secrets_are_in_no_answer_no_log_no_record_and_no_metric(
     answers += [
         crm.get(f"/operations/{told.json()['operation_id']}") for told in answers if "operation_id" in told.json()
     ]
-    answers += [crm.get(f"/operations?state={state}") for state in ("waiting", "succeeded", "parked", "rejected")]
+    answers += [crm.get(f"/operations?state={state}") for state in ("waiting", "succeeded", "needs_review", "rejected")]
     assert len(rows("OPERATIONS_TABLE")) > 20
     out, err = capsys.readouterr()
     assert '"SignInRefused"' in out

@@ -46,7 +46,7 @@ def test_the_late_event_is_ignored(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(("flow", "case", "vendor", "before"), QUEUED)
-def test_the_queue_event_redelivers_the_operation_of_another_event(
+def test_the_queue_event_retries_the_operation_of_another_event(
     stack: Stack, flow: str, case: str, vendor: str, before: list[str]
 ) -> None:
     for earlier in before:

@@ -150,7 +150,7 @@ def test_a_webhook_does_not_wait_for_those_to_anothers_slow_receiver() -> None:
             slow_tenant, tenant = Crm(stack), Crm(stack)
             slow_tenant.headers = {"Authorization": f"Bearer {TOLD_KEY}"}
             document = json.loads(stack.told_tenant())
-            document["callback"]["url"] = quick.callback_url
+            document["webhook"]["url"] = quick.webhook_url
             stack.put_secret(OTHER, json.dumps(document))
             tenant.headers = {"Authorization": f"Bearer {stack.add_key(OTHER, SCOPES, 'other')}"}
             alone = told_after(tenant, quick, "C-ALONE")
@@ -163,7 +163,7 @@ def test_a_webhook_does_not_wait_for_those_to_anothers_slow_receiver() -> None:
             meanwhile = len(stack.receiver.seen) - before
             sys.stderr.write(f"{alone:.2f} s alone, {beside:.2f} s beside {WEBHOOKS}, {meanwhile} of which were told\n")
             assert len(stack.receiver.seen) < WEBHOOKS
-            assert meanwhile <= runtime().queues.workers["callback"] - 1
+            assert meanwhile <= runtime().queues.workers["webhook"] - 1
         finally:
             quick.stop()
 
@@ -177,7 +177,7 @@ def told_after(crm: Crm, receiver: ReceiverSimulator, customer: str) -> float:
     """Seconds from its acceptance until the receiver is told of it."""
     begun = time.monotonic()
     accept(crm, customer)
-    until(lambda: any(told["data"]["natural_key"] == customer for told in receiver.told.values()))
+    until(lambda: any(told["data"]["event_key"] == customer for told in receiver.told.values()))
     return time.monotonic() - begun
 
 

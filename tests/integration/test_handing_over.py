@@ -82,9 +82,9 @@ def test_what_a_person_sends_again_is_carried_without_the_dispatcher(crm: Crm) -
     made = crm.stack.illu.next_id
     crm.stack.illu.next_id = 4711  # which is linked to C-1
     operation = crm.create_site(customer_id="C-2").json()["operation_id"]
-    assert state(crm, operation) == "parked"
+    assert state(crm, operation) == "needs_review"
     crm.stack.illu.next_id = made + 1
-    answer = crm.post(f"/operations/{operation}/resolve", {"action": "resend"})
+    answer = crm.post(f"/operations/{operation}/resolve", {"action": "retry"})
     assert answer.status_code == 200
     crm.stack.deliver()
     assert state(crm, operation) == "succeeded"

@@ -226,7 +226,7 @@ def test_a_look_up_says_what_is_wrong_when_a_parameter_is_missing_or_unknown(crm
         ("/jobs", '{"ticket_id": "T-1", "site": {"name": "a", "name": "b"}}', ["name"]),
         ("/jobs", '{"workflow_instances": [{"a": 1, "b": [{"a": 1, "a": 1}]}]}', ["a"]),
         ("/key-links", '{"system": "A", "internal_id": 1, "system": "B", "internal_id": 2}', ["internal_id", "system"]),
-        ("/operations/op_{}/resolve", '{"action": "resend", "action": "adopt", "id": "1"}', ["action"]),
+        ("/operations/op_{}/resolve", '{"action": "retry", "action": "link", "id": "1"}', ["action"]),
         (f"/connector/clubs/{CLUB}/prospects", '{"firstname": "A", "firstname": "B"}', ["firstname"]),
         (f"/connector/clubs/{CLUB}/lead-sources", '{"name": "A", "name": "B"}', ["name"]),
     ],
@@ -297,7 +297,7 @@ def test_a_file_of_pandas_makes_one_site_when_its_ids_became_floats(crm: Crm, cl
     assert code == 1
     assert [row["state"] for row in results(file)] == ["succeeded", "repeated", "succeeded", "succeeded", "invalid"]
     assert sorted(str(site["name"]) for site in crm.stack.illu.sites) == ["5.0", "Shop", str(SITE["name"])]
-    assert results(file)[3]["natural_key"] == "1003.5"
+    assert results(file)[3]["event_key"] == "1003.5"
     assert crm.create_site(customer_id=1002).status_code == 200
 
 
@@ -368,4 +368,4 @@ def test_what_a_spreadsheet_would_run_is_escaped_in_files_and_imported_as_it_was
         csv.writer(opened).writerows([list(SITE), [link["id"], *list(SITE.values())[1:]]])
     done = cli("import", "sites", "demo", str(file), *QUICK, "--json")
     assert (done.code, done.json["carried"], done.json["states"]) == (0, 0, {"succeeded": 1})
-    assert results(file)[0]["natural_key"] == link["id"]
+    assert results(file)[0]["event_key"] == link["id"]

@@ -67,7 +67,7 @@ def delete(crm: Crm, key_link_id: object, **headers: str) -> requests.Response:
 
 def states(crm: Crm) -> Counter[str]:
     """How many operations are in each state."""
-    every = ("sending", "succeeded", "rejected", "waiting", "unknown", "parked")
+    every = ("sending", "succeeded", "rejected", "waiting", "unconfirmed", "needs_review")
     listed = {state: crm.get(f"/operations?state={state}").json()["operations"] for state in every}
     return Counter({state: len(found) for state, found in listed.items() if found})
 
@@ -406,7 +406,7 @@ def test_is_found_on_the_last_page(
 def test_ids_that_differ_only_in_case_get_a_key_link_each(crm: Crm) -> None:
     crm.stack.revio.fail(Kind.CLOSE_AFTER, times=2)
     accepted = [link_up(crm, external_id=one) for one in ("001a", "001A")]
-    assert [crm.settle(answer)["answer"]["id"] for answer in accepted] == [77, 78]
+    assert [crm.settle(answer)["result"]["id"] for answer in accepted] == [77, 78]
     assert [record["external_id"] for record in crm.stack.revio.key_links] == ["001a", "001A"]
 
 
@@ -430,9 +430,7 @@ def test_what_a_search_still_shows_is_not_taken_for_what_is_there(
     assert_tied(crm, 79)
 
 
-def test_what_a_search_still_shows_is_not_adopted_after_a_lost_answer(
-    crm: Crm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_search_still_shows_is_not_linked_after_a_lost_answer(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     account = crm.stack.revio.account
     account.add_key_link(4, 2, 1015, EXTERNAL)
     stale(monkeypatch, crm.stack)
@@ -440,7 +438,7 @@ def test_what_a_search_still_shows_is_not_adopted_after_a_lost_answer(
     crm.stack.revio.fail(Kind.CLOSE_BEFORE)
     operation = crm.settle(link_up(crm))
     assert (operation["state"], operation["attempts"][-1]["event"]) == ("succeeded", "done")
-    assert operation["answer"]["id"] == 78
+    assert operation["result"]["id"] == 78
     assert_tied(crm, 78)
 
 
@@ -689,7 +687,7 @@ def test_there_is_one_key_link_when_revio_shows_it_later_than_it_made_it(crm: Cr
         crm.stack.move_clock(10)
         crm.stack.deliver_due()
         operation = crm.get(accepted.headers["Location"]).json()
-        if operation["state"] != "unknown":
+        if operation["state"] != "unconfirmed":
             break
     assert operation["state"] == "succeeded"
     assert operation["attempts"][-1]["event"] == "found"
@@ -1078,7 +1076,7 @@ def test_one_that_a_new_request_finds_in_the_moment_before_it_is_changed_is_not_
             made = making[0].result()
     assert changed.status_code == (200 if call is put else 204)
     assert (made.status_code, made.json()["state"]) == (202, "waiting")
-    assert crm.settle(made)["answer"]["id"] == 78
+    assert crm.settle(made)["result"]["id"] == 78
     answer = link_up(crm)
     assert (answer.status_code, answer.json()["id"]) == (200, 78)
     assert_tied(crm, 78)
@@ -1102,7 +1100,7 @@ def test_a_new_key_link_that_is_on_its_way_comes_before_a_change_to_the_same_pai
     changed = put(linked_up, 77)
     assert (changed.status_code, changed.json()["state"]) == (202, "waiting")
     made = linked_up.settle(accepted)
-    assert (made["state"], made["answer"]["id"]) == ("succeeded", 78)
+    assert (made["state"], made["result"]["id"]) == ("succeeded", 78)
     assert linked_up.settle(changed)["state"] == "rejected"
     assert len(linked_up.stack.revio.key_links) == 2
     assert_tied(linked_up, 77)
@@ -1128,7 +1126,7 @@ def test_a_waiting_change_is_not_carried_to_another_account(linked_up: Crm, othe
     accepted = delete(linked_up, 77)
     assert accepted.status_code == 202
     change_tenant(linked_up.stack, client_code="other", password="other-password")
-    assert linked_up.settle(accepted)["state"] == "parked"
+    assert linked_up.settle(accepted)["state"] == "needs_review"
     assert len(linked_up.stack.revio.accounts[1].key_links) == 1
 
 
@@ -1156,7 +1154,7 @@ def test_a_change_that_is_on_its_way_and_a_new_key_link_of_the_same_pair_end_in_
     assert (made.status_code, made.json()["state"]) == (202, "waiting")
     assert linked_up.settle(accepted)["state"] == "succeeded"
     settled = linked_up.settle(made)
-    assert (settled["state"], settled["answer"]["id"], settled["attempts"][-1]["event"]) == ("succeeded", 77, "found")
+    assert (settled["state"], settled["result"]["id"], settled["attempts"][-1]["event"]) == ("succeeded", 77, "found")
     assert_tied(linked_up, 77, OTHER)
     assert link_up(linked_up, **OTHER).json()["id"] == 77
     assert link_up(linked_up).json()["id"] == 78
@@ -1211,7 +1209,7 @@ def test_is_changed_in_the_end_whatever_revio_does(crm: Crm, method: Literal["PU
             assert answer.status_code == 202, kind
             assert_tied(crm, key_link_id, before)  # nothing is withdrawn before Rev.io surely did it
             settled = crm.settle(answer)
-            assert (settled["state"], settled["answer"]["id"]) == ("succeeded", key_link_id), kind
+            assert (settled["state"], settled["result"]["id"]) == ("succeeded", key_link_id), kind
         (record,) = [one for one in crm.stack.revio.key_links if one["integration_key_link_id"] == key_link_id]
         assert (record["internal_id"], record["external_id"]) == (after["internal_id"], after["external_id"])
         assert_tied(crm, key_link_id, after)
@@ -1398,7 +1396,7 @@ def test_is_deleted_in_the_end_whatever_revio_does(crm: Crm) -> None:
             assert answer.status_code == 202, kind
             assert_tied(crm, key_link_id, body)  # nothing is withdrawn before Rev.io surely did it
             settled = crm.settle(answer)
-            assert (settled["state"], settled["answer"]) == ("succeeded", {"id": key_link_id, "deleted": True}), kind
+            assert (settled["state"], settled["result"]) == ("succeeded", {"id": key_link_id, "deleted": True}), kind
         assert [one for one in crm.stack.revio.key_links if one["integration_key_link_id"] == key_link_id] == []
         assert_untied(crm, external(body), internal(body), key_link(key_link_id))
         assert link_up(crm, **body).status_code == 201
@@ -1410,7 +1408,7 @@ def test_nothing_is_lost_when_revio_is_down(linked_up: Crm) -> None:
     linked_up.stack.revio.stop()
     deleted, changed = delete(linked_up, 77), put(linked_up, 78, {**OTHER, "internal_id": 3000})
     assert [answer.status_code for answer in (deleted, changed)] == [202, 202]
-    assert deleted.json()["state"] in ("waiting", "unknown")  # as the connection may have been open
+    assert deleted.json()["state"] in ("waiting", "unconfirmed")  # as the connection may have been open
     assert changed.json()["state"] == "waiting"
     linked_up.stack.revio.start()
     assert_tied(linked_up, 77)
@@ -1839,10 +1837,10 @@ def test_there_is_one_key_link_whatever_revio_makes_of_the_id(
     accepted = link_up(crm, external_id=LONG)
     as_it_was = alteration in ("stripped", "invisible dropped")
     operation = crm.settle(accepted)
-    assert operation["state"] == ("succeeded" if as_it_was else "parked")
+    assert operation["state"] == ("succeeded" if as_it_was else "needs_review")
     assert len(crm.stack.revio.key_links) == 1
     if not as_it_was:
-        decision = {"action": "adopt", "id": "77", "confirmed": True}
+        decision = {"action": "link", "id": "77", "confirmed": True}
         assert crm.post(f"{accepted.headers['Location']}/resolve", decision).json()["state"] == "succeeded"
 
 
@@ -1869,7 +1867,7 @@ def test_a_person_sees_which_key_links_may_be_the_one(crm: Crm) -> None:
     crm.stack.revio.account.add_key_link(4, 2, 1015, "made by hand")
     crm.stack.revio.fail(Kind.CLOSE_BEFORE)
     accepted = link_up(crm)
-    assert crm.settle(accepted)["state"] == "parked"
+    assert crm.settle(accepted)["state"] == "needs_review"
     assert [one["id"] for one in crm.get(accepted.headers["Location"]).json()["candidates"]] == ["77"]
 
 
@@ -1880,7 +1878,7 @@ def test_there_is_one_key_link_when_a_proxy_asks_to_send_later_what_revio_has_do
     crm.stack.revio.alterations = (ALTERATIONS["upper case"],)
     crm.stack.revio.search_lag = 29
     crm.stack.revio.fail(kind, seconds=1)
-    assert crm.settle(link_up(crm, external_id="abc"))["state"] == "parked"
+    assert crm.settle(link_up(crm, external_id="abc"))["state"] == "needs_review"
     assert len(crm.stack.revio.key_links) == 1
 
 
@@ -1892,6 +1890,6 @@ def test_does_not_look_through_more_key_links_than_it_has_time_for(crm: Crm, mon
         crm.stack.revio.account.add_key_link(4, 2, 2000 + number, "B")
     crm.stack.revio.fail(Kind.CLOSE_BEFORE)
     operation = crm.settle(link_up(crm))
-    assert (operation["state"], "too many key links" in operation["attempts"][-1]["reason"]) == ("parked", True)
+    assert (operation["state"], "too many key links" in operation["attempts"][-1]["reason"]) == ("needs_review", True)
     crm.stack.revio.fail(Kind.CLOSE_AFTER)
     assert crm.settle(link_up(crm, external_id="D"))["state"] == "succeeded"  # the search by its own id shows it

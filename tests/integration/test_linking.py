@@ -14,8 +14,8 @@ from local.stack import Stack
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
 from tests.integration.test_connector_receiver import WITHOUT_REFERENCE, change_tenant, save, the_record
-from tests.integration.test_connector_receiver import parked as parked_record
-from tests.integration.test_operations import COMMANDS, FLOWS, JOB, made_by_hand, parked, store
+from tests.integration.test_connector_receiver import in_review as reviewed_record
+from tests.integration.test_operations import COMMANDS, FLOWS, JOB, in_review, made_by_hand, store
 
 SITE_ID = operation_id("demo", "create_site", str(SITE["customer_id"]))
 PLACE = {name: SITE[name] for name in ("name", "latitude", "longitude", "address")}
@@ -25,8 +25,8 @@ def resolve(crm: Crm, operation: str, **decision: object) -> requests.Response:
     return crm.post(f"/operations/{operation}/resolve", decision)
 
 
-def adopt(crm: Crm, operation: str, number: object = 4712, **more: object) -> requests.Response:
-    return resolve(crm, operation, action="adopt", id=str(number), **more)
+def link_existing(crm: Crm, operation: str, number: object = 4712, **more: object) -> requests.Response:
+    return resolve(crm, operation, action="link", id=str(number), **more)
 
 
 def change_illu(stack: Stack, **changes: object) -> None:
@@ -41,7 +41,7 @@ def change_illu(stack: Stack, **changes: object) -> None:
 
 def is_untouched(crm: Crm, operation: str) -> bool:
     shown = crm.get(f"/operations/{operation}").json()
-    return (shown["state"], shown["links"], len(shown["attempts"])) == ("parked", [], 2)
+    return (shown["state"], shown["links"], len(shown["attempts"])) == ("needs_review", [], 2)
 
 
 def fields(answer: requests.Response) -> list[str]:
@@ -73,13 +73,13 @@ WRONG: dict[str, tuple[str, Callable[[Crm], None]]] = {
 
 
 @pytest.mark.parametrize("wrong", list(WRONG))
-def test_is_422_and_stays_parked_when_the_id_is_anothers(crm: Crm, wrong: str) -> None:
+def test_is_422_and_stays_in_review_when_the_id_is_anothers(crm: Crm, wrong: str) -> None:
     flow, change = WRONG[wrong]
-    operation = parked(flow)
+    operation = in_review(flow)
     made_by_hand(crm, flow)
     change(crm)
     for more in ({}, {"confirmed": True}):
-        answer = adopt(crm, operation, **more)
+        answer = link_existing(crm, operation, **more)
         assert (answer.status_code, fields(answer)) == (422, ["id"])
     assert is_untouched(crm, operation)
 
@@ -87,9 +87,9 @@ def test_is_422_and_stays_parked_when_the_id_is_anothers(crm: Crm, wrong: str) -
 @pytest.mark.parametrize("flow", ["create_site", "create_job", "key_link"])
 def test_is_422_when_the_vendor_has_no_such_record(crm: Crm, flow: str) -> None:
     change_illu(crm.stack, site_list_path="/orgs/{org_id}/sites", job_list_path="/orgs/{org_id}/jobs")
-    operation = parked(flow)
+    operation = in_review(flow)
     for more in ({}, {"confirmed": True}):
-        answer = adopt(crm, operation, 999999, **more)
+        answer = link_existing(crm, operation, 999999, **more)
         assert (answer.status_code, fields(answer)) == (422, ["id"])
     assert is_untouched(crm, operation)
 
@@ -115,15 +115,15 @@ ALTERED: dict[str, tuple[str, Callable[[Crm], None]]] = {
 @pytest.mark.parametrize("altered", list(ALTERED))
 def test_is_linked_after_a_confirmation_when_the_vendor_may_have_altered_it(crm: Crm, altered: str) -> None:
     flow, change = ALTERED[altered]
-    operation = parked(flow)
+    operation = in_review(flow)
     made_by_hand(crm, flow)
     change(crm)
     for more in ({}, {"confirmed": False}):
-        answer = adopt(crm, operation, **more)
+        answer = link_existing(crm, operation, **more)
         assert (answer.status_code, fields(answer)) == (422, ["confirmed"])
         assert answer.json()["type"] == "urn:crm-bridge:problem:invalid"
     assert is_untouched(crm, operation)
-    assert adopt(crm, operation, confirmed=True).json()["state"] == "succeeded"
+    assert link_existing(crm, operation, confirmed=True).json()["state"] == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -140,35 +140,35 @@ def test_is_linked_after_a_confirmation_when_illu_cannot_be_asked(
     crm: Crm, flow: str, settings: dict[str, object]
 ) -> None:
     change_illu(crm.stack, **settings)
-    operation = parked(flow)
-    answer = adopt(crm, operation)
+    operation = in_review(flow)
+    answer = link_existing(crm, operation)
     assert (answer.status_code, fields(answer)) == (422, ["confirmed"])
     for odd in ("not-a-job", "0", "4712.0", "site 4712"):
-        answer = adopt(crm, operation, odd, confirmed=True)
+        answer = link_existing(crm, operation, odd, confirmed=True)
         assert (answer.status_code, fields(answer)) == (422, ["id"]), odd
     assert is_untouched(crm, operation)
-    assert adopt(crm, operation, confirmed=True).json()["state"] == "succeeded"
+    assert link_existing(crm, operation, confirmed=True).json()["state"] == "succeeded"
 
 
 def test_a_record_that_a_list_by_name_shows_needs_no_confirmation(crm: Crm) -> None:
     change_illu(crm.stack, site_list_path="/orgs/{org_id}/sites?name={name}")
-    operation = parked("create_site")
+    operation = in_review("create_site")
     made_by_hand(crm, "create_site")
-    assert adopt(crm, operation).json()["state"] == "succeeded"
+    assert link_existing(crm, operation).json()["state"] == "succeeded"
 
 
 def test_an_id_of_a_job_that_is_no_number_is_taken_when_illus_list_has_it(crm: Crm) -> None:
-    operation = parked("create_job")
+    operation = in_review("create_job")
     made_by_hand(crm, "create_job")["job_id"] = "J-17"
-    assert adopt(crm, operation, "J-17").json()["answer"]["job_id"] == "J-17"
+    assert link_existing(crm, operation, "J-17").json()["result"]["job_id"] == "J-17"
 
 
 def test_the_id_as_illus_list_writes_it_counts_and_not_another_one(crm: Crm) -> None:
-    operation = parked("create_job")
+    operation = in_review("create_job")
     made_by_hand(crm, "create_job")
     for odd in ("04712", "4712.0", "+4712", "4 712"):
-        assert adopt(crm, operation, odd, confirmed=True).status_code == 422, odd
-    assert adopt(crm, operation, " 4712 ").json()["answer"]["job_id"] == "4712"
+        assert link_existing(crm, operation, odd, confirmed=True).status_code == 422, odd
+    assert link_existing(crm, operation, " 4712 ").json()["result"]["job_id"] == "4712"
 
 
 # ---------------------------------------------------------------- a person's record at Egito
@@ -179,15 +179,15 @@ def test_a_record_that_carries_the_persons_id_is_linked(crm: Crm) -> None:
     change_tenant(crm.stack, lists_everything=False)
     egito.fail(Kind.CLOSE_BEFORE)
     person = save(crm).json()["recordID"]
-    operation = parked_record(crm)
+    operation = reviewed_record(crm)
     (mine, other, none) = (
         egito.add("Contact", lastName="Nowak", externalId=reference) for reference in (person, "p_other", "")
     )
-    refused = adopt(crm, operation, other["id"], confirmed=True)
+    refused = link_existing(crm, operation, other["id"], confirmed=True)
     assert (refused.status_code, fields(refused)) == (422, ["id"])
-    assert fields(adopt(crm, operation, none["id"])) == ["confirmed"]
-    assert fields(adopt(crm, operation, 99999, confirmed=True)) == ["id"]
-    assert adopt(crm, operation, mine["id"]).json()["state"] == "succeeded"
+    assert fields(link_existing(crm, operation, none["id"])) == ["confirmed"]
+    assert fields(link_existing(crm, operation, 99999, confirmed=True)) == ["id"]
+    assert link_existing(crm, operation, mine["id"]).json()["state"] == "succeeded"
 
 
 def test_a_record_that_carries_the_persons_id_cut_off_needs_a_confirmation(crm: Crm) -> None:
@@ -195,10 +195,10 @@ def test_a_record_that_carries_the_persons_id_cut_off_needs_a_confirmation(crm: 
     change_tenant(crm.stack, lists_everything=False)
     egito.fail(Kind.CLOSE_BEFORE)
     person = save(crm).json()["recordID"]
-    operation = parked_record(crm)
+    operation = reviewed_record(crm)
     cut = egito.add("Contact", lastName="Nowak", externalId=person[:10].upper())
-    assert fields(adopt(crm, operation, cut["id"])) == ["confirmed"]
-    assert adopt(crm, operation, cut["id"], confirmed=True).json()["state"] == "succeeded"
+    assert fields(link_existing(crm, operation, cut["id"])) == ["confirmed"]
+    assert link_existing(crm, operation, cut["id"], confirmed=True).json()["state"] == "succeeded"
 
 
 def test_a_record_without_a_reference_is_linked_after_a_confirmation_if_it_is_there(crm: Crm) -> None:
@@ -206,10 +206,10 @@ def test_a_record_without_a_reference_is_linked_after_a_confirmation_if_it_is_th
     change_tenant(crm.stack, **WITHOUT_REFERENCE)
     egito.fail(Kind.CLOSE_AFTER)
     save(crm)
-    operation = parked_record(crm)
-    assert fields(adopt(crm, operation, the_record(egito)["id"])) == ["confirmed"]
-    assert fields(adopt(crm, operation, 99999, confirmed=True)) == ["id"]
-    assert adopt(crm, operation, the_record(egito)["id"], confirmed=True).json()["state"] == "succeeded"
+    operation = reviewed_record(crm)
+    assert fields(link_existing(crm, operation, the_record(egito)["id"])) == ["confirmed"]
+    assert fields(link_existing(crm, operation, 99999, confirmed=True)) == ["id"]
+    assert link_existing(crm, operation, the_record(egito)["id"], confirmed=True).json()["state"] == "succeeded"
 
 
 # ---------------------------------------------------------------- the vendor does not answer
@@ -217,11 +217,11 @@ def test_a_record_without_a_reference_is_linked_after_a_confirmation_if_it_is_th
 
 def test_is_503_with_retry_after_and_nothing_is_changed_when_the_vendor_is_down(crm: Crm) -> None:
     for flow, vendor in (("create_site", "illu"), ("create_job", "illu"), ("key_link", "revio")):
-        operation = parked(flow)
+        operation = in_review(flow)
         simulator = getattr(crm.stack, vendor)
         for kind in (Kind.UNAVAILABLE, Kind.CLOSE_BEFORE, Kind.CLOSE_AFTER, Kind.TOO_MANY):
             simulator.fail(kind, method="GET")
-            answer = adopt(crm, operation, confirmed=True)
+            answer = link_existing(crm, operation, confirmed=True)
             assert (answer.status_code, answer.json()["retryable"]) == (503, True), (flow, kind)
             assert int(answer.headers["Retry-After"]) >= 30
             simulator.heal()
@@ -229,21 +229,21 @@ def test_is_503_with_retry_after_and_nothing_is_changed_when_the_vendor_is_down(
 
 
 def test_is_503_when_the_tenant_no_longer_uses_the_vendor(crm: Crm) -> None:
-    operation = parked("create_site")
+    operation = in_review("create_site")
     crm.stack.put_secret("demo", "{}")
     runtime().engine.tenants.get("demo", "create_site", fresh=True)
-    answer = adopt(crm, operation, confirmed=True)
+    answer = link_existing(crm, operation, confirmed=True)
     assert (answer.status_code, "illu block" in answer.json()["detail"]) == (503, True)
     assert is_untouched(crm, operation)
 
 
 def test_a_key_that_was_changed_is_read_again(crm: Crm) -> None:
-    operation = parked("create_site")
+    operation = in_review("create_site")
     made_by_hand(crm, "create_site")
     assert crm.create_site(customer_id="reads the secret").status_code == 201
     crm.stack.illu.api_key = "illu-key-2"
     crm.stack.put_secret("demo", crm.stack.demo_tenant())
-    assert adopt(crm, operation).json()["state"] == "succeeded"
+    assert link_existing(crm, operation).json()["state"] == "succeeded"
 
 
 # ---------------------------------------------------------------- unlink
@@ -251,23 +251,23 @@ def test_a_key_that_was_changed_is_read_again(crm: Crm) -> None:
 
 @pytest.mark.parametrize("flow", ["create_site", "create_job", "key_link"])
 def test_a_wrong_link_is_undone_with_a_trace_and_the_right_one_made(crm: Crm, flow: str) -> None:
-    operation = parked(flow)
+    operation = in_review(flow)
     made_by_hand(crm, flow, 4712)
-    linked = adopt(crm, operation).json()
+    linked = link_existing(crm, operation).json()
     unlinked = resolve(crm, operation, action="unlink")
     assert unlinked.status_code == 200
     shown = unlinked.json()
-    assert (shown["state"], shown["links"], shown["answer"], shown["due_at"]) == ("parked", [], None, None)
+    assert (shown["state"], shown["links"], shown["result"], shown["due_at"]) == ("needs_review", [], None, None)
     trace = shown["last_attempt"]
     assert (trace["event"], trace["reason"].split(";")[0]) == ("unlinked", "by demo")
     assert "4712" in trace["reason"]
-    assert [one["event"] for one in shown["attempts"][-2:]] == ["adopted", "unlinked"]
+    assert [one["event"] for one in shown["attempts"][-2:]] == ["linked", "unlinked"]
     for left, right in linked["links"]:
         for end in (left, right):
             path = f"/links/{end['system']}/{end['entity']}/{end['id']}"
             assert crm.get(path).status_code == 404, path
     made_by_hand(crm, flow, 4713)
-    again = adopt(crm, operation, 4713).json()
+    again = link_existing(crm, operation, 4713).json()
     assert (again["state"], len(again["links"])) == ("succeeded", len(linked["links"]))
 
 
@@ -275,12 +275,12 @@ def test_a_wrong_link_is_undone_with_a_trace_and_the_right_one_made(crm: Crm, fl
 def test_what_was_unlinked_is_sent_when_a_person_says_so(crm: Crm, flow: str) -> None:
     if flow == "create_job":
         crm.stack.illu.add_site(**PLACE)
-    operation = parked(flow)
+    operation = in_review(flow)
     made_by_hand(crm, flow, 4712)
-    adopt(crm, operation)
+    link_existing(crm, operation)
     resolve(crm, operation, action="unlink")
     crm.stack.revio.account.key_links.clear()
-    assert resolve(crm, operation, action="resend").json()["state"] == "waiting"
+    assert resolve(crm, operation, action="retry").json()["state"] == "waiting"
     crm.stack.deliver_due()
     assert crm.get(f"/operations/{operation}").json()["last_attempt"]["event"] == "done"
 
@@ -289,10 +289,10 @@ def test_what_was_found_by_itself_is_unlinked_too(crm: Crm) -> None:
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     found = crm.settle(crm.create_site())
     assert found["last_attempt"]["event"] == "found"
-    assert resolve(crm, SITE_ID, action="unlink").json()["state"] == "parked"
+    assert resolve(crm, SITE_ID, action="unlink").json()["state"] == "needs_review"
     assert crm.get("/links/crm/customer/C-1001").status_code == 404
     repeated = crm.create_site()
-    assert (repeated.status_code, repeated.json()["state"]) == (202, "parked")
+    assert (repeated.status_code, repeated.json()["state"]) == (202, "needs_review")
     assert len(crm.stack.illu.sites) == 1
 
 
@@ -302,11 +302,11 @@ def test_what_used_the_link_stays_as_it_is(crm: Crm) -> None:
     job = crm.post("/jobs", {"ticket_id": "T-1", "name": "Meter", "customer_id": SITE["customer_id"]}).json()
     resolve(crm, SITE_ID, action="unlink")
     stays = crm.get(f"/operations/{job['operation_id']}").json()
-    assert (stays["state"], stays["answer"]["site_id"]) == ("succeeded", 4711)
+    assert (stays["state"], stays["result"]["site_id"]) == ("succeeded", 4711)
     (link,) = crm.get("/links/illu/site/4711").json()["links"]
     assert (link["entity"], link["operation_id"]) == ("job", job["operation_id"])
     waits = crm.post("/jobs", {"ticket_id": "T-2", "name": "Meter", "customer_id": SITE["customer_id"]})
-    assert (waits.status_code, "not there yet (parked)" in waits.json()["reason"]) == (202, True)
+    assert (waits.status_code, "not there yet (in_review)" in waits.json()["reason"]) == (202, True)
 
 
 def test_what_the_bridge_made_itself_is_not_unlinked(crm: Crm) -> None:
@@ -317,9 +317,9 @@ def test_what_the_bridge_made_itself_is_not_unlinked(crm: Crm) -> None:
 
 
 def test_what_a_caller_may_not_see_it_may_not_unlink(crm: Crm) -> None:
-    operation = parked("create_site")
+    operation = in_review("create_site")
     made_by_hand(crm, "create_site")
-    adopt(crm, operation)
+    link_existing(crm, operation)
     key = crm.stack.add_key("umbrella", frozenset({"operations:resolve"}), "x")
     answer = crm.post(
         f"/operations/{operation}/resolve", {"action": "unlink"}, headers={"Authorization": f"Bearer {key}"}
@@ -329,9 +329,9 @@ def test_what_a_caller_may_not_see_it_may_not_unlink(crm: Crm) -> None:
 
 
 def test_what_the_crm_sent_is_kept_for_the_decision_that_follows_and_expires(crm: Crm) -> None:
-    operation = parked("create_site")
+    operation = in_review("create_site")
     made_by_hand(crm, "create_site")
-    adopt(crm, operation)
+    link_existing(crm, operation)
     table = runtime().operations
     key = {"operation_id": {"S": f"{operation}#payload"}}
     item = table._client.get_item(TableName=table._table, Key=key)["Item"]
@@ -339,18 +339,18 @@ def test_what_the_crm_sent_is_kept_for_the_decision_that_follows_and_expires(crm
     assert abs(int(item["expires_at"]["N"]) - runtime().clock() - KEEP) < 60
     table._client.delete_item(TableName=table._table, Key=key)  # as DynamoDB does when it has expired
     resolve(crm, operation, action="unlink")
-    for decision in ({"action": "resend"}, {"action": "adopt", "id": "4712"}):
+    for decision in ({"action": "retry"}, {"action": "link", "id": "4712"}):
         answer = resolve(crm, operation, **decision)
         assert (answer.status_code, "no longer kept" in answer.json()["detail"]) == (409, True)
-    assert resolve(crm, operation, action="abandon").json()["state"] == "rejected"
+    assert resolve(crm, operation, action="discard").json()["state"] == "rejected"
     again = crm.create_site()
     assert again.status_code == 201
 
 
 def test_no_list_and_no_id_shows_what_is_kept(crm: Crm) -> None:
-    operation = parked("create_site")
+    operation = in_review("create_site")
     made_by_hand(crm, "create_site")
-    adopt(crm, operation)
+    link_existing(crm, operation)
     assert [one["operation_id"] for one in crm.get("/operations").json()["operations"]] == [operation]
     assert crm.get(f"/operations/{operation}%23payload").status_code == 404
     assert crm.get(f"/operations?id={operation}%23payload").json()["operations"] == []
@@ -358,9 +358,9 @@ def test_no_list_and_no_id_shows_what_is_kept(crm: Crm) -> None:
 
 @pytest.mark.parametrize("flow", [flow for flow in FLOWS if flow != "status_update"])
 def test_the_link_of_one_customer_is_free_for_another_after_unlinking(crm: Crm, flow: str) -> None:
-    operation = parked(flow)
+    operation = in_review(flow)
     made_by_hand(crm, flow)
-    adopt(crm, operation)
+    link_existing(crm, operation)
     payload: dict[str, Any] = {
         "create_site": {**SITE, "customer_id": "C-other"},
         "create_job": {**JOB, "ticket_id": "T-other"},
@@ -368,9 +368,9 @@ def test_the_link_of_one_customer_is_free_for_another_after_unlinking(crm: Crm, 
     }[flow]
     other = store("other", flow=flow, payload=payload, at=int(runtime().clock()))
     if flow != "key_link":  # of which a record may have several
-        assert adopt(crm, other, confirmed=True).status_code == 409
+        assert link_existing(crm, other, confirmed=True).status_code == 409
     resolve(crm, operation, action="unlink")
-    assert adopt(crm, other, confirmed=True).json()["state"] == "succeeded"
+    assert link_existing(crm, other, confirmed=True).json()["state"] == "succeeded"
 
 
 # ---------------------------------------------------------------- the command line
@@ -381,9 +381,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_line_needs_no_second_id_when_the_vendor_verifies_it(crm: Crm, cli: CommandLine) -> None:
-    operation = parked("create_site")
+    operation = in_review("create_site")
     made_by_hand(crm, "create_site")
-    said = cli("operations", "resolve", operation, "adopt", "--id", "4712", "--yes")
+    said = cli("operations", "resolve", operation, "link", "--id", "4712", "--yes")
     assert (said.code, "it is succeeded" in said.out) == (0, True)
 
 
@@ -392,33 +392,33 @@ def test_the_command_line_asks_for_the_id_a_second_time_when_it_cannot_be_verifi
     crm: Crm, cli: CommandLine, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
 ) -> None:
     change_illu(crm.stack, site_list_path=None)
-    operation = parked("create_site")
+    operation = in_review("create_site")
     terminal(monkeypatch)
-    said = cli("operations", "resolve", operation, "adopt", "--id", "4712", "--yes", input=typed)
+    said = cli("operations", "resolve", operation, "link", "--id", "4712", "--yes", input=typed)
     assert ("Cannot verify the id" in said.err, said.code) == (True, code)
-    assert crm.get(f"/operations/{operation}").json()["state"] == ("parked" if code else "succeeded")
+    assert crm.get(f"/operations/{operation}").json()["state"] == ("needs_review" if code else "succeeded")
 
 
 def test_a_script_says_that_the_id_is_confirmed(crm: Crm, cli: CommandLine) -> None:
     change_illu(crm.stack, site_list_path=None)
-    operation = parked("create_site")
-    adopting = ("operations", "resolve", operation, "adopt", "--id", "4712", "--yes")
-    said = cli(*adopting)
+    operation = in_review("create_site")
+    linking = ("operations", "resolve", operation, "link", "--id", "4712", "--yes")
+    said = cli(*linking)
     assert (said.code, "--confirmed" in said.err) == (2, True)
     assert is_untouched(crm, operation)
-    assert cli(*adopting, "--confirmed").code == 0
+    assert cli(*linking, "--confirmed").code == 0
 
 
 def test_the_command_line_undoes_a_link(crm: Crm, cli: CommandLine) -> None:
-    operation = parked("create_site")
+    operation = in_review("create_site")
     made_by_hand(crm, "create_site")
-    adopt(crm, operation)
+    link_existing(crm, operation)
     assert f"operations resolve {operation} unlink" in cli("operations", "show", "demo", operation).out
     dry = cli("operations", "resolve", operation, "unlink", "--dry-run")
     assert "stays, and so does what used the link" in dry.out
-    assert cli("operations", "resolve", operation, "unlink", "--yes", "--json").json["state"] == "parked"
+    assert cli("operations", "resolve", operation, "unlink", "--yes", "--json").json["state"] == "needs_review"
     assert cli("operations", "resolve", operation, "unlink", "--yes").code == 2
-    assert cli("operations", "resolve", operation, "resend", "--confirmed", "--yes").code == 2
+    assert cli("operations", "resolve", operation, "retry", "--confirmed", "--yes").code == 2
 
 
 def test_what_is_imported_can_be_unlinked_and_then_only_given_up(crm: Crm, cli: CommandLine, tmp_path: Any) -> None:
@@ -426,7 +426,7 @@ def test_what_is_imported_can_be_unlinked_and_then_only_given_up(crm: Crm, cli: 
     file.write_text("system,entity,id,partner_system,partner_entity,partner_id\ncrm,customer,C-1001,illu,site,4999\n")
     assert cli("links", "import", "demo", str(file), "--yes").code == 0
     assert cli("operations", "resolve", SITE_ID, "unlink", "--yes").code == 0
-    said = cli("operations", "resolve", SITE_ID, "resend", "--yes")
+    said = cli("operations", "resolve", SITE_ID, "retry", "--yes")
     assert (said.code, "no longer kept" in said.err) == (2, True)
-    assert cli("operations", "resolve", SITE_ID, "abandon", "--yes").code == 0
+    assert cli("operations", "resolve", SITE_ID, "discard", "--yes").code == 0
     assert crm.create_site().json()["site_id"] == 4711

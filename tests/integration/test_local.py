@@ -128,7 +128,7 @@ def test_the_command_line_works_on_it_from_a_terminal_that_knows_nothing_of_it(t
             ("import jobs demo jobs.jsonl --yes", 0),
             ("import key-links demo links.jsonl --yes", 0),
             ("operations show demo T-1", 0),
-            ("operations resolve op_00000000000000000000000000000000 abandon --yes", 2),
+            ("operations resolve op_00000000000000000000000000000000 discard --yes", 2),
         ):
             typed = [sys.executable, "-m", "cli", *command.split(), "--local", "--port", str(port)]
             done = subprocess.run(
@@ -158,7 +158,7 @@ def test_the_banner_can_be_pasted() -> None:
     assert json.loads(answers[0])["site_id"] == 4711
     assert json.loads(answers[1])["links"][0]["id"] == "4711"
     assert answers[2] == ""
-    assert json.loads(answers[3])["state"] == "unknown"
+    assert json.loads(answers[3])["state"] == "unconfirmed"
     assert json.loads(answers[4])["attempts"][0]["event"] == "maybe done"
     assert json.loads(answers[5])["id"] == 77
     assert json.loads(answers[6])["status_name"] == "outage"

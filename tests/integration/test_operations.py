@@ -19,7 +19,7 @@ from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, Crm
 
 FIRST = 1_795_000_000
-ORDER = ["parked", "unknown", "waiting", "sending", "rejected", "succeeded"]
+ORDER = ["needs_review", "unconfirmed", "waiting", "sending", "rejected", "succeeded"]
 FLOWS = ("create_site", "create_job", "key_link", "status_update")
 JOB: dict[str, Any] = {"ticket_id": "T-501", "site_id": 4711, "name": "Meter does not count"}
 KEY_LINK: dict[str, Any] = {
@@ -39,7 +39,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
 
 def store(
     key: str,
-    state: State = State.PARKED,
+    state: State = State.NEEDS_REVIEW,
     flow: str = "create_site",
     *,
     at: int = FIRST,
@@ -54,7 +54,7 @@ def store(
         operation_id=operation_id(tenant, flow, key),
         tenant=tenant,
         flow=flow,
-        natural_key=key,
+        event_key=key,
         state=state,
         attempts=(Attempt(at=at - 5, event=Event.NOT_DONE, reason="busy", status=503), last),
         last_attempt=last,
@@ -112,7 +112,7 @@ def many(crm: Crm) -> list[str]:
     made = []
     for number, (state, flow) in enumerate(itertools.islice(itertools.cycle(itertools.product(State, FLOWS)), 25)):
         at = FIRST + 7 * number % 25  # so that what was stored last is not what was changed last
-        due_at = at + 60 if state in (State.SENDING, State.WAITING, State.UNKNOWN) else None
+        due_at = at + 60 if state in (State.SENDING, State.WAITING, State.UNCONFIRMED) else None
         order = -at if due_at is None else due_at
         made.append((ORDER.index(state), order, store(str(number), state, flow, at=at, due_at=due_at)))
     assert crm.stack.aws
@@ -153,7 +153,7 @@ def test_the_pages_give_every_operation_once_and_in_order(crm: Crm, many: list[s
         {},
         {"flow": "create_job"},
         {"state": "sending"},
-        {"state": "parked", "flow": "create_site"},
+        {"state": "needs_review", "flow": "create_site"},
     ]
     for query in queries:
         wanted = chosen(many, **query)
@@ -182,9 +182,9 @@ def test_a_page_is_50_unless_it_is_told(crm: Crm) -> None:
 def test_a_page_goes_on_where_it_was_when_operations_move_meanwhile(crm: Crm) -> None:
     made = [store(str(number), at=FIRST + number) for number in range(6)][::-1]
     first = listed(crm, limit=2)
-    crm.post(f"/operations/{made[1]}/resolve", {"action": "abandon"})  # the very one at which it stopped
+    crm.post(f"/operations/{made[1]}/resolve", {"action": "discard"})  # the very one at which it stopped
     store("newer", at=FIRST + 100)
-    rest = pages(crm, after=first.json()["next"], state="parked")
+    rest = pages(crm, after=first.json()["next"], state="needs_review")
     assert ids(first) == made[:2]
     assert list(itertools.chain(*rest)) == made[2:]
 
@@ -195,7 +195,7 @@ def test_goes_on_with_another_filter_as_far_as_that_makes_sense(crm: Crm, many: 
     found = pages(crm, after=after, flow="key_link")
     assert list(itertools.chain(*found)) == chosen(here, flow="key_link")
     state = after.split(".")[0]
-    other = "succeeded" if state != "succeeded" else "parked"
+    other = "succeeded" if state != "succeeded" else "needs_review"
     assert listed(crm, after=after, state=other).json() == {"operations": [], "next": None}
 
 
@@ -210,20 +210,20 @@ BAD_PARAMETERS = [
     ("state=x", "state"),
     ("state=", "state"),
     ("state=PARKED", "state"),
-    ("state=parked&state=unknown", "state"),
+    ("state=needs_review&state=unconfirmed", "state"),
     ("flow=x", "flow"),
     ("flow=operations", "flow"),
     ("flow=", "flow"),
     ("after=garbage", "after"),
     ("after=", "after"),
     (f"after=gone.{FIRST}.op_{'0' * 32}", "after"),
-    (f"after=parked.-1.op_{'0' * 32}", "after"),
-    (f"after=parked.{'9' * 11}.op_{'0' * 32}", "after"),
-    (f"after=parked.{FIRST}.op_{'g' * 32}", "after"),
-    (f"after=parked.{FIRST}.op_{'0' * 31}", "after"),
-    (f"after=parked.{FIRST}.op_{'0' * 32}%0A", "after"),
-    (f"after=parked.{FIRST}", "after"),
-    (f"after=parked.{quote('١٢٣')}.op_{'0' * 32}", "after"),
+    (f"after=in_review.-1.op_{'0' * 32}", "after"),
+    (f"after=in_review.{'9' * 11}.op_{'0' * 32}", "after"),
+    (f"after=in_review.{FIRST}.op_{'g' * 32}", "after"),
+    (f"after=in_review.{FIRST}.op_{'0' * 31}", "after"),
+    (f"after=in_review.{FIRST}.op_{'0' * 32}%0A", "after"),
+    (f"after=in_review.{FIRST}", "after"),
+    (f"after=in_review.{quote('١٢٣')}.op_{'0' * 32}", "after"),
     ("order=newest", "order"),
     ("tenant=umbrella", "tenant"),
 ]
@@ -238,7 +238,7 @@ def test_bad_parameters_are_422_and_name_the_parameter(crm: Crm) -> None:
 
 
 def test_a_place_that_no_operation_has_is_as_good_as_any(crm: Crm, many: list[str]) -> None:
-    newest = f"parked.9999999999.op_{'0' * 32}"
+    newest = f"in_review.9999999999.op_{'0' * 32}"
     assert list(itertools.chain(*pages(crm, after=newest))) == many
     oldest = f"succeeded.0.op_{'0' * 32}"
     assert listed(crm, after=oldest).json() == {"operations": [], "next": None}
@@ -248,7 +248,7 @@ def test_a_tenant_lists_its_own_operations_only(crm: Crm, umbrella: Crm, many: l
     theirs = [store(str(number), at=FIRST + number, tenant="umbrella") for number in range(3)][::-1]
     # Names that begin alike are not one.
     store("1", tenant="umbrella-2")
-    store("1", tenant="demo#parked")
+    store("1", tenant="demo#in_review")
     assert ids(listed(umbrella)) == theirs
     assert list(itertools.chain(*pages(crm, limit=10))) == many
     for page in (listed(crm, limit=1), listed(crm, limit=10), listed(crm, limit=24)):
@@ -279,7 +279,7 @@ def test_tells_what_happened_last_and_when(crm: Crm) -> None:
     assert shown == {
         "operation_id": operation_id("demo", "create_site", "C-1"),
         "flow": "create_site",
-        "natural_key": "C-1",
+        "event_key": "C-1",
         "state": "waiting",
         "last_attempt": {
             "at": "2026-11-18T11:06:40+00:00",
@@ -338,10 +338,10 @@ def test_each_scope_allows_what_it_says_and_nothing_else(
         answer = caller.get(path.format(id=operation))
         assert answer.status_code == (200 if reads else 403), path
         assert reads or "operations:read" in answer.json()["detail"]
-    answer = resolve(caller, operation, action="resend")
+    answer = resolve(caller, operation, action="retry")
     assert answer.status_code == (200 if resolves else 403)
     assert resolves or "operations:resolve" in answer.json()["detail"]
-    assert crm.get(f"/operations/{operation}").json()["state"] == ("waiting" if resolves else "parked")
+    assert crm.get(f"/operations/{operation}").json()["state"] == ("waiting" if resolves else "needs_review")
     if not reads:
         assert "Moi Ave" not in answer.text
 
@@ -374,14 +374,14 @@ def test_who_reads_a_payload_is_logged_and_nothing_of_it(crm: Crm, log: StringIO
 def summaries(
     limit: int, *, flow: str | None, after: tuple[str, int] | None = None
 ) -> tuple[list[OperationSummary], tuple[str, int] | None]:
-    return runtime().operations.listed("demo", State.PARKED, flow=flow, limit=limit, after=after)
+    return runtime().operations.listed("demo", State.NEEDS_REVIEW, flow=flow, limit=limit, after=after)
 
 
 def everything(limit: int, *, flow: str | None) -> Iterable[list[str]]:
     after = None
     for _ in range(100):
         found, after = summaries(limit, flow=flow, after=after)
-        yield [one.natural_key for one in found]
+        yield [one.event_key for one in found]
         if after is None:
             return
     raise AssertionError("it has no end")
@@ -389,7 +389,7 @@ def everything(limit: int, *, flow: str | None) -> Iterable[list[str]]:
 
 @pytest.fixture
 def crowd(crm: Crm) -> list[str]:
-    """Six operations of create_job, each after six of create_site; natural keys, as they must be listed."""
+    """Six operations of create_job, each after six of create_site; event keys, as they must be listed."""
     assert crm.stack.aws
     for number in range(42):
         store(f"{number:02}", flow="create_job" if number % 7 == 0 else "create_site", at=FIRST + number)
@@ -441,7 +441,7 @@ def test_shows_no_link_when_it_failed(crm: Crm, monkeypatch: pytest.MonkeyPatch)
     refused = crm.create_site()
     assert refused.status_code == 422
     shown = crm.get(f"/operations/{refused.json()['operation_id']}").json()
-    assert (shown["state"], shown["links"], shown["answer"]) == ("rejected", [], None)
+    assert (shown["state"], shown["links"], shown["result"]) == ("rejected", [], None)
 
 
 def test_shows_no_link_when_what_was_made_is_linked_to_something_else(crm: Crm) -> None:
@@ -449,7 +449,7 @@ def test_shows_no_link_when_what_was_made_is_linked_to_something_else(crm: Crm) 
     crm.stack.illu.next_id = 4711  # illu gives one id twice
     accepted = crm.create_site(customer_id="C-1002")
     shown = crm.get(f"/operations/{accepted.json()['operation_id']}").json()
-    assert (shown["state"], shown["links"]) == ("parked", [])
+    assert (shown["state"], shown["links"]) == ("needs_review", [])
     assert shown["last_attempt"]["event"] == "link taken"
 
 
@@ -482,7 +482,7 @@ ODD_IDS = [
 
 def test_is_404_when_there_is_no_such_operation(crm: Crm) -> None:
     for odd in ODD_IDS:
-        for answer in (crm.get(f"/operations/{odd}"), crm.post(f"/operations/{odd}/resolve", {"action": "abandon"})):
+        for answer in (crm.get(f"/operations/{odd}"), crm.post(f"/operations/{odd}/resolve", {"action": "discard"})):
             assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json"), odd
             assert answer.json()["detail"] == "There is no operation with this id."
 
@@ -491,9 +491,9 @@ def test_anothers_operation_is_404_and_cannot_be_resolved(crm: Crm, umbrella: Cr
     mine = store("C-1", payload=SITE)
     assert crm.get(f"/operations/{mine}").status_code == 200
     assert umbrella.get(f"/operations/{mine}").status_code == 404
-    for decision in ({"action": "abandon"}, {"action": "resend"}, {"action": "adopt", "id": "1"}):
+    for decision in ({"action": "discard"}, {"action": "retry"}, {"action": "link", "id": "1"}):
         assert umbrella.post(f"/operations/{mine}/resolve", decision).status_code == 404
-    assert crm.get(f"/operations/{mine}").json()["state"] == "parked"
+    assert crm.get(f"/operations/{mine}").json()["state"] == "needs_review"
 
 
 # ---------------------------------------------------------------- links
@@ -518,7 +518,7 @@ def resolve(crm: Crm, operation: str, **decision: object) -> requests.Response:
     return crm.post(f"/operations/{operation}/resolve", decision)
 
 
-def parked(flow: str) -> str:
+def in_review(flow: str) -> str:
     """An operation of this flow with its real command, which would be sent again."""
     return store(f"the {flow}", flow=flow, payload=COMMANDS[flow], at=int(runtime().clock()))
 
@@ -563,14 +563,14 @@ def made_by_hand(crm: Crm, flow: str, number: int = 4712) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("flow", list(ADOPTED))
-def test_what_a_person_adopts_succeeds_and_is_linked(crm: Crm, flow: str) -> None:
-    operation, (answer, links) = parked(flow), ADOPTED[flow]
+def test_what_a_person_links_succeeds_and_is_linked(crm: Crm, flow: str) -> None:
+    operation, (answer, links) = in_review(flow), ADOPTED[flow]
     made_by_hand(crm, flow)
-    resolved = resolve(crm, operation, action="adopt", id="4712")
+    resolved = resolve(crm, operation, action="link", id="4712")
     assert resolved.status_code == 200
     shown = resolved.json()
-    assert (shown["state"], shown["answer"], shown["due_at"]) == ("succeeded", answer, None)
-    assert (shown["last_attempt"]["event"], shown["last_attempt"]["reason"]) == ("adopted", "by demo")
+    assert (shown["state"], shown["result"], shown["due_at"]) == ("succeeded", answer, None)
+    assert (shown["last_attempt"]["event"], shown["last_attempt"]["reason"]) == ("linked", "by demo")
     for path, partners in links.items():
         assert links_of(crm, path) == partners
         system, entity, identity = path.split("/")
@@ -580,7 +580,7 @@ def test_what_a_person_adopts_succeeds_and_is_linked(crm: Crm, flow: str) -> Non
     assert {call.method for call in (*crm.stack.illu.seen, *crm.stack.revio.seen)} == {"GET"}
 
 
-def test_what_cannot_be_adopted_stays_parked(crm: Crm) -> None:
+def test_what_cannot_be_linked_stays_in_review(crm: Crm) -> None:
     wrong: dict[str, tuple[int, list[object]]] = {
         "create_site": (422, [None, "site 1", "0", "-1", "9" * 19, "٤", 0, "1" * 201]),
         "create_job": (422, [None, " ", "1" * 201, "not-a-job"]),
@@ -588,28 +588,28 @@ def test_what_cannot_be_adopted_stays_parked(crm: Crm) -> None:
         "status_update": (409, ["2"]),
     }
     for flow, (status, ids_sent) in wrong.items():
-        operation = parked(flow)
+        operation = in_review(flow)
         for sent in ids_sent:
             decision = {} if sent is None else {"id": sent, "confirmed": True}
-            assert resolve(crm, operation, action="adopt", **decision).status_code == status, (flow, sent)
+            assert resolve(crm, operation, action="link", **decision).status_code == status, (flow, sent)
         shown = crm.get(f"/operations/{operation}").json()
-        assert (shown["state"], shown["links"], len(shown["attempts"])) == ("parked", [], 2)
+        assert (shown["state"], shown["links"], len(shown["attempts"])) == ("needs_review", [], 2)
 
 
-def test_a_job_of_a_customer_without_a_site_cannot_be_adopted(crm: Crm) -> None:
+def test_a_job_of_a_customer_without_a_site_cannot_be_linked(crm: Crm) -> None:
     job = {"ticket_id": "T-501", "customer_id": "C-1001", "name": JOB["name"]}
     operation = store("T-501", flow="create_job", payload=job)
-    assert resolve(crm, operation, action="adopt", id="801").status_code == 409
+    assert resolve(crm, operation, action="link", id="801").status_code == 409
     crm.create_site()
     made_by_hand(crm, "create_job", 801)
-    assert resolve(crm, operation, action="adopt", id="801").json()["answer"]["site_id"] == 4711
+    assert resolve(crm, operation, action="link", id="801").json()["result"]["site_id"] == 4711
 
 
-def test_an_id_that_is_linked_already_cannot_be_adopted(crm: Crm) -> None:
+def test_an_id_that_is_linked_already_cannot_be_linked(crm: Crm) -> None:
     crm.create_site(customer_id="C-1")
-    operation = parked("create_site")
-    assert resolve(crm, operation, action="adopt", id="4711").status_code == 409
-    assert crm.get(f"/operations/{operation}").json()["state"] == "parked"
+    operation = in_review("create_site")
+    assert resolve(crm, operation, action="link", id="4711").status_code == 409
+    assert crm.get(f"/operations/{operation}").json()["state"] == "needs_review"
     assert links_of(crm, "crm/customer/C-1001") == set()
 
 
@@ -628,39 +628,39 @@ def effects(crm: Crm) -> dict[str, int]:
 def test_what_a_person_sends_again_is_carried_once(crm: Crm, flow: str) -> None:
     if flow == "create_job":
         crm.create_site(customer_id="of the job")
-    operation, before = parked(flow), effects(crm)
-    resolved = resolve(crm, operation, action="resend").json()
-    assert (resolved["state"], resolved["last_attempt"]["event"]) == ("waiting", "resent")
+    operation, before = in_review(flow), effects(crm)
+    resolved = resolve(crm, operation, action="retry").json()
+    assert (resolved["state"], resolved["last_attempt"]["event"]) == ("waiting", "retry requested")
     assert effects(crm) == before
     crm.stack.deliver_due()
     assert crm.get(f"/operations/{operation}").json()["state"] == "succeeded"
     assert effects(crm) == {**before, flow: before[flow] + 1}
-    for decision in ({"action": "resend"}, {"action": "abandon"}, {"action": "adopt", "id": "1"}):
+    for decision in ({"action": "retry"}, {"action": "discard"}, {"action": "link", "id": "1"}):
         assert resolve(crm, operation, **decision).status_code == 409
     crm.stack.deliver_due()
     assert effects(crm) == {**before, flow: before[flow] + 1}
 
 
-def test_what_a_person_abandons_is_not_done_any_more(crm: Crm) -> None:
+def test_what_a_person_discards_is_not_done_any_more(crm: Crm) -> None:
     reader = with_scopes(crm, "demo", "operations:read", "operations:resolve", "operations:payload")
-    before, abandoned = effects(crm), set()
+    before, discarded = effects(crm), set()
     for flow in FLOWS:
-        operation = parked(flow)
+        operation = in_review(flow)
         assert reader.get(f"/operations/{operation}").json()["payload"] == COMMANDS[flow]
-        resolved = resolve(reader, operation, action="abandon").json()
+        resolved = resolve(reader, operation, action="discard").json()
         assert (resolved["state"], resolved["links"], resolved["due_at"]) == ("rejected", [], None)
-        assert (resolved["last_attempt"]["event"], resolved["last_attempt"]["reason"]) == ("abandoned", "by Ann")
+        assert (resolved["last_attempt"]["event"], resolved["last_attempt"]["reason"]) == ("discarded", "by Ann")
         assert reader.get(f"/operations/{operation}").json()["payload"] is None
-        abandoned.add(operation)
+        discarded.add(operation)
     crm.stack.move_clock(3600)
     crm.stack.deliver_due()
     assert effects(crm) == before
-    assert set(ids(listed(crm, state="rejected"))) == abandoned
+    assert set(ids(listed(crm, state="rejected"))) == discarded
 
 
-def test_only_what_is_parked_can_be_resolved(crm: Crm) -> None:
-    decisions = ({"action": "adopt", "id": "1"}, {"action": "resend"}, {"action": "abandon"})
-    for state in (state for state in State if state is not State.PARKED):
+def test_only_what_needs_review_can_be_resolved(crm: Crm) -> None:
+    decisions = ({"action": "link", "id": "1"}, {"action": "retry"}, {"action": "discard"})
+    for state in (state for state in State if state is not State.NEEDS_REVIEW):
         operation = store(state, state, payload=SITE)
         for decision in decisions:
             answer = resolve(crm, operation, **decision)
@@ -677,7 +677,7 @@ def found(crm: Crm, record: str) -> list[str]:
     answer = crm.get(f"/operations?{urlencode({'id': record})}")
     assert answer.status_code == 200
     assert answer.json()["next"] is None
-    return [one["natural_key"] for one in answer.json()["operations"]]
+    return [one["event_key"] for one in answer.json()["operations"]]
 
 
 def test_an_operation_is_found_by_every_id_that_somebody_knows_it_by(crm: Crm) -> None:
@@ -704,7 +704,7 @@ def test_what_is_another_tenants_is_not_found(crm: Crm, umbrella: Crm) -> None:
 def test_a_search_can_be_narrowed(crm: Crm) -> None:
     crm.create_site()
     crm.post("/jobs", {"ticket_id": "T-501", "name": "Meter", "customer_id": SITE["customer_id"]})
-    for narrowed, count in (("", 2), ("&flow=create_job", 1), ("&state=parked", 0), ("&limit=1", 1)):
+    for narrowed, count in (("", 2), ("&flow=create_job", 1), ("&state=needs_review", 0), ("&limit=1", 1)):
         assert len(crm.get(f"/operations?id=4711{narrowed}").json()["operations"]) == count
 
 
@@ -742,11 +742,11 @@ def test_counts_by_state_and_flow_and_by_the_hour(crm: Crm) -> None:
     crm.post("/key-links", KEY_LINK)
     crm.stack.illu.fail(Kind.TOO_MANY)
     crm.create_site(customer_id="C-3")
-    store("old", State.PARKED, at=int(runtime().clock()) - 30 * 3600)
-    store("theirs", State.PARKED, tenant="demo-upya", at=int(runtime().clock()))
+    store("old", State.NEEDS_REVIEW, at=int(runtime().clock()) - 30 * 3600)
+    store("theirs", State.NEEDS_REVIEW, tenant="demo-upya", at=int(runtime().clock()))
     summary = summarized(crm)
     assert summary["states"]["succeeded"] == {"count": 3, "more": False, "flows": {"create_site": 2, "key_link": 1}}
-    assert summary["states"]["waiting"]["count"] == summary["states"]["parked"]["count"] == 1
+    assert summary["states"]["waiting"]["count"] == summary["states"]["needs_review"]["count"] == 1
     assert [hour["states"] for hour in summary["hours"][-3:]] == [
         {"succeeded": 1},
         {},
@@ -758,8 +758,8 @@ def test_counts_by_state_and_flow_and_by_the_hour(crm: Crm) -> None:
 def test_says_that_there_are_more_than_it_has_looked_at(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("operations.handler.READ", 2)
     for number in range(3):
-        store(str(number), State.PARKED, at=FIRST + number)
-    assert summarized(crm)["states"]["parked"] == {"count": 2, "more": True, "flows": {"create_site": 2}}
+        store(str(number), State.NEEDS_REVIEW, at=FIRST + number)
+    assert summarized(crm)["states"]["needs_review"] == {"count": 2, "more": True, "flows": {"create_site": 2}}
 
 
 def test_a_vendor_fails_from_the_first_event_that_is_not_settled_until_one_succeeds(crm: Crm) -> None:

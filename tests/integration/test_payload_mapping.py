@@ -185,7 +185,7 @@ def test_an_own_expression_makes_the_status_of_the_service_in_the_path(crm: Crm)
     assert crm.stack.izzitup.status_of("2") == "7"
     operation = operation_of(crm, answer)
     assert operation["mapping"] == "3"
-    assert operation["natural_key"].startswith("mail#outage#2024-05-05T12:00:00")
+    assert operation["event_key"].startswith("mail#outage#2024-05-05T12:00:00")
 
 
 def test_a_mapping_cannot_change_the_service_that_the_path_names(crm: Crm) -> None:
@@ -289,7 +289,7 @@ def test_a_mapped_event_is_carried_again_as_it_was_mapped_first(upya: Crm, kind:
     assert accepted.status_code == 202
     use_mappings(upya, create_job=own("{ticket_id: 'x', site_id: `4711`, name: 'x'}", "by mistake"))
     settled = upya.settle(accepted)
-    assert (settled["state"], settled["mapping"], settled["natural_key"]) == ("succeeded", UPYA_LABEL, "64f0c0ffee")
+    assert (settled["state"], settled["mapping"], settled["event_key"]) == ("succeeded", UPYA_LABEL, "64f0c0ffee")
     (job,) = upya.stack.illu.jobs
     assert job["name"] == "Meter does not count"
 

@@ -74,7 +74,7 @@ class Recorder(World):
         return super().take_in(settings)
 
     def play(self, event: Event, *, lost: bool = True) -> None:
-        """From its caller to its end, whatever has to be redelivered, looked for or decided on the way."""
+        """From its caller to its end, whatever has to be retried, looked for or decided on the way."""
         self.prepare(event)
         if lost:
             self.inject(LOST, event.writes)
@@ -121,7 +121,7 @@ def _replay_the_folder(world: Recorder) -> None:
 
 
 def _cannot_be_asked(world: Recorder) -> None:
-    """So a person decides: to adopt what is there, to send it again, or to abandon it."""
+    """So a person decides: to link what is there, to send it again, or to discard it."""
 
     def mute(_: Stack, document: dict[str, Any]) -> None:
         for kind in ("site", "job"):
@@ -137,9 +137,9 @@ def _cannot_be_asked(world: Recorder) -> None:
     world.inject(LOST, create_site(110).writes)
     world.send(create_site(110))
     world.pass_time(60)
-    for parked in world.operations():
+    for in_review in world.operations():
         assert (
-            world._request(world.tenant, "POST", f"/operations/{parked.operation_id}/resolve", {"action": "abandon"})
+            world._request(world.tenant, "POST", f"/operations/{in_review.operation_id}/resolve", {"action": "discard"})
             == 200
         )
 
@@ -160,36 +160,36 @@ def _is_linked_by_a_person(world: Recorder) -> None:
         for _ in range(3):
             world.pass_time(60)
         world.pass_time(24 * 3600, deliver=False)  # so that no token is left
-        (parked,) = (one for one in world.operations() if one.state == "parked")
-        world.resolve([parked])
-        path = f"/operations/{parked.operation_id}/resolve"
+        (in_review,) = (one for one in world.operations() if one.state == "needs_review")
+        world.resolve([in_review])
+        path = f"/operations/{in_review.operation_id}/resolve"
         assert world._request(world.tenant, "POST", path, {"action": "unlink"}) == 200
     world.take_in()
-    parked = _parked(world, "key_link", json.dumps({"link": create_key_link(162).body}))
-    adopt = {"action": "adopt", "id": "1"}
-    assert world._request(world.tenant, "POST", f"/operations/{parked.operation_id}/resolve", adopt) == 422
+    in_review = _in_review(world, "key_link", json.dumps({"link": create_key_link(162).body}))
+    link = {"action": "link", "id": "1"}
+    assert world._request(world.tenant, "POST", f"/operations/{in_review.operation_id}/resolve", link) == 422
 
 
-def _parked(world: Recorder, flow: str, payload: str = "{}") -> Operation:
+def _in_review(world: Recorder, flow: str, payload: str = "{}") -> Operation:
     now = int(runtime().clock())
-    parked = Operation(
-        operation_id=operation_id(world.tenant, flow, "parked"),
+    in_review = Operation(
+        operation_id=operation_id(world.tenant, flow, "needs_review"),
         tenant=world.tenant,
         flow=flow,
-        natural_key="parked",
-        state=State.PARKED,
+        event_key="needs_review",
+        state=State.NEEDS_REVIEW,
         fingerprint="",
         payload=payload,
         lease="l-1",
         created_at=now,
         updated_at=now,
     )
-    runtime().operations.create(parked, over=[State.REJECTED])
-    return parked
+    runtime().operations.create(in_review, over=[State.REJECTED])
+    return in_review
 
 
 def _changes_are_refused(world: Recorder) -> None:
-    """At once, and after a lost answer, so that a person abandons it. And one that somebody else made is deleted."""
+    """At once, and after a lost answer, so that a person discards it. And one that somebody else made is deleted."""
     number = world.take_in()
     event = change_key_link(number)
     world.prepare(event)
@@ -201,9 +201,9 @@ def _changes_are_refused(world: Recorder) -> None:
     world.stack.revio.key_links.clear()
     for _ in range(3):
         world.pass_time(60)
-    (parked,) = [one for one in world.operations() if one.state == "parked"]
-    resolve = f"/operations/{parked.operation_id}/resolve"
-    assert world._request(world.tenant, "POST", resolve, {"action": "abandon"}) == 200
+    (in_review,) = [one for one in world.operations() if one.state == "needs_review"]
+    resolve = f"/operations/{in_review.operation_id}/resolve"
+    assert world._request(world.tenant, "POST", resolve, {"action": "discard"}) == 200
     theirs = world.stack.revio.account.add_key_link(4, 2, 1015, "somebody else's")["integration_key_link_id"]
     assert world._request(world.tenant, "DELETE", f"/key-links/{theirs}", None) == 204
 
@@ -212,7 +212,7 @@ def _is_told(world: Recorder) -> None:
     """First it works the second time, then the receiver says that it is gone for good."""
 
     def told(stack: Stack, document: dict[str, Any]) -> None:
-        document["callback"] = json.loads(stack.told_tenant())["callback"]
+        document["webhook"] = json.loads(stack.told_tenant())["webhook"]
 
     world.take_in(told)
     world.stack.receiver.fail(Kind.TOO_MANY)
@@ -229,7 +229,7 @@ def _is_handed_over(world: Recorder) -> None:
     """What is accepted, what is told of it, a job whose site has ended, and what a person sends again, of any flow."""
 
     def told(stack: Stack, document: dict[str, Any]) -> None:
-        document["callback"] = json.loads(stack.told_tenant())["callback"]
+        document["webhook"] = json.loads(stack.told_tenant())["webhook"]
 
     world.take_in(told)
     for make in KINDS:
@@ -242,10 +242,10 @@ def _is_handed_over(world: Recorder) -> None:
         assert world._request(world.tenant, event.method, event.path(world.stack), event.body) == 202
         world.pass_time(20, deliver=False)
     world.stack.deliver_due()
-    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver", "callback"):
-        parked = _parked(world, flow)
-        path = f"/operations/{parked.operation_id}/resolve"
-        assert world._request(world.tenant, "POST", path, {"action": "resend"}) == 200
+    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver", "webhook"):
+        in_review = _in_review(world, flow)
+        path = f"/operations/{in_review.operation_id}/resolve"
+        assert world._request(world.tenant, "POST", path, {"action": "retry"}) == 200
 
 
 def _refuses_sign_in(world: Recorder) -> None:

@@ -1,4 +1,4 @@
-"""What the bridge itself fails on: its operation is parked, and its message ends among the dead letters."""
+"""What the bridge itself fails on: its operation needs review, and its message ends among the dead letters."""
 
 import json
 import os
@@ -53,10 +53,10 @@ def carried(crm: Crm, operation: Operation) -> Operation:
     return now
 
 
-def test_is_parked_with_its_reason_and_its_message_is_a_dead_letter(crm: Crm, sqs: "SQSClient") -> None:
+def test_needs_review_with_its_reason_and_its_message_is_a_dead_letter(crm: Crm, sqs: "SQSClient") -> None:
     operation = unreadable(crm)
     assert crm.create_site(customer_id="C-2", name="Another").status_code == 201  # the others are carried
-    assert carried(crm, operation).state == "parked"
+    assert carried(crm, operation).state == "needs_review"
     shown = crm.get(f"/operations/{operation.operation_id}").json()
     reasons = [attempt["reason"] for attempt in shown["attempts"]]
     assert reasons[: POLICY.most_defects] == ["the bridge failed (ValidationError)"] * POLICY.most_defects
@@ -66,11 +66,11 @@ def test_is_parked_with_its_reason_and_its_message_is_a_dead_letter(crm: Crm, sq
 
 def test_can_be_resolved_when_the_bridge_is_mended(crm: Crm, sqs: "SQSClient") -> None:
     operation = unreadable(crm)
-    parked = carried(crm, operation)
-    mended = parked.model_copy(update={"payload": json.dumps(SITE)})
-    runtime().operations.save(mended, over=parked.state)
-    resent = crm.post(f"/operations/{operation.operation_id}/resolve", {"action": "resend"})
-    assert resent.status_code == 200
+    in_review = carried(crm, operation)
+    mended = in_review.model_copy(update={"payload": json.dumps(SITE)})
+    runtime().operations.save(mended, over=in_review.state)
+    retried = crm.post(f"/operations/{operation.operation_id}/resolve", {"action": "retry"})
+    assert retried.status_code == 200
     crm.stack.deliver_due()
     assert crm.get(f"/operations/{operation.operation_id}").json()["state"] == "succeeded"
     assert len(crm.stack.illu.sites) == 1

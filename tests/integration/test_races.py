@@ -94,7 +94,7 @@ def test_a_new_request_waits_when_its_key_link_is_to_be_changed(linked_up: Crm, 
     assert (again.status_code, again.json()["state"]) == (202, "waiting")
     assert linked_up.settle(accepted)["state"] == "succeeded"
     made = linked_up.settle(again)
-    assert (made["state"], made["answer"]["id"]) == ("succeeded", 78)
+    assert (made["state"], made["result"]["id"]) == ("succeeded", 78)
     key_links.assert_tied(linked_up, 78)
     assert len(linked_up.stack.revio.key_links) == (2 if change is CHANGES[0] else 1)
 
@@ -107,7 +107,7 @@ def test_a_new_request_waits_when_the_answer_to_the_change_was_lost(linked_up: C
     again = link_up(linked_up)
     assert again.status_code == 202
     assert linked_up.settle(accepted)["state"] == "succeeded"
-    assert linked_up.settle(again)["answer"]["id"] == 78
+    assert linked_up.settle(again)["result"]["id"] == 78
     key_links.assert_tied(linked_up, 78)
 
 
@@ -119,7 +119,7 @@ def test_a_new_request_waits_when_what_it_finds_is_to_be_changed(crm: Crm, chang
     again = link_up(crm)
     assert (again.status_code, again.json()["state"]) == (202, "waiting")
     assert crm.settle(accepted)["state"] == "succeeded"
-    assert crm.settle(again)["answer"]["id"] == 78
+    assert crm.settle(again)["result"]["id"] == 78
     key_links.assert_tied(crm, 78)
 
 
@@ -162,7 +162,7 @@ def test_an_older_change_does_not_land_when_the_newers_function_was_killed(
     carry(linked_up, "KeyLink", earlier)
     if newer == "change":
         assert the_external_id(linked_up) == LATER["external_id"]
-    assert linked_up.get(earlier.headers["Location"]).json()["state"] in ("waiting", "unknown")
+    assert linked_up.get(earlier.headers["Location"]).json()["state"] in ("waiting", "unconfirmed")
     assert linked_up.settle(later)["state"] == "succeeded"
     settled = linked_up.settle(earlier)
     assert settled["state"] == "rejected"
@@ -181,7 +181,7 @@ def test_an_older_status_does_not_land_when_the_newers_function_was_killed(
     assert crm.stack.izzitup.status_of("2") == "6"
     assert (older.status_code, older.json()["state"]) == (202, "waiting")
     assert crm.settle(newer)["state"] == "succeeded"
-    assert crm.settle(older)["answer"]["ignored"] == "older"
+    assert crm.settle(older)["result"]["ignored"] == "older"
     assert crm.stack.izzitup.status_of("2") == "6"
 
 
@@ -192,7 +192,7 @@ def test_another_services_status_lands_when_the_function_of_the_newer_was_killed
     kill(crm, monkeypatch, IzzitUp, "set_status", "StatusUpdate", newer)
     assert statuses.set_status(crm, "WEB", minute=1).status_code == 200
     assert statuses.set_status(crm, status="operational", minute=3).status_code == 200  # what is newer need not wait
-    assert crm.settle(newer)["answer"]["ignored"] == "older"
+    assert crm.settle(newer)["result"]["ignored"] == "older"
     assert [crm.stack.izzitup.status_of(number) for number in "12"] == ["7", "5"]
 
 
@@ -247,7 +247,7 @@ def test_a_person_is_asked_when_a_status_is_refused_after_its_answer_was_lost(cr
     assert older.json()["ignored"] == "older"  # so what became of the newer one must not be dropped without a word
     page.services.clear()
     settled = crm.settle(newer)
-    assert (settled["state"], settled["attempts"][-1]["event"]) == ("parked", "in doubt")
+    assert (settled["state"], settled["attempts"][-1]["event"]) == ("needs_review", "in doubt")
 
 
 def test_a_person_is_asked_when_a_change_is_refused_after_its_answer_was_lost(linked_up: Crm) -> None:
@@ -255,7 +255,7 @@ def test_a_person_is_asked_when_a_change_is_refused_after_its_answer_was_lost(li
     accepted = put(linked_up, 77)
     before = linked_up.stack.revio.key_links.pop()
     settled = linked_up.settle(accepted)
-    assert (settled["state"], settled["attempts"][-1]["vendor_status"]) == ("parked", 404)
+    assert (settled["state"], settled["attempts"][-1]["vendor_status"]) == ("needs_review", 404)
     linked_up.stack.revio.key_links.append(before)
 
 
@@ -266,7 +266,7 @@ def test_a_person_is_asked_when_a_save_is_refused_after_its_answer_was_lost(crm:
     accepted = people.save(crm, record_id, city="Gdańsk")
     assert accepted.status_code == 202
     egito.records["Contact"].clear()
-    assert crm.settle(accepted)["state"] == "parked"
+    assert crm.settle(accepted)["state"] == "needs_review"
 
 
 def test_a_person_is_asked_when_a_lead_sources_name_is_refused_after_its_answer_was_lost(crm: Crm) -> None:
@@ -275,7 +275,7 @@ def test_a_person_is_asked_when_a_lead_sources_name_is_refused_after_its_answer_
     accepted = people.change_lead_source(crm, "1", "Newer")
     assert accepted.status_code == 202
     egito.dictionaries["leadSource"].clear()
-    assert crm.settle(accepted)["state"] == "parked"
+    assert crm.settle(accepted)["state"] == "needs_review"
 
 
 def test_a_refusal_is_final_when_nothing_was_in_doubt(crm: Crm) -> None:

@@ -74,10 +74,10 @@ def test_links_are_undone_and_jobs_woken_the_same_on_another_dynamodb(crm: Crm) 
     assert [crm.get(job.headers["Location"]).json()["state"] for job in jobs] == ["succeeded"] * 3
 
     path = f"{site.headers['Location']}/resolve"
-    assert crm.post(path, {"action": "unlink"}).json()["state"] == "parked"
+    assert crm.post(path, {"action": "unlink"}).json()["state"] == "needs_review"
     assert crm.get("/links/crm/customer/C-1001").status_code == 404
     assert {link["entity"] for link in crm.get("/links/illu/site/4711").json()["links"]} == {"job"}
-    assert crm.post(path, {"action": "adopt", "id": "4711"}).json()["state"] == "succeeded"
+    assert crm.post(path, {"action": "link", "id": "4711"}).json()["state"] == "succeeded"
     assert crm.get("/links/crm/customer/C-1001").status_code == 200
 
 

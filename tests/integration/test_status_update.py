@@ -233,7 +233,7 @@ def test_finds_a_service_that_was_made_anew_under_another_id(crm: Crm, page: Izz
 def test_is_accepted_at_once_when_the_caller_prefers_that(crm: Crm, page: IzzitUpSimulator) -> None:
     accepted = set_status(crm, Prefer="respond-async")
     assert (accepted.status_code, accepted.json()["state"], page.seen) == (202, "waiting", [])
-    assert crm.settle(accepted)["answer"]["status_name"] == "outage"
+    assert crm.settle(accepted)["result"]["status_name"] == "outage"
     assert page.status_of("2") == "7"
 
 
@@ -273,7 +273,7 @@ def test_another_way_to_write_its_id_does_not_let_an_older_event_pass(
     assert page.status_of("2") == "7"
 
 
-def test_is_ignored_when_the_newer_one_came_through_a_redelivery(crm: Crm, page: IzzitUpSimulator) -> None:
+def test_is_ignored_when_the_newer_one_came_through_a_retry(crm: Crm, page: IzzitUpSimulator) -> None:
     page.fail(Kind.UNAVAILABLE)
     assert crm.settle(set_status(crm, minute=10))["state"] == "succeeded"
     assert set_status(crm, "2", "operational", minute=9).json()["ignored"] == "older"
@@ -290,14 +290,14 @@ def test_is_ignored_when_it_waited_while_something_newer_was_applied(
     crm.stack.move_clock(60)  # so that the turn of a lost answer is over
     assert set_status(crm, "2", "impaired", minute=10).status_code == 200
     operation = crm.settle(older)
-    assert (operation["state"], operation["answer"]["ignored"]) == ("succeeded", "older")
+    assert (operation["state"], operation["result"]["ignored"]) == ("succeeded", "older")
     assert page.status_of("2") == "6"
 
 
 def test_the_newer_one_counts_in_the_end_when_its_answer_was_lost(crm: Crm, page: IzzitUpSimulator) -> None:
     page.fail(Kind.CLOSE_AFTER)
     newer, older = set_status(crm, minute=10), set_status(crm, "2", "operational", minute=9)
-    assert [newer.json()["state"], older.json()["state"]] == ["unknown", "waiting"]
+    assert [newer.json()["state"], older.json()["state"]] == ["unconfirmed", "waiting"]
     assert [crm.settle(answer)["state"] for answer in (newer, older)] == ["succeeded"] * 2
     assert page.status_of("2") == "7"
 
@@ -308,7 +308,7 @@ def test_an_older_one_does_not_come_back_when_the_answers_of_both_were_lost(crm:
     crm.stack.move_clock(60)  # until what was sent is surely over
     newer = set_status(crm, status="operational", minute=1)
     assert (older.json()["state"], newer.json()["state"]) == ("unknown", "unknown")
-    assert in_the_end(crm, older)["answer"]["ignored"] == "older"
+    assert in_the_end(crm, older)["result"]["ignored"] == "older"
     assert in_the_end(crm, newer)["state"] == "succeeded"
     assert page.status_of("2") == "5"
 
@@ -343,7 +343,7 @@ def test_the_one_that_arrived_later_counts_when_two_are_of_the_same_time(crm: Cr
     first = set_status(crm, minute=10)
     assert first.status_code == 202
     assert set_status(crm, status="operational", minute=10).status_code == 200
-    assert in_the_end(crm, first)["answer"]["ignored"] == "older"
+    assert in_the_end(crm, first)["result"]["ignored"] == "older"
     assert page.status_of("2") == "5"
     assert set_status(crm, status="impaired", minute=10).json()["status_name"] == "impaired"
 
@@ -477,7 +477,7 @@ def other_tenant(crm: Crm) -> Crm:
 
 
 def pass_days(stack: Stack, *, days: int = 8) -> None:
-    """After eight days all redeliveries are through."""
+    """After eight days all retries are through."""
     for _ in range(days * 2):
         stack.move_clock(12 * 3600)
         stack.deliver_due()
@@ -493,14 +493,14 @@ def test_a_failed_sign_in_is_not_repeated_by_further_events(crm: Crm, page: Izzi
 
 
 @pytest.mark.usefixtures("waiting_moves_the_clock")
-def test_a_failed_sign_in_is_not_repeated_by_redeliveries(crm: Crm, page: IzzitUpSimulator) -> None:
+def test_a_failed_sign_in_is_not_repeated_by_retries(crm: Crm, page: IzzitUpSimulator) -> None:
     use_password(crm.stack, f"{SECRET}-wrong")
     accepted = [set_status(crm, minute=minute) for minute in range(3)]
     for _ in range(8):
         pass_days(crm.stack, days=1)
         cold(crm.stack)
     assert page.failed_sign_ins == 1
-    assert {crm.settle(answer)["state"] for answer in accepted} == {"parked"}  # nothing is lost
+    assert {crm.settle(answer)["state"] for answer in accepted} == {"needs_review"}  # nothing is lost
 
 
 @pytest.mark.usefixtures("waiting_moves_the_clock")
@@ -508,7 +508,7 @@ def test_a_failed_sign_in_is_not_repeated_by_a_person(crm: Crm, page: IzzitUpSim
     use_password(crm.stack, f"{SECRET}-wrong")
     accepted = set_status(crm)
     pass_days(crm.stack)
-    assert crm.post(f"{accepted.headers['Location']}/resolve", {"action": "resend"}).status_code == 200
+    assert crm.post(f"{accepted.headers['Location']}/resolve", {"action": "retry"}).status_code == 200
     pass_days(crm.stack, days=1)
     assert page.failed_sign_ins == 1
 

@@ -31,7 +31,7 @@ ABSENT, SENDING, WAITING, UNKNOWN, DONE, REJECTED, PARKED = (
     "unknown",
     "done",
     "no",
-    "parked",
+    "needs_review",
 )
 OPEN = (SENDING, WAITING, UNKNOWN)
 
@@ -512,10 +512,10 @@ def _a_person(state: State) -> Iterator[tuple[str, State]]:
         if change.state == PARKED:
             row = state.rows[change.key_link - 1]
             let = _released(_row(state, change.key_link, row._replace(notes=row.notes - {number})), number)
-            abandoned = _changed(let, number, change._replace(state=REJECTED))
-            yield f"a person abandons change {number}", abandoned._replace(decided=True)
+            discarded = _changed(let, number, change._replace(state=REJECTED))
+            yield f"a person discards change {number}", discarded._replace(decided=True)
             again = _changed(state, number, change._replace(state=WAITING, doubt=False))
-            yield f"a person resends change {number}", again._replace(decided=True)
+            yield f"a person retries change {number}", again._replace(decided=True)
 
 
 # ---------------------------------------------------------------------- Rev.io, time, and small things

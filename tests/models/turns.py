@@ -29,7 +29,7 @@ ABSENT, SENDING, WAITING, DONE, OLDER, REJECTED, PARKED = (
     "done",
     "older",
     "no",
-    "parked",
+    "needs_review",
 )
 FINISHED = (DONE, OLDER, REJECTED, PARKED)
 

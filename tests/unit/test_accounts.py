@@ -254,7 +254,7 @@ def working(desk: Desk, stores: Mapping[str, str]) -> Callable[[str], Work]:
             operation_id=name,
             tenant="acme",
             flow="status_update",
-            natural_key=name,
+            event_key=name,
             state=State.SENDING,
             fingerprint="f",
             lease=name,
@@ -287,7 +287,7 @@ def test_an_older_one_waits_while_the_note_of_a_newer_one_is_there(working: Call
     assert working("op_3").apply(5, "mail", now=later + 1) == "mail is done"
 
 
-@pytest.mark.parametrize(("state", "waits"), [(State.PARKED, True), (State.REJECTED, False), (None, False)])
+@pytest.mark.parametrize(("state", "waits"), [(State.NEEDS_REVIEW, True), (State.REJECTED, False), (None, False)])
 def test_a_note_counts_until_its_operation_is_finished(
     desk: Desk, working: Callable[[str], Work], *, state: State | None, waits: bool
 ) -> None:
@@ -313,10 +313,10 @@ def test_a_note_counts_until_its_operation_is_finished(
     ("state", "event", "changes", "applied"),
     [
         (State.WAITING, Event.NOT_DONE, {}, {}),
-        (State.WAITING, Event.NOT_DONE, {"unknown_since": 1}, {"web": 7}),
-        (State.UNKNOWN, Event.MAYBE_DONE, {"unknown_since": 1}, {"web": 7}),
+        (State.WAITING, Event.NOT_DONE, {"unconfirmed_since": 1}, {"web": 7}),
+        (State.UNCONFIRMED, Event.MAYBE_DONE, {"unconfirmed_since": 1}, {"web": 7}),
         (State.REJECTED, Event.REFUSED, {}, {}),
-        (State.PARKED, Event.IN_DOUBT, {"unknown_since": 1}, {"web": 7}),
+        (State.NEEDS_REVIEW, Event.IN_DOUBT, {"unconfirmed_since": 1}, {"web": 7}),
     ],
 )
 def test_what_may_have_been_done_counts_as_applied(
@@ -342,7 +342,7 @@ def test_what_may_be_on_its_way_keeps_the_turn(desk: Desk, working: Callable[[st
     with pytest.raises(MaybeDoneError) as error:
         work.turns(NOW).apply("web", 7, lost, task=work.task, deadline=Deadline(1))
     assert error.value.message == "no answer; it is sent again, which does no harm"
-    work.settle(State.UNKNOWN, Event.MAYBE_DONE, unknown_since=1)
+    work.settle(State.UNCONFIRMED, Event.MAYBE_DONE, unconfirmed_since=1)
     assert desk.take("bob").holder != "bob"
     assert desk.take("bob", now=NOW + 60_000).applied == {"web": 7}
 
@@ -357,7 +357,7 @@ def test_nothing_is_settled_when_the_turn_was_over(desk: Desk, working: Callable
     assert work.operations.get("op_2") == work.task.operation
     assert not work.task.ending.adapts(Event.DONE, overtaken.value.there)
     assert work.task.ending.adapts(Event.MAYBE_DONE, overtaken.value.there)
-    work.settle(State.UNKNOWN, Event.MAYBE_DONE, unknown_since=1)
+    work.settle(State.UNCONFIRMED, Event.MAYBE_DONE, unconfirmed_since=1)
     assert desk.take("eve", now=NOW + 60_001) == Account("bob", NOW + 60_000 + TURN, notes=frozenset({NEW}))
 
 

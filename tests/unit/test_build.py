@@ -82,9 +82,9 @@ def test_every_handler_is_in_its_artifact_when_built_with_either_cp(
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     """A complete build of two functions."""
-    for name in ("KeyLinkFunction", "CallbackFunction"):
+    for name in ("KeyLinkFunction", "WebhookFunction"):
         shutil.copytree(ROOT / "functions", tmp_path / name)
-    write_template(tmp_path, {name: HANDLERS[name] for name in ("KeyLinkFunction", "CallbackFunction")})
+    write_template(tmp_path, {name: HANDLERS[name] for name in ("KeyLinkFunction", "WebhookFunction")})
     return tmp_path
 
 
@@ -113,15 +113,15 @@ def test_the_build_fails_when_a_whole_folder_is_missing(
 def test_the_build_fails_when_the_file_does_not_define_the_function(
     copied: Path, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (copied / "CallbackFunction/callback/handler.py").write_text(code)
-    with pytest.raises(SystemExit, match=r"CallbackFunction: .*handler\.py does not define lambda_handler"):
+    (copied / "WebhookFunction/webhook/handler.py").write_text(code)
+    with pytest.raises(SystemExit, match=r"WebhookFunction: .*handler\.py does not define lambda_handler"):
         run(copied, monkeypatch)
 
 
 def test_every_missing_handler_is_named_when_there_are_several(copied: Path) -> None:
-    for name in ("KeyLinkFunction", "CallbackFunction"):
+    for name in ("KeyLinkFunction", "WebhookFunction"):
         shutil.rmtree(copied / name)
     assert [message.partition(":")[0] for message in missing_handlers(copied)] == [
         "KeyLinkFunction",
-        "CallbackFunction",
+        "WebhookFunction",
     ]

@@ -25,8 +25,8 @@ NOT_SHOWN = set(HOSTILE) - set(SHOWN)
 SUMMARY = OperationSummary(
     operation_id="op_1",
     flow="create_site",
-    natural_key=HOSTILE,
-    state=State.PARKED,
+    event_key=HOSTILE,
+    state=State.NEEDS_REVIEW,
     last_attempt=Attempt(at=0, event=Event.IN_DOUBT, reason=HOSTILE),
     created_at=0,
     updated_at=0,
@@ -58,7 +58,7 @@ def test_whatever_is_shown_is_visible(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_one_value_is_one_line_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(as_json=False).table(("name", "state"), [("Shop\nanother", "parked")])
+    Output(as_json=False).table(("name", "state"), [("Shop\nanother", "needs_review")])
     assert r"Shop\nanother" in capsys.readouterr().out
 
 

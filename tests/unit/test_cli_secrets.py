@@ -22,7 +22,7 @@ EVERYTHING: dict[str, Any] = {
         "password": "hush-hush",
     },
     "connector": {"client_id": "c-7", "clubs": {"k-3": {"connector_id": "1b"}}, "match_key": 32 * "k"},
-    "callback": {
+    "webhook": {
         "url": "https://hooks.example/hush-hush",
         "secret": "whsec_" + 32 * "A",
         "previous_secret": "whsec_" + 32 * "B",
@@ -38,7 +38,7 @@ def test_all_secrets_of_a_tenant_are_known() -> None:
         for name, value in vars(getattr(settings, block)).items()
         if isinstance(value, SecretStr)
     }
-    assert secret_settings() == found | {"callback.url"}
+    assert secret_settings() == found | {"webhook.url"}
     assert len(found) == 9
 
 
@@ -62,6 +62,6 @@ def test_a_secret_is_refused_by_itself_and_within_its_block_and_is_not_repeated(
 def test_everything_else_is_taken() -> None:
     refuse_secrets([f"{setting}" for setting in secret_settings()])
     refuse_secrets(
-        ["illu.search_lag=60", "illu.org_id=88", 'egito.staff={"entity": "User"}', "callback.previous_secret=null"]
+        ["illu.search_lag=60", "illu.org_id=88", 'egito.staff={"entity": "User"}', "webhook.previous_secret=null"]
     )
-    refuse_secrets(['mappings.create_site={"version": "1", "expression": "{password: a.b}"}', "callback={}"])
+    refuse_secrets(['mappings.create_site={"version": "1", "expression": "{password: a.b}"}', "webhook={}"])

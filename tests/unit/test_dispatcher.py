@@ -43,7 +43,7 @@ class Table(MemoryOperations):
                 operation_id=operation_id(tenant, flow, str(one)),
                 tenant=tenant,
                 flow=flow,
-                natural_key=str(one),
+                event_key=str(one),
                 state=State.WAITING,
                 fingerprint="",
                 due_at=due_at,

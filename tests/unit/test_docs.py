@@ -63,7 +63,7 @@ def test_every_setting_of_a_tenant_is_in_the_table() -> None:
     listed = {name for row in rows for name in re.findall(r"\w+\.\w+", row)}
     blocks: dict[str, type[BaseModel]] = {model.block: model for vendor in vendors() for model in vendor.blocks()}
     blocks["mappings"] = Mappings
-    assert set(tenant_model().model_fields) - {"has_callback"} == set(blocks)  # which is not the tenant's to say
+    assert set(tenant_model().model_fields) - {"has_webhook"} == set(blocks)  # which is not the tenant's to say
     assert listed == {f"{block}.{name}" for block, model in blocks.items() for name in model.model_fields}
 
 
@@ -157,7 +157,7 @@ def test_every_link_to_a_file_leads_somewhere(document: str) -> None:
 
 def test_the_readme_names_every_flow_and_the_commands() -> None:
     readme = (ROOT / "README.md").read_text()
-    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver", "callback"):
+    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver", "webhook"):
         assert f"`{flow}`" in readme
     for command in ("make demo", "make test", "make run"):
         assert command in readme

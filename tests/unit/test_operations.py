@@ -43,7 +43,7 @@ def operation(key: str = "1", state: State = State.WAITING, **changes: object) -
         operation_id=operation_id("acme", "create_site", key),
         tenant="acme",
         flow="create_site",
-        natural_key=key,
+        event_key=key,
         state=state,
         fingerprint=fingerprint("{}"),
         payload="{}",
@@ -102,7 +102,7 @@ def test_unavailable_when_none_of_many_comes(tables: Tables) -> None:
         tables.operations.many([operation_id("acme", "create_site", "1")])
 
 
-@pytest.mark.parametrize("state", [State.WAITING, State.UNKNOWN])
+@pytest.mark.parametrize("state", [State.WAITING, State.UNCONFIRMED])
 def test_what_waits_is_hastened(tables: Tables, state: State) -> None:
     one = store(tables, operation(state=state))
     assert tables.operations.hasten(one, NOW - 7)
@@ -112,7 +112,7 @@ def test_what_waits_is_hastened(tables: Tables, state: State) -> None:
 def test_what_has_changed_or_is_on_a_queue_is_not_hastened(tables: Tables) -> None:
     one = store(tables, operation())
     assert not tables.operations.hasten(one.model_copy(update={"due_at": NOW + 1}), NOW - 7)
-    assert not tables.operations.hasten(one.model_copy(update={"state": State.UNKNOWN}), NOW - 7)
+    assert not tables.operations.hasten(one.model_copy(update={"state": State.UNCONFIRMED}), NOW - 7)
     assert not tables.operations.hasten(one.model_copy(update={"due_at": None}), NOW - 7)
     assert not tables.operations.hasten(operation("2"), NOW - 7)
     assert tables.operations.lend(Due(one.operation_id, "acme", "create_site", NOW), LATER, SENT_BY)
@@ -182,15 +182,15 @@ def test_an_operation_is_read_as_it_was_written(tables: Tables) -> None:
         attempts=(Attempt(at=NOW, event=Event.NOT_DONE, reason="busy", status=503),),
         last_attempt=Attempt(at=NOW, event=Event.NOT_DONE, reason="busy", status=503),
         tries=3,
-        was=State.UNKNOWN,
+        was=State.UNCONFIRMED,
         lent_until=LATER,
         first_sent_at=NOW - 90,
-        unknown_since=NOW - 80,
+        unconfirmed_since=NOW - 80,
         sent_to="https://illu.example/88",
         mapping="upya v1",
         links=((CUSTOMER, SITE),),
         expires_at=LATER,
-        is_told=True,
+        notifies=True,
     )
     store(tables, full)
     assert there(tables) == full
@@ -234,7 +234,7 @@ ATTEMPT_SHOWN = {"at": "2026-11-18T11:06:40+00:00", "event": "not done", "reason
 SUMMARY_SHOWN = {
     "operation_id": operation_id("acme", "create_site", "1"),
     "flow": "create_site",
-    "natural_key": "1",
+    "event_key": "1",
     "state": "waiting",
     "last_attempt": ATTEMPT_SHOWN,
     "due_at": "2026-11-18T11:06:40+00:00",
@@ -255,7 +255,7 @@ def test_is_shown_without_its_payload_and_its_lease() -> None:
         **SUMMARY_SHOWN,
         "attempts": [ATTEMPT_SHOWN],
         "mapping": "upya v1",
-        "answer": {"site_id": 4711},
+        "result": {"site_id": 4711},
         "links": [
             [{"system": "crm", "entity": "customer", "id": "1"}, {"system": "illu", "entity": "site", "id": "4711"}]
         ],
@@ -269,7 +269,7 @@ def test_is_shown_with_nothing_when_nothing_happened_yet() -> None:
         "last_attempt": None,
         "attempts": [],
         "mapping": None,
-        "answer": None,
+        "result": None,
         "links": [],
     }
 
@@ -286,8 +286,8 @@ def test_is_stored_when_there_is_none(tables: Tables) -> None:
 @pytest.mark.parametrize("state", State)
 def test_is_stored_over_another_only_in_the_states_that_are_named(tables: Tables, state: State) -> None:
     old = store(tables, operation(state=state, attempts=(ATTEMPT,)))
-    claim = tables.operations.create(operation(lease="a2"), over=[State.REJECTED, State.PARKED])
-    if state in (State.REJECTED, State.PARKED):
+    claim = tables.operations.create(operation(lease="a2"), over=[State.REJECTED, State.NEEDS_REVIEW])
+    if state in (State.REJECTED, State.NEEDS_REVIEW):
         assert claim == Claim(True, operation(lease="a2", attempts=(ATTEMPT,)))  # what was tried is not forgotten
         assert there(tables) == operation(lease="a2")
     else:
@@ -299,9 +299,9 @@ def test_is_stored_over_another_only_in_the_states_that_are_named(tables: Tables
     ("old", "won"),
     [
         (operation(), True),
-        (operation(unknown_since=NOW), False),
+        (operation(unconfirmed_since=NOW), False),
         (operation(state=State.SENDING), False),
-        (operation(state=State.UNKNOWN), False),
+        (operation(state=State.UNCONFIRMED), False),
         (operation(state=State.SUCCEEDED), False),
         (operation(state=State.REJECTED), True),
     ],
@@ -334,7 +334,7 @@ def claim(
     key: str = "1",
     now: int = NOW,
     lease: str = "a2",
-    states: Iterable[State] = (State.WAITING, State.UNKNOWN),
+    states: Iterable[State] = (State.WAITING, State.UNCONFIRMED),
     lent_until: int | None = None,
 ) -> Claim | None:
     return tables.operations.claim(
@@ -348,9 +348,9 @@ def claim(
     )
 
 
-@pytest.mark.parametrize("state", [State.WAITING, State.UNKNOWN])
+@pytest.mark.parametrize("state", [State.WAITING, State.UNCONFIRMED])
 def test_whoever_takes_it_up_holds_it_and_knows_what_it_was(tables: Tables, state: State) -> None:
-    old = store(tables, operation(state=state, tries=2, lent_until=LATER, unknown_since=NOW - 20))
+    old = store(tables, operation(state=state, tries=2, lent_until=LATER, unconfirmed_since=NOW - 20))
     expected = old.model_copy(
         update={
             "state": State.SENDING,
@@ -375,7 +375,8 @@ def test_the_first_sending_is_not_forgotten_at_the_second(tables: Tables) -> Non
 
 
 @pytest.mark.parametrize(
-    "old", [operation(due_at=NOW + 1), operation(due_at=None), operation(state=State.PARKED), operation(lent_until=1)]
+    "old",
+    [operation(due_at=NOW + 1), operation(due_at=None), operation(state=State.NEEDS_REVIEW), operation(lent_until=1)],
 )
 def test_is_not_taken_up_when_it_is_not_due(tables: Tables, old: Operation) -> None:
     old = store(tables, old.model_copy(update={"due_at": old.due_at and NOW + 1}))
@@ -407,11 +408,11 @@ def test_nothing_is_taken_up_when_there_is_nothing(tables: Tables) -> None:
 
 
 def test_holds_it_when_only_the_answer_to_its_own_claim_was_lost(tables: Tables) -> None:
-    store(tables, operation(state=State.UNKNOWN))
+    store(tables, operation(state=State.UNCONFIRMED))
     lose_the_first_answer(tables.operations)
     taken = claim(tables)
     assert taken == Claim(True, there(tables))
-    assert (there(tables).was, there(tables).tries) == (State.UNKNOWN, 1)
+    assert (there(tables).was, there(tables).tries) == (State.UNCONFIRMED, 1)
 
 
 def test_what_is_taken_up_is_listed_as_being_sent(tables: Tables) -> None:
@@ -447,16 +448,16 @@ def test_is_settled_together_with_its_links(tables: Tables) -> None:
 @pytest.mark.parametrize("now_there", [operation(state=State.SENDING, lease="a2"), operation(state=State.SUCCEEDED)])
 def test_nothing_is_written_when_somebody_else_holds_it_or_has_settled_it(tables: Tables, now_there: Operation) -> None:
     store(tables, now_there)
-    done = operation(state=State.PARKED)
+    done = operation(state=State.NEEDS_REVIEW)
     assert settled(tables, done, [Link(CUSTOMER, SITE)]) == now_there
     assert there(tables) == now_there
     assert tables.links.of("acme", CUSTOMER) == []
 
 
-def test_a_person_settles_what_is_parked_and_nothing_else(tables: Tables) -> None:
-    store(tables, operation(state=State.PARKED))
-    assert settled(tables, operation(state=State.REJECTED)).state is State.PARKED
-    assert settled(tables, operation(state=State.REJECTED), over=State.PARKED).state is State.REJECTED
+def test_a_person_settles_what_needs_review_and_nothing_else(tables: Tables) -> None:
+    store(tables, operation(state=State.NEEDS_REVIEW))
+    assert settled(tables, operation(state=State.REJECTED)).state is State.NEEDS_REVIEW
+    assert settled(tables, operation(state=State.REJECTED), over=State.NEEDS_REVIEW).state is State.REJECTED
 
 
 def test_nothing_is_written_when_a_link_is_taken(tables: Tables) -> None:
@@ -629,7 +630,7 @@ def note(tables: Tables, waiter: str = WAITER) -> None:
     tables.operations.save(other.model_copy(update={"state": State.WAITING}), [write])
 
 
-@pytest.mark.parametrize("state", [State.SENDING, State.WAITING, State.UNKNOWN, State.PARKED])
+@pytest.mark.parametrize("state", [State.SENDING, State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW])
 def test_notes_who_waits_for_what_is_on_its_way(tables: Tables, state: State) -> None:
     one = store(tables, operation(state=state))
     for _ in range(2):
@@ -697,7 +698,7 @@ def test_what_waits_is_woken_for_a_message(tables: Tables) -> None:
         operation(state=State.WAITING, due_at=NOW),
         operation(state=State.WAITING, due_at=LATER, lent_until=LATER),
         operation(state=State.SENDING, due_at=LATER),
-        operation(state=State.UNKNOWN, due_at=LATER),
+        operation(state=State.UNCONFIRMED, due_at=LATER),
         operation(state=State.SUCCEEDED, due_at=None),
     ],
     ids=lambda one: f"{one.state} {one.due_at}",
@@ -723,23 +724,25 @@ def test_a_payload_is_kept_beside_its_operation_until_it_is_dropped(tables: Tabl
     assert there(tables).payload is None
     assert tables.operations.kept_payload(operation("2")) is None
     tables.operations.save(
-        done.model_copy(update={"state": State.PARKED}), [tables.operations.drop_payload(one)], over=State.SUCCEEDED
+        done.model_copy(update={"state": State.NEEDS_REVIEW}),
+        [tables.operations.drop_payload(one)],
+        over=State.SUCCEEDED,
     )
     assert tables.operations.kept_payload(one) is None
 
 
 def test_is_saved_under_a_new_lease(tables: Tables) -> None:
     one = store(tables, operation(state=State.SUCCEEDED, due_at=None))
-    parked = one.model_copy(update={"state": State.PARKED, "lease": "new"})
-    assert tables.operations.save(parked, over=State.SUCCEEDED) == one
-    assert tables.operations.save(parked, over=State.SUCCEEDED, lease=one.lease) == parked
-    assert there(tables) == parked
+    in_review = one.model_copy(update={"state": State.NEEDS_REVIEW, "lease": "new"})
+    assert tables.operations.save(in_review, over=State.SUCCEEDED) == one
+    assert tables.operations.save(in_review, over=State.SUCCEEDED, lease=one.lease) == in_review
+    assert there(tables) == in_review
 
 
 # ---------------------------------------------------------------- what is listed
 
 type After = tuple[str, int] | None
-UNFINISHED = (State.SENDING, State.WAITING, State.UNKNOWN)
+UNFINISHED = (State.SENDING, State.WAITING, State.UNCONFIRMED)
 EACH_INDEX = pytest.mark.parametrize("state", [State.SUCCEEDED, State.WAITING])
 """The listing index holds the first, the due index the second."""
 
@@ -751,13 +754,13 @@ def page(
 
 
 def pages(tables: Tables, state: State, *, flow: str | None = None, limit: int = 100) -> list[list[str]]:
-    """The natural keys on all pages."""
+    """The event keys on all pages."""
     found, after = page(tables, state, flow=flow, limit=limit)
-    keys = [[one.natural_key for one in found]]
+    keys = [[one.event_key for one in found]]
     while after:
         found, after = page(tables, state, flow=flow, limit=limit, after=after)
         assert len(found) <= limit
-        keys.append([one.natural_key for one in found])
+        keys.append([one.event_key for one in found])
     return keys
 
 
@@ -777,7 +780,7 @@ def ten(tables: Tables, state: State) -> list[str]:
 
 @pytest.mark.parametrize("state", list(State))
 def test_only_what_is_in_this_state_and_of_this_tenant_is_listed(tables: Tables, state: State) -> None:
-    other = State.PARKED if state is State.WAITING else State.WAITING
+    other = State.NEEDS_REVIEW if state is State.WAITING else State.WAITING
     store(tables, operation("1", state=state))
     store(tables, operation("2", state=other))
     for number, tenant in enumerate(("umbrella", "acme-2", "acm", "acme0")):
@@ -832,13 +835,13 @@ def test_those_of_one_flow_are_listed_however_they_lie_among_the_others(
 @EACH_INDEX
 def test_no_next_page_is_named_when_this_one_is_the_last(tables: Tables, state: State, ten: list[str]) -> None:
     found, after = page(tables, state, limit=len(ten) + 1)
-    assert ([one.natural_key for one in found], after) == (ten, None)
+    assert ([one.event_key for one in found], after) == (ten, None)
 
 
 @EACH_INDEX
 def test_the_next_page_begins_after_the_last_of_this_one(tables: Tables, state: State, ten: list[str]) -> None:
     found, after = page(tables, state, limit=4)
-    assert [one.natural_key for one in found] == ten[:4]
+    assert [one.event_key for one in found] == ten[:4]
     assert after == (found[-1].operation_id, NOW + 6 if state is State.SUCCEEDED else NOW + 3)
 
 
@@ -849,7 +852,7 @@ def test_a_place_at_the_end_of_all_times_is_as_good_as_any(
 ) -> None:
     found = [page(tables, state, after=(f"op_{last}", at)) for last in "0123456789abcdef"]
     is_before_all = (at == 0) is (state is State.WAITING)
-    assert [[one.natural_key for one in some] for some, _ in found] == [ten if is_before_all else []] * 16
+    assert [[one.event_key for one in some] for some, _ in found] == [ten if is_before_all else []] * 16
     assert {after for _, after in found} == {None}
 
 
@@ -924,10 +927,10 @@ def test_a_page_is_full_when_a_response_has_fewer_entries_than_were_asked_for(
 ) -> None:
     Asked(tables, most=1)
     found, after = page(tables, state, limit=3)
-    keys = [one.natural_key for one in found]
+    keys = [one.event_key for one in found]
     while after:
         found, after = page(tables, state, limit=3, after=after)
-        keys += [one.natural_key for one in found]
+        keys += [one.event_key for one in found]
     assert keys == ten
 
 
@@ -942,14 +945,14 @@ def test_what_has_changed_since_the_index_was_read_is_not_listed(tables: Tables)
 
     intercept(tables.operations, late)
     found, _ = page(tables)
-    assert [summary.natural_key for summary in found] == [other.natural_key]
+    assert [summary.event_key for summary in found] == [other.event_key]
 
 
 @pytest.mark.parametrize("state", list(State))
 def test_is_in_one_index_and_written_there_once(tables: Tables, state: State) -> None:
     """The listing index when it is settled, else the due index. What needs a person is in both."""
     is_unfinished = state in UNFINISHED
-    is_due = is_unfinished or state is State.PARKED
+    is_due = is_unfinished or state is State.NEEDS_REVIEW
     store(tables, operation(state=state, due_at=NOW if is_unfinished else None))
     item = tables.operations._client.get_item(
         TableName=tables.operations._table, Key={"operation_id": {"S": operation().operation_id}}
@@ -958,20 +961,20 @@ def test_is_in_one_index_and_written_there_once(tables: Tables, state: State) ->
         is_due,
         not is_unfinished,
     )
-    assert len({"due", "due_shard", "listed", "standing"} & item.keys()) == (4 if state is State.PARKED else 2)
+    assert len({"due", "due_shard", "listed", "standing"} & item.keys()) == (4 if state is State.NEEDS_REVIEW else 2)
 
 
 def test_tells_since_when_the_oldest_needs_a_person_whatever_else_is_due(tables: Tables) -> None:
-    parked = [operation(f"{number}", state=State.PARKED, updated_at=NOW - number) for number in range(40)]
-    for one in (*parked, operation("due", due_at=NOW - 100)):
+    in_review = [operation(f"{number}", state=State.NEEDS_REVIEW, updated_at=NOW - number) for number in range(40)]
+    for one in (*in_review, operation("due", due_at=NOW - 100)):
         store(tables, one)
     for shard in operations_module.SHARDS:
-        of_shard = [one.updated_at for one in parked if one.shard == shard]
-        assert tables.operations.oldest_parked(shard) == min(of_shard)
+        of_shard = [one.updated_at for one in in_review if one.shard == shard]
+        assert tables.operations.oldest_in_review(shard) == min(of_shard)
         dues = [one for page in tables.operations.due(shard, NOW) for one in page]
         assert [one.tenant for one in dues] == ["acme"] * (operation("due").shard == shard)
-    tables.operations.save(parked[-1].model_copy(update={"state": State.SUCCEEDED}), over=State.PARKED)
-    assert tables.operations.oldest_parked(parked[-1].shard) != NOW - 39
+    tables.operations.save(in_review[-1].model_copy(update={"state": State.SUCCEEDED}), over=State.NEEDS_REVIEW)
+    assert tables.operations.oldest_in_review(in_review[-1].shard) != NOW - 39
 
 
 # ---------------------------------------------------------------- the table fails

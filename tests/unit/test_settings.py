@@ -51,7 +51,7 @@ def test_an_address_that_is_not_public_is_refused_in_every_notation(host: str) -
     for document in (
         {"izzitup": {"base_url": f"https://{host}/status", "user": "u", "password": "p"}},
         {"illu": {"base_url": f"https://{host}", "org_id": 1, "api_key": "k"}},
-        {"callback": {"url": f"https://{host}/?a=b", "secret": "whsec_" + "b2s0" * 8}},
+        {"webhook": {"url": f"https://{host}/?a=b", "secret": "whsec_" + "b2s0" * 8}},
     ):
         for local_hosts in (frozenset[str](), frozenset({"host.docker.internal"})):
             with pytest.raises(ValidationError, match="url"):

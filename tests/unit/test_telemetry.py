@@ -266,14 +266,14 @@ def test_each_metric_has_its_own_dimensions_and_is_written_before_the_function_c
     script = """
 import os, signal
 count("Operations", flow="create_site", state="waiting")
-count("Parked", reason="in doubt")
+count("NeedsReview", reason="in doubt")
 sys.stdout.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     lines = [json.loads(line) for line in in_a_process(script, NAMESPACE, killed=True).splitlines()]
     dimensions = [line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] for line in lines]
     assert dimensions == [[["flow", "state"]], [["reason"]]]
-    assert [line.keys() - {"_aws"} for line in lines] == [{"Operations", "flow", "state"}, {"Parked", "reason"}]
+    assert [line.keys() - {"_aws"} for line in lines] == [{"Operations", "flow", "state"}, {"NeedsReview", "reason"}]
 
 
 class OneWriteAtATime(StringIO):

@@ -69,7 +69,7 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
         for path in (ROOT / root).rglob("*.py")
         for name in re.findall(r"os\.environ\[\"(\w+)\"\]", path.read_text())
     }
-    flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER", "CALLBACK")
+    flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER", "WEBHOOK")
     queues = {f"{name}_{what}" for name in flows for what in ("QUEUE_URL", "WORKERS")}
     assert given == read | queues | {"LOG_LEVEL", "POWERTOOLS_METRICS_NAMESPACE"}
 

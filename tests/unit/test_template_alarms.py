@@ -41,7 +41,13 @@ def test_every_own_metric_of_an_alarm_is_one_that_the_code_tells_with_these_dime
     }
     watched = [own for alarm in ALARMS.values() for own in own_metrics(alarm)]
     assert {(metric, frozenset(dimensions)) for metric, dimensions in watched} <= told
-    assert {name for name, _ in watched} == {"Parked", "OldestParkedAge", "OldestDueAge", "SignInRefused", "Defects"}
+    assert {name for name, _ in watched} == {
+        "NeedsReview",
+        "OldestReviewAge",
+        "OldestDueAge",
+        "SignInRefused",
+        "Defects",
+    }
 
 
 def of_aws(alarm: str) -> dict[str, list[dict[str, Any]]]:
@@ -53,11 +59,14 @@ def of_aws(alarm: str) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def test_an_operation_raises_one_alarm_whatever_it_is_parked_for() -> None:
+def test_an_operation_raises_one_alarm_whatever_it_needs_review_for() -> None:
     watched = [
-        dimensions["reason"] for alarm in ALARMS.values() for name, dimensions in own_metrics(alarm) if name == "Parked"
+        dimensions["reason"]
+        for alarm in ALARMS.values()
+        for name, dimensions in own_metrics(alarm)
+        if name == "NeedsReview"
     ]
-    parking = [event for (_, event), state in TRANSITIONS.items() if state is State.PARKED]
+    parking = [event for (_, event), state in TRANSITIONS.items() if state is State.NEEDS_REVIEW]
     assert sorted(watched) == sorted(set(parking) - {Event.UNLINKED})  # that is a person's own decision
 
 
@@ -134,7 +143,7 @@ def test_the_dashboard_is_json_shows_every_alarm_and_names_only_what_there_is() 
     assert shown == {name for name in ALARMS if RESOURCES[name]["Condition"] == "HasAlarms"}
     for name in re.findall(r"\$\{(\w+)[.}]", body):
         assert name in RESOURCES or name in SOURCE["Parameters"], name
-    metrics = set(re.findall(r"MetricName=\\\"(\w+)\\\"", body)) | {"OldestDueAge", "OldestParkedAge", "Defects"}
+    metrics = set(re.findall(r"MetricName=\\\"(\w+)\\\"", body)) | {"OldestDueAge", "OldestReviewAge", "Defects"}
     configuration = (ROOT / "docs/configuration.md").read_text()
     assert "VendorLatency" in metrics
     assert not [name for name in metrics if f"\n| `{name}` |" not in configuration]

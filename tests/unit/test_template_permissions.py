@@ -38,9 +38,9 @@ def test_the_dispatcher_may_fill_every_queue_and_only_its_flow_may_empty_it(temp
             assert may(function, action) == ([queues[function]] if function in queues else []), function
 
 
-def test_a_callback_is_asked_for_by_nobody_and_reads_neither_keys_nor_links(template: Template) -> None:
-    assert "CallbackFunction" not in {route.function for route in template.routes}
-    assert may("CallbackFunction", "dynamodb:GetItem") == ["AccountsTable"]
+def test_a_webhook_is_asked_for_by_nobody_and_reads_neither_keys_nor_links(template: Template) -> None:
+    assert "WebhookFunction" not in {route.function for route in template.routes}
+    assert may("WebhookFunction", "dynamodb:GetItem") == ["AccountsTable"]
 
 
 def parts_read_by(function: str) -> set[str]:
@@ -51,8 +51,8 @@ def parts_read_by(function: str) -> set[str]:
     return {secrets.removeprefix(before).removesuffix(after) for secrets in found}
 
 
-def test_each_function_reads_its_own_part_of_a_tenant_and_only_callback_reads_that_of_webhooks() -> None:
-    vendors = set(PARTS) - {"callback"}
+def test_each_function_reads_its_own_part_of_a_tenant_and_only_webhook_reads_that_of_webhooks() -> None:
+    vendors = set(PARTS) - {"webhook"}
     for flow, part in PART_OF.items():
         assert parts_read_by(flow.title().replace("_", "") + "Function") == {part}
     # To verify the id of a record that a person links; a status makes none.
@@ -136,5 +136,5 @@ def test_the_key_is_used_through_services_only_and_data_keys_are_made_by_those_t
         used[statement["Action"]] = roles
     senders = {f"{function}Role" for function in FUNCTIONS if may(function, "sqs:SendMessage")}
     assert used == {"kms:Decrypt": ROLES, "kms:GenerateDataKey": senders}
-    assert "CallbackFunctionRole" not in senders
+    assert "WebhookFunctionRole" not in senders
     assert services_of("kms:GenerateDataKey") == {"sqs"}

@@ -103,11 +103,11 @@ def test_every_block_has_a_title_and_its_settings_have_descriptions() -> None:
 
 def test_secrets_are_write_only() -> None:
     assert SCHEMA["$defs"]["IlluSettings"]["properties"]["job_reference"].get("writeOnly") is None
-    assert {"illu.api_key", "egito.api_secret", "callback.url"} < secret_settings()
+    assert {"illu.api_key", "egito.api_secret", "webhook.url"} < secret_settings()
 
 
 def test_what_the_command_line_writes_by_itself_is_not_offered() -> None:
-    assert "has_callback" not in SCHEMA["properties"]
+    assert "has_webhook" not in SCHEMA["properties"]
 
 
 def test_the_page_of_the_settings_names_the_command() -> None:

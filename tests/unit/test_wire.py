@@ -96,7 +96,7 @@ def test_null_keeps_and_empty_is_refused_when_a_lead_source_is_in_use_or_not() -
             f'xmlns:xsi="{XSI}" xmlns:xsd="http://www.w3.org/2001/XMLSchema"',
             '<email xsi:nil="true" xsi:type="xsd:string"/>',
         ),
-        (f'xmlns:xsi="{XSI}"', '<email xsi:nil="true"><!-- unknown --></email>'),
+        (f'xmlns:xsi="{XSI}"', '<email xsi:nil="true"><!-- unconfirmed --></email>'),
         (f'xmlns:xsi="{XSI}"', '<email xsi:nil="true">\r\n  </email>'),
         ("", '<email nil="true"/>'),  # Ruby on Rails' Hash#to_xml
     ],

@@ -28,9 +28,7 @@ class Engine:
         self.together = Barrier(parties)
         self.seen: list[tuple[str, int | None]] = []
 
-    def redeliver(
-        self, _: object, operation_id: str, *, tenant: str, deadline: object, lent_until: int | None
-    ) -> object:
+    def retry(self, _: object, operation_id: str, *, tenant: str, deadline: object, lent_until: int | None) -> object:
         assert deadline
         assert tenant == "acme"
         self.together.wait()

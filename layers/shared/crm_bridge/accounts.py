@@ -44,7 +44,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 AFTER_THE_NEWER = 5
 """Seconds after which an older one follows a newer one that is due."""
 FINISHED = frozenset({State.SUCCEEDED, State.REJECTED})
-"""What is parked is not: a person may send it again, or say that it shall not be done."""
+"""What needs review is not: a person may send it again, or say that it shall not be done."""
 
 
 class Note(NamedTuple):
@@ -105,7 +105,7 @@ class Turn:
         """The write that ends it. `is_done` tells whoever finds what was changed (see `Accounts.finding`)."""
         if self.is_over:
             return ()
-        counts = settled.state is State.SUCCEEDED or settled.unknown_since is not None
+        counts = settled.state is State.SUCCEEDED or settled.unconfirmed_since is not None
         ended = int(self.turns.clock() * 1000) if is_done else None
         return [{"Update": self.turns.accounts.ending(*self._end(counts), ended=ended)}]
 
@@ -152,7 +152,7 @@ class Turn:
         if self.is_over:
             return
         self.is_over = True
-        counts = is_defect or (task.operation is not None and task.operation.unknown_since is not None)
+        counts = is_defect or (task.operation is not None and task.operation.unconfirmed_since is not None)
         with suppress(StorageError):  # then it ends by itself
             self.turns.accounts.end_turn(*self._end(counts), refused=refused)
 

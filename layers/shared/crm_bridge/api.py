@@ -296,12 +296,12 @@ def told(outcome: Outcome, done: int = 201) -> Response:
     if error and (operation.state is State.REJECTED or isinstance(error, ContractBrokenError)):
         raise _as_problem(error, operation.operation_id)
     known = outcome.result if operation.state is State.SUCCEEDED else None
-    body = {**json.loads(known or operation.answer or "{}"), "operation_id": operation.operation_id}
+    body = {**json.loads(known or operation.result or "{}"), "operation_id": operation.operation_id}
     if outcome.changed:
         body |= {"changed": True, "warnings": [CHANGED]}
     if operation.state is State.SUCCEEDED:
         return Response(done if outcome.carried and operation.attempts[-1].event is Event.DONE else 200, body)
-    if operation.state is State.SENDING and operation.is_told:
+    if operation.state is State.SENDING and operation.notifies:
         # The write that settled it got no answer. If it was made, nobody is told any more; so it is no 202.
         raise RunningError(
             "What became of it could not be written down for sure. Ask again after the time in Retry-After.",

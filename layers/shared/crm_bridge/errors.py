@@ -58,7 +58,7 @@ class Event(StrEnum):
 
     ACCEPTED = "accepted"
     CLAIMED = "claimed"
-    REDELIVERED = "redelivered"
+    RETRIED = "retried"
     DONE = "done"
     FOUND = "found"
     REFUSED = "refused"
@@ -71,10 +71,10 @@ class Event(StrEnum):
     LINK_TAKEN = "link taken"
     DEFECT = "defect"
     OUT_OF_ATTEMPTS = "out of attempts"
-    ADOPTED = "adopted"
-    RESENT = "resent"
+    LINKED = "linked"
+    RETRY_REQUESTED = "retry requested"
     RESERVED = "reserved"
-    ABANDONED = "abandoned"
+    DISCARDED = "discarded"
     WITHDRAWN = "withdrawn"
     UNLINKED = "unlinked"
     ERASED = "erased"
@@ -215,7 +215,7 @@ class NotConfiguredError(UnavailableError):
 
 
 class PoisonError(BridgeError):
-    """What the bridge has failed on again and again is parked; whatever still names it goes to the dead letters."""
+    """What the bridge has failed on again and again needs review; whatever still names it goes to the dead letters."""
 
 
 class LinkTakenError(BridgeError):

@@ -57,11 +57,11 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     REJECTED = "rejected"
     WAITING = "waiting"
-    UNKNOWN = "unknown"
-    PARKED = "parked"
+    UNCONFIRMED = "unconfirmed"
+    NEEDS_REVIEW = "needs_review"
 
 
-LISTED = frozenset({State.SUCCEEDED, State.REJECTED, State.PARKED})
+LISTED = frozenset({State.SUCCEEDED, State.REJECTED, State.NEEDS_REVIEW})
 """States that the listing index holds. It is written when an operation settles; the others are in the due index."""
 
 
@@ -103,7 +103,7 @@ class OperationSummary(BaseModel):
 
     operation_id: str
     flow: str
-    natural_key: str
+    event_key: str
     state: State
     last_attempt: Attempt | None = None
     due_at: int | None = None
@@ -120,7 +120,7 @@ class OperationSummary(BaseModel):
         return {
             "operation_id": self.operation_id,
             "flow": self.flow,
-            "natural_key": self.natural_key,
+            "event_key": self.event_key,
             "state": self.state,
             "last_attempt": self.last_attempt.shown() if self.last_attempt else None,
             "due_at": as_time(self.due_at),
@@ -135,12 +135,12 @@ class Operation(OperationSummary):
     `lease` is the token of whoever claimed it last. `due_at` is when the bridge must look at the operation again; while
     it is being sent, that is when its lease expires. `lent_until` is set while it belongs to a message on a queue, and
     only the message that names the same time may take it up before it is due.
-    `was` is the state out of which it was claimed. `first_sent_at` bounds what a look-up may adopt; `unknown_since`,
+    `was` is the state out of which it was claimed. `first_sent_at` bounds what a look-up may link; `unconfirmed_since`,
     once set, says that a sending may have been done, and bounds how long the vendor's search may lag behind.
     `deferred_at` is when the vendor last asked to send it later, if no look-up since has found that nothing was done.
     `candidates` are the records at the vendor from which a person chooses. `sent_to` is where it went, so that it is
     not looked for elsewhere. `mapping` names what made the payload out of what the CRM sent; `links` are those that it
-    holds. `is_told` says that its tenant is told when it settles; see `callbacks`. `waiters` are the operations that
+    holds. `notifies` says that its tenant is told when it settles; see `webhooks`. `waiters` are the operations that
     wait for its end. `held` are the operations that this one waits for whatever its state is, and `holds` those that
     wait for it; `reserved` is for what it was made or is kept.
     """
@@ -148,14 +148,14 @@ class Operation(OperationSummary):
     tenant: str
     fingerprint: str
     payload: str | None = None
-    answer: str | None = None
+    result: str | None = None
     attempts: tuple[Attempt, ...] = ()
     tries: int = 0
     lease: str | None = None
     was: State | None = None
     lent_until: int | None = None
     first_sent_at: int | None = None
-    unknown_since: int | None = None
+    unconfirmed_since: int | None = None
     deferred_at: int | None = None
     candidates: tuple[Candidate, ...] | None = None
     sent_to: str | None = None
@@ -165,7 +165,7 @@ class Operation(OperationSummary):
     holds: tuple[str, ...] = ()
     reserved: str | None = None
     expires_at: int | None = None
-    is_told: bool = False
+    notifies: bool = False
     waiters: frozenset[str] = frozenset()
 
     @property
@@ -181,12 +181,12 @@ class Operation(OperationSummary):
     def is_erased(self) -> bool:
         """Whether only the id and the state are left of it, see `Engine.erase`."""
         # An event may have any key, but then it has a fingerprint; the event of a reserved pair has none, but its key.
-        return self.natural_key == ERASED and not self.fingerprint
+        return self.event_key == ERASED and not self.fingerprint
 
     @property
     def is_undone(self) -> bool:
         """Whether it waits and was surely never done."""
-        return self.state is State.WAITING and self.unknown_since is None and self.deferred_at is None
+        return self.state is State.WAITING and self.unconfirmed_since is None and self.deferred_at is None
 
     def shown_candidates(self, *, names: bool) -> list[dict[str, object]]:
         return [candidate.shown(name=names) for candidate in self.candidates or ()]
@@ -197,7 +197,7 @@ class Operation(OperationSummary):
             **super().shown(),
             "attempts": [attempt.shown() for attempt in self.attempts],
             "mapping": self.mapping,
-            "answer": json.loads(self.answer) if self.answer else None,
+            "result": json.loads(self.result) if self.result else None,
             "links": [[asdict(identity) for identity in link] for link in self.links],
         }
 
@@ -260,12 +260,12 @@ class _Index(NamedTuple):
         return at if number > its_number else at + 1, LATEST
 
 
-def operation_id(tenant: str, flow: str, natural_key: str) -> str:
+def operation_id(tenant: str, flow: str, event_key: str) -> str:
     """The id under which an event is known: the same event gives the same id, in whichever function it arrives.
 
     The same is what has the same ids, in whatever form.
     """
-    digest = hashlib.sha256(f"{tenant}\0{flow}\0{canonical_key(natural_key)}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{tenant}\0{flow}\0{canonical_key(event_key)}".encode()).hexdigest()
     return f"op_{digest[:32]}"
 
 
@@ -343,7 +343,8 @@ class Operations:
         )
         if over_undone:
             condition += (
-                " OR (#state = :waiting AND attribute_not_exists(unknown_since) AND attribute_not_exists(deferred_at))"
+                " OR (#state = :waiting AND attribute_not_exists(unconfirmed_since) "
+                "AND attribute_not_exists(deferred_at))"
             )
             states[":waiting"] = State.WAITING.value
         put: PutTypeDef = {
@@ -588,7 +589,7 @@ class Operations:
 
         It fails, and with it its transaction, if the operation is not on its way, or if enough others wait for it.
         """
-        states = _values((State.SENDING, State.WAITING, State.UNKNOWN, State.PARKED))
+        states = _values((State.SENDING, State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW))
         return {
             "Update": {
                 "TableName": self._table,
@@ -749,7 +750,7 @@ class Operations:
             else:
                 query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def oldest_parked(self, shard: str) -> int | None:
+    def oldest_in_review(self, shard: str) -> int | None:
         """Since when the oldest operation of one shard has needed a person; None if there is none.
 
         In epoch seconds, for all tenants. Raises StorageError.
@@ -921,7 +922,7 @@ def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
     if operation.state in LISTED:
         item["listed"] = f"{operation.tenant}#{_shard(operation.operation_id, LISTING_SHARDS)}"
         item["standing"] = standing(operation.state, operation.updated_at)
-    if operation.state is State.PARKED:
+    if operation.state is State.NEEDS_REVIEW:
         item["due_shard"] = operation.shard
         item["due"] = _timed(PERSON, operation.updated_at)
     elif operation.due_at is not None:

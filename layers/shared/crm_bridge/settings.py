@@ -130,8 +130,8 @@ class Tenant(Settings):
 
     mappings: Mappings = Mappings()
     """By flow: how the JSON of a CRM that cannot shape its payload becomes an event."""
-    has_callback: bool = False
-    """Written by the command line: whether there is a `callback`, for the functions that must not read it."""
+    has_webhook: bool = False
+    """Written by the command line: whether there is a `webhook`, for the functions that must not read it."""
 
     _document: SecretStr = PrivateAttr(SecretStr(""))
 

@@ -10,7 +10,7 @@ from crm_bridge.vendors import PART_OF, REGISTRY
 PARTS = tuple(entry.part for entry in REGISTRY)
 EMPTY = "{}"
 """The text of a part without settings."""
-WEBHOOK = "callback"
+WEBHOOK = "webhook"
 """The part that other parts say about whether it is there."""
 
 
@@ -40,15 +40,15 @@ def split(document: str) -> dict[str, str]:
         mapped = {flow: mapping for flow, mapping in mappings.items() if PART_OF.get(flow) == part}
         content |= {"mappings": mapped} if mapped else {}
         if content and has_webhook and part != WEBHOOK:
-            content["has_callback"] = True
+            content["has_webhook"] = True
         parts[part] = (json.dumps(content, indent=2, ensure_ascii=False) if content else EMPTY) + space
     webhook = parts.pop(WEBHOOK)
     return {WEBHOOK: webhook, **parts} if has_webhook else {**parts, WEBHOOK: webhook}
 
 
-def has_callback(part: str) -> bool:
+def has_webhook(part: str) -> bool:
     """Return whether a part says that there is a webhook. Raises ValueError if it is no JSON."""
-    return bool(json.loads(part).get("has_callback"))
+    return bool(json.loads(part).get("has_webhook"))
 
 
 def joined(parts: Iterable[str]) -> str:
@@ -57,7 +57,7 @@ def joined(parts: Iterable[str]) -> str:
     mappings: dict[str, Any] = {}
     for part in parts:
         content: dict[str, Any] = json.loads(part)
-        content.pop("has_callback", None)
+        content.pop("has_webhook", None)
         mappings |= content.pop("mappings", {})
         whole |= content
     return json.dumps({**whole, "mappings": mappings} if mappings else whole, indent=2, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The queue entry: due operations in, each redelivered; the messages that failed come again, the others do not."""
+"""The queue entry: due operations in, each retried; the messages that failed come again, the others do not."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class MessageFailedError(BridgeError):
 def consume[C: BaseModel, V: Vendor, R: BaseModel](
     event: Mapping[str, Any], context: Context, engine: Engine, flow: Flow[C, V, R]
 ) -> Mapping[str, object]:
-    """Redeliver the operations of an SQS event, whose bodies are `{"operation_id": …, "tenant": …, "lent_until": …}`.
+    """Retry the operations of an SQS event, whose bodies are `{"operation_id": …, "tenant": …, "lent_until": …}`.
 
     `lent_until` is how long the dispatcher lent it to this message; without it only what is due by itself is carried.
     The response names the messages that failed, so that only they come again.
@@ -32,11 +32,11 @@ def consume[C: BaseModel, V: Vendor, R: BaseModel](
     """
     # A new one each time: a processor keeps the messages of its last batch, and two threads would mix theirs.
     processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
-    handler = partial(_redeliver, context=context, engine=engine, flow=flow)
+    handler = partial(_retry, context=context, engine=engine, flow=flow)
     return process_partial_response(dict(event), handler, processor)
 
 
-def _redeliver[C: BaseModel, V: Vendor, R: BaseModel](
+def _retry[C: BaseModel, V: Vendor, R: BaseModel](
     record: SQSRecord, context: Context, engine: Engine, flow: Flow[C, V, R]
 ) -> None:
     """Raises MessageFailedError. The processor passes the message by the name `record`."""
@@ -47,7 +47,7 @@ def _redeliver[C: BaseModel, V: Vendor, R: BaseModel](
         add_to_log(operation_id=operation_id)
         deadline = Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE)
         lent_until = message.get("lent_until")
-        if engine.redeliver(flow, operation_id, tenant=tenant, deadline=deadline, lent_until=lent_until) is None:
+        if engine.retry(flow, operation_id, tenant=tenant, deadline=deadline, lent_until=lent_until) is None:
             logger().info("not due")
     except UnavailableError as error:
         logger().warning("storage unavailable", extra={"exception_name": type(error).__name__})

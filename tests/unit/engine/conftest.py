@@ -30,7 +30,7 @@ from tests.unit.conftest import Clock, Tables
 PAYLOAD = '{"number":"1","note":"as ordered"}'
 LEASE = 21 + math.ceil(AFTER_DEADLINE)
 """Seconds after which an operation is continued if its sender was killed."""
-TOLD = '{"illu": {"org_id": 88, "api_key": "illu-key-1"}, "callback": {"url": "https://acme.example/", "secret": "%s"}}'
+TOLD = '{"illu": {"org_id": 88, "api_key": "illu-key-1"}, "webhook": {"url": "https://acme.example/", "secret": "%s"}}'
 
 
 class Order(BaseModel):
@@ -111,8 +111,8 @@ class OrderFlow:
         if vendor.not_shown:
             raise vendor.not_shown
 
-    def adopt(self, tenant: str, command: Order, vendor_id: str) -> Receipt:
-        self.asked.append(("adopt", tenant, command, vendor_id))
+    def link_existing(self, tenant: str, command: Order, vendor_id: str) -> Receipt:
+        self.asked.append(("link", tenant, command, vendor_id))
         return Receipt(receipt=int(vendor_id))
 
     def verify(self, command: Order, result: Receipt, vendor: Shop) -> str | None:
@@ -146,21 +146,21 @@ class Bench:
         self.deadline = Deadline(21, self.clock)
         return self.engine.run(self.flow, order, tenant="acme", deadline=self.deadline, **options)
 
-    def redeliver(self, number: str = "1", *, lent_until: int | None = None) -> Outcome | None:
+    def retry(self, number: str = "1", *, lent_until: int | None = None) -> Outcome | None:
         named = operation_id("acme", "orders", number)
         self.deadline = Deadline(21, self.clock)
-        return self.engine.redeliver(self.flow, named, tenant="acme", deadline=self.deadline, lent_until=lent_until)
+        return self.engine.retry(self.flow, named, tenant="acme", deadline=self.deadline, lent_until=lent_until)
 
-    def adopt(self, parked: Operation, vendor_id: str, *, by: str, confirmed: bool = False) -> Operation:
+    def link_existing(self, in_review: Operation, vendor_id: str, *, by: str, confirmed: bool = False) -> Operation:
         deadline = Deadline(21, self.clock)
-        return self.engine.adopt(self.flow, parked, vendor_id, by=by, deadline=deadline, confirmed=confirmed)
+        return self.engine.link_existing(self.flow, in_review, vendor_id, by=by, deadline=deadline, confirmed=confirmed)
 
     def look_twice(self, number: str = "1") -> None:
         """Look up a second time if needed: only the second look-up puts an uncertain record before a person."""
-        self.redeliver(number)
+        self.retry(number)
         if self.stored(number).due_at is not None:
             self.wait_until_due(number)
-            self.redeliver(number)
+            self.retry(number)
 
     def stored(self, number: str = "1") -> Operation:
         operation = self.tables.operations.get(operation_id("acme", "orders", number))
@@ -195,20 +195,20 @@ def told(bench: Bench) -> Bench:
     return bench
 
 
-def callbacks(bench: Bench) -> list[str]:
-    """Return the types of the callbacks that are to be sent to the tenant."""
+def webhooks(bench: Bench) -> list[str]:
+    """Return the types of the webhooks that are to be sent to the tenant."""
     shards = [bench.tables.operations.due(shard, 2**40) for shard in SHARDS]
-    due = [one for pages in shards for page in pages for one in page if one.function == "callback"]
+    due = [one for pages in shards for page in pages for one in page if one.function == "webhook"]
     made = [bench.tables.operations.get(one.operation_id) for one in due]
     return sorted(json.loads(one.payload or "")["type"] for one in made if one)
 
 
 @pytest.fixture
-def unknown(bench: Bench) -> Bench:
+def unconfirmed(bench: Bench) -> Bench:
     """An operation whose response was lost, and that is due."""
     bench.shop.answers = [failing(MaybeDoneError)]
     bench.run()
-    assert bench.stored().state is State.UNKNOWN
+    assert bench.stored().state is State.UNCONFIRMED
     bench.wait_until_due()
     return bench
 
@@ -221,35 +221,39 @@ def kill() -> None:
     raise Killed
 
 
-def park(unknown: Bench) -> Operation:
+def park(unconfirmed: Bench) -> Operation:
     """Let the look-up fail for good, so that a person has to decide."""
-    unknown.shop.hits = failing(CannotLookError)
-    unknown.redeliver()
-    return unknown.stored()
+    unconfirmed.shop.hits = failing(CannotLookError)
+    unconfirmed.retry()
+    return unconfirmed.stored()
 
 
 @pytest.fixture
-def parked(unknown: Bench) -> Bench:
+def in_review(unconfirmed: Bench) -> Bench:
     """An operation in doubt, whose vendor cannot be asked."""
-    assert park(unknown).state is State.PARKED
-    return unknown
+    assert park(unconfirmed).state is State.NEEDS_REVIEW
+    return unconfirmed
 
 
-@pytest.fixture(params=["adopted", "found later", "found at once"])
-def linked(request: pytest.FixtureRequest, unknown: Bench) -> Bench:
+@pytest.fixture(params=["linked", "found later", "found at once"])
+def linked(request: pytest.FixtureRequest, unconfirmed: Bench) -> Bench:
     """An order whose record it did not make itself, in each of the ways in which that happens."""
     if request.param == "found at once":
-        unknown.shop.there = Hit(Receipt(receipt=101))
-        unknown.engine.abandon(park(unknown), by="ops")
-        unknown.run()
-        unknown.shop.there = None
-    elif request.param == "adopted":
-        unknown.adopt(park(unknown), "101", by="ops")
+        unconfirmed.shop.there = Hit(Receipt(receipt=101))
+        unconfirmed.engine.discard(park(unconfirmed), by="ops")
+        unconfirmed.run()
+        unconfirmed.shop.there = None
+    elif request.param == "linked":
+        unconfirmed.link_existing(park(unconfirmed), "101", by="ops")
     else:
-        unknown.shop.hits = [hit(101, unknown.clock)]
-        unknown.redeliver()
-    assert (unknown.stored().state, unknown.linked(), unknown.stored().payload) == (State.SUCCEEDED, ["101"], None)
-    return unknown
+        unconfirmed.shop.hits = [hit(101, unconfirmed.clock)]
+        unconfirmed.retry()
+    assert (unconfirmed.stored().state, unconfirmed.linked(), unconfirmed.stored().payload) == (
+        State.SUCCEEDED,
+        ["101"],
+        None,
+    )
+    return unconfirmed
 
 
 def waits(bench: Bench, number: str = "later") -> Operation:

@@ -43,7 +43,7 @@ def sending(**changes: object) -> Operation:
         operation_id="op_1",
         tenant="acme",
         flow="orders",
-        natural_key="1",
+        event_key="1",
         state=State.SENDING,
         fingerprint="f",
         payload="{}",
@@ -63,7 +63,7 @@ def again(was: State = State.WAITING, **changes: object) -> Operation:
 
 def in_doubt(**changes: object) -> Operation:
     """Return an operation that was claimed again, and whose first sending may have been done."""
-    return again(State.UNKNOWN, **{"unknown_since": NOW - 60, **changes})
+    return again(State.UNCONFIRMED, **{"unconfirmed_since": NOW - 60, **changes})
 
 
 def noted(operation: Operation, *attempts: Attempt, **changes: object) -> Operation:
@@ -116,7 +116,7 @@ CANNOT_LOOK, NOT_SHOWN = failure(CannotLookError), failure(NotShownError)
 
 WAITS: dict[str, Any] = {"state": State.WAITING, "due_at": NOW + 30}
 WAITS_AGAIN: dict[str, Any] = {"state": State.WAITING, "due_at": NOW + 120}
-UNKNOWN: dict[str, Any] = {"state": State.UNKNOWN, "due_at": NOW + 30, "unknown_since": NOW}
-UNKNOWN_AGAIN: dict[str, Any] = {"state": State.UNKNOWN, "due_at": NOW + 120, "unknown_since": NOW}
+UNKNOWN: dict[str, Any] = {"state": State.UNCONFIRMED, "due_at": NOW + 30, "unconfirmed_since": NOW}
+UNKNOWN_AGAIN: dict[str, Any] = {"state": State.UNCONFIRMED, "due_at": NOW + 120, "unconfirmed_since": NOW}
 REJECTED: dict[str, Any] = {"state": State.REJECTED, "expires_at": KEPT}
-TOLD: dict[str, Any] = {"is_told": True}
+TOLD: dict[str, Any] = {"notifies": True}

@@ -91,37 +91,37 @@ CLAIMED: dict[str, Row] = {
     "it is in doubt": (in_doubt(), Claimed(False), next_is(Next.LOOK, in_doubt())),
     "it is in doubt, and is repeatable": (in_doubt(), Claimed(True), next_is(Next.SEND, in_doubt())),
     "it waits after a doubt": (
-        again(unknown_since=NOW - 60),
+        again(unconfirmed_since=NOW - 60),
         Claimed(False),
-        next_is(Next.LOOK, again(unknown_since=NOW - 60)),
+        next_is(Next.LOOK, again(unconfirmed_since=NOW - 60)),
     ),
     "it is unknown without a time": (
-        again(State.UNKNOWN),
+        again(State.UNCONFIRMED),
         Claimed(False),
-        next_is(Next.LOOK, again(State.UNKNOWN)),
+        next_is(Next.LOOK, again(State.UNCONFIRMED)),
     ),
     "its sender has died": (
         again(State.SENDING),
         Claimed(False),
-        next_is(Next.LOOK, dead(unknown_since=NOW)),
+        next_is(Next.LOOK, dead(unconfirmed_since=NOW)),
     ),
     "its sender has died, and it is repeatable": (
-        again(State.SENDING, unknown_since=NOW - 60),
+        again(State.SENDING, unconfirmed_since=NOW - 60),
         Claimed(True),
-        next_is(Next.SEND, dead(unknown_since=NOW)),
+        next_is(Next.SEND, dead(unconfirmed_since=NOW)),
     ),
     "it is its last try": (again(tries=LAST), Claimed(False), next_is(Next.SEND, again(tries=LAST))),
     "it has no try left": (
         again(tries=TOO_MANY),
         Claimed(False),
-        stored(Event.OUT_OF_ATTEMPTS, noted(again(tries=TOO_MANY), USED_UP, state=State.PARKED)),
+        stored(Event.OUT_OF_ATTEMPTS, noted(again(tries=TOO_MANY), USED_UP, state=State.NEEDS_REVIEW)),
     ),
     "its sender has died at the last try": (
-        again(State.SENDING, tries=TOO_MANY, is_told=True),
+        again(State.SENDING, tries=TOO_MANY, notifies=True),
         Claimed(True),
         stored(
             Event.OUT_OF_ATTEMPTS,
-            noted(again(State.SENDING, tries=TOO_MANY, is_told=True), DIED, USED_UP, state=State.PARKED),
+            noted(again(State.SENDING, tries=TOO_MANY, notifies=True), DIED, USED_UP, state=State.NEEDS_REVIEW),
             notify=True,
         ),
     ),
@@ -142,8 +142,8 @@ def test_what_follows_a_claim(operation: Operation, happened: Happened, expected
     "operation",
     [
         sending(),
-        sending(is_told=True),
-        again(is_told=True),
+        sending(notifies=True),
+        again(notifies=True),
         again(),
         in_doubt(candidates=A_CANDIDATE, attempts=attempts(Event.MAYBE_DONE)),
     ],
@@ -164,7 +164,7 @@ def test_what_follows_a_success(operation: Operation, event: Event, links: tuple
         event,
         noted(operation, attempt(event), **changes),
         links=links,
-        notify=operation.is_told and operation.was is not None,
+        notify=operation.notifies and operation.was is not None,
         with_ending=True,
         payload_until=KEPT if event is Event.FOUND else None,
     )
@@ -192,15 +192,17 @@ NOT_SENT: dict[str, Row] = {
     "refused, told": not_sent(sending(**TOLD), Event.REFUSED, REFUSED, payload=None, **REJECTED),
     "refused later": not_sent(again(), Event.REFUSED, REFUSED, **REJECTED),
     "refused later, told": not_sent(again(**TOLD), Event.REFUSED, REFUSED, notify=True, **REJECTED),
-    "refused after a doubt": not_sent(in_doubt(), Event.IN_DOUBT, REFUSED, state=State.PARKED),
-    "refused after a doubt, told": not_sent(in_doubt(**TOLD), Event.IN_DOUBT, REFUSED, notify=True, state=State.PARKED),
-    "no such record after a doubt": not_sent(in_doubt(), Event.IN_DOUBT, NO_RECORD, state=State.PARKED),
+    "refused after a doubt": not_sent(in_doubt(), Event.IN_DOUBT, REFUSED, state=State.NEEDS_REVIEW),
+    "refused after a doubt, told": not_sent(
+        in_doubt(**TOLD), Event.IN_DOUBT, REFUSED, notify=True, state=State.NEEDS_REVIEW
+    ),
+    "no such record after a doubt": not_sent(in_doubt(), Event.IN_DOUBT, NO_RECORD, state=State.NEEDS_REVIEW),
     "needless after a doubt": not_sent(in_doubt(), Event.REFUSED, NEEDLESS, **REJECTED),
     "something is missing": not_sent(sending(), Event.REFUSED, MISSING, payload=None, **REJECTED),
     "something is missing later": not_sent(again(), Event.NOT_DONE, MISSING, **WAITS_AGAIN),
     "something is missing after a doubt": not_sent(in_doubt(), Event.NOT_DONE, MISSING, **WAITS_AGAIN),
     "the vendor asks for time": not_sent(sending(), Event.NOT_DONE, LATER, deferred_at=NOW, **WAITS),
-    "the account is no longer named": not_sent(again(), Event.IN_DOUBT, CANNOT_LOOK, state=State.PARKED),
+    "the account is no longer named": not_sent(again(), Event.IN_DOUBT, CANNOT_LOOK, state=State.NEEDS_REVIEW),
     "the vendor asks a repeatable command for time": (
         again(deferred_at=NOW - 40),
         SendFailed(LATER, repeatable=True),
@@ -221,7 +223,7 @@ NOT_SENT: dict[str, Row] = {
         SendFailed(NOT_YET),
         stored(
             Event.NOT_DONE,
-            noted(again(tries=LAST), attempt(Event.NOT_DONE, "because"), USED_UP, state=State.PARKED),
+            noted(again(tries=LAST), attempt(Event.NOT_DONE, "because"), USED_UP, state=State.NEEDS_REVIEW),
             error=NOT_YET,
             with_ending=True,
         ),
@@ -278,9 +280,9 @@ def test_a_retry_after_is_the_delay_if_the_plan_is_shorter_than_a_second() -> No
     ids=["not done", "not done, told", "maybe done", "three defects"],
 )
 def test_a_person_decides_after_the_last_try(operation: Operation, error: VendorError, event: Event) -> None:
-    changes = {"unknown_since": NOW} if event is Event.MAYBE_DONE else {}
-    changed = noted(operation, attempt(event, "because", error.status), USED_UP, state=State.PARKED, **changes)
-    expected = stored(event, changed, error=error, with_ending=True, notify=operation.is_told)
+    changes = {"unconfirmed_since": NOW} if event is Event.MAYBE_DONE else {}
+    changed = noted(operation, attempt(event, "because", error.status), USED_UP, state=State.NEEDS_REVIEW, **changes)
+    expected = stored(event, changed, error=error, with_ending=True, notify=operation.notifies)
     check(operation, SendFailed(error), expected)
 
 
@@ -355,7 +357,7 @@ HELD: dict[str, Row] = {
         SendFailed(MAYBE_DONE, is_down=True),
         stored(
             Event.MAYBE_DONE,
-            held_back(again(), (), Event.MAYBE_DONE, state=State.UNKNOWN, due_at=NOW + 45, unknown_since=NOW),
+            held_back(again(), (), Event.MAYBE_DONE, state=State.UNCONFIRMED, due_at=NOW + 45, unconfirmed_since=NOW),
             error=MAYBE_DONE,
             with_ending=True,
         ),
@@ -365,7 +367,7 @@ HELD: dict[str, Row] = {
         LookFailed(DOWN, is_down=True),
         stored(
             Event.LOOK_FAILED,
-            held_back(in_doubt(), (), Event.LOOK_FAILED, state=State.UNKNOWN, due_at=NOW + 45),
+            held_back(in_doubt(), (), Event.LOOK_FAILED, state=State.UNCONFIRMED, due_at=NOW + 45),
             error=DOWN,
         ),
     ),
@@ -388,7 +390,7 @@ HELD: dict[str, Row] = {
                 again(first_sent_at=NOW - POLICY.patience - 1, tries=1),
                 attempt(Event.NOT_DONE, "because"),
                 USED_UP,
-                state=State.PARKED,
+                state=State.NEEDS_REVIEW,
             ),
             error=DOWN,
             with_ending=True,
@@ -409,29 +411,29 @@ DEFECT = attempt(Event.DEFECT, "the bridge failed (KeyError)")
 
 
 @pytest.mark.parametrize(
-    ("before", "is_parked"),
+    ("before", "is_in_review"),
     [
         ((), False),
         ((Event.DEFECT,), False),
         ((Event.DEFECT, Event.DEFECT), True),
         ((Event.DEFECT, Event.NOT_DONE, Event.DEFECT), True),
-        ((Event.DEFECT, Event.DEFECT, Event.RESENT), False),
-        ((Event.DEFECT, Event.DEFECT, Event.RESENT, Event.DEFECT), False),
-        ((Event.RESENT, Event.DEFECT, Event.DEFECT), True),
-        ((Event.RESENT, Event.DEFECT, Event.RESENT, Event.DEFECT), False),
+        ((Event.DEFECT, Event.DEFECT, Event.RETRY_REQUESTED), False),
+        ((Event.DEFECT, Event.DEFECT, Event.RETRY_REQUESTED, Event.DEFECT), False),
+        ((Event.RETRY_REQUESTED, Event.DEFECT, Event.DEFECT), True),
+        ((Event.RETRY_REQUESTED, Event.DEFECT, Event.RETRY_REQUESTED, Event.DEFECT), False),
     ],
     ids=str,
 )
 def test_a_person_decides_after_three_defects_since_the_last_decision(
-    before: tuple[Event, ...], is_parked: bool
+    before: tuple[Event, ...], is_in_review: bool
 ) -> None:
     operation = again(attempts=attempts(*before), tries=3)
-    if is_parked:
-        changed = noted(operation, DEFECT, USED_UP, state=State.PARKED, unknown_since=NOW)
+    if is_in_review:
+        changed = noted(operation, DEFECT, USED_UP, state=State.NEEDS_REVIEW, unconfirmed_since=NOW)
     else:
-        changed = noted(operation, DEFECT, state=State.UNKNOWN, due_at=NOW + 600, unknown_since=NOW)
+        changed = noted(operation, DEFECT, state=State.UNCONFIRMED, due_at=NOW + 600, unconfirmed_since=NOW)
     check(operation, Broken("KeyError"), stored(Event.DEFECT, changed))
-    assert has_failed_too_often(changed, POLICY) is is_parked
+    assert has_failed_too_often(changed, POLICY) is is_in_review
 
 
 # ---------------------------------------------------------------- it could not be settled
@@ -448,19 +450,19 @@ def not_settled(operation: Operation, happened: NotSettled, event: Event, reason
 
 OVER = "its turn was over before it could be settled; it is sent again, which does no harm"
 CHANGED = "what was found is being changed by another event"
-ADOPTED = "the record was adopted by another event"
+ADOPTED = "the record was linked by another event"
 NOT_SETTLED: dict[str, Row] = {
     "done, overtaken": not_settled(sending(), NotSettled(Event.DONE), Event.MAYBE_DONE, OVER, **UNKNOWN),
     "found, overtaken": not_settled(again(), NotSettled(Event.FOUND), Event.NOT_DONE, CHANGED, **WAITS_AGAIN),
     "found after a doubt, overtaken": not_settled(
-        in_doubt(), NotSettled(Event.FOUND), Event.LOOK_FAILED, CHANGED, state=State.UNKNOWN, due_at=NOW + 120
+        in_doubt(), NotSettled(Event.FOUND), Event.LOOK_FAILED, CHANGED, state=State.UNCONFIRMED, due_at=NOW + 120
     ),
     "found, and linked to another": not_settled(
         in_doubt(),
         NotSettled(Event.FOUND, (LINK,), is_taken=True),
         Event.LOOK_FAILED,
         ADOPTED,
-        state=State.UNKNOWN,
+        state=State.UNCONFIRMED,
         due_at=NOW + 120,
     ),
     "done, and linked to another": not_settled(
@@ -468,7 +470,7 @@ NOT_SETTLED: dict[str, Row] = {
         NotSettled(Event.DONE, (LINK, BILL), is_taken=True),
         Event.LINK_TAKEN,
         "shop receipt 7, shop bill 8 cannot be linked: it is linked already",
-        state=State.PARKED,
+        state=State.NEEDS_REVIEW,
     ),
 }
 

@@ -95,7 +95,7 @@ def linked(operation: Operation, happened: Happened, match: int) -> Row:
 def waits(
     operation: Operation, happened: Happened, event: Event, *, due_at: int, reason: str = "", **changes: object
 ) -> Row:
-    state = State.WAITING if event is Event.NOT_DONE else State.UNKNOWN
+    state = State.WAITING if event is Event.NOT_DONE else State.UNCONFIRMED
     changed = noted(operation, attempt(event, reason), state=state, due_at=due_at, **changes)
     return operation, happened, stored(event, changed)
 
@@ -108,7 +108,7 @@ def sent(operation: Operation, happened: Happened) -> Row:
     )
 
 
-EARLY, LATE = in_doubt(unknown_since=VISIBLE + 1), in_doubt(unknown_since=VISIBLE)
+EARLY, LATE = in_doubt(unconfirmed_since=VISIBLE + 1), in_doubt(unconfirmed_since=VISIBLE)
 BEFORE: dict[str, Any] = {"candidates": A_CANDIDATE}
 DEFERRED, DEFERRED_LATE = again(deferred_at=VISIBLE + 1), again(deferred_at=VISIBLE)
 ONCE_MORE = "it is looked for once more"
@@ -125,28 +125,35 @@ LOOKED: dict[str, Row] = {
     "one certain record, and there may be others": linked(LATE, looked(CERTAIN, not_shown=NOT_SHOWN), 0),
     "nothing, early": waits(EARLY, looked(), Event.NOT_FOUND_YET, due_at=NOW + 1),
     "nothing, early, with candidates from before": waits(
-        in_doubt(unknown_since=VISIBLE + 1, **BEFORE), looked(), Event.NOT_FOUND_YET, due_at=NOW + 1, candidates=None
+        in_doubt(unconfirmed_since=VISIBLE + 1, **BEFORE),
+        looked(),
+        Event.NOT_FOUND_YET,
+        due_at=NOW + 1,
+        candidates=None,
     ),
     "nothing": sent(LATE, looked()),
-    "nothing, with candidates from before": sent(in_doubt(unknown_since=VISIBLE, **BEFORE), looked()),
+    "nothing, with candidates from before": sent(in_doubt(unconfirmed_since=VISIBLE, **BEFORE), looked()),
     "nothing, early after the vendor asked for time": waits(
         DEFERRED, looked(), Event.NOT_DONE, due_at=NOW + 1, reason=ONCE_MORE
     ),
     "nothing after the vendor asked for time": sent(DEFERRED_LATE, looked()),
     "the doubt counts, not the request for time": waits(
-        in_doubt(unknown_since=VISIBLE + 1, deferred_at=VISIBLE - 500), looked(), Event.NOT_FOUND_YET, due_at=NOW + 1
+        in_doubt(unconfirmed_since=VISIBLE + 1, deferred_at=VISIBLE - 500),
+        looked(),
+        Event.NOT_FOUND_YET,
+        due_at=NOW + 1,
     ),
     "without a doubt its last change counts, early": waits(
-        again(State.UNKNOWN, updated_at=VISIBLE + 1), looked(), Event.NOT_FOUND_YET, due_at=NOW + 1
+        again(State.UNCONFIRMED, updated_at=VISIBLE + 1), looked(), Event.NOT_FOUND_YET, due_at=NOW + 1
     ),
-    "without a doubt its last change counts": sent(again(State.UNKNOWN, updated_at=VISIBLE), looked()),
+    "without a doubt its last change counts": sent(again(State.UNCONFIRMED, updated_at=VISIBLE), looked()),
     "all are linked to others": sent(LATE, looked(CERTAIN, UNCERTAIN, taken=[True, True])),
     "all are linked to others, early": waits(EARLY, looked(CERTAIN, taken=[True]), Event.NOT_FOUND_YET, due_at=NOW + 1),
     "an uncertain record, early": waits(
         EARLY, looked(UNCERTAIN), Event.NOT_FOUND_YET, due_at=NOW + 1, candidates=(SHOWN[9],)
     ),
     "an uncertain record, early, with candidates from before": waits(
-        in_doubt(unknown_since=VISIBLE + 1, **BEFORE),
+        in_doubt(unconfirmed_since=VISIBLE + 1, **BEFORE),
         looked(UNCERTAIN),
         Event.NOT_FOUND_YET,
         due_at=NOW + 1,
@@ -177,19 +184,19 @@ LOOKED: dict[str, Row] = {
     "nothing, and there may be some": (
         LATE,
         looked(not_shown=NOT_SHOWN),
-        stored(Event.IN_DOUBT, failed(LATE, Event.IN_DOUBT, NOT_SHOWN, state=State.PARKED), error=NOT_SHOWN),
+        stored(Event.IN_DOUBT, failed(LATE, Event.IN_DOUBT, NOT_SHOWN, state=State.NEEDS_REVIEW), error=NOT_SHOWN),
     ),
     "nothing, and there may be some, after the vendor asked for time": sent(DEFERRED_LATE, looked(not_shown=NOT_SHOWN)),
     "it may not wait any longer": (
-        in_doubt(unknown_since=VISIBLE + 1, tries=LAST, is_told=True),
+        in_doubt(unconfirmed_since=VISIBLE + 1, tries=LAST, notifies=True),
         looked(),
         stored(
             Event.NOT_FOUND_YET,
             noted(
-                in_doubt(unknown_since=VISIBLE + 1, tries=LAST, is_told=True),
+                in_doubt(unconfirmed_since=VISIBLE + 1, tries=LAST, notifies=True),
                 attempt(Event.NOT_FOUND_YET),
                 USED_UP,
-                state=State.PARKED,
+                state=State.NEEDS_REVIEW,
             ),
             notify=True,
         ),
@@ -221,7 +228,7 @@ def test_a_person_decides_if_it_is_not_clear_which_record_it_is(
     decision = decide(operation, happened, NOW, POLICY, 0.5)
     reason = f"{told} at the vendor may be this event's"
     shown = tuple(SHOWN[receipt] for receipt in candidates)
-    changed = noted(operation, attempt(Event.IN_DOUBT, reason), state=State.PARKED, candidates=shown)
+    changed = noted(operation, attempt(Event.IN_DOUBT, reason), state=State.NEEDS_REVIEW, candidates=shown)
     assert replace(decision, error=None) == stored(Event.IN_DOUBT, changed)
     error = decision.error
     assert isinstance(error, SeveralFoundError)
@@ -236,14 +243,14 @@ def look_failed(operation: Operation, error: VendorError | None, event: Event, *
     return operation, LookFailed(error), stored(event, noted(operation, note, **changes), error=error)
 
 
-IN_DOUBT_AGAIN: dict[str, Any] = {"state": State.UNKNOWN, "due_at": NOW + 120}
+IN_DOUBT_AGAIN: dict[str, Any] = {"state": State.UNCONFIRMED, "due_at": NOW + 120}
 LOOK_FAILED: dict[str, Row] = {
-    "cannot look": look_failed(LATE, CANNOT_LOOK, Event.IN_DOUBT, state=State.PARKED),
-    "nothing is shown": look_failed(LATE, NOT_SHOWN, Event.IN_DOUBT, state=State.PARKED),
+    "cannot look": look_failed(LATE, CANNOT_LOOK, Event.IN_DOUBT, state=State.NEEDS_REVIEW),
+    "nothing is shown": look_failed(LATE, NOT_SHOWN, Event.IN_DOUBT, state=State.NEEDS_REVIEW),
     "cannot look after the vendor asked for time": (DEFERRED, LookFailed(CANNOT_LOOK), next_is(Next.SEND, DEFERRED)),
     "nothing is shown after the vendor asked for time": (DEFERRED, LookFailed(NOT_SHOWN), next_is(Next.SEND, DEFERRED)),
     "cannot look after a doubt before": look_failed(
-        again(unknown_since=VISIBLE), CANNOT_LOOK, Event.IN_DOUBT, state=State.PARKED
+        again(unconfirmed_since=VISIBLE), CANNOT_LOOK, Event.IN_DOUBT, state=State.NEEDS_REVIEW
     ),
     "the storage failed": look_failed(LATE, None, Event.LOOK_FAILED, **IN_DOUBT_AGAIN),
     "the storage failed after the vendor asked for time": look_failed(DEFERRED, None, Event.NOT_DONE, **WAITS_AGAIN),

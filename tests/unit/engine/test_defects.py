@@ -13,9 +13,9 @@ def test_is_looked_for_and_sent_again_when_the_bridge_failed_once(bench: Bench) 
     bench.run(later=True)
     bench.shop.during = raising(ZeroDivisionError("a defect"))
     with pytest.raises(ZeroDivisionError):
-        bench.redeliver()
+        bench.retry()
     stored = bench.stored()
-    assert (stored.state, stored.due_at) == (State.UNKNOWN, bench.clock.now + POLICY.retry_delays[0])
+    assert (stored.state, stored.due_at) == (State.UNCONFIRMED, bench.clock.now + POLICY.retry_delays[0])
     assert stored.last_attempt is not None
     assert (stored.last_attempt.event, stored.last_attempt.reason) == (
         Event.DEFECT,
@@ -23,43 +23,43 @@ def test_is_looked_for_and_sent_again_when_the_bridge_failed_once(bench: Bench) 
     )
     bench.shop.during = lambda: None
     bench.clock.move(bench.shop.search_lag)
-    bench.redeliver()
+    bench.retry()
     assert (bench.stored().state, bench.shop.looks, len(bench.shop.sent)) == (State.SUCCEEDED, 1, 2)
 
 
-def test_is_parked_and_its_messages_go_on_failing_when_the_bridge_failed_three_times(bench: Bench) -> None:
+def test_needs_review_and_its_messages_go_on_failing_when_the_bridge_failed_three_times(bench: Bench) -> None:
     bench.run(later=True)
     broken = bench.stored().model_copy(update={"payload": '{"of": "an older version"}'})
     bench.tables.operations.save(broken, over=State.WAITING)
     for _ in range(POLICY.most_defects):
-        assert bench.stored().state is not State.PARKED
+        assert bench.stored().state is not State.NEEDS_REVIEW
         bench.wait_until_due()
         with pytest.raises(ValidationError):
-            bench.redeliver()
+            bench.retry()
     stored = bench.stored()
-    assert stored.state is State.PARKED
+    assert stored.state is State.NEEDS_REVIEW
     assert [a.event for a in stored.attempts[-4:]] == [Event.DEFECT] * POLICY.most_defects + [Event.OUT_OF_ATTEMPTS]
     with pytest.raises(PoisonError):
-        bench.redeliver()
-    bench.engine.resend(stored, by="support")
+        bench.retry()
+    bench.engine.request_retry(stored, by="support")
     with pytest.raises(ValidationError):
-        bench.redeliver()
-    assert bench.stored().state is State.UNKNOWN  # a person gave it three more
-    parked = bench.stored().model_copy(update={"state": State.PARKED})
-    bench.tables.operations.save(parked, over=State.UNKNOWN)
-    assert bench.redeliver() is None
+        bench.retry()
+    assert bench.stored().state is State.UNCONFIRMED  # a person gave it three more
+    in_review = bench.stored().model_copy(update={"state": State.NEEDS_REVIEW})
+    bench.tables.operations.save(in_review, over=State.UNCONFIRMED)
+    assert bench.retry() is None
 
 
-def test_is_parked_again_when_it_failed_as_often_after_a_person_let_it_begin_anew(bench: Bench) -> None:
+def test_needs_review_again_when_it_failed_as_often_after_a_person_let_it_begin_anew(bench: Bench) -> None:
     bench.run(later=True)
     bench.flow.command = Receipt  # type: ignore[assignment]  # which its payload is none of
     for _ in range(2):
         for failures in range(POLICY.most_defects):
-            assert bench.stored().state is (State.UNKNOWN if failures else State.WAITING)
+            assert bench.stored().state is (State.UNCONFIRMED if failures else State.WAITING)
             bench.wait_until_due()
             with pytest.raises(ValidationError):
-                bench.redeliver()
-        assert bench.stored().state is State.PARKED
+                bench.retry()
+        assert bench.stored().state is State.NEEDS_REVIEW
         with pytest.raises(PoisonError):
-            bench.redeliver()
-        bench.engine.resend(bench.stored(), by="support")
+            bench.retry()
+        bench.engine.request_retry(bench.stored(), by="support")

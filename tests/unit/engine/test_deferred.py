@@ -29,22 +29,22 @@ def deferred(bench: Bench) -> Bench:
     return bench
 
 
-def test_adopts_what_the_vendor_did_although_it_asked_to_send_it_later(deferred: Bench) -> None:
+def test_links_what_the_vendor_did_although_it_asked_to_send_it_later(deferred: Bench) -> None:
     deferred.shop.hits = [hit(101, deferred.clock)]
-    deferred.redeliver()
+    deferred.retry()
     assert (deferred.linked(), len(deferred.shop.sent)) == (["101"], 1)
 
 
 def test_is_sent_again_once_a_look_after_the_search_lag_found_nothing(deferred: Bench) -> None:
     """Before, its record may be there and not be shown, and a second sending would make another."""
     asked_at = deferred.stored().deferred_at or 0
-    deferred.redeliver()
+    deferred.retry()
     waiting = deferred.stored()
     assert (waiting.state, waiting.due_at) == (State.WAITING, asked_at + deferred.shop.search_lag)
     assert waiting.attempts[-1].event is Event.NOT_DONE
     assert len(deferred.shop.sent) == 1
     deferred.wait_until_due()
-    deferred.redeliver()
+    deferred.retry()
     assert (deferred.linked(), len(deferred.shop.sent), deferred.shop.looks) == (["102"], 2, 2)
     assert deferred.stored().deferred_at is None
 
@@ -55,7 +55,7 @@ def test_is_sent_again_when_the_vendor_cannot_be_asked_but_only_asked_for_time(
 ) -> None:
     deferred.shop.hits = failing(error)
     deferred.clock.move(deferred.shop.search_lag)
-    deferred.redeliver()
+    deferred.retry()
     assert (deferred.linked(), len(deferred.shop.sent)) == (["102"], 2)
 
 
@@ -65,37 +65,37 @@ def test_is_sent_again_when_the_vendor_cannot_be_asked_but_only_asked_for_time(
 def test_waits_as_before_when_the_look_fails(deferred: Bench, error: type[VendorError]) -> None:
     asked_at = deferred.stored().deferred_at
     deferred.shop.hits = failing(error)
-    deferred.redeliver()
+    deferred.retry()
     stored = deferred.stored()
-    assert (stored.state, stored.unknown_since, stored.deferred_at) == (State.WAITING, None, asked_at)
+    assert (stored.state, stored.unconfirmed_since, stored.deferred_at) == (State.WAITING, None, asked_at)
     assert stored.due_at == deferred.clock.now + POLICY.retry_delays[1]
     assert len(deferred.shop.sent) == 1
 
 
-def test_is_parked_when_a_record_may_be_what_the_vendor_did_although_it_asked_for_time(deferred: Bench) -> None:
+def test_needs_review_when_a_record_may_be_what_the_vendor_did_although_it_asked_for_time(deferred: Bench) -> None:
     deferred.shop.hits = [Hit(Receipt(receipt=7), certain=False, id="7")]
-    deferred.redeliver()
+    deferred.retry()
     assert deferred.stored().state is State.WAITING
     deferred.wait_until_due()
-    deferred.redeliver()
-    assert (deferred.stored().state, len(deferred.shop.sent)) == (State.PARKED, 1)
+    deferred.retry()
+    assert (deferred.stored().state, len(deferred.shop.sent)) == (State.NEEDS_REVIEW, 1)
 
 
 def test_is_looked_for_until_a_look_succeeds_whatever_fails_in_between(deferred: Bench) -> None:
     deferred.shop.hits = failing(NotDoneError)
-    deferred.redeliver()
+    deferred.retry()
     deferred.wait_until_due()
-    deferred.redeliver()
+    deferred.retry()
     deferred.shop.hits = [hit(101, deferred.clock)]
     deferred.wait_until_due()
-    deferred.redeliver()
+    deferred.retry()
     assert (deferred.linked(), len(deferred.shop.sent)) == (["101"], 1)
 
 
 def test_is_rejected_when_it_is_refused_after_a_look_found_nothing(deferred: Bench) -> None:
     deferred.clock.move(deferred.shop.search_lag)
     deferred.shop.answers = [failing(RefusedError, status=400)]
-    deferred.redeliver()
+    deferred.retry()
     assert deferred.stored().state is State.REJECTED
 
 
@@ -111,7 +111,7 @@ def test_is_not_looked_for_when_the_vendor_asked_for_time_and_it_may_be_repeated
     bench.run()
     assert bench.stored().deferred_at is None
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert (len(bench.shop.sent), bench.shop.looks) == (2, 0)
 
 
@@ -124,10 +124,10 @@ def test_is_looked_for_when_it_is_taken_up_again_without_a_persons_look(
     bench.shop.search_lag = 0
     bench.shop.answers = [failing(TryLaterError) for _ in range(POLICY.last_try)]
     bench.run()
-    while bench.stored().state is not State.PARKED:
+    while bench.stored().state is not State.NEEDS_REVIEW:
         bench.wait_until_due()
-        bench.redeliver()
-    bench.engine.resend(bench.stored(), by="ops", anew=anew)
+        bench.retry()
+    bench.engine.request_retry(bench.stored(), by="ops", anew=anew)
     bench.shop.hits = [hit(101, bench.clock)]
-    bench.redeliver()
+    bench.retry()
     assert (bench.linked(), len(bench.shop.sent)) == (linked, sent)

@@ -16,7 +16,7 @@ def test_of_an_erased_event_only_its_id_and_its_state_stay(bench: Bench) -> None
         operation_id=stored.operation_id,
         tenant="acme",
         flow="orders",
-        natural_key="(erased)",
+        event_key="(erased)",
         state=State.SUCCEEDED,
         fingerprint="",
         tries=1,
@@ -67,9 +67,9 @@ def test_an_event_that_has_not_ended_is_not_erased(bench: Bench, error: type[Ven
     assert bench.stored() == before
 
 
-def test_what_a_person_has_to_decide_is_not_erased(parked: Bench) -> None:
-    with pytest.raises(ConflictError, match="this one is parked"):
-        parked.engine.erase(parked.stored(), by="ops")
+def test_what_a_person_has_to_decide_is_not_erased(in_review: Bench) -> None:
+    with pytest.raises(ConflictError, match="this one needs review"):
+        in_review.engine.erase(in_review.stored(), by="ops")
 
 
 @pytest.mark.parametrize("change", [{"held": frozenset({"op_2"})}, {"holds": ("op_2",)}, {"reserved": "77#op_2"}])

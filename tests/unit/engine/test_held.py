@@ -21,7 +21,7 @@ def test_waits_when_what_was_done_before_is_held(bench: Bench, *, later: bool) -
     assert (outcome.operation.state, outcome.carried) == (State.WAITING, False)
     stored = bench.stored()
     assert (stored.held, stored.reserved, stored.tries) == (there.held, there.reserved, 0)
-    assert (stored.payload, stored.answer, stored.first_sent_at) == (PAYLOAD, None, None)
+    assert (stored.payload, stored.result, stored.first_sent_at) == (PAYLOAD, None, None)
     assert [attempt.event for attempt in stored.attempts] == [Event.DONE, Event.ACCEPTED]
     assert len(bench.shop.sent) == 1
     assert bench.run().operation == stored
@@ -34,14 +34,14 @@ def test_waits_when_what_was_refused_before_is_held(bench: Bench) -> None:
     assert len(bench.shop.sent) == 1
 
 
-def test_is_not_redelivered_while_it_is_held(bench: Bench) -> None:
+def test_is_not_retried_while_it_is_held(bench: Bench) -> None:
     held(bench, State.SUCCEEDED)
     bench.run()
     bench.clock.move(100_000)
-    assert bench.redeliver() is None
+    assert bench.retry() is None
     free = bench.stored().model_copy(update={"held": frozenset()})
     bench.tables.operations.save(free, over=State.WAITING)
-    bench.redeliver()
+    bench.retry()
     assert (bench.stored().state, len(bench.shop.sent)) == (State.SUCCEEDED, 2)
 
 

@@ -15,9 +15,9 @@ def test_looks_before_it_sends_when_the_function_was_killed_while_sending(bench:
     assert bench.stored().state is State.SENDING
     bench.shop.during = lambda: None
     bench.shop.hits = [hit(101, bench.clock)]
-    assert bench.redeliver() is None  # its lease holds
+    assert bench.retry() is None  # its lease holds
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert bench.linked() == ["101"]
     assert len(bench.shop.sent) == 1
     died, found = bench.stored().attempts
@@ -31,11 +31,11 @@ def test_waits_out_the_search_lag_from_the_end_of_the_lease_when_the_function_wa
         bench.run()
     bench.shop.during = lambda: None
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert bench.stored().due_at == bench.clock.now + bench.shop.search_lag
     assert len(bench.shop.sent) == 1
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert (bench.stored().state, len(bench.shop.sent)) == (State.SUCCEEDED, 2)
 
 
@@ -45,33 +45,33 @@ def test_knows_its_own_record_when_a_worker_was_killed_at_the_first_sending(benc
     bench.clock.move(1000)
     bench.shop.during = kill
     with pytest.raises(Killed):
-        bench.redeliver()
+        bench.retry()
     made = hit(101, bench.clock)
     bench.shop.during = lambda: None
     bench.shop.hits = [made]
     bench.wait_until_due()
     bench.clock.move(5000)
-    bench.redeliver()
+    bench.retry()
     assert bench.linked() == ["101"]
     assert len(bench.shop.sent) == 1
 
 
-def test_does_not_adopt_a_record_from_between_its_acceptance_and_its_first_sending(bench: Bench) -> None:
+def test_does_not_link_a_record_from_between_its_acceptance_and_its_first_sending(bench: Bench) -> None:
     bench.run(later=True)
     made_by_somebody_else = hit(7, bench.clock)
     bench.clock.move(POLICY.clock_skew + 1000)
     bench.shop.during = kill
     with pytest.raises(Killed):
-        bench.redeliver()
+        bench.retry()
     bench.shop.during = lambda: None
     bench.shop.hits = [made_by_somebody_else]
     bench.wait_until_due()
-    bench.redeliver()
-    assert bench.stored().state is State.UNKNOWN
+    bench.retry()
+    assert bench.stored().state is State.UNCONFIRMED
     assert bench.linked() == []
 
 
-def test_is_parked_when_every_try_ends_in_a_crash(bench: Bench) -> None:
+def test_needs_review_when_every_try_ends_in_a_crash(bench: Bench) -> None:
     bench.shop.search_lag = 0
     bench.shop.during = kill
     with pytest.raises(Killed):
@@ -79,10 +79,10 @@ def test_is_parked_when_every_try_ends_in_a_crash(bench: Bench) -> None:
     for _ in range(POLICY.last_try - 1):
         bench.wait_until_due()
         with pytest.raises(Killed):
-            bench.redeliver()
+            bench.retry()
     bench.wait_until_due()
-    bench.redeliver()
-    assert bench.stored().state is State.PARKED
+    bench.retry()
+    assert bench.stored().state is State.NEEDS_REVIEW
 
 
 def test_is_looked_for_when_its_function_was_killed_after_a_person_let_it_begin_anew(bench: Bench) -> None:
@@ -96,11 +96,11 @@ def test_is_looked_for_when_its_function_was_killed_after_a_person_let_it_begin_
     bench.shop.hits = failing(CannotLookError)
     bench.run()
     bench.wait_until_due()
-    bench.redeliver()
-    bench.engine.resend(bench.stored(), by="a test")
+    bench.retry()
+    bench.engine.request_retry(bench.stored(), by="a test")
     bench.shop.during, bench.shop.hits = kill, [hit(102, bench.clock)]
     with pytest.raises(Killed):
-        bench.redeliver()
+        bench.retry()
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert bench.stored().attempts[-1].event is Event.FOUND

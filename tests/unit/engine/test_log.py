@@ -43,10 +43,10 @@ def test_logs_and_counts_what_became_of_it(bench: Bench, log: StringIO, capsys: 
     assert metrics(capsys) == [{"Operations": [1.0], "flow": "orders", "state": "waiting"}]
 
 
-def test_logs_whose_operation_it_redelivers(bench: Bench, log: StringIO) -> None:
+def test_logs_whose_operation_it_retries(bench: Bench, log: StringIO) -> None:
     bench.run(later=True)
     bind_log()
-    bench.redeliver()
+    bench.retry()
     (line,) = lines(log, "operation")
     assert (line["tenant"], line["operation_id"]) == ("acme", operation_id("acme", "orders", "1"))
 
@@ -67,7 +67,7 @@ def test_logs_its_own_id_after_another_was_carried_in_between(bench: Bench, log:
 def test_counts_a_refusal_that_nobody_waits_for(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.run(later=True)
     bench.shop.answers = [failing(RefusedError)]
-    bench.redeliver()
+    bench.retry()
     assert {"RefusedLater": [1.0], "flow": "orders"} in metrics(capsys)
 
 
@@ -94,22 +94,22 @@ def test_tells_the_ids_that_would_be_lost_when_somebody_else_settled_it(bench: B
         bench.shop.during = lambda: None
         bench.wait_until_due()
         bench.shop.hits = failing(CannotLookError)
-        bench.redeliver()
+        bench.retry()
 
     bench.shop.during = take_over
     outcome = bench.run()
     assert outcome.operation == bench.stored()
-    assert bench.stored().state is State.PARKED
+    assert bench.stored().state is State.NEEDS_REVIEW
     assert lines(log, "not settled")[0]["made"] == ["shop receipt 101"]
 
 
 def test_logs_and_counts_what_a_person_decided(
-    parked: Bench, log: StringIO, capsys: pytest.CaptureFixture[str]
+    in_review: Bench, log: StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    parked.engine.abandon(parked.stored(), by="ops")
+    in_review.engine.discard(in_review.stored(), by="ops")
     (line,) = lines(log, "resolved")
-    assert (line["event"], line["state"]) == ("abandoned", "rejected")
+    assert (line["event"], line["state"]) == ("discarded", "rejected")
     assert metrics(capsys) == [{"Operations": [1.0], "flow": "orders", "state": "rejected"}]
 
 
@@ -123,14 +123,14 @@ def test_logs_and_counts_what_a_person_decided(
         ),
     ],
 )
-def test_what_it_is_parked_for_is_counted_once(
+def test_what_it_needs_review_for_is_counted_once(
     bench: Bench, capsys: pytest.CaptureFixture[str], lose: Callable[[Shop], None], reason: str
 ) -> None:
     bench.shop.answers = [failing(MaybeDoneError if reason == "in doubt" else NotDoneError)]
     bench.run()
     lose(bench.shop)
-    while bench.stored().state is not State.PARKED:
+    while bench.stored().state is not State.NEEDS_REVIEW:
         bench.wait_until_due()
-        bench.redeliver()
+        bench.retry()
     out = capsys.readouterr().out
-    assert out.count('"Parked":[1.0]}') == out.count(f'"reason":"{reason}"') == 1
+    assert out.count('"NeedsReview":[1.0]}') == out.count(f'"reason":"{reason}"') == 1

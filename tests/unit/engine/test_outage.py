@@ -27,12 +27,12 @@ def test_to_be_held_back_is_not_a_try_and_is_told_once(bench: Bench) -> None:
     bench.run()
     for _ in range(3 * POLICY.last_try - 1):
         bench.wait_until_due()
-        bench.redeliver()
+        bench.retry()
     stored = bench.stored()
     assert (stored.state, stored.tries) == (State.WAITING, 0)
     assert [attempt.event for attempt in stored.attempts] == [Event.NOT_DONE]
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert bench.stored().state is State.SUCCEEDED
 
 
@@ -42,7 +42,7 @@ def test_a_try_before_the_outage_counts_and_is_told(bench: Bench, request: pytes
     request.getfixturevalue("outage")
     for _ in range(2):
         bench.wait_until_due()
-        bench.redeliver()
+        bench.retry()
     assert [attempt.event for attempt in bench.stored().attempts] == [Event.NOT_DONE] * 2
     assert bench.stored().tries == 1
 
@@ -56,13 +56,13 @@ def test_is_not_held_back_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch
     bench.run()
     while bench.stored().state is State.WAITING:
         bench.wait_until_due()
-        bench.redeliver()
+        bench.retry()
     stored = bench.stored()
-    assert stored.state is State.PARKED
+    assert stored.state is State.NEEDS_REVIEW
     assert [attempt.event for attempt in stored.attempts] == [Event.NOT_DONE, Event.OUT_OF_ATTEMPTS]
     assert patience < bench.clock.now - began <= patience + 2 * POLICY.longest_hold
-    bench.engine.resend(stored, by="support")
-    bench.redeliver()
+    bench.engine.request_retry(stored, by="support")
+    bench.retry()
     assert bench.stored().state is State.WAITING  # and all begins anew
 
 
@@ -72,10 +72,10 @@ def test_stays_in_doubt_while_it_is_held_back(bench: Bench) -> None:
     bench.shop.hits = down()
     bench.run()
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     stored = bench.stored()
-    assert (stored.state, stored.tries, len(bench.shop.sent)) == (State.UNKNOWN, 0, 1)
+    assert (stored.state, stored.tries, len(bench.shop.sent)) == (State.UNCONFIRMED, 0, 1)
     bench.shop.hits = [hit(7, bench.clock)]
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert (bench.stored().state, len(bench.shop.sent)) == (State.SUCCEEDED, 1)

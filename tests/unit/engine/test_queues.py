@@ -48,7 +48,7 @@ def test_what_is_accepted_is_lent_to_the_message_that_is_sent(bench: Bench) -> N
     assert json.loads(message["MessageBody"]) == body
     assert message["MessageDeduplicationId"] == f"{named}#{until}"
     assert message["MessageGroupId"] in ("acme#0", "acme#1")
-    assert bench.redeliver(lent_until=until)
+    assert bench.retry(lent_until=until)
     assert bench.stored().state is State.SUCCEEDED
 
 
@@ -60,7 +60,7 @@ def test_what_its_queue_does_not_take_is_due_after_a_minute_and_the_log_says_so(
     assert bench.run(later=True).operation.state is State.WAITING
     assert "not handed over" in caplog.messages
     bench.clock.move(HANDED_OVER)
-    assert bench.redeliver()
+    assert bench.retry()
     assert bench.stored().state is State.SUCCEEDED
 
 
@@ -69,5 +69,5 @@ def test_what_has_no_queue_waits_for_the_dispatcher(bench: Bench) -> None:
     assert bench.run(later=True).operation.state is State.WAITING
     assert sqs.sent == []
     bench.clock.move(HANDED_OVER)
-    assert bench.redeliver()
+    assert bench.retry()
     assert bench.stored().state is State.SUCCEEDED

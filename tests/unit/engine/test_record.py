@@ -18,7 +18,7 @@ def accepted(bench: Bench, **changes: object) -> Operation:
         operation_id=operation_id("acme", "orders", "1"),
         tenant="acme",
         flow="orders",
-        natural_key="1",
+        event_key="1",
         state=State.WAITING,
         fingerprint=fingerprint(PAYLOAD),
         payload=PAYLOAD,
@@ -70,7 +70,7 @@ def test_the_record_says_what_was_made_when_it_succeeded(bench: Bench) -> None:
     ("kind", "changes"),
     [
         (NotDoneError, {"state": State.WAITING}),
-        (MaybeDoneError, {"state": State.UNKNOWN}),
+        (MaybeDoneError, {"state": State.UNCONFIRMED}),
         (RefusedError, {"state": State.REJECTED, "payload": None, "due_at": None}),
     ],
 )
@@ -80,7 +80,7 @@ def test_the_record_says_what_failed(bench: Bench, kind: type[VendorError], chan
     outcome = bench.run()
     now = int(bench.clock.now)
     expected = sending(bench, due_at=now + POLICY.retry_delays[0], **tried(bench, kind.event, "because", 418))
-    in_doubt = {"unknown_since": now} if kind is MaybeDoneError else {}
+    in_doubt = {"unconfirmed_since": now} if kind is MaybeDoneError else {}
     kept = {"expires_at": now + KEEP} if kind is RefusedError else {}
     assert bench.stored() == expected.model_copy(update={**changes, **in_doubt, **kept})
     assert outcome == Outcome(bench.stored(), carried=True, error=error)
@@ -96,26 +96,26 @@ def test_the_record_says_when_it_was_settled(bench: Bench, answer: VendorError |
     assert (stored.updated_at, stored.attempts[-1].at) == (accepted_at + 7, accepted_at + 7)
 
 
-def test_the_record_says_what_failed_at_a_redelivery(bench: Bench) -> None:
+def test_the_record_says_what_failed_at_a_retry(bench: Bench) -> None:
     bench.run(later=True)
     before = bench.stored()
     bench.clock.move(10)
     now = int(bench.clock.now)
     bench.shop.answers = [failing(MaybeDoneError, status=500)]
-    outcome = bench.redeliver()
+    outcome = bench.retry()
     attempt = Attempt(at=now, event=Event.MAYBE_DONE, reason="because", status=500)
     assert outcome is not None
     assert outcome.operation == bench.stored()
     assert outcome.carried
     assert bench.stored() == before.model_copy(
         update={
-            "state": State.UNKNOWN,
+            "state": State.UNCONFIRMED,
             "was": State.WAITING,
             "lease": bench.stored().lease,
             "tries": 1,
             "due_at": now + POLICY.retry_delays[0],
             "first_sent_at": now,
-            "unknown_since": now,
+            "unconfirmed_since": now,
             "updated_at": now,
             "attempts": (attempt,),
             "last_attempt": attempt,
@@ -125,17 +125,17 @@ def test_the_record_says_what_failed_at_a_redelivery(bench: Bench) -> None:
     assert bench.flow.asked[-1] == ("vendor", "acme", "acme", bench.deadline)
 
 
-def test_the_record_says_what_was_found(unknown: Bench) -> None:
-    before = unknown.stored()
-    unknown.shop.hits = [hit(101, unknown.clock)]
-    unknown.redeliver()
-    now = int(unknown.clock.now)
+def test_the_record_says_what_was_found(unconfirmed: Bench) -> None:
+    before = unconfirmed.stored()
+    unconfirmed.shop.hits = [hit(101, unconfirmed.clock)]
+    unconfirmed.retry()
+    now = int(unconfirmed.clock.now)
     found = Attempt(at=now, event=Event.FOUND)
-    assert unknown.stored() == before.model_copy(
+    assert unconfirmed.stored() == before.model_copy(
         update={
             "state": State.SUCCEEDED,
-            "was": State.UNKNOWN,
-            "lease": unknown.stored().lease,
+            "was": State.UNCONFIRMED,
+            "lease": unconfirmed.stored().lease,
             "tries": 2,
             "answer": '{"receipt":101}',
             "payload": None,
@@ -146,53 +146,53 @@ def test_the_record_says_what_was_found(unknown: Bench) -> None:
             "links": ENDS,
         }
     )
-    assert (len(unknown.stored().lease or ""), unknown.stored().lease != before.lease) == (32, True)
+    assert (len(unconfirmed.stored().lease or ""), unconfirmed.stored().lease != before.lease) == (32, True)
 
 
-def test_the_record_says_why_nothing_could_be_found(unknown: Bench) -> None:
-    unknown.shop.hits = failing(NotDoneError, status=503)
-    outcome = unknown.redeliver()
-    attempt = unknown.stored().attempts[-1]
+def test_the_record_says_why_nothing_could_be_found(unconfirmed: Bench) -> None:
+    unconfirmed.shop.hits = failing(NotDoneError, status=503)
+    outcome = unconfirmed.retry()
+    attempt = unconfirmed.stored().attempts[-1]
     assert (attempt.event, attempt.reason, attempt.status) == (Event.LOOK_FAILED, "because", 503)
-    assert outcome == Outcome(unknown.stored(), carried=True, error=unknown.shop.hits)
+    assert outcome == Outcome(unconfirmed.stored(), carried=True, error=unconfirmed.shop.hits)
 
 
-def test_the_record_says_what_a_person_adopted(parked: Bench) -> None:
-    before = parked.stored()
-    parked.clock.move(60)
-    resolved = parked.adopt(before, "101", by="ops")
-    attempt = Attempt(at=int(parked.clock.now), event=Event.ADOPTED, reason="by ops")
-    assert resolved == parked.stored()
+def test_the_record_says_what_a_person_linked(in_review: Bench) -> None:
+    before = in_review.stored()
+    in_review.clock.move(60)
+    resolved = in_review.link_existing(before, "101", by="ops")
+    attempt = Attempt(at=int(in_review.clock.now), event=Event.LINKED, reason="by ops")
+    assert resolved == in_review.stored()
     assert resolved == before.model_copy(
         update={
             "state": State.SUCCEEDED,
             "answer": '{"receipt":101}',
             "payload": None,
             "links": ENDS,
-            "updated_at": int(parked.clock.now),
+            "updated_at": int(in_review.clock.now),
             "attempts": (*before.attempts, attempt),
             "last_attempt": attempt,
         }
     )
-    assert ("adopt", "acme", Order(number="1"), "101") in parked.flow.asked
-    assert parked.flow.asked[-1] == ("verify", Order(number="1"), Receipt(receipt=101), parked.shop)
-    back = parked.tables.links.of("acme", Identity("shop", "receipt", "101"))
-    assert (back[0].operation_id, back[0].linked_at.timestamp()) == (resolved.operation_id, parked.clock.now)
+    assert ("link", "acme", Order(number="1"), "101") in in_review.flow.asked
+    assert in_review.flow.asked[-1] == ("verify", Order(number="1"), Receipt(receipt=101), in_review.shop)
+    back = in_review.tables.links.of("acme", Identity("shop", "receipt", "101"))
+    assert (back[0].operation_id, back[0].linked_at.timestamp()) == (resolved.operation_id, in_review.clock.now)
 
 
-def test_the_record_says_that_a_person_lets_it_begin_anew(parked: Bench) -> None:
-    before = parked.stored()
-    resolved = parked.engine.resend(before, by="ops")
-    now = int(parked.clock.now)
-    attempt = Attempt(at=now, event=Event.RESENT, reason="by ops")
-    assert resolved == parked.stored()
+def test_the_record_says_that_a_person_lets_it_begin_anew(in_review: Bench) -> None:
+    before = in_review.stored()
+    resolved = in_review.engine.request_retry(before, by="ops")
+    now = int(in_review.clock.now)
+    attempt = Attempt(at=now, event=Event.RETRY_REQUESTED, reason="by ops")
+    assert resolved == in_review.stored()
     assert resolved == before.model_copy(
         update={
             "state": State.WAITING,
             "due_at": now,
             "tries": 0,
             "first_sent_at": None,
-            "unknown_since": None,
+            "unconfirmed_since": None,
             "sent_to": None,
             "updated_at": now,
             "attempts": (*before.attempts, attempt),
@@ -201,12 +201,12 @@ def test_the_record_says_that_a_person_lets_it_begin_anew(parked: Bench) -> None
     )
 
 
-def test_the_record_says_that_a_person_abandoned_it(parked: Bench) -> None:
-    before = parked.stored()
-    resolved = parked.engine.abandon(before, by="ops")
-    now = int(parked.clock.now)
-    attempt = Attempt(at=now, event=Event.ABANDONED, reason="by ops")
-    assert resolved == parked.stored()
+def test_the_record_says_that_a_person_discarded_it(in_review: Bench) -> None:
+    before = in_review.stored()
+    resolved = in_review.engine.discard(before, by="ops")
+    now = int(in_review.clock.now)
+    attempt = Attempt(at=now, event=Event.DISCARDED, reason="by ops")
+    assert resolved == in_review.stored()
     assert resolved == before.model_copy(
         update={
             "state": State.REJECTED,
@@ -228,7 +228,7 @@ def test_the_record_says_who_took_it_back(bench: Bench) -> None:
     assert bench.stored() == before.model_copy(
         update={
             "state": State.REJECTED,
-            "answer": None,
+            "result": None,
             "links": (),
             "expires_at": now + KEEP,
             "updated_at": now,

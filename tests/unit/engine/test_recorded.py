@@ -20,16 +20,16 @@ def test_what_was_made_before_is_recorded_as_done_and_linked_and_never_sent(benc
             operation_id=operation_id("acme", "orders", "1"),
             tenant="acme",
             flow="orders",
-            natural_key="1",
+            event_key="1",
             state=State.SUCCEEDED,
             fingerprint=fingerprint('{"receipt":7}'),
-            answer='{"receipt":7}',
+            result='{"receipt":7}',
             links=((Identity("crm", "order", "1"), Identity("shop", "receipt", "7")),),
             lease=operation.lease,
             created_at=now,
             updated_at=now,
-            attempts=(Attempt(at=now, event=Event.ADOPTED, reason="by ops"),),
-            last_attempt=Attempt(at=now, event=Event.ADOPTED, reason="by ops"),
+            attempts=(Attempt(at=now, event=Event.LINKED, reason="by ops"),),
+            last_attempt=Attempt(at=now, event=Event.LINKED, reason="by ops"),
         )
     )
     assert operation.lease

@@ -21,7 +21,7 @@ def test_is_sent_again_without_a_look_when_it_may_be_repeated(bench: Bench, answ
     bench.shop.answers = [failing(answer)]
     bench.run()
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert bench.stored().state is State.SUCCEEDED
     assert (len(bench.shop.sent), bench.shop.looks) == (2, 0)
     assert bench.flow.asked[-1] == ("vendor", "acme", "acme", bench.deadline)
@@ -31,23 +31,23 @@ def test_is_sent_again_without_a_look_when_it_may_be_repeated(bench: Bench, answ
     ("first", "then", "state"),
     [
         (NotDoneError, RefusedError, State.REJECTED),
-        (MaybeDoneError, RefusedError, State.PARKED),
+        (MaybeDoneError, RefusedError, State.NEEDS_REVIEW),
         (MaybeDoneError, NeedlessError, State.REJECTED),
-        (HalfDoneError, RefusedError, State.PARKED),
+        (HalfDoneError, RefusedError, State.NEEDS_REVIEW),
     ],
 )
-def test_is_parked_when_what_may_be_repeated_is_refused_after_a_doubt(
+def test_needs_review_when_what_may_be_repeated_is_refused_after_a_doubt(
     bench: Bench, first: type[VendorError], then: type[VendorError], state: State
 ) -> None:
     bench.flow.repeating = True
     bench.shop.answers = [failing(first), failing(then)]
     bench.run()
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert bench.stored().state is state
 
 
-def test_is_parked_when_what_may_be_repeated_is_refused_after_its_sender_has_died(bench: Bench) -> None:
+def test_needs_review_when_what_may_be_repeated_is_refused_after_its_sender_has_died(bench: Bench) -> None:
     bench.flow.repeating = True
     bench.shop.during = kill
     with pytest.raises(Killed):
@@ -55,8 +55,8 @@ def test_is_parked_when_what_may_be_repeated_is_refused_after_its_sender_has_die
     bench.shop.during = lambda: None
     bench.wait_until_due()
     bench.shop.answers = [failing(RefusedError)]
-    bench.redeliver()
-    assert bench.stored().state is State.PARKED
+    bench.retry()
+    assert bench.stored().state is State.NEEDS_REVIEW
 
 
 def test_stays_in_doubt_when_what_may_be_repeated_is_surely_not_done_later(bench: Bench) -> None:
@@ -65,8 +65,8 @@ def test_stays_in_doubt_when_what_may_be_repeated_is_surely_not_done_later(bench
     bench.run()
     for _ in range(2):
         bench.wait_until_due()
-        bench.redeliver()
-    assert bench.stored().state is State.PARKED
+        bench.retry()
+    assert bench.stored().state is State.NEEDS_REVIEW
 
 
 def test_is_not_carried_to_another_account_when_it_is_about_what_is_there(bench: Bench) -> None:
@@ -75,8 +75,8 @@ def test_is_not_carried_to_another_account_when_it_is_about_what_is_there(bench:
     bench.run()
     bench.shop.destination = "https://shop.example/2"
     bench.wait_until_due()
-    bench.redeliver()
-    assert bench.stored().state is State.PARKED
+    bench.retry()
+    assert bench.stored().state is State.NEEDS_REVIEW
     assert len(bench.shop.sent) == 1
 
 
@@ -86,9 +86,9 @@ def test_goes_to_the_account_that_there_is_when_a_person_lets_it_begin_anew(benc
     bench.run()
     bench.shop.destination = "https://shop.example/2"
     bench.wait_until_due()
-    bench.redeliver()
-    bench.engine.resend(bench.stored(), by="a test")
-    bench.redeliver()
+    bench.retry()
+    bench.engine.request_retry(bench.stored(), by="a test")
+    bench.retry()
     assert bench.stored().state is State.SUCCEEDED
 
 
@@ -96,7 +96,7 @@ def test_says_that_it_is_about_an_account_that_is_no_longer_named(bench: Bench) 
     bench.flow.repeating = True
     bench.run(later=True)
     bench.shop.destination = "https://shop.example/2"
-    outcome = bench.redeliver()
+    outcome = bench.retry()
     assert outcome is not None
     assert outcome.error is not None
     assert (outcome.error.vendor, outcome.error.message) == (
@@ -108,5 +108,5 @@ def test_says_that_it_is_about_an_account_that_is_no_longer_named(bench: Bench) 
 def test_is_carried_to_another_account_when_it_makes_something_and_was_surely_not_done(bench: Bench) -> None:
     bench.run(later=True)
     bench.shop.destination = "https://shop.example/2"
-    bench.redeliver()
+    bench.retry()
     assert (bench.stored().state, bench.stored().sent_to) == (State.SUCCEEDED, "https://shop.example/2")

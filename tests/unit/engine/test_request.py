@@ -20,7 +20,7 @@ def test_succeeds_with_links_both_ways_when_the_vendor_does_it(bench: Bench) -> 
     outcome = bench.run()
     assert outcome.carried
     assert outcome.operation.state is State.SUCCEEDED
-    assert outcome.operation.answer == '{"receipt":101}'
+    assert outcome.operation.result == '{"receipt":101}'
     assert bench.linked() == ["101"]
     back = bench.tables.links.of("acme", Identity("shop", "receipt", "101"))
     assert [partner.identity for partner in back] == [Identity("crm", "order", "1")]
@@ -52,7 +52,7 @@ def test_only_the_ids_of_a_result_are_stored(bench: Bench, monkeypatch: pytest.M
     monkeypatch.setattr(bench.shop, "order", lambda _: VendorsReceipt.model_validate({"receipt": 7, "to": "Ada Nowak"}))
     outcome = bench.run()
     assert outcome.result == '{"receipt":7,"to":"Ada Nowak"}'
-    assert bench.stored().answer == '{"receipt":7}'
+    assert bench.stored().result == '{"receipt":7}'
     assert bench.run().result is None
 
 
@@ -87,7 +87,7 @@ def test_says_running_when_the_same_event_arrives_while_it_is_sent(bench: Bench)
 
 @pytest.mark.parametrize(
     ("error", "state"),
-    [(NotDoneError, State.WAITING), (MaybeDoneError, State.UNKNOWN), (ContractBrokenError, State.UNKNOWN)],
+    [(NotDoneError, State.WAITING), (MaybeDoneError, State.UNCONFIRMED), (ContractBrokenError, State.UNCONFIRMED)],
 )
 def test_sends_nothing_when_the_event_is_repeated_before_it_is_settled(
     bench: Bench, error: type[VendorError], state: State
@@ -110,9 +110,9 @@ def test_is_accepted_for_later_when_the_caller_asks(bench: Bench) -> None:
     outcome = bench.run(later=True)
     assert outcome.operation.state is State.WAITING
     assert bench.shop.sent == []
-    redelivered = bench.redeliver()
-    assert redelivered is not None
-    assert redelivered.operation.state is State.SUCCEEDED
+    retried = bench.retry()
+    assert retried is not None
+    assert retried.operation.state is State.SUCCEEDED
     assert len(bench.shop.sent) == 1
 
 

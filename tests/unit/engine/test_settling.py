@@ -17,7 +17,7 @@ def test_says_all_that_was_made_when_a_part_of_it_is_linked_already(
     links = [Link(Identity("crm", "order", "1"), end) for end in ends]
     monkeypatch.setattr(bench.flow, "links", lambda *_: links)
     bench.run()
-    assert bench.stored().state is State.PARKED
+    assert bench.stored().state is State.NEEDS_REVIEW
     assert bench.stored().attempts[-1].reason.startswith("shop bill 7, shop receipt 101 cannot be linked")
 
 
@@ -30,7 +30,7 @@ def test_is_unknown_to_the_caller_and_heals_when_it_cannot_be_settled(
     assert outcome.operation.state is State.SENDING
     bench.shop.hits = [hit(101, bench.clock)]
     bench.wait_until_due()
-    bench.redeliver()
+    bench.retry()
     assert bench.linked() == ["101"]
     assert len(bench.shop.sent) == 1
 
@@ -51,7 +51,7 @@ def test_still_waits_for_the_right_reason_when_the_answer_to_its_claim_was_lost(
     bench.run()
     bench.wait_until_due()
     lost = _lose_answers(bench, {"UpdateItem"})
-    bench.redeliver()
+    bench.retry()
     assert lost == ["UpdateItem"]
     assert bench.shop.looks == 0  # it was waiting, and that is not forgotten
     assert bench.stored().state is State.SUCCEEDED
@@ -83,27 +83,27 @@ def test_sends_nothing_when_the_claim_cannot_be_written(bench: Bench) -> None:
 
 
 def test_loses_to_whoever_took_over_when_its_lease_ran_out(bench: Bench) -> None:
-    """It was stopped for longer than its lease, and another worker adopted what it had made."""
+    """It was stopped for longer than its lease, and another worker linked what it had made."""
 
     def take_over() -> None:
         bench.shop.during = lambda: None
         bench.wait_until_due()
         bench.shop.hits = [hit(101, bench.clock)]
-        bench.redeliver()
+        bench.retry()
 
     bench.shop.during = take_over
     outcome = bench.run()
     assert outcome.operation.state is State.SUCCEEDED
-    assert outcome.operation.answer == '{"receipt":101}'
+    assert outcome.operation.result == '{"receipt":101}'
     assert bench.linked() == ["101"]
 
 
-def test_is_parked_when_the_vendor_answers_an_id_that_is_linked_to_another_event(bench: Bench) -> None:
+def test_needs_review_when_the_vendor_answers_an_id_that_is_linked_to_another_event(bench: Bench) -> None:
     bench.run("other")
     bench.shop.sent.clear()  # so that the shop gives the same number again
     bench.run("1")
     stored = bench.stored("1")
-    assert stored.state is State.PARKED
+    assert stored.state is State.NEEDS_REVIEW
     assert stored.attempts[-1].event is Event.LINK_TAKEN
     assert "shop receipt 101" in stored.attempts[-1].reason
     assert bench.linked("other") == ["101"]

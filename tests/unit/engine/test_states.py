@@ -7,7 +7,7 @@ from crm_bridge.operations import State
 
 def test_the_table_allows_what_the_rules_say() -> None:
     assert {State.REJECTED} == REPLACEABLE
-    assert {State.SENDING, State.WAITING, State.UNKNOWN} == DUE
+    assert {State.SENDING, State.WAITING, State.UNCONFIRMED} == DUE
     of_succeeded = [event for state, event in TRANSITIONS if state is State.SUCCEEDED]
     assert of_succeeded == [Event.ACCEPTED, Event.FOUND, Event.WITHDRAWN, Event.UNLINKED, Event.ERASED]
     assert set(TRANSITIONS.values()) == set(State)

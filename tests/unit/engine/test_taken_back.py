@@ -30,7 +30,7 @@ def test_expires_when_it_succeeded_and_linked_nothing(bench: Bench) -> None:
 def test_may_be_sent_again_when_what_it_made_was_taken_back(bench: Bench) -> None:
     bench.engine.withdraw(bench.run().operation, by="a test")
     stored = bench.stored()
-    assert (stored.state, stored.answer, stored.links) == (State.REJECTED, None, ())
+    assert (stored.state, stored.result, stored.links) == (State.REJECTED, None, ())
     assert stored.attempts[-1].event is Event.WITHDRAWN
     assert stored.expires_at == bench.clock.now + KEEP
     assert bench.run().operation.state is State.SUCCEEDED

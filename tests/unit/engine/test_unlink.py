@@ -19,7 +19,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.links import Identity, Link
 from crm_bridge.operations import Attempt, State
-from tests.unit.engine.conftest import PAYLOAD, Bench, callbacks, failing, recorded
+from tests.unit.engine.conftest import PAYLOAD, Bench, failing, recorded, webhooks
 
 
 @pytest.mark.parametrize(
@@ -33,107 +33,107 @@ from tests.unit.engine.conftest import PAYLOAD, Bench, callbacks, failing, recor
     ],
     ids=lambda doubt: doubt if isinstance(doubt, str) else type(doubt).__name__,
 )
-def test_is_adopted_only_after_a_confirmation_when_the_vendor_cannot_verify_it(
-    parked: Bench, doubt: str | VendorError
+def test_is_linked_only_after_a_confirmation_when_the_vendor_cannot_verify_it(
+    in_review: Bench, doubt: str | VendorError
 ) -> None:
-    parked.flow.verified, before = doubt, parked.stored()
+    in_review.flow.verified, before = doubt, in_review.stored()
     with pytest.raises(UnconfirmedError) as unconfirmed:
-        parked.adopt(before, "101", by="ops")
+        in_review.link_existing(before, "101", by="ops")
     assert unconfirmed.value.fields[0].field == "confirmed"
     assert (doubt if isinstance(doubt, str) else "because") in unconfirmed.value.detail
-    assert (parked.stored(), parked.linked()) == (before, [])
-    assert parked.adopt(before, "101", by="ops", confirmed=True).state is State.SUCCEEDED
-    assert parked.linked() == ["101"]
+    assert (in_review.stored(), in_review.linked()) == (before, [])
+    assert in_review.link_existing(before, "101", by="ops", confirmed=True).state is State.SUCCEEDED
+    assert in_review.linked() == ["101"]
 
 
-def test_is_adopted_only_after_a_confirmation_when_it_was_sent_to_another_account(parked: Bench) -> None:
-    parked.shop.destination = "https://shop.example/2"
+def test_is_linked_only_after_a_confirmation_when_it_was_sent_to_another_account(in_review: Bench) -> None:
+    in_review.shop.destination = "https://shop.example/2"
     with pytest.raises(UnconfirmedError, match="an account that the tenant no longer names"):
-        parked.adopt(parked.stored(), "101", by="ops")
-    assert not [asked for asked in parked.flow.asked if asked[0] == "verify"]
-    assert parked.adopt(parked.stored(), "101", by="ops", confirmed=True).state is State.SUCCEEDED
+        in_review.link_existing(in_review.stored(), "101", by="ops")
+    assert not [asked for asked in in_review.flow.asked if asked[0] == "verify"]
+    assert in_review.link_existing(in_review.stored(), "101", by="ops", confirmed=True).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
 @pytest.mark.parametrize(("wanted", "waits"), [(None, 30), (5, 30), (90, 90)])
-def test_nothing_is_adopted_while_the_vendor_does_not_answer(
-    parked: Bench, confirmed: bool, wanted: float | None, waits: float
+def test_nothing_is_linked_while_the_vendor_does_not_answer(
+    in_review: Bench, confirmed: bool, wanted: float | None, waits: float
 ) -> None:
-    before = parked.stored()
+    before = in_review.stored()
     for kind in (NotDoneError, MaybeDoneError, SignInRefusedError):
-        parked.flow.verified = failing(kind, **({"retry_after": wanted} if wanted else {}))
+        in_review.flow.verified = failing(kind, **({"retry_after": wanted} if wanted else {}))
         with pytest.raises(kind) as raised:
-            parked.adopt(before, "101", by="ops", confirmed=confirmed)
+            in_review.link_existing(before, "101", by="ops", confirmed=confirmed)
         assert raised.value.retry_after == waits
-    assert (parked.stored(), parked.linked()) == (before, [])
+    assert (in_review.stored(), in_review.linked()) == (before, [])
 
 
-def test_a_record_that_is_the_wrong_one_is_not_adopted_even_if_it_is_confirmed(parked: Bench) -> None:
+def test_a_record_that_is_the_wrong_one_is_not_linked_even_if_it_is_confirmed(in_review: Bench) -> None:
     def wrong(*_: object) -> str:
         raise InvalidError("another one's", fields=[FieldError("id", "is another one's")])
 
-    parked.flow.verify = wrong  # type: ignore[method-assign, assignment]
-    before = parked.stored()
+    in_review.flow.verify = wrong  # type: ignore[method-assign, assignment]
+    before = in_review.stored()
     with pytest.raises(InvalidError, match="another one's"):
-        parked.adopt(before, "101", by="ops", confirmed=True)
-    assert parked.stored() == before
+        in_review.link_existing(before, "101", by="ops", confirmed=True)
+    assert in_review.stored() == before
 
 
 def test_a_wrong_link_is_undone_and_a_person_decides_again(linked: Bench) -> None:
     before = linked.stored()
     linked.clock.move(60)
-    parked = linked.engine.unlink(before, by="Ada")
+    in_review = linked.engine.unlink(before, by="Ada")
     now = int(linked.clock.now)
     attempt = Attempt(at=now, event=Event.UNLINKED, reason="by Ada; it was shop receipt 101")
-    assert parked == linked.stored()
-    assert parked == before.model_copy(
+    assert in_review == linked.stored()
+    assert in_review == before.model_copy(
         update={
-            "state": State.PARKED,
-            "answer": None,
+            "state": State.NEEDS_REVIEW,
+            "result": None,
             "payload": PAYLOAD,
             "links": (),
-            "lease": parked.lease,
+            "lease": in_review.lease,
             "updated_at": now,
             "expires_at": None,
             "attempts": (*before.attempts, attempt),
             "last_attempt": attempt,
         }
     )
-    assert parked.lease != before.lease
+    assert in_review.lease != before.lease
     assert linked.linked() == []
     assert linked.tables.links.of("acme", Identity("shop", "receipt", "101")) == []
-    assert linked.tables.operations.kept_payload(parked) is None
+    assert linked.tables.operations.kept_payload(in_review) is None
 
 
 def test_another_record_is_linked_after_an_unlink(linked: Bench) -> None:
     linked.engine.unlink(linked.stored(), by="ops")
-    linked.adopt(linked.stored(), "102", by="ops")
+    linked.link_existing(linked.stored(), "102", by="ops")
     assert (linked.stored().state, linked.linked()) == (State.SUCCEEDED, ["102"])
     linked.engine.unlink(linked.stored(), by="ops")
-    linked.adopt(linked.stored(), "101", by="ops")
+    linked.link_existing(linked.stored(), "101", by="ops")
     assert linked.linked() == ["101"]
 
 
 def test_is_sent_again_after_an_unlink(linked: Bench) -> None:
     sent = len(linked.shop.sent)
     linked.engine.unlink(linked.stored(), by="ops")
-    linked.engine.resend(linked.stored(), by="ops")
-    linked.redeliver()
+    linked.engine.request_retry(linked.stored(), by="ops")
+    linked.retry()
     assert (linked.stored().state, len(linked.shop.sent)) == (State.SUCCEEDED, sent + 1)
 
 
 def test_is_given_up_after_an_unlink(linked: Bench) -> None:
     linked.engine.unlink(linked.stored(), by="ops")
-    linked.engine.abandon(linked.stored(), by="ops")
+    linked.engine.discard(linked.stored(), by="ops")
     assert (linked.stored().state, linked.stored().payload, linked.linked()) == (State.REJECTED, None, [])
 
 
 def test_the_record_of_an_unlinked_event_may_be_anothers(linked: Bench) -> None:
     linked.engine.unlink(linked.stored(), by="ops")
     linked.run("other", later=True)
-    other = linked.stored("other").model_copy(update={"state": State.PARKED})
+    other = linked.stored("other").model_copy(update={"state": State.NEEDS_REVIEW})
     linked.tables.operations.save(other, over=State.WAITING)
-    linked.adopt(other, "101", by="ops")
+    linked.link_existing(other, "101", by="ops")
     assert linked.linked("other") == ["101"]
 
 
@@ -141,7 +141,7 @@ def test_is_unlinked_once_when_two_persons_decide(linked: Bench) -> None:
     seen = linked.stored()
     linked.engine.unlink(seen, by="one")
     unlinked = linked.stored()
-    with pytest.raises(ConflictError, match="Somebody else was quicker: it is parked now"):
+    with pytest.raises(ConflictError, match="Somebody else was quicker: it needs review now"):
         linked.engine.unlink(seen, by="two")
     assert linked.stored() == unlinked
 
@@ -153,13 +153,13 @@ def test_what_the_bridge_made_itself_is_not_unlinked(bench: Bench) -> None:
     assert bench.linked() == ["101"]
 
 
-def test_only_what_has_succeeded_is_unlinked(parked: Bench) -> None:
+def test_only_what_has_succeeded_is_unlinked(in_review: Bench) -> None:
     with pytest.raises(ConflictError):
-        parked.engine.unlink(parked.stored(), by="ops")
-    parked.adopt(parked.stored(), "101", by="ops")
-    parked.engine.unlink(parked.stored(), by="ops")
+        in_review.engine.unlink(in_review.stored(), by="ops")
+    in_review.link_existing(in_review.stored(), "101", by="ops")
+    in_review.engine.unlink(in_review.stored(), by="ops")
     with pytest.raises(ConflictError):
-        parked.engine.unlink(parked.stored(), by="ops")
+        in_review.engine.unlink(in_review.stored(), by="ops")
 
 
 def test_a_link_that_another_event_has_taken_over_is_left_alone(linked: Bench) -> None:
@@ -183,27 +183,32 @@ def test_can_only_be_given_up_when_what_was_sent_is_no_longer_kept(linked: Bench
     one = linked.stored()
     linked.tables.links.write([linked.tables.operations.drop_payload(one)])
     linked.engine.unlink(one, by="ops")
-    assert (linked.stored().state, linked.stored().payload) == (State.PARKED, None)
-    with pytest.raises(ConflictError, match="Abandon it, then let the CRM send the event again"):
-        linked.adopt(linked.stored(), "102", by="ops", confirmed=True)
-    with pytest.raises(ConflictError, match="Abandon it, then let the CRM send the event again"):
-        linked.engine.resend(linked.stored(), by="ops")
-    assert linked.stored().state is State.PARKED
-    linked.engine.abandon(linked.stored(), by="ops")
+    assert (linked.stored().state, linked.stored().payload) == (State.NEEDS_REVIEW, None)
+    with pytest.raises(ConflictError, match="Discard it, then let the CRM send the event again"):
+        linked.link_existing(linked.stored(), "102", by="ops", confirmed=True)
+    with pytest.raises(ConflictError, match="Discard it, then let the CRM send the event again"):
+        linked.engine.request_retry(linked.stored(), by="ops")
+    assert linked.stored().state is State.NEEDS_REVIEW
+    linked.engine.discard(linked.stored(), by="ops")
     assert linked.run().operation.state is State.SUCCEEDED
 
 
 def test_what_was_recorded_by_hand_can_be_unlinked(bench: Bench) -> None:
     recorded(bench)
     bench.engine.unlink(bench.stored(), by="ops")
-    assert (bench.stored().state, bench.linked()) == (State.PARKED, [])
+    assert (bench.stored().state, bench.linked()) == (State.NEEDS_REVIEW, [])
 
 
 def test_each_decision_is_another_news_for_whoever_is_told(told: Bench) -> None:
     told.shop.answers = [failing(CannotLookError)]
     told.run(later=True)
-    told.redeliver()
-    told.adopt(told.stored(), "7", by="ops")
+    told.retry()
+    told.link_existing(told.stored(), "7", by="ops")
     told.engine.unlink(told.stored(), by="ops")
-    told.adopt(told.stored(), "7", by="ops")
-    assert callbacks(told) == ["operation.parked", "operation.parked", "operation.succeeded", "operation.succeeded"]
+    told.link_existing(told.stored(), "7", by="ops")
+    assert webhooks(told) == [
+        "operation.needs_review",
+        "operation.needs_review",
+        "operation.succeeded",
+        "operation.succeeded",
+    ]

@@ -6,7 +6,7 @@ operation in one transaction; `review` has the decisions that a person makes.
 """
 
 from crm_bridge.engine.engine import Engine
-from crm_bridge.engine.flow import Abandoning, Claiming, Ending, Flow, Hit, Outcome, Task, Tasked, Vendor
+from crm_bridge.engine.flow import Claiming, Discarding, Ending, Flow, Hit, Outcome, Task, Tasked, Vendor
 from crm_bridge.engine.policy import HANDED_OVER, KEEP, KEEP_ATTEMPTS, MOST_ENDINGS, POLICY, Policy
 from crm_bridge.engine.states import DUE, HELD_BACK, REPLACEABLE, TRANSITIONS, UNLINKABLE
 
@@ -21,8 +21,8 @@ __all__ = [
     "REPLACEABLE",
     "TRANSITIONS",
     "UNLINKABLE",
-    "Abandoning",
     "Claiming",
+    "Discarding",
     "Ending",
     "Engine",
     "Flow",

@@ -122,7 +122,7 @@ type Happened = Claimed | Succeeded | SendFailed | LookFailed | Looked | NotSett
 class Decision:
     """What is next, and the operation as it is from now on.
 
-    `event` is what is written of this attempt, with these `links`. `notify`: the tenant is sent a callback. `error` is
+    `event` is what is written of this attempt, with these `links`. `notify`: the tenant is sent a webhook. `error` is
     for the caller. `with_ending`: what the flow writes at the end of its operation is written too. `waits_for` is the
     operation that has to wake this one. `payload_until` is the time until which the payload is stored in an item of its
     own. `match` is the position of the record to link.
@@ -180,7 +180,7 @@ def _claimed(operation: Operation, claimed: Claimed, terms: _Terms) -> Decision:
     if is_used_up(operation, policy):
         return _failed(operation, Event.OUT_OF_ATTEMPTS, terms)
     if has_died:  # its request may have been under way until now
-        operation = operation.model_copy(update={"unknown_since": now})
+        operation = operation.model_copy(update={"unconfirmed_since": now})
     is_safe = claimed.repeatable or (_only_waited(operation) and operation.deferred_at is None)
     return Decision(Next.SEND if is_safe else Next.LOOK, operation)
 
@@ -223,7 +223,7 @@ def _send_failed(operation: Operation, failed: SendFailed, terms: _Terms) -> Dec
             event = Event.NOT_DONE
     elif isinstance(error, RefusedError):
         # An earlier sending may have been done, and be the very reason: only a person can tell.
-        if operation.unknown_since is not None and not isinstance(error, NeedlessError):
+        if operation.unconfirmed_since is not None and not isinstance(error, NeedlessError):
             event = Event.IN_DOUBT
     elif isinstance(error, TryLaterError):
         operation = operation.model_copy(update={"deferred_at": None if failed.repeatable else terms.now})
@@ -254,7 +254,7 @@ def _looked(operation: Operation, looked: Looked, terms: _Terms) -> Decision:
     certain = [position for position in fitting if looked.matches[position].certain]
     if len(certain) == 1:
         return Decision(Next.LINK, operation, match=certain[0])
-    visible_at = (operation.unknown_since or operation.deferred_at or operation.updated_at) + looked.search_lag
+    visible_at = (operation.unconfirmed_since or operation.deferred_at or operation.updated_at) + looked.search_lag
     is_visible, were_there = now >= visible_at, operation.candidates is not None
     candidates = candidates_of([looked.matches[position] for position in fitting], policy) if fitting else None
     operation = operation.model_copy(update={"candidates": candidates})
@@ -276,11 +276,11 @@ def _not_settled(operation: Operation, failed: NotSettled, terms: _Terms) -> Dec
         if failed.event is Event.DONE:
             reason = "its turn was over before it could be settled; it is sent again, which does no harm"
             return _failed(operation, Event.MAYBE_DONE, terms, reason=reason, with_ending=True)
-        event = Event.NOT_DONE if operation.unknown_since is None else Event.LOOK_FAILED
+        event = Event.NOT_DONE if operation.unconfirmed_since is None else Event.LOOK_FAILED
         reason = "what was found is being changed by another event"
         return _failed(operation, event, terms, reason=reason)
     if failed.event is Event.FOUND:  # another operation linked it just now; the next look-up finds what is left
-        reason = "the record was adopted by another event"
+        reason = "the record was linked by another event"
         return _failed(operation, Event.LOOK_FAILED, terms, reason=reason)
     made = ", ".join(f"{link.right.system} {link.right.entity} {link.right.id}" for link in failed.links)
     reason = f"{made} cannot be linked: it is linked already"
@@ -312,7 +312,7 @@ def _failed(
     if state in DUE:
         changes["due_at"] = due_at or now + _delay(operation, error, terms, is_held_back=is_held_back)
     if event in (Event.MAYBE_DONE, Event.DEFECT):
-        changes["unknown_since"] = now
+        changes["unconfirmed_since"] = now
     if state is State.REJECTED:
         changes["expires_at"] = now + policy.keep
         if operation.was is None:  # else the caller got 202 and is gone, and a person needs to know what was refused
@@ -331,9 +331,9 @@ def _failed(
 
 
 def _notifies(changed: Operation) -> bool:
-    """Return whether the tenant is sent a callback: a person is needed, or the caller did not wait for the end."""
-    is_news = changed.state is State.PARKED or (changed.state not in DUE and changed.was is not None)
-    return changed.is_told and is_news
+    """Return whether the tenant is sent a webhook: a person is needed, or the caller did not wait for the end."""
+    is_news = changed.state is State.NEEDS_REVIEW or (changed.state not in DUE and changed.was is not None)
+    return changed.notifies and is_news
 
 
 def _delay(operation: Operation, error: VendorError | None, terms: _Terms, *, is_held_back: bool) -> int:
@@ -357,8 +357,8 @@ def _is_hopeless(operation: Operation, terms: _Terms, *, is_held_back: bool) -> 
 def has_failed_too_often(operation: Operation, policy: Policy) -> bool:
     """Return whether the bridge itself failed on it `most_defects` times since a person last decided about it."""
     events = [attempt.event for attempt in operation.attempts]
-    if Event.RESENT in events:
-        events = events[len(events) - events[::-1].index(Event.RESENT) :]
+    if Event.RETRY_REQUESTED in events:
+        events = events[len(events) - events[::-1].index(Event.RETRY_REQUESTED) :]
     return events.count(Event.DEFECT) >= policy.most_defects
 
 
@@ -372,7 +372,7 @@ def _without_attempt(operation: Operation, error: VendorError) -> Operation:
 
 def _only_waited(operation: Operation) -> bool:
     """Return whether it waited and was never in doubt: the vendor has not done it, or at least said so."""
-    return operation.was is State.WAITING and operation.unknown_since is None
+    return operation.was is State.WAITING and operation.unconfirmed_since is None
 
 
 def _age(operation: Operation, now: int) -> int:

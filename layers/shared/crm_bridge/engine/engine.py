@@ -61,7 +61,7 @@ from crm_bridge.words import plain_json
 class Engine:
     """Runs operations. One instance per execution environment; threads may share it.
 
-    The methods for a person's decisions (`adopt`, `resend`, `abandon`, `unlink`, `record`, `withdraw`, `erase`) are
+    The methods for a person's decisions (`link`, `retry`, `discard`, `unlink`, `record`, `withdraw`, `erase`) are
     those of `Review`, and `signed_in` is that of `Credentials`.
     """
 
@@ -89,7 +89,12 @@ class Engine:
         self._settling = Settling(operations, links, queues, clock)
         review = Review(operations, links, self._settling, self._credentials, clock, policy)
         self.signed_in = self._credentials.signed_in
-        self.adopt, self.resend, self.abandon, self.unlink = review.adopt, review.resend, review.abandon, review.unlink
+        self.link_existing, self.request_retry, self.discard, self.unlink = (
+            review.link_existing,
+            review.request_retry,
+            review.discard,
+            review.unlink,
+        )
         self.record, self.withdraw, self.erase = review.record, review.withdraw, review.erase
 
     def run[C: BaseModel, V: Vendor, R: BaseModel](
@@ -128,7 +133,7 @@ class Engine:
             operation_id=new_id,
             tenant=tenant,
             flow=flow.name,
-            natural_key=flow.key(command),
+            event_key=flow.key(command),
             state=TRANSITIONS[None, Event.ACCEPTED if later else Event.CLAIMED],
             fingerprint=digest,
             payload=payload,
@@ -142,7 +147,7 @@ class Engine:
             first_sent_at=None if later else now,
             sent_to=vendor.destination,
             mapping=mapping,
-            is_told=settings.has_callback,
+            notifies=settings.has_webhook,
         )
         task = Task()
         if isinstance(vendor, Claiming):
@@ -160,13 +165,13 @@ class Engine:
             return Outcome(claim.operation, carried=False)
         return self._send(flow, command, claim.operation, deadline, task)
 
-    def redeliver[C: BaseModel, V: Vendor, R: BaseModel](
+    def retry[C: BaseModel, V: Vendor, R: BaseModel](
         self, flow: Flow[C, V, R], operation_id: str, *, tenant: str, deadline: Deadline, lent_until: int | None = None
     ) -> Outcome | None:
         """Continue a tenant's operation that is due, or lent to the caller until `lent_until`; None if it is neither.
 
         Raises StorageError; then it stays due, at the latest when its lease is over. Raises the error with which the
-        bridge itself fails, and PoisonError once the operation was parked for that.
+        bridge itself fails, and PoisonError once the operation needed review for that.
         """
         now = self._now()
         claim = self._operations.claim(
@@ -182,7 +187,7 @@ class Engine:
             return None
         operation = claim.operation
         if not claim.won:
-            if operation.state is State.PARKED and has_failed_too_often(operation, self._policy):
+            if operation.state is State.NEEDS_REVIEW and has_failed_too_often(operation, self._policy):
                 raise PoisonError
             return None
         add_to_log(tenant=operation.tenant)
@@ -309,7 +314,7 @@ class Engine:
         except (OvertakenError, LinkTakenError) as error:
             failed = NotSettled(event, links, is_taken=isinstance(error, LinkTakenError))
             return self._store(operation, self._decide(operation, failed), task)
-        is_ours = saved.answer == decision.operation.answer  # else a later holder of the lease has settled it
+        is_ours = saved.result == decision.operation.result  # else a later holder of the lease has settled it
         return Outcome(saved, carried=True, result=plain_json(result.model_dump_json()) if is_ours else None)
 
     def _store(self, operation: Operation, decision: Decision, task: Task | None = None) -> Outcome:

@@ -78,10 +78,10 @@ class Claiming(Tasked, Protocol):
 
 
 @runtime_checkable
-class Abandoning(Protocol):
+class Discarding(Protocol):
     """A flow that has something to end when a person decides that an operation shall not be done."""
 
-    def abandoned(self, operation: Operation) -> Ending: ...
+    def discarded(self, operation: Operation) -> Ending: ...
 
 
 class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
@@ -97,7 +97,7 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
         """Return the client of this tenant's vendor. Raises NotConfiguredError."""
 
     def key(self, command: CommandT) -> str:
-        """Return the natural key: what makes the event itself unique within tenant and flow."""
+        """Return the event key: what makes the event itself unique within tenant and flow."""
 
     def repeatable(self, command: CommandT) -> bool:
         """Return whether the command changes something that exists, so that to send it twice is harmless.
@@ -118,7 +118,7 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
         Raises VendorError, CannotLookError; NotShownError after the last record, if there may be others.
         """
 
-    def adopt(self, tenant: str, command: CommandT, vendor_id: str) -> ResultT:
+    def link_existing(self, tenant: str, command: CommandT, vendor_id: str) -> ResultT:
         """Return the result of the command if it made the vendor's record with this id.
 
         Raises InvalidError, ConflictError.
@@ -138,7 +138,7 @@ class Flow[CommandT: BaseModel, VendorT: Vendor, ResultT: BaseModel](Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a request or a redelivery came to. `carried` is true if this very call did the work.
+    """What a request or a retry came to. `carried` is true if this very call did the work.
 
     `result` is the whole result as JSON, if this call received it from the vendor; the operation keeps only the ids.
     `changed` is true if the same event was accepted before with another payload, so that this one was not sent.

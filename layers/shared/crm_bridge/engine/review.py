@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from crm_bridge.engine.credentials import Credentials
-from crm_bridge.engine.flow import Abandoning, Ending, Flow, Vendor
+from crm_bridge.engine.flow import Discarding, Ending, Flow, Vendor
 from crm_bridge.engine.policy import Policy
 from crm_bridge.engine.record import is_elsewhere, stored_links, stored_result, with_attempt
 from crm_bridge.engine.settling import Settling
@@ -53,10 +53,10 @@ class Review:
         self._clock = clock
         self._policy = policy
 
-    def adopt[C: BaseModel, V: Vendor, R: BaseModel](
+    def link_existing[C: BaseModel, V: Vendor, R: BaseModel](
         self,
         flow: Flow[C, V, R],
-        parked: Operation,
+        in_review: Operation,
         vendor_id: str,
         *,
         by: str,
@@ -69,22 +69,22 @@ class Review:
         not be verified, unless the person has `confirmed` it; InvalidError, ConflictError; VendorError if the vendor
         did not respond; StorageError. Then nothing was changed.
         """
-        if parked.state is not State.PARKED:
-            raise _not_parked(parked)
-        command = flow.command.model_validate_json(_payload(parked))
-        result = flow.adopt(parked.tenant, command, vendor_id)
+        if in_review.state is not State.NEEDS_REVIEW:
+            raise _not_in_review(in_review)
+        command = flow.command.model_validate_json(_payload(in_review))
+        result = flow.link_existing(in_review.tenant, command, vendor_id)
         links = flow.links(command, result)
-        doubt = self._doubt(flow, command, result, parked, deadline)
+        doubt = self._doubt(flow, command, result, in_review, deadline)
         if doubt and not confirmed:
             raise UnconfirmedError(
                 f"{doubt}. Look at the record at the vendor once more, then confirm its id.",
                 fields=[FieldError("confirmed", "must be true, because the id could not be verified")],
             )
         changes = {"answer": stored_result(result), "payload": None, "links": stored_links(links)}
-        return self._resolved(parked, Event.ADOPTED, by, changes, links)
+        return self._resolved(in_review, Event.LINKED, by, changes, links)
 
     def _doubt[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, result: R, parked: Operation, deadline: Deadline
+        self, flow: Flow[C, V, R], command: C, result: R, in_review: Operation, deadline: Deadline
     ) -> str | None:
         """Return why it is not certain that `result` is the right record; None if it is certain.
 
@@ -92,12 +92,12 @@ class Review:
         """
 
         def verify(vendor: V) -> str | None:
-            if is_elsewhere(parked, vendor):
+            if is_elsewhere(in_review, vendor):
                 raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
             return flow.verify(command, result, vendor)
 
         try:
-            return self._credentials.signed_in(flow, parked.tenant, deadline, verify)
+            return self._credentials.signed_in(flow, in_review.tenant, deadline, verify)
         except (CannotLookError, RefusedError, ContractBrokenError) as error:
             return f"Cannot verify the id at the vendor: {error.message}"
         except VendorError as error:
@@ -115,11 +115,11 @@ class Review:
             raise ConflictError("Only a record that a person or a look-up linked can be unlinked.")
         was = ", ".join(f"{right.system} {right.entity} {right.id}" for _, right in linked.links)
         changes = {
-            "answer": None,
+            "result": None,
             "payload": self._operations.kept_payload(linked),
             "links": (),
             "expires_at": None,
-            "lease": uuid.uuid4().hex,  # so that the next decision is a new callback to its receiver
+            "lease": uuid.uuid4().hex,  # so that the next decision is a new webhook to its receiver
         }
         writes = [
             *self._links.releases(linked.tenant, linked.links, linked.operation_id),
@@ -142,10 +142,10 @@ class Review:
                 raise ConflictError("The operation was changed meanwhile. Look at it again.") from None
             return
         changes = {
-            "natural_key": ERASED,
+            "event_key": ERASED,
             "fingerprint": "",
             "payload": None,
-            "answer": None,
+            "result": None,
             "sent_to": None,
             "mapping": None,
             "links": (),
@@ -159,30 +159,32 @@ class Review:
         without_history = ended.model_copy(update={"attempts": ()})
         self._resolved(without_history, Event.ERASED, by, changes, writes=writes)
 
-    def resend(self, parked: Operation, *, by: str, due_at: int | None = None, anew: bool = True) -> Operation:
+    def request_retry(
+        self, in_review: Operation, *, by: str, due_at: int | None = None, anew: bool = True
+    ) -> Operation:
         """Let the operation begin anew, now or at `due_at`, because a person found that the vendor has not done it.
 
         If it is not `anew`, nobody looked at the vendor, so the bridge looks first if it would have looked before.
         Raises ConflictError, StorageError.
         """
-        if parked.state is State.PARKED:
-            _payload(parked)
+        if in_review.state is State.NEEDS_REVIEW:
+            _payload(in_review)
         changes: dict[str, object] = {"due_at": due_at} if due_at else {**self._settling.at_once(self._now())}
         changes["tries"] = 0
         if anew:
-            changes |= dict.fromkeys(("first_sent_at", "unknown_since", "deferred_at", "sent_to"))
-        return self._resolved(parked, Event.RESENT, by, changes)
+            changes |= dict.fromkeys(("first_sent_at", "unconfirmed_since", "deferred_at", "sent_to"))
+        return self._resolved(in_review, Event.RETRY_REQUESTED, by, changes)
 
-    def abandon(self, parked: Operation, *, by: str, flow: object = None) -> Operation:
+    def discard(self, in_review: Operation, *, by: str, flow: object = None) -> Operation:
         """Reject the operation: a person decided that it shall not be done. Raises ConflictError, StorageError."""
-        if parked.state is not State.PARKED:
-            raise _not_parked(parked)
+        if in_review.state is not State.NEEDS_REVIEW:
+            raise _not_in_review(in_review)
         changes = {"payload": None, "expires_at": self._now() + self._policy.keep}
-        ending = flow.abandoned(parked) if isinstance(flow, Abandoning) else None
-        return self._resolved(parked, Event.ABANDONED, by, changes, ending=ending)
+        ending = flow.discarded(in_review) if isinstance(flow, Discarding) else None
+        return self._resolved(in_review, Event.DISCARDED, by, changes, ending=ending)
 
     def record(
-        self, flow: str, natural_key: str, result: BaseModel, links: Sequence[Link], *, tenant: str, by: str
+        self, flow: str, event_key: str, result: BaseModel, links: Sequence[Link], *, tenant: str, by: str
     ) -> tuple[Operation, bool]:
         """Store a record that was made before there was a bridge, so that its event is not sent.
 
@@ -190,21 +192,21 @@ class Review:
         Raises ConflictError if an id is linked to something else; StorageError.
         """
         now = self._now()
-        answer = stored_result(result)
+        ids = stored_result(result)
         operation = Operation(
-            operation_id=operation_id(tenant, flow, natural_key),
+            operation_id=operation_id(tenant, flow, event_key),
             tenant=tenant,
             flow=flow,
-            natural_key=natural_key,
-            state=TRANSITIONS[None, Event.ADOPTED],
-            fingerprint=fingerprint(answer),
-            answer=answer,
+            event_key=event_key,
+            state=TRANSITIONS[None, Event.LINKED],
+            fingerprint=fingerprint(ids),
+            result=ids,
             links=stored_links(links),
             lease=uuid.uuid4().hex,
             created_at=now,
             updated_at=now,
         )
-        operation = with_attempt(operation, Event.ADOPTED, now, f"by {by}")
+        operation = with_attempt(operation, Event.LINKED, now, f"by {by}")
         try:
             stored = self._operations.save(
                 operation, [*self._links.puts(tenant, links, operation.operation_id, now)], over=None
@@ -215,7 +217,7 @@ class Review:
 
     def withdraw(self, done: Operation, *, by: str) -> None:
         """Reject an operation whose record was removed, so that its event may be sent again. Raises StorageError."""
-        changes = {"answer": None, "links": (), "expires_at": self._now() + self._policy.keep}
+        changes = {"result": None, "links": (), "expires_at": self._now() + self._policy.keep}
         with suppress(ConflictError):  # somebody else has taken it back just now
             self._resolved(done, Event.WITHDRAWN, by, changes)
 
@@ -232,15 +234,15 @@ class Review:
     ) -> Operation:
         state = TRANSITIONS.get((operation.state, event))
         if state is None:
-            raise _not_parked(operation)
+            raise _not_in_review(operation)
         now = self._now()
         resolved = with_attempt(operation, event, now, f"by {by}").model_copy(
             update={**changes, "state": state, "updated_at": now, "candidates": None}
         )
         writes = [*writes, *self._links.puts(operation.tenant, links, operation.operation_id, now)]
-        if event is Event.ADOPTED:
+        if event is Event.LINKED:
             writes.append(self._operations.keep_payload(operation, now + self._policy.keep))
-        is_news = resolved.is_told and event in (Event.ADOPTED, Event.ABANDONED, Event.UNLINKED)
+        is_news = resolved.notifies and event in (Event.LINKED, Event.DISCARDED, Event.UNLINKED)
         news = self._settling.news(resolved) if is_news else None
         if news:
             writes.append(self._operations.put(news))
@@ -263,15 +265,15 @@ class Review:
         return int(self._clock())
 
 
-def _payload(parked: Operation) -> str:
+def _payload(in_review: Operation) -> str:
     """Return the payload. Raises ConflictError if it is no longer stored."""
-    if parked.payload is None:
+    if in_review.payload is None:
         raise ConflictError(
-            "What the CRM sent is no longer kept, so this can neither be sent nor linked. Abandon it, then let the CRM "
+            "What the CRM sent is no longer kept, so this can neither be sent nor linked. Discard it, then let the CRM "
             "send the event again."
         )
-    return parked.payload
+    return in_review.payload
 
 
-def _not_parked(operation: Operation) -> ConflictError:
-    return ConflictError(f"Only a parked operation can be resolved; this one is {operation.state}.")
+def _not_in_review(operation: Operation) -> ConflictError:
+    return ConflictError(f"Only an operation that needs review can be resolved; this one is {operation.state}.")

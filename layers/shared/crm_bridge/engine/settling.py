@@ -1,11 +1,10 @@
-"""Writes the end of an attempt: the operation, its links, the callback and what the flow adds, in one transaction."""
+"""Writes the end of an attempt: the operation, its links, the webhook and what the flow adds, in one transaction."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
-from crm_bridge.callbacks import callback
 from crm_bridge.engine.decide import Decision
 from crm_bridge.engine.flow import Ending
 from crm_bridge.engine.policy import HANDED_OVER, MOST_ENDINGS
@@ -15,6 +14,7 @@ from crm_bridge.links import Links
 from crm_bridge.operations import Operation, Operations, State
 from crm_bridge.queues import Message, Queues
 from crm_bridge.telemetry import count, log_result, logger
+from crm_bridge.webhooks import webhook
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
@@ -74,8 +74,8 @@ class Settling:
             return stored
         log_result(event, stored.state, stored.tries, changed.attempts[-1].status)
         count("Operations", flow=stored.flow, state=stored.state)
-        if stored.state is State.PARKED:
-            count("Parked", reason=changed.attempts[-1].event)
+        if stored.state is State.NEEDS_REVIEW:
+            count("NeedsReview", reason=changed.attempts[-1].event)
         self.hand_over(news)
         self.wake_waiters(stored)
         return stored
@@ -125,15 +125,15 @@ class Settling:
         raise StorageError("What ends with it changes again and again.")
 
     def news(self, settled: Operation) -> Operation:
-        """Return the operation that sends the tenant a callback about `settled`."""
-        return callback(settled).model_copy(update=self.at_once(settled.updated_at))
+        """Return the operation that sends the tenant a webhook about `settled`."""
+        return webhook(settled).model_copy(update=self.at_once(settled.updated_at))
 
     def wake_waiters(self, ended: Operation) -> None:
         """Make the operations due that wait for this one, if it has ended: at most MOST_WAITERS writes.
 
         If a write fails, its waiter is sent at its own next attempt.
         """
-        if ended.state in DUE or ended.state is State.PARKED:
+        if ended.state in DUE or ended.state is State.NEEDS_REVIEW:
             return
         for waiter in sorted(ended.waiters):
             now = int(self._clock())

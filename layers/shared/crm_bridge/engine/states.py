@@ -6,7 +6,7 @@ from crm_bridge.operations import State
 TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.ACCEPTED): State.WAITING,
     (None, Event.CLAIMED): State.SENDING,
-    (None, Event.ADOPTED): State.SUCCEEDED,
+    (None, Event.LINKED): State.SUCCEEDED,
     (None, Event.RESERVED): State.REJECTED,
     (State.REJECTED, Event.ACCEPTED): State.WAITING,
     (State.SUCCEEDED, Event.ACCEPTED): State.WAITING,
@@ -14,35 +14,35 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.REJECTED, Event.FOUND): State.SUCCEEDED,
     (State.WAITING, Event.FOUND): State.SUCCEEDED,
     (State.SUCCEEDED, Event.FOUND): State.SUCCEEDED,
-    (State.WAITING, Event.REDELIVERED): State.SENDING,
-    (State.UNKNOWN, Event.REDELIVERED): State.SENDING,
-    (State.SENDING, Event.LEASE_EXPIRED): State.UNKNOWN,
+    (State.WAITING, Event.RETRIED): State.SENDING,
+    (State.UNCONFIRMED, Event.RETRIED): State.SENDING,
+    (State.SENDING, Event.LEASE_EXPIRED): State.UNCONFIRMED,
     (State.SENDING, Event.DONE): State.SUCCEEDED,
     (State.SENDING, Event.FOUND): State.SUCCEEDED,
     (State.SENDING, Event.REFUSED): State.REJECTED,
     (State.SENDING, Event.NOT_DONE): State.WAITING,
-    (State.SENDING, Event.MAYBE_DONE): State.UNKNOWN,
-    (State.SENDING, Event.NOT_FOUND_YET): State.UNKNOWN,
-    (State.SENDING, Event.LOOK_FAILED): State.UNKNOWN,
-    (State.SENDING, Event.DEFECT): State.UNKNOWN,
-    (State.SENDING, Event.IN_DOUBT): State.PARKED,
-    (State.SENDING, Event.LINK_TAKEN): State.PARKED,
-    (State.SENDING, Event.OUT_OF_ATTEMPTS): State.PARKED,
-    (State.PARKED, Event.ADOPTED): State.SUCCEEDED,
-    (State.PARKED, Event.RESENT): State.WAITING,
-    (State.PARKED, Event.ABANDONED): State.REJECTED,
+    (State.SENDING, Event.MAYBE_DONE): State.UNCONFIRMED,
+    (State.SENDING, Event.NOT_FOUND_YET): State.UNCONFIRMED,
+    (State.SENDING, Event.LOOK_FAILED): State.UNCONFIRMED,
+    (State.SENDING, Event.DEFECT): State.UNCONFIRMED,
+    (State.SENDING, Event.IN_DOUBT): State.NEEDS_REVIEW,
+    (State.SENDING, Event.LINK_TAKEN): State.NEEDS_REVIEW,
+    (State.SENDING, Event.OUT_OF_ATTEMPTS): State.NEEDS_REVIEW,
+    (State.NEEDS_REVIEW, Event.LINKED): State.SUCCEEDED,
+    (State.NEEDS_REVIEW, Event.RETRY_REQUESTED): State.WAITING,
+    (State.NEEDS_REVIEW, Event.DISCARDED): State.REJECTED,
     (State.SUCCEEDED, Event.WITHDRAWN): State.REJECTED,
-    (State.SUCCEEDED, Event.UNLINKED): State.PARKED,
+    (State.SUCCEEDED, Event.UNLINKED): State.NEEDS_REVIEW,
     (State.SUCCEEDED, Event.ERASED): State.SUCCEEDED,
 }
 """The next state by state and event; the state None means "not stored yet". Nothing else can happen."""
 
 REPLACEABLE = frozenset(state for state, event in TRANSITIONS if state and event is Event.CLAIMED)
 """States in which a new request for the same event replaces the operation."""
-DUE = frozenset(state for state, event in TRANSITIONS if state and event in (Event.REDELIVERED, Event.LEASE_EXPIRED))
+DUE = frozenset(state for state, event in TRANSITIONS if state and event in (Event.RETRIED, Event.LEASE_EXPIRED))
 """States in which the bridge itself continues an operation at its `due_at`."""
 
-UNLINKABLE = frozenset({Event.ADOPTED, Event.FOUND})
+UNLINKABLE = frozenset({Event.LINKED, Event.FOUND})
 """An operation whose last event is one of these has a record that it did not make, so a person may unlink it."""
 
 HELD_BACK = frozenset({Event.NOT_DONE, Event.MAYBE_DONE, Event.LOOK_FAILED})

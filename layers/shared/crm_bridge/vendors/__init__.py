@@ -36,7 +36,7 @@ REGISTRY = (
     Entry("revio", "revio", "Revio", ("key_link",)),
     Entry("izzitup", "izzitup", "IzzitUp", ("status_update",)),
     Entry("egito", "egito", "Egito", ("connector_receiver",)),
-    Entry("callback", "webhook", "Webhook", ("callback",), is_for_callers=False),
+    Entry("webhook", "webhook", "Webhook", ("webhook",), is_for_callers=False),
 )
 PART_OF = {flow: entry.part for entry in REGISTRY for flow in entry.flows}
 """By flow: the part of a tenant's document that it needs."""

@@ -19,7 +19,7 @@ from crm_bridge.public import is_public
 from crm_bridge.settings import MASK, Generated, Prompt, Settings, Tenant, checked_address
 from crm_bridge.transport import Answer, Deadline, Transport
 
-VENDOR = "the callback address"
+VENDOR = "the webhook address"
 
 
 def _webhook_url(value: str, info: ValidationInfo) -> str:
@@ -47,8 +47,8 @@ class WebhookSettings(Settings):
     Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
     """
 
-    model_config = ConfigDict(title="callbacks (the outcomes of accepted events are sent to the tenant's own system)")
-    block = "callback"
+    model_config = ConfigDict(title="webhooks (the outcomes of accepted events are sent to the tenant's own system)")
+    block = "webhook"
 
     url: Annotated[WebhookUrl, Prompt("Address of the tenant's own system")] = Field(
         repr=False, json_schema_extra={"writeOnly": True}

@@ -1,4 +1,4 @@
-"""Callbacks: what is told of an operation, how it is signed, and where it may be sent."""
+"""Webhooks: what is told of an operation, how it is signed, and where it may be sent."""
 
 import base64
 import json
@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from crm_bridge import aws, public
 from crm_bridge.accounts import Accounts
 from crm_bridge.breaker import FAILURES
-from crm_bridge.callbacks import Callback, callback
 from crm_bridge.errors import Event, NotDoneError
 from crm_bridge.operations import Attempt, Operation, State, operation_id
 from crm_bridge.public import is_public
 from crm_bridge.settings import parse_tenant
 from crm_bridge.transport import Deadline, Transport
 from crm_bridge.vendors.webhook import WebhookSettings, signature
+from crm_bridge.webhooks import WebhookEvent, webhook
 
 SECRET = f"whsec_{base64.b64encode(b'hush-hush' * 3).decode()}"
 URL = "https://acme.example/told"
@@ -30,16 +30,16 @@ def settled(**changes: object) -> Operation:
         operation_id=operation_id("acme", "create_site", "C-1"),
         tenant="acme",
         flow="create_site",
-        natural_key="C-1",
+        event_key="C-1",
         state=State.SUCCEEDED,
         attempts=(Attempt(at=1_795_000_000, event=Event.NOT_DONE, reason="busy", status=503), last),
         last_attempt=last,
         fingerprint="",
-        answer='{"site_id": 4711, "name": "Büro"}',
+        result='{"site_id": 4711, "name": "Büro"}',
         lease="a1",
         created_at=1_795_000_000,
         updated_at=1_795_000_060,
-        is_told=True,
+        notifies=True,
     ).model_copy(update=changes)
 
 
@@ -48,31 +48,31 @@ def settled(**changes: object) -> Operation:
 
 def test_tells_what_the_api_shows_and_when_it_settled() -> None:
     operation = settled()
-    told = Callback.model_validate_json(callback(operation).payload or "")
+    told = WebhookEvent.model_validate_json(webhook(operation).payload or "")
     assert (told.type, told.timestamp) == ("operation.succeeded", "2026-11-18T11:07:40+00:00")
     assert told.data == operation.shown()
-    assert told.data["answer"] == {"site_id": 4711, "name": "Büro"}
+    assert told.data["result"] == {"site_id": 4711, "name": "Büro"}
     assert "payload" not in told.data
 
 
 def test_is_an_operation_of_the_same_tenant_that_is_due_at_once_and_tells_of_itself_to_nobody() -> None:
-    made = callback(settled())
-    assert (made.tenant, made.flow, made.state, made.due_at) == ("acme", "callback", State.WAITING, 1_795_000_060)
-    assert not made.is_told
-    assert made.operation_id == operation_id("acme", "callback", made.natural_key)
+    made = webhook(settled())
+    assert (made.tenant, made.flow, made.state, made.due_at) == ("acme", "webhook", State.WAITING, 1_795_000_060)
+    assert not made.notifies
+    assert made.operation_id == operation_id("acme", "webhook", made.event_key)
 
 
 def test_has_one_name_for_each_time_that_an_operation_settles() -> None:
     times = [
         settled(),
-        settled(state=State.PARKED),
+        settled(state=State.NEEDS_REVIEW),
         settled(lease="a2"),
         settled(operation_id=operation_id("acme", "create_site", "C-2")),
         settled(operation_id=operation_id("umbrella", "create_site", "C-1"), tenant="umbrella"),
     ]
-    names = [callback(one).natural_key for one in times]
+    names = [webhook(one).event_key for one in times]
     assert len(set(names)) == len(times)
-    assert callback(settled()) == callback(settled())
+    assert webhook(settled()) == webhook(settled())
     assert not [name for name in names if "." in name]  # it would blur what is signed
 
 
@@ -121,8 +121,8 @@ def test_takes_an_address(url: str) -> None:
     ],
 )
 def test_refuses_an_address_that_cannot_be_right(url: str) -> None:
-    with pytest.raises(ValidationError, match=r"callback\.url") as raised:
-        parse_tenant(json.dumps({"callback": {"url": url, "secret": SECRET}}))
+    with pytest.raises(ValidationError, match=r"webhook\.url") as raised:
+        parse_tenant(json.dumps({"webhook": {"url": url, "secret": SECRET}}))
     assert "hush-hush" not in str(raised.value)
 
 
@@ -155,7 +155,7 @@ def test_refuses_a_secret_that_the_standard_does_not_allow(secret: str) -> None:
 
 
 def test_shows_neither_its_address_nor_its_secrets() -> None:
-    tenant = parse_tenant(json.dumps({"callback": {"url": URL, "secret": SECRET, "previous_secret": SECRET}}))
+    tenant = parse_tenant(json.dumps({"webhook": {"url": URL, "secret": SECRET, "previous_secret": SECRET}}))
     assert URL not in repr(tenant)
     assert SECRET not in repr(tenant) + tenant.model_dump_json()
 
@@ -262,9 +262,9 @@ def accounts(stores: Mapping[str, str]) -> Accounts:
 
 
 def test_what_was_refused_once_stays_refused_for_that_tenant(accounts: Accounts) -> None:
-    assert not accounts.has_refused("acme", "callback", "v1")
+    assert not accounts.has_refused("acme", "webhook", "v1")
     for version in ("v1", "v2", "v1"):
-        accounts.refuse("acme", "callback", version)
-    assert [accounts.has_refused("acme", "callback", version) for version in ("v1", "v2", "v3")] == [True, True, False]
-    assert not accounts.has_refused("umbrella", "callback", "v1")
+        accounts.refuse("acme", "webhook", version)
+    assert [accounts.has_refused("acme", "webhook", version) for version in ("v1", "v2", "v3")] == [True, True, False]
+    assert not accounts.has_refused("umbrella", "webhook", "v1")
     assert not accounts.has_refused("acme", "another", "v1")

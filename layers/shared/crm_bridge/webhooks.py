@@ -1,7 +1,7 @@
-"""Callbacks: what a tenant is told when an operation settles whose caller was answered before.
+"""The event that a tenant's webhook receives when an operation settles whose caller got a 202.
 
-A callback is itself an operation, of the flow `callback`. It is written in the transaction that settles the operation
-which it tells of, so it is neither lost nor made twice; and whatever carries events, carries it.
+It is an operation of its own, of the flow `webhook`. The transaction that settles an operation also writes the one that
+reports it, so it is neither lost nor made twice, and it is sent and retried as all events are.
 """
 
 import json
@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from crm_bridge.operations import Operation, State, as_time, fingerprint, operation_id
 
-FLOW = "callback"
+FLOW = "webhook"
 
 
-class Callback(BaseModel):
+class WebhookEvent(BaseModel):
     """What is sent, but for its `id`, which is in a header.
 
     Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
@@ -28,9 +28,9 @@ class Callback(BaseModel):
     data: dict[str, JsonValue]
 
 
-def callback(settled: Operation) -> Operation:
+def webhook(settled: Operation) -> Operation:
     """The operation that tells of `settled`, due at once."""
-    # One lease settles an operation once, and then a person may decide about what it has parked.
+    # One lease settles an operation once, and then a person may decide about what it has put in review.
     name = f"{settled.operation_id}_{settled.state}_{settled.lease}"
     told = {
         "id": name,
@@ -43,7 +43,7 @@ def callback(settled: Operation) -> Operation:
         operation_id=operation_id(settled.tenant, FLOW, name),
         tenant=settled.tenant,
         flow=FLOW,
-        natural_key=name,
+        event_key=name,
         state=State.WAITING,
         fingerprint=fingerprint(payload),
         payload=payload,

@@ -1,4 +1,4 @@
-"""Callbacks end to end: who is told of what, once, also when the receiver is down, gone or not on the Internet."""
+"""Webhooks end to end: who is told of what, once, also when the receiver is down, gone or not on the Internet."""
 
 import ipaddress
 import json
@@ -47,12 +47,12 @@ def told(crm: Crm) -> Crm:
     return crm
 
 
-def set_callback(crm: Crm, **settings: object) -> None:
-    """The tenant's secret has these settings from now on, and every function knows; without any, no callback."""
+def set_webhook(crm: Crm, **settings: object) -> None:
+    """The tenant's secret has these settings from now on, and every function knows; without any, no webhook."""
     document = json.loads(crm.stack.told_tenant())
-    document["callback"] |= settings
+    document["webhook"] |= settings
     if not settings:
-        del document["callback"]
+        del document["webhook"]
     crm.stack.put_secret(TOLD_TENANT, json.dumps(document))
     cold(crm)
 
@@ -76,12 +76,12 @@ def work(crm: Crm, *, seconds: float = 60, times: int = 3) -> None:
 
 
 def events(receiver: ReceiverSimulator) -> list[tuple[str, str]]:
-    return [(told["type"], told["data"]["natural_key"]) for told in receiver.told.values()]
+    return [(told["type"], told["data"]["event_key"]) for told in receiver.told.values()]
 
 
-def callbacks(crm: Crm) -> list[dict[str, Any]]:
+def webhooks(crm: Crm) -> list[dict[str, Any]]:
     """The operations that tell of others."""
-    found: list[dict[str, Any]] = crm.get("/operations?flow=callback").json()["operations"]
+    found: list[dict[str, Any]] = crm.get("/operations?flow=webhook").json()["operations"]
     return found
 
 
@@ -96,11 +96,11 @@ def test_is_told_what_the_api_shows_when_what_was_accepted_succeeded(told: Crm, 
     assert shown.pop("candidates") == []  # are for the person who decides, who asks for them
     ((webhook_id, event),) = receiver.told.items()
     assert event == {"type": "operation.succeeded", "timestamp": shown["updated_at"], "data": shown}
-    assert shown["answer"]["site_id"] == 4711
+    assert shown["result"]["site_id"] == 4711
     assert receiver.tries == [webhook_id]
-    (operation,) = callbacks(told)
-    assert (operation["state"], operation["natural_key"]) == ("succeeded", webhook_id)
-    assert told.get(f"/operations/{operation['operation_id']}").json()["answer"] == {"status": 204}
+    (operation,) = webhooks(told)
+    assert (operation["state"], operation["event_key"]) == ("succeeded", webhook_id)
+    assert told.get(f"/operations/{operation['operation_id']}").json()["result"] == {"status": 204}
 
 
 def test_is_told_when_what_was_accepted_is_refused(
@@ -110,7 +110,7 @@ def test_is_told_when_what_was_accepted_is_refused(
     accepted(told)
     work(told)
     ((event,),) = ([*receiver.told.values()],)
-    assert (event["type"], event["data"]["state"], event["data"]["answer"]) == ("operation.rejected", "rejected", None)
+    assert (event["type"], event["data"]["state"], event["data"]["result"]) == ("operation.rejected", "rejected", None)
     assert event["data"]["last_attempt"]["event"] == "refused"
 
 
@@ -122,12 +122,12 @@ def test_is_told_when_an_answer_was_lost_and_what_it_did_is_found(told: Crm, rec
     assert [event["data"]["last_attempt"]["event"] for event in receiver.told.values()] == ["found"]
 
 
-def parked(crm: Crm) -> str:
-    """The id of an operation that is parked at once: illu gives an id that is linked to another customer."""
+def in_review(crm: Crm) -> str:
+    """The id of an operation that needs review at once: illu gives an id that is linked to another customer."""
     assert crm.create_site(customer_id="C-1").status_code == 201
     crm.stack.illu.next_id = 4711
     answer = crm.create_site(customer_id="C-2")
-    assert (answer.status_code, answer.json()["state"]) == (202, "parked")
+    assert (answer.status_code, answer.json()["state"]) == (202, "needs_review")
     for crm.stack.illu.next_id in range(4991, 5000):
         crm.stack.illu.add_site(**{name: SITE[name] for name in ("name", "latitude", "longitude", "address")})
     operation: str = answer.json()["operation_id"]
@@ -136,25 +136,25 @@ def parked(crm: Crm) -> str:
 
 @pytest.mark.parametrize(
     ("decision", "event"),
-    [({"action": "adopt", "id": "4999"}, "operation.succeeded"), ({"action": "abandon"}, "operation.rejected")],
+    [({"action": "link", "id": "4999"}, "operation.succeeded"), ({"action": "discard"}, "operation.rejected")],
 )
 def test_is_told_that_a_person_is_asked_and_what_the_person_decided(
     told: Crm, receiver: ReceiverSimulator, decision: dict[str, str], event: str
 ) -> None:
-    operation = parked(told)
+    operation = in_review(told)
     work(told)
-    assert events(receiver) == [("operation.parked", "C-2")]
+    assert events(receiver) == [("operation.needs_review", "C-2")]
     assert told.post(f"/operations/{operation}/resolve", decision).status_code == 200
     work(told)
-    assert events(receiver) == [("operation.parked", "C-2"), (event, "C-2")]
+    assert events(receiver) == [("operation.needs_review", "C-2"), (event, "C-2")]
 
 
 def test_is_told_what_came_of_it_when_a_person_let_it_be_sent_again(told: Crm, receiver: ReceiverSimulator) -> None:
-    operation = parked(told)
+    operation = in_review(told)
     told.stack.illu.next_id = 4800
-    assert told.post(f"/operations/{operation}/resolve", {"action": "resend"}).status_code == 200
+    assert told.post(f"/operations/{operation}/resolve", {"action": "retry"}).status_code == 200
     work(told)
-    assert sorted(events(receiver)) == [("operation.parked", "C-2"), ("operation.succeeded", "C-2")]
+    assert sorted(events(receiver)) == [("operation.needs_review", "C-2"), ("operation.succeeded", "C-2")]
 
 
 def test_is_told_each_time_when_an_event_settles_twice(
@@ -194,7 +194,7 @@ def test_is_not_told_what_the_caller_was_answered_with(
     monkeypatch.setattr(told.stack.illu, "longest_name", 5)
     assert told.create_site(customer_id="C-2").status_code == 422
     work(told)
-    assert (receiver.seen, callbacks(told)) == ([], [])
+    assert (receiver.seen, webhooks(told)) == ([], [])
 
 
 def test_is_not_told_that_a_key_link_was_taken_back(told: Crm, receiver: ReceiverSimulator) -> None:
@@ -210,15 +210,15 @@ def test_nobody_is_told_when_the_tenant_names_no_address(crm: Crm, receiver: Rec
     accepted(crm)
     work(crm)
     assert crm.stack.illu.sites
-    assert (receiver.seen, callbacks(crm)) == ([], [])
+    assert (receiver.seen, webhooks(crm)) == ([], [])
 
 
 def test_nobody_is_told_of_what_was_accepted_before_the_tenant_named_an_address(
     told: Crm, receiver: ReceiverSimulator
 ) -> None:
-    set_callback(told)
+    set_webhook(told)
     accepted(told, "before")
-    set_callback(told, url=receiver.callback_url)
+    set_webhook(told, url=receiver.webhook_url)
     accepted(told, "after")
     work(told)
     assert events(receiver) == [("operation.succeeded", "after")]
@@ -228,18 +228,18 @@ def test_nobody_is_told_any_more_when_the_tenant_has_removed_its_address(
     told: Crm, receiver: ReceiverSimulator
 ) -> None:
     accepted(told)
-    set_callback(told)
+    set_webhook(told)
     work(told)
     assert receiver.seen == []
-    (operation,) = callbacks(told)
+    (operation,) = webhooks(told)
     assert operation["state"] == "rejected"
-    assert "names no callback address" in operation["last_attempt"]["reason"]
+    assert "names no webhook address" in operation["last_attempt"]["reason"]
 
 
 def test_another_tenant_does_not_see_what_was_told(told: Crm) -> None:
     accepted(told)
     work(told)
-    (operation,) = callbacks(told)
+    (operation,) = webhooks(told)
     told.headers = {"Authorization": f"Bearer {told.stack.api_key}"}
     assert told.get(f"/operations/{operation['operation_id']}").status_code == 404
 
@@ -264,17 +264,17 @@ def test_is_told_once_when_the_receiver_failed_for_hours(told: Crm, receiver: Re
     FAILURES[failure](receiver)
     accepted(told)
     work(told)
-    (operation,) = callbacks(told)
+    (operation,) = webhooks(told)
     assert operation["state"] == "waiting"
     work(told, seconds=HOUR / 2, times=6)
     assert len(receiver.seen) > 2
-    assert {seen.path for seen in receiver.seen} == {"/callbacks"}  # no redirect was followed
+    assert {seen.path for seen in receiver.seen} == {"/webhooks"}  # no redirect was followed
     assert receiver.told == {}
     receiver.heal()
     receiver.refuses_with = None
     work(told, seconds=HOUR, times=6)
     assert events(receiver) == [("operation.succeeded", "C-1001")]
-    assert receiver.tries == [operation["natural_key"]]
+    assert receiver.tries == [operation["event_key"]]
     assert told.get(f"/operations/{operation['operation_id']}").json()["state"] == "succeeded"
 
 
@@ -287,7 +287,7 @@ def test_is_told_again_under_the_same_id_when_its_answer_was_lost(
     work(told, seconds=HOUR / 4, times=4)
     assert len(receiver.tries) == 3
     assert len(set(receiver.tries)) == len(receiver.told) == 1
-    assert [operation["state"] for operation in callbacks(told)] == ["succeeded"]
+    assert [operation["state"] for operation in webhooks(told)] == ["succeeded"]
 
 
 def test_is_told_when_nothing_listened(told: Crm, receiver: ReceiverSimulator) -> None:
@@ -310,11 +310,11 @@ def test_waits_as_long_as_the_receiver_asks_for(told: Crm, receiver: ReceiverSim
 
 def test_what_the_receiver_says_is_neither_read_nor_kept(told: Crm) -> None:
     with closing(Vendor(answers(200, b"x" * 10_000_000))) as chatty:
-        set_callback(told, url=f"http://{HOST}:{chatty.port}/callbacks")
+        set_webhook(told, url=f"http://{HOST}:{chatty.port}/webhooks")
         accepted(told)
         work(told)
         assert len(chatty.requests) == 1
-    assert [operation["state"] for operation in callbacks(told)] == ["succeeded"]
+    assert [operation["state"] for operation in webhooks(told)] == ["succeeded"]
 
 
 def test_a_person_is_asked_when_all_tries_failed_and_can_let_it_be_told_again(
@@ -323,14 +323,14 @@ def test_a_person_is_asked_when_all_tries_failed_and_can_let_it_be_told_again(
     receiver.refuses_with = 500
     accepted(told)
     work(told, seconds=25 * HOUR, times=16)
-    (operation,) = callbacks(told)
-    assert (operation["state"], operation["last_attempt"]["event"]) == ("parked", "out of attempts")
+    (operation,) = webhooks(told)
+    assert (operation["state"], operation["last_attempt"]["event"]) == ("needs_review", "out of attempts")
     receiver.refuses_with = None
-    adopted = told.post(f"/operations/{operation['operation_id']}/resolve", {"action": "adopt", "id": "1"})
-    assert adopted.status_code == 409
-    told.post(f"/operations/{operation['operation_id']}/resolve", {"action": "resend"}).raise_for_status()
+    linked = told.post(f"/operations/{operation['operation_id']}/resolve", {"action": "link", "id": "1"})
+    assert linked.status_code == 409
+    told.post(f"/operations/{operation['operation_id']}/resolve", {"action": "retry"}).raise_for_status()
     work(told)
-    assert receiver.tries == [operation["natural_key"]]
+    assert receiver.tries == [operation["event_key"]]
 
 
 # ---------------------------------------------------------------- a receiver that is gone
@@ -347,8 +347,8 @@ def test_nothing_more_is_sent_to_a_receiver_that_is_gone(
     accepted(told, "C-3")
     work(told, seconds=HOUR)
     assert len(receiver.seen) == 1
-    assert [operation["state"] for operation in callbacks(told)] == ["rejected"] * 3
-    assert capsys.readouterr().out.count("CallbackStopped") == 2  # the metric's name is twice in its line
+    assert [operation["state"] for operation in webhooks(told)] == ["rejected"] * 3
+    assert capsys.readouterr().out.count("WebhookStopped") == 2  # the metric's name is twice in its line
 
 
 def test_is_told_again_when_the_settings_of_a_receiver_that_was_gone_change(
@@ -358,7 +358,7 @@ def test_is_told_again_when_the_settings_of_a_receiver_that_was_gone_change(
     accepted(told, "C-1")
     work(told)
     receiver.refuses_with = None
-    set_callback(told, url=f"{receiver.callback_url}?again")
+    set_webhook(told, url=f"{receiver.webhook_url}?again")
     accepted(told, "C-2")
     work(told)
     assert events(receiver) == [("operation.succeeded", "C-2")]
@@ -455,11 +455,11 @@ def test_is_told_of_the_one_decision_when_two_people_decide_at_once(
     receiver: ReceiverSimulator,
     eager_switches: None,  # noqa: ARG001 - it works by being there
 ) -> None:
-    operation = parked(told)
+    operation = in_review(told)
     work(told)
 
     def decide(number: int) -> int:
-        decision = {"action": "adopt", "id": str(4990 + number)} if number else {"action": "abandon"}
+        decision = {"action": "link", "id": str(4990 + number)} if number else {"action": "discard"}
         return told.post(f"/operations/{operation}/resolve", decision).status_code
 
     with ThreadPoolExecutor(8) as pool:
@@ -467,7 +467,7 @@ def test_is_told_of_the_one_decision_when_two_people_decide_at_once(
     assert statuses == [200] + [409] * 7
     work(told)
     decided = told.get(f"/operations/{operation}").json()["state"]
-    assert [event for event, _ in events(receiver)] == ["operation.parked", f"operation.{decided}"]
+    assert [event for event, _ in events(receiver)] == ["operation.needs_review", f"operation.{decided}"]
 
 
 def test_each_of_many_is_told_once_when_the_queue_brings_everything_twice(
@@ -494,7 +494,7 @@ def test_what_is_told_is_written_with_what_it_tells_of_and_with_nothing_else(tol
     made = aws.calls - before
     assert made["DynamoDB_20120810.TransactWriteItems"] == 1
     assert made["DynamoDB_20120810.PutItem"] == 0
-    assert [operation["state"] for operation in callbacks(told)] == ["waiting"]
+    assert [operation["state"] for operation in webhooks(told)] == ["waiting"]
 
 
 # ---------------------------------------------------------------- who believes it
@@ -503,7 +503,7 @@ def test_what_is_told_is_written_with_what_it_tells_of_and_with_nothing_else(tol
 def test_only_what_is_signed_now_with_its_secret_is_believed(told: Crm, receiver: ReceiverSimulator) -> None:
     """The receiver that the other tests rest on: one wrong thing at a time."""
     (key,) = receiver.secrets
-    settings = WebhookSettings.model_validate({"url": receiver.callback_url, "secret": key}, context=LOCAL_HOSTS)
+    settings = WebhookSettings.model_validate({"url": receiver.webhook_url, "secret": key}, context=LOCAL_HOSTS)
     signed: dict[str, str] = {}
 
     class Recorded(Transport):
@@ -511,12 +511,12 @@ def test_only_what_is_signed_now_with_its_secret_is_believed(told: Crm, receiver
             signed.update(headers)
             return Answer("", 204, {}, b"", ())
 
-    body = b'{"type": "operation.succeeded", "data": {"natural_key": "C-1"}}'
+    body = b'{"type": "operation.succeeded", "data": {"event_key": "C-1"}}'
     Webhook(settings, Recorded(), Deadline(20), runtime().clock).notify("op_1", body)
 
     def send(body: bytes = body, **changes: str) -> int:
         headers = {**signed, **{name.replace("_", "-"): value for name, value in changes.items()}}
-        return requests.post(receiver.callback_url, data=body, headers=headers, timeout=30).status_code
+        return requests.post(receiver.webhook_url, data=body, headers=headers, timeout=30).status_code
 
     before = str(int(signed["webhook-timestamp"]) - 1)
     for answered in (
@@ -538,7 +538,7 @@ def test_both_secrets_sign_while_the_receiver_goes_from_one_to_the_other(
     told: Crm, receiver: ReceiverSimulator, believed: int
 ) -> None:
     secrets = [receiver.secrets[0], "whsec_" + "YW5vdGhlci1zZWNyZXQtaHVzaC1odXNo"]
-    set_callback(told, secret=secrets[1], previous_secret=secrets[0])
+    set_webhook(told, secret=secrets[1], previous_secret=secrets[0])
     receiver.secrets = [secrets[believed]]
     accepted(told)
     work(told)
@@ -546,11 +546,11 @@ def test_both_secrets_sign_while_the_receiver_goes_from_one_to_the_other(
 
 
 def test_is_told_when_a_wrong_secret_was_corrected(told: Crm, receiver: ReceiverSimulator) -> None:
-    set_callback(told, secret="whsec_" + "YW5vdGhlci1zZWNyZXQtaHVzaC1odXNo")
+    set_webhook(told, secret="whsec_" + "YW5vdGhlci1zZWNyZXQtaHVzaC1odXNo")
     accepted(told)
     work(told)
     assert (receiver.told, [seen.status for seen in receiver.seen]) == ({}, [401, 401])
-    set_callback(told, secret=receiver.secrets[0])
+    set_webhook(told, secret=receiver.secrets[0])
     work(told, seconds=HOUR)
     assert events(receiver) == [("operation.succeeded", "C-1001")]
 
@@ -573,11 +573,11 @@ def test_nothing_connects_to_this_machine_but_to_what_is_listed(
     # The settings take it, as if the address had been found by a look-up.
     monkeypatch.setenv("LOCAL_HOSTS", ",".join([*LOCAL_HOSTS, "2130706433", "::1", "::ffff:127.0.0.1"]))
     with closing(Vendor(answers(204))) as private:
-        set_callback(told, url=address.format(port=private.port))
+        set_webhook(told, url=address.format(port=private.port))
         accepted(told)
         work(told)
         assert private.connections == 0
-    (operation,) = callbacks(told)
+    (operation,) = webhooks(told)
     assert operation["state"] == "waiting"
     assert "could not be reached" in operation["last_attempt"]["reason"]
 
@@ -653,13 +653,13 @@ def test_what_told_keeps_no_payload_and_expires(told: Crm) -> None:
     accepted(told)
     work(told)
     table = boto3.resource("dynamodb").Table(os.environ["OPERATIONS_TABLE"])
-    (row,) = (row for row in table.scan()["Items"] if row["flow"] == "callback")
+    (row,) = (row for row in table.scan()["Items"] if row["flow"] == "webhook")
     assert "payload" not in row
     assert "expires_at" in row
 
 
 def test_the_example_in_the_docs_is_what_is_told(told: Crm, receiver: ReceiverSimulator) -> None:
-    section = (TEMPLATE.parent / "docs/api.md").read_text().partition("\n## Callbacks")[2].partition("\n## ")[0]
+    section = (TEMPLATE.parent / "docs/api.md").read_text().partition("\n## Webhooks")[2].partition("\n## ")[0]
     example = json.loads(section.partition("```json\n")[2].partition("\n```")[0])
     told.stack.illu.fail(Kind.UNAVAILABLE)
     assert told.create_site().status_code == 202
@@ -669,5 +669,5 @@ def test_the_example_in_the_docs_is_what_is_told(told: Crm, receiver: ReceiverSi
     assert set(event["data"]) == set(example["data"])
     assert event["type"] == example["type"]
     assert event["data"]["operation_id"] == operation_id(TOLD_TENANT, "create_site", "C-1001")
-    for name in ("flow", "natural_key", "state", "answer", "links"):
+    for name in ("flow", "event_key", "state", "answer", "links"):
         assert event["data"][name] == example["data"][name]

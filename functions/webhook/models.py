@@ -1,4 +1,4 @@
-"""What callback gives. What it takes is made where operations settle: `crm_bridge.callbacks`."""
+"""What webhook gives. What it takes is made where operations settle: `crm_bridge.webhooks`."""
 
 from pydantic import BaseModel, ConfigDict
 
