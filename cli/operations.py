@@ -91,7 +91,7 @@ def show(
         bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")
     ] = False,
 ) -> None:
-    """What became of an event: its time line, its answer, its links, and what can be done now."""
+    """What became of an event: its time line, its result, its links, and what can be done now."""
     found = _named(bridge, name, wanted)
     bridge.output.document([_shown(one, payload=payload) for one in found])
     for one in found:
@@ -150,7 +150,7 @@ def resolve(
         if not _is_unlinkable(in_review):
             raise WrongInputError("Only a record that a person or a look-up linked can be unlinked.")
     elif in_review.state is not State.NEEDS_REVIEW:
-        raise WrongInputError(f"Only an operation that needs review can be resolved; this one is {in_review.state}.")
+        raise WrongInputError(f"Only an operation that needs review can be resolved; its state is {in_review.state}.")
     what = _consequence(in_review, action, vendor_id)
     if dry_run:
         bridge.output.document({"operation_id": wanted, "would": what})
@@ -252,7 +252,7 @@ def _is_unlinkable(operation: Operation) -> bool:
 
 
 def _is_safe(operation: Operation) -> bool:
-    """Return whether it can be retried before a person has looked at the vendor; the bridge looks itself if unconfirmed."""
+    """Return whether a retry needs no look by a person; what is unconfirmed the bridge looks up itself."""
     if operation.state is not State.NEEDS_REVIEW:
         return operation.state in (State.WAITING, State.UNCONFIRMED)
     last = operation.last_attempt
@@ -313,7 +313,7 @@ def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
     rows += [(moment(one.at), one.event, one.reason, one.status) for one in operation.attempts]
     output.table(("when", "what", "reason", "vendor's status"), rows)
     if operation.result:
-        output.line(f"answer  {operation.result}")
+        output.line(f"result  {operation.result}")
     for left, right in operation.links:
         output.line(f"link    {left.system} {left.entity} {left.id}  =  {right.system} {right.entity} {right.id}")
     if payload:

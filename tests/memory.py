@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 from botocore.model import ServiceModel
 from botocore.session import get_session
 from botocore.validate import ParamValidator
+from moto.dynamodb.parsing.reserved_keywords import ReservedKeywords
 
 type Value = Any
 """An attribute's value with its type, as DynamoDB writes it: `{"S": "a"}`."""
@@ -36,6 +37,11 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 @cache
 def _model() -> ServiceModel:
     return get_session().get_service_model("dynamodb")
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    return frozenset(ReservedKeywords.get_reserved_keywords())
 
 
 class _CanceledError(ClientError):
@@ -208,6 +214,8 @@ class _Expression:
     def _name(self, token: str) -> str:
         if token.startswith("#"):
             return self._names[token]
+        if token.upper() in _reserved():
+            raise ValueError(f"{token} is a reserved word of DynamoDB")
         if not token.isidentifier():
             raise ValueError(token)
         return token

@@ -14,11 +14,13 @@ from tests.integration.test_events import invoke
 
 def main() -> None:
     found = []
-    for event, before, _ in CASES:
+    for event, before, status in CASES:
         with Stack(background=False) as stack:
             for earlier in before:
                 invoke(stack, earlier)
             found.append(as_recorded(event, invoke(stack, event)))
+        if found[-1].status != status:
+            raise SystemExit(f"{event} was returned {found[-1].status} in place of {status}. Nothing was recorded.")
         sys.stderr.write(f"{event}: {found[-1].status}\n")
     for flow, case, vendor, before in QUEUED:
         with Stack(background=False) as stack:

@@ -205,16 +205,16 @@ class Change:
             conditions.append("#state = :there AND attribute_exists(held)")
             values[":there"] = State.WAITING.value
         elif event in self.ties and (there is None or self._has_it(there)):
-            conditions.append("#state = :there AND begins_with(answer, :answer)")
-            values |= {":there": State.SUCCEEDED.value, ":answer": self._answer}
+            conditions.append("#state = :there AND begins_with(#result, :result)")
+            values |= {":there": State.SUCCEEDED.value, ":result": self._result}
         elif not is_target or (accepts and self.obstacle()):
             return None
         elif there is None or there.state is State.REJECTED:
             conditions.append("(attribute_not_exists(operation_id) OR #state = :there)")
             values[":there"] = State.REJECTED.value
         else:
-            conditions.append("#state = :there AND answer = :answer")
-            values |= {":there": there.state.value, ":answer": there.result}
+            conditions.append("#state = :there AND #result = :result")
+            values |= {":there": there.state.value, ":result": there.result}
         if is_target:
             assert target
             conditions.append("(attribute_not_exists(reserved) OR begins_with(reserved, :ours))")
@@ -257,7 +257,7 @@ class Change:
                     changes["reserved"] = self._reserved_for(operation.operation_id)
                 self.seen[event] = there.model_copy(update=changes)
                 if is_target and there.result and not self._has_it(there):
-                    self.stale = self.read_ties(answered_with(there.result)).get(event)
+                    self.stale = self.read_ties(key_link_id(there.result)).get(event)
 
     def _can_take(self) -> bool:
         """Whether the turn may be free, and no newer change is noted or was made."""
@@ -344,7 +344,7 @@ class Change:
             state = TRANSITIONS[State.SUCCEEDED, Event.WITHDRAWN]
             values |= {
                 ":there": State.SUCCEEDED.value,
-                ":answer": self._answer,
+                ":result": self._result,
                 ":state": state.value,
                 ":standing": standing(state, now),
                 ":now": now,
@@ -357,8 +357,8 @@ class Change:
                 event,
                 "SET #state = :state, standing = :standing, updated_at = :now, expires_at = :until, "
                 "last_attempt = :attempt, attempts = list_append(attempts, :attempts), links = :links "
-                "REMOVE answer DELETE held :held",
-                "contains(held, :mine) AND #state = :there AND begins_with(answer, :answer)",
+                "REMOVE #result DELETE held :held",
+                "contains(held, :mine) AND #state = :there AND begins_with(#result, :result)",
                 values,
             )
         values |= {":waiting": State.WAITING.value, ":held": {settled.operation_id}}
@@ -429,12 +429,12 @@ class Change:
         return frozenset(note.operation_id for row in rows for note in row.notes if note.at < self.asked_at)
 
     @property
-    def _answer(self) -> str:
-        """How an answer begins that has this key link."""
+    def _result(self) -> str:
+        """Return how a result begins that has this key link."""
         return f'{{"id":{self.key_link_id},'
 
     def _has_it(self, event: Operation) -> bool:
-        return event.state is State.SUCCEEDED and (event.result or "").startswith(self._answer)
+        return event.state is State.SUCCEEDED and (event.result or "").startswith(self._result)
 
     def _note(self, operation: Operation) -> Note:
         return Note(operation.operation_id, self.asked_at, WHAT)
@@ -464,9 +464,9 @@ class Change:
         )
 
 
-def answered_with(answer: str) -> int:
-    """The key link's id in an event's answer."""
-    return StoredKeyLink.model_validate_json(answer).id
+def key_link_id(result: str) -> int:
+    """Return the key link's id in an event's result."""
+    return StoredKeyLink.model_validate_json(result).id
 
 
 def row_name(key_link_id: int) -> str:

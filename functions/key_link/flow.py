@@ -28,7 +28,7 @@ from crm_bridge.operations import Claim, Operation, State, operation_id
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Scope, Transport
 from crm_bridge.vendors.revio import VENDOR, NameKind, Revio, RevioKeyLink, RevioNamed, RevioSettings, key_link_of
-from key_link.change import CLOCK_SKEW, Change, Held, Target, answered_with, row_name
+from key_link.change import CLOCK_SKEW, Change, Held, Target, key_link_id, row_name
 from key_link.models import CarryKeyLink, DeletedKeyLink, KeyLink, KeyLinkSearch, StoredKeyLink
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class KeyLinks:
         there = self.flow.held.operations.get(event)
         if there is None:
             return
-        if there.state is State.SUCCEEDED and there.result and answered_with(there.result) == shown.id:
+        if there.state is State.SUCCEEDED and there.result and key_link_id(there.result) == shown.id:
             change.mark()  # it has it by now
         elif there.state in (State.SENDING, State.UNCONFIRMED) or (
             there.state in DUE and there.unconfirmed_since is not None
@@ -263,9 +263,9 @@ class KeyLinks:
     def _shown_to(self, change: Change, criteria: Criteria) -> StoredKeyLink | None:
         """The key link that the new pair's event was answered with, if it still says so: a search may be behind."""
         event = change.seen.get(change.target.operation_id) if change.target else None
-        if event and event.result and answered_with(event.result) != change.key_link_id:
+        if event and event.result and key_link_id(event.result) != change.key_link_id:
             with suppress(NoSuchRecordError):
-                record = self.revio.key_link(answered_with(event.result))
+                record = self.revio.key_link(key_link_id(event.result))
                 return self._shown(record) if criteria.fit(record) else None
         return None
 
@@ -327,7 +327,7 @@ class Finding:
             return ()
         row = self.accounts.finding(
             self.tenant,
-            row_name(answered_with(settled.result)),
+            row_name(key_link_id(settled.result)),
             settled.operation_id,
             since=self.since - CLOCK_SKEW,
             now=int(self.clock() * 1000),

@@ -173,7 +173,7 @@ def test_a_wrong_link_is_undone_and_another_one_made(console: Console, tenant: T
     assert console("#state").text == "succeeded"
     console("#decide-unlink").click()
     console("#confirm-yes").click()
-    console.says("it needs review now")
+    console.says("its state is needs_review now")
     assert "it was illu site 123456" in console("#detail").text
     assert console.all("#decide-unlink") == []
     assert console.all("#decide-link") != []

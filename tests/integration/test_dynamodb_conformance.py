@@ -376,7 +376,7 @@ def test_index_shows_what_it_projects_tenant_after_tenant_and_the_oldest_first(t
     projected = {"flow": "create_site", "function": "create_site", "state": "waiting", "lent_until": 7}
     for key in keys:
         tables.put_operation(
-            {"operation_id": key, "due_shard": shard, "due": due[key], "answer": "{}", "due_at": 1, **projected}
+            {"operation_id": key, "due_shard": shard, "due": due[key], "result": "{}", "due_at": 1, **projected}
         )
     shown = [{"operation_id": key, "due_shard": shard, "due": due[key], **projected} for key in keys]
     assert tables.due(shard, "!") == [shown[1], shown[2], shown[0], shown[3]]
@@ -514,7 +514,7 @@ def sending(customer: str, *, lease: str = "first") -> Operation:
 
 
 def succeeded(operation: Operation) -> Operation:
-    changes = {"state": State.SUCCEEDED, "answer": "{}", "payload": None, "due_at": None, "updated_at": 1001}
+    changes = {"state": State.SUCCEEDED, "result": "{}", "payload": None, "due_at": None, "updated_at": 1001}
     return operation.model_copy(update=changes)
 
 

@@ -1494,7 +1494,7 @@ def test_contract_broken_when_a_create_answers_no_id(wire: Wire, connect: Connec
 
 
 @pytest.mark.parametrize("method", ["create", "update", "delete"])
-def test_contract_broken_when_a_save_is_answered_with_204(wire: Wire, connect: Connect, method: str) -> None:
+def test_contract_broken_when_a_save_is_key_link_id_204(wire: Wire, connect: Connect, method: str) -> None:
     def respond(request: Request) -> Response:
         return answer(200, {"id": 5}) if request.path.endswith("/get") else Response(status=204)
 
@@ -1509,7 +1509,7 @@ def test_contract_broken_when_a_save_is_answered_with_204(wire: Wire, connect: C
         calls[method]()
 
 
-def test_no_such_record_when_a_question_is_answered_with_204(wire: Wire, connect: Connect) -> None:
+def test_no_such_record_when_a_question_is_key_link_id_204(wire: Wire, connect: Connect) -> None:
     wire.on_call = lambda _request: Response(status=204)
     with pytest.raises(NoSuchRecordError):
         connect().record("Contact", "5")

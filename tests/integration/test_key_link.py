@@ -669,7 +669,7 @@ def test_there_is_one_key_link_when_the_answer_comes_too_late(
     monkeypatch.setattr("crm_bridge.transport.READ_TIMEOUT", 0.4)
     crm.stack.revio.fail(Kind.DELAY, seconds=1, method=method)
     accepted = link_up(crm)
-    assert (accepted.status_code, accepted.json()["state"]) == (202, "unknown" if method == "POST" else "waiting")
+    assert (accepted.status_code, accepted.json()["state"]) == (202, "unconfirmed" if method == "POST" else "waiting")
     time.sleep(1)
     assert crm.settle(accepted)["state"] == "succeeded"
     assert len(crm.stack.revio.key_links) == 1

@@ -665,7 +665,7 @@ def test_only_what_needs_review_can_be_resolved(crm: Crm) -> None:
         for decision in decisions:
             answer = resolve(crm, operation, **decision)
             assert answer.status_code == 409
-            assert f"this one is {state}" in answer.json()["detail"]
+            assert f"its state is {state}" in answer.json()["detail"]
         shown = crm.get(f"/operations/{operation}").json()
         assert (shown["state"], len(shown["attempts"])) == (state, 2)
 

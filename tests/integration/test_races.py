@@ -75,7 +75,7 @@ def external_ids(crm: Crm) -> list[str]:
     return sorted(str(record["external_id"]) for record in crm.stack.revio.key_links)
 
 
-def assert_answered_with_what_is_there(crm: Crm, body: dict[str, Any]) -> None:
+def assert_key_link_id_what_is_there(crm: Crm, body: dict[str, Any]) -> None:
     answer = link_up(crm, **body)
     assert answer.status_code in (200, 201)
     ids = [one["integration_key_link_id"] for one in crm.stack.revio.key_links]
@@ -169,7 +169,7 @@ def test_an_older_change_does_not_land_when_the_newers_function_was_killed(
     assert "by a later request" in settled["attempts"][-1]["reason"]
     assert external_ids(linked_up) == ([LATER["external_id"]] if newer == "change" else [])
     for body in (KEY_LINK, OTHER, LATER):
-        assert_answered_with_what_is_there(linked_up, body)
+        assert_key_link_id_what_is_there(linked_up, body)
 
 
 def test_an_older_status_does_not_land_when_the_newers_function_was_killed(

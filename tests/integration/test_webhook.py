@@ -186,7 +186,7 @@ def test_is_told_of_every_flow(told: Crm, receiver: ReceiverSimulator) -> None:
 # ---------------------------------------------------------------- what is not told
 
 
-def test_is_not_told_what_the_caller_was_answered_with(
+def test_is_not_told_what_the_caller_was_key_link_id(
     told: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert told.create_site().status_code == 201
@@ -669,5 +669,5 @@ def test_the_example_in_the_docs_is_what_is_told(told: Crm, receiver: ReceiverSi
     assert set(event["data"]) == set(example["data"])
     assert event["type"] == example["type"]
     assert event["data"]["operation_id"] == operation_id(TOLD_TENANT, "create_site", "C-1001")
-    for name in ("flow", "event_key", "state", "answer", "links"):
+    for name in ("flow", "event_key", "state", "result", "links"):
         assert event["data"][name] == example["data"][name]

@@ -125,7 +125,7 @@ def test_is_saved_only_if_there_is_none_when_that_is_asked_for(tables: Tables) -
     writes = [*tables.links.puts("acme", [Link(CUSTOMER, SITE)], done.operation_id, NOW)]
     assert tables.operations.save(done, writes, over=None) == done
     assert [partner.identity for partner in tables.links.of("acme", CUSTOMER)] == [SITE]
-    other = done.model_copy(update={"lease": "b2", "answer": "{}"})
+    other = done.model_copy(update={"lease": "b2", "result": "{}"})
     assert tables.operations.save(other, over=None) == done
     assert there(tables) == done
 
@@ -178,7 +178,7 @@ def fail(operations: Operations, error: Exception) -> None:
 
 def test_an_operation_is_read_as_it_was_written(tables: Tables) -> None:
     full = operation(
-        answer='{"site_id": 4711}',
+        result='{"site_id": 4711}',
         attempts=(Attempt(at=NOW, event=Event.NOT_DONE, reason="busy", status=503),),
         last_attempt=Attempt(at=NOW, event=Event.NOT_DONE, reason="busy", status=503),
         tries=3,
@@ -247,7 +247,7 @@ def test_is_shown_without_its_payload_and_its_lease() -> None:
     shown = operation(
         attempts=(ATTEMPT,),
         last_attempt=ATTEMPT,
-        answer='{"site_id": 4711}',
+        result='{"site_id": 4711}',
         mapping="upya v1",
         links=((CUSTOMER, SITE),),
     ).shown()

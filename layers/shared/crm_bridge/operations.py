@@ -450,14 +450,15 @@ class Operations:
     def update(
         self, operation_id: str, expression: str, condition: str, values: Mapping[str, object]
     ) -> "TransactWriteItemTypeDef":
-        """The write that changes a part of an operation; `#state` is its state."""
+        """Return the write that changes a part of an operation; `#state` and `#result` are its state and its result."""
+        names = {f"#{name}": name for name in ("state", "result") if f"#{name}" in expression + condition}
         return {
             "Update": {
                 "TableName": self._table,
                 "Key": _key(operation_id),
                 "UpdateExpression": expression,
                 "ConditionExpression": condition,
-                "ExpressionAttributeNames": {"#state": "state"},
+                "ExpressionAttributeNames": names,
                 "ExpressionAttributeValues": serialize(values),
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             }

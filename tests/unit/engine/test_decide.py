@@ -154,7 +154,7 @@ def test_what_follows_a_claim(operation: Operation, happened: Happened, expected
 def test_what_follows_a_success(operation: Operation, event: Event, links: tuple[Link, ...]) -> None:
     changes = {
         "state": State.SUCCEEDED,
-        "answer": '{"receipt":7}',
+        "result": '{"receipt":7}',
         "payload": None,
         "candidates": None,
         "links": tuple((link.left, link.right) for link in links),

@@ -365,7 +365,7 @@ def test_no_more_than_ten_records_are_stored() -> None:
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.REJECTED])
 def test_an_event_waits_in_the_place_of_one_that_a_change_holds(state: State) -> None:
     there = sending(
-        state=state, attempts=attempts(Event.DONE), held=frozenset({"op_2"}), reserved="77#op_2", answer="{}", tries=4
+        state=state, attempts=attempts(Event.DONE), held=frozenset({"op_2"}), reserved="77#op_2", result="{}", tries=4
     )
     claimed = sending(lease="new", payload='{"new": true}', due_at=NOW + 60, lent_until=NOW + 60, tries=1)
     reason = "it waits for a change that came first"

@@ -68,7 +68,7 @@ def test_an_event_that_has_not_ended_is_not_erased(bench: Bench, error: type[Ven
 
 
 def test_what_a_person_has_to_decide_is_not_erased(in_review: Bench) -> None:
-    with pytest.raises(ConflictError, match="this one needs review"):
+    with pytest.raises(ConflictError, match="its state is needs_review"):
         in_review.engine.erase(in_review.stored(), by="ops")
 
 

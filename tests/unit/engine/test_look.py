@@ -139,7 +139,8 @@ def test_keeps_the_records_no_longer_than_until_a_person_decided(unconfirmed: Be
     if decide == "link":
         unconfirmed.engine.link_existing(unconfirmed.flow, in_review, "7", by="ops", deadline=unconfirmed.deadline)
     else:
-        getattr(unconfirmed.engine, decide)(in_review, by="ops")
+        decision = unconfirmed.engine.request_retry if decide == "retry" else unconfirmed.engine.discard
+        decision(in_review, by="ops")
     assert unconfirmed.stored().candidates is None
 
 

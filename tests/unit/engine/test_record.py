@@ -61,7 +61,7 @@ def test_the_record_says_the_same_when_it_was_only_accepted(bench: Bench) -> Non
 
 def test_the_record_says_what_was_made_when_it_succeeded(bench: Bench) -> None:
     outcome = bench.run()
-    done = {"state": State.SUCCEEDED, "answer": '{"receipt":101}', "payload": None, "due_at": None, "links": ENDS}
+    done = {"state": State.SUCCEEDED, "result": '{"receipt":101}', "payload": None, "due_at": None, "links": ENDS}
     assert bench.stored() == sending(bench, **done, **tried(bench, Event.DONE))
     assert outcome == Outcome(bench.stored(), carried=True, result='{"receipt":101}')
 
@@ -137,7 +137,7 @@ def test_the_record_says_what_was_found(unconfirmed: Bench) -> None:
             "was": State.UNCONFIRMED,
             "lease": unconfirmed.stored().lease,
             "tries": 2,
-            "answer": '{"receipt":101}',
+            "result": '{"receipt":101}',
             "payload": None,
             "due_at": None,
             "updated_at": now,
@@ -166,7 +166,7 @@ def test_the_record_says_what_a_person_linked(in_review: Bench) -> None:
     assert resolved == before.model_copy(
         update={
             "state": State.SUCCEEDED,
-            "answer": '{"receipt":101}',
+            "result": '{"receipt":101}',
             "payload": None,
             "links": ENDS,
             "updated_at": int(in_review.clock.now),

@@ -124,7 +124,7 @@ def test_accepts_nothing_when_the_tenant_is_not_configured(bench: Bench) -> None
     assert bench.shop.sent == []
 
 
-def test_a_repetition_is_answered_with_what_there_is(bench: Bench) -> None:
+def test_a_repetition_is_key_link_id_what_there_is(bench: Bench) -> None:
     bench.run()
     assert bench.run() == Outcome(bench.stored(), carried=False)
     changed = bench.run(note="changed")

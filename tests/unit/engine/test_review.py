@@ -80,7 +80,7 @@ def test_says_why_a_decision_does_not_count(in_review: Bench) -> None:
     with pytest.raises(ConflictError, match="linked to something else"):
         in_review.link_existing(seen, "102", by="ops")
     in_review.engine.discard(seen, by="one")
-    with pytest.raises(ConflictError, match="Somebody else was quicker: it is rejected now"):
+    with pytest.raises(ConflictError, match="Somebody else was quicker: its state is rejected now"):
         in_review.engine.request_retry(seen, by="two")
     for decide in (in_review.engine.request_retry, in_review.engine.discard):
         with pytest.raises(ConflictError, match="this one is rejected"):

@@ -194,7 +194,7 @@ def _succeeded(operation: Operation, done: Succeeded, terms: _Terms) -> Decision
     now, policy = terms.now, terms.policy
     changes = {
         "state": TRANSITIONS[State.SENDING, done.event],
-        "answer": done.result,
+        "result": done.result,
         "payload": None,
         "candidates": None,
         "links": stored_links(done.links),

@@ -80,7 +80,7 @@ class Review:
                 f"{doubt}. Look at the record at the vendor once more, then confirm its id.",
                 fields=[FieldError("confirmed", "must be true, because the id could not be verified")],
             )
-        changes = {"answer": stored_result(result), "payload": None, "links": stored_links(links)}
+        changes = {"result": stored_result(result), "payload": None, "links": stored_links(links)}
         return self._resolved(in_review, Event.LINKED, by, changes, links)
 
     def _doubt[C: BaseModel, V: Vendor, R: BaseModel](
@@ -134,7 +134,7 @@ class Review:
         again. Raises ConflictError if it has not ended, or is being changed; StorageError.
         """
         if ended.state not in REPLACEABLE | {State.SUCCEEDED} or ended.held or ended.holds or ended.reserved:
-            raise ConflictError(f"Only an operation that has ended can be erased; this one is {ended.state}.")
+            raise ConflictError(f"Only an operation that has ended can be erased; its state is {ended.state}.")
         if ended.state in REPLACEABLE:
             try:
                 self._operations.erase(ended)
@@ -253,7 +253,7 @@ class Review:
                 raise ConflictError("The link was changed meanwhile. Look at the operation again.") from None
             raise ConflictError("That id is linked to something else already.") from None
         if stored != resolved.model_copy(update={"waiters": stored.waiters}):
-            raise ConflictError(f"Somebody else was quicker: it is {stored.state} now.")
+            raise ConflictError(f"Somebody else was quicker: its state is {stored.state} now.")
         self._settling.hand_over(news)
         self._settling.hand_over(stored)
         self._settling.wake_waiters(stored)
@@ -276,4 +276,4 @@ def _payload(in_review: Operation) -> str:
 
 
 def _not_in_review(operation: Operation) -> ConflictError:
-    return ConflictError(f"Only an operation that needs review can be resolved; this one is {operation.state}.")
+    return ConflictError(f"Only an operation that needs review can be resolved; its state is {operation.state}.")
