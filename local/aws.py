@@ -26,6 +26,7 @@ from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
 from moto.moto_server import werkzeug_app
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.http import http_date
 from werkzeug.test import create_environ, run_wsgi_app
 from werkzeug.wrappers import Response
 
@@ -162,7 +163,7 @@ class EmbeddedAws:
         environ = create_environ(base_url=request.url, method=request.method, headers=sent, data=request.body)
         content, status, received = run_wsgi_app(self._answer, environ, buffered=True)
         headers = HTTPHeaders()
-        for name, value in received:
+        for name, value in [("Date", http_date()), *received]:
             headers[name] = value
         return AWSResponse(request.url, int(status.partition(" ")[0]), headers, MockRawResponse(b"".join(content)))
 

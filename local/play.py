@@ -385,7 +385,7 @@ class Play:
             listed = self._call("GET", f"/operations?state={state}")
             right = listed.status_code == 200 and len(listed.json()["operations"]) == count
             sent = f"GET /operations?state={state}"
-            yield Step(f"What is {state}?", sent, listed.status_code, _told(listed), "", right)
+            yield Step(f"Which operations are `{state}`?", sent, listed.status_code, _told(listed), "", right)
 
     # ------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from tests.integration.conftest import SITE, CommandLine, Crm
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    """Asked over HTTP, because an answer's header tells AWS's time."""
-    with Stack(background=False) as stack:
+    """Tables of moto, since these tests change and delete some."""
+    with Stack(background=False, aws_over_http=False) as stack:
         yield stack
 
 

@@ -117,7 +117,7 @@ def test_what_is_not_settled_is_the_bridges_and_is_there_the_next_time(crm: Crm,
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
     assert told.code == 1
-    assert told.json["states"] == {"succeeded": 2, "unknown": 1}
+    assert told.json["states"] == {"succeeded": 2, "unconfirmed": 1}
     crm.stack.move_clock(60)
     crm.stack.deliver_due()
     assert cli("import", "sites", "demo", str(file), *QUICK, "--json").json["states"] == {"succeeded": 3}

@@ -289,8 +289,8 @@ def test_update_reads_the_old_values_when_it_sets_what_it_reads(tables: Tables) 
 
     first = {"operation_id": key, "was": "waiting", "state": "sending", "first_sent_at": 1}
     assert update("sending", 1) == first
-    assert update("unknown", 2) == {**first, "was": "sending", "state": "unknown"}
-    assert tables.operation(key) == {**first, "was": "sending", "state": "unknown"}
+    assert update("unconfirmed", 2) == {**first, "was": "sending", "state": "unconfirmed"}
+    assert tables.operation(key) == {**first, "was": "sending", "state": "unconfirmed"}
 
 
 # ------------------------------------------------------------------ transactions

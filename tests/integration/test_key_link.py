@@ -682,7 +682,7 @@ def test_there_is_one_key_link_when_revio_shows_it_later_than_it_made_it(crm: Cr
     crm.stack.revio.search_lag = lag
     crm.stack.revio.fail(Kind.CLOSE_AFTER)
     accepted = link_up(crm)
-    assert (accepted.status_code, accepted.json()["state"]) == (202, "unknown")
+    assert (accepted.status_code, accepted.json()["state"]) == (202, "unconfirmed")
     for _ in range(100):
         crm.stack.move_clock(10)
         crm.stack.deliver_due()

@@ -307,7 +307,7 @@ def test_an_older_one_does_not_come_back_when_the_answers_of_both_were_lost(crm:
     older = set_status(crm)
     crm.stack.move_clock(60)  # until what was sent is surely over
     newer = set_status(crm, status="operational", minute=1)
-    assert (older.json()["state"], newer.json()["state"]) == ("unknown", "unknown")
+    assert (older.json()["state"], newer.json()["state"]) == ("unconfirmed", "unconfirmed")
     assert in_the_end(crm, older)["result"]["ignored"] == "older"
     assert in_the_end(crm, newer)["state"] == "succeeded"
     assert page.status_of("2") == "5"
@@ -370,8 +370,8 @@ ERRORS: dict[str, tuple[type[VendorError], int, str]] = {
     "Service not found": (ServiceNotFoundError, 404, "rejected"),
     "Status not found": (StatusNotFoundError, 422, "rejected"),
     "Status not allowed": (StatusNotAllowedError, 422, "rejected"),
-    "Incomplete request": (IncompleteRequestError, 502, "unknown"),
-    "Unknown action": (UnknownActionError, 502, "unknown"),
+    "Incomplete request": (IncompleteRequestError, 502, "unconfirmed"),
+    "Unknown action": (UnknownActionError, 502, "unconfirmed"),
     "Sign in failed": (SignInFailedError, 202, "waiting"),
     "Not allowed": (NotAllowedError, 202, "waiting"),
 }
@@ -929,7 +929,7 @@ def test_is_set_again_when_its_turn_was_over_before_it_was_done(
     with monkeypatch.context() as patch:
         patch.setattr(IzzitUp, "set_status", too_late)
         answer = set_status(crm)
-    assert (answer.status_code, answer.json()["state"]) == (202, "unknown")
+    assert (answer.status_code, answer.json()["state"]) == (202, "unconfirmed")
     crm.stack.move_clock(60)
     assert crm.settle(answer)["state"] == "succeeded"
     assert (posts(page), page.status_of("2")) == (2, "7")

@@ -28,7 +28,7 @@ ABSENT, SENDING, WAITING, UNKNOWN, DONE, REJECTED, PARKED = (
     "absent",
     "sending",
     "waiting",
-    "unknown",
+    "unconfirmed",
     "done",
     "no",
     "needs_review",
