@@ -186,7 +186,7 @@ def resolve(
         case Action.UNLINK:
             resolved = engine.unlink(in_review, by=bridge.user)
     bridge.output.document(resolved.shown())
-    bridge.output.line(f"Done: it is {resolved.state}.")
+    bridge.output.line(f"Done: its state is {resolved.state}.")
 
 
 @command(app)

@@ -28,7 +28,7 @@ def test_no_event_has_two_effects_or_none_whatever_happens(seed: int) -> None:
     ("name", "broken", "noticed"),
     [
         ("_look", Engine._send, "create_site has 2 effects, not 1"),  # sends again without a look
-        ("retry", lambda *_, **__: None, "create_site is unknown"),
+        ("retry", lambda *_, **__: None, "create_site is unconfirmed"),
     ],
 )
 def test_a_broken_bridge_is_noticed(

@@ -167,7 +167,7 @@ def test_a_vendor_that_cannot_be_asked_is_said_not_to_be_checked(crm: Crm, cli: 
     stack.put_secret("demo", json.dumps(document))
     told = cli("links", "check", "demo", *FAST, "--json")
     assert told.code == 0
-    assert "documents no way" in told.json["not_checked"]["illu"]
+    assert "Cannot check in illu" in told.json["not_checked"]["illu"]
 
 
 def test_a_list_by_name_is_said_not_to_be_checked(crm: Crm, cli: CommandLine, stack: Stack) -> None:

@@ -293,7 +293,7 @@ def test_an_operation_in_review_is_resolved_by_discarding_it(crm: Crm, in_review
     ("body", "status"),
     [
         ({}, 422),
-        ({"action": "retry"}, 422),
+        ({"action": "again"}, 422),
         ({"action": "link"}, 422),
         ({"action": "link", "id": "4711"}, 422),
         ({"action": "link", "id": "4711", "confirmed": False}, 422),

@@ -306,7 +306,7 @@ def test_what_used_the_link_stays_as_it_is(crm: Crm) -> None:
     (link,) = crm.get("/links/illu/site/4711").json()["links"]
     assert (link["entity"], link["operation_id"]) == ("job", job["operation_id"])
     waits = crm.post("/jobs", {"ticket_id": "T-2", "name": "Meter", "customer_id": SITE["customer_id"]})
-    assert (waits.status_code, "not there yet (in_review)" in waits.json()["reason"]) == (202, True)
+    assert (waits.status_code, "not there yet (needs_review)" in waits.json()["reason"]) == (202, True)
 
 
 def test_what_the_bridge_made_itself_is_not_unlinked(crm: Crm) -> None:

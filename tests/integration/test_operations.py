@@ -217,13 +217,13 @@ BAD_PARAMETERS = [
     ("after=garbage", "after"),
     ("after=", "after"),
     (f"after=gone.{FIRST}.op_{'0' * 32}", "after"),
-    (f"after=in_review.-1.op_{'0' * 32}", "after"),
-    (f"after=in_review.{'9' * 11}.op_{'0' * 32}", "after"),
-    (f"after=in_review.{FIRST}.op_{'g' * 32}", "after"),
-    (f"after=in_review.{FIRST}.op_{'0' * 31}", "after"),
-    (f"after=in_review.{FIRST}.op_{'0' * 32}%0A", "after"),
-    (f"after=in_review.{FIRST}", "after"),
-    (f"after=in_review.{quote('١٢٣')}.op_{'0' * 32}", "after"),
+    (f"after=needs_review.-1.op_{'0' * 32}", "after"),
+    (f"after=needs_review.{'9' * 11}.op_{'0' * 32}", "after"),
+    (f"after=needs_review.{FIRST}.op_{'g' * 32}", "after"),
+    (f"after=needs_review.{FIRST}.op_{'0' * 31}", "after"),
+    (f"after=needs_review.{FIRST}.op_{'0' * 32}%0A", "after"),
+    (f"after=needs_review.{FIRST}", "after"),
+    (f"after=needs_review.{quote('١٢٣')}.op_{'0' * 32}", "after"),
     ("order=newest", "order"),
     ("tenant=umbrella", "tenant"),
 ]
@@ -238,7 +238,7 @@ def test_bad_parameters_are_422_and_name_the_parameter(crm: Crm) -> None:
 
 
 def test_a_place_that_no_operation_has_is_as_good_as_any(crm: Crm, many: list[str]) -> None:
-    newest = f"in_review.9999999999.op_{'0' * 32}"
+    newest = f"needs_review.9999999999.op_{'0' * 32}"
     assert list(itertools.chain(*pages(crm, after=newest))) == many
     oldest = f"succeeded.0.op_{'0' * 32}"
     assert listed(crm, after=oldest).json() == {"operations": [], "next": None}
@@ -248,7 +248,7 @@ def test_a_tenant_lists_its_own_operations_only(crm: Crm, umbrella: Crm, many: l
     theirs = [store(str(number), at=FIRST + number, tenant="umbrella") for number in range(3)][::-1]
     # Names that begin alike are not one.
     store("1", tenant="umbrella-2")
-    store("1", tenant="demo#in_review")
+    store("1", tenant="demo#needs_review")
     assert ids(listed(umbrella)) == theirs
     assert list(itertools.chain(*pages(crm, limit=10))) == many
     for page in (listed(crm, limit=1), listed(crm, limit=10), listed(crm, limit=24)):
