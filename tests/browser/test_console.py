@@ -151,7 +151,7 @@ def test_an_operation_in_doubt_is_linked_and_the_vendor_holds_one(
     console("#vendor-id").send_keys(site_id, Keys.ENTER)
     console.until(lambda: console("#vendor-id-again").is_displayed())
     console("#vendor-id-again").send_keys(site_id, Keys.ENTER)
-    console.says("it is succeeded now")
+    console.says("its state is succeeded now")
     assert console("#state").text == "succeeded"
     assert console("#detail svg").get_attribute("aria-label") == f"crm customer C-7 is illu site {site_id}"
     assert tenant.stack.illu.sites == before
@@ -197,7 +197,7 @@ def test_an_operation_is_sent_again_only_after_the_warning(console: Console, ten
     assert console("#state").text == "needs_review"
     console("#decide-retry").click()
     console("#confirm-yes").click()
-    console.says("it is waiting now")
+    console.says("its state is waiting now")
     tenant.stack.deliver_due()
     console("#refresh").click()
     console.until(lambda: console("#state").text == "succeeded")
@@ -211,7 +211,7 @@ def test_an_operation_is_discarded(console: Console, tenant: Tenant) -> None:
     console.show(operation)
     console("#decide-discard").click()
     console("#confirm-yes").click()
-    console.says("it is rejected now")
+    console.says("its state is rejected now")
     assert console.all("#decide-retry") == []
     assert len(tenant.stack.illu.sites) == sites
 
@@ -279,7 +279,7 @@ def test_everything_can_be_done_with_the_keyboard(console: Console, tenant: Tena
     press(site_id, Keys.ENTER)
     console.until(lambda: console("#vendor-id-again").is_displayed())
     press(site_id, Keys.ENTER)
-    console.says("it is succeeded now")
+    console.says("its state is succeeded now")
     assert operation in browser.current_url
     assert [note for note in complaints(browser) if "status of 422" not in note] == []
 

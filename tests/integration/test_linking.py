@@ -384,7 +384,7 @@ def test_the_command_line_needs_no_second_id_when_the_vendor_verifies_it(crm: Cr
     operation = in_review("create_site")
     made_by_hand(crm, "create_site")
     said = cli("operations", "resolve", operation, "link", "--id", "4712", "--yes")
-    assert (said.code, "it is succeeded" in said.out) == (0, True)
+    assert (said.code, "its state is succeeded" in said.out) == (0, True)
 
 
 @pytest.mark.parametrize(("typed", "code"), [("4712\n", 0), ("4713\n", 2), ("\n\n", 2)])

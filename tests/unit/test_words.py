@@ -22,7 +22,7 @@ HOSTILE = {
     "bidirectional controls": ("\u202egpj.\u2066exe\u2069\u200f", "gpj.exe"),
     "zero width": ("ad\u200bmin\u2060\ufeff\u00ad", "admin"),
     "tags": ("ok\U000e0041\U000e007f", "ok"),
-    "another line": ("No\r\nDone: it is succeeded.\x0b\x0c\u2028\u2029\x85", "No Done: it is succeeded."),
+    "another line": ("No\r\nDone: its state is succeeded.\x0b\x0c\u2028\u2029\x85", "No Done: its state is succeeded."),
     "DEL, NUL, backspaces": ("pass\x08\x08\x7f\0word", "pass word"),
     "private use": ("\ue000\U0010fffd", ""),
     "half a surrogate pair": ("Shop \ud83d", "Shop ?"),
