@@ -449,8 +449,8 @@ def not_settled(operation: Operation, happened: NotSettled, event: Event, reason
 
 
 OVER = "its turn was over before it could be settled; it is sent again, which does no harm"
-CHANGED = "what was found is being changed by another event"
-ADOPTED = "the record was linked by another event"
+CHANGED = "the record that was found is being changed by another event"
+LINKED = "the record that was found was linked by another event"
 NOT_SETTLED: dict[str, Row] = {
     "done, overtaken": not_settled(sending(), NotSettled(Event.DONE), Event.MAYBE_DONE, OVER, **UNKNOWN),
     "found, overtaken": not_settled(again(), NotSettled(Event.FOUND), Event.NOT_DONE, CHANGED, **WAITS_AGAIN),
@@ -461,9 +461,12 @@ NOT_SETTLED: dict[str, Row] = {
         in_doubt(),
         NotSettled(Event.FOUND, (LINK,), is_taken=True),
         Event.LOOK_FAILED,
-        ADOPTED,
+        LINKED,
         state=State.UNCONFIRMED,
         due_at=NOW + 120,
+    ),
+    "found without a doubt, and linked to another": not_settled(
+        again(), NotSettled(Event.FOUND, (LINK,), is_taken=True), Event.NOT_DONE, LINKED, **WAITS_AGAIN
     ),
     "done, and linked to another": not_settled(
         sending(),

@@ -3,7 +3,16 @@
 import pytest
 
 from crm_bridge.engine import KEEP
-from crm_bridge.errors import ConflictError, ErasedError, Event, MaybeDoneError, NotDoneError, RefusedError, VendorError
+from crm_bridge.errors import (
+    ConflictError,
+    ErasedError,
+    Event,
+    LinkTakenError,
+    MaybeDoneError,
+    NotDoneError,
+    RefusedError,
+    VendorError,
+)
 from crm_bridge.operations import Operation, State, operation_id
 from tests.unit.engine.conftest import Bench, failing
 
@@ -55,6 +64,18 @@ def test_the_kept_payload_of_a_linked_record_is_erased(linked: Bench) -> None:
     assert linked.tables.operations.kept_payload(before)
     linked.engine.erase(before, by="ops")
     assert linked.tables.operations.kept_payload(before) is None
+
+
+def test_says_so_when_the_link_of_an_event_that_is_erased_is_being_changed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*_: object, **__: object) -> Operation:
+        raise LinkTakenError
+
+    bench.run()
+    monkeypatch.setattr(bench.tables.operations, "save", taken)
+    with pytest.raises(ConflictError, match="link was changed meanwhile"):
+        bench.engine.erase(bench.stored(), by="ops")
 
 
 @pytest.mark.parametrize("error", [NotDoneError, MaybeDoneError])

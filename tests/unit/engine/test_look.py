@@ -380,5 +380,8 @@ def test_says_that_another_event_was_quicker_to_link_the_record(
     monkeypatch.setattr(unconfirmed.tables.links, "taken", lambda _, groups, __: [False] * len(groups))
     unconfirmed.retry()
     attempt = unconfirmed.stored().attempts[-1]
-    assert (attempt.event, attempt.reason) == (Event.LOOK_FAILED, "the record was linked by another event")
+    assert (attempt.event, attempt.reason) == (
+        Event.LOOK_FAILED,
+        "the record that was found was linked by another event",
+    )
     assert unconfirmed.stored().due_at == unconfirmed.clock.now + POLICY.retry_delays[1]

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from crm_bridge.engine import POLICY
-from crm_bridge.errors import CannotLookError, ConflictError, Event, MaybeDoneError
-from crm_bridge.operations import State
+from crm_bridge.errors import CannotLookError, ConflictError, Event, MaybeDoneError, OvertakenError
+from crm_bridge.operations import Operation, State
 from tests.unit.engine.conftest import Bench, Receipt, failing, hit
 
 
@@ -83,11 +83,23 @@ def test_says_why_a_decision_does_not_count(in_review: Bench) -> None:
     with pytest.raises(ConflictError, match="Somebody else was quicker: its state is rejected now"):
         in_review.engine.request_retry(seen, by="two")
     for decide in (in_review.engine.request_retry, in_review.engine.discard):
-        with pytest.raises(ConflictError, match="this one is rejected"):
+        with pytest.raises(ConflictError, match="its state is rejected"):
             decide(in_review.stored(), by="two")
-    with pytest.raises(ConflictError, match="this one is rejected"):
+    with pytest.raises(ConflictError, match="its state is rejected"):
         in_review.link_existing(in_review.stored(), "101", by="two")
     assert not [asked for asked in in_review.flow.asked if "101" in asked]
+
+
+def test_says_so_when_what_is_written_with_a_decision_is_being_changed(
+    in_review: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(*_: object, **__: object) -> Operation:
+        raise OvertakenError([None])
+
+    monkeypatch.setattr(in_review.tables.operations, "save", overtaken)
+    with pytest.raises(ConflictError, match="changed meanwhile"):
+        in_review.engine.discard(in_review.stored(), by="ops")
+    assert in_review.stored().state is State.NEEDS_REVIEW
 
 
 def test_needs_review_again_when_the_bridge_fails_on_what_a_person_let_begin_anew(in_review: Bench) -> None:

@@ -272,16 +272,13 @@ def _looked(operation: Operation, looked: Looked, terms: _Terms) -> Decision:
 
 
 def _not_settled(operation: Operation, failed: NotSettled, terms: _Terms) -> Decision:
-    if not failed.is_taken:
-        if failed.event is Event.DONE:
-            reason = "its turn was over before it could be settled; it is sent again, which does no harm"
-            return _failed(operation, Event.MAYBE_DONE, terms, reason=reason, with_ending=True)
+    if failed.event is Event.FOUND:  # the next look-up finds what is left; what was never in doubt is not in doubt now
         event = Event.NOT_DONE if operation.unconfirmed_since is None else Event.LOOK_FAILED
-        reason = "what was found is being changed by another event"
-        return _failed(operation, event, terms, reason=reason)
-    if failed.event is Event.FOUND:  # another operation linked it just now; the next look-up finds what is left
-        reason = "the record was linked by another event"
-        return _failed(operation, Event.LOOK_FAILED, terms, reason=reason)
+        reason = "was linked by another event" if failed.is_taken else "is being changed by another event"
+        return _failed(operation, event, terms, reason=f"the record that was found {reason}")
+    if not failed.is_taken:
+        reason = "its turn was over before it could be settled; it is sent again, which does no harm"
+        return _failed(operation, Event.MAYBE_DONE, terms, reason=reason, with_ending=True)
     made = ", ".join(f"{link.right.system} {link.right.entity} {link.right.id}" for link in failed.links)
     reason = f"{made} cannot be linked: it is linked already"
     return _failed(operation, Event.LINK_TAKEN, terms, reason=reason)

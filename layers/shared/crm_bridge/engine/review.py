@@ -249,9 +249,11 @@ class Review:
         try:
             stored = self._settling.write(resolved, event, writes, ending, over=operation.state, lease=operation.lease)
         except LinkTakenError:
-            if event is Event.UNLINKED:
+            if event in (Event.UNLINKED, Event.ERASED):
                 raise ConflictError("The link was changed meanwhile. Look at the operation again.") from None
             raise ConflictError("That id is linked to something else already.") from None
+        except OvertakenError:
+            raise ConflictError("The operation was changed meanwhile. Look at it again.") from None
         if stored != resolved.model_copy(update={"waiters": stored.waiters}):
             raise ConflictError(f"Somebody else was quicker: its state is {stored.state} now.")
         self._settling.hand_over(news)
