@@ -7,6 +7,7 @@ import pytest
 import requests
 from selenium.webdriver import ActionChains, Chrome, Keys
 
+from crm_bridge.operations import State
 from local.stack import Stack
 from local.vendors.simulator import Kind
 from tests.browser.chromium import complaints, look
@@ -37,6 +38,15 @@ def test_somebody_signs_in_and_sees_the_vendors_and_what_came(console: Console, 
         "unconfirmed 0",
         "waiting 1",
     ]
+
+
+def test_each_states_name_fits_into_its_column(console: Console, tenant: Tenant) -> None:
+    tenant.create_site(customer_id="C-1")
+    console.sign_in(tenant.key)
+    cell = """const cell = document.querySelector("#list .state");
+        cell.textContent = arguments[0];
+        return cell.scrollWidth > cell.clientWidth;"""
+    assert [state for state in State if console.browser.execute_script(cell, state)] == []
 
 
 def test_a_wrong_key_is_refused_and_shows_nothing(console: Console, tenant: Tenant, browser: Chrome) -> None:
