@@ -209,7 +209,7 @@ BAD_PARAMETERS = [
     ("limit=1&limit=2", "limit"),
     ("state=x", "state"),
     ("state=", "state"),
-    ("state=PARKED", "state"),
+    ("state=NEEDS_REVIEW", "state"),
     ("state=needs_review&state=unconfirmed", "state"),
     ("flow=x", "flow"),
     ("flow=operations", "flow"),

@@ -15,7 +15,8 @@ from operations.models import Resolution
 ROOT = Path(__file__).parents[2]
 GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 REPLACED = re.compile(
-    r"\b(parked|parks|redeliver\w*|adopt(s|ed|ing)?|abandon(s|ed|ing)?|resends?|resent|natural[ _]keys?|callbacks?)\b",
+    r"\b(parked|parks|in_review|redeliver\w*|adopt(s|ed|ing)?|abandon(s|ed|ing)?|resends?|resent|natural[ _]keys?"
+    r"|callbacks?)\b",
     re.IGNORECASE,
 )
 """Words that no reader meets any more: `needs_review`, retry, link, discard, event key and webhook took their place."""

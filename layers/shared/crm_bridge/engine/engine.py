@@ -61,8 +61,8 @@ from crm_bridge.words import plain_json
 class Engine:
     """Runs operations. One instance per execution environment; threads may share it.
 
-    The methods for a person's decisions (`link`, `retry`, `discard`, `unlink`, `record`, `withdraw`, `erase`) are
-    those of `Review`, and `signed_in` is that of `Credentials`.
+    `link_existing`, `request_retry`, `discard`, `unlink`, `record`, `withdraw` and `erase` are the methods of `Review`,
+    and `signed_in` is the one of `Credentials`.
     """
 
     def __init__(
