@@ -34,7 +34,7 @@ run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 40
 	@$(BIN)/python -m local $(OPTIONS)
 
 test: ## Everything that CI runs
-	@$(MAKE) --no-print-directory -j 2 check secure docs fuzz
+	@$(MAKE) --no-print-directory -j 2 check secure docs fuzz $(BUNDLE)
 	@$(MAKE) --no-print-directory unit integration bundle
 
 check: $(SET_UP) ## Formatting, lint, types, the template

@@ -22,15 +22,14 @@ from crm_bridge.memory import Memory
 from crm_bridge.queues import Queues
 from crm_bridge.transport import Deadline, Transport
 from dispatcher.handler import lambda_handler
-from key_link.change import Held
-from key_link.flow import KeyLinkFlow
-from key_link.models import CarryKeyLink, KeyLink
+from key_link.flow import CreateKeyLink
+from key_link.models import KeyLink, NewKeyLink
 from local.stack import LOCAL_HOSTS
 from local.vendors.revio import RevioSimulator
 from tests.faults.outage import DEADLINE, MINUTE, TENANT, MemoryLinks, MemoryOperations, OneTenant
 
 if TYPE_CHECKING:
-    from crm_bridge.accounts import Accounts
+    from crm_bridge.services import Services
 
 FUNCTIONS = 2
 MOST_IDLE = 10
@@ -138,16 +137,16 @@ def drain(events: int, say: Callable[[str], None]) -> Drained:
 def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], None]) -> Drained:
     tenants, operations, links = OneTenant(rev), MemoryOperations(), MemoryLinks()
 
-    def made() -> tuple[Engine, KeyLinkFlow]:
-        """What one running function has of its own, its pace above all."""
-        engine = Engine(operations, links, tenants, Transport(time, time.sleep, Breaker(time), LOCAL_HOSTS), clock=time)
-        no_turns = cast("Accounts", None)  # a new key link waits for nobody
-        return engine, KeyLinkFlow(Memory(time), Held(links, operations, engine, no_turns, time))
+    def made() -> Engine:
+        """Return what one running function has of its own, its pace above all."""
+        services = SimpleNamespace(operations=operations, links=links, clock=time, memory=Memory(time))
+        transport = Transport(time, time.sleep, Breaker(time), LOCAL_HOSTS)
+        return Engine(cast("Services", services), tenants, transport)
 
-    engine, flow = made()
+    engine = made()
     for number in range(events):
         link = KeyLink(system="SALESFORCE", entity_type="CUSTOMER", internal_id=1015, external_id=f"001-{number}")
-        engine.run(flow, CarryKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE), later=True)
+        engine.run(CreateKeyLink, NewKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE), later=True)
     queue: Any = _Queue()
     failures: list[BaseException] = []
 
@@ -166,7 +165,7 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
             time.sleep(MINUTE)
 
     def function() -> None:
-        engine, flow = made()
+        engine = made()
         while not is_through():
             with queue.taken() as message:
                 if message is None:
@@ -174,7 +173,7 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
                 elif message["lent_until"] > time.now:  # a queue drops what nobody took for so long
                     time.sleep(TAKES)
                     engine.retry(
-                        flow,
+                        {CreateKeyLink.name: CreateKeyLink},
                         message["operation_id"],
                         tenant=message["tenant"],
                         deadline=Deadline(DEADLINE),

@@ -69,7 +69,7 @@ def _counted(
 
 def _retry(world: World, due: Iterable[Operation]) -> None:
     for operation in due:
-        function = operation.flow.title().replace("_", "") + "Function"
+        function = operation.function.title().replace("_", "") + "Function"
         record = {
             "messageId": "m-1",
             "body": json.dumps({"operation_id": operation.operation_id, "tenant": operation.tenant}),

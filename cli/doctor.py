@@ -82,7 +82,7 @@ def _vendor(bridge: Bridge, tenant: str, entry: Entry) -> Iterator[Finding]:
     """Check a vendor with the part of the settings that its functions read."""
     runtime = bridge.runtime
     try:
-        settings = runtime.engine.tenants.get(tenant, entry.flows[0], fresh=True)
+        settings = runtime.engine.tenants.get(tenant, entry.functions[0], fresh=True)
         transport = runtime.transport.of(Scope(tenant, settings.version))
         vendor = entry.vendor().for_tenant(settings, transport, Deadline(PATIENCE), runtime)
     except NotConfiguredError as error:

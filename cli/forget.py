@@ -14,14 +14,15 @@ from cli.asking import confirm
 from cli.bridge import Bridge
 from cli.command import Name, WrongInputError, Yes
 from cli.progress import progress_of
-from connector_receiver.flow import ConnectorFlow
 from connector_receiver.people import People
+from connector_receiver.records import CreateRecord
+from connector_receiver.saves import SavePerson
 from crm_bridge.engine import KEEP, REPLACEABLE
 from crm_bridge.ids import canonical
 from crm_bridge.links import Identity, joined
 from crm_bridge.operations import Operation, State, operation_id
 from crm_bridge.webhooks import FLOW as WEBHOOK
-from operations.flows import FLOWS
+from operations.flows import flows
 from operations.handler import FIRST_LOOKED_AT, SEARCHED
 
 PERSON = ("connector", "person")
@@ -125,8 +126,8 @@ def _find(bridge: Bridge, tenant: str, wanted: str) -> _Found:
         raise WrongInputError(f"Several records have this id. Give one of {', '.join(map(_named, linked))}.")
     found = _Found()
     _follow(bridge, tenant, linked or (starts if kind else []), found)
-    flows = FLOWS_OF.get(kind, ()) if kind else FLOWS
-    ids = {*found.links, *(operation_id(tenant, flow, record) for flow in flows)}
+    of_kind = FLOWS_OF.get(kind, ()) if kind else flows()
+    ids = {*found.links, *(operation_id(tenant, flow, record) for flow in of_kind)}
     operations = bridge.runtime.operations.many(sorted(ids))
     found.operations = {one: it for one, it in operations.items() if it.tenant == tenant and not it.is_erased}
     for one in _without_links(bridge, tenant, found):
@@ -154,9 +155,9 @@ def _follow(bridge: Bridge, tenant: str, starts: Sequence[Identity], found: _Fou
 
 def _without_links(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Operation]:
     """Return the operations that no link leads to: a person's saves, and webhooks that were not delivered."""
-    saves = tuple(joined(kind, person) + "#" for kind in ("save", "record") for person in found.people)
+    people = tuple(f"{joined(person)}#" for person in found.people)
     webhooks = tuple(f"{one}_" for one in found.operations)
-    for flow, beginnings in ((ConnectorFlow.name, saves), (WEBHOOK, webhooks)):
+    for flow, beginnings in ((SavePerson.name, people), (CreateRecord.name, people), (WEBHOOK, webhooks)):
         for state in FIRST_LOOKED_AT if beginnings else ():
             after = None
             while True:

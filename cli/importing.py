@@ -27,22 +27,23 @@ from cli.cells import escaped, opened, refuse_special
 from cli.command import Name, NotAllWellError, WrongInputError, Yes, command
 from cli.progress import Progress, progress_of
 from cli.rows import rows
-from create_job.handler import flow as create_job
-from create_job.models import CreateJob
-from create_site.flow import CreateSiteFlow
-from create_site.models import CreateSite
+from create_job.flow import CreateJob
+from create_job.models import NewJob
+from create_site.flow import CreateSite
+from create_site.models import NewSite
+from crm_bridge import Flow
 from crm_bridge.api import CHANGED
-from crm_bridge.engine import DUE, REPLACEABLE, Flow
+from crm_bridge.engine import DUE, REPLACEABLE
 from crm_bridge.errors import Event, NotConfiguredError, RunningError, SignInRefusedError, StorageError
 from crm_bridge.fields import compared
-from crm_bridge.operations import Operation, State, fingerprint, operation_id
+from crm_bridge.operations import Operation, State, fingerprint
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline
 from crm_bridge.vendors.illu import VENDOR as ILLU
 from crm_bridge.vendors.revio import VENDOR as REVIO
 from crm_bridge.vendors.revio import RevioSettings
-from key_link.handler import flow as key_link
-from key_link.models import CarryKeyLink, KeyLink
+from key_link.flow import CreateKeyLink
+from key_link.models import KeyLink, NewKeyLink
 
 AT_ONCE = 4
 """So many rows are on their way to a vendor at a time."""
@@ -69,7 +70,7 @@ class Kind[M: BaseModel]:
     name: str
     help: str
     row: type[M]
-    flow: Callable[[], Flow[Any, Any, Any]]
+    flow: type[Flow[Any, Any, Any]]
     command: Callable[[M], BaseModel]
     id: str
     """Which member of an answer is the new id."""
@@ -90,8 +91,8 @@ KINDS: tuple[Kind[Any], ...] = (
     Kind(
         "sites",
         "Customers that are to become sites at illu: customer_id, name, latitude, longitude, address.",
+        NewSite,
         CreateSite,
-        CreateSiteFlow,
         lambda site: site,
         "site_id",
         ILLU,
@@ -100,8 +101,8 @@ KINDS: tuple[Kind[Any], ...] = (
     Kind(
         "jobs",
         "Tickets that are to become jobs at illu: ticket_id, name, customer_id or site_id, and what else a job has.",
+        NewJob,
         CreateJob,
-        create_job,
         lambda job: job,
         "job_id",
         ILLU,
@@ -112,8 +113,8 @@ KINDS: tuple[Kind[Any], ...] = (
         "key-links",
         "Accounts that are to be key links at Rev.io: system, entity_type, internal_id, external_id.",
         KeyLink,
-        key_link,
-        lambda link: CarryKeyLink(link=link),
+        CreateKeyLink,
+        lambda link: NewKeyLink(link=link),
         "id",
         REVIO,
         _at_revio,
@@ -219,7 +220,7 @@ class Import[M: BaseModel]:
             else:
                 event = kind.command(row.said)
                 key, said = flow.key(event), fingerprint(compared(event))
-                one = operation_id(self._tenant, flow.name, key)
+                one = flow.operation_id(self._tenant, key)
                 line, before, key_before = first.setdefault(one, (row.line, said, key))
                 if line == row.line:
                     checked.append((Line(row.line, "", key, one), row.said))
@@ -323,7 +324,7 @@ class Import[M: BaseModel]:
         for pause in (*STORAGE_PAUSES, None):
             try:
                 outcome = self._bridge.runtime.engine.run(
-                    self._kind.flow(), event, tenant=self._tenant, deadline=Deadline(PATIENCE)
+                    self._kind.flow, event, tenant=self._tenant, deadline=Deadline(PATIENCE)
                 )
             except RunningError:
                 line.state, line.detail = State.SENDING, "somebody else is carrying it"

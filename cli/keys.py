@@ -16,7 +16,7 @@ from crm_bridge.settings import Tenant
 from crm_bridge.tenants import KEY_MAX_AGE, hash_api_key, new_api_key
 from crm_bridge.vendors import REGISTRY
 
-SCOPES = frozenset(flow for entry in REGISTRY if entry.is_for_callers for flow in entry.flows) | {
+SCOPES = frozenset(function for entry in REGISTRY if entry.is_for_callers for function in entry.functions) | {
     *("operations:read", "operations:resolve", "operations:payload"),
 }
 SHORT_HASH = 12
@@ -159,10 +159,10 @@ def scopes_of_key(given: Sequence[str] | None, settings: Tenant) -> frozenset[st
 
 
 def used_scopes(settings: Tenant) -> frozenset[str]:
-    """Return the flows of the vendors that a tenant uses, and that callers send events for."""
+    """Return the functions for the vendors that a tenant uses, and that callers send events to."""
     return frozenset(
-        flow
+        function
         for entry in REGISTRY
         if entry.is_for_callers and settings.of(entry.vendor().settings_model)
-        for flow in entry.flows
+        for function in entry.functions
     )

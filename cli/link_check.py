@@ -12,26 +12,23 @@ from cli.bridge import Bridge
 from cli.command import Name, NotAllWellError
 from cli.links import JOB, SITE, StoredLink, stored
 from cli.progress import progress_of
-from connector_receiver.handler import flow as connector_receiver
-from create_job.flow import Jobs
-from create_job.handler import flow as create_job
-from create_site.flow import CreateSiteFlow, Sites
-from crm_bridge.engine import Flow
+from connector_receiver.saves import SavePerson
+from create_site.flow import CreateSite
+from crm_bridge import Flow, Vendor
 from crm_bridge.errors import CannotLookError, NoSuchRecordError, VendorError
 from crm_bridge.ids import canonical
 from crm_bridge.links import Identity
 from crm_bridge.transport import Deadline
 from crm_bridge.vendors.egito_settings import EgitoSettings
-from crm_bridge.vendors.illu import IlluSettings
+from crm_bridge.vendors.illu import Illu, IlluSettings
 from crm_bridge.vendors.revio import RevioSettings
-from key_link.handler import flow as key_link
+from key_link.flow import CreateKeyLink
 
 PATIENCE = 25.0
 """Seconds for one question to a vendor."""
 LONGEST_READING = 600.0
 """Seconds for all key links of an account, of which Rev.io gives 500 at a time."""
 GENTLE = 120
-BY_NAME = "{} lists by name, and the bridge keeps no names"
 
 
 @dataclass(frozen=True)
@@ -102,20 +99,18 @@ class _Vendors:
                     yield Disagreement("illu", f"{one.right.entity} {one.right.id}", what)
 
     def _sites(self) -> set[str]:
-        def ids(illu: Sites) -> set[str]:
-            if not illu.lists_all_sites:
-                raise CannotLookError(BY_NAME.format("site_list_path"), vendor="illu")
+        def ids(illu: Illu) -> set[str]:
+            illu.expect_all_sites()
             return {str(one.site_id) for one in illu.list_sites(name="")}
 
-        return self._ask(CreateSiteFlow(), ids)
+        return self._ask(CreateSite, ids)
 
     def _jobs(self) -> set[str]:
-        def ids(illu: Jobs) -> set[str]:
-            if not illu.lists_all_jobs:
-                raise CannotLookError(BY_NAME.format("job_list_path"), vendor="illu")
+        def ids(illu: Illu) -> set[str]:
+            illu.expect_all_jobs()
             return {one.job_id for one in illu.list_jobs(name="")}
 
-        return self._ask(create_job(), lambda sender: ids(sender.illu))
+        return self._ask(CreateSite, ids)
 
     def revio(self, links: Sequence[StoredLink]) -> Iterator[Disagreement]:
         tied: dict[str, set[str]] = {}
@@ -124,8 +119,8 @@ class _Vendors:
                 if (end.system, end.entity) == ("revio", "key_link"):
                     tied.setdefault(end.id, set()).add(canonical(other.id))
         there = self._ask(
-            key_link(),
-            lambda key_links: {str(one.id): one for one in key_links.revio.key_links({})},
+            CreateKeyLink,
+            lambda revio: {str(one.id): one for one in revio.key_links({})},
             patience=LONGEST_READING,
         )
         for key_link_id, ids in sorted(tied.items()):
@@ -146,13 +141,16 @@ class _Vendors:
 
     def _is_shown(self, entity: str, record: Identity) -> bool:
         try:
-            self._ask(connector_receiver(), lambda receiver: receiver.egito.record(entity, record.id))
+            self._ask(SavePerson, lambda egito: egito.record(entity, record.id))
         except NoSuchRecordError:
             return False
         return True
 
-    def _ask[V: Any, T](self, flow: Flow[Any, V, Any], question: Callable[[V], T], *, patience: float = PATIENCE) -> T:
-        return self.bridge.runtime.engine.signed_in(flow, self.tenant, Deadline(patience), question)
+    def _ask[V: Vendor[Any], T](
+        self, flow: type[Flow[Any, V, Any]], question: Callable[[V], T], *, patience: float = PATIENCE
+    ) -> T:
+        engine = self.bridge.runtime.engine
+        return engine.ask(engine.bind(flow, self.tenant, Deadline(patience)), question)
 
     def _in_turn[T](self, vendor: str, items: Sequence[T]) -> Iterator[T]:
         """So many a minute, so that live traffic goes on."""

@@ -20,17 +20,18 @@ from cli.command import Name, NotAllWellError, Yes, command
 from cli.output import visible
 from cli.progress import progress_of
 from cli.rows import rows
-from create_job.flow import CreateJobFlow
-from create_job.models import CreatedJob
-from create_site.flow import CreateSiteFlow
-from create_site.models import CreatedSite
+from create_job.flow import CreateJob
+from create_job.models import JobCreated
+from create_site.flow import CreateSite
+from create_site.models import SiteCreated
+from crm_bridge import Flow
 from crm_bridge.api import validated
 from crm_bridge.dynamodb import deserialize, guarded, serialize
 from crm_bridge.errors import ConflictError, NotFoundError
 from crm_bridge.fields import Id
 from crm_bridge.ids import canonical
 from crm_bridge.links import Cardinality, Identity, Link, joined
-from crm_bridge.operations import Operation, operation_id
+from crm_bridge.operations import Operation
 from operations.models import LinkSearch
 
 COLUMNS = ("system", "entity", "id", "partner_system", "partner_entity", "partner_id", "operation_id", "linked_at")
@@ -223,13 +224,13 @@ class _Made:
     """What was made before there was a bridge, as its event would have made it."""
 
     line: int
-    flow: str
+    flow: type[Flow[Any, Any, Any]]
     event_key: str
-    result: CreatedSite | CreatedJob
+    result: SiteCreated | JobCreated
     links: tuple[Link, ...]
 
     def operation_id(self, tenant: str) -> str:
-        return operation_id(tenant, self.flow, self.event_key)
+        return self.flow.operation_id(tenant, self.event_key)
 
 
 def _read(file: Path) -> tuple[list[tuple[int, str]], list[_Made]]:
@@ -254,19 +255,19 @@ def _read(file: Path) -> tuple[list[tuple[int, str]], list[_Made]]:
     for line, left, right in read:
         match (left.system, left.entity):
             case ("crm", "customer"):
-                site = CreatedSite(site_id=int(right.id), customer_id=left.id)
-                made.append(_Made(line, CreateSiteFlow.name, left.id, site, (Link(left, right),)))
+                site = SiteCreated(site_id=int(right.id), customer_id=left.id)
+                made.append(_Made(line, CreateSite, left.id, site, (Link(left, right),)))
             case ("crm", "ticket"):
                 at = site_of.get(canonical(right.id))
                 if at is None:
                     wrong.append((line, f"no line says at which site the job {right.id} is"))
                     continue
-                job = CreatedJob(job_id=right.id, ticket_id=left.id, site_id=int(at.id))
+                job = JobCreated(job_id=right.id, ticket_id=left.id, site_id=int(at.id))
                 links = (Link(left, right), Link(right, at, Cardinality.MANY_TO_ONE))
-                made.append(_Made(line, CreateJobFlow.name, left.id, job, links))
+                made.append(_Made(line, CreateJob, left.id, job, links))
     return wrong, made
 
 
 def _id_in(operation: Operation, made: _Made) -> str:
     answer: dict[str, Any] = json.loads(operation.result) if operation.result else {}
-    return str(answer.get("site_id" if isinstance(made.result, CreatedSite) else "job_id", ""))
+    return str(answer.get("site_id" if isinstance(made.result, SiteCreated) else "job_id", ""))

@@ -21,7 +21,7 @@ from crm_bridge.engine import UNLINKABLE
 from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
 from crm_bridge.operations import Operation, OperationSummary, State, operation_id
 from crm_bridge.transport import Deadline
-from operations.flows import FLOWS
+from operations.flows import flow_of, flows
 from operations.handler import FIRST_LOOKED_AT
 from operations.summary import READ
 
@@ -39,15 +39,6 @@ VERIFYING = 30.0
 app = typer.Typer(help="Operations: look at them, watch them, decide about them.", no_args_is_help=True)
 
 
-class FlowName(StrEnum):
-    CREATE_SITE = "create_site"
-    CREATE_JOB = "create_job"
-    KEY_LINK = "key_link"
-    STATUS_UPDATE = "status_update"
-    CONNECTOR_RECEIVER = "connector_receiver"
-    WEBHOOK = "webhook"
-
-
 class Action(StrEnum):
     LINK = "link"
     RETRY = "retry"
@@ -56,7 +47,17 @@ class Action(StrEnum):
 
 
 StateOption = Annotated[State | None, typer.Option("--state", help="Only those in this state.")]
-FlowOption = Annotated[FlowName | None, typer.Option("--flow", help="Only those of this flow.")]
+
+
+def _flow(name: str) -> str:
+    if name not in flows():
+        raise typer.BadParameter(f"the flows are {', '.join(sorted(flows()))}")
+    return name
+
+
+FlowOption = Annotated[
+    str | None, typer.Option("--flow", help="Only those of this flow.", parser=_flow, metavar="FLOW")
+]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only those whose last attempt tells this.")]
 
 
@@ -72,7 +73,7 @@ def list_operations(
     """A tenant's operations. What needs a person comes first, then what was changed last."""
     states = [state] if state else list(FIRST_LOOKED_AT)
     found = list(islice(_found(bridge, name, states, flow, reason), limit))
-    bridge.output.document([one.shown() for one in found])
+    bridge.output.document([one.to_response() for one in found])
     bridge.output.table(COLUMNS, map(_row, found))
     if not found:
         bridge.output.line("There is none.")
@@ -110,7 +111,9 @@ def watch(
         while True:
             counts, newest = _overview(bridge, name)
             if bridge.output.as_json:
-                sys.stdout.write(json.dumps({"counts": counts, "not_finished": [one.shown() for one in newest]}) + "\n")
+                sys.stdout.write(
+                    json.dumps({"counts": counts, "not_finished": [one.to_response() for one in newest]}) + "\n"
+                )
                 sys.stdout.flush()
             else:
                 live.update(_picture(counts, newest), refresh=True)
@@ -159,17 +162,14 @@ def resolve(
     if not yes:
         bridge.output.notice(what)
         confirm("Do it?")
-    engine = bridge.runtime.engine
+    engine, flow = bridge.runtime.engine, flow_of(in_review)
     match action:
         case Action.LINK:
-            flow = FLOWS.get(in_review.flow)
-            if flow is None:
-                raise WrongInputError(f"An operation of {in_review.flow} has no record that could be linked.")
 
             def link_existing(*, confirmed: bool) -> Operation:
                 deadline = Deadline(VERIFYING)
                 return engine.link_existing(
-                    flow(), in_review, vendor_id or "", by=bridge.user, deadline=deadline, confirmed=confirmed
+                    flow, in_review, vendor_id or "", by=bridge.user, deadline=deadline, confirmed=confirmed
                 )
 
             try:
@@ -181,11 +181,10 @@ def resolve(
         case Action.RETRY:
             resolved = engine.request_retry(in_review, by=bridge.user)
         case Action.DISCARD:
-            of = FLOWS.get(in_review.flow)
-            resolved = engine.discard(in_review, by=bridge.user, flow=of() if of else None)
+            resolved = engine.discard(flow, in_review, by=bridge.user, deadline=Deadline(VERIFYING))
         case Action.UNLINK:
             resolved = engine.unlink(in_review, by=bridge.user)
-    bridge.output.document(resolved.shown())
+    bridge.output.document(resolved.to_response())
     bridge.output.line(f"Done: its state is {resolved.state}.")
 
 
@@ -260,7 +259,7 @@ def _is_safe(operation: Operation) -> bool:
 
 
 def _found(
-    bridge: Bridge, tenant: str, states: Sequence[State], flow: FlowName | None, reason: str | None
+    bridge: Bridge, tenant: str, states: Sequence[State], flow: str | None, reason: str | None
 ) -> Iterator[OperationSummary]:
     for state in states:
         after = None
@@ -275,7 +274,7 @@ def _found(
 
 def _named(bridge: Bridge, tenant: str, wanted: str) -> list[Operation]:
     """The operation with this id, or those whose event the CRM knows by it. Raises NotFoundError."""
-    ids = [wanted, *(operation_id(tenant, flow, wanted) for flow in FLOWS)]
+    ids = [wanted, *(operation_id(tenant, flow, wanted) for flow in flows())]
     found = [one for one in bridge.runtime.operations.many(ids).values() if one.tenant == tenant]
     if not found:
         raise NotFoundError(
@@ -291,7 +290,7 @@ def _row(one: OperationSummary) -> tuple[object, ...]:
 
 
 def _shown(operation: Operation, *, payload: bool) -> dict[str, Any]:
-    shown = operation.shown() | {"candidates": operation.shown_candidates(names=payload)}
+    shown = operation.to_response() | {"candidates": operation.candidates_response(names=payload)}
     if payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
     return shown
@@ -321,7 +320,7 @@ def _tell(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
     if operation.candidates:
         output.line("These records at the vendor may be this event's:" if payload else CANDIDATES_WITHOUT_NAMES)
         columns = ("id", "created", *(["name"] if payload else []))
-        shown = operation.shown_candidates(names=payload)
+        shown = operation.candidates_response(names=payload)
         output.table(columns, [(one["id"], one["created_at"], *([one["name"]] if payload else [])) for one in shown])
     if operation.state is State.NEEDS_REVIEW:
         output.line("It waits for a person. Look at the vendor, then one of:", style="bold")

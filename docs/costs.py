@@ -50,18 +50,15 @@ def of_events(event: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def alarms_if(condition: str) -> list[dict[str, Any]]:
-    """Return the alarms that are made under a condition of the template."""
-    return [
-        resource["Properties"]
-        for resource in TEMPLATE["Resources"].values()
-        if resource["Type"] == "AWS::CloudWatch::Alarm" and resource["Condition"] == condition
-    ]
+def alarms() -> list[dict[str, Any]]:
+    """Return the template's alarms."""
+    found = TEMPLATE["Resources"].values()
+    return [resource["Properties"] for resource in found if resource["Type"] == "AWS::CloudWatch::Alarm"]
 
 
-def metrics_of(alarms: Sequence[Mapping[str, Any]]) -> int:
+def metrics_of(watching: Sequence[Mapping[str, Any]]) -> int:
     """Return how many metrics alarms look at, which is what they are billed for."""
-    return sum(sum("MetricStat" in metric for metric in a.get("Metrics", [{"MetricStat": a}])) for a in alarms)
+    return sum(sum("MetricStat" in metric for metric in a.get("Metrics", [{"MetricStat": a}])) for a in watching)
 
 
 def besides() -> dict[str, float]:
@@ -70,11 +67,9 @@ def besides() -> dict[str, float]:
     functions, tables, queues = (
         KINDS[f"AWS::{kind}"] for kind in ("Serverless::Function", "DynamoDB::Table", "SQS::Queue")
     )
-    watched = metrics_of(alarms_if("IsWatchedDeployment"))
     keys_read = (assumed["environments"] * tables + 2 * queues) * MINUTES / KEY_MINUTES
     gigabytes = EVENTS * site["link_bytes"] / 1e9
     return {
-        f"a gradual `Deployment`: {watched} metrics of alarms": usd("alarm_metric_month", watched),
         f"`KmsKeyArn`: a key, and at most {keys_read:,.0f} requests to KMS": usd("key_month", 1)
         + usd("key_request", keys_read),
         # The dispatcher has none.
@@ -90,13 +85,12 @@ def besides() -> dict[str, float]:
 def idle() -> dict[str, float]:
     """What a stack with one tenant costs in a month in which nothing happens."""
     assumed = FACTS["assumed"]
-    alarms = alarms_if("HasAlarms")
-    watched = metrics_of(alarms)
+    watched = metrics_of(alarms())
     queues = sum(
         event["Type"] == "SQS" for _, properties in RESOURCES for event in properties.get("Events", {}).values()
     )
     return {
-        f"{len(alarms)} alarms on {watched} metrics": usd("alarm_metric_month", watched),
+        f"{len(alarms())} alarms on {watched} metrics": usd("alarm_metric_month", watched),
         "the dashboard": usd("dashboard_month", 1),
         "the metrics `OldestDueAge` and `OldestReviewAge`": usd("metric_month", 2),
         "one tenant's secret, for one vendor or its webhook": usd("secret_month", 1),

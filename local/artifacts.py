@@ -69,8 +69,11 @@ def missing_handlers(build: Path) -> list[str]:
 
 
 def _defined(file: Path) -> set[str]:
-    """Return the names of the functions at the top level of a module."""
-    return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
+    """Return the names that a module defines at its top level, as functions or by assignments."""
+    body = ast.parse(file.read_text()).body
+    functions = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    return functions | {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def main() -> None:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import boto3
+import moto.sqs.models
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.session import Session
 from moto.backends import get_backend
 from moto.core.botocore_stubber import MockRawResponse
 from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.core.utils import camelcase_to_underscores
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
@@ -80,6 +82,8 @@ def _transact_write_items(backend: DynamoDBBackend, transact_items: list[dict[st
         raise
 
 
+# moto spells the names of a queue's attributes anew whenever it looks at one of them.
+moto.sqs.models.camelcase_to_underscores = cache(camelcase_to_underscores)  # type: ignore[attr-defined]
 # Else every response allows the pages of all websites to read it.
 werkzeug_app.DISABLE_GLOBAL_CORS = True  # type: ignore[attr-defined]
 Table.__deepcopy__ = lambda table, _: table  # type: ignore[attr-defined]

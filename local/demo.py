@@ -21,7 +21,7 @@ def main() -> int:
     console = Console(file=sys.stdout, width=WIDTH, highlight=False)  # standard output as it is before the redirection
     LOG.parent.mkdir(exist_ok=True)
     steps: list[Step] = []
-    with LOG.open("w") as log, redirect_stdout(log), Stack(background=False) as stack:
+    with LOG.open("w") as log, redirect_stdout(log), Stack(background=False, aws_over_http=False) as stack:
         console.print("\n[bold]CRM Bridge[/bold] is running on this machine, beside it simulated vendors.")
         for chapter in Play(stack).chapters():
             played = list(chapter.steps())

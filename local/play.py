@@ -307,7 +307,7 @@ class Play:
         people.append("Zoë prospect, owner 9")
         yield sent("Egito saves Zoë, but its answer is lost", zoe, "WARNING", *people)
         listed = self._call("GET", "/operations?state=unconfirmed").json()["operations"]
-        accepted = next(one for one in listed if one["event_key"].startswith("save#"))
+        accepted = next(one for one in listed if one["flow"] == "save_person")
         healed = self._settled(f"/operations/{accepted['operation_id']}")
         right = healed.json()["state"] == "succeeded"
         told = Answer(healed.status_code, "INFO", _told(healed))

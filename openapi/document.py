@@ -6,32 +6,33 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from pydantic import BaseModel
 
+from connector_receiver.responses import ConnectorProblem
 from crm_bridge import errors
 from crm_bridge.api import JSON, PROBLEM_TYPE
 from crm_bridge.errors import ProblemError
+from crm_bridge.responses import Problem, Processed, SettledOperation
 from local.events import load_event
 from local.template import TEMPLATE, ApiRoute, bundle_template
-from openapi.answers import ConnectorProblem, GatewayMessage, Problem, Told
 from openapi.recorded import Recorded, recorded
 from openapi.routes import (
-    ALWAYS,
     ASKED,
     FROM_THE_GATEWAY,
     HEADERS,
-    OF_EVENTS,
     PAGES,
+    PARAMETERS,
     PREFER,
     ROUTES,
     SECURITY,
     STATUSES,
-    WEBHOOK_ANSWERS,
     WEBHOOK_HEADERS,
-    WITH_BODY,
+    WEBHOOK_RESPONSES,
     XML_ROOTS,
+    GatewayMessage,
     Route,
     Schema,
 )
@@ -96,18 +97,42 @@ def document() -> Node:
     }
 
 
+@cache
 def _schemas() -> Node:
-    """Of all bodies and answers. The members of what is asked in an address are parameters."""
+    """Return those of all bodies. The members of what is asked in an address are parameters."""
     asked = {route.body for route in ROUTES.values() if route.body}
-    answered = {model for route in ROUTES.values() for model in route.answers.values() if model}
-    schemas = components(asked, answered | {Problem, ConnectorProblem, GatewayMessage, Told})
+    bodies = {(route, body) for route in ROUTES.values() for body in (route.result, route.accepted) if body}
+    results = {body for route, body in bodies if _has_result(route, body)}
+    returned = {body for route, body in bodies if not _has_result(route, body)}
+    schemas = components(asked, {*returned, Problem, ConnectorProblem, GatewayMessage, SettledOperation})
+    made = components((), {*results, Processed})
+    for result in results:
+        name = _response_name(result)
+        schemas[name] = _with(made[result.__name__], made["Processed"]) | {"title": name}
+    schemas |= {f"{model.__name__}{status}": _problem_schema(model, status, kinds) for model, status, kinds in _kinds()}
     for key, route in ROUTES.items():
         if route.body:
             for name, description in _fields(key).items():
                 schemas[route.body.__name__]["properties"].get(name, {})["description"] = description
     for model, root in XML_ROOTS.items():
         schemas[model.__name__]["xml"] = {"name": root}
-    return schemas
+    return dict(sorted(schemas.items()))
+
+
+def _has_result(route: Route, body: type) -> bool:
+    """Whether the body of a response is the result that a flow stores, and besides it what every event has."""
+    return bool(route.accepted) and issubclass(body, BaseModel)
+
+
+def _response_name(result: type) -> str:
+    """Return its own, if no route returns it alone."""
+    is_returned_alone = any(route.result is result and not route.accepted for route in ROUTES.values())
+    return f"{result.__name__}Response" if is_returned_alone else result.__name__
+
+
+def _with(schema: Node, more: Node) -> Node:
+    properties = {**schema["properties"], **more["properties"]}
+    return {**schema, "properties": properties, "required": [*schema["required"], *more["required"]]}
 
 
 def _key_header(name: str) -> Node:
@@ -123,24 +148,31 @@ def _operation(where: ApiRoute, route: Route) -> Node:
     operation: Node = {"operationId": route.name, "tags": [_tag(where)], "summary": route.summary}
     needed = f"Needs the scope `{SCOPES.get(f'{where.method} {where.path}', _tag(where))}`."
     operation["description"] = f"{route.description} {needed}".strip()
-    parameters = [*_in_path(route, examples), *_in_query(route)]
-    if route.is_event:
+    parameters = [*_in_path(where.path, examples), *_in_query(route)]
+    if route.accepted:
         prefer = {"name": "Prefer", "in": "header", "description": PREFER, "schema": {"type": "string"}}
         parameters.append(prefer)
     if parameters:
         operation["parameters"] = parameters
     if route.body:
-        operation["requestBody"] = _body(route, examples)
-    problems = {*ALWAYS, *route.problems, *(WITH_BODY if route.body else ()), *(OF_EVENTS if route.is_event else ())}
-    name = "ConnectorProblem" if route.speaks_xml else "Problem"
-    answers = {status: _answer(route, status, examples) for status in route.answers}
-    answers |= {status: {"$ref": f"#/components/responses/{name}{status}"} for status in problems}
-    operation["responses"] = {str(status): answers[status] for status in sorted(answers)}
+        operation["requestBody"] = _body(where.path, route, examples)
+    name = "ConnectorProblem" if speaks_xml(where.path) else "Problem"
+    made = {status: _response(where.path, route, status, examples) for status in route.statuses}
+    if route.accepted:
+        made[202] = _response(where.path, route, 202, examples)
+    problems = route.all_problems(where.path)
+    made |= {status: {"$ref": f"#/components/responses/{name}{status}"} for status in problems}
+    operation["responses"] = {str(status): made[status] for status in sorted(made)}
     return operation
 
 
-def _in_path(route: Route, examples: Iterable[Recorded]) -> Iterable[Node]:
-    for name, (description, schema) in route.path.items():
+def speaks_xml(path: str) -> bool:
+    return path.startswith("/connector/")
+
+
+def _in_path(path: str, examples: Iterable[Recorded]) -> Iterable[Node]:
+    for segments, name in re.findall(r"(?=(?:/|^)([^/]+/\{(\w+)\}))", path):
+        description, schema = PARAMETERS[segments]
         values = dict.fromkeys(load_event(*one.name)["pathParameters"][name] for one in examples if one.status < 300)
         shown = {f"example{number}": {"value": _typed(value, schema)} for number, value in enumerate(values, 1)}
         found = {"examples": shown} if shown else {}
@@ -162,11 +194,11 @@ def _in_query(route: Route) -> Iterable[Node]:
         yield {"name": name, "in": "query", "schema": wanted, **required}
 
 
-def _body(route: Route, examples: Iterable[Recorded]) -> Node:
+def _body(path: str, route: Route, examples: Iterable[Recorded]) -> Node:
     assert route.body
     schema = {"$ref": REF + route.body.__name__}
     content: Node = {JSON: {"schema": schema}}
-    if route.speaks_xml:
+    if speaks_xml(path):
         content[XML] = {"schema": schema}
     for one in examples:
         event = load_event(*one.name)
@@ -176,26 +208,26 @@ def _body(route: Route, examples: Iterable[Recorded]) -> Node:
             value = json.loads(event["body"]) if kind == JSON else event["body"]
             content[kind].setdefault("examples", {})[one.name[1]] = {"value": value}
     made = {"required": True, "content": content}
-    if route.can_be_mapped:
+    if route.accepted and not speaks_xml(path):
         made["description"] = "If the tenant has a mapping for it: whatever JSON the mapping takes."
     return made
 
 
-def _answer(route: Route, status: int, examples: Iterable[Recorded]) -> Node:
-    model = route.answers[status]
-    description = STATUSES[status] if route.is_event else ASKED
-    headers = _headers(*OF_ALL, *(["Location"] * (status == 202)))
-    made: Node = {"description": description, "headers": headers}
-    if model:
-        made["content"] = {JSON: {"schema": {"$ref": REF + model.__name__}}}
-        if route.speaks_xml:
+def _response(path: str, route: Route, status: int, examples: Iterable[Recorded]) -> Node:
+    body = route.accepted if status == 202 else route.result
+    description = STATUSES[status] if route.accepted else ASKED
+    made: Node = {"description": description, "headers": _headers(*OF_ALL, *(["Location"] * (status == 202)))}
+    if body:
+        name = _response_name(body) if _has_result(route, body) else body.__name__
+        made["content"] = {JSON: {"schema": {"$ref": REF + name}}}
+        if speaks_xml(path):
             made["content"][XML] = {}
         for one in examples:
             if one.status == status:
                 made["content"][one.media_type].setdefault("examples", {})[one.name[1]] = {"value": one.body}
-    if model and "operation_id" in model.model_fields:
-        link = {"operationId": "getOperation", "parameters": {"id": "$response.body#/operation_id"}}
-        made["links"] = {"operation": link}
+        if "operation_id" in _schemas()[name]["properties"]:
+            link = {"operationId": "getOperation", "parameters": {"id": "$response.body#/operation_id"}}
+            made["links"] = {"operation": link}
     return made
 
 
@@ -203,20 +235,36 @@ def _headers(*names: str, required: bool = True) -> Node:
     return {name: {"description": HEADERS[name][0], "required": required, "schema": HEADERS[name][1]} for name in names}
 
 
+def _kinds() -> Iterator[tuple[type, int, list[type[ProblemError]]]]:
+    """Yield the kinds of problems that there are for a status: on the Connector's routes, and on the others."""
+    everything = sorted(problem_kinds(), key=attrgetter("status", "kind"))
+    for status, group in groupby(everything, attrgetter("status")):
+        kinds = list(group)
+        yield ConnectorProblem, status, kinds
+        yield Problem, status, [kind for kind in kinds if kind is not errors.NotXmlError]
+
+
 def _problems() -> Node:
-    """The answers that several routes share: for each status one of the Connector's routes, and one of the others."""
-    kinds = sorted(problem_kinds(), key=lambda kind: (kind.status, kind.kind))
-    made: Node = {}
-    for status, group in groupby(kinds, key=lambda kind: kind.status):
-        of_status = list(group)
-        for model in (Problem, ConnectorProblem):
-            of_model = [kind for kind in of_status if model is ConnectorProblem or kind is not errors.NotXmlError]
-            made[f"{model.__name__}{status}"] = _problem(model, status, of_model)
+    """Return the responses that several routes share."""
+    made = {f"{model.__name__}{status}": _problem(model, status, kinds) for model, status, kinds in _kinds()}
     for one in (one for one in recorded() if one.status >= 400):
-        speaks_xml = ROUTES[load_event(*one.name)["routeKey"]].speaks_xml
-        content = made[f"{'ConnectorProblem' if speaks_xml else 'Problem'}{one.status}"]["content"][one.media_type]
+        model = ConnectorProblem if speaks_xml(load_event(*one.name)["rawPath"]) else Problem
+        content = made[f"{model.__name__}{one.status}"]["content"][one.media_type]
         content.setdefault("examples", {})["_".join(one.name)] = {"value": one.body}
     return dict(sorted(made.items()))
+
+
+def _problem_schema(model: type, status: int, kinds: list[type[ProblemError]]) -> Node:
+    """Generators of clients give up on a `const` here, and on an `enum` of booleans."""
+    members: Node = {
+        "type": {"enum": [PROBLEM_TYPE + kind.kind for kind in kinds]},
+        "title": {"enum": [kind.title for kind in kinds]},
+        "status": {"enum": [status]},
+    }
+    retryable = {kind.retryable for kind in kinds}
+    if len(retryable) == 1:
+        members["retryable"] = {"type": "boolean", "const": retryable.pop()}
+    return {"allOf": [{"$ref": REF + model.__name__}, {"properties": members}]}
 
 
 def problem_kinds() -> Iterator[type[ProblemError]]:
@@ -226,14 +274,8 @@ def problem_kinds() -> Iterator[type[ProblemError]]:
             yield kind
 
 
-def _problem(model: type[BaseModel], status: int, kinds: list[type[ProblemError]]) -> Node:
-    members = {
-        "type": {"enum": [PROBLEM_TYPE + kind.kind for kind in kinds]},
-        "title": {"enum": [kind.title for kind in kinds]},
-        "status": {"const": status},
-        "retryable": {"enum": sorted({kind.retryable for kind in kinds})},
-    }
-    content: Node = {PROBLEM: {"schema": {"allOf": [{"$ref": REF + model.__name__}, {"properties": members}]}}}
+def _problem(model: type, status: int, kinds: list[type[ProblemError]]) -> Node:
+    content: Node = {PROBLEM: {"schema": {"$ref": f"{REF}{model.__name__}{status}"}}}
     if model is ConnectorProblem:
         content[PROBLEM_XML] = {}
     if status in FROM_THE_GATEWAY:
@@ -251,7 +293,7 @@ def _webhook() -> Node:
         for name, (description, schema) in WEBHOOK_HEADERS.items()
     ]
     example = next(one.body for one in recorded() if one.event == WEBHOOK)
-    content = {"schema": {"$ref": REF + Told.__name__}, "examples": {WEBHOOK: {"value": example}}}
+    content = {"schema": {"$ref": REF + SettledOperation.__name__}, "examples": {WEBHOOK: {"value": example}}}
     return {
         "operationId": "operationSettled",
         "tags": [WEBHOOK],
@@ -260,7 +302,7 @@ def _webhook() -> Node:
         "security": [],
         "parameters": parameters,
         "requestBody": {"required": True, "content": {JSON: content}},
-        "responses": {status: {"description": description} for status, description in WEBHOOK_ANSWERS.items()},
+        "responses": {status: {"description": description} for status, description in WEBHOOK_RESPONSES.items()},
     }
 
 

@@ -1,271 +1,202 @@
-"""What is said of each route besides what template.yaml, the models and docs/api.md say. Written by hand."""
+"""What docs/openapi.json says of each route besides what template.yaml, the functions and docs/api.md say."""
 
+import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, TypedDict, get_args, get_type_hints
 
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
+from connector_receiver import responses as connector
 from connector_receiver.models import Check, LeadSourceSave, PersonSave
-from create_job.models import CreateJob
-from create_site.models import CreateSite
+from crm_bridge import Flow
 from crm_bridge.fields import LONGEST_ID
-from key_link.models import KeyLink, KeyLinkSearch, StoredKeyLink
-from openapi import answers
+from crm_bridge.responses import OPERATION_ID, Accepted
+from key_link.models import EntityTypes, KeyLink, KeyLinkPage, KeyLinkSearch, StoredKeyLink, Systems
+from operations import handler as operations
+from operations.flows import flows
 from operations.models import LinkSearch, Listing, Resolution
-from status_update.models import NewStatus
+from status_update.models import NewStatus, Services, StatusUpdated
 
-type Answers = Mapping[int, type[BaseModel] | None]
 type Schema = Mapping[str, object]
 
-ALWAYS = (401, 403, 429, 500, 503)
-"""The problems of every route."""
-WITH_BODY = (400, 413, 415, 422)
-"""Those of every route that takes a body, besides."""
-OF_EVENTS = (410,)
-"""Those of every route that takes an event, besides."""
-_ID: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}
-_TEXT: Schema = {"type": "string", "minLength": 1}
 
+class GatewayMessage(TypedDict):
+    """The body of API Gateway's own response, when no function was called, or none returned one."""
 
-def _of(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-_CLUB = {"club_id": ("Our id of the club or the Connector's, as the turn-up settled them.", _TEXT)}
-_OPERATION = {"id": ("As in `operation_id`.", {"type": "string", "pattern": answers.OPERATION_ID})}
-_KEY_LINK = {"id": ("Rev.io's id of the key link.", {"type": "integer", "minimum": 1, "maximum": 10**18 - 1})}
-_PERSON = {**_CLUB, "id": ("Our id of the person, `recordID`, or the Connector's, `uuid`.", _ID)}
+    message: str
 
 
 @dataclass(frozen=True)
 class Route:
-    """`answers` are by status, None is no body. Which problems a status may have is in `crm_bridge.errors`."""
-
     name: str
     """The `operationId`."""
     summary: str
-    answers: Answers
-    problems: tuple[int, ...] = ()
-    """Besides those of every route."""
+    result: type | None
+    """What a response of less than 300 has, besides what every event has; None is no body."""
+    statuses: tuple[int, ...] = (200,)
+    """Of these responses. An event may have 202 as well."""
     description: str = ""
-    path: Mapping[str, tuple[str, Schema]] = field(default_factory=dict)
-    query: type[BaseModel] | None = None
+    accepted: type | None = None
+    """The body of 202, which only an event has: it is sent to a vendor, now or later."""
     body: type[BaseModel] | None = None
-    is_event: bool = False
-    """It is carried to a vendor, now or later."""
-    can_be_mapped: bool = False
-    """A tenant's mapping may make the body out of something else."""
-    speaks_xml: bool = False
+    query: type[BaseModel] | None = None
+    asks_vendor: bool = False
+    """It is no event, and asks a vendor before it responds."""
+    problems: tuple[int, ...] = ()
+    """Besides those that follow from the rest."""
+
+    def all_problems(self, path: str) -> set[int]:
+        """Return the statuses of its problems. Which problems a status may have is in `crm_bridge.errors`."""
+        found = {401, 403, 429, 500, 503, *self.problems}
+        found |= {404} if "{" in path else set()
+        found |= {400, 413, 415, 422} if self.body else set()
+        found |= {422} if self.query else set()
+        found |= {409, 410, 422, 502} if self.accepted else set()
+        return found | ({422, 502} if self.asks_vendor else set())
 
 
-def _event(answer: type[BaseModel], *made: int) -> Answers:
-    return {**dict.fromkeys(made, answer), 202: answers.Accepted}
+def _event(name: str, summary: str, result: type | None, *statuses: int, **more: object) -> Route:
+    return Route(name, summary, result, statuses, **{"accepted": Accepted, **more})  # type: ignore[arg-type]
 
 
-def _save(name: str, summary: str, path: Mapping[str, tuple[str, Schema]]) -> Route:
-    return Route(
-        name,
-        summary,
-        {201: answers.PersonAnswer, 200: answers.PersonAnswer, 202: answers.AcceptedPerson},
-        (404, 409, 502),
-        "One call makes and updates. What is left out, or null, stays as it is; an empty text empties it.",
-        path=path,
-        body=PersonSave,
-        is_event=True,
-        speaks_xml=True,
+def _save(name: str, summary: str) -> Route:
+    text = "One call makes and updates. What is left out, or null, stays as it is; an empty text empties it."
+    saved, accepted = connector.PersonSaved, connector.PersonAccepted
+    return _event(name, summary, saved, 201, 200, description=text, body=PersonSave, accepted=accepted)
+
+
+def _of_handler(key: str, **more: object) -> Route:
+    """Return what the handler itself says of a route: by its name, its docstring and the type that it returns."""
+    handler = operations.ROUTES[key]
+    summary, _, description = (handler.__doc__ or "").partition("\n")
+    (result,) = get_args(get_type_hints(handler)["return"])
+    name = to_camel(handler.__name__.strip("_"))
+    return Route(name, summary, result, description=" ".join(description.split()), **more)  # type: ignore[arg-type]
+
+
+def _of_flow(flow: type[Flow[Any, Any, Any]]) -> Route:
+    """Return what a flow itself says of its route: by its class's name and docstring, and its models."""
+    summary, _, description = (inspect.getdoc(flow) or "").partition("\n")
+    return _event(
+        flow.__name__[0].lower() + flow.__name__[1:],
+        summary.removesuffix("."),
+        flow.result,
+        *dict.fromkeys((flow.success, 200)),
+        description=" ".join(description.split()),
+        body=flow.command,
     )
 
 
 PAGES = ("GET /console",)
-"""Routes that answer with a page for people, and so are no part of the API."""
+"""Routes that return a page for people, and so are no part of the API."""
+_CLUB = "/connector/clubs/{club_id}"
 ROUTES = {
-    "POST /sites": Route(
-        "createSite",
-        "A new customer",
-        _event(answers.SiteAnswer, 201, 200),
-        (409, 502),
-        "The customer becomes a site at illu. `customer_id` is what makes the event unique.",
-        body=CreateSite,
-        is_event=True,
-        can_be_mapped=True,
-    ),
-    "POST /jobs": Route(
-        "createJob",
-        "A new request or ticket",
-        _event(answers.JobAnswer, 201, 200),
-        (409, 502),
-        "The ticket becomes a job at its customer's site. `ticket_id` is what makes the event unique. A customer "
-        "without a site, and without `site` in the request, is answered 409.",
-        body=CreateJob,
-        is_event=True,
-        can_be_mapped=True,
-    ),
+    **{flow.route: _of_flow(flow) for flow in flows().values() if flow.route},
     "GET /key-links": Route(
         "searchKeyLinks",
         "Search key links",
-        {200: answers.KeyLinkPage},
-        (422, 502),
-        "Everything is compared exactly, names without their case. A page may have fewer than `page_size`, even none: "
-        "go on while `has_more` is true.",
+        KeyLinkPage,
+        description="Everything is compared exactly, names without their case. A page may have fewer than `page_size`, "
+        "even none: go on while `has_more` is true.",
         query=KeyLinkSearch,
+        asks_vendor=True,
     ),
-    "POST /key-links": Route(
+    "POST /key-links": _event(
         "createKeyLink",
         "An id in another system",
-        _event(answers.KeyLinkAnswer, 201, 200),
-        (409, 502),
-        "All four members together make the event unique. 200 if Rev.io had it already, whoever made it.",
+        StoredKeyLink,
+        *(201, 200),
+        description="All four members together make the event unique. 200 if Rev.io had it already, whoever made it.",
         body=KeyLink,
-        is_event=True,
-        can_be_mapped=True,
     ),
-    "GET /key-links/{id}": Route(
-        "getKeyLink", "One key link, as Rev.io has it", {200: StoredKeyLink}, (404, 422, 502), path=_KEY_LINK
-    ),
-    "PUT /key-links/{id}": Route(
+    "GET /key-links/{id}": Route("getKeyLink", "One key link, as Rev.io has it", StoredKeyLink, asks_vendor=True),
+    "PUT /key-links/{id}": _event(
         "changeKeyLink",
         "Change a key link",
-        _event(answers.KeyLinkAnswer, 200),
-        (404, 409, 502),
-        "409 if another key link says the same already, or if a change that was asked for later was made before.",
-        path=_KEY_LINK,
+        StoredKeyLink,
+        200,
+        description="409 if another key link says the same already, or if a change that was asked for later was made "
+        "before.",
         body=KeyLink,
-        is_event=True,
-        can_be_mapped=True,
     ),
-    "DELETE /key-links/{id}": Route(
+    "DELETE /key-links/{id}": _event(
         "deleteKeyLink",
         "Delete a key link",
-        {204: None, 202: answers.Accepted},
-        (404, 409, 422, 502),
-        "204 also if it was gone already. 404 only if the id is none.",
-        path=_KEY_LINK,
-        is_event=True,
+        None,
+        204,
+        description="204 also if it was gone already. 404 only if the id is none.",
     ),
-    "GET /key-links/systems": Route("listSystems", "The names of systems", {200: answers.Systems}, (422, 502)),
-    "GET /key-links/entity-types": Route(
-        "listEntityTypes", "The names of entity types", {200: answers.EntityTypes}, (422, 502)
-    ),
-    "GET /services": Route("listServices", "What the status page shows", {200: answers.Services}, (422, 502)),
-    "PUT /services/{service}/status": Route(
+    "GET /key-links/systems": Route("listSystems", "The names of systems", Systems, asks_vendor=True),
+    "GET /key-links/entity-types": Route("listEntityTypes", "The names of entity types", EntityTypes, asks_vendor=True),
+    "GET /services": Route("listServices", "What the status page shows", Services, asks_vendor=True),
+    "PUT /services/{service}/status": _event(
         "updateStatus",
         "A service is impaired, down or back",
-        _event(answers.StatusAnswer, 200),
-        (404, 409, 502),
-        "What is older than the last status applied is answered 200 with `ignored`, and changes nothing.",
-        path={"service": ("Its id, its key or its name, in whatever case.", _ID)},
+        StatusUpdated,
+        200,
+        description="What is older than the last status applied is answered 200 with `ignored`, and changes nothing.",
         body=NewStatus,
-        is_event=True,
-        can_be_mapped=True,
     ),
-    "POST /connector/clubs/{club_id}/prospects": _save("saveProspect", "The InTouch Connector saves a prospect", _CLUB),
-    "PUT /connector/clubs/{club_id}/prospects/{id}": _save(
-        "saveKnownProspect", "The InTouch Connector saves a prospect that it knows", _PERSON
+    f"POST {_CLUB}/prospects": _save("saveProspect", "The InTouch Connector saves a prospect"),
+    f"PUT {_CLUB}/prospects/{{id}}": _save("saveKnownProspect", "The InTouch Connector saves a prospect that it knows"),
+    f"POST {_CLUB}/members": _save("saveMember", "The InTouch Connector saves a member"),
+    f"PUT {_CLUB}/members/{{id}}": _save("saveKnownMember", "The InTouch Connector saves a member that it knows"),
+    f"GET {_CLUB}/staff": Route("listStaff", "Who may own a lead", connector.Staff, asks_vendor=True),
+    f"GET {_CLUB}/lead-sources": Route(
+        "listLeadSources", "Where leads come from", connector.LeadSources, asks_vendor=True
     ),
-    "POST /connector/clubs/{club_id}/members": _save("saveMember", "The InTouch Connector saves a member", _CLUB),
-    "PUT /connector/clubs/{club_id}/members/{id}": _save(
-        "saveKnownMember", "The InTouch Connector saves a member that it knows", _PERSON
-    ),
-    "GET /connector/clubs/{club_id}/staff": Route(
-        "listStaff", "Who may own a lead", {200: answers.Staff}, (404, 422, 502), path=_CLUB, speaks_xml=True
-    ),
-    "GET /connector/clubs/{club_id}/lead-sources": Route(
-        "listLeadSources",
-        "Where leads come from",
-        {200: answers.LeadSources},
-        (404, 422, 502),
-        path=_CLUB,
-        speaks_xml=True,
-    ),
-    "POST /connector/clubs/{club_id}/lead-sources": Route(
+    f"POST {_CLUB}/lead-sources": _event(
         "createLeadSource",
         "A new lead source",
-        {201: answers.LeadSourceAnswer, 200: answers.LeadSourceAnswer, 202: answers.AcceptedLeadSource},
-        (404, 409, 502),
-        "If there is one of this name, in whatever case, the answer is 200 and that one.",
-        path=_CLUB,
+        connector.LeadSourceSaved,
+        *(201, 200),
+        description="If there is one of this name, in whatever case, the answer is 200 and that one.",
         body=LeadSourceSave,
-        is_event=True,
-        speaks_xml=True,
+        accepted=connector.LeadSourceAccepted,
     ),
-    "PUT /connector/clubs/{club_id}/lead-sources/{id}": Route(
+    f"PUT {_CLUB}/lead-sources/{{id}}": _event(
         "changeLeadSource",
         "Another name for a lead source, or no longer in use",
-        {200: answers.LeadSourceAnswer, 202: answers.AcceptedLeadSource},
-        (404, 409, 502),
-        path={**_CLUB, "id": ("As in the list.", _TEXT)},
+        connector.LeadSourceSaved,
+        200,
         body=LeadSourceSave,
-        is_event=True,
-        speaks_xml=True,
+        accepted=connector.LeadSourceAccepted,
     ),
-    "GET /connector/clubs/{club_id}/check": Route(
+    f"GET {_CLUB}/check": Route(
         "checkConnector",
         "Whether the set-up is right",
-        {200: answers.Checked},
-        (404, 422, 502),
-        "Signs in to Egito, and compares the tenant's maps with the records that are named. No value is shown.",
-        path=_CLUB,
+        connector.ConnectorCheck,
+        description="Signs in to Egito, and compares the tenant's maps with the records that are named. No value is "
+        "shown.",
         query=Check,
-        speaks_xml=True,
+        asks_vendor=True,
     ),
-    "GET /operations": Route(
-        "listOperations",
-        "What is on its way, and what is stuck",
-        {200: answers.OperationPage},
-        (422,),
-        "Without `state` what needs a person comes first. A change shows up a moment later. `id` searches instead.",
-        query=Listing,
-    ),
-    "GET /operations/summary": Route(
-        "summarizeOperations",
-        "How everything stands",
-        {200: answers.Summary},
-        description="Out of the first 500 operations of each state in the order of the list, so it costs the same "
-        "however many there are.",
-    ),
-    "GET /operations/{id}": Route(
-        "getOperation",
-        "What became of an event",
-        {200: answers.ShownOperationWithPayload},
-        (404,),
-        path=_OPERATION,
-    ),
-    "POST /operations/{id}/resolve": Route(
-        "resolveOperation",
-        "Decide what needs review, or undo a link",
-        {200: answers.ShownOperation},
-        (404, 409),
-        "`link`: the vendor has it, under this id, which is verified at the vendor. 422 if it is not the right one; "
-        "also if it cannot be verified, until `confirmed` is true; 503 if the vendor does not answer. `retry`: the "
-        "vendor does not have it. `discard`: it is not to be done. `unlink`: the link that a person or a look-up made "
-        "is wrong; it is deleted, and the operation needs review again. 409 if the operation is in no state for this, "
-        "or the id is linked to something else.",
-        path=_OPERATION,
-        body=Resolution,
-    ),
-    "GET /links": Route(
-        "searchLinks",
-        "Which id belongs to which, also of ids with `/`",
-        {200: answers.Partners},
-        (404, 422),
-        "The same as `GET /links/{system}/{entity}/{id}`. API Gateway decodes `%2F` in an address "
-        "before it looks for the route.",
-        query=LinkSearch,
-    ),
-    "GET /links/{system}/{entity}/{id}": Route(
-        "getLinks",
-        "Which id belongs to which",
-        {200: answers.Partners},
-        (404, 422),
-        "`/links/crm/customer/C-1001` gives the customer's site. An id with `/` is found by `GET /links`.",
-        path={
-            "system": ("In whatever case: `crm`, `illu`.", _of("Text")),
-            "entity": ("In whatever case: `customer`, `site`.", _of("Text")),
-            "id": ("The id there.", _of("AnyId")),
-        },
-    ),
+    "GET /operations": _of_handler("GET /operations", query=Listing),
+    "GET /operations/summary": _of_handler("GET /operations/summary"),
+    "GET /operations/{id}": _of_handler("GET /operations/{id}"),
+    "POST /operations/{id}/resolve": _of_handler("POST /operations/{id}/resolve", body=Resolution, problems=(409,)),
+    "GET /links": _of_handler("GET /links", query=LinkSearch, problems=(404,)),
+    "GET /links/{system}/{entity}/{id}": _of_handler("GET /links/{system}/{entity}/{id}", problems=(422,)),
 }
 
+_ID: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}
+_TEXT: Schema = {"type": "string", "minLength": 1}
+_PERSON = ("Our id of the person, `recordID`, or the Connector's, `uuid`.", _ID)
+PARAMETERS: Mapping[str, tuple[str, Schema]] = {
+    "clubs/{club_id}": ("Our id of the club or the Connector's, as the turn-up settled them.", _TEXT),
+    "prospects/{id}": _PERSON,
+    "members/{id}": _PERSON,
+    "lead-sources/{id}": ("As in the list.", _TEXT),
+    "operations/{id}": ("As in `operation_id`.", {"type": "string", "pattern": OPERATION_ID}),
+    "key-links/{id}": ("Rev.io's id of the key link.", {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}),
+    "services/{service}": ("Its id, its key or its name, in whatever case.", _ID),
+    "links/{system}": ("In whatever case: `crm`, `illu`.", {"$ref": "#/components/schemas/Text"}),
+    "{system}/{entity}": ("In whatever case: `customer`, `site`.", {"$ref": "#/components/schemas/Text"}),
+    "{entity}/{id}": ("The id there.", {"$ref": "#/components/schemas/AnyId"}),
+}
+"""Description and schema of each parameter in a path, by its segment and the one before."""
 XML_ROOTS: Mapping[type[BaseModel], str] = {PersonSave: "user", LeadSourceSave: "leadSource"}
 """What the root of a body in XML is called; in truth any name will do."""
 HEADERS: Mapping[str, tuple[str, Schema]] = {
@@ -317,7 +248,7 @@ WEBHOOK_HEADERS: Mapping[str, tuple[str, Schema]] = {
         {"type": "string", "pattern": "^v1,[A-Za-z0-9+/=]+( v1,[A-Za-z0-9+/=]+)*$"},
     ),
 }
-WEBHOOK_ANSWERS = {
+WEBHOOK_RESPONSES = {
     "2XX": "Told. The body is not read.",
     "410": "Nothing more is sent there until the tenant's secret changes.",
     "default": "It is told again, after 30 s at first, for 66 hours or so.",

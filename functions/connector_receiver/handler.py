@@ -1,7 +1,7 @@
-"""Entry of connector_receiver: HTTP and queue events in, answers out."""
+"""Entry of connector_receiver: HTTP and queue events in, responses out."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -9,20 +9,23 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from connector_receiver import wire
-from connector_receiver.flow import ConnectorFlow, Held, Receiver
+from connector_receiver.lead_source_flows import ChangeLeadSource, CreateLeadSource
 from connector_receiver.lead_sources import MAX_AGE, named
 from connector_receiver.models import (
-    ChangeLeadSource,
     Check,
-    ConnectorCommand,
-    CreateLeadSource,
     LeadSource,
+    LeadSourceName,
     LeadSourceSave,
+    NewLeadSource,
     PersonSave,
-    SavePerson,
+    PersonToSave,
 )
 from connector_receiver.people import Hasher, People, Recognised
-from crm_bridge.api import Context, Request, Response, carry, respond, told
+from connector_receiver.receiver import Receiver
+from connector_receiver.records import CreateRecord, is_undecided
+from connector_receiver.saves import SavePerson
+from crm_bridge import Function
+from crm_bridge.api import Request, Response, ask, run, to_response
 from crm_bridge.errors import (
     FieldError,
     InvalidError,
@@ -34,30 +37,25 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import LONGEST_ID, Id, may_have_become
 from crm_bridge.ids import canonical
-from crm_bridge.operations import Operation, State, operation_id
+from crm_bridge.operations import Operation, State
 from crm_bridge.runtime import runtime
 from crm_bridge.vendors.connector_settings import ConnectorSettings
 from crm_bridge.vendors.egito_settings import PeopleMap
-from crm_bridge.worker import consume
 
 OUR_ID = "p_[0-9a-f]{32}"
 LATER = "Accepted, and saved as soon as Egito takes it."
 
 
-def flow() -> ConnectorFlow:
-    made = runtime()
-    return ConnectorFlow(
-        Held(made.links, made.operations, made.engine, made.accounts, made.people, made.tokens, made.memory, made.clock)
-    )
+FUNCTION = "connector_receiver"
 
 
 def _ask[T](request: Request, question: Callable[[Receiver], T]) -> T:
-    return runtime().engine.signed_in(flow(), request.caller.tenant, request.deadline, question)
+    return ask(request, SavePerson, lambda flow, egito: question(Receiver(flow.context, egito)))
 
 
 def _club(request: Request) -> tuple[str, ConnectorSettings]:
     """Our id of the club in the address. Raises NotFoundError, NotConfiguredError."""
-    connector = runtime().engine.tenants.get(request.caller.tenant, flow().name).require(ConnectorSettings)
+    connector = runtime().tenants.get(request.caller.tenant, FUNCTION).require(ConnectorSettings)
     club_id = connector.club(request.path["club_id"])
     if club_id is None:
         raise NotFoundError("This tenant has no club with the id in the address.")
@@ -85,15 +83,13 @@ def _save(request: Request) -> Response:
     person_id, connector_id = _ids(request, sent)
     tenant, arrived_at, fields = request.caller.tenant, _now(), sent.fields()
 
-    def command(person_id: str, *, has_namesake: bool = False) -> ConnectorCommand:
-        return ConnectorCommand(
-            SavePerson(
-                club_id=club_id,
-                person_id=person_id,
-                fields=fields,
-                arrived_at=arrived_at,
-                has_namesake=has_namesake,
-            )
+    def command(person_id: str, *, has_namesake: bool = False) -> PersonToSave:
+        return PersonToSave(
+            club_id=club_id,
+            person_id=person_id,
+            fields=fields,
+            arrived_at=arrived_at,
+            has_namesake=has_namesake,
         )
 
     asks = connector.ask_about_namesakes
@@ -109,14 +105,14 @@ def _save(request: Request) -> Response:
         Hasher(connector.match_key.get_secret_value(), connector.phone_country).traits(fields),
         person_id=person_id,
         connector_id=connector_id,
-        by=lambda person_id: operation_id(tenant, ConnectorFlow.name, flow().key(command(person_id))),
+        by=lambda person_id: SavePerson.operation_id(tenant, SavePerson().key(command(person_id))),
     )
     if recognised is None:
         raise NotFoundError("This tenant has no person with this recordID. Send the save without it.")
     try:
         asked = asks and recognised.namesake
-        outcome = carry(runtime().engine, flow(), request, command(recognised.person_id, has_namesake=asked))
-        response = told(outcome, done=200)
+        outcome = run(request, SavePerson, command(recognised.person_id, has_namesake=asked))
+        response = to_response(outcome, SavePerson)
     except ProblemError as problem:
         problem.extensions["recordID"] = recognised.person_id
         raise
@@ -133,7 +129,7 @@ def _save(request: Request) -> Response:
 
 
 def _ask_if_undecided(request: Request, person_id: str) -> bool:
-    return _ask(request, lambda receiver: receiver.is_undecided(person_id))
+    return ask(request, CreateRecord, lambda flow, egito: is_undecided(flow.context, egito, person_id))
 
 
 def _doubt(recognised: Recognised) -> str:
@@ -212,8 +208,9 @@ def _create_lead_source(request: Request) -> Response:
 
 
 def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Response:
-    command = ConnectorCommand(CreateLeadSource(dictionary=dictionary, name=name))
-    known = runtime().operations.get(operation_id(request.caller.tenant, ConnectorFlow.name, flow().key(command)))
+    command = NewLeadSource(dictionary=dictionary, name=name)
+    key = CreateLeadSource().key(command)
+    known = runtime().operations.get(CreateLeadSource.operation_id(request.caller.tenant, key))
     try:
         there = _ask(request, lambda receiver: receiver.lead_sources.in_dictionary(name))
     except NotDoneError:
@@ -224,7 +221,7 @@ def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Respo
             return Response(200, there.model_dump())
         if known and known.result:
             _forget_if_gone(request, known, known.result)
-    return told(carry(runtime().engine, flow(), request, command))
+    return to_response(run(request, CreateLeadSource, command), CreateLeadSource)
 
 
 def _forget_if_gone(request: Request, known: Operation, answer: str) -> None:
@@ -235,10 +232,10 @@ def _forget_if_gone(request: Request, known: Operation, answer: str) -> None:
     made = LeadSource.model_validate_json(answer)
     receiver = _ask(request, lambda receiver: receiver)
     names = [entry.name for entry in receiver.lead_sources.entries(MAX_AGE) if entry.id == made.id]  # read just now
-    is_elsewhere = known.sent_to != receiver.destination  # there the same id is another's
+    is_elsewhere = known.sent_to != receiver.egito.destination  # there the same id is another's
     if names and not is_elsewhere and may_have_become(made.name, names[0]):
         return
-    is_visible = known.updated_at + receiver.search_lag < runtime().clock()
+    is_visible = known.updated_at + receiver.egito.search_lag < runtime().clock()
     if is_elsewhere or names or (is_visible and receiver.settings.lists_everything):
         runtime().engine.withdraw(known, by="Egito, which no longer has it")
 
@@ -262,8 +259,8 @@ def _change_lead_source(request: Request) -> Response:
     is_egitos = dictionary is not None and before.id in [entry.id for entry in entries]
     response = Response(200, changed.model_dump())
     if is_egitos and dictionary is not None:
-        command = ChangeLeadSource(dictionary=dictionary, id=before.id, name=sent.name, asked_at=_now())
-        response = told(carry(runtime().engine, flow(), request, ConnectorCommand(command)), done=200)
+        command = LeadSourceName(dictionary=dictionary, id=before.id, name=sent.name, asked_at=_now())
+        response = to_response(run(request, ChangeLeadSource, command), ChangeLeadSource)
     active = before.active if sent.active is None else sent.active
     if response.status == HTTPStatus.ACCEPTED:  # only the name is still on its way
         _kept(request, Response(200, changed.model_dump()), active=active, is_egitos=is_egitos)
@@ -358,7 +355,6 @@ ROUTES = {
 }
 
 
-def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
-    if "Records" in event:
-        return consume(event, context, runtime().engine, flow())
-    return respond(event, context, ROUTES, function=ConnectorFlow.name, keys=runtime().keys, language=wire.told)
+lambda_handler = Function(
+    FUNCTION, SavePerson, CreateRecord, CreateLeadSource, ChangeLeadSource, routes=ROUTES, language=wire.told
+)

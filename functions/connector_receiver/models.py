@@ -15,17 +15,31 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    RootModel,
     StringConstraints,
 )
 from pydantic.alias_generators import to_camel
 
-from crm_bridge.fields import FIRST_YEAR, Id, Text, composed, printable, text_of_whole_number
+from crm_bridge import Command
+from crm_bridge.fields import (
+    FIRST_YEAR,
+    Id,
+    Schema,
+    Text,
+    composed,
+    or_schema,
+    printable,
+    printable_schema,
+    text_of_whole_number,
+)
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 
 LAST_SENTINEL = date(1900, 1, 1)
 """Systems that know no date of birth write one up to this, or one in the future: .NET 0001-01-01 and 9999-12-31,
 SQL Server 1753-01-01 and 1900-01-01, Excel 1899-12-30. 1970-01-01 is accepted, because people were born that day."""
+
+
+PERSON_ID = "^p_[0-9a-f]{32}$"
+"""Our id of a person. The handler demands it."""
 
 
 class UserType(StrEnum):
@@ -75,6 +89,10 @@ def _day(value: str) -> str:
     return value
 
 
+def _day_schema(_: object) -> dict[str, object]:
+    return {"anyOf": [{"type": "string", "format": "date"}, {"const": ""}]}
+
+
 def _birthday(value: str) -> str:
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)  # somewhere it is the next day already
     if value and not LAST_SENTINEL < date.fromisoformat(value) <= tomorrow:
@@ -92,12 +110,39 @@ type Given = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=1000),
     BeforeValidator(composed),
+    Schema(),
     BeforeValidator(text_of_whole_number),
+    Schema(or_schema({"type": "integer"})),
     AfterValidator(printable),
+    Schema(printable_schema),
 ]
 """Text that may be empty: then what was there is to be emptied. Left out, or null, it stays as it is."""
-type Birthday = Annotated[Given, AfterValidator(_day), AfterValidator(_birthday)]
-type TrialDay = Annotated[Given, AfterValidator(_day), AfterValidator(_trial_day)]
+type Birthday = Annotated[
+    Given,
+    AfterValidator(_day),
+    Schema(_day_schema),
+    AfterValidator(_birthday),
+    Schema(pattern="^($|20|19(?!00-01-01))", description="Not in the future."),
+]
+type TrialDay = Annotated[
+    Given, AfterValidator(_day), Schema(_day_schema), AfterValidator(_trial_day), Schema(pattern="^($|[2-9])")
+]
+type PersonId = Annotated[
+    Id | None,
+    BeforeValidator(_none_if_empty),
+    Schema(lambda _: {"anyOf": [{"type": "string", "pattern": PERSON_ID}, {"const": ""}, {"type": "null"}]}),
+]
+type ConnectorId = Annotated[Id | None, BeforeValidator(_none_if_empty), Schema(or_schema({"const": ""}))]
+type Gender = Annotated[
+    str,
+    AfterValidator(_gender),
+    Schema(lambda _: {"enum": ["M", "F", ""]}),
+    BeforeValidator(_upper),
+    Schema(),
+]
+type Country = Annotated[
+    str, AfterValidator(_country), Schema(pattern="^([A-Z]{2})?$"), BeforeValidator(_upper), Schema()
+]
 
 
 class PersonSave(BaseModel):
@@ -105,25 +150,25 @@ class PersonSave(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
 
-    record_id: Annotated[Id | None, BeforeValidator(_none_if_empty)] = Field(default=None, alias="recordID")
+    record_id: PersonId = Field(default=None, alias="recordID")
     """Ours, if the Connector was told it before."""
-    uuid: Annotated[Id | None, BeforeValidator(_none_if_empty)] = None
+    uuid: ConnectorId = None
     """The Connector's own."""
     identifier: str | None = None
     client_id: str | None = Field(default=None, alias="clientID")
     club_id: str | None = Field(default=None, alias="clubID")
     firstname: Text
     lastname: Text
-    user_status: Annotated[Literal["ACTIVE", "INACTIVE"], BeforeValidator(_upper)]
-    user_type: Annotated[UserType, BeforeValidator(_user_type)]
+    user_status: Annotated[Literal["ACTIVE", "INACTIVE"], BeforeValidator(_upper), Schema()]
+    user_type: Annotated[UserType, BeforeValidator(_user_type), Schema()]
     birthdate: Birthday | None = None
-    gender: Annotated[str, AfterValidator(_gender), BeforeValidator(_upper)] | None = None
+    gender: Gender | None = None
     address1: Given | None = None
     address2: Given | None = None
     city: Given | None = None
     zipcode: Given | None = None
     state: Given | None = None
-    country: Annotated[str, AfterValidator(_country), BeforeValidator(_upper)] | None = None
+    country: Country | None = None
     """ISO 3166, two letters."""
     email: Given | None = None
     mobile: Given | None = None
@@ -165,14 +210,9 @@ class Check(BaseModel):
     member: Id | None = None
 
 
-class _Command(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class SavePerson(_Command):
+class PersonToSave(Command):
     """What was sent of a person, at a time (epoch microseconds)."""
 
-    kind: Literal["save_person"] = "save_person"
     club_id: str
     person_id: str
     fields: dict[str, str]
@@ -181,10 +221,9 @@ class SavePerson(_Command):
     """Whether a person decides first if it is the one of the same name that is known."""
 
 
-class CreateRecord(_Command):
+class NewRecord(Command):
     """A person's record that there shall be at Egito."""
 
-    kind: Literal["create_record"] = "create_record"
     person_id: str
     account: str
     """The Egito that it is in: another one's ids are other people."""
@@ -193,32 +232,24 @@ class CreateRecord(_Command):
     has_namesake: bool = False
 
 
-class CreateLeadSource(_Command):
+class NewLeadSource(Command):
     """An entry that there shall be in Egito's dictionary."""
 
-    kind: Literal["create_lead_source"] = "create_lead_source"
     dictionary: str
     name: str
 
 
-class ChangeLeadSource(_Command):
+class LeadSourceName(Command):
     """What an entry of Egito's dictionary is called from a time on (epoch microseconds)."""
 
-    kind: Literal["change_lead_source"] = "change_lead_source"
     dictionary: str
     id: str
     name: str
     asked_at: int
 
 
-class ConnectorCommand(
-    RootModel[Annotated[SavePerson | CreateRecord | CreateLeadSource | ChangeLeadSource, Field(discriminator="kind")]]
-):
-    """Any of them."""
-
-
 class Saved(BaseModel):
-    """The answer to a save. `result` and `message` end up in the Connector's log, before the club's staff."""
+    """The response to a save. `result` and `message` end up in the Connector's log, before the club's staff."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -229,6 +260,8 @@ class Saved(BaseModel):
 
 
 class CreatedRecord(BaseModel):
+    """A person's record at Egito."""
+
     model_config = ConfigDict(frozen=True)
 
     entity: str
@@ -240,7 +273,7 @@ class SharedRecord(CreatedRecord):
 
 
 class LeadSource(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
     id: str
     name: str

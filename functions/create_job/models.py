@@ -8,7 +8,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from create_site.models import SiteDetails
-from crm_bridge.fields import FIRST_YEAR, Id, Number, Text, printable
+from crm_bridge import Command
+from crm_bridge.fields import FIRST_YEAR, Id, Number, Schema, Text, printable, printable_schema
 
 LARGEST_INSTANCES = 50_000
 
@@ -23,6 +24,10 @@ def _iso(value: str) -> str:
     if due.year < FIRST_YEAR:
         raise ValueError(f"must not be before {FIRST_YEAR}; leave it out if there is none")
     return value
+
+
+def _iso_schema(_: object) -> dict[str, object]:
+    return {"type": "string", "pattern": "^[2-9]", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
 
 
 def _without_brackets(value: str) -> str:
@@ -41,22 +46,33 @@ def _storable(value: list[dict[str, JsonValue]]) -> list[dict[str, JsonValue]]:
     return value
 
 
-class CreateJob(BaseModel):
+_NULL: JsonValue = {"type": "null"}
+_GIVEN: JsonValue = {"not": {"type": "null"}}
+ONE_SITE: dict[str, JsonValue] = {
+    "oneOf": [
+        {"required": ["customer_id"], "properties": {"customer_id": _GIVEN, "site_id": _NULL}},
+        {"required": ["site_id"], "properties": {"site_id": _GIVEN, "customer_id": _NULL, "site": _NULL}},
+    ]
+}
+"""What `_names_one_site` demands, as JSON Schema."""
+
+
+class NewJob(Command):
     """A ticket that is to become a job, at the site of a customer or at a site by its id."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(json_schema_extra=ONE_SITE)
 
-    ticket_id: Annotated[Id, AfterValidator(_without_brackets)]
+    ticket_id: Annotated[Id, AfterValidator(_without_brackets), Schema(pattern=r"^[^\[\]]*$")]
     name: Annotated[Text, Field(max_length=500)]
     customer_id: Id | None = None
     site_id: Number | None = None
     site: SiteDetails | None = None
     """Of a customer who may have no site yet: then it is made first."""
-    due_date: Annotated[Text, AfterValidator(_iso)] | None = None
+    due_date: Annotated[Text, AfterValidator(_iso), Schema(_iso_schema)] | None = None
     assigned_user_id: Number | None = None
-    notes: Annotated[str, Field(max_length=10_000), AfterValidator(printable)] | None = None
+    notes: Annotated[str, Field(max_length=10_000), AfterValidator(printable), Schema(printable_schema)] | None = None
     tag_ids: Annotated[list[Number], Field(max_length=100)] | None = None
-    workflow_instances: Annotated[list[dict[str, JsonValue]], AfterValidator(_storable)] | None = None
+    workflow_instances: Annotated[list[dict[str, JsonValue]], AfterValidator(_storable), Schema()] | None = None
     """Passed on as they are: illu does not document them."""
 
     @model_validator(mode="after")
@@ -68,7 +84,7 @@ class CreateJob(BaseModel):
         return self
 
 
-class CreatedJob(BaseModel):
+class JobCreated(BaseModel):
     """illu's own members as they came, whose job it is, and where."""
 
     model_config = ConfigDict(frozen=True, extra="allow")

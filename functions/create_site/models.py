@@ -4,13 +4,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from crm_bridge import Command
 from crm_bridge.fields import Id, Latitude, Longitude, Text
 
 
-class SiteDetails(BaseModel):
+class SiteDetails(Command):
     """What illu wants to know of a site. The limits on length are ours: illu documents none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[Text, Field(max_length=500)]
     latitude: Latitude
@@ -18,13 +17,13 @@ class SiteDetails(BaseModel):
     address: Text
 
 
-class CreateSite(SiteDetails):
+class NewSite(SiteDetails):
     """A customer who is to become a site."""
 
     customer_id: Id
 
 
-class CreatedSite(BaseModel):
+class SiteCreated(BaseModel):
     """illu's own members as they came, and whose site it is."""
 
     model_config = ConfigDict(frozen=True, extra="allow")

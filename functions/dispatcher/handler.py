@@ -18,7 +18,7 @@ from functools import partial
 from itertools import batched, chain, islice, product, zip_longest
 from typing import Any
 
-from crm_bridge.api import Context
+from crm_bridge.api import LambdaContext
 from crm_bridge.errors import QueueError, StorageError
 from crm_bridge.operations import SHARDS, Due
 from crm_bridge.queues import BATCH, Message
@@ -53,7 +53,7 @@ class Run:
     errors: set[str] = field(default_factory=set)
 
 
-def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:  # noqa: ARG001
+def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> Mapping[str, object]:  # noqa: ARG001
     bind_log(flow="dispatcher", request_id=context.aws_request_id)
     now = int(runtime().clock())
     _ = runtime().queues.client  # made by one thread, for all

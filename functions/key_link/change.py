@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crm_bridge.accounts import Account, Accounts, Note, Turn, Turns, read_account
-from crm_bridge.engine import KEEP, KEEP_ATTEMPTS, MOST_ENDINGS, REPLACEABLE, TRANSITIONS, Engine, Task
+from crm_bridge.accounts import Account, Note, Turn, Turns, read_account
+from crm_bridge.engine import KEEP, KEEP_ATTEMPTS, MOST_ENDINGS, REPLACEABLE, TRANSITIONS, Context
 from crm_bridge.errors import Event, NeedlessError, NotDoneError, OvertakenError, StorageError
-from crm_bridge.links import Link, Links, Ties
-from crm_bridge.operations import Attempt, Claim, Operation, Operations, State, as_operation, standing
-from crm_bridge.transport import Deadline
+from crm_bridge.links import Identity, Link, Ties
+from crm_bridge.operations import Attempt, Claim, Operation, State, as_operation, standing
 from crm_bridge.vendors.revio import VENDOR
 from crm_bridge.webhooks import webhook
 from key_link.models import StoredKeyLink
@@ -30,22 +29,13 @@ CLOCK_SKEW = 10_000
 
 
 @dataclass(frozen=True)
-class Held:
-    """What the bridge itself holds of key links."""
-
-    links: Links
-    operations: Operations
-    engine: Engine
-    accounts: Accounts
-    clock: Callable[[], float]
-
-
-@dataclass(frozen=True)
 class Target:
     """What a key link shall be: the event of that pair, and its links then."""
 
     operation_id: str
     event_key: str
+    flow: str
+    """The name of the flow of that event."""
     links: Callable[[StoredKeyLink], Sequence[Link]]
 
 
@@ -56,14 +46,10 @@ class Change:
     `seen` is what it knows of events that were not as expected: what the table had when a condition failed.
     """
 
-    held: Held
-    tenant: str
-    flow: str
+    context: Context
     key_link_id: int
-    read_ties: Callable[[int], "Mapping[str, Ties]"]
     asked_at: int
     target: Target | None
-    task: Task
     ties: "Mapping[str, Ties]" = field(default_factory=dict)
     holds: tuple[str, ...] = ()
     seen: dict[str, Operation | None] = field(default_factory=dict)
@@ -92,27 +78,27 @@ class Change:
             along = self._marks(operation, with_turn=with_turn, accepts=not with_turn)
             claimed = operation.model_copy(update={"holds": self.holds})
             try:
-                claim = self.held.operations.create(claimed, over=REPLACEABLE, along=[write for _, write in along])
+                claim = self.context.operations.create(claimed, over=REPLACEABLE, along=[write for _, write in along])
             except OvertakenError as overtaken:
                 self._learn(along, overtaken)
                 continue
-            self.task.operation = claim.operation
+            self.context.operation = claim.operation
             self._is_marked(along)
             if claim.won and with_turn:
                 self._has(Account(operation.lease or "", (operation.due_at or 0) * 1000))
             return claim
         raise StorageError("The key link's events change again and again. Send the same request again.")
 
-    def begin(self, deadline: Deadline) -> None:
+    def begin(self) -> None:
         """Take the turn, and hold what is to be held. Raises NotDoneError, NeedlessError, StorageError."""
         if self.turn and not self.turn.is_over:
             return
-        assert self.task.operation
-        self.holds = self.task.operation.holds
+        assert self.context.operation
+        self.holds = self.context.operation.holds
         self.seen = {}
-        self.turn = self.turns.begin({WHAT: self.asked_at}, task=self.task, deadline=deadline)
+        self.turn = self.turns.begin({WHAT: self.asked_at})
         self.turn.keeps_notes = True
-        self.task.ending = self
+        self.context.ending = self
         if not self.turn.fresh:
             raise NeedlessError("the key link was changed or deleted by a later request", vendor=VENDOR)
         self.turn.wait_for_newer()
@@ -120,23 +106,23 @@ class Change:
 
     def mark(self) -> None:
         """Hold what has the key link now, and reserve what it shall be. Raises NotDoneError, StorageError."""
-        assert self.task.operation
+        assert self.context.operation
         assert self.turn
         self.ties, self.finders = {}, frozenset()
         for _ in range(MOST_ENDINGS):
             self._see()
             if obstacle := self.obstacle():
                 raise NotDoneError(obstacle, vendor=VENDOR)
-            along = self._marks(self.task.operation, with_turn=False, accepts=False)
-            operation = self.task.operation.model_copy(update={"holds": self.holds})
+            along = self._marks(self.context.operation, with_turn=False, accepts=False)
+            operation = self.context.operation.model_copy(update={"holds": self.holds})
             try:
-                stored = self.held.operations.save(operation, along=[write for _, write in along])
+                stored = self.context.operations.save(operation, along=[write for _, write in along])
             except OvertakenError as overtaken:
                 self._learn(along, overtaken)
                 continue
             if stored != operation:
                 raise NotDoneError("another function carries it by now", vendor=VENDOR)
-            self.task.operation = operation
+            self.context.operation = operation
             self._is_marked(along)
             return
         raise NotDoneError("the key link's events change again and again", vendor=VENDOR)
@@ -160,29 +146,29 @@ class Change:
 
     def _see(self) -> None:
         if not self.ties or self.finders:
-            self.ties = self.read_ties(self.key_link_id)
+            self.ties = self._read_ties(self.key_link_id)
 
     def _marks(
         self, operation: Operation, *, with_turn: bool, accepts: bool
     ) -> "list[tuple[str, TransactWriteItemTypeDef]]":
         """The writes, each with the id of its event; that of the row has none."""
-        accounts, note = self.held.accounts, self._note(operation)
+        accounts, note = self.context.services.accounts, self._note(operation)
         finders = frozenset(self.ties) | self.finders
         if with_turn:
             others = self.row.notes - {note} if self.row else frozenset()
             row = accounts.beginning(
-                self.tenant,
+                self.context.tenant,
                 self.name,
                 note,
                 finders,
                 holder=operation.lease or "",
-                now=int(self.held.clock() * 1000),
+                now=int(self.context.clock() * 1000),
                 until=(operation.due_at or 0) * 1000,
                 others=others,
             )
         else:
             holder = self.turn.account.holder if self.turn else None
-            row = accounts.noting(self.tenant, self.name, note, finders, holder=holder)
+            row = accounts.noting(self.context.tenant, self.name, note, finders, holder=holder)
         writes: list[tuple[str, TransactWriteItemTypeDef]] = [("", {"Update": row})]
         held = set(operation.holds)
         for event in sorted(self.ties.keys() | ({self.target.operation_id} if self.target else set())):
@@ -225,11 +211,11 @@ class Change:
                 placeholder = {
                     one: value for one, value in made.items() if one not in ("operation_id", "held", "reserved")
                 }
-                names = {name: "#state" if name == "state" else name for name in placeholder}
+                names = {name: f"#{name}" if name in ("state", "function") else name for name in placeholder}
                 changes += [f"{names[name]} = if_not_exists({names[name]}, :{name})" for name in placeholder]
                 values |= {f":{name}": value for name, value in placeholder.items()}
         setting = f"SET {', '.join(changes)} " if changes else ""
-        return self.held.operations.update(event, f"{setting}ADD held :held", " AND ".join(conditions), values)
+        return self.context.operations.update(event, f"{setting}ADD held :held", " AND ".join(conditions), values)
 
     def _learn(self, along: "Sequence[tuple[str, TransactWriteItemTypeDef]]", overtaken: OvertakenError) -> None:
         for (event, _), item in zip(along, overtaken.there, strict=True):
@@ -246,7 +232,7 @@ class Change:
 
     def _is_marked(self, along: "Sequence[tuple[str, TransactWriteItemTypeDef]]") -> None:
         """What it has seen is held by now. A key link that the new pair's event had before is about to lose it."""
-        operation = self.task.operation
+        operation = self.context.operation
         assert operation
         for event, _ in along:
             there = self.seen.get(event)
@@ -257,23 +243,23 @@ class Change:
                     changes["reserved"] = self._reserved_for(operation.operation_id)
                 self.seen[event] = there.model_copy(update=changes)
                 if is_target and there.result and not self._has_it(there):
-                    self.stale = self.read_ties(key_link_id(there.result)).get(event)
+                    self.stale = self._read_ties(key_link_id(there.result)).get(event)
 
     def _can_take(self) -> bool:
         """Whether the turn may be free, and no newer change is noted or was made."""
         row = self.row
         return row is None or (
-            row.busy_until <= self.held.clock() * 1000
+            row.busy_until <= self.context.clock() * 1000
             and row.applied.get(WHAT, 0) <= self.asked_at
             and all(note.at <= self.asked_at for note in row.notes)
         )
 
     def _has(self, account: Account) -> None:
-        operation = self.task.operation
+        operation = self.context.operation
         assert operation
         notes = frozenset({self._note(operation)})
         self.turn = Turn(self.turns, account, notes, {WHAT: self.asked_at}, keeps_notes=True)
-        self.task.ending = self
+        self.context.ending = self
 
     # ------------------------------------------------------------------ the end
 
@@ -310,12 +296,18 @@ class Change:
             self.turn.keeps_notes = not is_over
             return self.turn.ends(settled, is_done=settled.state is State.SUCCEEDED)
         if is_over:
-            return [{"Update": self.held.accounts.forgetting(self.tenant, self.name, self._note(settled))}]
+            return [
+                {
+                    "Update": self.context.services.accounts.forgetting(
+                        self.context.tenant, self.name, self._note(settled)
+                    )
+                }
+            ]
         return ()
 
     def _let_go(self, event: str, settled: Operation, *, is_done: bool) -> "Sequence[TransactWriteItemTypeDef]":
         """What becomes of an event that is held, when the change is done or refused."""
-        there, operations, mine = self.seen.get(event), self.held.operations, settled.operation_id
+        there, operations, mine = self.seen.get(event), self.context.operations, settled.operation_id
         if there is None:  # it is as it was when it was held
             return [self._let_go_as_held(event, settled, is_done=is_done)]
         if mine not in there.held:
@@ -329,7 +321,7 @@ class Change:
         return writes
 
     def _let_go_as_held(self, event: str, settled: Operation, *, is_done: bool) -> "TransactWriteItemTypeDef":
-        operations, now = self.held.operations, settled.updated_at
+        operations, now = self.context.operations, settled.updated_at
         is_target = self.target is not None and event == self.target.operation_id
         values: dict[str, object] = {":held": {settled.operation_id} | self._overtaken(), ":mine": settled.operation_id}
         if is_target and event not in self.ties:
@@ -402,7 +394,7 @@ class Change:
         }
         if self.target and self.result:
             links = self.target.links(self.result)
-            puts = [*self.held.links.puts(self.tenant, links, self.target.operation_id, settled.updated_at)]
+            puts = [*self.context.links.puts(self.context.tenant, links, self.target.operation_id, settled.updated_at)]
         places = {_place(write) for write in puts}
         deletes = [*self.stale.own, *self.stale.others] if self.stale else []
         for event, ties in untied.items():
@@ -420,8 +412,10 @@ class Change:
 
     @property
     def turns(self) -> Turns:
-        held = self.held
-        return Turns(held.accounts, held.operations, held.clock, self.tenant, self.name, VENDOR)
+        return Turns(self.context, self.name, VENDOR)
+
+    def _read_ties(self, key_link_id: int) -> "Mapping[str, Ties]":
+        return self.context.links.ties(self.context.tenant, identity(key_link_id))
 
     def _overtaken(self) -> frozenset[str]:
         """Earlier changes of the key link that wait: once this is done, they hold nothing any more."""
@@ -451,8 +445,9 @@ class Change:
         assert self.target
         return Operation(
             operation_id=self.target.operation_id,
-            tenant=self.tenant,
-            flow=self.flow,
+            tenant=self.context.tenant,
+            flow=self.target.flow,
+            function=operation.function,
             event_key=self.target.event_key,
             state=TRANSITIONS[None, Event.RESERVED],
             fingerprint="",
@@ -467,6 +462,10 @@ class Change:
 def key_link_id(result: str) -> int:
     """Return the key link's id in an event's result."""
     return StoredKeyLink.model_validate_json(result).id
+
+
+def identity(key_link_id: int) -> Identity:
+    return Identity("revio", "key_link", str(key_link_id))
 
 
 def row_name(key_link_id: int) -> str:

@@ -1,63 +1,53 @@
-"""Entry of key_link: HTTP and queue events in, answers out."""
+"""Entry of key_link: HTTP and queue events in, responses out."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
 
-from crm_bridge.api import Context, Request, Response, carry, received, respond, told
+from crm_bridge import Function
+from crm_bridge.api import Request, Response, ask, receive, run, to_response
 from crm_bridge.errors import NotFoundError
 from crm_bridge.operations import State
 from crm_bridge.runtime import runtime
 from crm_bridge.vendors.revio import NameKind
-from crm_bridge.worker import consume
-from key_link.change import Held
-from key_link.flow import KeyLinkFlow, KeyLinks
-from key_link.models import CarryKeyLink, KeyLink, KeyLinkSearch
-
-
-def flow() -> KeyLinkFlow:
-    made = runtime()
-    return KeyLinkFlow(made.memory, Held(made.links, made.operations, made.engine, made.accounts, made.clock))
-
-
-def _ask[T](request: Request, question: Callable[[KeyLinks], T]) -> T:
-    return runtime().engine.signed_in(flow(), request.caller.tenant, request.deadline, question)
+from key_link.flow import ChangeKeyLink, CreateKeyLink, DeleteKeyLink
+from key_link.key_links import KeyLinks
+from key_link.models import KeyLink, KeyLinkChange, KeyLinkDeletion, KeyLinkSearch, NewKeyLink
 
 
 def _create(request: Request) -> Response:
     asked_at = _now()
-    link, mapping = received(runtime().engine, flow(), request, KeyLink)
-    outcome = carry(runtime().engine, flow(), request, CarryKeyLink(link=link, asked_at=asked_at), mapping)
-    return told(replace(outcome, changed=False))  # all that a key link says is in its event key
+    link, mapping = receive(request, CreateKeyLink.function, KeyLink)
+    command = NewKeyLink(link=link, asked_at=asked_at)
+    return to_response(run(request, CreateKeyLink, command, mapping), CreateKeyLink)
 
 
 def _change(request: Request) -> Response:
     key_link_id, asked_at = _id(request), _now()
-    link, mapping = received(runtime().engine, flow(), request, KeyLink)
-    command = CarryKeyLink(id=key_link_id, link=link, asked_at=asked_at)
-    return told(carry(runtime().engine, flow(), request, command, mapping), done=200)
+    link, mapping = receive(request, ChangeKeyLink.function, KeyLink)
+    command = KeyLinkChange(id=key_link_id, link=link, asked_at=asked_at)
+    return to_response(run(request, ChangeKeyLink, command, mapping), ChangeKeyLink)
 
 
 def _delete(request: Request) -> Response:
-    outcome = carry(runtime().engine, flow(), request, CarryKeyLink(id=_id(request), link=None, asked_at=_now()))
-    return Response(204, None) if outcome.operation.state is State.SUCCEEDED else told(outcome)
+    outcome = run(request, DeleteKeyLink, KeyLinkDeletion(id=_id(request), asked_at=_now()))
+    is_done = outcome.operation.state is State.SUCCEEDED
+    return Response(204, None) if is_done else to_response(outcome, DeleteKeyLink)
 
 
 def _get(request: Request) -> Response:
     key_link_id = _id(request)
-    return Response(200, _ask(request, lambda key_links: key_links.get(key_link_id)).model_dump(mode="json"))
+    found = ask(request, CreateKeyLink, lambda flow, revio: KeyLinks(flow.context, revio).get(key_link_id))
+    return Response(200, found.model_dump(mode="json"))
 
 
 def _search(request: Request) -> Response:
     wanted = request.query_as(KeyLinkSearch)
-    found, has_more = _ask(request, lambda key_links: key_links.page(wanted))
+    found, has_more = ask(request, CreateKeyLink, lambda flow, revio: KeyLinks(flow.context, revio).page(wanted))
     shown = [key_link.model_dump(mode="json") for key_link in found]
     return Response(200, {"key_links": shown, "page": wanted.page, "page_size": wanted.page_size, "has_more": has_more})
 
 
 def _names(request: Request, kind: NameKind) -> list[dict[str, object]]:
-    names = _ask(request, lambda key_links: key_links.names(kind))
+    names = ask(request, CreateKeyLink, lambda flow, revio: KeyLinks(flow.context, revio).names(kind))
     return [{"id": named.id, "name": named.name} for named in names]
 
 
@@ -82,7 +72,4 @@ ROUTES = {
 }
 
 
-def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
-    if "Records" in event:
-        return consume(event, context, runtime().engine, flow())
-    return respond(event, context, ROUTES, function=KeyLinkFlow.name, keys=runtime().keys)
+lambda_handler = Function("key_link", CreateKeyLink, ChangeKeyLink, DeleteKeyLink, routes=ROUTES)

@@ -1,10 +1,11 @@
 """What key_link takes and gives."""
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from crm_bridge.fields import Id, Number, Text
+from crm_bridge import Command
+from crm_bridge.fields import Id, Number, Schema, Text
 
 LONGEST_NAME = 100
 """Bytes; with it, and `LONGEST_ID`, every key of our tables stays within DynamoDB's limits."""
@@ -16,13 +17,13 @@ def _short(value: str) -> str:
     return value
 
 
-type Name = Annotated[Text, AfterValidator(_short)]
+type Name = Annotated[
+    Text, AfterValidator(_short), Schema(maxLength=LONGEST_NAME, description="The limit is in bytes.")
+]
 
 
-class KeyLink(BaseModel):
+class KeyLink(Command):
     """That a record of Rev.io is known in another system under another id."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     system: Name
     """As Rev.io names it, in whatever case: SALESFORCE."""
@@ -34,15 +35,26 @@ class KeyLink(BaseModel):
     """The other system's."""
 
 
-class CarryKeyLink(BaseModel):
-    """A key link that there shall be; or, with `id`, what that one shall be from now on: `link`, or gone."""
+class NewKeyLink(Command):
+    """A key link that there shall be."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    link: KeyLink | None
-    id: Number | None = None
+    link: KeyLink
     asked_at: int = 0
+    """When it was asked for (epoch microseconds)."""
+
+
+class KeyLinkDeletion(Command):
+    """A key link that there shall not be from now on."""
+
+    id: Number
+    asked_at: int
     """When it was asked for (epoch microseconds), so that an earlier change does not undo it."""
+
+
+class KeyLinkChange(KeyLinkDeletion):
+    """What a key link shall be from now on."""
+
+    link: KeyLink
 
 
 class StoredKeyLink(BaseModel):
@@ -58,16 +70,16 @@ class StoredKeyLink(BaseModel):
 
 
 class DeletedKeyLink(BaseModel):
+    """The key link is gone."""
+
     model_config = ConfigDict(frozen=True)
 
     id: int
     deleted: bool = True
 
 
-class KeyLinkSearch(BaseModel):
+class KeyLinkSearch(Command):
     """What `GET /key-links` may ask for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     external_id: Id | None = None
     internal_id: Number | None = None
@@ -75,3 +87,25 @@ class KeyLinkSearch(BaseModel):
     entity_type: Name | None = None
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     page_size: Annotated[int, Field(ge=1, le=500)] = 100
+
+
+class KeyLinkPage(TypedDict):
+    key_links: list[StoredKeyLink]
+    page: int
+    page_size: int
+    has_more: bool
+
+
+class NamedId(TypedDict):
+    """Rev.io's id of a system or entity type."""
+
+    id: int
+    name: str
+
+
+class Systems(TypedDict):
+    systems: list[NamedId]
+
+
+class EntityTypes(TypedDict):
+    entity_types: list[NamedId]

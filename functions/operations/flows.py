@@ -1,20 +1,26 @@
-"""The flows by their names, for whoever has an operation and needs to know what it was to become."""
+"""All flows by their names, for an operation of which only the name of its flow is known."""
 
-from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Any
 
-from connector_receiver.handler import flow as connector_receiver
-from create_job.handler import flow as create_job
-from create_site.flow import CreateSiteFlow
-from crm_bridge.engine import Flow
-from key_link.handler import flow as key_link
-from status_update.handler import flow as status_update
+from crm_bridge import Flow, Function
+from crm_bridge.operations import Operation
+from crm_bridge.vendors import REGISTRY
 
-FLOWS: Mapping[str, Callable[[], Flow[Any, Any, Any]]] = {
-    "create_site": CreateSiteFlow,
-    "create_job": create_job,
-    "key_link": key_link,
-    "status_update": status_update,
-    "connector_receiver": connector_receiver,
-}
-"""All but webhooks, which make no record that could be linked."""
+
+def flow_of(operation: Operation) -> type[Flow[Any, Any, Any]]:
+    """Return the flow of an operation. Only its function is imported."""
+    return _entry(operation.function).flows[operation.flow]
+
+
+@cache
+def flows() -> dict[str, type[Flow[Any, Any, Any]]]:
+    """Return the flows of all functions by their names."""
+    functions = (function for entry in REGISTRY for function in entry.functions)
+    return {name: flow for function in functions for name, flow in _entry(function).flows.items()}
+
+
+def _entry(function: str) -> Function:
+    entry: Function = import_module(f"{function}.handler").lambda_handler
+    return entry

@@ -8,15 +8,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from crm_bridge.api import Context, Request, Response, respond, validated
-from crm_bridge.errors import ConflictError, NotFoundError
+from crm_bridge import responses
+from crm_bridge.api import JsonResponse, LambdaContext, Request, respond, validated
+from crm_bridge.errors import NotFoundError
 from crm_bridge.links import Identity
 from crm_bridge.operations import Operation, OperationSummary, State, operation_id
 from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import add_to_log, logger
 from operations.console import page
-from operations.flows import FLOWS
-from operations.models import LinkSearch, Listing, Resolution
+from operations.flows import flow_of, flows
+from operations.models import Link, Links, LinkSearch, Listing, OperationDetails, OperationPage, Resolution, Summary
 from operations.summary import READ, summary
 
 READ_SCOPE = "operations:read"
@@ -34,7 +35,11 @@ FIRST_LOOKED_AT = (State.NEEDS_REVIEW, State.UNCONFIRMED, State.WAITING, State.S
 """The order of the states in a list: what needs a person comes first."""
 
 
-def _list_operations(request: Request) -> Response:
+def _list_operations(request: Request) -> JsonResponse[OperationPage]:
+    """What is on its way, and what is stuck
+
+    Without `state` what needs a person comes first. A change shows up a moment later. `id` searches instead.
+    """
     listing = request.query_as(Listing)
     if listing.id is not None:
         known = [
@@ -44,7 +49,7 @@ def _list_operations(request: Request) -> Response:
             )
             if listing.state in (None, one.state) and listing.flow in (None, one.flow)
         ][: listing.limit]
-        return Response(200, {"operations": [OperationSummary.shown(one) for one in known], "next": None})
+        return JsonResponse(200, {"operations": [OperationSummary.to_response(one) for one in known], "next": None})
     states = [listing.state] if listing.state else list(FIRST_LOOKED_AT)
     after = None
     if listing.after:
@@ -64,12 +69,12 @@ def _list_operations(request: Request) -> Response:
             last, updated_at = after
             going_on = f"{state}.{updated_at}.{last}"
             break
-    return Response(200, {"operations": [operation.shown() for operation in found], "next": going_on})
+    return JsonResponse(200, {"operations": [operation.to_response() for operation in found], "next": going_on})
 
 
 def _known_by(tenant: str, record: str) -> list[Operation]:
     """Operations with this id, about what the CRM knows by it, or linked to what somebody knows by it."""
-    ids = {operation_id(tenant, flow, record) for flow in FLOWS}
+    ids = {operation_id(tenant, flow, record) for flow in flows()}
     if re.fullmatch(OPERATION_ID, record):
         ids.add(record)
     named = record.split("/", 2)
@@ -80,7 +85,11 @@ def _known_by(tenant: str, record: str) -> list[Operation]:
     return [one for one in runtime().operations.many(sorted(ids)).values() if one.tenant == tenant]
 
 
-def _summarize(request: Request) -> Response:
+def _summarize_operations(request: Request) -> JsonResponse[Summary]:
+    """How everything stands
+
+    Out of the first 500 operations of each state in the order of the list, so it costs the same however many there are.
+    """
     newest, more = {}, {}
     for state in FIRST_LOOKED_AT:
         newest[state], after = runtime().operations.listed(
@@ -88,21 +97,33 @@ def _summarize(request: Request) -> Response:
         )
         more[state] = after is not None
     now = int(runtime().clock())
-    return Response(200, {**summary(newest, more, now), "scopes": sorted(request.caller.scopes)})
+    return JsonResponse(200, summary(newest, more, now, request.caller.scopes))
 
 
-def _show_operation(request: Request) -> Response:
+def _get_operation(request: Request) -> JsonResponse[OperationDetails]:
+    """What became of an event"""
     operation = _operation(request)
     may_see_payload = PAYLOAD_SCOPE in request.caller.scopes
-    shown = operation.shown() | {"candidates": operation.shown_candidates(names=may_see_payload)}
+    shown: OperationDetails = {
+        **operation.to_response(),  # type: ignore[typeddict-item]  # for mypy it may have a payload already
+        "candidates": operation.candidates_response(names=may_see_payload),
+    }
     if may_see_payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
         if operation.payload or shown["candidates"]:
             logger().info("payload read", extra={"operation_id": operation.operation_id})
-    return Response(200, shown)
+    return JsonResponse(200, shown)
 
 
-def _resolve_operation(request: Request) -> Response:
+def _resolve_operation(request: Request) -> JsonResponse[responses.Operation]:
+    """Decide what needs review, or undo a link
+
+    `link`: the vendor has it, under this id, which is verified at the vendor. 422 if it is not the right one; also if
+    it cannot be verified, until `confirmed` is true; 503 if the vendor does not answer. `retry`: the vendor does not
+    have it. `discard`: it is not to be done. `unlink`: the link that a person or a look-up made is wrong; it is
+    deleted, and the operation needs review again. 409 if the operation is in no state for this, or the id is linked
+    to something else.
+    """
     resolution = request.parse(Resolution)
     operation, engine, by = _operation(request), runtime().engine, request.caller.label
     add_to_log(operation_id=operation.operation_id)
@@ -112,19 +133,15 @@ def _resolve_operation(request: Request) -> Response:
         case "retry":
             resolved = engine.request_retry(operation, by=by)
         case "discard":
-            flow = FLOWS.get(operation.flow)
-            resolved = engine.discard(operation, by=by, flow=flow() if flow else None)
+            resolved = engine.discard(flow_of(operation), operation, by=by, deadline=request.deadline)
         case "unlink":
             resolved = engine.unlink(operation, by=by)
-    return Response(200, resolved.shown())
+    return JsonResponse(200, resolved.to_response())
 
 
 def _link(operation: Operation, resolution: Resolution, request: Request) -> Operation:
-    flow = FLOWS.get(operation.flow)
-    if flow is None:
-        raise ConflictError(f"An operation of {operation.flow} has no record that could be linked.")
     return runtime().engine.link_existing(
-        flow(),
+        flow_of(operation),
         operation,
         resolution.id or "",
         by=request.caller.label,
@@ -141,37 +158,51 @@ def _operation(request: Request) -> Operation:
     return operation
 
 
-def _show_links(request: Request) -> Response:
-    """By the address, or by parameters, since API Gateway takes an encoded `/` in an address for a plain one."""
-    search = validated(LinkSearch, request.path) if request.path else request.query_as(LinkSearch)
+def _get_links(request: Request) -> JsonResponse[Links]:
+    """Which id belongs to which
+
+    `/links/crm/customer/C-1001` gives the customer's site. An id with `/` is found by `GET /links`.
+    """
+    return _links(request, validated(LinkSearch, request.path))
+
+
+def _search_links(request: Request) -> JsonResponse[Links]:
+    """Which id belongs to which, also of ids with `/`
+
+    The same as `GET /links/{system}/{entity}/{id}`. API Gateway decodes `%2F` in an address before it looks for the
+    route.
+    """
+    return _links(request, request.query_as(LinkSearch))
+
+
+def _links(request: Request, search: LinkSearch) -> JsonResponse[Links]:
     partners = runtime().links.of(request.caller.tenant, search.identity)
     if not partners:
         raise NotFoundError("This id is linked to nothing.")
-    links = [
+    links: list[Link] = [
         {
-            "system": partner.identity.system,
-            "entity": partner.identity.entity,
-            "id": partner.identity.id,
+            **partner.identity.to_response(),
             "operation_id": partner.operation_id,
             "linked_at": partner.linked_at.isoformat(),
         }
         for partner in partners
     ]
-    return Response(200, {"links": links})
+    return JsonResponse(200, {"links": links})
 
 
 ROUTES = {
     "GET /operations": _list_operations,
-    "GET /operations/summary": _summarize,
-    "GET /operations/{id}": _show_operation,
+    "GET /operations/summary": _summarize_operations,
+    "GET /operations/{id}": _get_operation,
     "POST /operations/{id}/resolve": _resolve_operation,
-    "GET /links": _show_links,
-    "GET /links/{system}/{entity}/{id}": _show_links,
+    "GET /links": _search_links,
+    "GET /links/{system}/{entity}/{id}": _get_links,
 }
+"""The docstring of a handler is what docs/openapi.json says of its route, and its name the `operationId`."""
 SCOPES = {**dict.fromkeys(ROUTES, READ_SCOPE), "POST /operations/{id}/resolve": RESOLVE_SCOPE}
 
 
-def lambda_handler(event: Mapping[str, Any], context: Context) -> Mapping[str, object]:
+def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> Mapping[str, object]:
     if event.get("routeKey") == "GET /console":
         return page()
     return respond(event, context, ROUTES, function="operations", scopes=SCOPES, keys=runtime().keys)

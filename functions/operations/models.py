@@ -1,19 +1,38 @@
-"""What operations takes."""
+"""What operations takes and returns."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NotRequired, Self, TypedDict
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from crm_bridge.fields import AnyId, Id, Text, composed, without_unseen
+from crm_bridge.fields import AnyId, Id, JsonSchema, Schema, Text, composed, without_unseen, without_unseen_schema
 from crm_bridge.links import Identity
 from crm_bridge.operations import State
+from crm_bridge.responses import Candidate, LinkedRecord, Operation, OperationId, OperationSummary, Time
+from operations.flows import flows
+
+_NULL: JsonValue = {"type": "null"}
+NAMES_WHAT_IS_LINKED: dict[str, JsonValue] = {
+    "oneOf": [
+        {"required": ["id"], "properties": {"action": {"const": "link"}, "id": {"not": _NULL}}},
+        {
+            "properties": {
+                "action": {"enum": ["retry", "discard", "unlink"]},
+                "id": _NULL,
+                "confirmed": {"not": {"enum": [True, 1, "1", "true"]}},
+            }
+        },
+    ]
+}
+"""What the model's validator demands, as JSON Schema."""
 
 
 class Resolution(BaseModel):
     """What a person decided about an operation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, json_schema_extra=NAMES_WHAT_IS_LINKED
+    )
 
     action: Literal["link", "retry", "discard", "unlink"]
     id: Id | None = None
@@ -30,10 +49,23 @@ class Resolution(BaseModel):
         return self
 
 
+PLACE = rf"^({'|'.join(State)})\.[0-9]{{1,10}}\.op_[0-9a-f]{{32}}$"
+
+
 def _place(value: str) -> str:
-    if not re.fullmatch(rf"({'|'.join(State)})\.[0-9]{{1,10}}\.op_[0-9a-f]{{32}}", value):
+    if not re.fullmatch(PLACE.strip("^$"), value):
         raise ValueError("give what stood under next in the answer before")
     return value
+
+
+def _flow(value: str) -> str:
+    if value not in flows():
+        raise ValueError(f"must be one of {', '.join(sorted(flows()))}")
+    return value
+
+
+def _flow_names(schema: JsonSchema) -> JsonSchema:
+    return {**schema, "enum": sorted(flows())}
 
 
 class Listing(BaseModel):
@@ -42,16 +74,21 @@ class Listing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: (
-        Annotated[str, Field(min_length=1, max_length=1000), BeforeValidator(composed), BeforeValidator(without_unseen)]
+        Annotated[
+            str,
+            Field(min_length=1, max_length=1000),
+            BeforeValidator(composed),
+            Schema(),
+            BeforeValidator(without_unseen),
+            Schema(without_unseen_schema),
+        ]
         | None
     ) = None
     """Of the operation, of what it is about, or of what it is linked to."""
     state: State | None = None
-    flow: Literal["create_site", "create_job", "key_link", "status_update", "connector_receiver", "webhook"] | None = (
-        None
-    )
+    flow: Annotated[str, AfterValidator(_flow), Schema(_flow_names)] | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
-    after: Annotated[str, AfterValidator(_place)] | None = None
+    after: Annotated[str, AfterValidator(_place), Schema(pattern=PLACE)] | None = None
 
 
 class LinkSearch(BaseModel):
@@ -68,3 +105,71 @@ class LinkSearch(BaseModel):
     @property
     def identity(self) -> Identity:
         return Identity(self.system.casefold(), self.entity.casefold(), self.id)
+
+
+# ---------------------------------------------------------------------- responses
+
+
+class OperationPage(TypedDict):
+    operations: list[OperationSummary]
+    next: str | None
+    """For `after`; null at the end."""
+
+
+class OperationDetails(Operation):
+    """An operation for the person who decides about it."""
+
+    candidates: list[Candidate]
+    """While it needs review: up to ten records at the vendor that may be this event's."""
+    payload: NotRequired[JsonValue]
+    """As long as it is kept, and only for a key with the scope `operations:payload`."""
+
+
+class StateSummary(TypedDict):
+    count: int
+    more: bool
+    """Whether there are more than were counted."""
+    flows: dict[str, int]
+
+
+class HourSummary(TypedDict):
+    hour: Time
+    """When it begins."""
+    states: dict[State, int]
+    """How many operations changed last in it, by the state in which they are now."""
+
+
+class VendorSummary(TypedDict):
+    vendor: str
+    """`webhook` is the tenant's own system."""
+    state: Literal["answering", "failing", "nothing known"]
+    """As far as the tenant's operations tell; nobody is asked."""
+    last_success: Time | None
+    last_failure: Time | None
+    """Of what is still waiting or unconfirmed."""
+    reason: str | None
+    unsettled: int
+    """How many are waiting or unconfirmed."""
+
+
+class Summary(TypedDict):
+    """How a tenant's operations stand."""
+
+    at: Time
+    states: dict[State, StateSummary]
+    hours: list[HourSummary]
+    """The last 24, the oldest first."""
+    vendors: list[VendorSummary]
+    scopes: list[str]
+    """What the key that asks may do."""
+
+
+class Link(LinkedRecord):
+    """A record that belongs to the one that was asked for."""
+
+    operation_id: OperationId
+    linked_at: Time
+
+
+class Links(TypedDict):
+    links: list[Link]

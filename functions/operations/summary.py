@@ -1,30 +1,24 @@
 """How a tenant's operations stand, at a glance: out of the newest of each state, without a count of all there are."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from crm_bridge.operations import OperationSummary, State, as_time
+from operations.flows import flows
+from operations.models import HourSummary, Summary, VendorSummary
 
 READ = 500
 """Operations of each state that are read, in the order of the list; the cost does not grow with the table."""
 HOURS = 24
 HOUR = 3600
-VENDORS = {
-    "illu": ("create_site", "create_job"),
-    "Rev.io": ("key_link",),
-    "IzzitUp": ("status_update",),
-    "Egito": ("connector_receiver",),
-    "webhook": ("webhook",),
-}
-"""Whom a flow's operations go to. The last is the tenant's own system."""
 UNSETTLED = (State.WAITING, State.UNCONFIRMED)
 
 
 def summary(
-    newest: Mapping[State, Sequence[OperationSummary]], more: Mapping[State, bool], now: int
-) -> dict[str, object]:
-    """`newest` are up to READ of each state, in the order of the list; `more` says of which there are more."""
+    newest: Mapping[State, Sequence[OperationSummary]], more: Mapping[State, bool], now: int, scopes: Iterable[str]
+) -> Summary:
+    """Return it of `newest`, up to READ of each state in the order of the list; `more` says of which there are more."""
     everything = [one for some in newest.values() for one in some]
     return {
         "at": as_time(now),
@@ -34,15 +28,24 @@ def summary(
         },
         "hours": _hours(everything, now),
         "vendors": [
-            _vendor(vendor, [one for one in everything if one.flow in flows]) for vendor, flows in VENDORS.items()
+            _vendor(vendor, [one for one in everything if one.flow in flows]) for vendor, flows in _flows_of().items()
         ],
+        "scopes": sorted(scopes),
     }
 
 
-def _hours(operations: Sequence[OperationSummary], now: int) -> list[dict[str, object]]:
+def _flows_of() -> dict[str, set[str]]:
+    """Return the flows to each vendor."""
+    found: dict[str, set[str]] = {}
+    for name, flow in flows().items():
+        found.setdefault(flow.vendor.name, set()).add(name)
+    return found
+
+
+def _hours(operations: Sequence[OperationSummary], now: int) -> list[HourSummary]:
     """How many changed last in each of the last hours, by the state in which they are now; the oldest hour first."""
     this_hour = now // HOUR
-    counts: dict[int, Counter[str]] = {}
+    counts: dict[int, Counter[State]] = {}
     for one in operations:
         counts.setdefault(one.updated_at // HOUR, Counter())[one.state] += 1
     return [
@@ -51,7 +54,7 @@ def _hours(operations: Sequence[OperationSummary], now: int) -> list[dict[str, o
     ]
 
 
-def _vendor(vendor: str, operations: Sequence[OperationSummary]) -> dict[str, object]:
+def _vendor(vendor: str, operations: Sequence[OperationSummary]) -> VendorSummary:
     """As far as it can be told from what became of the tenant's events; nobody is asked."""
     worked = [one.updated_at for one in operations if one.state is State.SUCCEEDED]
     failing = [one for one in operations if one.state in UNSETTLED and one.last_attempt]
@@ -68,5 +71,5 @@ def _vendor(vendor: str, operations: Sequence[OperationSummary]) -> dict[str, ob
     }
 
 
-def _sorted(counts: Counter[str]) -> dict[str, int]:
+def _sorted[K: str](counts: Counter[K]) -> dict[K, int]:
     return dict(sorted(counts.items()))

@@ -2,11 +2,12 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from crm_bridge.fields import FIRST_YEAR, LONGEST_ID, Text, text_of_whole_number
+from crm_bridge import Command
+from crm_bridge.fields import FIRST_YEAR, LONGEST_ID, Schema, Text, or_schema, text_of_whole_number
 from crm_bridge.vendors.izzitup import ServiceStatus
 
 _STATUSES = {key: status for status in ServiceStatus for key in (status.name.lower(), str(int(status)))}
@@ -19,6 +20,11 @@ def _status(value: object) -> object:
     if known is None:
         raise ValueError("must be operational, impaired or outage, or 5, 6 or 7")
     return known
+
+
+def _status_schema(_: object) -> dict[str, object]:
+    text = {"type": "string", "enum": ["operational", "impaired", "outage", "5", "6", "7"]}
+    return {"anyOf": [text, {"type": "integer", "enum": [5, 6, 7]}]}
 
 
 def _utc(value: datetime) -> datetime:
@@ -41,24 +47,40 @@ def _written_out(value: object) -> object:
     return value
 
 
-type Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_utc), AfterValidator(_plausible)]
+type Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_out),
+    Schema(),
+    AfterValidator(_utc),
+    Schema(),
+    AfterValidator(_plausible),
+    Schema(pattern="^[2-9]"),
+]
 
 
-type Service = Annotated[Text, BeforeValidator(text_of_whole_number), Field(max_length=LONGEST_ID)]
+type Service = Annotated[
+    Text,
+    BeforeValidator(text_of_whole_number),
+    Schema(or_schema({"type": "integer"})),
+    Field(max_length=LONGEST_ID),
+]
 """The id, key or name of a service."""
 
 
-class NewStatus(BaseModel):
+class NewStatus(Command):
     """What is sent of a service."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    status: Annotated[ServiceStatus, BeforeValidator(_status), PlainSerializer(lambda status: status.name.lower())]
+    status: Annotated[
+        ServiceStatus,
+        BeforeValidator(_status),
+        Schema(_status_schema),
+        PlainSerializer(lambda status: status.name.lower()),
+    ]
     occurred_at: Time | None = None
     """When it became so; without it, when it arrives here."""
 
 
-class UpdateStatus(NewStatus):
+class StatusChange(NewStatus):
     """The status that a service had from a time on."""
 
     service: Service
@@ -80,8 +102,8 @@ def _microseconds(time: datetime) -> int:
     return (time - EPOCH) // timedelta(microseconds=1)
 
 
-class UpdatedStatus(BaseModel):
-    """The service as IzzitUp answered it, with its status by name; or `ignored`, and why."""
+class StatusUpdated(BaseModel):
+    """The service as IzzitUp returned it, with its status by name; or `ignored`, and why."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -93,3 +115,23 @@ class UpdatedStatus(BaseModel):
     """Missing if it was ignored."""
     ignored: Annotated[Literal["older"] | None, Field(exclude_if=lambda value: value is None)] = None
     """Only there if something newer was applied already, and nothing was changed."""
+
+
+class StatusPageService(TypedDict):
+    """All members are text, as IzzitUp gives them."""
+
+    id: str
+    status: str
+    status_name: Literal["operational", "impaired", "outage"] | None
+    hidden: str
+    name: NotRequired[str]
+    key: NotRequired[str]
+    description: NotRequired[str]
+    url: NotRequired[str]
+    curl: NotRequired[str]
+    created: NotRequired[str]
+    updated: NotRequired[str]
+
+
+class Services(TypedDict):
+    services: list[StatusPageService]

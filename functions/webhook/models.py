@@ -3,8 +3,8 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class Told(BaseModel):
-    """It was told."""
+class Notified(BaseModel):
+    """The receiver has taken the webhook."""
 
     model_config = ConfigDict(frozen=True)
 

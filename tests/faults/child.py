@@ -20,6 +20,7 @@ from crm_bridge import aws, transport
 from crm_bridge.runtime import runtime
 from local.gateway import FunctionFailedError, invoke
 from local.template import Function
+from tests.versions import quick_versions
 
 PRELOADED = [
     f"{flow}.handler"
@@ -101,6 +102,7 @@ def _run(pipe: Connection) -> None:
     with open(os.devnull, "w") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), sys.stdout.fileno())
     begin_at(ahead)
+    quick_versions().start()  # as in the process that has begun this one, so that versions are the same
     try:
         pipe.send((True, invoke(function, event)))
     except FunctionFailedError:

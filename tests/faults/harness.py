@@ -57,6 +57,7 @@ from tests.faults import child
 from tests.faults.events import Event, tenant
 from tests.faults.faults import AWS, Act, Call, Fault, Span
 from tests.memory_aws import MemoryAws
+from tests.versions import quick_versions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -173,6 +174,7 @@ class World:
         self._exits = ExitStack()
         self._faults = ExitStack()
         self._session = requests.Session()
+        self._session.trust_env = False
         self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=32))
         self._dynamodb: DynamoDBClient
 
@@ -192,6 +194,7 @@ class World:
             # Making one takes longer than most events; what a cold start has to forget is not in there.
             for makes in (aws, boto3):
                 exits.enter_context(patch.object(makes, "client", cache(makes.client)))
+            exits.enter_context(quick_versions())
             if isinstance(self.stack.aws, MemoryAws):
                 exits.enter_context(self.stack.aws.shortcuts())
             if self._aws_without_http:
@@ -329,7 +332,7 @@ class World:
         """Give the message of whatever is due to two workers at once. Gives how many messages these were."""
         due = self._due()
         for operation in due:
-            function = operation.flow.title().replace("_", "") + "Function"
+            function = operation.function.title().replace("_", "") + "Function"
             record = {
                 "messageId": "m-1",
                 "body": json.dumps({"operation_id": operation.operation_id, "tenant": operation.tenant}),
@@ -449,19 +452,19 @@ class World:
         """The id of the record that this operation made, as a person would find it; None if there is none."""
         payload = json.loads(operation.payload or "{}")
         egito = self.stack.egito
-        match operation.flow, payload.get("kind"):
-            case "create_site", _:
+        match operation.flow:
+            case "create_site":
                 return _one(self.stack.illu.sites, "name", payload["name"], "site_id")
-            case "key_link", _:
+            case "create_key_link":
                 link = payload["link"]
                 of_it = [one for one in self.stack.revio.key_links if one["internal_id"] == link["internal_id"]]
                 return _one(of_it, "external_id", link["external_id"], "integration_key_link_id")
-            case "create_job", _:
+            case "create_job":
                 return _one(self.stack.illu.jobs, "name", payload["name"], "job_id")
-            case "connector_receiver", "create_record":
+            case "create_record":
                 record = payload["fields"]["lastName"]
                 return _one(egito.records[payload["entity"]], "lastName", record, "id")
-            case "connector_receiver", "create_lead_source":
+            case "create_lead_source":
                 return _one(egito.dictionaries[payload["dictionary"]], "name", payload["name"], "id")
         return None
 

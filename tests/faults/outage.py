@@ -15,21 +15,21 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from crm_bridge.accounts import Accounts
 from crm_bridge.breaker import Breaker
 from crm_bridge.engine import POLICY, Engine, Policy
 from crm_bridge.links import Link, Links, Partner
 from crm_bridge.memory import Memory
 from crm_bridge.operations import SHARDS, Claim, Due, Operation, Operations, State
+from crm_bridge.services import Services
 from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.tenants import Tenants
 from crm_bridge.transport import Deadline, Transport
 from dispatcher.handler import LENT, LONGEST_RUN
-from key_link.change import Held
-from key_link.flow import KeyLinkFlow
-from key_link.models import CarryKeyLink, KeyLink
+from key_link.flow import CreateKeyLink
+from key_link.models import KeyLink, NewKeyLink
 from local.stack import LOCAL_HOSTS
 from local.vendors.revio import RevioSimulator
 
@@ -122,7 +122,7 @@ class MemoryOperations(Operations):
 
     def due(self, shard: str, now: int) -> Iterator[Sequence[Due]]:
         due = [
-            Due(one.operation_id, one.tenant, one.flow, one.due_at)
+            Due(one.operation_id, one.tenant, one.function, one.due_at)
             for one in self.items.values()
             if one.due_at is not None and one.due_at <= now and one.shard == shard
         ]
@@ -137,7 +137,7 @@ class MemoryOperations(Operations):
 
     def lent(self, shard: str, tenant: str, now: int, until: int) -> Counter[str]:
         return Counter(
-            one.flow
+            one.function
             for one in self.items.values()
             if one.lent_until and one.tenant == tenant and now < (one.due_at or 0) <= until and one.shard == shard
         )
@@ -185,7 +185,7 @@ class OneTenant(Tenants):
         }
         self._settings = parse_tenant(json.dumps({"revio": settings}), LOCAL_HOSTS)
 
-    def get(self, tenant: str, flow: str, *, fresh: bool = False) -> Tenant:  # noqa: ARG002
+    def get(self, tenant: str, function: str, *, fresh: bool = False) -> Tenant:  # noqa: ARG002
         return self._settings
 
 
@@ -240,9 +240,8 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
     operations, links = MemoryOperations(), MemoryLinks()
     breaker = CountingBreaker(clock)
     transport = Transport(clock, clock.move, breaker, LOCAL_HOSTS)
-    engine = Engine(operations, links, OneTenant(rev), transport, clock=clock, jitter=chance.random, policy=policy)
-    no_turns = cast("Accounts", None)  # a new key link waits for nobody
-    flow = KeyLinkFlow(Memory(clock), Held(links, operations, engine, no_turns, clock))
+    services = SimpleNamespace(operations=operations, links=links, clock=clock, memory=Memory(clock))
+    engine = Engine(cast("Services", services), OneTenant(rev), transport, jitter=chance.random, policy=policy)
 
     began = clock.now
     back_at = began + hours * HOUR
@@ -260,7 +259,7 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
             arrivals.popleft()
             link = KeyLink(system="SALESFORCE", entity_type="CUSTOMER", internal_id=1015, external_id=f"001-{number}")
             number += 1
-            engine.run(flow, CarryKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE))
+            engine.run(CreateKeyLink, NewKeyLink(link=link), tenant=TENANT, deadline=Deadline(DEADLINE))
         for shard in SHARDS:
             for page in operations.due(shard, int(clock.now)):
                 until, sent_by = int(clock.now) + LENT, int(clock.now) + LONGEST_RUN
@@ -270,7 +269,7 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
             message = queue.popleft()
             retried[message.operation_id] += 1
             engine.retry(
-                flow,
+                {CreateKeyLink.name: CreateKeyLink},
                 message.operation_id,
                 tenant=message.tenant,
                 deadline=Deadline(DEADLINE),

@@ -1,4 +1,4 @@
-"""Integration tests run the bundle as it is: HTTP in, real handlers, HTTP to simulated vendors, embedded AWS.
+"""Integration tests run the bundle as it is: requests in, real handlers, HTTP to simulated vendors, embedded AWS.
 
 AWS is asked over HTTP too where that matters: in test_dynamodb_conformance, test_local, test_second_opinion and faults.
 """
@@ -8,13 +8,15 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import requests
+from boto3.dynamodb.types import TypeDeserializer
 from typer.testing import CliRunner
 
 from cli.__main__ import app
@@ -23,10 +25,12 @@ from crm_bridge.runtime import runtime
 from local.gateway import invoke
 from local.stack import LOCAL_STACK, Stack
 from local.template import Function
+from local.vendors.simulator import Kind, Simulator
 from tests.documented import deviations
 from tests.memory_aws import quick_stack
+from tests.wire import session
 
-ROUNDS = int(os.environ.get("ROUNDS", "4"))
+ROUNDS = int(os.environ.get("ROUNDS", "2"))
 """How often the races of twenty are run."""
 
 SITE: dict[str, Any] = {
@@ -43,9 +47,7 @@ class Crm:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.session = requests.Session()
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=32)
-        self.session.mount("http://", adapter)
+        self.session = session(stack.gateway)
         self.headers = {"Authorization": f"Bearer {stack.api_key}"}
 
     def post(self, path: str, body: object = None, **options: Any) -> requests.Response:
@@ -109,6 +111,32 @@ def crm(stack: Stack) -> Iterator[Crm]:
         yield crm
 
 
+def rows(table: str) -> list[dict[str, Any]]:
+    """Return all items of the table that this environment variable names."""
+    plain = TypeDeserializer().deserialize
+    items = aws.client("dynamodb").scan(TableName=os.environ[table])["Items"]
+    return [{name: plain(value) for name, value in item.items()} for item in items]
+
+
+@contextmanager
+def failing(
+    vendor: Simulator, kind: Kind, *, method: Literal["GET", "POST"] = "POST", seconds: float = 90, delay: float = 0.3
+) -> Iterator[None]:
+    """The next call fails in this way. With REFUSE, every call does until the end of the block, whatever time that is.
+
+    `seconds` are those of Retry-After, `delay` is how late the response to DELAY comes.
+    """
+    if kind is not Kind.REFUSE:
+        vendor.fail(kind, method=method, seconds=delay if kind is Kind.DELAY else seconds)
+        yield
+        return
+    vendor.stop()
+    try:
+        yield
+    finally:
+        vendor.start()
+
+
 @dataclass(frozen=True)
 class Told:
     """What a command said, and with which code it ended."""
@@ -147,6 +175,12 @@ def waiting_moves_the_clock(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> No
     """Whoever waits for a turn or a token moves the time on for everybody, instead of using up the test's."""
     for module in ("accounts", "oauth"):
         monkeypatch.setattr(f"crm_bridge.{module}.time", SimpleNamespace(sleep=stack.move_clock))
+
+
+@pytest.fixture
+def quick_spacing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hardly a pause between two calls to IzzitUp, where a test is about something else."""
+    monkeypatch.setattr("status_update.flow.SPACING", 0.01)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from create_site.flow import CreateSiteFlow
+from create_site.flow import CreateSite
 from crm_bridge.operations import operation_id
 from crm_bridge.runtime import runtime
 from crm_bridge.transport import Deadline
@@ -457,7 +457,7 @@ def test_another_customers_job_goes_on_as_it_would_have(crm: Crm) -> None:
     engine = runtime().engine
     operation = site.json()["operation_id"]
     runtime().operations.hasten(runtime().operations.get(operation), int(runtime().clock()))  # type: ignore[arg-type]
-    engine.retry(CreateSiteFlow(), operation, tenant="demo", deadline=Deadline(20))
+    engine.retry({CreateSite.name: CreateSite}, operation, tenant="demo", deadline=Deadline(20))
     assert crm.get(f"/operations/{operation}").json()["state"] == "succeeded"
     assert crm.get(other.headers["Location"]).json()["due_at"] == due_at
     crm.stack.deliver()  # without the dispatcher

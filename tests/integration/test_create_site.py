@@ -379,7 +379,7 @@ def test_needs_review_when_sites_are_asked_for_by_a_name_that_illu_altered(crm: 
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     operation = crm.settle(crm.create_site())
     assert (operation["state"], len(crm.stack.illu.sites)) == ("needs_review", 1)
-    assert "without {name} (site_list_path)" in operation["attempts"][-1]["reason"]
+    assert "remove {name} from `site_list_path`" in operation["attempts"][-1]["reason"]
 
 
 def test_is_sent_again_when_illu_asked_for_time_and_cannot_be_asked(crm: Crm) -> None:

@@ -18,6 +18,7 @@ from local.vendors.simulator import Kind
 from tests.cases import CASES
 from tests.integration.conftest import SITE, Crm
 from tests.integration.test_events import invoke
+from tests.memory_aws import quick_stack
 
 OTHER = "other"
 
@@ -143,7 +144,7 @@ def test_a_webhook_does_not_wait_for_those_to_anothers_slow_receiver() -> None:
     """With all workers and queues in the background, and in real time. What is counted: how many of the other tenant's
     are told while it waits; as many may be on their way as there are workers but one.
     """
-    with Stack(aws_over_http=False) as stack:
+    with quick_stack(background=True) as stack:
         quick = ReceiverSimulator()
         quick.start()
         try:

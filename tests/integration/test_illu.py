@@ -1,9 +1,9 @@
 """The client of illu, against its simulator and against what no simulator says, over real HTTP."""
 
 import json
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,11 @@ from crm_bridge.errors import (
 )
 from crm_bridge.transport import Deadline, Transport
 from crm_bridge.vendors.illu import Illu, IlluSettings, IlluSite, ListedIlluSite
-from local.server import HOST, Server
+from local.server import Server
 from local.stack import LOCAL_HOSTS
 from local.vendors.illu import IlluSimulator
 from local.vendors.simulator import Kind
+from tests.integration.conftest import failing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -39,6 +40,7 @@ LISTED: dict[str, object] = {"site_id": 4711, "name": "Shop 12, Kitale", "latitu
 LIST_PATH = "/orgs/{org_id}/sites?name={name}"
 SOON = 1.5
 """Seconds of a deadline that a test waits for. Half of them are for connecting, and half for the answer."""
+NO_JSON = (b"", b"<html></html>", b'[{"site_id": 4711')
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,13 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     transport = Transport(on_this_machine=LOCAL_HOSTS)
 
     def client(
-        url: str, *, org_id: int = 88, key: str = KEY, path: str | None = LIST_PATH, lag: int = 120, seconds: float = 20
+        url: str,
+        *,
+        org_id: int = 88,
+        key: str = KEY,
+        path: str | None = LIST_PATH,
+        lag: int = 120,
+        seconds: float = 120,
     ) -> Illu:
         document = {"base_url": url, "org_id": org_id, "api_key": key, "site_list_path": path, "search_lag": lag}
         settings = IlluSettings.model_validate(document, context=LOCAL_HOSTS)
@@ -114,15 +122,33 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     transport._adapter.close()
 
 
+@pytest.fixture
+def client(connect: Connect, scripted: ScriptedIllu) -> Illu:
+    """A client of the scripted illu."""
+    return connect(scripted.server.url)
+
+
+@contextmanager
+def fails(error: type[VendorError], case: object, status: int | None = None) -> Iterator[None]:
+    """It is just this error."""
+    with pytest.raises(VendorError) as caught:
+        yield
+    assert type(caught.value) is error, case
+    assert caught.value.vendor == "illu"
+    assert status in (None, caught.value.status), case
+
+
 # ------------------------------------------------------------------ create_site
 
 
 def test_site_is_answered_when_illu_created_it(illu: IlluSimulator, connect: Connect) -> None:
     site = connect(illu.url).create_site(**SHOP)
-
     assert isinstance(site, IlluSite)
     assert site.model_dump() == {"site_id": 4711, "is_active": True, "org_id": 88, **SHOP}
-    assert [held["site_id"] for held in illu.sites] == [4711]
+    for number, name in enumerate(("Büro Nord", "店", "Kiosk 🏪", 'The "Corner"\\Shop\n2'), start=1):
+        site = connect(illu.url).create_site(**SHOP | {"name": name})
+        assert illu.sites[number]["name"] == name
+        assert (site.model_extra or {})["name"] == name
 
 
 @pytest.mark.parametrize(
@@ -132,9 +158,7 @@ def test_request_is_as_documented_when_a_site_is_created(
     scripted: ScriptedIllu, connect: Connect, base: str, uri: str
 ) -> None:
     scripted.answers(201, {"site_id": 1})
-
     connect(scripted.server.url + base).create_site(**SHOP)
-
     [asked] = scripted.asked
     assert (asked.method, asked.uri) == ("POST", uri)
     assert asked.headers["authorization"] == f"Bearer {KEY}"
@@ -142,96 +166,58 @@ def test_request_is_as_documented_when_a_site_is_created(
     assert json.loads(asked.body) == SHOP
 
 
-@pytest.mark.parametrize("name", ["Büro Nord", "店", "Kiosk 🏪", 'The "Corner"\\Shop\n2'])
-def test_name_arrives_unchanged_when_a_site_is_created(illu: IlluSimulator, connect: Connect, name: str) -> None:
-    site = connect(illu.url).create_site(**SHOP | {"name": name})
-
-    assert illu.sites[0]["name"] == name
-    assert site.model_extra is not None
-    assert site.model_extra["name"] == name
-
-
-@pytest.mark.parametrize("site_id", [4711, "4711", 1])
-def test_site_is_answered_when_its_id_is_usable(scripted: ScriptedIllu, connect: Connect, site_id: object) -> None:
-    scripted.answers(201, {"site_id": site_id})
-
-    assert connect(scripted.server.url).create_site(**SHOP).site_id == int(str(site_id))
-
-
-@pytest.mark.parametrize(
-    "site_id", [None, 0, -1, True, False, "", "abc", "0", "-1", "1.5", " 1", "٤٧١١", 1.5, [4711], {"id": 4711}]
+NO_IDS = (None, 0, -1, True, False, "", "abc", "0", "-1", "1.5", " 1", "٤٧١١", 1.5, [4711], {"id": 4711})
+NO_SITES = (
+    *(b"", b"created", b"<html></html>", b"[]", b"null", b"4711", b'"4711"', b"{}", b'{"id": 4711}'),
+    *(b'{"site_id": NaN}', b'{"site_id": 1e400}', b'[{"site_id": 4711}]', b'{"site": {"site_id": 4711}}'),
+    b'{"site_id": 4711',
 )
-def test_contract_broken_when_the_id_is_not_usable(scripted: ScriptedIllu, connect: Connect, site_id: object) -> None:
-    scripted.answers(201, {"site_id": site_id, **SHOP})
-
-    with pytest.raises(ContractBrokenError) as caught:
-        connect(scripted.server.url).create_site(**SHOP)
-    assert (caught.value.status, len(scripted.asked)) == (201, 1)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"created",
-        b"<html></html>",
-        b"[]",
-        b"null",
-        b"4711",
-        b'"4711"',
-        b"{}",
-        b'{"id": 4711}',
-        b'{"site_id": NaN}',
-        b'{"site_id": 1e400}',
-        b'[{"site_id": 4711}]',
-        b'{"site": {"site_id": 4711}}',
-        b'{"site_id": 4711',
-    ],
-)
-def test_contract_broken_when_201_has_no_id(scripted: ScriptedIllu, connect: Connect, body: bytes) -> None:
-    scripted.answers(201, body)
-
-    with pytest.raises(ContractBrokenError) as caught:
-        connect(scripted.server.url).create_site(**SHOP)
-    assert (caught.value.vendor, caught.value.status) == ("illu", 201)
+def test_contract_broken_when_the_id_is_not_usable(scripted: ScriptedIllu, client: Illu) -> None:
+    bodies = [*({"site_id": site_id, **SHOP} for site_id in NO_IDS), *NO_SITES]
+    for number, body in enumerate(bodies, start=1):
+        scripted.answers(201, body)
+        with fails(ContractBrokenError, body, 201):
+            client.create_site(**SHOP)
+        assert len(scripted.asked) == number
+    usable: tuple[object, ...] = (4711, "4711", 1)
+    for site_id in usable:
+        scripted.answers(201, {"site_id": site_id})
+        assert client.create_site(**SHOP).site_id == int(str(site_id))
+    scripted.answers(201, rb'{"site_id": 4711, "name": "Kiosk \ud83c"}')  # half a character
+    assert json.loads(client.create_site(**SHOP).model_dump_json())["site_id"] == 4711
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_contract_broken_when_the_status_is_not_201(scripted: ScriptedIllu, connect: Connect, status: int) -> None:
+def test_contract_broken_when_the_status_is_not_201(scripted: ScriptedIllu, client: Illu, status: int) -> None:
     scripted.answers(status, b"" if status == 204 else {"site_id": 4711, **SHOP})
-
-    with pytest.raises(ContractBrokenError) as caught:
-        connect(scripted.server.url).create_site(**SHOP)
-    assert caught.value.status == status
-
-
-def test_site_can_be_stored_when_illu_cut_a_character_in_half(scripted: ScriptedIllu, connect: Connect) -> None:
-    scripted.answers(201, rb'{"site_id": 4711, "name": "Kiosk \ud83c"}')
-
-    site = connect(scripted.server.url).create_site(**SHOP)
-
-    assert json.loads(site.model_dump_json())["site_id"] == 4711
+    with fails(ContractBrokenError, status, status):
+        client.create_site(**SHOP)
 
 
 def test_sign_in_refused_when_the_key_is_wrong(illu: IlluSimulator, connect: Connect) -> None:
-    with pytest.raises(SignInRefusedError) as caught:
-        connect(illu.url, key="of-yesterday").create_site(**SHOP)
-    assert caught.value.message == "illu answered 401: Invalid API key"
+    client = connect(illu.url, key="of-yesterday")
+    with pytest.raises(SignInRefusedError, match=r"^illu answered 401: Invalid API key$"):
+        client.create_site(**SHOP)
+    with pytest.raises(SignInRefusedError):
+        client.list_sites(name="Shop")
     assert illu.sites == []
 
 
 def test_sign_in_refused_when_the_organisation_is_another(illu: IlluSimulator, connect: Connect) -> None:
-    with pytest.raises(SignInRefusedError) as caught:
-        connect(illu.url, org_id=89).create_site(**SHOP)
-    assert caught.value.message == "illu answered 403: No access to this organisation"
+    client = connect(illu.url, org_id=89)
+    with pytest.raises(SignInRefusedError, match=r"^illu answered 403: No access to this organisation$"):
+        client.create_site(**SHOP)
+    with pytest.raises(SignInRefusedError):
+        client.list_sites(name="Shop")
     assert illu.sites == []
 
 
-def test_key_is_masked_when_illu_repeats_it(scripted: ScriptedIllu, connect: Connect) -> None:
+def test_key_is_masked_when_illu_repeats_it(scripted: ScriptedIllu, client: Illu) -> None:
     scripted.answers(400, {"message": f"Unexpected header 'Bearer {KEY}'"})
-
     with pytest.raises(RefusedError) as caught:
-        connect(scripted.server.url).create_site(**SHOP)
+        client.create_site(**SHOP)
     assert caught.value.message == "illu answered 400: Unexpected header 'Bearer ***'"
 
 
@@ -262,35 +248,24 @@ FATES = {
 }
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_error_says_what_may_have_happened_when_illu_fails(illu: IlluSimulator, connect: Connect, kind: Kind) -> None:
-    fate = FATES[kind]
-    illu.fail(kind, seconds=2 if kind is Kind.DELAY else 1)
-    if kind is Kind.REFUSE:
-        time.sleep(0.1)  # until nothing listens
-
-    with pytest.raises(VendorError) as caught:
-        connect(illu.url, seconds=SOON).create_site(**SHOP)
-
-    assert (type(caught.value), caught.value.status) == (fate.error, fate.status)
-    assert caught.value.retry_after == (1 if fate.error is TryLaterError else None)
-    wait_until(lambda: len(illu.sites) == fate.made)
-
-    wait_until(lambda: listens(illu))
-    connect(illu.url).create_site(**SHOP)  # the fault was for one request
-    assert len(illu.sites) == fate.made + 1
-
-
-def listens(illu: IlluSimulator) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex((HOST, urlsplit(illu.url).port)) == 0
-
-
 def wait_until(fulfilled: Callable[[], bool]) -> None:
     give_up_at = time.monotonic() + 10
     while not fulfilled():
         assert time.monotonic() < give_up_at
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_error_says_what_may_have_happened_when_illu_fails(illu: IlluSimulator, connect: Connect, kind: Kind) -> None:
+    fate = FATES[kind]
+    client = connect(illu.url, seconds=SOON)
+    with failing(illu, kind, seconds=1, delay=2), pytest.raises(VendorError) as caught:
+        client.create_site(**SHOP)
+    assert (type(caught.value), caught.value.status) == (fate.error, fate.status)
+    assert caught.value.retry_after == (1 if fate.error is TryLaterError else None)
+    wait_until(lambda: len(illu.sites) == fate.made)
+    connect(illu.url).create_site(**SHOP)  # the fault was for one request
+    assert len(illu.sites) == fate.made + 1
 
 
 # ------------------------------------------------------------------ list_sites
@@ -304,257 +279,117 @@ def test_cannot_look_when_no_address_is_named(scripted: ScriptedIllu, connect: C
 
 def test_sites_are_listed_when_illu_holds_them(illu: IlluSimulator, connect: Connect) -> None:
     client = connect(illu.url)
+    assert client.list_sites(name="Shop") == []
     illu.clock = lambda: datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
     illu.add_site(**SHOP)
     illu.add_site(**SHOP | {"name": "Another"})
     created = client.create_site(**SHOP)
-
     listed = client.list_sites(name="Shop 12, Kitale")
-
     assert [site.site_id for site in listed] == [4711, created.site_id]
     assert isinstance(listed[0], ListedIlluSite)
     assert (listed[0].name, listed[0].latitude, listed[0].longitude) == ("Shop 12, Kitale", 1.0157, 35.0062)
     assert listed[0].created_at == datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def test_nothing_is_listed_when_illu_holds_nothing(illu: IlluSimulator, connect: Connect) -> None:
-    assert connect(illu.url).list_sites(name="Shop") == []
-
-
 def test_site_is_listed_when_the_search_lag_is_over(illu: IlluSimulator, connect: Connect) -> None:
     now = 1_770_000_000.0
-    illu.clock = lambda: now
-    illu.search_lag = 120
+    illu.clock, illu.search_lag = lambda: now, 120
     client = connect(illu.url, lag=120)
     client.create_site(**SHOP)
-
-    assert client.list_sites(name=SHOP["name"]) == []
-    now += client.search_lag - 1
-    assert client.list_sites(name=SHOP["name"]) == []
-    now += 1
-    assert [site.site_id for site in client.list_sites(name=SHOP["name"])] == [4711]
+    for passed, sites in ((0, []), (client.search_lag - 1, []), (1, [4711])):
+        now += passed
+        assert [site.site_id for site in client.list_sites(name=SHOP["name"])] == sites
 
 
-@pytest.mark.parametrize("member", [None, "sites", "items", "data", "results"])
-@pytest.mark.parametrize("sites", [[], [LISTED], [LISTED, {**LISTED, "site_id": 4712}]])
-def test_sites_are_listed_when_the_list_is_wrapped(
-    scripted: ScriptedIllu, connect: Connect, member: str | None, sites: list[object]
-) -> None:
-    scripted.answers(200, {member: sites} if member else sites)
-
-    listed = connect(scripted.server.url).list_sites(name="Shop")
-
-    assert [site.site_id for site in listed] == [4711, 4712][: len(sites)]
-    [asked] = scripted.asked
-    assert (asked.method, asked.body, asked.headers["authorization"]) == ("GET", b"", f"Bearer {KEY}")
+LINK = "/sites?page=1"
+WHOLE: tuple[tuple[dict[str, object], dict[str, str]], ...] = (
+    ({"total": 1, "total_count": 1}, {}),
+    ({"next": None, "next_page": None, "next_cursor": "", "has_more": False}, {}),
+    ({}, {"Link": f'<{LINK}>; rel="first", <{LINK}>; rel="last"'}),
+)
 
 
-def test_all_sites_are_listed_when_they_are_many(scripted: ScriptedIllu, connect: Connect) -> None:
+def test_sites_are_listed_however_the_list_is_wrapped(scripted: ScriptedIllu, client: Illu) -> None:
+    for sites in ([], [LISTED], [LISTED, {**LISTED, "site_id": 4712}]):
+        for member in (None, "sites", "items", "data", "results"):
+            scripted.asked.clear()
+            scripted.answers(200, {member: sites} if member else sites)
+            assert [site.site_id for site in client.list_sites(name="Shop")] == [4711, 4712][: len(sites)], member
+            [asked] = scripted.asked
+            assert (asked.method, asked.body, asked.headers["authorization"]) == ("GET", b"", f"Bearer {KEY}")
+    for members, headers in WHOLE:
+        scripted.answers(200, {"sites": [LISTED], **members}, headers)
+        assert [site.site_id for site in client.list_sites(name="Shop")] == [4711], members
     scripted.answers(200, [{**LISTED, "site_id": number + 1} for number in range(5000)])
-
-    assert len(connect(scripted.server.url).list_sites(name="Shop")) == 5000
+    assert len(client.list_sites(name="Shop")) == 5000
 
 
 def test_look_fails_when_the_list_is_too_large(
-    scripted: ScriptedIllu, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedIllu, client: Illu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crm_bridge.vendors.illu.MAX_LIST", 1000)
     scripted.answers(200, [LISTED] * 1000)
-
     with pytest.raises(NotDoneError):
-        connect(scripted.server.url).list_sites(name="Shop")
+        client.list_sites(name="Shop")
 
 
-@pytest.mark.parametrize(
-    ("members", "headers"),
-    [
-        ({"total": 1, "total_count": 1}, {}),
-        ({"next": None, "next_page": None, "next_cursor": "", "has_more": False}, {}),
-        ({}, {"Link": '</sites?page=1>; rel="first", </sites?page=1>; rel="last"'}),
-    ],
-    ids=["totals", "nothing more", "Link"],
+P2 = "/orgs/88/sites?page=2"
+MORE: tuple[Mapping[str, object], ...] = (
+    *({"next": P2}, {"next_page": 2}, {"next_cursor": "bmV4dA"}, {"has_more": True}, {"total": 2}, {"total_count": 2}),
+    *({"total": "2"}, {"total": None}, {"total": 0, "total_count": 51}),
 )
-def test_sites_are_listed_when_that_is_said_to_be_all(
-    scripted: ScriptedIllu, connect: Connect, members: dict[str, object], headers: dict[str, str]
-) -> None:
-    scripted.answers(200, {"sites": [LISTED], **members}, headers)
-
-    assert [site.site_id for site in connect(scripted.server.url).list_sites(name="Shop")] == [4711]
-
-
-@pytest.mark.parametrize("sites", [[], [LISTED]], ids=["none", "one"])
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"next": "/orgs/88/sites?page=2"},
-        {"next_page": 2},
-        {"next_cursor": "bmV4dA"},
-        {"has_more": True},
-        {"total": 2},
-        {"total_count": 2},
-        {"total": "2"},
-        {"total": None},
-        {"total": 0, "total_count": 51},
-    ],
-    ids=str,
+"""Members that say that there is more, whether or not the list has a site."""
+IN_OTHER_WORDS: tuple[Mapping[str, object], ...] = (
+    *({"links": {"next": P2}}, {"_links": {"next": {"href": P2}}}, {"meta": {"total": 51}}, {"hasMore": True}),
+    *({"pagination": {"page": 1, "pages": 2}}, {"paging": {"cursors": {"after": "bmV4dA"}}}, {"totalCount": 51}),
+    *({"nextPageToken": "bmV4dA"}, {"next_page_url": P2}, {"next_page_token": "bmV4dA"}, {"@odata.nextLink": P2}),
+    *({"count": 51}, {"page": 1, "total_pages": 2}, {"current_page": 1, "last_page": 2}, {"limit": 1, "offset": 0}),
+    *({"truncated": True}, {"results": 51}, {"data": {"next": "/p2"}}),
 )
-def test_cannot_look_when_the_list_says_that_there_is_more(
-    scripted: ScriptedIllu, connect: Connect, members: dict[str, object], sites: list[object]
-) -> None:
-    scripted.answers(200, {"sites": sites, **members})
-
-    with pytest.raises(CannotLookError):
-        connect(scripted.server.url).list_sites(name="Shop")
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"links": {"next": "/orgs/88/sites?page=2"}},
-        {"_links": {"next": {"href": "/orgs/88/sites?page=2"}}},
-        {"meta": {"total": 51}},
-        {"pagination": {"page": 1, "pages": 2}},
-        {"paging": {"cursors": {"after": "bmV4dA"}}},
-        {"hasMore": True},
-        {"nextPageToken": "bmV4dA"},
-        {"next_page_url": "/orgs/88/sites?page=2"},
-        {"next_page_token": "bmV4dA"},
-        {"@odata.nextLink": "/orgs/88/sites?page=2"},
-        {"totalCount": 51},
-        {"count": 51},
-        {"page": 1, "total_pages": 2},
-        {"current_page": 1, "last_page": 2},
-        {"limit": 1, "offset": 0},
-        {"truncated": True},
-        {"results": 51},
-        {"data": {"next": "/p2"}},
-    ],
-    ids=str,
+RELATIONS = ('rel="next"', "rel=next", 'rel="last next"', 'REL="next"', 'rel="Next"', 'rel = "next"')
+UNREADABLE: tuple[Mapping[str, object], ...] = (
+    *({"site_id": True}, {"site_id": "abc"}, {"site_id": 0}, {"name": 7}, {"latitude": "north"}, {"longitude": [35.0]}),
+    *({"created_at": "yesterday"}, {"created_at": ""}, {"created_at": {}}),
+    *({name: None} for name in LISTED),
 )
-def test_cannot_look_when_the_list_says_it_in_other_words(
-    scripted: ScriptedIllu, connect: Connect, members: dict[str, object]
-) -> None:
-    scripted.answers(200, {"sites": [LISTED], **members})
-
-    with pytest.raises(CannotLookError):
-        connect(scripted.server.url).list_sites(name="Shop")
-
-
-def test_cannot_look_when_there_are_two_lists(scripted: ScriptedIllu, connect: Connect) -> None:
-    scripted.answers(200, {"sites": [], "items": [LISTED]})
-
-    with pytest.raises(CannotLookError):
-        connect(scripted.server.url).list_sites(name="Shop")
-
-
-def test_cannot_look_when_a_header_names_the_next_page(scripted: ScriptedIllu, connect: Connect) -> None:
-    scripted.answers(200, [LISTED], {"Link": '</sites?page=1>; rel="prev", </sites?page=3>; rel="next"'})
-
-    with pytest.raises(CannotLookError):
-        connect(scripted.server.url).list_sites(name="Shop")
-
-
-def test_cannot_look_when_a_header_names_the_next_page_of_a_wrapped_list(
-    scripted: ScriptedIllu, connect: Connect
-) -> None:
-    scripted.answers(200, {"sites": [LISTED]}, {"Link": '</sites?page=2>; rel="next"'})
-
-    with pytest.raises(CannotLookError):
-        connect(scripted.server.url).list_sites(name="Shop")
-
-
-@pytest.mark.parametrize("relation", ["rel=next", 'rel="last next"', 'REL="next"', 'rel="Next"', 'rel = "next"'])
-def test_cannot_look_when_a_header_names_the_next_page_in_another_way(
-    scripted: ScriptedIllu, connect: Connect, relation: str
-) -> None:
-    scripted.answers(200, [LISTED], {"Link": f"</sites?page=2>; {relation}"})
-
-    with pytest.raises(CannotLookError):
-        connect(scripted.server.url).list_sites(name="Shop")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [None, 4711, "Shop", {}, LISTED, {"sites": {"4711": LISTED}}, {"sites": None}, {"data": {"sites": [LISTED]}}],
+NO_LISTS: tuple[object, ...] = (
+    *(None, 4711, "Shop", {}, LISTED, {"sites": {"4711": LISTED}}, {"sites": None}, {"data": {"sites": [LISTED]}}),
+    {"sites": [], "items": [LISTED]},
 )
-def test_cannot_look_when_the_answer_is_no_list(scripted: ScriptedIllu, connect: Connect, body: object) -> None:
-    scripted.answers(200, body)
+INCOMPLETE: list[tuple[object, dict[str, str]]] = [
+    *(({"sites": sites, **members}, {}) for members in MORE for sites in ([], [LISTED])),
+    *(({"sites": [LISTED], **members}, {}) for members in IN_OTHER_WORDS),
+    *(([LISTED], {"Link": f"<{LINK}>; {relation}"}) for relation in RELATIONS),
+    ([LISTED], {"Link": '</sites?page=1>; rel="prev", </sites?page=3>; rel="next"'}),
+    ({"sites": [LISTED]}, {"Link": '</sites?page=2>; rel="next"'}),
+    *((body, {}) for body in NO_LISTS),
+    *(([LISTED, {**LISTED, **members}, LISTED], {}) for members in UNREADABLE),
+    *(([LISTED, {name: value for name, value in LISTED.items() if name != missing}], {}) for missing in LISTED),
+]
 
-    with pytest.raises(CannotLookError):
-        connect(scripted.server.url).list_sites(name="Shop")
 
-
-@pytest.mark.parametrize("missing", LISTED)
-@pytest.mark.parametrize("null", [False, True], ids=["missing", "null"])
-def test_cannot_look_when_a_site_lacks_what_it_is_known_by(
-    scripted: ScriptedIllu, connect: Connect, missing: str, null: bool
+def test_cannot_look_when_the_list_may_not_be_whole_or_lacks_what_a_site_is_known_by(
+    scripted: ScriptedIllu, client: Illu
 ) -> None:
-    lacking = {name: value for name, value in LISTED.items() if name != missing} | ({missing: None} if null else {})
-    scripted.answers(200, [LISTED, lacking, LISTED])
-
-    with pytest.raises(CannotLookError):
-        connect(scripted.server.url).list_sites(name="Shop")
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"site_id": True},
-        {"site_id": "abc"},
-        {"site_id": 0},
-        {"name": 7},
-        {"latitude": "north"},
-        {"longitude": [35.0]},
-        {"created_at": "yesterday"},
-        {"created_at": ""},
-        {"created_at": {}},
-    ],
-    ids=str,
-)
-def test_cannot_look_when_a_site_is_not_readable(
-    scripted: ScriptedIllu, connect: Connect, members: dict[str, object]
-) -> None:
-    scripted.answers(200, [LISTED, {**LISTED, **members}])
-
-    with pytest.raises(CannotLookError):
-        connect(scripted.server.url).list_sites(name="Shop")
+    for body, headers in INCOMPLETE:
+        scripted.answers(200, body, headers)
+        with fails(CannotLookError, (body, headers)):
+            client.list_sites(name="Shop")
 
 
-@pytest.mark.parametrize(
-    ("created_at", "expected"),
-    [
-        ("2026-03-01T12:00:00Z", datetime(2026, 3, 1, 12, tzinfo=UTC)),
-        ("2026-03-01T15:00:00.000+03:00", datetime(2026, 3, 1, 12, tzinfo=UTC)),
-        (1_772_366_400, datetime(2026, 3, 1, 12, tzinfo=UTC)),
-        (None, None),
-    ],
-)
-def test_creation_time_is_in_utc_when_illu_tells_it(
-    scripted: ScriptedIllu, connect: Connect, created_at: object, expected: datetime | None
-) -> None:
-    scripted.answers(200, [{**LISTED, "created_at": created_at}])
-
-    [site] = connect(scripted.server.url).list_sites(name="Shop")
-
-    assert site.created_at == expected
-    assert site.created_at is None or site.created_at.utcoffset() is not None
-
-
-def test_creation_time_is_unknown_when_illu_does_not_tell_it(scripted: ScriptedIllu, connect: Connect) -> None:
+def test_creation_time_is_in_utc_unless_illu_tells_no_zone_or_none(scripted: ScriptedIllu, client: Illu) -> None:
+    noon, day = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 1)  # noqa: DTZ001
+    told: tuple[tuple[object, datetime | None], ...] = (
+        *(("2026-03-01T12:00:00Z", noon), ("2026-03-01T15:00:00.000+03:00", noon), (1_772_366_400, noon), (None, None)),
+        *((text, day) for text in ("2026-03-01", "2026-03-01T00:00:00", "2026-03-01 00:00")),
+    )
+    for created_at, expected in told:
+        scripted.answers(200, [{**LISTED, "created_at": created_at}])
+        [site] = client.list_sites(name="Shop")
+        assert site.created_at == expected
+        assert (site.created_at and site.created_at.tzinfo is not None) == (expected and expected is noon)
     scripted.answers(200, [LISTED])
-
-    [site] = connect(scripted.server.url).list_sites(name="Shop")
-
-    assert site.created_at is None
-
-
-@pytest.mark.parametrize("told", ["2026-03-01", "2026-03-01T00:00:00", "2026-03-01 00:00"])
-def test_creation_time_has_no_zone_when_illu_tells_none(scripted: ScriptedIllu, connect: Connect, told: str) -> None:
-    scripted.answers(200, [{**LISTED, "created_at": told}])
-
-    [site] = connect(scripted.server.url).list_sites(name="Shop")
-
-    assert site.created_at == datetime(2026, 3, 1)  # noqa: DTZ001
+    assert client.list_sites(name="Shop")[0].created_at is None
 
 
 NAMES = [
@@ -581,76 +416,44 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_site_is_found_when_its_name_needs_encoding(illu: IlluSimulator, connect: Connect, name: str) -> None:
-    client = connect(illu.url)
-    client.create_site(**SHOP | {"name": name})
-    client.create_site(**SHOP | {"name": name + "x"})
-
-    assert [site.name for site in client.list_sites(name=name)] == [name]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_address_is_filled_in_when_sites_are_listed(scripted: ScriptedIllu, connect: Connect, name: str) -> None:
-    scripted.answers(200, [])
-
-    path = "/v1/{org_id}/by-name/{name}/sites?org={org_id}&q={name}&limit=500"
-    connect(scripted.server.url, path=path).list_sites(name=name)
-
-    [asked] = scripted.asked
-    assert asked.uri.isascii()
-    parts = urlsplit(asked.uri)
-    assert [unquote(part) for part in parts.path.split("/")] == ["", "v1", "88", "by-name", name, "sites"]
-    assert parse_qs(parts.query) == {"org": ["88"], "q": [name], "limit": ["500"]}
-    assert parts.fragment == ""
-
-
-@pytest.mark.parametrize("status", [201, 202, 204, 206])
-def test_contract_broken_when_a_list_does_not_come_with_200(
-    scripted: ScriptedIllu, connect: Connect, status: int
+def test_site_is_found_and_the_address_is_filled_in_when_its_name_needs_encoding(
+    illu: IlluSimulator, scripted: ScriptedIllu, connect: Connect
 ) -> None:
-    scripted.answers(status, b"" if status == 204 else [LISTED])
+    client = connect(illu.url)
+    path = "/v1/{org_id}/by-name/{name}/sites?org={org_id}&q={name}&limit=500"
+    scripted.answers(200, [])
+    for name in NAMES:
+        for made in (name, name + "x"):
+            client.create_site(**SHOP | {"name": made})
+        assert [site.name for site in client.list_sites(name=name)] == [name]
+        connect(scripted.server.url, path=path).list_sites(name=name)
+        asked = scripted.asked[-1]
+        assert asked.uri.isascii()
+        parts = urlsplit(asked.uri)
+        assert [unquote(part) for part in parts.path.split("/")] == ["", "v1", "88", "by-name", name, "sites"]
+        assert parse_qs(parts.query) == {"org": ["88"], "q": [name], "limit": ["500"]}
+        assert parts.fragment == ""
 
-    with pytest.raises(ContractBrokenError):
-        connect(scripted.server.url).list_sites(name="Shop")
 
-
-@pytest.mark.parametrize("body", [b"", b"<html></html>", b'[{"site_id": 4711'])
-def test_contract_broken_when_a_list_is_not_json(scripted: ScriptedIllu, connect: Connect, body: bytes) -> None:
-    scripted.answers(200, body)
-
-    with pytest.raises(ContractBrokenError):
-        connect(scripted.server.url).list_sites(name="Shop")
+def test_contract_broken_when_a_list_does_not_come_as_json_with_200(scripted: ScriptedIllu, client: Illu) -> None:
+    bodies: list[tuple[int, object]] = [(status, [LISTED]) for status in (201, 202, 206)]
+    for status, body in [*bodies, (204, b""), *((200, body) for body in NO_JSON)]:
+        scripted.answers(status, body)
+        with fails(ContractBrokenError, (status, body), status):
+            client.list_sites(name="Shop")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.REFUSE, Kind.DELAY)])
 def test_look_fails_when_illu_fails(illu: IlluSimulator, connect: Connect, kind: Kind) -> None:
-    illu.add_site(**SHOP)
+    illu.add_site(**SHOP | {"name": "Wanjiru"})
     illu.fail(kind, seconds=1, method="GET")
     client = connect(illu.url)
-
-    if kind is Kind.WRONG_STATUS:  # 200 is the right one for a list
-        assert len(client.list_sites(name=SHOP["name"])) == 1
-        return
-    with pytest.raises(VendorError) as caught:
-        client.list_sites(name=SHOP["name"])
-
-    error = FATES[kind].error
-    harmless = NotDoneError if error in (MaybeDoneError, TryLaterError) else error  # a list changes nothing
-    assert (type(caught.value), caught.value.status) == (harmless, FATES[kind].status)
-    assert len(client.list_sites(name=SHOP["name"])) == 1
-
-
-@pytest.mark.parametrize(("org_id", "key"), [(89, KEY), (88, "wrong")])
-def test_look_fails_when_illu_does_not_let_us_in(illu: IlluSimulator, connect: Connect, org_id: int, key: str) -> None:
-    with pytest.raises(SignInRefusedError):
-        connect(illu.url, org_id=org_id, key=key).list_sites(name="Shop")
-
-
-def test_error_shows_nothing_of_the_request_when_a_look_fails(illu: IlluSimulator, connect: Connect) -> None:
-    illu.fail(Kind.CLOSE_BEFORE, method="GET")
-
-    with pytest.raises(VendorError) as caught:
-        connect(illu.url).list_sites(name="Wanjiru")
-    shown = f"{caught.value} {caught.value!r} {caught.value.message}"
-    assert not [secret for secret in ("Wanjiru", KEY, "/sites") if secret in shown]
+    if kind is not Kind.WRONG_STATUS:  # 200 is the right one for a list
+        with pytest.raises(VendorError) as caught:
+            client.list_sites(name="Wanjiru")
+        error = FATES[kind].error
+        harmless = NotDoneError if error in (MaybeDoneError, TryLaterError) else error  # a list changes nothing
+        assert (type(caught.value), caught.value.status) == (harmless, FATES[kind].status)
+        shown = f"{caught.value} {caught.value!r} {caught.value.message}"
+        assert not [secret for secret in ("Wanjiru", KEY, "/sites") if secret in shown]
+    assert len(client.list_sites(name="Wanjiru")) == 1

@@ -1242,7 +1242,7 @@ def test_nothing_changes_when_revio_refuses_the_change(linked_up: Crm) -> None:
     assert_tied(linked_up, 77)
     assert len(linked_up.stack.revio.key_links) == 1
     operation = linked_up.get(f"/operations/{answer.json()['operation_id']}").json()
-    assert (operation["state"], operation["flow"]) == ("rejected", "key_link")
+    assert (operation["state"], operation["flow"]) == ("rejected", "change_key_link")
     assert states(linked_up) == {"succeeded": 1, "rejected": 1}
 
 

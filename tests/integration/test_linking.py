@@ -66,9 +66,9 @@ def of_another(member: str, value: object) -> Callable[[Crm], None]:
 WRONG: dict[str, tuple[str, Callable[[Crm], None]]] = {
     "a site at another position": ("create_site", elsewhere),
     "a job at another site": ("create_job", at_another_site),
-    "a key link of another internal id": ("key_link", of_another("internal_id", 1016)),
-    "a key link of another system": ("key_link", of_another("integration_system_id", 7)),
-    "a key link of another entity type": ("key_link", of_another("integration_entity_type_id", 1)),
+    "a key link of another internal id": ("create_key_link", of_another("internal_id", 1016)),
+    "a key link of another system": ("create_key_link", of_another("integration_system_id", 7)),
+    "a key link of another entity type": ("create_key_link", of_another("integration_entity_type_id", 1)),
 }
 
 
@@ -84,7 +84,7 @@ def test_is_422_and_stays_in_review_when_the_id_is_anothers(crm: Crm, wrong: str
     assert is_untouched(crm, operation)
 
 
-@pytest.mark.parametrize("flow", ["create_site", "create_job", "key_link"])
+@pytest.mark.parametrize("flow", ["create_site", "create_job", "create_key_link"])
 def test_is_422_when_the_vendor_has_no_such_record(crm: Crm, flow: str) -> None:
     change_illu(crm.stack, site_list_path="/orgs/{org_id}/sites", job_list_path="/orgs/{org_id}/jobs")
     operation = in_review(flow)
@@ -108,7 +108,7 @@ def other_notes(crm: Crm) -> None:
 ALTERED: dict[str, tuple[str, Callable[[Crm], None]]] = {
     "a site's name": ("create_site", another_name),
     "a job's notes": ("create_job", other_notes),
-    "an external id": ("key_link", of_another("external_id", "001XX00")),
+    "an external id": ("create_key_link", of_another("external_id", "001XX00")),
 }
 
 
@@ -216,7 +216,7 @@ def test_a_record_without_a_reference_is_linked_after_a_confirmation_if_it_is_th
 
 
 def test_is_503_with_retry_after_and_nothing_is_changed_when_the_vendor_is_down(crm: Crm) -> None:
-    for flow, vendor in (("create_site", "illu"), ("create_job", "illu"), ("key_link", "revio")):
+    for flow, vendor in (("create_site", "illu"), ("create_job", "illu"), ("create_key_link", "revio")):
         operation = in_review(flow)
         simulator = getattr(crm.stack, vendor)
         for kind in (Kind.UNAVAILABLE, Kind.CLOSE_BEFORE, Kind.CLOSE_AFTER, Kind.TOO_MANY):
@@ -249,7 +249,7 @@ def test_a_key_that_was_changed_is_read_again(crm: Crm) -> None:
 # ---------------------------------------------------------------- unlink
 
 
-@pytest.mark.parametrize("flow", ["create_site", "create_job", "key_link"])
+@pytest.mark.parametrize("flow", ["create_site", "create_job", "create_key_link"])
 def test_a_wrong_link_is_undone_with_a_trace_and_the_right_one_made(crm: Crm, flow: str) -> None:
     operation = in_review(flow)
     made_by_hand(crm, flow, 4712)
@@ -271,7 +271,7 @@ def test_a_wrong_link_is_undone_with_a_trace_and_the_right_one_made(crm: Crm, fl
     assert (again["state"], len(again["links"])) == ("succeeded", len(linked["links"]))
 
 
-@pytest.mark.parametrize("flow", ["create_site", "create_job", "key_link"])
+@pytest.mark.parametrize("flow", ["create_site", "create_job", "create_key_link"])
 def test_what_was_unlinked_is_sent_when_a_person_says_so(crm: Crm, flow: str) -> None:
     if flow == "create_job":
         crm.stack.illu.add_site(**PLACE)
@@ -364,10 +364,10 @@ def test_the_link_of_one_customer_is_free_for_another_after_unlinking(crm: Crm, 
     payload: dict[str, Any] = {
         "create_site": {**SITE, "customer_id": "C-other"},
         "create_job": {**JOB, "ticket_id": "T-other"},
-        "key_link": {"link": {**COMMANDS["key_link"]["link"], "external_id": "another"}},
+        "create_key_link": {"link": {**COMMANDS["create_key_link"]["link"], "external_id": "another"}},
     }[flow]
     other = store("other", flow=flow, payload=payload, at=int(runtime().clock()))
-    if flow != "key_link":  # of which a record may have several
+    if flow != "create_key_link":  # of which a record may have several
         assert link_existing(crm, other, confirmed=True).status_code == 409
     resolve(crm, operation, action="unlink")
     assert link_existing(crm, other, confirmed=True).json()["state"] == "succeeded"

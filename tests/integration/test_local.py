@@ -12,10 +12,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import requests
+from typer.testing import CliRunner
 
+import local.__main__
+from cli.__main__ import app
 from crm_bridge.tenants import new_api_key
 from local import demo
 from local.demo import LOG
@@ -25,6 +29,7 @@ from local.vendors.illu import IlluSimulator
 from tests.conftest import NEVER_LOGGED
 from tests.integration.conftest import SITE
 from tests.integration.ministack import ministack
+from tests.memory_aws import quick_stack
 
 ROOT = TEMPLATE.parent
 README = (ROOT / "README.md").read_text()
@@ -57,6 +62,7 @@ def _lines(text: str) -> list[str]:
 
 def test_the_demo_fails_when_illu_holds_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "Stack", lambda **_: quick_stack())
     real = IlluSimulator.add_site
 
     def twice(self: IlluSimulator, name: str, latitude: float, longitude: float, address: str) -> dict[str, object]:
@@ -70,71 +76,79 @@ def test_the_demo_fails_when_illu_holds_something_else(tmp_path: Path, monkeypat
 # ---------------------------------------------------------------- make run
 
 
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @contextmanager
-def running(*options: str, home: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`python -m local`, and the banner that it prints."""
+def running(*options: str, home: Path, number: int) -> Iterator[tuple[str, list[str]]]:
+    """`python -m local` until the signal `number`, which stops all of it: its banner, and what it prints on standard
+    output, which is known in the end.
+    """
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "local", *options],
         cwd=ROOT,
-        env=os.environ | ({"HOME": str(home)} if home else {}),
+        env=os.environ | {"HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stderr
-        banner = ""
+        banner, printed = "", list[str]()
         while "Log of the functions" not in banner and (line := process.stderr.readline()):
             banner += line
         try:
-            yield process, banner
+            yield banner, printed
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
-
-
-def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[int, str, str]:
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=30)
-    return process.returncode, output, errors
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything_cleanly(number: int) -> None:
-    with running("--port", "0") as (process, banner):
-        gateway = re.search(r"gateway\s+(http://127.0.0.1:(\d+))", banner)
-        assert gateway
-        made = requests.post(
-            f"{gateway[1]}/sites", json=SITE, headers={"Authorization": f"Bearer {DEMO_KEY}"}, timeout=30
-        )
-        assert made.status_code == 201
-        code, output, errors = stop(process, number)
-    assert (code, errors.splitlines()) == (0, ["stopped"])
-    assert '"message":"operation"' in output  # the functions' log is on standard output
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=30)
+            printed.append(output)
+    assert (process.returncode, errors.splitlines()) == (0, ["stopped"])
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
-        probe.connect(("127.0.0.1", int(gateway[2])))
+        probe.connect(("127.0.0.1", int(gateway_in(banner).rpartition(":")[2])))
 
 
-def test_the_command_line_works_on_it_from_a_terminal_that_knows_nothing_of_it(tmp_path: Path) -> None:
+def gateway_in(banner: str) -> str:
+    found = re.search(r"gateway\s+(http://127.0.0.1:\d+)", banner)
+    assert found, banner
+    return found[1]
+
+
+def post_site(url: str, key: str) -> requests.Response:
+    return requests.post(f"{url}/sites", json=SITE, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+
+
+def test_the_command_line_works_on_it_from_a_terminal_that_knows_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sites.jsonl").write_text(json.dumps(SITE))
     (tmp_path / "jobs.jsonl").write_text(json.dumps({"ticket_id": "T-1", "name": "Meter", "site_id": 4711}))
     link = {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "001"}
     (tmp_path / "links.jsonl").write_text(json.dumps(link))
     port = free_ports()
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
-    with running("--port", str(port), home=tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with (
+        running("--port", str(port), home=tmp_path, number=signal.SIGTERM),
+        patch.dict(os.environ, environment, clear=True),
+    ):
+        here = ["--local", "--port", str(port)]
+        typed = [sys.executable, "-m", "cli", "doctor", "demo", *here]
+        done = subprocess.run(typed, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
         for command, code in (
-            ("doctor demo", 0),
             ("import sites demo sites.jsonl --yes", 0),
             ("import jobs demo jobs.jsonl --yes", 0),
             ("import key-links demo links.jsonl --yes", 0),
             ("operations show demo T-1", 0),
             ("operations resolve op_00000000000000000000000000000000 discard --yes", 2),
         ):
-            typed = [sys.executable, "-m", "cli", *command.split(), "--local", "--port", str(port)]
-            done = subprocess.run(
-                typed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
-            )
-            assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
+            result = CliRunner().invoke(app, [*command.split(), *here])
+            assert result.exit_code == code, f"{command}: {result.output}"
 
 
 def free_ports() -> int:
@@ -147,14 +161,15 @@ def free_ports() -> int:
     raise AssertionError("no ports are free")
 
 
-def test_the_banner_can_be_pasted() -> None:
-    with running("--port", "0") as (_, banner):
+def test_the_banner_can_be_pasted(tmp_path: Path) -> None:
+    with running("--port", "0", home=tmp_path, number=signal.SIGINT) as (banner, printed):
         commands = re.findall(r"^  curl .*?(?<!\\)\n", banner, re.DOTALL | re.MULTILINE)
         assert len(commands) == 8
         answers = [
             subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True).stdout
             for command in commands
         ]
+    assert '"message":"operation"' in printed[0]  # the functions' log is on standard output
     assert json.loads(answers[0])["site_id"] == 4711
     assert json.loads(answers[1])["links"][0]["id"] == "4711"
     assert answers[2] == ""
@@ -179,6 +194,15 @@ def _without_time(text: str) -> str:
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:+]+", "TIME", text.strip())
 
 
+def started(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    """Call `python -m local` in this process, for what ends before anything is started."""
+    monkeypatch.setattr(sys, "argv", ["local", *options])
+    try:
+        return local.__main__.main()
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
 def test_a_port_in_use_is_one_clear_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -200,11 +224,12 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         (["--port", "0", "--aws-endpoint", "nonsense"], "the AWS endpoint cannot be used"),
     ],
 )
-def test_an_option_that_cannot_be_used_is_said_without_a_traceback(options: list[str], said: str) -> None:
-    finished = run("local", *options)
-    assert finished.returncode == 2
-    assert said in finished.stderr.splitlines()[-1]
-    assert "Traceback" not in finished.stderr
+@pytest.mark.usefixtures("signals_as_before")
+def test_an_option_that_cannot_be_used_is_said_without_a_traceback(
+    options: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(monkeypatch, *options) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -216,13 +241,19 @@ def test_an_option_that_cannot_be_used_is_said_without_a_traceback(options: list
         ('{"ilu": {}}', "ilu"),
     ],
 )
-def test_a_tenant_file_that_cannot_be_used_is_one_clear_line(tmp_path: Path, content: str | None, said: str) -> None:
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_tenant_file_that_cannot_be_used_is_one_clear_line(
+    tmp_path: Path,
+    content: str | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     path = tmp_path / "acme.json"
     if content is not None:
         path.write_text(content)
-    finished = run("local", "--port", "0", "--tenant", str(path))
-    assert finished.returncode == 2
-    (line,) = finished.stderr.splitlines()
+    assert started(monkeypatch, "--port", "0", "--tenant", str(path)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert "hush-hush" not in line
 
@@ -232,20 +263,16 @@ def test_a_tenant_of_ones_own_calls_the_vendor_that_it_names(tmp_path: Path) -> 
     illu.start()
     path = tmp_path / "acme.json"
     path.write_text(json.dumps({"illu": {"base_url": illu.url, "org_id": 5, "api_key": "illu-key-of-acme"}}))
-    with running("--port", "0", "--tenant", str(path), "--no-vendors") as (_, banner):
-        gateway = re.search(r"gateway\s+(\S+)", banner)
+    options = ("--port", "0", "--tenant", str(path), "--no-vendors")
+    with running(*options, home=tmp_path, number=signal.SIGTERM) as (banner, _):
         key = re.search(r"its key\s+(crmb_[\w-]+)", banner)
-        assert gateway
         assert key
         assert key[1] != DEMO_KEY
         assert "tenant    acme" in banner
         assert f"{illu.url}   (not simulated" in banner
         assert "C-1001" not in banner  # nothing to paste that would make a real record
         for secret, status in ((key[1], 201), (DEMO_KEY, 401), (new_api_key(), 401)):
-            answer = requests.post(
-                f"{gateway[1]}/sites", json=SITE, headers={"Authorization": f"Bearer {secret}"}, timeout=30
-            )
-            assert answer.status_code == status
+            assert post_site(gateway_in(banner), secret).status_code == status
     illu.stop()
     assert [site["site_id"] for site in illu.sites] == [9001]
 
@@ -256,16 +283,14 @@ def test_another_aws_endpoint_is_used_instead_of_the_embedded_one(tmp_path: Path
         for _ in range(2):  # the second time, what the first one made is there
             with Stack(aws_endpoint=url, background=False) as stack:
                 assert stack.aws is None
-                answer = requests.post(
-                    f"{stack.url}/sites", json=SITE, headers={"Authorization": f"Bearer {stack.api_key}"}, timeout=30
-                )
+                answer = post_site(stack.url, stack.api_key)
                 site_ids.append((answer.status_code, answer.json()["site_id"]))
         assert site_ids == [(201, 4711), (200, 4711)]
         assert len(stack.illu.sites) == 0
 
 
-def test_the_help_explains_every_option() -> None:
-    finished = run("local", "--help")
-    assert finished.returncode == 0
+def test_the_help_explains_every_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert started(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
     for option in ("--port", "--tenant", "--no-vendors", "--aws-endpoint"):
-        assert option in finished.stdout
+        assert option in shown

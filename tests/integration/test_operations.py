@@ -16,11 +16,12 @@ from crm_bridge.errors import Event
 from crm_bridge.operations import Attempt, Operation, OperationSummary, State, operation_id
 from crm_bridge.runtime import runtime
 from local.vendors.simulator import Kind
+from operations.flows import flows
 from tests.integration.conftest import SITE, Crm
 
 FIRST = 1_795_000_000
 ORDER = ["needs_review", "unconfirmed", "waiting", "sending", "rejected", "succeeded"]
-FLOWS = ("create_site", "create_job", "key_link", "status_update")
+FLOWS = ("create_site", "create_job", "create_key_link", "status_update")
 JOB: dict[str, Any] = {"ticket_id": "T-501", "site_id": 4711, "name": "Meter does not count"}
 KEY_LINK: dict[str, Any] = {
     "system": "Salesforce",
@@ -32,7 +33,7 @@ STATUS: dict[str, Any] = {"service": "MAIL", "status": "outage", "occurred_at": 
 COMMANDS: dict[str, dict[str, Any]] = {
     "create_site": SITE,
     "create_job": JOB,
-    "key_link": {"link": KEY_LINK},
+    "create_key_link": {"link": KEY_LINK},
     "status_update": {**STATUS, "arrived_at": STATUS["occurred_at"]},
 }
 
@@ -54,6 +55,7 @@ def store(
         operation_id=operation_id(tenant, flow, key),
         tenant=tenant,
         flow=flow,
+        function=flows()[flow].function,
         event_key=key,
         state=state,
         attempts=(Attempt(at=at - 5, event=Event.NOT_DONE, reason="busy", status=503), last),
@@ -144,7 +146,7 @@ def test_lists_by_need_of_a_person_and_the_latest_changed_or_the_first_due_first
 
 def test_lists_of_one_state_or_one_flow_or_one_flow_in_one_state(crm: Crm, many: list[str]) -> None:
     queries = [{"state": state} for state in ORDER] + [{"flow": flow} for flow in FLOWS]
-    for query in [*queries, {"state": "succeeded", "flow": "key_link"}]:
+    for query in [*queries, {"state": "succeeded", "flow": "create_key_link"}]:
         assert ids(listed(crm, **query)) == chosen(many, **query) != [], query
 
 
@@ -192,8 +194,8 @@ def test_a_page_goes_on_where_it_was_when_operations_move_meanwhile(crm: Crm) ->
 def test_goes_on_with_another_filter_as_far_as_that_makes_sense(crm: Crm, many: list[str]) -> None:
     first = listed(crm, limit=3)
     here, after = many[3:], first.json()["next"]
-    found = pages(crm, after=after, flow="key_link")
-    assert list(itertools.chain(*found)) == chosen(here, flow="key_link")
+    found = pages(crm, after=after, flow="create_key_link")
+    assert list(itertools.chain(*found)) == chosen(here, flow="create_key_link")
     state = after.split(".")[0]
     other = "succeeded" if state != "succeeded" else "needs_review"
     assert listed(crm, after=after, state=other).json() == {"operations": [], "next": None}
@@ -537,7 +539,7 @@ ADOPTED: dict[str, tuple[dict[str, Any], dict[str, set[tuple[str, str, str]]]]] 
         {"job_id": "4712", "ticket_id": "T-501", "site_id": 4711},
         {"crm/ticket/T-501": {("illu", "job", "4712")}, "illu/site/4711": {("illu", "job", "4712")}},
     ),
-    "key_link": (
+    "create_key_link": (
         {**KEY_LINK, "id": 4712},
         {
             "salesforce/customer/001XX0000ABCDEF": {("revio", "customer", "1015"), ("revio", "key_link", "4712")},
@@ -584,7 +586,7 @@ def test_what_cannot_be_linked_stays_in_review(crm: Crm) -> None:
     wrong: dict[str, tuple[int, list[object]]] = {
         "create_site": (422, [None, "site 1", "0", "-1", "9" * 19, "٤", 0, "1" * 201]),
         "create_job": (422, [None, " ", "1" * 201, "not-a-job"]),
-        "key_link": (422, [None, "abc", "007", "1.0", "999999"]),
+        "create_key_link": (422, [None, "abc", "007", "1.0", "999999"]),
         "status_update": (409, ["2"]),
     }
     for flow, (status, ids_sent) in wrong.items():
@@ -619,7 +621,7 @@ def effects(crm: Crm) -> dict[str, int]:
     return {
         "create_site": len(stack.illu.sites),
         "create_job": len(stack.illu.jobs),
-        "key_link": len(stack.revio.account.key_links),
+        "create_key_link": len(stack.revio.account.key_links),
         "status_update": int(stack.izzitup.status_of("2") == "7"),
     }
 
@@ -745,7 +747,11 @@ def test_counts_by_state_and_flow_and_by_the_hour(crm: Crm) -> None:
     store("old", State.NEEDS_REVIEW, at=int(runtime().clock()) - 30 * 3600)
     store("theirs", State.NEEDS_REVIEW, tenant="demo-upya", at=int(runtime().clock()))
     summary = summarized(crm)
-    assert summary["states"]["succeeded"] == {"count": 3, "more": False, "flows": {"create_site": 2, "key_link": 1}}
+    assert summary["states"]["succeeded"] == {
+        "count": 3,
+        "more": False,
+        "flows": {"create_key_link": 1, "create_site": 2},
+    }
     assert summary["states"]["waiting"]["count"] == summary["states"]["needs_review"]["count"] == 1
     assert [hour["states"] for hour in summary["hours"][-3:]] == [
         {"succeeded": 1},

@@ -18,6 +18,7 @@ from crm_bridge.runtime import runtime
 from local.stack import Stack
 from local.template import TEMPLATE, Function
 from local.vendors.simulator import Kind
+from operations.flows import flows
 from tests.cases import CASES
 from tests.faults.events import (
     KINDS,
@@ -50,7 +51,7 @@ class Recorder(World):
     """A world that knows what its functions have asked of AWS."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(aws_without_http=True)
         self.asked: set[Permission] = set()
         self._function = self._last = ""
 
@@ -165,7 +166,7 @@ def _is_linked_by_a_person(world: Recorder) -> None:
         path = f"/operations/{in_review.operation_id}/resolve"
         assert world._request(world.tenant, "POST", path, {"action": "unlink"}) == 200
     world.take_in()
-    in_review = _in_review(world, "key_link", json.dumps({"link": create_key_link(162).body}))
+    in_review = _in_review(world, "create_key_link", json.dumps({"link": create_key_link(162).body}))
     link = {"action": "link", "id": "1"}
     assert world._request(world.tenant, "POST", f"/operations/{in_review.operation_id}/resolve", link) == 422
 
@@ -176,6 +177,7 @@ def _in_review(world: Recorder, flow: str, payload: str = "{}") -> Operation:
         operation_id=operation_id(world.tenant, flow, "needs_review"),
         tenant=world.tenant,
         flow=flow,
+        function=flows()[flow].function,
         event_key="needs_review",
         state=State.NEEDS_REVIEW,
         fingerprint="",
@@ -242,7 +244,8 @@ def _is_handed_over(world: Recorder) -> None:
         assert world._request(world.tenant, event.method, event.path(world.stack), event.body) == 202
         world.pass_time(20, deliver=False)
     world.stack.deliver_due()
-    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver", "webhook"):
+    of_each_function = {flow.function: flow.name for flow in flows().values()}
+    for flow in of_each_function.values():
         in_review = _in_review(world, flow)
         path = f"/operations/{in_review.operation_id}/resolve"
         assert world._request(world.tenant, "POST", path, {"action": "retry"}) == 200

@@ -15,9 +15,9 @@ from crm_bridge.vendors.egito import Egito
 from crm_bridge.vendors.izzitup import IzzitUp
 from crm_bridge.vendors.revio import Revio
 from local.vendors.simulator import Kind
+from tests.integration import izzitup_calls as statuses
 from tests.integration import test_connector_receiver as people
 from tests.integration import test_key_link as key_links
-from tests.integration import test_status_update as statuses
 from tests.integration.conftest import Crm
 from tests.integration.test_key_link import KEY_LINK, OTHER, delete, link_up, put
 

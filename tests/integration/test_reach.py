@@ -15,8 +15,8 @@ from crm_bridge.runtime import runtime
 from local.stack import LOCAL_HOSTS, Stack
 from tests.cases import CASES
 from tests.integration.conftest import Crm
+from tests.integration.sockets import Vendor, answers
 from tests.integration.test_events import invoke
-from tests.integration.test_transport import Vendor, answers
 
 EVENTS = [
     ("illu", "create_site/new"),

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from crm_bridge import aws
 from crm_bridge.accounts import Account, Accounts, Note, Turns
-from crm_bridge.engine import Task
-from crm_bridge.errors import Event, MaybeDoneError, NotDoneError, OvertakenError, StorageError
+from crm_bridge.engine import Context
+from crm_bridge.errors import Event, MaybeDoneError, NotYetError, OvertakenError, StorageError
 from crm_bridge.operations import Operation, Operations, State
 from crm_bridge.transport import Deadline
+from status_update.flow import UpdateStatus
 
 NOW = 1_795_000_000_000
 TURN = 30_000
@@ -230,19 +233,24 @@ class Work:
 
     desk: Desk
     operations: Operations
-    task: Task
+    operation: Operation
+
+    def __post_init__(self) -> None:
+        self._run = SimpleNamespace(accounts=self.desk.accounts, operations=self.operations)
+        self.context = Context(cast("Any", None), UpdateStatus, "acme", Deadline(1), cast("Any", self._run))
+        self.context.operation = self.operation
 
     def turns(self, now: int) -> Turns:
-        return Turns(self.desk.accounts, self.operations, lambda: now / 1000, "acme", "izzitup", "IzzitUp")
+        self._run.clock = lambda: now / 1000
+        return Turns(self.context, "izzitup", "IzzitUp")
 
     def apply(self, at: int, what: str = "web", *, now: int = NOW) -> str | None:
-        return self.turns(now).apply(what, at, lambda: f"{what} is done", task=self.task, deadline=Deadline(1))
+        return self.turns(now).apply(what, at, lambda: f"{what} is done")
 
     def settle(self, state: State, event: Event, **changes: object) -> Operation:
-        assert self.task.operation
-        assert self.task.ending
-        settled = self.task.operation.model_copy(update={"state": state, **changes})
-        return self.operations.save(settled, along=self.task.ending.writes(settled, event))
+        assert self.context.ending
+        settled = self.operation.model_copy(update={"state": state, **changes})
+        return self.operations.save(settled, along=self.context.ending.writes(settled, event))
 
 
 @pytest.fixture
@@ -254,6 +262,7 @@ def working(desk: Desk, stores: Mapping[str, str]) -> Callable[[str], Work]:
             operation_id=name,
             tenant="acme",
             flow="status_update",
+            function="status_update",
             event_key=name,
             state=State.SENDING,
             fingerprint="f",
@@ -263,7 +272,7 @@ def working(desk: Desk, stores: Mapping[str, str]) -> Callable[[str], Work]:
             updated_at=1,
         )
         operations.create(operation, over=(State.REJECTED,))
-        return Work(desk, operations, Task(operation))
+        return Work(desk, operations, operation)
 
     return work
 
@@ -280,9 +289,9 @@ def test_the_turn_ends_with_the_operation_and_not_before(desk: Desk, working: Ca
 def test_an_older_one_waits_while_the_note_of_a_newer_one_is_there(working: Callable[[str], Work]) -> None:
     working("op_2").apply(7)  # and is killed
     older, later = working("op_1"), NOW + 60_000
-    with pytest.raises(NotDoneError, match="a newer one is on its way") as error:
+    with pytest.raises(NotYetError, match="a newer one is on its way") as error:
         older.apply(5, now=later)
-    assert error.value.retry_after == 5
+    assert error.value.waits_for == "op_2"
     older.settle(State.WAITING, Event.NOT_DONE)
     assert working("op_3").apply(5, "mail", now=later + 1) == "mail is done"
 
@@ -293,15 +302,14 @@ def test_a_note_counts_until_its_operation_is_finished(
 ) -> None:
     newer = working("op_2")
     newer.apply(7)
-    assert newer.task.operation
     if state:
-        newer.operations.save(newer.task.operation.model_copy(update={"state": state}))
+        newer.operations.save(newer.operation.model_copy(update={"state": state}))
     else:
         client = desk.accounts._client
         client.delete_item(TableName=newer.operations._table, Key={"operation_id": {"S": "op_2"}})
     older, later = working("op_1"), NOW + 60_000
     if waits:
-        with pytest.raises(NotDoneError):
+        with pytest.raises(NotYetError):
             older.apply(5, now=later)
         return
     assert older.apply(5, now=later) == "web is done"
@@ -340,7 +348,11 @@ def test_what_may_be_on_its_way_keeps_the_turn(desk: Desk, working: Callable[[st
         raise MaybeDoneError("no answer", vendor="IzzitUp")
 
     with pytest.raises(MaybeDoneError) as error:
-        work.turns(NOW).apply("web", 7, lost, task=work.task, deadline=Deadline(1))
+        work.turns(NOW).apply(
+            "web",
+            7,
+            lost,
+        )
     assert error.value.message == "no answer; it is sent again, which does no harm"
     work.settle(State.UNCONFIRMED, Event.MAYBE_DONE, unconfirmed_since=1)
     assert desk.take("bob").holder != "bob"
@@ -351,12 +363,12 @@ def test_nothing_is_settled_when_the_turn_was_over(desk: Desk, working: Callable
     work = working("op_2")
     work.apply(7)
     desk.take("bob", now=NOW + 60_000)
-    assert work.task.ending
+    assert work.context.ending
     with pytest.raises(OvertakenError) as overtaken:
         work.settle(State.SUCCEEDED, Event.DONE)
-    assert work.operations.get("op_2") == work.task.operation
-    assert not work.task.ending.adapts(Event.DONE, overtaken.value.there)
-    assert work.task.ending.adapts(Event.MAYBE_DONE, overtaken.value.there)
+    assert work.operations.get("op_2") == work.operation
+    assert not work.context.ending.adapts(Event.DONE, overtaken.value.there)
+    assert work.context.ending.adapts(Event.MAYBE_DONE, overtaken.value.there)
     work.settle(State.UNCONFIRMED, Event.MAYBE_DONE, unconfirmed_since=1)
     assert desk.take("eve", now=NOW + 60_001) == Account("bob", NOW + 60_000 + TURN, notes=frozenset({NEW}))
 

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cli.cells import escaped, opened, unescaped
@@ -18,6 +18,7 @@ STARTS = "=+-@\t\r\n\0\uff1d\uff0b\uff0d\uff20"
 texts = st.text(st.sampled_from(f"{STARTS}';, \"ab1") | st.characters(codec="utf-8"))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(texts)
 @example("'")
 @example("''=1")
@@ -27,6 +28,7 @@ def test_a_cell_is_what_it_was_when_it_is_written_and_read(text: str) -> None:
     assert unescaped(escaped(text)) == text
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(texts, min_size=1))
 def test_no_cell_begins_as_a_formula_when_a_spreadsheet_splits_at_any_delimiter(cells: list[str]) -> None:
     written = StringIO()

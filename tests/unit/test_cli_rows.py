@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cli.command import WrongInputError
 from cli.rows import rows
-from create_job.models import CreateJob
-from create_site.models import CreateSite
+from create_job.models import NewJob
+from create_site.models import NewSite
 
 HEADER = "customer_id,name,latitude,longitude,address\n"
 ROW = 'C-1,"Shop 12, Kitale",1.0157,35.0062,Moi Ave 12\n'
@@ -24,9 +24,9 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_row_is_read_as_the_request_would_be(file: Path) -> None:
     file.write_text(HEADER + ROW)
-    (row,) = rows(file, CreateSite)
+    (row,) = rows(file, NewSite)
     assert row.line == 2
-    assert row.said == CreateSite(
+    assert row.said == NewSite(
         customer_id="C-1", name="Shop 12, Kitale", latitude=1.0157, longitude=35.0062, address="Moi Ave 12"
     )
 
@@ -35,14 +35,14 @@ def test_a_row_is_read_as_the_request_would_be(file: Path) -> None:
 def test_spreadsheets_write_other_delimiters_and_a_mark_before_the_first_line(file: Path, delimiter: str) -> None:
     text = (HEADER + 'C-1,"Shop 12",1.5,35,"Moi Ave"\n').replace(",", delimiter)
     file.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
-    (row,) = rows(file, CreateSite)
+    (row,) = rows(file, NewSite)
     assert row.said
     assert (row.said.customer_id, row.said.latitude) == ("C-1", 1.5)
 
 
 def test_lines_are_counted_through_cells_of_several_lines_and_empty_lines(file: Path) -> None:
     file.write_text(HEADER + 'C-1,Shop,1,2,"here\n12"\n\n,,,,\n' + ROW + "C-3,Shop,north,2,here\n")
-    found = list(rows(file, CreateSite))
+    found = list(rows(file, NewSite))
     assert [(row.line, row.lines, row.said is None, bool(row.errors)) for row in found] == [
         *((2, 2, False, False), (4, 1, True, False), (5, 1, True, False), (6, 1, False, False), (7, 1, True, True))
     ]
@@ -51,7 +51,7 @@ def test_lines_are_counted_through_cells_of_several_lines_and_empty_lines(file: 
 
 def test_every_mistake_of_a_row_is_told(file: Path) -> None:
     file.write_text(HEADER + ",,91,x,\n")
-    (row,) = rows(file, CreateSite)
+    (row,) = rows(file, NewSite)
     assert row.said is None
     assert {error.field for error in row.errors} == {"customer_id", "name", "latitude", "longitude", "address"}
 
@@ -59,7 +59,7 @@ def test_every_mistake_of_a_row_is_told(file: Path) -> None:
 @pytest.mark.parametrize("line", ["C-1,Shop,1,2,here,too much\n", 'C-1,"Shop" x,1,2,here\n'])
 def test_what_is_no_row_is_told_and_the_next_one_is_read(file: Path, line: str) -> None:
     file.write_text(HEADER + line + ROW)
-    bad, good = rows(file, CreateSite)
+    bad, good = rows(file, NewSite)
     assert (bad.line, bad.said, bad.errors[0].field) == (2, None, "the line")
     assert (good.line, good.errors) == (3, ())
 
@@ -69,7 +69,7 @@ def test_fields_within_fields_and_lists_can_stand_in_csv(file: Path) -> None:
         "ticket_id;name;customer_id;site.name;site.latitude;site.longitude;site.address;tag_ids\n"
         "T-1;Meter;C-1;Shop;1;2;here;[1, 2]\nT-2;Meter;C-1;;;;;\nT-3;Meter;C-1;;;;;1 and 2\n"
     )
-    whole, bare, wrong = rows(file, CreateJob, ("tag_ids",))
+    whole, bare, wrong = rows(file, NewJob, ("tag_ids",))
     assert whole.said
     assert whole.said.site
     assert (whole.said.site.latitude, whole.said.tag_ids) == (1, [1, 2])
@@ -82,10 +82,10 @@ def test_fields_within_fields_and_lists_can_stand_in_csv(file: Path) -> None:
 def test_an_empty_cell_is_null_however_it_is_written(file: Path, empty: str) -> None:
     columns = ("due_date", "assigned_user_id", "notes", "tag_ids", "customer_id", "site.name", "site.latitude")
     file.write_text(f"ticket_id,name,site_id,{','.join(columns)}\nT-1,Leak,4711{(',' + empty) * len(columns)}\n")
-    (row,) = rows(file, CreateJob, ("tag_ids",))
-    assert row.said == CreateJob(ticket_id="T-1", name="Leak", site_id=4711)
+    (row,) = rows(file, NewJob, ("tag_ids",))
+    assert row.said == NewJob(ticket_id="T-1", name="Leak", site_id=4711)
     file.write_text(f"ticket_id,name,site_id\nT-1,{empty},4711\n")
-    (row,) = rows(file, CreateJob)
+    (row,) = rows(file, NewJob)
     assert [(error.field, error.message) for error in row.errors] == [("name", "is required")]
 
 
@@ -94,8 +94,8 @@ def test_null_is_the_same_as_left_out_in_json(tmp_path: Path) -> None:
     file.write_text(
         '{"ticket_id": "T-1", "name": "Leak", "site_id": 4711, "notes": null, "site": null}\n{"name": null}\n'
     )
-    first, second = rows(file, CreateJob)
-    assert first.said == CreateJob(ticket_id="T-1", name="Leak", site_id=4711)
+    first, second = rows(file, NewJob)
+    assert first.said == NewJob(ticket_id="T-1", name="Leak", site_id=4711)
     assert ("name", "is required") in [(error.field, error.message) for error in second.errors]
 
 
@@ -103,7 +103,7 @@ def test_a_jsonl_file_has_one_object_in_each_line(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     good = '{"customer_id": 7, "name": "Shop", "latitude": 1, "longitude": 2, "address": "here"}'
     file.write_text(f"{good}\n\n[1]\n{{\n")
-    first, empty, second, third = rows(file, CreateSite)
+    first, empty, second, third = rows(file, NewSite)
     assert first.said
     assert first.said.customer_id == "7"
     assert (empty.line, empty.said, empty.errors) == (2, None, ())
@@ -114,13 +114,13 @@ def test_a_jsonl_file_has_one_object_in_each_line(tmp_path: Path) -> None:
 def test_a_header_that_names_something_else_is_refused(file: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(WrongInputError, match="Known are name, latitude"):
-        list(rows(file, CreateSite))
+        list(rows(file, NewSite))
 
 
 def test_what_is_not_utf8_is_refused(file: Path) -> None:
     file.write_bytes(HEADER.encode() + b"C-1,Caf\xe9,1,2,here\n")
     with pytest.raises(WrongInputError, match="UTF-8"):
-        list(rows(file, CreateSite))
+        list(rows(file, NewSite))
 
 
 @pytest.mark.parametrize(
@@ -134,27 +134,27 @@ def test_what_is_not_utf8_is_refused(file: Path) -> None:
 def test_a_header_is_refused_when_it_names_a_column_twice(file: Path, header: str, twice: str | None) -> None:
     file.write_text(f"{header}\n{ROW}")
     with pytest.raises(WrongInputError, match=f"{twice} more than once" if twice else "is not known"):
-        list(rows(file, CreateSite))
+        list(rows(file, NewSite))
 
 
 def test_a_header_is_refused_when_it_names_a_field_and_one_within_it(file: Path) -> None:
     file.write_text("ticket_id,name,customer_id,site,site.name\nT-1,Meter,C-1,a,b\n")
     with pytest.raises(WrongInputError, match="names site more than once"):
-        list(rows(file, CreateJob))
+        list(rows(file, NewJob))
 
 
 def test_notes_may_have_several_lines_whatever_they_contain(file: Path) -> None:
     notes = 'first, with a comma\n\n"quoted", and more\r\nlast'
     with file.open("w", newline="") as opened:
         csv.writer(opened).writerows([("ticket_id", "name", "site_id", "notes"), ("T-1", "Meter", "1", notes)])
-    (row,) = rows(file, CreateJob)
+    (row,) = rows(file, NewJob)
     assert row.said
     assert (row.said.notes, row.lines) == (notes, 4)
 
 
 def test_a_cell_of_json_is_refused_when_it_has_a_member_twice(file: Path) -> None:
     file.write_text('ticket_id;name;site_id;workflow_instances\nT-1;Meter;1;"[{""a"": 1, ""a"": 2}]"\n')
-    (row,) = rows(file, CreateJob, ("workflow_instances",))
+    (row,) = rows(file, NewJob, ("workflow_instances",))
     assert [(error.field, error.message) for error in row.errors] == [("a", "appears more than once")]
 
 
@@ -162,12 +162,13 @@ def physical_lines(text: str) -> int:
     return len(re.findall("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$", text))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text('",;\n\rab1 ', max_size=200))
 @example('"\n' * 60)
 @example('a,"b\n"c",d\n')
 def test_every_physical_line_is_in_exactly_one_row(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     file = tmp_path_factory.mktemp("rows") / "rows.csv"
     file.write_bytes((HEADER + text).encode())
-    found = list(rows(file, CreateSite))
+    found = list(rows(file, NewSite))
     assert [row.line for row in found] == [2 + sum(row.lines for row in found[:at]) for at in range(len(found))]
     assert sum(row.lines for row in found) == physical_lines(text)

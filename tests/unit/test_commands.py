@@ -12,7 +12,7 @@ from samtranslator.yaml_helper import yaml_parse
 from typer.testing import CliRunner
 
 from cli.__main__ import app
-from create_site.models import CreateSite
+from create_site.models import NewSite
 from crm_bridge.settings import parse_tenant
 from crm_bridge.vendors.illu import IlluSettings
 from local.template import TEMPLATE
@@ -65,4 +65,4 @@ def test_every_command_of_the_command_line_is_one() -> None:
 
 def test_the_first_call_is_a_valid_customer() -> None:
     (body,) = re.findall(r'"\$URL/sites".* -d \'(.*?)\'', DEPLOY, re.DOTALL)
-    assert CreateSite.model_validate_json(body).customer_id == "C-1001"
+    assert NewSite.model_validate_json(body).customer_id == "C-1001"

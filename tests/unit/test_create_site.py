@@ -1,20 +1,20 @@
 """The decisions of create_site."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
 
-from create_site.flow import CreateSiteFlow
-from create_site.models import CreatedSite, CreateSite
+from create_site.flow import CreateSite
+from create_site.models import NewSite, SiteCreated
 from crm_bridge.errors import NotConfiguredError, NotShownError
 from crm_bridge.links import Identity, Link
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import Deadline, Transport
-from crm_bridge.vendors.illu import IlluSite, ListedIlluSite
+from crm_bridge.vendors.illu import Illu, IlluSettings, IlluSite, ListedIlluSite
 
-FLOW = CreateSiteFlow()
+FLOW = CreateSite()
 SENT: dict[str, Any] = {
     "customer_id": "C-1001",
     "name": "Shop 12, Kitale",
@@ -22,28 +22,23 @@ SENT: dict[str, Any] = {
     "longitude": 35.0062,
     "address": "Moi Ave 12",
 }
-COMMAND = CreateSite.model_validate(SENT)
+COMMAND = NewSite.model_validate(SENT)
 
 
-class FakeIllu:
-    search_lag = 0
-    destination = "illu"
-    lists_all_sites = True
-
-    def __init__(self, *listed: ListedIlluSite) -> None:
+class FakeIllu(Illu):
+    def __init__(self, *listed: ListedIlluSite, path: str = "/sites") -> None:
+        settings = IlluSettings.model_validate({"org_id": 1, "api_key": "key", "site_list_path": path})
+        super().__init__(settings, Transport(), Deadline(1))
         self.listed = list(listed)
-        self.asked: list[str] = []
+        self.names: list[str] = []
 
     def create_site(self, *, name: str, latitude: float, longitude: float, address: str) -> IlluSite:
         members = {"name": name, "latitude": latitude, "longitude": longitude, "address": address}
         return IlluSite.model_validate({"site_id": 4711, "is_active": True, "customer_id": "illu's own", **members})
 
     def list_sites(self, *, name: str) -> list[ListedIlluSite]:
-        self.asked.append(name)
+        self.names.append(name)
         return self.listed
-
-    def site(self, site_id: int, *, name: str) -> ListedIlluSite | None:
-        return next((one for one in self.list_sites(name=name) if one.site_id == site_id), None)
 
 
 def listed(**changes: object) -> ListedIlluSite:
@@ -57,13 +52,13 @@ def test_the_result_has_illus_own_members_and_our_customer() -> None:
 
 def test_the_customer_is_the_natural_key_and_is_linked_to_the_site() -> None:
     assert FLOW.key(COMMAND) == "C-1001"
-    result = CreatedSite(site_id=4711, customer_id="C-1001")
+    result = SiteCreated(site_id=4711, customer_id="C-1001")
     assert FLOW.links(COMMAND, result) == [
         Link(Identity("crm", "customer", "C-1001"), Identity("illu", "site", "4711"))
     ]
 
 
-def found(command: CreateSite, **changes: object) -> list[tuple[int, bool]]:
+def found(command: NewSite, **changes: object) -> list[tuple[int, bool]]:
     return [(hit.result.site_id, hit.certain) for hit in FLOW.find(command, FakeIllu(listed(**changes)))]
 
 
@@ -99,13 +94,12 @@ def test_does_not_take_a_site_elsewhere_for_it(changes: dict[str, object]) -> No
 
 
 def test_says_that_nothing_is_proved_when_illu_was_asked_by_the_name() -> None:
-    illu = FakeIllu(listed())
-    illu.lists_all_sites = False
+    illu = FakeIllu(listed(), path="/sites?name={name}")
     hits = iter(FLOW.find(COMMAND, illu))
     assert next(hits).result.site_id == 4711
-    with pytest.raises(NotShownError, match=r"\{name\} \(site_list_path\)"):
+    with pytest.raises(NotShownError, match=r"\{name\} from `site_list_path`"):
         next(hits)
-    assert illu.asked == ["Shop 12, Kitale"]
+    assert illu.names == ["Shop 12, Kitale"]
 
 
 def test_a_person_sees_the_id_the_name_and_the_time_that_illu_shows() -> None:
@@ -115,12 +109,12 @@ def test_a_person_sees_the_id_the_name_and_the_time_that_illu_shows() -> None:
 
 def test_says_what_to_add_when_the_tenant_has_no_illu_block() -> None:
     with pytest.raises(NotConfiguredError, match="illu"):
-        FLOW.vendor("acme", Tenant(), Transport(), Deadline(1))
+        Illu.for_tenant(Tenant(), Transport(), Deadline(1), cast("Any", None))
 
 
 @pytest.mark.parametrize("latitude", [-90, 90, 0, -0.0, "12.5"])
 def test_takes_every_position_on_earth(latitude: object) -> None:
-    CreateSite.model_validate({**SENT, "latitude": latitude, "longitude": -180})
+    NewSite.model_validate({**SENT, "latitude": latitude, "longitude": -180})
 
 
 @pytest.mark.parametrize(
@@ -151,26 +145,26 @@ def test_takes_every_position_on_earth(latitude: object) -> None:
 )
 def test_refuses_what_illu_could_not_use(field: str, value: object) -> None:
     with pytest.raises(ValidationError) as raised:
-        CreateSite.model_validate({**SENT, field: value})
+        NewSite.model_validate({**SENT, field: value})
     assert [error["loc"] for error in raised.value.errors()] == [(field,)]
 
 
 def test_a_number_and_its_text_are_the_same_customer() -> None:
-    assert CreateSite.model_validate({**SENT, "customer_id": 1001}).customer_id == "1001"
-    assert CreateSite.model_validate({**SENT, "customer_id": " 1001 "}).customer_id == "1001"
+    assert NewSite.model_validate({**SENT, "customer_id": 1001}).customer_id == "1001"
+    assert NewSite.model_validate({**SENT, "customer_id": " 1001 "}).customer_id == "1001"
 
 
 def test_what_was_accepted_can_be_read_again_when_composing_makes_it_longer() -> None:
     with pytest.raises(ValidationError):
-        CreateSite.model_validate({**SENT, "address": "\u0958" * 900})
-    accepted = CreateSite.model_validate({**SENT, "address": "\u0958" * 500})
-    assert CreateSite.model_validate_json(accepted.model_dump_json()) == accepted
+        NewSite.model_validate({**SENT, "address": "\u0958" * 900})
+    accepted = NewSite.model_validate({**SENT, "address": "\u0958" * 500})
+    assert NewSite.model_validate_json(accepted.model_dump_json()) == accepted
 
 
 def test_two_spellings_of_one_accent_are_the_same_customer() -> None:
     composed, decomposed = "Zo\u00eb", "Zoe\u0308"
     assert composed != decomposed
-    assert len({CreateSite.model_validate({**SENT, "customer_id": c}).customer_id for c in (composed, decomposed)}) == 1
+    assert len({NewSite.model_validate({**SENT, "customer_id": c}).customer_id for c in (composed, decomposed)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -186,5 +180,5 @@ def test_two_spellings_of_one_accent_are_the_same_customer() -> None:
 def test_two_spellings_of_one_name_are_the_same_only_if_events_cannot_differ_by_them(
     sent: str, stored: str, certain: bool
 ) -> None:
-    command = CreateSite.model_validate({**SENT, "name": sent})
+    command = NewSite.model_validate({**SENT, "name": sent})
     assert found(command, name=stored) == [(4711, certain)]

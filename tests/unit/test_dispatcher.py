@@ -43,6 +43,7 @@ class Table(MemoryOperations):
                 operation_id=operation_id(tenant, flow, str(one)),
                 tenant=tenant,
                 flow=flow,
+                function=flow,
                 event_key=str(one),
                 state=State.WAITING,
                 fingerprint="",

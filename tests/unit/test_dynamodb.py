@@ -41,8 +41,8 @@ def test_a_tuple_is_a_list() -> None:
 
 @pytest.mark.parametrize("value", [1.5, b"bytes", bytearray(b"b"), {1, 2}, {b"b"}, set(), object()])
 def test_what_no_table_holds_is_refused(value: object) -> None:
-    with pytest.raises(TypeError, match=f"no table holds a {type(value).__name__}"):
-        serialize({"a": [value]})
+    with pytest.raises(TypeError, match=rf"no table holds a \({type(value).__name__}\)"):
+        serialize({"a": value})
 
 
 def test_a_refusal_does_not_repeat_the_value() -> None:

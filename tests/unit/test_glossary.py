@@ -10,6 +10,7 @@ import pytest
 
 from crm_bridge.errors import Event, ProblemError
 from crm_bridge.operations import State
+from operations.flows import flows
 from operations.models import Resolution
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,11 @@ def problems(of: type[ProblemError] = ProblemError) -> Iterator[type[ProblemErro
     for one in of.__subclasses__():
         yield one
         yield from problems(one)
+
+
+def test_every_flow_is_explained_with_its_function() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", GLOSSARY, re.MULTILINE)
+    assert rows == [(name, flow.function) for name, flow in flows().items()]
 
 
 def test_every_state_is_explained() -> None:

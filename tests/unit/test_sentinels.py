@@ -7,8 +7,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from connector_receiver.models import PersonSave
-from create_job.models import CreateJob
-from status_update.models import NewStatus, UpdateStatus
+from create_job.models import NewJob
+from status_update.models import NewStatus, StatusChange
 
 PERSON = {"firstname": "Ada", "lastname": "Nowak", "userStatus": "ACTIVE", "userType": "PROSPECT"}
 JOB = {"ticket_id": "T-1", "name": "Leak", "site_id": 1}
@@ -71,16 +71,16 @@ def test_a_time_of_a_status_is_accepted_when_it_is_from_2000_in_utc() -> None:
 @pytest.mark.parametrize("day", [*SENTINELS, *LATE])
 def test_a_sentinel_is_refused_when_a_job_is_due_then(day: str) -> None:
     for due in (day, f"{day}T00:00:00", f"{day}T00:00:00Z", f"{day}T00:00:00.0000000+02:00"):
-        assert refusal(CreateJob, {**JOB, "due_date": due}) == (
+        assert refusal(NewJob, {**JOB, "due_date": due}) == (
             "due_date must not be before 2000; leave it out if there is none"
         )
     for due in ("2026-11-30", "9999-12-31T23:59:59Z"):
-        assert CreateJob.model_validate({**JOB, "due_date": due}).due_date == due
+        assert NewJob.model_validate({**JOB, "due_date": due}).due_date == due
 
 
 def _update(occurred: str, arrived: str) -> int:
     members = {"service": "2", "status": 5, "occurred_at": occurred, "arrived_at": arrived}
-    return UpdateStatus.model_validate(members).order
+    return StatusChange.model_validate(members).order
 
 
 def test_statuses_are_in_the_order_of_their_times_then_of_their_arrival() -> None:
@@ -100,6 +100,6 @@ def test_statuses_are_in_the_order_of_their_times_then_of_their_arrival() -> Non
 
 def test_notes_have_no_control_characters_but_line_breaks() -> None:
     for text in ("a\x00b", "a\x07", "\x1b[31m", "a\x7fb", "a\x85b"):
-        assert re.search("control characters", refusal(CreateJob, {**JOB, "notes": text}))
+        assert re.search("control characters", refusal(NewJob, {**JOB, "notes": text}))
     for accepted in ("", "a\tb\r\nc", "Ä 👩", None):
-        assert CreateJob.model_validate({**JOB, "notes": accepted}).notes == accepted
+        assert NewJob.model_validate({**JOB, "notes": accepted}).notes == accepted

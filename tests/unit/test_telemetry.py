@@ -244,22 +244,15 @@ def test_no_metric_is_told_where_nobody_takes_it_up(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("version", ["7", "$LATEST", None])
-def test_a_defect_is_counted_for_the_version_that_runs_when_in_lambda(
-    log: StringIO, version: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_defect_is_logged_once_and_counted_once_without_dimensions(
+    log: StringIO, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "stack-CreateSiteFunction-1A")
-    monkeypatch.delenv("AWS_LAMBDA_FUNCTION_VERSION", raising=False)
-    if version:
-        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", version)
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "7")
     report_defect(failed())
     assert len(told(log)) == 1
-    found = [
-        (line["Defects"], line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], line.get("version"))
-        for line in map(json.loads, capsys.readouterr().out.splitlines())
-    ]
-    of_version = [([1.0], [["version"]], f"stack-CreateSiteFunction-1A:{version}")] if version else []
-    assert found == [([1.0], [[]], None), *of_version]
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line["Defects"], line["_aws"]["CloudWatchMetrics"][0]["Dimensions"]) == ([1.0], [[]])
 
 
 def test_each_metric_has_its_own_dimensions_and_is_written_before_the_function_can_be_killed() -> None:

@@ -13,7 +13,7 @@ from crm_bridge.errors import Event
 from crm_bridge.operations import State
 from crm_bridge.vendors import egito, illu, izzitup, revio
 from local.template import Template, bundle_template
-from tests.sam_template import FUNCTIONS, HANDLERS, RESOURCES, ROOT, SOURCE, of_samconfig, of_type
+from tests.sam_template import FUNCTIONS, RESOURCES, ROOT, SOURCE, of_samconfig, of_type
 
 ALARMS = of_type("AWS::CloudWatch::Alarm")
 VENDORS = {illu.VENDOR, revio.VENDOR, izzitup.VENDOR, egito.VENDOR}
@@ -122,25 +122,26 @@ def test_no_alarm_looks_at_more_metrics_than_aws_takes_or_needs_more_periods_tha
 
 
 def test_a_level_must_be_high_for_several_minutes_before_it_raises_an_alarm() -> None:
-    for name in ("OldestDueAlarm", "OldestMessageAlarm", "DurationAlarm", "ServerErrorsAlarm", "TableThrottlesAlarm"):
+    for name in ("OldestDueAlarm", "OldestMessageAlarm", "LatencyAlarm", "ServerErrorsAlarm", "TableThrottlesAlarm"):
         assert 1 < ALARMS[name]["DatapointsToAlarm"] < ALARMS[name]["EvaluationPeriods"]
 
 
 def test_what_is_looked_at_of_all_functions_leaves_none_out() -> None:
-    for name, but in {"ErrorsAlarm": set(), "ThrottlesAlarm": set(), "DurationAlarm": {"DispatcherFunction"}}.items():
+    for name in ("ErrorsAlarm", "ThrottlesAlarm"):
         looked_at = {
             query["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Ref"]
             for query in ALARMS[name]["Metrics"]
             if "MetricStat" in query
         }
-        assert looked_at == set(FUNCTIONS) - but
+        assert looked_at == set(FUNCTIONS)
 
 
 def test_the_dashboard_is_json_shows_every_alarm_and_names_only_what_there_is() -> None:
     body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
     widgets = json.loads(body)["widgets"]
     shown = {arn[2:-5] for arn in widgets[0]["properties"]["alarms"]}
-    assert shown == {name for name in ALARMS if RESOURCES[name]["Condition"] == "HasAlarms"}
+    assert shown == set(ALARMS)
+    assert {RESOURCES[name]["Condition"] for name in ALARMS} == {"HasAlarms"}
     for name in re.findall(r"\$\{(\w+)[.}]", body):
         assert name in RESOURCES or name in SOURCE["Parameters"], name
     metrics = set(re.findall(r"MetricName=\\\"(\w+)\\\"", body)) | {"OldestDueAge", "OldestReviewAge", "Defects"}
@@ -149,13 +150,10 @@ def test_the_dashboard_is_json_shows_every_alarm_and_names_only_what_there_is() 
     assert not [name for name in metrics if f"\n| `{name}` |" not in configuration]
 
 
-NEW_VERSION = ("NewVersionErrorsAlarm", "NewVersionDefectsAlarm")
-
-
 def test_a_gradual_deployment_goes_back_on_errors_and_defects_and_dev_has_none() -> None:
     preference = SOURCE["Globals"]["Function"]["DeploymentPreference"]
-    assert preference["Alarms"]["Fn::If"][:2] == ["IsWatchedDeployment", [{"Ref": name} for name in NEW_VERSION]]
-    assert {name for name in ALARMS if RESOURCES[name]["Condition"] == "IsWatchedDeployment"} == set(NEW_VERSION)
+    watched = [{"Ref": "ErrorsAlarm"}, {"Ref": "DefectsAlarm"}]
+    assert preference["Alarms"]["Fn::If"] == ["HasAlarms", watched, [{"Ref": "AWS::NoValue"}]]
     gradual = {name for name, kind in SOURCE["Mappings"]["Deployments"].items() if kind["IsGradual"]}
     parameter = SOURCE["Parameters"]["Deployment"]
     assert gradual == set(parameter["AllowedValues"]) - {"AllAtOnce"}
@@ -163,30 +161,31 @@ def test_a_gradual_deployment_goes_back_on_errors_and_defects_and_dev_has_none()
     assert not [name for name in bundle_template().translated["Resources"] if "CodeDeploy" in name]
 
 
-def test_a_gradual_deployment_looks_at_nothing_but_the_new_version_of_each_function() -> None:
+def test_codedeploy_watches_both_alarms_for_every_function_when_a_deployment_is_gradual() -> None:
     translated = Template(parameters=of_samconfig("prod")).translated["Resources"]
-    versions = {
-        resource["Properties"]["FunctionName"]["Ref"]: name
-        for name, resource in translated.items()
-        if resource["Type"] == "AWS::Lambda::Version"
-    }
-    assert set(versions) == set(FUNCTIONS)
-    errors, defects = (translated[name]["Properties"] for name in NEW_VERSION)
-    looked_at = [query["MetricStat"]["Metric"] for query in errors["Metrics"] if "MetricStat" in query]
-    assert [metric["Dimensions"] for metric in looked_at] == [
-        [
-            {"Name": "FunctionName", "Value": {"Ref": function}},
-            {"Name": "Resource", "Value": {"Fn::Sub": f"${{{function}}}:live"}},
-            {"Name": "ExecutedVersion", "Value": {"Fn::GetAtt": [version, "Version"]}},
-        ]
-        for function, version in sorted(versions.items(), key=lambda of: [*HANDLERS].index(of[0]))
-    ]
-    looked_at = [query["MetricStat"]["Metric"] for query in defects["Metrics"] if "MetricStat" in query]
-    assert [metric["Dimensions"] for metric in looked_at] == [
-        [{"Name": "version", "Value": {"Fn::Sub": f"${{{function}}}:${{{versions[function]}.Version}}"}}]
-        for function in HANDLERS
-    ]
-    # An alarm that is updated keeps its state; one of another name is made anew, with none.
-    # Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
-    for alarm in (errors, defects):
-        assert set(re.findall(r"\$\{(\w+)\.Version\}", alarm["AlarmName"]["Fn::Sub"])) == set(versions.values())
+    groups = [resource for resource in translated.values() if resource["Type"] == "AWS::CodeDeploy::DeploymentGroup"]
+    assert len(groups) == len(FUNCTIONS)
+    for group in groups:
+        assert "DEPLOYMENT_STOP_ON_ALARM" in group["Properties"]["AutoRollbackConfiguration"]["Events"]
+        condition, watched, _ = group["Properties"]["AlarmConfiguration"]["Fn::If"]
+        names = [alarm["Name"] for alarm in watched["Alarms"]]
+        assert (condition, watched["Enabled"], names) == (
+            "HasAlarms",
+            True,
+            [{"Ref": "ErrorsAlarm"}, {"Ref": "DefectsAlarm"}],
+        )
+    # A short time in which nothing may fail: one minute with one error is enough.
+    for name in ("ErrorsAlarm", "DefectsAlarm"):
+        assert (ALARMS[name]["EvaluationPeriods"], ALARMS[name]["Threshold"]) == (1, 1)
+
+
+def test_the_latency_alarm_comes_before_api_gateway_gives_up() -> None:
+    """API Gateway waits for 30 s. Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html"""
+    alarm = ALARMS["LatencyAlarm"]
+    assert (alarm["Namespace"], alarm["MetricName"], alarm["ExtendedStatistic"]) == (
+        "AWS/ApiGateway",
+        "Latency",
+        "p99",
+    )
+    assert alarm["Dimensions"] == [{"Name": "ApiId", "Value": {"Ref": "Api"}}]
+    assert alarm["Threshold"] < 1000 * SOURCE["Globals"]["Function"]["Timeout"]

@@ -1,8 +1,6 @@
 """What a call sends and makes of its answer, without a network: an adapter under the session plays the vendor."""
 
-import html
 import io
-import json
 import logging
 import threading
 import time
@@ -10,7 +8,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import requests
@@ -19,19 +16,14 @@ from requests.adapters import BaseAdapter
 
 from crm_bridge.breaker import FAILURES, Breaker
 from crm_bridge.errors import (
-    ContractBrokenError,
     MaybeDoneError,
     NotDoneError,
-    RefusedError,
-    SignInRefusedError,
-    TryLaterError,
     VendorError,
 )
 from crm_bridge.transport import (
     CONNECT_TIMEOUT,
     MAX_ANSWER,
     MAX_IDLE,
-    MAX_WORDS,
     READ_TIMEOUT,
     SHORTEST_CALL,
     Answer,
@@ -42,8 +34,6 @@ from crm_bridge.transport import (
     _Body,
     _idle,
     _within,
-    basic,
-    changing_nothing,
     expect,
 )
 from tests.unit.conftest import Clock
@@ -321,52 +311,6 @@ def test_a_defect_of_the_bridge_is_not_taken_for_a_failure_of_the_vendor(transpo
         call(transport)
 
 
-@pytest.mark.parametrize(
-    ("status", "headers", "error", "words"),
-    [
-        (204, {}, ContractBrokenError, ""),
-        (302, {}, ContractBrokenError, ""),
-        (399, {}, ContractBrokenError, ""),
-        (400, {}, RefusedError, ": No"),
-        (401, {}, SignInRefusedError, ": No"),
-        (403, {}, SignInRefusedError, ": No"),
-        (404, {}, RefusedError, ": No"),
-        (408, {}, MaybeDoneError, ": No"),
-        (429, {}, TryLaterError, ": No"),
-        (429, {"Retry-After": "7"}, TryLaterError, ": No"),
-        (499, {}, RefusedError, ": No"),
-        (500, {}, MaybeDoneError, ": No"),
-        (503, {}, MaybeDoneError, ": No"),
-        (503, {"Retry-After": "0"}, TryLaterError, ": No"),
-        (599, {"Retry-After": "7"}, MaybeDoneError, ": No"),
-    ],
-)
-def test_the_status_decides_what_may_have_happened(
-    transport: Transport, wire: Wire, status: int, headers: dict[str, str], error: type[VendorError], words: str
-) -> None:
-    wire.status, wire.headers, wire.body = status, headers, b"No"
-    with pytest.raises(error) as raised:
-        expect(call(transport), 200, 201)
-    told = raised.value
-    assert type(told) is error
-    assert (told.vendor, told.status, told.message) == ("shop", status, f"shop answered {status}{words}")
-    assert told.retry_after == (float(headers["Retry-After"]) if headers else None)
-
-
-def test_a_status_that_is_expected_is_no_error(transport: Transport, wire: Wire) -> None:
-    wire.status = 404
-    expect(call(transport), 200, 404)
-
-
-def test_what_changes_nothing_is_not_done_when_its_answer_was_lost() -> None:
-    with pytest.raises(NotDoneError) as raised, changing_nothing():
-        raise MaybeDoneError("lost", vendor="shop", status=500, retry_after=7)
-    told = raised.value
-    assert (told.message, told.vendor, told.status, told.retry_after) == ("lost", "shop", 500, 7)
-    with pytest.raises(ContractBrokenError), changing_nothing():
-        raise ContractBrokenError("odd", vendor="shop")
-
-
 # ---------------------------------------------------------------- a vendor that is down
 
 
@@ -505,183 +449,3 @@ def test_urllib3_logs_no_url_from_the_first_transport_on() -> None:
     Transport()
     assert [logger.isEnabledFor(level) for level in (logging.ERROR, logging.CRITICAL)] == [False, True]
     assert logging.getLogger("another").isEnabledFor(logging.ERROR)
-
-
-# ---------------------------------------------------------------- the answer
-
-
-def answer(body: bytes, *, secrets: tuple[str, ...] = (), headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer("shop", 422, headers or {}, body, secrets)
-
-
-@pytest.mark.parametrize("body", [b'{"a": NaN}', b"[Infinity]", b"[1e999]", b"[" * 100_000, b"", b"a", b"\xff"])
-def test_contract_broken_when_the_body_is_no_json(body: bytes) -> None:
-    with pytest.raises(ContractBrokenError) as raised:
-        answer(body).json()
-    told = raised.value
-    assert (told.vendor, told.status) == ("shop", 422)
-    assert told.message == "shop answered 422 with a body that is not JSON"
-
-
-def test_json_can_be_stored_when_the_vendor_cut_a_character_in_half() -> None:
-    assert answer(rb'{"name": "Shop \ud83d", "place": "B\u00fcro"}').json() == {"name": "Shop ?", "place": "Büro"}
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ({"message": "a", "error": "b"}, "a"),
-        ({"error": "b", "error_message": "c"}, "b"),
-        ({"error_message": "c", "detail": "d"}, "c"),
-        ({"detail": "d", "errors": "e"}, "d"),
-        ({"errors": ["e", {"message": "f"}, 7, ""]}, "e; f"),
-        ({"message": {"error": {"detail": "deep"}}}, "deep"),
-        ({"message": {"message": {"message": {"message": "as deep as may be"}}}}, "as deep as may be"),
-        ({"message": {"message": {"message": {"message": {"message": "deeper"}}}}}, ""),
-        ([[[["as deep as may be"]]]], "as deep as may be"),
-        ([[[[["deeper"]]]]], ""),
-        ({"sent": "a secret"}, ""),
-        (7, ""),
-        (True, ""),
-    ],
-)
-def test_the_vendors_own_words_are_told(body: object, words: str) -> None:
-    assert answer(json.dumps(body).encode()).words() == words
-
-
-def test_text_is_told_as_it_is() -> None:
-    assert answer(b" No \xff\r\n").words() == "No \ufffd"
-
-
-SECRET = 'k"e\\y /ü+&'
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        SECRET,
-        json.dumps(SECRET, ensure_ascii=False)[1:-1],
-        r"k\"e\\y \/ü+&",
-        r"k\"e\\y /\u00fc+&",
-        "k%22e%5Cy%20%2F%C3%BC%2B%26",
-        "k%22e%5Cy+%2F%C3%BC%2B%26",
-        "k%22e%5cy%20%2f%c3%bc%2b%26",
-        "k%22e%5Cy%20/%C3%BC%2B%26",
-        "k&quot;e\\y /ü+&amp;",
-        'k"e\\y /ü+&amp;',
-    ],
-)
-def test_a_secret_is_not_told_in_whichever_way_it_is_written(written: str) -> None:
-    one = answer(b"", secrets=("other", SECRET))
-    assert one.shown(f"no {written}, nor other, nor {written}") == "no ***, nor ***, nor ***"
-
-
-@pytest.mark.parametrize("times", [1, 2, 3])
-@pytest.mark.parametrize("escape", [html.escape, lambda text: quote(text, ""), lambda text: json.dumps(text)[1:-1]])
-def test_a_secret_is_masked_in_a_result_however_often_it_is_escaped(escape: Callable[[str], str], times: int) -> None:
-    secret = "s3cret/'pass\\word\" é+&<end"
-    written = secret
-    for _ in range(times):
-        written = escape(written)
-    said = answer(json.dumps({"note": [f"it is {written}."], f"x{written}": {"id": 4711}}).encode(), secrets=(secret,))
-    assert said.json() == {"note": ["it is ***."], "x***": {"id": 4711}}
-    assert said.masked({"note": written}) == {"note": "***"}
-    assert said.json(masks=False)["x" + written] == {"id": 4711}
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        *("pass%2Fword-1", "pass%2fword-1", "pass%2fword%2D1", r"pass\/word-1", "pass&#47;word-1", "pass&#x2F;word-1"),
-        *("pass&#x2f;word&#45;1", "pass&sol;word-1", "pass%252fword-1", r"pass\u002fword-1", "pass&amp;#047;word-1"),
-        *("dXNlcjpwYXNzL3dvcmQtMQ", "Basic dXNlcjpwYXNzL3dvcmQtMQ=="),
-    ],
-)
-def test_a_password_and_a_login_are_masked_in_a_result(written: str) -> None:
-    secrets = ("pass/word-1", basic("user", "pass/word-1"))
-    said = answer(json.dumps({"sites": [{"name": f"<{written}>", "n": 1}]}).encode(), secrets=secrets)
-    assert "***" in str(said.json())
-    assert written.removeprefix("Basic ").rstrip("=") not in str(said.json())
-
-
-@pytest.mark.parametrize("secret", ["abc", "open", "1234567", "", "/"])
-def test_a_short_secret_mangles_no_result(secret: str) -> None:
-    body = {"id": secret, "name": f"x{secret}y {secret}", secret: [secret]}
-    assert answer(json.dumps(body).encode(), secrets=(secret,)).json() == body
-
-
-def test_a_secret_is_masked_from_its_first_letter_on_and_as_a_whole_if_that_is_too_short() -> None:
-    secrets = ("$$pass-word", "$$$$$$ab", "\u043f\u0430\u0440\u043e\u043b\u044c-1")  # the last is in Cyrillic letters
-    said = answer(json.dumps(list(secrets)).encode(), secrets=secrets)
-    assert said.json() == ["$$***", "***", "***"]
-
-
-def test_a_result_is_left_as_it_is_when_it_repeats_no_secret() -> None:
-    body = {"id": 12345678, "name": 'Zoë \\ / " % & +', "inner": [None, True, 1.5, {"": []}]}
-    said = answer(json.dumps(body).encode(), secrets=("12345678x", "other-secret"))
-    assert said.json() == said.masked(body) == body
-
-
-def test_what_lies_too_deep_in_a_result_is_masked() -> None:
-    nested: object = "s3cret-s3cret"
-    for _ in range(1000):
-        nested = [nested]
-    assert "s3cret" not in str(answer(b"", secrets=("s3cret-s3cret",)).masked(nested))
-
-
-def test_markup_is_not_told_at_all() -> None:
-    assert answer(b"").shown("No <b>") == ""
-
-
-def test_words_are_cut_and_can_be_stored() -> None:
-    assert answer(b"").shown("x" * (MAX_WORDS + 1)) == "x" * MAX_WORDS
-    assert answer(b"").shown("half \ud83d") == "half ?"
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("7", 7.0), (" 7 ", 7.0), ("0", 0.0), ("123456789", 123_456_789.0), ("1234567890", 123_456_789.0), ("", None)],
-)
-def test_retry_after_is_in_seconds(value: str, seconds: float | None) -> None:
-    assert answer(b"", headers={"Retry-After": value}).retry_after == seconds
-    assert answer(b"").retry_after is None
-
-
-def test_retry_after_may_be_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crm_bridge.transport.time", SimpleNamespace(time=lambda: 784_111_770.0))
-    date = "Sun, 06 Nov 1994 08:49:37 GMT"
-    assert answer(b"", headers={"Retry-After": date}).retry_after == 7.0
-    monkeypatch.setattr("crm_bridge.transport.time", SimpleNamespace(time=lambda: 784_111_778.5))
-    assert answer(b"", headers={"Retry-After": date}).retry_after == 0.0
-
-
-# ---------------------------------------------------------------- charsets
-
-
-@pytest.mark.parametrize(
-    ("kind", "encoding"),
-    [
-        ("application/json; charset=iso-8859-1", "iso-8859-1"),
-        ("application/json;charset=ISO-8859-2", "iso-8859-2"),
-        ('application/json; charset="windows-1250"', "windows-1250"),
-        ("application/json; charset=utf-16", "utf-16"),
-        ("application/json; charset=iso-8859-1", "utf-8"),
-        ("application/json; charset=x-nothing", "utf-8"),
-        ("application/json", "utf-8-sig"),
-        ("", "utf-8"),
-    ],
-)
-def test_a_response_is_read_in_the_charset_that_it_names(kind: str, encoding: str) -> None:
-    said = answer(
-        '{"name": "Müller", "message": "Nazwa zajęta"}'.encode(encoding, "replace"), headers={"Content-Type": kind}
-    )
-    assert said.json()["name"] == "Müller"
-    assert said.words().startswith("Nazwa zaj")
-
-
-@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "application/json; charset=x"])
-def test_contract_broken_when_a_response_is_in_no_charset_that_it_names(kind: str) -> None:
-    said = answer('{"message": "Müller"}'.encode("iso-8859-1"), headers={"Content-Type": kind})
-    with pytest.raises(ContractBrokenError):
-        said.json()
-    assert said.words() == "M\ufffdller"  # only shown to people

@@ -30,6 +30,7 @@ def settled(**changes: object) -> Operation:
         operation_id=operation_id("acme", "create_site", "C-1"),
         tenant="acme",
         flow="create_site",
+        function="create_site",
         event_key="C-1",
         state=State.SUCCEEDED,
         attempts=(Attempt(at=1_795_000_000, event=Event.NOT_DONE, reason="busy", status=503), last),
@@ -50,7 +51,7 @@ def test_tells_what_the_api_shows_and_when_it_settled() -> None:
     operation = settled()
     told = WebhookEvent.model_validate_json(webhook(operation).payload or "")
     assert (told.type, told.timestamp) == ("operation.succeeded", "2026-11-18T11:07:40+00:00")
-    assert told.data == operation.shown()
+    assert told.data == operation.to_response()
     assert told.data["result"] == {"site_id": 4711, "name": "Büro"}
     assert "payload" not in told.data
 

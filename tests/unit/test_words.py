@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crm_bridge.engine import POLICY, Hit
+from crm_bridge.engine import POLICY
 from crm_bridge.engine.decide import candidates_of
 from crm_bridge.errors import RefusedError, VendorError, WrongFieldError
+from crm_bridge.flow import Match
 from crm_bridge.transport import MAX_WORDS, Answer
 from crm_bridge.vendors.egito import usable_id
 from crm_bridge.vendors.illu import IlluJob
@@ -36,7 +37,7 @@ def test_a_vendors_words_are_one_plain_line_wherever_they_are_kept(words: str, k
     assert VendorError(words, vendor="acme").message == str(VendorError(words, vendor="acme")) == kept
     field = WrongFieldError(words, vendor="acme", field="service").field
     assert field.message == kept
-    (candidate,) = candidates_of([Hit(IlluJob(job_id="1"), None, False, "1", words)], POLICY)
+    (candidate,) = candidates_of([Match(IlluJob(job_id="1"), None, False, "1", words)], POLICY)
     assert candidate.name == kept
     body = json.dumps({"message": words}).encode()
     assert Answer("acme", 422, {}, body, ()).words() == kept

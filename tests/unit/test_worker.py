@@ -44,7 +44,7 @@ def batch(*operations: str) -> dict[str, Any]:
 
 
 def failed(event: dict[str, Any], engine: Engine) -> list[str]:
-    response = cast("Any", consume(event, CONTEXT, cast("Any", engine), FLOW))
+    response = cast("Any", consume(event, CONTEXT, cast("Any", engine), "orders", {}))
     assert set(response) == {"batchItemFailures"}
     return [one["itemIdentifier"] for one in response["batchItemFailures"]]
 

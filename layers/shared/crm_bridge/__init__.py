@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import warnings
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
@@ -12,8 +13,36 @@ if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     # The layer has no package that guesses encodings (see trim.py), because the bridge reads bytes.
     warnings.filterwarnings("ignore", "Unable to find acceptable character detection", module="requests")
 
-# If pydantic is imported already, this imports Powertools' parser with models of all event sources. That takes twice as
-# long, and the layer does not have it (trim.py). So each function's package imports `crm_bridge` first.
-import aws_lambda_powertools.utilities.batch  # noqa: F401
+# If pydantic is imported already, Powertools' batch utility imports its parser with models of all event sources. That
+# takes twice as long, and the layer does not have it (trim.py).
+_pydantic = sys.modules.pop("pydantic", None)
+import aws_lambda_powertools.utilities.batch  # noqa: E402, F401
 
-ON_LAMBDA = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+if _pydantic:
+    sys.modules["pydantic"] = _pydantic
+
+ON_LAMBDA: bool = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+
+from crm_bridge.engine import Context, Required  # noqa: E402 - after what is above
+from crm_bridge.flow import Change, Command, Create, Flow, Match, Need  # noqa: E402
+from crm_bridge.function import Function  # noqa: E402
+from crm_bridge.links import Cardinality, Identity, Link  # noqa: E402
+from crm_bridge.outbound.vendor import Vendor  # noqa: E402
+from crm_bridge.settings import Settings  # noqa: E402
+
+__all__ = [
+    "Cardinality",
+    "Change",
+    "Command",
+    "Context",
+    "Create",
+    "Flow",
+    "Function",
+    "Identity",
+    "Link",
+    "Match",
+    "Need",
+    "Required",
+    "Settings",
+    "Vendor",
+]

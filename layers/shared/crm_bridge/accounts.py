@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple, Self, cast
 from botocore.exceptions import ClientError
 
 from crm_bridge.dynamodb import deserialize, existing, guarded, serialize, through_conflicts
-from crm_bridge.engine import Task
 from crm_bridge.errors import (
     Event,
     HalfDoneError,
@@ -30,19 +29,19 @@ from crm_bridge.errors import (
 )
 from crm_bridge.links import joined
 from crm_bridge.operations import Operation, Operations, State
-from crm_bridge.transport import AFTER_DEADLINE, SHORTEST_CALL, Deadline
+from crm_bridge.transport import AFTER_DEADLINE, SHORTEST_CALL
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef, UpdateTypeDef
+
+    from crm_bridge.engine import Context
 
 
 NO_SIGN_IN = "none"
 """Of turns whose sign-in is looked after elsewhere."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two questions whether the turn has come; each pause is longer than the one before."""
-AFTER_THE_NEWER = 5
-"""Seconds after which an older one follows a newer one that is due."""
 FINISHED = frozenset({State.SUCCEEDED, State.REJECTED})
 """What needs review is not: a person may send it again, or say that it shall not be done."""
 
@@ -115,24 +114,23 @@ class Turn:
         return event is not Event.DONE
 
     def wait_for_newer(self) -> None:
-        """Raises NotDoneError while a newer one is not finished whose function has had the turn and was killed."""
+        """Raises NotYetError while a newer one is not finished whose function has had the turn and was killed."""
         turns = self.turns
         newer = [note for note in self.account.notes - self.notes if note.at > self.fresh.get(note.what, note.at)]
         for operation_id in {note.operation_id for note in newer}:
             operation = turns.operations.get(operation_id)
             if operation and operation.state not in FINISHED:
-                wait = max(0, (operation.due_at or 0) - int(turns.clock())) + AFTER_THE_NEWER
-                raise NotDoneError("a newer one is on its way, and comes first", vendor=turns.vendor, retry_after=wait)
+                turns.context.wait_for(operation, "a newer one is on its way, and comes first")
         self.notes |= frozenset(newer)
 
     @contextmanager
-    def during(self, task: Task, sign_in: str = NO_SIGN_IN) -> Iterator[None]:
+    def during(self, sign_in: str = NO_SIGN_IN) -> Iterator[None]:
         """Around what it is for: notes what may still arrive, and ends it where there is nothing that settles it."""
         try:
             yield
         except SignInRefusedError as error:  # it may be tried again at once, with other credentials
             is_paused = isinstance(error, SignInPausedError) and sign_in != NO_SIGN_IN
-            self.end(task, refused=sign_in if is_paused else None)
+            self.end(refused=sign_in if is_paused else None)
             raise
         except MaybeDoneError as error:
             self.is_on_its_way = error.is_on_its_way
@@ -144,15 +142,16 @@ class Turn:
         except VendorError:
             raise
         except Exception:
-            self.end(task, is_defect=True)
+            self.end(is_defect=True)
             raise
 
-    def end(self, task: Task, *, refused: str | None = None, is_defect: bool = False) -> None:
+    def end(self, *, refused: str | None = None, is_defect: bool = False) -> None:
         """End it now, because there is more to come, or nothing that could be settled."""
         if self.is_over:
             return
         self.is_over = True
-        counts = is_defect or (task.operation is not None and task.operation.unconfirmed_since is not None)
+        operation = self.turns.context.operation
+        counts = is_defect or (operation is not None and operation.unconfirmed_since is not None)
         with suppress(StorageError):  # then it ends by itself
             self.turns.accounts.end_turn(*self._end(counts), refused=refused)
 
@@ -168,64 +167,63 @@ class Turn:
 class Turns:
     """The turns at one thing at a vendor. `spacing`: seconds from the end of one to the begin of the next."""
 
-    accounts: "Accounts"
-    operations: Operations
-    clock: Callable[[], float]
-    tenant: str
+    context: "Context"
     name: str
     vendor: str
     spacing: float = 0.0
 
-    def apply[T](
-        self,
-        what: str,
-        occurred_at: int,
-        work: Callable[[], T],
-        *,
-        task: Task,
-        deadline: Deadline,
-        sign_in: str = NO_SIGN_IN,
-    ) -> T | None:
+    @property
+    def accounts(self) -> "Accounts":
+        return self.context.services.accounts
+
+    @property
+    def operations(self) -> Operations:
+        return self.context.operations
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        return self.context.clock
+
+    @property
+    def tenant(self) -> str:
+        return self.context.tenant
+
+    def apply[T](self, what: str, occurred_at: int, work: Callable[[], T], *, sign_in: str = NO_SIGN_IN) -> T | None:
         """The same as `apply_each`, of one thing."""
-        return self.apply_each({what: occurred_at}, lambda _: work(), task=task, deadline=deadline, sign_in=sign_in)
+        return self.apply_each({what: occurred_at}, lambda _: work(), sign_in=sign_in)
 
     def apply_each[T](
-        self,
-        times: Mapping[str, int],
-        work: Callable[[Set[str]], T],
-        *,
-        task: Task,
-        deadline: Deadline,
-        sign_in: str = NO_SIGN_IN,
+        self, times: Mapping[str, int], work: Callable[[Set[str]], T], *, sign_in: str = NO_SIGN_IN
     ) -> T | None:
         """What `work` gives when its turn has come. It gets those of `times` that nothing later was applied to.
 
-        None if there are none of them. `times` are in epoch microseconds. The turn ends when the operation of `task` is
-        settled. `work` must be something that can be done twice without harm.
+        None if there are none of them. `times` are in epoch microseconds. The turn ends when the operation of the run
+        is settled. `work` must be something that can be done twice without harm.
         `sign_in` stands for the credentials. Raises NotDoneError if the turn does not come in time, or a newer one that
         is not finished comes first, SignInPausedError if these credentials were refused before, StorageError, and what
         `work` raises.
         """
-        if isinstance(task.ending, Turn):  # it was at something else
-            task.ending.end(task)
-        turn = self.begin(times, task=task, deadline=deadline, sign_in=sign_in)
+        if isinstance(self.context.ending, Turn):  # it was at something else
+            self.context.ending.end()
+        turn = self.begin(times, sign_in=sign_in)
         if not turn.fresh:
             return None
         turn.wait_for_newer()
-        with turn.during(task, sign_in):
+        with turn.during(sign_in):
             return work(turn.fresh.keys())
 
-    def begin(self, times: Mapping[str, int], *, task: Task, deadline: Deadline, sign_in: str = NO_SIGN_IN) -> Turn:
-        """A turn, which ends with the operation of `task`. Raises NotDoneError, SignInPausedError, StorageError."""
-        assert task.operation
-        mine = frozenset(Note(task.operation.operation_id, at, what) for what, at in times.items())
-        account = self._take(mine, deadline, sign_in)
+    def begin(self, times: Mapping[str, int], *, sign_in: str = NO_SIGN_IN) -> Turn:
+        """A turn, which ends with the operation of the run. Raises NotDoneError, SignInPausedError, StorageError."""
+        operation = self.context.operation
+        assert operation
+        mine = frozenset(Note(operation.operation_id, at, what) for what, at in times.items())
+        account = self._take(mine, sign_in)
         fresh = {what: at for what, at in times.items() if account.applied.get(what, 0) <= at}
-        task.ending = turn = Turn(self, account, mine, fresh)
+        self.context.ending = turn = Turn(self, account, mine, fresh)
         return turn
 
-    def _take(self, notes: frozenset[Note], deadline: Deadline, sign_in: str) -> "Account":
-        holder = uuid.uuid4().hex
+    def _take(self, notes: frozenset[Note], sign_in: str) -> "Account":
+        holder, deadline = uuid.uuid4().hex, self.context.deadline
         longest = SHORTEST_PAUSE
         while True:
             now = self.clock()

@@ -15,7 +15,7 @@ import pydantic_core
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from crm_bridge.engine import Engine, Flow, Outcome, Vendor
+from crm_bridge.engine import Outcome
 from crm_bridge.errors import (
     BrokenContractError,
     ConflictError,
@@ -41,9 +41,11 @@ from crm_bridge.errors import (
     VendorError,
     WrongFieldError,
 )
+from crm_bridge.flow import Flow
 from crm_bridge.mapping import PayloadMapping
 from crm_bridge.media import charset, media_type, text_of
 from crm_bridge.operations import State, as_time
+from crm_bridge.runtime import runtime
 from crm_bridge.telemetry import add_to_log, bind_log, log_answer, report_defect
 from crm_bridge.tenants import ApiKeys, Caller
 from crm_bridge.transport import RESERVE, Deadline
@@ -56,7 +58,7 @@ CHANGED = "Already processed with a different payload. This one was not sent."
 PROBLEM_TYPE = "urn:crm-bridge:problem:"
 
 
-class Context(Protocol):
+class LambdaContext(Protocol):
     """What the bridge uses of Lambda's context object."""
 
     aws_request_id: str
@@ -75,12 +77,14 @@ class Request:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     query: Mapping[str, str] = field(repr=False, default_factory=dict)
+    _parsed: list[JsonValue] = field(init=False, repr=False, default_factory=list)
+    """The body once it was read."""
 
     @property
     def wants_later(self) -> bool:
         """RFC 7240: the caller would rather have a 202 at once than wait for the vendor."""
         preferences = self.headers.get("prefer", "").lower().split(",")
-        return "respond-async" in (preference.split(";")[0].strip() for preference in preferences)
+        return "respond-async" in [preference.split(";")[0].strip() for preference in preferences]
 
     def parse[M: BaseModel](self, model: type[M]) -> M:
         """The body as `model`. Raises the ProblemError that says what is wrong with it, field by field."""
@@ -105,6 +109,11 @@ class Request:
 
     def json(self) -> JsonValue:
         """The body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError, InvalidError."""
+        if not self._parsed:
+            self._parsed.append(self._read())
+        return self._parsed[0]
+
+    def _read(self) -> JsonValue:
         if len(self.body) > MAX_BODY:
             raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
         kind = media_type(self.headers.get("content-type", "")) or JSON
@@ -183,20 +192,31 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class JsonResponse[B: Mapping[str, object]](Response):
+    """A response whose body has a type. docs/openapi.json is made of it."""
+
+    body: B = field(repr=False)
+
+
 type Route = Callable[[Request], Response]
 type Language = Callable[[Mapping[str, str], Response], Response]
-"""Puts an answer, a problem as well, into what the caller with these headers (names in lower case) understands."""
+"""Puts a response, a problem as well, into what the caller with these headers (names in lower case) understands."""
+
+
+def unchanged(headers: Mapping[str, str], response: Response) -> Response:  # noqa: ARG001 - the language of nearly all
+    return response
 
 
 def respond(
     event: Mapping[str, Any],
-    context: Context,
+    context: LambdaContext,
     routes: Mapping[str, Route],
     *,
     function: str,
     keys: ApiKeys,
     scopes: Mapping[str, str] | None = None,
-    language: Language = lambda _, response: response,
+    language: Language = unchanged,
 ) -> dict[str, object]:
     """Answer an API Gateway HTTP API event (payload format 2.0). Never raises: what fails becomes a problem document.
 
@@ -222,7 +242,7 @@ def respond(
 
 def _routed(
     event: APIGatewayProxyEventV2,
-    context: Context,
+    context: LambdaContext,
     headers: Mapping[str, str],
     routes: Mapping[str, Route],
     *,
@@ -257,30 +277,23 @@ def _body(event: APIGatewayProxyEventV2) -> bytes:
     return base64.b64decode(body) if event.is_base64_encoded else body.encode()
 
 
-def run_flow[C: BaseModel, V: Vendor, R: BaseModel](engine: Engine, flow: Flow[C, V, R], request: Request) -> Response:
-    """Parse the flow's command out of the request, carry it, and tell the caller what came of it."""
-    command, mapping = received(engine, flow, request, flow.command)
-    return told(carry(engine, flow, request, command, mapping))
-
-
-def received[C: BaseModel, V: Vendor, R: BaseModel, M: BaseModel](
-    engine: Engine, flow: Flow[C, V, R], request: Request, model: type[M]
-) -> tuple[M, str | None]:
-    """What the caller sent as `model`, and what the mapping is called that made it if the tenant has one.
+def receive[M: BaseModel](request: Request, function: str, model: type[M]) -> tuple[M, str | None]:
+    """Return what the caller sent as `model`, and the name of the mapping that made it, if the tenant has one.
 
     Raises ProblemError.
     """
     request.json()  # what is no JSON is none for every tenant
-    mapping = engine.tenants.get(request.caller.tenant, flow.name).mappings.of(flow.name)
+    mapping = runtime().tenants.get(request.caller.tenant, function).mappings.of(function)
     if mapping is None:
         return request.parse(model), None
-    return request.mapped(model, flow.name, mapping), mapping.label
+    return request.mapped(model, function, mapping), mapping.label
 
 
-def carry[C: BaseModel, V: Vendor, R: BaseModel](
-    engine: Engine, flow: Flow[C, V, R], request: Request, command: C, mapping: str | None = None
+def run[C: BaseModel](
+    request: Request, flow: type[Flow[C, Any, Any]], command: C, mapping: str | None = None
 ) -> Outcome:
-    return engine.run(
+    """Run a flow for the caller of a request; see `Engine.run`."""
+    return runtime().engine.run(
         flow,
         command,
         tenant=request.caller.tenant,
@@ -290,8 +303,17 @@ def carry[C: BaseModel, V: Vendor, R: BaseModel](
     )
 
 
-def told(outcome: Outcome, done: int = 201) -> Response:
-    """What the caller is told; `done` is the status if this very call did it. Raises ProblemError."""
+def ask[F: Flow[Any, Any, Any], T](request: Request, flow: type[F], question: Callable[[F, Any], T]) -> T:
+    """Return the answer of a vendor to a question that changes nothing. It gets the flow, and the vendor's client.
+
+    Raises VendorError, NotConfiguredError.
+    """
+    run = runtime().engine.bind(flow, request.caller.tenant, request.deadline)
+    return runtime().engine.ask(run, lambda vendor: question(run, vendor))
+
+
+def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
+    """Return the response to a caller. Raises ProblemError."""
     operation, error = outcome.operation, outcome.error
     if error and (operation.state is State.REJECTED or isinstance(error, ContractBrokenError)):
         raise _as_problem(error, operation.operation_id)
@@ -300,7 +322,8 @@ def told(outcome: Outcome, done: int = 201) -> Response:
     if outcome.changed:
         body |= {"changed": True, "warnings": [CHANGED]}
     if operation.state is State.SUCCEEDED:
-        return Response(done if outcome.carried and operation.attempts[-1].event is Event.DONE else 200, body)
+        is_done_now = outcome.carried and operation.attempts[-1].event is Event.DONE
+        return Response(flow.success if is_done_now else 200, body)
     if operation.state is State.SENDING and operation.notifies:
         # The write that settled it got no answer. If it was made, nobody is told any more; so it is no 202.
         raise RunningError(

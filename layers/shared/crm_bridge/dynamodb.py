@@ -18,26 +18,6 @@ if TYPE_CHECKING:
 _PASSING_REASONS = {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
 
-class _Serializer(TypeSerializer):
-    """boto3's, which names no value in its errors. It refuses bytes and sets of anything but texts, as floats."""
-
-    def serialize(self, value: Any) -> Any:
-        if isinstance(value, str):  # most values are
-            return {"S": value}
-        if type(value) is int:  # no bool
-            return {"N": str(value)}
-        return super().serialize(value)
-
-    def _get_dynamodb_type(self, value: Any) -> str:
-        try:
-            kind: str = super()._get_dynamodb_type(value)  # type: ignore[misc]
-        except TypeError:  # its text repeats the value
-            kind = ""
-        if kind not in _STORED:
-            raise TypeError(f"no table holds a {type(value).__name__}")
-        return kind
-
-
 class _Deserializer(TypeDeserializer):
     """boto3's, with integers for numbers: a person who adds a key by hand may give a time a fraction."""
 
@@ -49,15 +29,29 @@ class _Deserializer(TypeDeserializer):
 
 
 _STORED = frozenset({"NULL", "BOOL", "N", "S", "SS", "L", "M"})
-_serializer, _deserializer = _Serializer(), _Deserializer()
+_serializer, _deserializer = TypeSerializer(), _Deserializer()
 
 
 def serialize(item: Mapping[str, object]) -> "dict[str, AttributeValueTypeDef]":
     """Return a table item made of plain values, without those that are None.
 
-    Raises TypeError for what no table holds: fractions, bytes, empty sets and sets of anything but texts.
+    Raises TypeError for what no table holds: fractions, bytes, empty sets and sets of anything but texts. It names no
+    value. In a list or an object only fractions are noticed, since all of those come from JSON.
     """
-    return {name: _serializer.serialize(value) for name, value in item.items() if value is not None}
+    made: dict[str, Any] = {}
+    for name, value in item.items():
+        if value is None:
+            continue
+        if isinstance(value, str):  # most values are
+            made[name] = {"S": value}
+            continue
+        try:
+            made[name] = _serializer.serialize(value)
+        except TypeError:  # its text repeats the value
+            raise TypeError(f"no table holds {name} ({type(value).__name__})") from None
+        if not _STORED.issuperset(made[name]):
+            raise TypeError(f"no table holds {name} ({type(value).__name__})")
+    return made
 
 
 def deserialize(item: "Mapping[str, AttributeValueTypeDef]") -> dict[str, object]:

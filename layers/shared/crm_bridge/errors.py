@@ -271,11 +271,24 @@ class SignInPausedError(SignInRefusedError):
 
 
 class NotYetError(NotDoneError):
-    """Nothing was sent, because the operation `waits_for` comes first."""
+    """Nothing was sent, because the operation `waits_for` comes first.
 
-    def __init__(self, message: str, *, vendor: str, waits_for: str) -> None:
-        super().__init__(message, vendor=vendor)
+    `is_in_doubt`: this event has sent that one, which may be done. `retry_after` is the fallback if that one does not
+    wake this one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        vendor: str,
+        waits_for: str,
+        retry_after: float | None = None,
+        is_in_doubt: bool = False,
+    ) -> None:
+        super().__init__(message, vendor=vendor, retry_after=retry_after)
         self.waits_for = waits_for
+        self.is_in_doubt = is_in_doubt
 
 
 class AddressMovedError(SignInRefusedError):

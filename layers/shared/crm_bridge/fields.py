@@ -1,22 +1,27 @@
-"""Types of the fields that several commands have."""
+"""Types of the fields that several commands have, and how a validator brings its JSON Schema along."""
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     SerializationInfo,
     StringConstraints,
     ValidationInfo,
 )
 
-from crm_bridge.ids import canonical, filled_in, trimmed
+from crm_bridge.errors import FieldError, InvalidError
+from crm_bridge.ids import PLACEHOLDERS, TEMPLATES, UNSEEN, canonical, filled_in, trimmed
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
 
 IN_CSV = "in CSV"
 """The validation context of a cell, where a number cannot be told from text."""
@@ -34,7 +39,55 @@ LONGEST_COMPARED = 2000
 """Characters of a vendor's text that are looked at."""
 ANYTHING = ("", True)
 """In the place of what is not ASCII: any letters, or none."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Unicode's category Cc, without tab and the ends of lines."""
 _MARKUP = re.compile(r"<[^<>]*>|&#?\w{1,31};")
+
+
+type JsonSchema = dict[str, Any]
+
+
+class Schema:
+    """JSON Schema of what the validator before it in an `Annotated` takes. pydantic can't know what a function demands.
+
+    `change` makes it of the schema of what the validator is around; `members` are added to that. With neither the
+    validator demands nothing besides. openapi/schemas.py refuses a validator without one.
+    """
+
+    def __init__(self, change: Callable[[JsonSchema], JsonSchema] = dict, /, **members: object) -> None:
+        self._change = change
+        self._members = members
+
+    def __get_pydantic_json_schema__(self, schema: "CoreSchema", handler: GetJsonSchemaHandler) -> JsonSchema:
+        inner = handler(schema)
+        return {**self._change(inner), **self._members} if handler.mode == "validation" else inner
+
+
+def or_schema(*others: JsonSchema) -> Callable[[JsonSchema], JsonSchema]:
+    """Return the `change` of a Schema that takes one of these as well."""
+    return lambda schema: {"anyOf": [schema, *others]}
+
+
+_CONTROL = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"
+
+
+def printable_schema(schema: JsonSchema) -> JsonSchema:
+    """Text that must not be empty is trimmed first, so it must not be blank either."""
+    pattern = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$" if schema.get("minLength") else rf"^[^{_CONTROL}]*$"
+    return {**schema, "pattern": pattern}
+
+
+def without_unseen_schema(schema: JsonSchema) -> JsonSchema:
+    """At its ends they are taken off. ECMA-262 has other escapes than Python."""
+    unseen = re.sub(r"\\U([0-9a-f]{8})", lambda escaped: chr(int(escaped[1], 16)), UNSEEN.replace(r"\x", r"\u00"))
+    return {**schema, "pattern": f"^[^{unseen}]*$"}
+
+
+def _filled_in_schema(schema: JsonSchema) -> JsonSchema:
+    words = [re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", word) for word in sorted(PLACEHOLDERS)]
+    words = [word.replace("(", r"\(").replace(")", r"\)") for word in words]
+    empty = [r"([Uu][Rr][Nn]:[Uu]{2}[Ii][Dd]:)?[{(]?0{8}-?(0{4}-?){3}0{12}[)}]?", "0{15}[Aa]{3}"]
+    return {**schema, "not": {"pattern": rf"^\s*({'|'.join([*words, *empty, TEMPLATES])})\s*$"}}
 
 
 def text_of_whole_number(value: object) -> object:
@@ -68,7 +121,7 @@ def composed(value: object) -> object:
 
 
 def printable(value: str) -> str:
-    if any(unicodedata.category(character) == "Cc" and character not in "\t\r\n" for character in value):
+    if _CONTROLS.search(value):
         raise ValueError("must not contain control characters")
     return value
 
@@ -110,6 +163,18 @@ def _after(wanted: Sequence[tuple[str, bool]], places: set[int], letter: str) ->
                 break
 
 
+def numeric_id(value: str, what: str) -> int:
+    """Return the id of a vendor's record that a person gave. Raises InvalidError, which names it as `what`."""
+    if not re.fullmatch("[1-9][0-9]{0,17}", value):
+        raise InvalidError(f"Give {what}, which is a number.", fields=[FieldError("id", "must be a number")])
+    return int(value)
+
+
+def _or_text(pattern: str) -> Callable[[JsonSchema], JsonSchema]:
+    """CRMs write numbers as text, too; within the same limits, which a pattern has to say."""
+    return or_schema({"type": "string", "pattern": pattern})
+
+
 def _not_a_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number")
@@ -120,21 +185,39 @@ type Text = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=1000),
     BeforeValidator(composed),
+    Schema(),
     AfterValidator(printable),
+    Schema(printable_schema),
 ]
 type AnyId = Annotated[
     Text,
     AfterValidator(filled_in),
+    Schema(_filled_in_schema),
     BeforeValidator(without_unseen),
+    Schema(without_unseen_schema),
     BeforeValidator(without_zeros),
+    Schema(),
     BeforeValidator(text_of_whole_number),
+    Schema(or_schema({"type": "integer"})),
     PlainSerializer(_serialized, return_type=str),
 ]
 """An id of another system, as text; see `ids` for what cannot be one."""
 type Id = Annotated[AnyId, Field(max_length=LONGEST_ID)]
 """An id of a record that a caller names."""
-type Number = Annotated[int, BeforeValidator(_not_a_boolean), Field(gt=0, lt=2**63)]
+type Number = Annotated[
+    int, Field(gt=0, lt=2**63), BeforeValidator(_not_a_boolean), Schema(_or_text("^[1-9][0-9]{0,17}$"))
+]
 """An id that a vendor gives as a number."""
-type Latitude = Annotated[float, BeforeValidator(_not_a_boolean), Field(ge=-90, le=90)]
-type Longitude = Annotated[float, BeforeValidator(_not_a_boolean), Field(ge=-180, le=180)]
+type Latitude = Annotated[
+    float,
+    Field(ge=-90, le=90),
+    BeforeValidator(_not_a_boolean),
+    Schema(_or_text(r"^-?(90(\.0+)?|[0-8]?[0-9](\.[0-9]+)?)$")),
+]
+type Longitude = Annotated[
+    float,
+    Field(ge=-180, le=180),
+    BeforeValidator(_not_a_boolean),
+    Schema(_or_text(r"^-?(180(\.0+)?|(1[0-7][0-9]|[0-9]{1,2})(\.[0-9]+)?)$")),
+]
 """Degrees, WGS 84."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
+    from crm_bridge.responses import LinkedRecord
+
 
 BATCH = 100
 """So many items DynamoDB gives at once by their keys."""
@@ -33,6 +35,9 @@ class Identity:
     system: str
     entity: str
     id: str
+
+    def to_response(self) -> "LinkedRecord":
+        return {"system": self.system, "entity": self.entity, "id": self.id}
 
 
 class Cardinality(Enum):
@@ -235,7 +240,7 @@ def _partition(tenant: str, identity: Identity) -> str:
 
 def joined(*parts: str) -> str:
     """One key out of several parts. Escapes only what could make two lists of parts the same: keys stay readable."""
-    return "#".join(part.replace("%", "%25").replace("#", "%23") for part in parts)
+    return "#".join([part.replace("%", "%25").replace("#", "%23") for part in parts])
 
 
 def _partner(item: dict[str, object]) -> Partner:

@@ -5,11 +5,11 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import batched, count
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, overload
 
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         QueryInputTypeDef,
         TransactWriteItemTypeDef,
     )
+
+    from crm_bridge import responses
 
 DUE_INDEX = "due"
 DUE_PAGE = 250
@@ -77,7 +79,7 @@ class Attempt(BaseModel):
     status: int | None = None
     """The vendor's HTTP status, if it gave one."""
 
-    def shown(self) -> dict[str, object]:
+    def to_response(self) -> "responses.Attempt":
         return {"at": as_time(self.at), "event": self.event, "reason": self.reason, "vendor_status": self.status}
 
 
@@ -92,8 +94,9 @@ class Candidate(BaseModel):
     created_at: str | None = None
     """As the vendor shows it, in ISO 8601; without a zone if the vendor gives none."""
 
-    def shown(self, *, name: bool) -> dict[str, object]:
-        return self.model_dump(include={"id", "created_at"} | ({"name"} if name else set()))
+    def to_response(self, *, name: bool) -> "responses.Candidate":
+        shown: responses.Candidate = {"id": self.id, "created_at": self.created_at}
+        return {**shown, "name": self.name} if name else shown
 
 
 class OperationSummary(BaseModel):
@@ -115,14 +118,14 @@ class OperationSummary(BaseModel):
         """Where a list goes on behind it, see `Operations.listed`."""
         return self.operation_id, self.updated_at if self.state in LISTED else self.due_at or 0
 
-    def shown(self) -> dict[str, object]:
-        """As the API shows it."""
+    def to_response(self) -> "responses.OperationSummary":
+        """Return it as an element of a list."""
         return {
             "operation_id": self.operation_id,
             "flow": self.flow,
             "event_key": self.event_key,
             "state": self.state,
-            "last_attempt": self.last_attempt.shown() if self.last_attempt else None,
+            "last_attempt": self.last_attempt.to_response() if self.last_attempt else None,
             "due_at": as_time(self.due_at),
             "created_at": as_time(self.created_at),
             "updated_at": as_time(self.updated_at),
@@ -146,6 +149,8 @@ class Operation(OperationSummary):
     """
 
     tenant: str
+    function: str
+    """The Lambda function that sends it, which knows its flow."""
     fingerprint: str
     payload: str | None = None
     result: str | None = None
@@ -188,17 +193,17 @@ class Operation(OperationSummary):
         """Whether it waits and was surely never done."""
         return self.state is State.WAITING and self.unconfirmed_since is None and self.deferred_at is None
 
-    def shown_candidates(self, *, names: bool) -> list[dict[str, object]]:
-        return [candidate.shown(name=names) for candidate in self.candidates or ()]
+    def candidates_response(self, *, names: bool) -> "list[responses.Candidate]":
+        return [candidate.to_response(name=names) for candidate in self.candidates or ()]
 
-    def shown(self) -> dict[str, object]:
-        """As the API shows it: without its payload, which not everybody may see."""
+    def to_response(self) -> "responses.Operation":
+        """Return it without its payload, which not everybody may see."""
         return {
-            **super().shown(),
-            "attempts": [attempt.shown() for attempt in self.attempts],
+            **super().to_response(),
+            "attempts": [attempt.to_response() for attempt in self.attempts],
             "mapping": self.mapping,
             "result": json.loads(self.result) if self.result else None,
-            "links": [[asdict(identity) for identity in link] for link in self.links],
+            "links": [[end.to_response() for end in link] for link in self.links],
         }
 
 
@@ -269,8 +274,14 @@ def operation_id(tenant: str, flow: str, event_key: str) -> str:
     return f"op_{digest[:32]}"
 
 
+@overload
+def as_time(seconds: int) -> str: ...
+@overload
+def as_time(seconds: None) -> None: ...
+@overload
+def as_time(seconds: int | None) -> str | None: ...
 def as_time(seconds: int | None) -> str | None:
-    """Epoch seconds as the API shows them: ISO 8601 in UTC."""
+    """Return epoch seconds as the API shows them: ISO 8601 in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
@@ -450,8 +461,8 @@ class Operations:
     def update(
         self, operation_id: str, expression: str, condition: str, values: Mapping[str, object]
     ) -> "TransactWriteItemTypeDef":
-        """Return the write that changes a part of an operation; `#state` and `#result` are its state and its result."""
-        names = {f"#{name}": name for name in ("state", "result") if f"#{name}" in expression + condition}
+        """Return the write that changes a part of an operation; names that DynamoDB reserves have a `#`."""
+        names = {f"#{name}": name for name in ("state", "result", "function") if f"#{name}" in expression + condition}
         return {
             "Update": {
                 "TableName": self._table,
@@ -929,7 +940,6 @@ def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
     elif operation.due_at is not None:
         item["due_shard"] = operation.shard
         item["due"] = _timed(operation.tenant, operation.due_at)
-        item["function"] = operation.flow  # each flow has a function of its own name
     return serialize(item)
 
 

@@ -46,9 +46,15 @@ class Runtime:
     operations: Operations
     links: Links
     keys: ApiKeys
+    tenants: Tenants
     transport: Transport
     queues: Queues
-    engine: Engine
+
+    @cached_property
+    def engine(self) -> Engine:
+        # The command line's environment has no workers: what it makes due waits for the dispatcher.
+        queues = self.queues if self.queues.workers else None
+        return Engine(self, self.tenants, self.transport, queues=queues)
 
     @cached_property
     def memory(self) -> "Memory":
@@ -93,17 +99,18 @@ def runtime() -> Runtime:
     if not gc.isenabled():
         gc.freeze()  # nor is it looked through later
         gc.enable()
-    return Runtime(
+    made = Runtime(
         clock=clock,
         dynamodb=client,
         operations=operations,
         links=links,
         keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, buckets, clock),
+        tenants=tenants,
         transport=transport,
         queues=queues,
-        # The command line's environment has no workers: what it makes due waits for the dispatcher.
-        engine=Engine(operations, links, tenants, transport, queues=queues if queues.workers else None, clock=clock),
     )
+    _ = made.engine  # made by one thread, for all
+    return made
 
 
 def begin_anew() -> None:

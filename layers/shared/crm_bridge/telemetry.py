@@ -84,14 +84,9 @@ def log_defect(error: BaseException) -> None:
 
 
 def report_defect(error: BaseException) -> None:
-    """Log an exception that nobody expected, and count it: for all functions, and for this version of this one.
-
-    The alarm of a gradual deployment looks at the new version only, because the one before may be what it corrects.
-    """
+    """Log an exception that nobody expected, and count it."""
     log_defect(error)
     count("Defects")
-    if version := os.environ.get("AWS_LAMBDA_FUNCTION_VERSION"):
-        count("Defects", version=f"{os.environ.get('AWS_LAMBDA_FUNCTION_NAME')}:{version}")
 
 
 def count(metric: str, **dimensions: str) -> None:

@@ -91,12 +91,12 @@ class Tenants:
         self._secrets = _Secrets(client, prefix)
         self._prefix = prefix
 
-    def get(self, name: str, flow: str, *, fresh: bool = False) -> Tenant:
-        """Return the part of a tenant's settings that a flow needs; the rest is in secrets that others read.
+    def get(self, name: str, function: str, *, fresh: bool = False) -> Tenant:
+        """Return the part of a tenant's settings that a function needs; the rest is in secrets that others read.
 
         `fresh` reads past the cache. Raises NotConfiguredError, StorageError.
         """
-        secret = f"{self._prefix}{PART_OF[flow]}/{name}"
+        secret = f"{self._prefix}{PART_OF[function]}/{name}"
         try:
             return cast("Tenant", self._secrets.get(secret, max_age=SECRET_MAX_AGE, force_fetch=fresh))
         except GetParameterError as error:  # which is raised instead of whatever went wrong

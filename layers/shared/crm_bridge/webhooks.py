@@ -32,17 +32,18 @@ def webhook(settled: Operation) -> Operation:
     """The operation that tells of `settled`, due at once."""
     # One lease settles an operation once, and then a person may decide about what it has put in review.
     name = f"{settled.operation_id}_{settled.state}_{settled.lease}"
-    told = {
+    event = {
         "id": name,
         "type": f"operation.{settled.state}",
         "timestamp": as_time(settled.updated_at),
-        "data": settled.shown(),
+        "data": settled.to_response(),
     }
-    payload = json.dumps(told)
+    payload = json.dumps(event)
     return Operation(
         operation_id=operation_id(settled.tenant, FLOW, name),
         tenant=settled.tenant,
         flow=FLOW,
+        function=FLOW,
         event_key=name,
         state=State.WAITING,
         fingerprint=fingerprint(payload),

@@ -5,23 +5,24 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self, cast
 
 import pytest
 from pydantic import BaseModel
 
+from crm_bridge import Change, Create, Identity, Link, Match, Vendor
 from crm_bridge.breaker import Breaker
-from crm_bridge.engine import Engine, Hit, Outcome
+from crm_bridge.engine import Engine, Outcome
 from crm_bridge.errors import (
     CannotLookError,
     MaybeDoneError,
-    NotConfiguredError,
     NotShownError,
     NotYetError,
     VendorError,
 )
-from crm_bridge.links import Identity, Link
 from crm_bridge.operations import SHARDS, Operation, State, operation_id
+from crm_bridge.services import Services
 from crm_bridge.settings import Tenant
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
 from crm_bridge.vendors.illu import IlluSettings
@@ -43,22 +44,30 @@ class Receipt(BaseModel):
 
 
 @dataclass
-class Shop:
-    """A vendor. `answers` are the results of its next calls: an error to raise, or None for a success."""
+class World:
+    """What the vendor of one test does, and what was asked of it."""
 
     answers: list[VendorError | None] = field(default_factory=list)
-    hits: list[Hit[Receipt]] | VendorError = field(default_factory=list)
+    """The results of its next calls: an error to raise, or None for a success."""
+    hits: list[Match[Receipt]] | VendorError = field(default_factory=list)
     sent: list[Order] = field(default_factory=list)
-    there: Hit[Receipt] | None = None
+    there: Match[Receipt] | None = None
     """A record that the vendor has before anything is sent."""
     not_shown: NotShownError | None = None
-    """The error in which a look-up ends after its hits."""
+    """The error in which a look-up ends after its matches."""
     looks: int = 0
     search_lag: int = 120
     destination: str = "https://shop.example/1"
     keys_seen: list[str] = field(default_factory=list)
     during: Callable[[], None] = lambda: None
     """Called while an order is being sent."""
+    linking: bool = True
+    waits_for: str | None = None
+    """The id of the operation that each order has to wait for."""
+    verified: str | VendorError | None = None
+    """The vendor's verdict on a record that a person named."""
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+    """The arguments of the engine's calls for a client, for a look-up, and for a record that a person found."""
 
     def order(self, order: Order) -> Receipt:
         self.sent.append(order)
@@ -69,62 +78,93 @@ class Shop:
         return Receipt(receipt=100 + len(self.sent))
 
 
-@dataclass
-class OrderFlow:
-    shop: Shop
-    name: str = "orders"
-    command: type[Order] = Order
-    linking: bool = True
-    repeating: bool = False
-    waits_for: str | None = None
-    """The id of the operation that each order has to wait for."""
-    verified: str | VendorError | None = None
-    """The vendor's verdict on a record that a person named."""
-    asked: list[tuple[object, ...]] = field(default_factory=list)
-    """The arguments of the engine's calls for a client, for a look-up, and for a record that a person found."""
+class Shop(Vendor[IlluSettings]):
+    """The vendor of a test, whose class has a world."""
 
-    def vendor(self, tenant: str, settings: Tenant, transport: Transport, deadline: Deadline) -> Shop:
-        self.asked.append(("vendor", tenant, transport.scope.tenant, deadline))
-        illu = settings.of(IlluSettings)
-        if illu is None:
-            raise NotConfiguredError("no block")
-        self.shop.keys_seen.append(illu.api_key.get_secret_value())
-        return self.shop
+    name = "shop"
+    world: ClassVar[World]
 
+    @classmethod
+    def for_tenant(cls, tenant: Tenant, transport: Transport, deadline: Deadline, services: Services) -> Self:
+        cls.world.asked.append(("vendor", transport.scope.tenant, deadline))
+        shop = super().for_tenant(tenant, transport, deadline, services)
+        cls.world.keys_seen.append(shop.settings.api_key.get_secret_value())
+        return shop
+
+    @property
+    def destination(self) -> str:
+        return self.world.destination
+
+    @property
+    def search_lag(self) -> int:
+        return self.world.search_lag
+
+
+def _key(order: Order) -> str:
+    return order.number
+
+
+def _send(order: Order, world: World) -> Receipt | Match[Receipt]:
+    if world.waits_for:
+        raise NotYetError("first another one", vendor="shop", waits_for=world.waits_for)
+    return world.there or world.order(order)
+
+
+def _links(order: Order, result: Receipt) -> Sequence[Link]:
+    return [Link(Identity("crm", "order", order.number), Identity("shop", "receipt", str(result.receipt)))]
+
+
+class PlaceOrder(Create[Order, Shop, Receipt], name="orders"):
     def key(self, command: Order) -> str:
-        return command.number
+        return _key(command)
 
-    def repeatable(self, command: Order) -> bool:
-        return self.repeating and bool(command.number)
+    def send(self, command: Order, vendor: Shop) -> Receipt | Match[Receipt]:
+        return _send(command, vendor.world)
 
-    def send(self, command: Order, vendor: Shop) -> Receipt | Hit[Receipt]:
-        if self.waits_for:
-            raise NotYetError("first another one", vendor="shop", waits_for=self.waits_for)
-        return vendor.there or vendor.order(command)
+    def find(self, command: Order, vendor: Shop) -> Iterator[Match[Receipt]]:
+        world = vendor.world
+        world.asked.append(("find", command))
+        world.looks += 1
+        if isinstance(world.hits, VendorError):
+            raise world.hits
+        yield from world.hits
+        if world.not_shown:
+            raise world.not_shown
 
-    def find(self, command: Order, vendor: Shop) -> Iterator[Hit[Receipt]]:
-        self.asked.append(("find", command))
-        vendor.looks += 1
-        if isinstance(vendor.hits, VendorError):
-            raise vendor.hits
-        yield from vendor.hits
-        if vendor.not_shown:
-            raise vendor.not_shown
-
-    def link_existing(self, tenant: str, command: Order, vendor_id: str) -> Receipt:
-        self.asked.append(("link", tenant, command, vendor_id))
-        return Receipt(receipt=int(vendor_id))
+    def existing(self, command: Order, record_id: str) -> Receipt:
+        self.vendor.world.asked.append(("link", self.context.tenant, command, record_id))
+        return Receipt(receipt=int(record_id))
 
     def verify(self, command: Order, result: Receipt, vendor: Shop) -> str | None:
-        self.asked.append(("verify", command, result, vendor))
-        if isinstance(self.verified, VendorError):
-            raise self.verified
-        return self.verified
+        vendor.world.asked.append(("verify", command, result, vendor.destination))
+        if isinstance(vendor.world.verified, VendorError):
+            raise vendor.world.verified
+        return vendor.world.verified
 
     def links(self, command: Order, result: Receipt) -> Sequence[Link]:
-        if not self.linking:
-            return []
-        return [Link(Identity("crm", "order", command.number), Identity("shop", "receipt", str(result.receipt)))]
+        return _links(command, result) if self.vendor.world.linking else []
+
+
+class ChangeOrder(Change[Order, Shop, Receipt], name="orders"):
+    """The same, if sending an order twice is harmless."""
+
+    def key(self, command: Order) -> str:
+        return _key(command)
+
+    def send(self, command: Order, vendor: Shop) -> Receipt | Match[Receipt]:
+        return _send(command, vendor.world)
+
+    def links(self, command: Order, result: Receipt) -> Sequence[Link]:
+        return _links(command, result)
+
+
+type OrderFlow = type[PlaceOrder] | type[ChangeOrder]
+
+
+def of_world(flow: OrderFlow, world: World) -> OrderFlow:
+    """Return the flow to the shop of this world."""
+    shop = type("Shop", (Shop,), {"world": world, "settings_model": IlluSettings})
+    return type(flow.__name__, (flow,), {"vendor": shop})
 
 
 class Bench:
@@ -133,13 +173,20 @@ class Bench:
     def __init__(self, tables: Tables, clock: Clock) -> None:
         self.tables = tables
         self.clock = clock
-        self.shop = Shop()
-        self.flow = OrderFlow(self.shop)
+        self.shop = World()
+        self.flow = of_world(PlaceOrder, self.shop)
         self.breaker = Breaker(clock)
         self.transport = Transport(breaker=self.breaker)
-        self.engine = Engine(
-            tables.operations, tables.links, tables.tenants, self.transport, clock=clock, jitter=lambda: 0.5
-        )
+        self.services = cast("Services", SimpleNamespace(operations=tables.operations, links=tables.links, clock=clock))
+        self.engine = self.new_engine()
+
+    def new_engine(self, **options: Any) -> Engine:
+        options = {"jitter": lambda: 0.5, **options}
+        return Engine(self.services, self.tables.tenants, self.transport, **options)
+
+    def let_repeat(self) -> None:
+        """From now on an order may be sent twice without harm."""
+        self.flow = of_world(ChangeOrder, self.shop)
 
     def run(self, number: str = "1", *, note: str = "as ordered", **options: Any) -> Outcome:
         order = Order(number=number, note=note)
@@ -149,11 +196,16 @@ class Bench:
     def retry(self, number: str = "1", *, lent_until: int | None = None) -> Outcome | None:
         named = operation_id("acme", "orders", number)
         self.deadline = Deadline(21, self.clock)
-        return self.engine.retry(self.flow, named, tenant="acme", deadline=self.deadline, lent_until=lent_until)
+        return self.engine.retry(
+            {"orders": self.flow}, named, tenant="acme", deadline=self.deadline, lent_until=lent_until
+        )
 
     def link_existing(self, in_review: Operation, vendor_id: str, *, by: str, confirmed: bool = False) -> Operation:
         deadline = Deadline(21, self.clock)
         return self.engine.link_existing(self.flow, in_review, vendor_id, by=by, deadline=deadline, confirmed=confirmed)
+
+    def discard(self, in_review: Operation, *, by: str = "ops") -> Operation:
+        return self.engine.discard(self.flow, in_review, by=by, deadline=Deadline(21, self.clock))
 
     def look_twice(self, number: str = "1") -> None:
         """Look up a second time if needed: only the second look-up puts an uncertain record before a person."""
@@ -185,8 +237,8 @@ def failing(kind: type[VendorError], **details: float) -> VendorError:
     return kind("because", vendor="shop", **details)  # type: ignore[arg-type]
 
 
-def hit(receipt: int, clock: Clock, *, ago: float = 0) -> Hit[Receipt]:
-    return Hit(Receipt(receipt=receipt), datetime.fromtimestamp(clock.now - ago, UTC))
+def hit(receipt: int, clock: Clock, *, ago: float = 0) -> Match[Receipt]:
+    return Match(Receipt(receipt=receipt), datetime.fromtimestamp(clock.now - ago, UTC))
 
 
 @pytest.fixture
@@ -239,8 +291,8 @@ def in_review(unconfirmed: Bench) -> Bench:
 def linked(request: pytest.FixtureRequest, unconfirmed: Bench) -> Bench:
     """An order whose record it did not make itself, in each of the ways in which that happens."""
     if request.param == "found at once":
-        unconfirmed.shop.there = Hit(Receipt(receipt=101))
-        unconfirmed.engine.discard(park(unconfirmed), by="ops")
+        unconfirmed.shop.there = Match(Receipt(receipt=101))
+        unconfirmed.discard(park(unconfirmed))
         unconfirmed.run()
         unconfirmed.shop.there = None
     elif request.param == "linked":
@@ -258,9 +310,9 @@ def linked(request: pytest.FixtureRequest, unconfirmed: Bench) -> Bench:
 
 def waits(bench: Bench, number: str = "later") -> Operation:
     """Return an order that waits for the first one, which has not ended."""
-    bench.flow.waits_for = operation_id("acme", "orders", "1")
+    bench.shop.waits_for = operation_id("acme", "orders", "1")
     bench.run(number)
-    bench.flow.waits_for = None
+    bench.shop.waits_for = None
     return bench.stored(number)
 
 
@@ -273,5 +325,5 @@ def raising(error: BaseException) -> Callable[..., None]:
 
 def recorded(bench: Bench, receipt: int = 7, number: str = "1") -> tuple[Operation, bool]:
     result = Receipt(receipt=receipt)
-    links = bench.flow.links(Order(number=number), result)
-    return bench.engine.record("orders", number, result, links, tenant="acme", by="ops")
+    links = bench.flow().links(Order(number=number), result)
+    return bench.engine.record(bench.flow, number, result, links, tenant="acme", by="ops")

@@ -43,6 +43,7 @@ def sending(**changes: object) -> Operation:
         operation_id="op_1",
         tenant="acme",
         flow="orders",
+        function="orders",
         event_key="1",
         state=State.SENDING,
         fingerprint="f",

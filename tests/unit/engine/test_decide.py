@@ -216,7 +216,13 @@ NOT_SENT: dict[str, Row] = {
     "another one comes first": (
         sending(),
         SendFailed(NOT_YET),
-        stored(Event.NOT_DONE, failed(sending(), Event.NOT_DONE, NOT_YET, **WAITS), error=NOT_YET, waits_for="op_2"),
+        stored(
+            Event.NOT_DONE,
+            failed(sending(), Event.NOT_DONE, NOT_YET, **WAITS),
+            error=NOT_YET,
+            with_ending=True,
+            waits_for="op_2",
+        ),
     ),
     "another one comes first at the last try": (
         again(tries=LAST),

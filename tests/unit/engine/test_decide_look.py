@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from crm_bridge.engine import POLICY, Hit
+from crm_bridge.engine import POLICY
 from crm_bridge.engine.decide import (
     Decision,
     Happened,
@@ -27,6 +27,7 @@ from crm_bridge.errors import (
     SeveralFoundError,
     VendorError,
 )
+from crm_bridge.flow import Match
 from crm_bridge.operations import Candidate, Operation, State
 from tests.unit.engine.decisions import (
     A_CANDIDATE,
@@ -69,8 +70,8 @@ VISIBLE = NOW - LAG
 
 def record(
     receipt: int = 7, *, certain: bool = True, created_at: datetime | None = None, name: str = ""
-) -> Hit[Receipt]:
-    return Hit(Receipt(receipt=receipt), created_at, certain, str(receipt), name)
+) -> Match[Receipt]:
+    return Match(Receipt(receipt=receipt), created_at, certain, str(receipt), name)
 
 
 CERTAIN, CERTAIN_TOO, UNCERTAIN, UNCERTAIN_TOO = (
@@ -79,11 +80,11 @@ CERTAIN, CERTAIN_TOO, UNCERTAIN, UNCERTAIN_TOO = (
     record(9, certain=False),
     record(10, certain=False),
 )
-NAMELESS = Hit(Receipt(receipt=11), certain=False)
+NAMELESS = Match(Receipt(receipt=11), certain=False)
 SHOWN: dict[int, Candidate] = {receipt: Candidate(id=str(receipt), name="") for receipt in (7, 8, 9, 10)}
 
 
-def looked(*matches: Hit[Receipt], taken: Sequence[bool] = (), not_shown: VendorError | None = None) -> Looked:
+def looked(*matches: Match[Receipt], taken: Sequence[bool] = (), not_shown: VendorError | None = None) -> Looked:
     assert not_shown is None or isinstance(not_shown, NotShownError)
     return Looked(matches, taken or [False] * len(matches), LAG, not_shown)
 

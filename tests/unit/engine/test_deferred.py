@@ -2,7 +2,7 @@
 
 import pytest
 
-from crm_bridge.engine import POLICY, Hit
+from crm_bridge.engine import POLICY
 from crm_bridge.errors import (
     CannotLookError,
     ContractBrokenError,
@@ -15,6 +15,7 @@ from crm_bridge.errors import (
     TryLaterError,
     VendorError,
 )
+from crm_bridge.flow import Match
 from crm_bridge.operations import State
 from tests.unit.engine.conftest import Bench, Receipt, failing, hit
 
@@ -73,7 +74,7 @@ def test_waits_as_before_when_the_look_fails(deferred: Bench, error: type[Vendor
 
 
 def test_needs_review_when_a_record_may_be_what_the_vendor_did_although_it_asked_for_time(deferred: Bench) -> None:
-    deferred.shop.hits = [Hit(Receipt(receipt=7), certain=False, id="7")]
+    deferred.shop.hits = [Match(Receipt(receipt=7), certain=False, id="7")]
     deferred.retry()
     assert deferred.stored().state is State.WAITING
     deferred.wait_until_due()
@@ -106,7 +107,7 @@ def test_does_not_give_way_to_another_when_the_vendor_asked_for_time(deferred: B
 
 
 def test_is_not_looked_for_when_the_vendor_asked_for_time_and_it_may_be_repeated(bench: Bench) -> None:
-    bench.flow.repeating = True
+    bench.let_repeat()
     bench.shop.answers = [failing(TryLaterError)]
     bench.run()
     assert bench.stored().deferred_at is None

@@ -25,6 +25,7 @@ def test_of_an_erased_event_only_its_id_and_its_state_stay(bench: Bench) -> None
         operation_id=stored.operation_id,
         tenant="acme",
         flow="orders",
+        function="orders",
         event_key="(erased)",
         state=State.SUCCEEDED,
         fingerprint="",

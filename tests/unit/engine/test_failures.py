@@ -2,10 +2,9 @@
 
 import pytest
 
-from crm_bridge.engine import KEEP_ATTEMPTS, POLICY, Engine, Outcome
+from crm_bridge.engine import KEEP_ATTEMPTS, POLICY, Outcome
 from crm_bridge.errors import Event, NotConfiguredError, NotDoneError, RefusedError, SignInRefusedError
 from crm_bridge.operations import State
-from crm_bridge.transport import Transport
 from tests.unit.engine.conftest import Bench, failing
 
 
@@ -21,14 +20,7 @@ def test_waits_when_surely_not_done(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("jitter", "wait"), [(0.0, 24), (0.5, 30), (1.0, 36)])
 def test_spreads_the_wait_by_a_fifth(bench: Bench, jitter: float, wait: int) -> None:
-    bench.engine = Engine(
-        bench.tables.operations,
-        bench.tables.links,
-        bench.tables.tenants,
-        Transport(),
-        clock=bench.clock,
-        jitter=lambda: jitter,
-    )
+    bench.engine = bench.new_engine(jitter=lambda: jitter)
     bench.shop.answers = [failing(NotDoneError)]
     assert bench.run().operation.due_at == bench.clock.now + wait
 

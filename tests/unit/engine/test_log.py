@@ -18,7 +18,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.operations import State, operation_id
 from crm_bridge.telemetry import add_to_log, bind_log, logger
-from tests.unit.engine.conftest import Bench, Shop, failing, raising
+from tests.unit.engine.conftest import Bench, World, failing, raising
 
 
 def lines(log: StringIO, message: str) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ def test_logs_and_counts_what_a_person_decided(
     in_review: Bench, log: StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    in_review.engine.discard(in_review.stored(), by="ops")
+    in_review.discard(in_review.stored(), by="ops")
     (line,) = lines(log, "resolved")
     assert (line["event"], line["state"]) == ("discarded", "rejected")
     assert metrics(capsys) == [{"Operations": [1.0], "flow": "orders", "state": "rejected"}]
@@ -124,7 +124,7 @@ def test_logs_and_counts_what_a_person_decided(
     ],
 )
 def test_what_it_needs_review_for_is_counted_once(
-    bench: Bench, capsys: pytest.CaptureFixture[str], lose: Callable[[Shop], None], reason: str
+    bench: Bench, capsys: pytest.CaptureFixture[str], lose: Callable[[World], None], reason: str
 ) -> None:
     bench.shop.answers = [failing(MaybeDoneError if reason == "in doubt" else NotDoneError)]
     bench.run()

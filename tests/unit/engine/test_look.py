@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crm_bridge.engine import POLICY, Hit
+from crm_bridge.engine import POLICY
 from crm_bridge.errors import (
     CannotLookError,
     ContractBrokenError,
@@ -17,6 +17,7 @@ from crm_bridge.errors import (
     StorageError,
     VendorError,
 )
+from crm_bridge.flow import Match
 from crm_bridge.links import Identity, Link
 from crm_bridge.operations import Candidate, State
 from tests.unit.engine.conftest import Bench, Order, Receipt, failing, hit, raising
@@ -33,7 +34,7 @@ def test_links_the_record_when_exactly_one_fits(unconfirmed: Bench) -> None:
 
 
 def test_links_the_record_when_the_vendor_does_not_say_how_old_it_is(unconfirmed: Bench) -> None:
-    unconfirmed.shop.hits = [Hit(Receipt(receipt=101))]
+    unconfirmed.shop.hits = [Match(Receipt(receipt=101))]
     unconfirmed.retry()
     assert unconfirmed.linked() == ["101"]
 
@@ -47,13 +48,13 @@ def test_needs_review_when_several_records_fit(unconfirmed: Bench) -> None:
 
 
 def test_links_the_certain_record_when_others_only_may_be_the_one(unconfirmed: Bench) -> None:
-    unconfirmed.shop.hits = [hit(101, unconfirmed.clock), Hit(Receipt(receipt=7), certain=False)]
+    unconfirmed.shop.hits = [hit(101, unconfirmed.clock), Match(Receipt(receipt=7), certain=False)]
     unconfirmed.retry()
     assert unconfirmed.linked() == ["101"]
 
 
 def test_needs_review_when_a_record_only_may_be_the_one_in_two_looks(unconfirmed: Bench) -> None:
-    unconfirmed.shop.hits = [Hit(Receipt(receipt=7), certain=False)]
+    unconfirmed.shop.hits = [Match(Receipt(receipt=7), certain=False)]
     unconfirmed.clock.move(unconfirmed.shop.search_lag)
     unconfirmed.retry()
     waiting = unconfirmed.stored()
@@ -65,7 +66,7 @@ def test_needs_review_when_a_record_only_may_be_the_one_in_two_looks(unconfirmed
 
 
 def test_is_sent_again_when_the_record_that_may_be_the_one_is_linked_to_another_meanwhile(unconfirmed: Bench) -> None:
-    unconfirmed.shop.hits = [Hit(Receipt(receipt=102), certain=False)]
+    unconfirmed.shop.hits = [Match(Receipt(receipt=102), certain=False)]
     unconfirmed.clock.move(unconfirmed.shop.search_lag)
     unconfirmed.retry()
     assert unconfirmed.run("other").operation.result == '{"receipt":102}'
@@ -76,7 +77,7 @@ def test_is_sent_again_when_the_record_that_may_be_the_one_is_linked_to_another_
 
 def test_waits_out_the_search_lag_when_a_record_only_may_be_the_one(unconfirmed: Bench) -> None:
     """Its own may not be shown yet, and the other may be linked by then."""
-    unconfirmed.shop.hits = [Hit(Receipt(receipt=7), certain=False)]
+    unconfirmed.shop.hits = [Match(Receipt(receipt=7), certain=False)]
     unconfirmed.retry()
     waiting = unconfirmed.stored()
     assert (waiting.state, waiting.attempts[-1].event) == (State.UNCONFIRMED, Event.NOT_FOUND_YET)
@@ -107,11 +108,11 @@ def test_needs_review_when_all_that_is_shown_is_anothers_and_there_may_be_more(u
 def test_keeps_the_records_for_the_person_who_decides_the_likeliest_first(unconfirmed: Bench) -> None:
     made_at = datetime.fromtimestamp(unconfirmed.clock.now, UTC)
     unconfirmed.shop.hits = [
-        Hit(Receipt(receipt=1), certain=False, id="1", name="A"),
-        Hit(Receipt(receipt=2), made_at, False, "2", "B" * 900),
-        Hit(Receipt(receipt=3), certain=True, id="3", name="C"),
-        Hit(Receipt(receipt=4), certain=True, id="4", name="D"),
-        *(Hit(Receipt(receipt=5 + more), certain=False, id=str(5 + more)) for more in range(20)),
+        Match(Receipt(receipt=1), certain=False, id="1", name="A"),
+        Match(Receipt(receipt=2), made_at, False, "2", "B" * 900),
+        Match(Receipt(receipt=3), certain=True, id="3", name="C"),
+        Match(Receipt(receipt=4), certain=True, id="4", name="D"),
+        *(Match(Receipt(receipt=5 + more), certain=False, id=str(5 + more)) for more in range(20)),
     ]
     unconfirmed.clock.move(unconfirmed.shop.search_lag)
     unconfirmed.look_twice()
@@ -124,14 +125,14 @@ def test_keeps_the_records_for_the_person_who_decides_the_likeliest_first(unconf
         Candidate(id="4", name="D"),
         Candidate(id="2", name="B" * POLICY.longest_name, created_at=made_at.isoformat()),
     )
-    assert stored.shown_candidates(names=False)[0] == {"id": "3", "created_at": None}
-    assert stored.shown_candidates(names=True)[0] == {"id": "3", "created_at": None, "name": "C"}
-    assert "candidates" not in stored.shown()
+    assert stored.candidates_response(names=False)[0] == {"id": "3", "created_at": None}
+    assert stored.candidates_response(names=True)[0] == {"id": "3", "created_at": None, "name": "C"}
+    assert "candidates" not in stored.to_response()
 
 
 @pytest.mark.parametrize("decide", ["link", "retry", "discard"])
 def test_keeps_the_records_no_longer_than_until_a_person_decided(unconfirmed: Bench, decide: str) -> None:
-    unconfirmed.shop.hits = [Hit(Receipt(receipt=7), certain=False, id="7", name="A")]
+    unconfirmed.shop.hits = [Match(Receipt(receipt=7), certain=False, id="7", name="A")]
     unconfirmed.clock.move(unconfirmed.shop.search_lag)
     unconfirmed.look_twice()
     in_review = unconfirmed.stored()
@@ -139,14 +140,14 @@ def test_keeps_the_records_no_longer_than_until_a_person_decided(unconfirmed: Be
     if decide == "link":
         unconfirmed.engine.link_existing(unconfirmed.flow, in_review, "7", by="ops", deadline=unconfirmed.deadline)
     else:
-        decision = unconfirmed.engine.request_retry if decide == "retry" else unconfirmed.engine.discard
+        decision = unconfirmed.engine.request_retry if decide == "retry" else unconfirmed.discard
         decision(in_review, by="ops")
     assert unconfirmed.stored().candidates is None
 
 
 def test_of_more_records_than_are_compared_the_rest_is_left_to_a_person(unconfirmed: Bench) -> None:
     unconfirmed.run("other")
-    unconfirmed.shop.hits = [Hit(Receipt(receipt=102), certain=False)] * (POLICY.most_compared + 1)
+    unconfirmed.shop.hits = [Match(Receipt(receipt=102), certain=False)] * (POLICY.most_compared + 1)
     unconfirmed.clock.move(unconfirmed.shop.search_lag)
     unconfirmed.look_twice()
     assert unconfirmed.stored().attempts[-1].reason == "1 record at the vendor may be this event's"
@@ -338,7 +339,7 @@ def test_an_operation_in_doubt_that_was_sent_to_an_account_no_longer_named_says_
     assert outcome is not None
     assert outcome.error is not None
     assert (outcome.error.vendor, outcome.error.message) == (
-        "orders",
+        "shop",
         "it was sent to an account that the tenant no longer names",
     )
 
@@ -353,7 +354,7 @@ def test_the_search_lag_counts_from_the_moment_of_the_doubt(unconfirmed: Bench) 
     unconfirmed.retry()
     assert len(unconfirmed.shop.sent) == 2
     assert unconfirmed.clock.now == lost_at + unconfirmed.shop.search_lag
-    assert unconfirmed.flow.asked[-1] == ("vendor", "acme", "acme", unconfirmed.deadline)
+    assert unconfirmed.shop.asked[-1] == ("vendor", "acme", unconfirmed.deadline)
 
 
 def test_a_record_is_linked_that_this_very_event_has_linked_already(unconfirmed: Bench) -> None:
@@ -368,8 +369,8 @@ def test_a_record_is_linked_that_this_very_event_has_linked_already(unconfirmed:
 
 def test_is_asked_about_with_its_own_command(unconfirmed: Bench) -> None:
     unconfirmed.retry()
-    assert ("find", Order(number="1")) in unconfirmed.flow.asked
-    assert unconfirmed.flow.asked[-2] == ("vendor", "acme", "acme", unconfirmed.deadline)
+    assert ("find", Order(number="1")) in unconfirmed.shop.asked
+    assert unconfirmed.shop.asked[-2] == ("vendor", "acme", unconfirmed.deadline)
 
 
 def test_says_that_another_event_was_quicker_to_link_the_record(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crm_bridge.engine import HANDED_OVER, Engine
+from crm_bridge.engine import HANDED_OVER
 from crm_bridge.operations import State, operation_id
 from crm_bridge.queues import Queues
 from tests.unit.engine.conftest import Bench
@@ -29,10 +29,7 @@ class Sqs:
 def with_queues(bench: Bench, flow: str) -> Sqs:
     sqs: Any = Sqs()
     queues = Queues(lambda: sqs, {f"{flow.upper()}_QUEUE_URL": "there", f"{flow.upper()}_WORKERS": "3"})
-    tables = bench.tables
-    bench.engine = Engine(
-        tables.operations, tables.links, tables.tenants, bench.transport, queues=queues, clock=bench.clock
-    )
+    bench.engine = bench.new_engine(queues=queues)
     handed_over: Sqs = sqs
     return handed_over
 

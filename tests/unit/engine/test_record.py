@@ -18,6 +18,7 @@ def accepted(bench: Bench, **changes: object) -> Operation:
         operation_id=operation_id("acme", "orders", "1"),
         tenant="acme",
         flow="orders",
+        function="orders",
         event_key="1",
         state=State.WAITING,
         fingerprint=fingerprint(PAYLOAD),
@@ -49,7 +50,7 @@ def test_the_record_says_all_that_is_needed_to_send_it_again(bench: Bench) -> No
     bench.run(mapping="upya v1")
     assert seen == [sending(bench, lease=seen[0].lease, mapping="upya v1")]
     assert len(seen[0].lease or "") == 32
-    assert bench.flow.asked[0] == ("vendor", "acme", "acme", bench.deadline)
+    assert bench.shop.asked[0] == ("vendor", "acme", bench.deadline)
 
 
 def test_the_record_says_the_same_when_it_was_only_accepted(bench: Bench) -> None:
@@ -122,7 +123,7 @@ def test_the_record_says_what_failed_at_a_retry(bench: Bench) -> None:
         }
     )
     assert (len(bench.stored().lease or ""), bench.stored().lease != before.lease) == (32, True)
-    assert bench.flow.asked[-1] == ("vendor", "acme", "acme", bench.deadline)
+    assert bench.shop.asked[-1] == ("vendor", "acme", bench.deadline)
 
 
 def test_the_record_says_what_was_found(unconfirmed: Bench) -> None:
@@ -174,8 +175,8 @@ def test_the_record_says_what_a_person_linked(in_review: Bench) -> None:
             "last_attempt": attempt,
         }
     )
-    assert ("link", "acme", Order(number="1"), "101") in in_review.flow.asked
-    assert in_review.flow.asked[-1] == ("verify", Order(number="1"), Receipt(receipt=101), in_review.shop)
+    assert ("link", "acme", Order(number="1"), "101") in in_review.shop.asked
+    assert in_review.shop.asked[-1] == ("verify", Order(number="1"), Receipt(receipt=101), in_review.shop.destination)
     back = in_review.tables.links.of("acme", Identity("shop", "receipt", "101"))
     assert (back[0].operation_id, back[0].linked_at.timestamp()) == (resolved.operation_id, in_review.clock.now)
 
@@ -203,7 +204,7 @@ def test_the_record_says_that_a_person_lets_it_begin_anew(in_review: Bench) -> N
 
 def test_the_record_says_that_a_person_discarded_it(in_review: Bench) -> None:
     before = in_review.stored()
-    resolved = in_review.engine.discard(before, by="ops")
+    resolved = in_review.discard(before, by="ops")
     now = int(in_review.clock.now)
     attempt = Attempt(at=now, event=Event.DISCARDED, reason="by ops")
     assert resolved == in_review.stored()

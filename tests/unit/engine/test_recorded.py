@@ -20,6 +20,7 @@ def test_what_was_made_before_is_recorded_as_done_and_linked_and_never_sent(benc
             operation_id=operation_id("acme", "orders", "1"),
             tenant="acme",
             flow="orders",
+            function="orders",
             event_key="1",
             state=State.SUCCEEDED,
             fingerprint=fingerprint('{"receipt":7}'),

@@ -176,7 +176,7 @@ def test_is_not_done_when_the_secret_cannot_be_read(bench: Bench, monkeypatch: p
     outcome = bench.retry()
     assert outcome is not None
     assert outcome.error is not None
-    assert (outcome.error.vendor, outcome.error.message) == ("orders", "Secrets Manager is down")
+    assert (outcome.error.vendor, outcome.error.message) == ("shop", "Secrets Manager is down")
 
 
 def test_uses_the_client_of_the_new_secret_when_sign_in_is_refused_twice(bench: Bench) -> None:
@@ -185,4 +185,4 @@ def test_uses_the_client_of_the_new_secret_when_sign_in_is_refused_twice(bench: 
     bench.shop.answers = [failing(SignInRefusedError), failing(SignInRefusedError)]
     assert bench.run().operation.state is State.WAITING
     assert bench.shop.keys_seen[-2:] == ["illu-key-1", "illu-key-2"]
-    assert bench.flow.asked[-1] == ("vendor", "acme", "acme", bench.deadline)
+    assert bench.shop.asked[-1] == ("vendor", "acme", bench.deadline)

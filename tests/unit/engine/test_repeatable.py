@@ -17,14 +17,14 @@ from tests.unit.engine.conftest import Bench, Killed, failing, kill
 
 @pytest.mark.parametrize("answer", [NotDoneError, MaybeDoneError, ContractBrokenError])
 def test_is_sent_again_without_a_look_when_it_may_be_repeated(bench: Bench, answer: type[VendorError]) -> None:
-    bench.flow.repeating = True
+    bench.let_repeat()
     bench.shop.answers = [failing(answer)]
     bench.run()
     bench.wait_until_due()
     bench.retry()
     assert bench.stored().state is State.SUCCEEDED
     assert (len(bench.shop.sent), bench.shop.looks) == (2, 0)
-    assert bench.flow.asked[-1] == ("vendor", "acme", "acme", bench.deadline)
+    assert bench.shop.asked[-1] == ("vendor", "acme", bench.deadline)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_is_sent_again_without_a_look_when_it_may_be_repeated(bench: Bench, answ
 def test_needs_review_when_what_may_be_repeated_is_refused_after_a_doubt(
     bench: Bench, first: type[VendorError], then: type[VendorError], state: State
 ) -> None:
-    bench.flow.repeating = True
+    bench.let_repeat()
     bench.shop.answers = [failing(first), failing(then)]
     bench.run()
     bench.wait_until_due()
@@ -48,7 +48,7 @@ def test_needs_review_when_what_may_be_repeated_is_refused_after_a_doubt(
 
 
 def test_needs_review_when_what_may_be_repeated_is_refused_after_its_sender_has_died(bench: Bench) -> None:
-    bench.flow.repeating = True
+    bench.let_repeat()
     bench.shop.during = kill
     with pytest.raises(Killed):
         bench.run()
@@ -60,7 +60,7 @@ def test_needs_review_when_what_may_be_repeated_is_refused_after_its_sender_has_
 
 
 def test_stays_in_doubt_when_what_may_be_repeated_is_surely_not_done_later(bench: Bench) -> None:
-    bench.flow.repeating = True
+    bench.let_repeat()
     bench.shop.answers = [failing(MaybeDoneError), failing(NotDoneError), failing(RefusedError)]
     bench.run()
     for _ in range(2):
@@ -70,7 +70,7 @@ def test_stays_in_doubt_when_what_may_be_repeated_is_surely_not_done_later(bench
 
 
 def test_is_not_carried_to_another_account_when_it_is_about_what_is_there(bench: Bench) -> None:
-    bench.flow.repeating = True
+    bench.let_repeat()
     bench.shop.answers = [failing(NotDoneError)]
     bench.run()
     bench.shop.destination = "https://shop.example/2"
@@ -81,7 +81,7 @@ def test_is_not_carried_to_another_account_when_it_is_about_what_is_there(bench:
 
 
 def test_goes_to_the_account_that_there_is_when_a_person_lets_it_begin_anew(bench: Bench) -> None:
-    bench.flow.repeating = True
+    bench.let_repeat()
     bench.shop.answers = [failing(NotDoneError)]
     bench.run()
     bench.shop.destination = "https://shop.example/2"
@@ -93,14 +93,14 @@ def test_goes_to_the_account_that_there_is_when_a_person_lets_it_begin_anew(benc
 
 
 def test_says_that_it_is_about_an_account_that_is_no_longer_named(bench: Bench) -> None:
-    bench.flow.repeating = True
+    bench.let_repeat()
     bench.run(later=True)
     bench.shop.destination = "https://shop.example/2"
     outcome = bench.retry()
     assert outcome is not None
     assert outcome.error is not None
     assert (outcome.error.vendor, outcome.error.message) == (
-        "orders",
+        "shop",
         "it is about an account that the tenant no longer names",
     )
 

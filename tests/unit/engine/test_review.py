@@ -40,7 +40,7 @@ def test_is_looked_for_again_when_what_a_person_retried_is_lost_too(in_review: B
 
 
 def test_is_rejected_and_may_be_sent_again_when_a_person_discards_it(in_review: Bench) -> None:
-    in_review.engine.discard(in_review.stored(), by="ops")
+    in_review.discard(in_review.stored(), by="ops")
     stored = in_review.stored()
     assert (stored.state, stored.payload) == (State.REJECTED, None)
     assert stored.expires_at is not None
@@ -61,7 +61,7 @@ def test_only_the_first_decision_counts_when_two_persons_decide(in_review: Bench
     with pytest.raises(ConflictError):
         in_review.link_existing(seen_by_both, "999", by="two")
     with pytest.raises(ConflictError):
-        in_review.engine.discard(seen_by_both, by="two")
+        in_review.discard(seen_by_both, by="two")
     assert in_review.linked() == ["101"]
 
 
@@ -79,15 +79,15 @@ def test_says_why_a_decision_does_not_count(in_review: Bench) -> None:
     in_review.run("other")
     with pytest.raises(ConflictError, match="linked to something else"):
         in_review.link_existing(seen, "102", by="ops")
-    in_review.engine.discard(seen, by="one")
+    in_review.discard(seen, by="one")
     with pytest.raises(ConflictError, match="Somebody else was quicker: its state is rejected now"):
         in_review.engine.request_retry(seen, by="two")
-    for decide in (in_review.engine.request_retry, in_review.engine.discard):
+    for decide in (in_review.engine.request_retry, in_review.discard):
         with pytest.raises(ConflictError, match="its state is rejected"):
             decide(in_review.stored(), by="two")
     with pytest.raises(ConflictError, match="its state is rejected"):
         in_review.link_existing(in_review.stored(), "101", by="two")
-    assert not [asked for asked in in_review.flow.asked if "101" in asked]
+    assert not [asked for asked in in_review.shop.asked if "101" in asked]
 
 
 def test_says_so_when_what_is_written_with_a_decision_is_being_changed(
@@ -98,7 +98,7 @@ def test_says_so_when_what_is_written_with_a_decision_is_being_changed(
 
     monkeypatch.setattr(in_review.tables.operations, "save", overtaken)
     with pytest.raises(ConflictError, match="changed meanwhile"):
-        in_review.engine.discard(in_review.stored(), by="ops")
+        in_review.discard(in_review.stored(), by="ops")
     assert in_review.stored().state is State.NEEDS_REVIEW
 
 

@@ -22,7 +22,7 @@ def test_keeps_the_links_that_it_holds(bench: Bench) -> None:
 
 
 def test_expires_when_it_succeeded_and_linked_nothing(bench: Bench) -> None:
-    bench.flow.linking = False
+    bench.shop.linking = False
     bench.run()
     assert bench.stored().expires_at == bench.clock.now + KEEP
 

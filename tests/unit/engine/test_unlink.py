@@ -36,7 +36,7 @@ from tests.unit.engine.conftest import PAYLOAD, Bench, failing, recorded, webhoo
 def test_is_linked_only_after_a_confirmation_when_the_vendor_cannot_verify_it(
     in_review: Bench, doubt: str | VendorError
 ) -> None:
-    in_review.flow.verified, before = doubt, in_review.stored()
+    in_review.shop.verified, before = doubt, in_review.stored()
     with pytest.raises(UnconfirmedError) as unconfirmed:
         in_review.link_existing(before, "101", by="ops")
     assert unconfirmed.value.fields[0].field == "confirmed"
@@ -50,7 +50,7 @@ def test_is_linked_only_after_a_confirmation_when_it_was_sent_to_another_account
     in_review.shop.destination = "https://shop.example/2"
     with pytest.raises(UnconfirmedError, match="an account that the tenant no longer names"):
         in_review.link_existing(in_review.stored(), "101", by="ops")
-    assert not [asked for asked in in_review.flow.asked if asked[0] == "verify"]
+    assert not [asked for asked in in_review.shop.asked if asked[0] == "verify"]
     assert in_review.link_existing(in_review.stored(), "101", by="ops", confirmed=True).state is State.SUCCEEDED
 
 
@@ -61,18 +61,20 @@ def test_nothing_is_linked_while_the_vendor_does_not_answer(
 ) -> None:
     before = in_review.stored()
     for kind in (NotDoneError, MaybeDoneError, SignInRefusedError):
-        in_review.flow.verified = failing(kind, **({"retry_after": wanted} if wanted else {}))
+        in_review.shop.verified = failing(kind, **({"retry_after": wanted} if wanted else {}))
         with pytest.raises(kind) as raised:
             in_review.link_existing(before, "101", by="ops", confirmed=confirmed)
         assert raised.value.retry_after == waits
     assert (in_review.stored(), in_review.linked()) == (before, [])
 
 
-def test_a_record_that_is_the_wrong_one_is_not_linked_even_if_it_is_confirmed(in_review: Bench) -> None:
+def test_a_record_that_is_the_wrong_one_is_not_linked_even_if_it_is_confirmed(
+    in_review: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wrong(*_: object) -> str:
         raise InvalidError("another one's", fields=[FieldError("id", "is another one's")])
 
-    in_review.flow.verify = wrong  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(in_review.flow, "verify", wrong)
     before = in_review.stored()
     with pytest.raises(InvalidError, match="another one's"):
         in_review.link_existing(before, "101", by="ops", confirmed=True)
@@ -124,7 +126,7 @@ def test_is_sent_again_after_an_unlink(linked: Bench) -> None:
 
 def test_is_given_up_after_an_unlink(linked: Bench) -> None:
     linked.engine.unlink(linked.stored(), by="ops")
-    linked.engine.discard(linked.stored(), by="ops")
+    linked.discard(linked.stored(), by="ops")
     assert (linked.stored().state, linked.stored().payload, linked.linked()) == (State.REJECTED, None, [])
 
 
@@ -189,7 +191,7 @@ def test_can_only_be_given_up_when_what_was_sent_is_no_longer_kept(linked: Bench
     with pytest.raises(ConflictError, match="Discard it, then let the CRM send the event again"):
         linked.engine.request_retry(linked.stored(), by="ops")
     assert linked.stored().state is State.NEEDS_REVIEW
-    linked.engine.discard(linked.stored(), by="ops")
+    linked.discard(linked.stored(), by="ops")
     assert linked.run().operation.state is State.SUCCEEDED
 
 

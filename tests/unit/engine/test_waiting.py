@@ -29,7 +29,7 @@ def test_what_waits_is_due_as_soon_as_the_other_one_has_ended(unconfirmed: Bench
         case "linked":
             unconfirmed.link_existing(park(unconfirmed), "101", by="ops")
         case "discarded":
-            unconfirmed.engine.discard(park(unconfirmed), by="ops")
+            unconfirmed.discard(park(unconfirmed), by="ops")
     assert unconfirmed.stored().state in (State.SUCCEEDED, State.REJECTED)
     assert unconfirmed.stored(waiting.event_key) == waiting.model_copy(update={"due_at": int(unconfirmed.clock.now)})
 
@@ -82,9 +82,9 @@ def test_the_end_of_the_other_one_stands_when_nobody_can_be_woken(
 def test_what_waits_twice_is_noted_once(unconfirmed: Bench) -> None:
     waits(unconfirmed)
     unconfirmed.wait_until_due("later")
-    unconfirmed.flow.waits_for = operation_id("acme", "orders", "1")
+    unconfirmed.shop.waits_for = operation_id("acme", "orders", "1")
     unconfirmed.retry("later")
-    unconfirmed.flow.waits_for = None
+    unconfirmed.shop.waits_for = None
     assert unconfirmed.stored().waiters == {unconfirmed.stored("later").operation_id}
     assert unconfirmed.stored("later").tries == 2
 

@@ -47,7 +47,7 @@ def test_a_tenant_is_told_what_a_person_decided(told: Bench, decide: str, type_:
     if decide == "link":
         told.link_existing(told.stored(), "7", by="ops")
     else:
-        told.engine.discard(told.stored(), by="ops")
+        told.discard(told.stored(), by="ops")
     assert webhooks(told) == [type_]
 
 

@@ -1,12 +1,12 @@
 """The engine: sends one operation to its vendor with one effect, whatever fails on the way.
 
-`states` is the table of states, `policy` the times and limits, `flow` what a flow must offer. `decide` says what
+`states` is the table of states, `policy` the times and limits, `context` what a flow may use. `decide` says what
 happens next, and reads and writes nothing; `engine` claims, sends and looks up; `settling` writes the end of an
 operation in one transaction; `review` has the decisions that a person makes.
 """
 
-from crm_bridge.engine.engine import Engine
-from crm_bridge.engine.flow import Claiming, Discarding, Ending, Flow, Hit, Outcome, Task, Tasked, Vendor
+from crm_bridge.engine.context import Context, Ending, Required
+from crm_bridge.engine.engine import Engine, Outcome
 from crm_bridge.engine.policy import HANDED_OVER, KEEP, KEEP_ATTEMPTS, MOST_ENDINGS, POLICY, Policy
 from crm_bridge.engine.states import DUE, HELD_BACK, REPLACEABLE, TRANSITIONS, UNLINKABLE
 
@@ -21,15 +21,10 @@ __all__ = [
     "REPLACEABLE",
     "TRANSITIONS",
     "UNLINKABLE",
-    "Claiming",
-    "Discarding",
+    "Context",
     "Ending",
     "Engine",
-    "Flow",
-    "Hit",
     "Outcome",
     "Policy",
-    "Task",
-    "Tasked",
-    "Vendor",
+    "Required",
 ]

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from crm_bridge.engine.flow import Hit
 from crm_bridge.engine.policy import Policy
 from crm_bridge.engine.record import stored_links, with_attempt
 from crm_bridge.engine.states import DUE, HELD_BACK, TRANSITIONS
@@ -29,6 +28,7 @@ from crm_bridge.errors import (
     TryLaterError,
     VendorError,
 )
+from crm_bridge.flow import Match
 from crm_bridge.links import Link
 from crm_bridge.operations import Candidate, Operation, State
 from crm_bridge.words import plain
@@ -47,7 +47,7 @@ class Next(Enum):
 
 @dataclass(frozen=True)
 class Claimed:
-    """The bridge has claimed the operation again. `repeatable`: to send it twice is harmless (`Flow.repeatable`)."""
+    """The bridge has claimed the operation again. `repeatable`: to send it twice is harmless (`Flow.is_repeatable`)."""
 
     repeatable: bool
 
@@ -90,7 +90,7 @@ class Looked:
     there may be records that it does not return.
     """
 
-    matches: Sequence[Hit[BaseModel]]
+    matches: Sequence[Match[BaseModel]]
     taken: Sequence[bool]
     search_lag: int
     not_shown: NotShownError | None = None
@@ -322,7 +322,7 @@ def _failed(
         event,
         notify=_notifies(changed),
         error=error,
-        with_ending=with_ending and waits_for is None,
+        with_ending=with_ending,
         waits_for=waits_for,
     )
 
@@ -392,7 +392,7 @@ def queued(claimed: Operation, there: Operation, now: int, policy: Policy) -> Op
     return with_attempt(waiting, Event.ACCEPTED, now, "it waits for a change that came first")
 
 
-def possible_matches[R](operation: Operation, found: Sequence[Hit[R]], policy: Policy) -> list[Hit[R]]:
+def possible_matches[R](operation: Operation, found: Sequence[Match[R]], policy: Policy) -> list[Match[R]]:
     """Return the records that are not older than our first attempt, those that are certain first."""
     earliest = (operation.first_sent_at or operation.created_at) - policy.clock_skew
     young = [one for one in found if one.created_at is None or _at_the_latest(one.created_at, policy) >= earliest]
@@ -406,7 +406,7 @@ def _at_the_latest(created_at: datetime, policy: Policy) -> float:
     return created_at.replace(tzinfo=UTC).timestamp() + policy.no_zone
 
 
-def candidates_of(records: Sequence[Hit[BaseModel]], policy: Policy) -> tuple[Candidate, ...]:
+def candidates_of(records: Sequence[Match[BaseModel]], policy: Policy) -> tuple[Candidate, ...]:
     """Return the records that are stored for a person; if there are many, those that were surely made since."""
     known = sorted((one for one in records if one.id), key=lambda one: (not one.certain, one.created_at is None))
     return tuple(

@@ -1,17 +1,19 @@
 """Claims an operation, sends it, looks it up at the vendor, and does what `decide` says.
 
 A flow says how to name an event, how to send it, how to find out whether the vendor has it, and what to link; see
-`Flow`.
+`crm_bridge.flow`.
 """
 
 import math
 import random
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel
 
+from crm_bridge.engine.context import Context, Ending
 from crm_bridge.engine.credentials import Credentials
 from crm_bridge.engine.decide import (
     Broken,
@@ -30,7 +32,6 @@ from crm_bridge.engine.decide import (
     possible_matches,
     queued,
 )
-from crm_bridge.engine.flow import Claiming, Flow, Hit, Outcome, Task, Tasked, Vendor
 from crm_bridge.engine.policy import POLICY, Policy
 from crm_bridge.engine.record import is_elsewhere, stored_result
 from crm_bridge.engine.review import Review
@@ -49,46 +50,60 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.fields import compared
-from crm_bridge.links import Links
-from crm_bridge.operations import Claim, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.flow import Create, Flow, Match
+from crm_bridge.operations import Claim, Operation, State, fingerprint
+from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.queues import Queues
+from crm_bridge.services import Services
 from crm_bridge.telemetry import add_to_log
 from crm_bridge.tenants import Tenants
 from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
 from crm_bridge.words import plain_json
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a request or a retry came to. `carried` is true if this very call did the work.
+
+    `result` is the whole result as JSON, if this call received it from the vendor; the operation keeps only the ids.
+    `changed` is true if the same event was accepted before with another payload, so that this one was not sent.
+    """
+
+    operation: Operation
+    carried: bool
+    error: VendorError | None = None
+    result: str | None = field(default=None, repr=False)
+    changed: bool = False
+
+
 class Engine:
     """Runs operations. One instance per execution environment; threads may share it.
 
-    `link_existing`, `request_retry`, `discard`, `unlink`, `record`, `withdraw` and `erase` are the methods of `Review`,
-    and `signed_in` is the one of `Credentials`.
+    `link_existing`, `request_retry`, `discard`, `unlink`, `record`, `withdraw` and `erase` are the methods of `Review`.
     """
 
     def __init__(
         self,
-        operations: Operations,
-        links: Links,
+        services: Services,
         tenants: Tenants,
         transport: Transport,
         *,
         queues: Queues | None = None,
-        clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
         policy: Policy = POLICY,
     ) -> None:
         """Without `queues` the dispatcher finds what is due."""
-        self._operations = operations
-        self._links = links
+        self._services = services
+        self._operations = services.operations
+        self._links = services.links
         self.tenants = tenants
         self._transport = transport
-        self._clock = clock
+        self._clock = services.clock
         self._jitter = jitter
         self._policy = policy
-        self._credentials = Credentials(tenants, transport)
-        self._settling = Settling(operations, links, queues, clock)
-        review = Review(operations, links, self._settling, self._credentials, clock, policy)
-        self.signed_in = self._credentials.signed_in
+        self._credentials = Credentials(transport, services)
+        self._settling = Settling(services.operations, services.links, queues, services.clock)
+        review = Review(self, services, self._settling, self._credentials, policy)
         self.link_existing, self.request_retry, self.discard, self.unlink = (
             review.link_existing,
             review.request_retry,
@@ -97,9 +112,17 @@ class Engine:
         )
         self.record, self.withdraw, self.erase = review.record, review.withdraw, review.erase
 
-    def run[C: BaseModel, V: Vendor, R: BaseModel](
+    def bind[F: Flow[Any, Any, Any]](self, flow: type[F], tenant: str, deadline: Deadline) -> F:
+        """Return the flow for one run."""
+        return flow(Context(self, flow, tenant, deadline, self._services))
+
+    def ask[C: BaseModel, V: Vendor[Any], R: BaseModel, T](self, flow: Flow[C, V, R], question: Callable[[V], T]) -> T:
+        """Return what `question` returns of the vendor of a flow that is bound. Raises VendorError."""
+        return self._credentials.signed_in(flow, question)
+
+    def run[C: BaseModel, V: Vendor[Any], R: BaseModel](
         self,
-        flow: Flow[C, V, R],
+        flow: type[Flow[C, V, R]],
         command: C,
         *,
         tenant: str,
@@ -116,24 +139,26 @@ class Engine:
         Raises RunningError while another call sends it, and UnavailableError if it could not be accepted; then nothing
         was sent.
         """
+        run = self.bind(flow, tenant, deadline)
+        key = run.key(command)
         payload, digest = command.model_dump_json(), fingerprint(compared(command))
-        new_id = operation_id(tenant, flow.name, flow.key(command))
+        new_id = flow.operation_id(tenant, key)
         add_to_log(operation_id=new_id)
         try:
-            settings = self.tenants.get(tenant, flow.name)
-            vendor = self._credentials.client(flow, tenant, settings, deadline)
+            vendor = self._credentials.client(run)
         except UnavailableError:
             # What could not be sent is not accepted. What became of the event before is returned all the same.
             known = self._operations.get(new_id)
             if known is None or known.state in REPLACEABLE:
                 raise
-            return self._known(known, digest)
+            return self._known(flow, known, digest)
         now = self._now()
         claimed = Operation(
             operation_id=new_id,
             tenant=tenant,
             flow=flow.name,
-            event_key=flow.key(command),
+            function=flow.function,
+            event_key=key,
             state=TRANSITIONS[None, Event.ACCEPTED if later else Event.CLAIMED],
             fingerprint=digest,
             payload=payload,
@@ -145,33 +170,37 @@ class Engine:
             created_at=now,
             updated_at=now,
             first_sent_at=None if later else now,
-            sent_to=vendor.destination,
+            sent_to=run.account(vendor),
             mapping=mapping,
-            notifies=settings.has_webhook,
+            notifies=run.context.settings.has_webhook,
         )
-        task = Task()
-        if isinstance(vendor, Claiming):
-            vendor.task = task
-            claim = vendor.claim(command, claimed, later=later)
-        else:
+        claim = run.claim(command, claimed, later=later)
+        if claim is None:
             claim = self._operations.create(claimed, over=REPLACEABLE, over_undone=over_undone)
         if not claim.won and _is_held(claim.operation):
             claim = self._queued(claimed, claim.operation, now)
             later = claim.won
         if not claim.won:
-            return self._known(claim.operation, claimed.fingerprint)
+            return self._known(flow, claim.operation, digest)
         if later:
             self._settling.hand_over(claim.operation)
             return Outcome(claim.operation, carried=False)
-        return self._send(flow, command, claim.operation, deadline, task)
+        return self._send(run, command, claim.operation, vendor)
 
-    def retry[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], operation_id: str, *, tenant: str, deadline: Deadline, lent_until: int | None = None
+    def retry(
+        self,
+        flows: Mapping[str, type[Flow[Any, Any, Any]]],
+        operation_id: str,
+        *,
+        tenant: str,
+        deadline: Deadline,
+        lent_until: int | None = None,
     ) -> Outcome | None:
         """Continue a tenant's operation that is due, or lent to the caller until `lent_until`; None if it is neither.
 
-        Raises StorageError; then it stays due, at the latest when its lease is over. Raises the error with which the
-        bridge itself fails, and PoisonError once the operation needed review for that.
+        `flows` are those that the caller runs, by their names. Raises StorageError; then it stays due, at the latest
+        when its lease is over. Raises the error with which the bridge itself fails, and PoisonError once the operation
+        needed review for that.
         """
         now = self._now()
         claim = self._operations.claim(
@@ -190,28 +219,26 @@ class Engine:
             if operation.state is State.NEEDS_REVIEW and has_failed_too_often(operation, self._policy):
                 raise PoisonError
             return None
-        add_to_log(tenant=operation.tenant)
+        add_to_log(tenant=operation.tenant, flow=operation.flow)
         try:
-            return self._continue(flow, operation, deadline)
+            return self._continue(self.bind(flows[operation.flow], tenant, deadline), operation)
         except UnavailableError:
             raise
         except Exception as error:
             self._store(operation, self._decide(operation, Broken(type(error).__name__)))
             raise
 
-    def _continue[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], operation: Operation, deadline: Deadline
+    def _continue[C: BaseModel, V: Vendor[Any], R: BaseModel](
+        self, flow: Flow[C, V, R], operation: Operation
     ) -> Outcome:
         """Send an operation that was claimed again, or look it up first."""
-        is_over = is_used_up(operation, self._policy)
-        command = None if is_over else flow.command.model_validate_json(operation.payload or "")
-        is_repeatable = command is not None and flow.repeatable(command)
-        decision = self._decide(operation, Claimed(is_repeatable))
-        if command is None:
+        decision = self._decide(operation, Claimed(flow.is_repeatable))
+        if is_used_up(operation, self._policy):
             return self._store(operation, decision)
-        if decision.next is Next.SEND:
-            return self._send(flow, command, decision.operation, deadline)
-        return self._look(flow, command, decision.operation, deadline)
+        command = flow.command.model_validate_json(operation.payload or "")
+        if isinstance(flow, Create) and decision.next is Next.LOOK:
+            return self._look(flow, command, decision.operation)
+        return self._send(flow, command, decision.operation)
 
     def _queued(self, claimed: Operation, there: Operation, now: int) -> Claim:
         """Accept it in the place of an operation that has ended, and that another change holds."""
@@ -224,7 +251,7 @@ class Engine:
             operation_id=claimed.operation_id,
         )
 
-    def _known(self, operation: Operation, fingerprint: str) -> Outcome:
+    def _known(self, flow: type[Flow[Any, Any, Any]], operation: Operation, fingerprint: str) -> Outcome:
         if operation.is_erased:
             raise ErasedError(
                 "This event was processed, and its data were erased since. It was not sent.",
@@ -236,49 +263,47 @@ class Engine:
                 headers={"Retry-After": str(max(1, min(2, (operation.due_at or 0) - self._now())))},
                 operation_id=operation.operation_id,
             )
-        return Outcome(operation, carried=False, changed=operation.fingerprint != fingerprint)
+        changed = not flow.key_says_all and operation.fingerprint != fingerprint
+        return Outcome(operation, carried=False, changed=changed)
 
-    def _send[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline, task: Task | None = None
+    def _send[C: BaseModel, V: Vendor[Any], R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, operation: Operation, vendor: V | None = None
     ) -> Outcome:
-        task = task or Task()
+        context = flow.context
 
-        def send(vendor: V) -> R | Hit[R]:
-            nonlocal operation
-            operation = task.operation or operation
-            if flow.repeatable(command) and is_elsewhere(operation, vendor):
-                raise CannotLookError("it is about an account that the tenant no longer names", vendor=flow.name)
-            operation = task.operation = operation.model_copy(update={"sent_to": vendor.destination})
-            if isinstance(vendor, Tasked):
-                vendor.task = task
+        def send(vendor: V) -> R | Match[R]:
+            account = flow.account(vendor)
+            if flow.is_repeatable and is_elsewhere(context.operation or operation, account):
+                raise CannotLookError("it is about an account that the tenant no longer names", vendor=vendor.name)
+            context.operation = (context.operation or operation).model_copy(update={"sent_to": account})
             try:
                 return flow.send(command, vendor)
             finally:
-                operation = task.operation
                 add_to_log(operation_id=operation.operation_id)  # the flow may have run another operation meanwhile
 
+        context.operation = operation
         try:
-            sent = self._credentials.signed_in(flow, operation.tenant, deadline, send)
+            sent = self._credentials.signed_in(flow, send, vendor)
         except VendorError as error:
             is_down = self._transport.is_down(error.vendor, operation.tenant)
-            failed = SendFailed(error, is_down=is_down, repeatable=flow.repeatable(command))
-            return self._store(operation, self._decide(operation, failed), task)
-        if isinstance(sent, Hit):
-            return self._succeed(flow, command, operation, Event.FOUND, sent.result, task)
-        return self._succeed(flow, command, operation, Event.DONE, sent, task)
+            failed = SendFailed(error, is_down=is_down, repeatable=flow.is_repeatable)
+            operation = context.operation
+            return self._store(operation, self._decide(operation, failed), context.ending)
+        operation = context.operation
+        if isinstance(sent, Match):
+            return self._succeed(flow, command, operation, Event.FOUND, sent.result)
+        return self._succeed(flow, command, operation, Event.DONE, sent)
 
-    def _look[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, deadline: Deadline
+    def _look[C: BaseModel, V: Vendor[Any], R: BaseModel](
+        self, flow: Create[C, V, R], command: C, operation: Operation
     ) -> Outcome:
         """Ask the vendor what it has of this command, then link a record, wait, send once more, or ask a person."""
-        task = Task(operation)
+        flow.context.operation = operation
 
-        def find(vendor: V) -> tuple[Sequence[Hit[R]], int, NotShownError | None]:
-            if isinstance(vendor, Tasked):
-                vendor.task = task
-            if is_elsewhere(operation, vendor):
-                raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
-            found: list[Hit[R]] = []
+        def find(vendor: V) -> tuple[Sequence[Match[R]], int, NotShownError | None]:
+            if is_elsewhere(operation, flow.account(vendor)):
+                raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=vendor.name)
+            found: list[Match[R]] = []
             try:
                 for one in flow.find(command, vendor):
                     found.append(one)  # noqa: PERF402 - the records before an error count too
@@ -287,7 +312,7 @@ class Engine:
             return found, vendor.search_lag, None
 
         try:
-            found, search_lag, not_shown = self._credentials.signed_in(flow, operation.tenant, deadline, find)
+            found, search_lag, not_shown = self._credentials.signed_in(flow, find)
             matches = possible_matches(operation, found, self._policy)
             links = [flow.links(command, match.result) for match in matches[: self._policy.most_compared]]
             taken = self._links.taken(operation.tenant, links, operation.operation_id)
@@ -299,27 +324,28 @@ class Engine:
         else:
             decision = self._decide(operation, Looked(matches, taken, search_lag, not_shown))
             if decision.match is not None:
-                return self._succeed(flow, command, operation, Event.FOUND, matches[decision.match].result, task)
+                return self._succeed(flow, command, operation, Event.FOUND, matches[decision.match].result)
+        flow.context.ending = None
         if decision.next is Next.SEND:
-            return self._send(flow, command, decision.operation, deadline)
+            return self._send(flow, command, decision.operation)
         return self._store(operation, decision)
 
-    def _succeed[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, event: Event, result: R, task: Task
+    def _succeed[C: BaseModel, V: Vendor[Any], R: BaseModel](
+        self, flow: Flow[C, V, R], command: C, operation: Operation, event: Event, result: R
     ) -> Outcome:
-        links = tuple(flow.links(command, result))
+        links, ending = tuple(flow.links(command, result)), flow.context.ending
         decision = self._decide(operation, Succeeded(event, stored_result(result), links))
         try:
-            saved = self._settling.settle(operation, decision, task.ending)
+            saved = self._settling.settle(operation, decision, ending)
         except (OvertakenError, LinkTakenError) as error:
             failed = NotSettled(event, links, is_taken=isinstance(error, LinkTakenError))
-            return self._store(operation, self._decide(operation, failed), task)
+            return self._store(operation, self._decide(operation, failed), ending)
         is_ours = saved.result == decision.operation.result  # else a later holder of the lease has settled it
         return Outcome(saved, carried=True, result=plain_json(result.model_dump_json()) if is_ours else None)
 
-    def _store(self, operation: Operation, decision: Decision, task: Task | None = None) -> Outcome:
-        ending = task.ending if task and decision.with_ending else None
-        return Outcome(self._settling.settle(operation, decision, ending), carried=True, error=decision.error)
+    def _store(self, operation: Operation, decision: Decision, ending: Ending | None = None) -> Outcome:
+        stored = self._settling.settle(operation, decision, ending if decision.with_ending else None)
+        return Outcome(stored, carried=True, error=decision.error)
 
     def _decide(self, operation: Operation, happened: Happened) -> Decision:
         return decide(operation, happened, self._now(), self._policy, self._jitter())

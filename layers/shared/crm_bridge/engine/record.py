@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from crm_bridge.engine.flow import Vendor
 from crm_bridge.engine.policy import KEEP_ATTEMPTS
 from crm_bridge.errors import Event
 from crm_bridge.links import Identity, Link
@@ -30,12 +29,12 @@ def stored_result(result: BaseModel) -> str:
 
 
 def stored_links(links: Sequence[Link]) -> tuple[tuple[Identity, Identity], ...]:
-    return tuple((link.left, link.right) for link in links)
+    return tuple([(link.left, link.right) for link in links])
 
 
-def is_elsewhere(operation: Operation, vendor: Vendor) -> bool:
+def is_elsewhere(operation: Operation, account: str) -> bool:
     """Return whether it was sent, or was to be sent, to another account than the tenant's settings name now.
 
     An operation that a person lets begin anew has no account, so it goes to the present one.
     """
-    return operation.sent_to not in (None, vendor.destination)
+    return operation.sent_to not in (None, account)

@@ -1,14 +1,14 @@
 """The decisions of a person about an operation, and what is recorded, taken back or erased by hand."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from crm_bridge.engine.context import Ending
 from crm_bridge.engine.credentials import Credentials
-from crm_bridge.engine.flow import Discarding, Ending, Flow, Vendor
 from crm_bridge.engine.policy import Policy
 from crm_bridge.engine.record import is_elsewhere, stored_links, stored_result, with_attempt
 from crm_bridge.engine.settling import Settling
@@ -19,43 +19,45 @@ from crm_bridge.errors import (
     ContractBrokenError,
     Event,
     FieldError,
+    InvalidError,
     LinkTakenError,
+    NoSuchRecordError,
     OvertakenError,
     RefusedError,
     UnconfirmedError,
     VendorError,
 )
-from crm_bridge.links import Link, Links
-from crm_bridge.operations import ERASED, Operation, Operations, State, fingerprint, operation_id
+from crm_bridge.flow import Create, Flow
+from crm_bridge.links import Link
+from crm_bridge.operations import ERASED, Operation, State, fingerprint
+from crm_bridge.outbound.vendor import Vendor
+from crm_bridge.services import Services
 from crm_bridge.telemetry import count, logger
 from crm_bridge.transport import Deadline
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
+    from crm_bridge.engine.engine import Engine
+
 
 class Review:
     """What `Engine` offers to a person. Threads may share it."""
 
     def __init__(
-        self,
-        operations: Operations,
-        links: Links,
-        settling: Settling,
-        credentials: Credentials,
-        clock: Callable[[], float],
-        policy: Policy,
+        self, engine: "Engine", services: Services, settling: Settling, credentials: Credentials, policy: Policy
     ) -> None:
-        self._operations = operations
-        self._links = links
+        self._engine = engine
+        self._operations = services.operations
+        self._links = services.links
         self._settling = settling
         self._credentials = credentials
-        self._clock = clock
+        self._clock = services.clock
         self._policy = policy
 
-    def link_existing[C: BaseModel, V: Vendor, R: BaseModel](
+    def link_existing(
         self,
-        flow: Flow[C, V, R],
+        flow: type[Flow[Any, Any, Any]],
         in_review: Operation,
         vendor_id: str,
         *,
@@ -71,10 +73,13 @@ class Review:
         """
         if in_review.state is not State.NEEDS_REVIEW:
             raise _not_in_review(in_review)
-        command = flow.command.model_validate_json(_payload(in_review))
-        result = flow.link_existing(in_review.tenant, command, vendor_id)
-        links = flow.links(command, result)
-        doubt = self._doubt(flow, command, result, in_review, deadline)
+        run = self._engine.bind(flow, in_review.tenant, deadline)
+        if not isinstance(run, Create):
+            raise ConflictError("This event makes no record that could be linked. Retry or discard it.")
+        command = run.command.model_validate_json(_payload(in_review))
+        result = run.existing(command, vendor_id)
+        links = run.links(command, result)
+        doubt = self._doubt(run, command, result, in_review)
         if doubt and not confirmed:
             raise UnconfirmedError(
                 f"{doubt}. Look at the record at the vendor once more, then confirm its id.",
@@ -83,8 +88,8 @@ class Review:
         changes = {"result": stored_result(result), "payload": None, "links": stored_links(links)}
         return self._resolved(in_review, Event.LINKED, by, changes, links)
 
-    def _doubt[C: BaseModel, V: Vendor, R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, result: R, in_review: Operation, deadline: Deadline
+    def _doubt[C: BaseModel, V: Vendor[Any], R: BaseModel](
+        self, flow: Create[C, V, R], command: C, result: R, in_review: Operation
     ) -> str | None:
         """Return why it is not certain that `result` is the right record; None if it is certain.
 
@@ -92,12 +97,14 @@ class Review:
         """
 
         def verify(vendor: V) -> str | None:
-            if is_elsewhere(in_review, vendor):
-                raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=flow.name)
+            if is_elsewhere(in_review, flow.account(vendor)):
+                raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=vendor.name)
             return flow.verify(command, result, vendor)
 
         try:
-            return self._credentials.signed_in(flow, in_review.tenant, deadline, verify)
+            return self._credentials.signed_in(flow, verify)
+        except NoSuchRecordError as error:
+            raise InvalidError(error.message, fields=[FieldError("id", "is not the id of a record")]) from None
         except (CannotLookError, RefusedError, ContractBrokenError) as error:
             return f"Cannot verify the id at the vendor: {error.message}"
         except VendorError as error:
@@ -175,16 +182,18 @@ class Review:
             changes |= dict.fromkeys(("first_sent_at", "unconfirmed_since", "deferred_at", "sent_to"))
         return self._resolved(in_review, Event.RETRY_REQUESTED, by, changes)
 
-    def discard(self, in_review: Operation, *, by: str, flow: object = None) -> Operation:
+    def discard(
+        self, flow: type[Flow[Any, Any, Any]], in_review: Operation, *, by: str, deadline: Deadline
+    ) -> Operation:
         """Reject the operation: a person decided that it shall not be done. Raises ConflictError, StorageError."""
         if in_review.state is not State.NEEDS_REVIEW:
             raise _not_in_review(in_review)
         changes = {"payload": None, "expires_at": self._now() + self._policy.keep}
-        ending = flow.discarded(in_review) if isinstance(flow, Discarding) else None
+        ending = self._engine.bind(flow, in_review.tenant, deadline).discarded(in_review)
         return self._resolved(in_review, Event.DISCARDED, by, changes, ending=ending)
 
-    def record(
-        self, flow: str, event_key: str, result: BaseModel, links: Sequence[Link], *, tenant: str, by: str
+    def record[R: BaseModel](
+        self, flow: type[Flow[Any, Any, R]], event_key: str, result: R, links: Sequence[Link], *, tenant: str, by: str
     ) -> tuple[Operation, bool]:
         """Store a record that was made before there was a bridge, so that its event is not sent.
 
@@ -194,9 +203,10 @@ class Review:
         now = self._now()
         ids = stored_result(result)
         operation = Operation(
-            operation_id=operation_id(tenant, flow, event_key),
+            operation_id=flow.operation_id(tenant, event_key),
             tenant=tenant,
-            flow=flow,
+            flow=flow.name,
+            function=flow.function,
             event_key=event_key,
             state=TRANSITIONS[None, Event.LINKED],
             fingerprint=fingerprint(ids),

@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
+from crm_bridge.engine.context import Ending
 from crm_bridge.engine.decide import Decision
-from crm_bridge.engine.flow import Ending
 from crm_bridge.engine.policy import HANDED_OVER, MOST_ENDINGS
 from crm_bridge.engine.states import DUE
 from crm_bridge.errors import Event, LinkTakenError, OvertakenError, QueueError, StorageError
@@ -45,7 +45,7 @@ class Settling:
             count("RefusedLater", flow=held.flow)  # the caller got 202, so nobody sees the refusal in a response
         if decision.waits_for is None:
             return self._settle(held, decision, ending)
-        return self._settle_as_waiter(held, decision, decision.waits_for)
+        return self._settle_as_waiter(held, decision, decision.waits_for, ending)
 
     def _settle(
         self,
@@ -80,7 +80,9 @@ class Settling:
         self.wake_waiters(stored)
         return stored
 
-    def _settle_as_waiter(self, held: Operation, decision: Decision, waits_for: str) -> Operation:
+    def _settle_as_waiter(
+        self, held: Operation, decision: Decision, waits_for: str, ending: Ending | None
+    ) -> Operation:
         """Do what `_settle` does, and note in the operation `waits_for` that it has to wake this one when it has ended.
 
         One transaction writes both, so whatever ends the other operation sees either a waiter that is stored as
@@ -90,14 +92,16 @@ class Settling:
         would be without a note.
         """
         try:
-            return self._settle(held, decision, note=[self._operations.note_waiter(waits_for, held.operation_id)])
+            return self._settle(
+                held, decision, ending, note=[self._operations.note_waiter(waits_for, held.operation_id)]
+            )
         except LinkTakenError:  # it has ended meanwhile, or enough others wait for it
             with suppress(StorageError):
                 ended = self._operations.get(waits_for)
                 if ended and ended.state is State.SUCCEEDED:
                     due = decision.operation.model_copy(update=self.at_once(int(self._clock())))
                     decision = replace(decision, operation=due)
-            saved = self._settle(held, decision)
+            saved = self._settle(held, decision, ending)
             self.hand_over(saved)
             return saved
 
@@ -153,11 +157,11 @@ class Settling:
         (`Operations.lend`).
         """
         queues = self._queues
-        if operation is None or operation.lent_until is None or queues is None or operation.flow not in queues:
+        if operation is None or operation.lent_until is None or queues is None or operation.function not in queues:
             return
         message = Message(operation.operation_id, operation.tenant, operation.lent_until)
         try:
-            if not queues.send(operation.flow, [message]):
+            if not queues.send(operation.function, [message]):
                 logger().warning("not handed over")
         except QueueError as error:
             logger().warning("not handed over", extra={"exception_name": str(error)})

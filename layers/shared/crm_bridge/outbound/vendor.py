@@ -7,34 +7,20 @@ call that failed may have done something is decided in `crm_bridge.transport`.
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from types import get_original_bases
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self, cast, get_args
+from typing import ClassVar, Self, cast, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from crm_bridge.errors import ContractBrokenError
 from crm_bridge.outbound.findings import Finding, asked
+from crm_bridge.services import Services
 from crm_bridge.settings import Settings, Tenant
 from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, changing_nothing, expect
-
-if TYPE_CHECKING:
-    from crm_bridge.oauth import Tokens
 
 PATIENCE = 25.0
 """Seconds for one question of `check`."""
 MOST_NAMED = 5
 """Members that an error names."""
-
-
-class Services(Protocol):
-    """The parts of a function's environment that some vendors need besides connections."""
-
-    @property
-    def tokens(self) -> "Tokens":
-        """The OAuth2 tokens that all functions share."""
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        """Epoch seconds."""
 
 
 class Vendor[SettingsT: Settings]:
@@ -50,8 +36,8 @@ class Vendor[SettingsT: Settings]:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        (base,) = get_original_bases(cls)
-        (cls.settings_model,) = get_args(base)
+        for model in get_args(get_original_bases(cls)[0]):  # none in a subclass of a vendor
+            cls.settings_model = model
 
     def __init__(self, settings: SettingsT, transport: Transport, deadline: Deadline) -> None:
         self.settings = settings
@@ -104,8 +90,8 @@ class Vendor[SettingsT: Settings]:
 
         A subclass adds what it derives from them, such as the value for HTTP Basic.
         """
-        values = (getattr(self.settings, name) for name in type(self.settings).model_fields)
-        return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
+        values = [getattr(self.settings, name) for name in type(self.settings).model_fields]
+        return tuple([value.get_secret_value() for value in values if isinstance(value, SecretStr)])
 
     def pace(self) -> Pace | None:
         """Return how many calls the account takes in a time, if the vendor limits them."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """One vendor: where its class is, and which flows call it."""
+    """One vendor: where its class is, and which functions call it."""
 
     part: str
     """The part of a tenant's document that it needs. Each part is a secret, `crm-bridge/<stage>/<part>/<tenant>`, so
@@ -21,9 +21,9 @@ class Entry(NamedTuple):
     module: str
     """In this package."""
     class_name: str
-    flows: tuple[str, ...]
+    functions: tuple[str, ...]
     is_for_callers: bool = True
-    """Whether callers send these flows' events, and so need an API key with their scopes."""
+    """Whether callers send these functions' events, and so need an API key with their scopes."""
 
     def vendor(self) -> "type[Vendor[Any]]":
         """Return the class, which is imported now."""
@@ -38,8 +38,8 @@ REGISTRY = (
     Entry("egito", "egito", "Egito", ("connector_receiver",)),
     Entry("webhook", "webhook", "Webhook", ("webhook",), is_for_callers=False),
 )
-PART_OF = {flow: entry.part for entry in REGISTRY for flow in entry.flows}
-"""By flow: the part of a tenant's document that it needs."""
+PART_OF = {function: entry.part for entry in REGISTRY for function in entry.functions}
+"""By function: the part of a tenant's document that it needs."""
 
 
 @cache

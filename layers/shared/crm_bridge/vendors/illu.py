@@ -6,12 +6,12 @@ CREATE SITE and CREATE JOB are documented, and no call that lists anything. A te
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NoReturn
 from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from crm_bridge.errors import CannotLookError
+from crm_bridge.errors import CannotLookError, NoSuchRecordError, NotShownError
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.ids import has_unseen
 from crm_bridge.outbound.findings import Finding
@@ -23,6 +23,8 @@ VENDOR = "illu"
 NOBODY = "crm-bridge doctor"
 """A name that no site or job has, which `check` looks for."""
 CHECKED = "signed in, and the list is complete"
+NAME = "{name}"
+"""In the address of a list: stands for the name of what is looked for."""
 MAX_LIST = 20 * 1024 * 1024
 _LIST_MEMBERS = frozenset({"sites", "jobs", "items", "data", "results"})
 _TOTAL_MEMBERS = frozenset({"total", "total_count", "count"})
@@ -79,10 +81,16 @@ class IlluSettings(Settings):
     """Seconds after which a new record is sure to be in that list, also if illu was slow to make it."""
 
 
-class IlluSite(BaseModel):
-    """A site as illu returns it. Only the id is used; the other members are kept unchanged."""
-
+class _Record(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+    def members(self) -> dict[str, object]:
+        """Return what illu said of it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class IlluSite(_Record):
+    """A site as illu returns it. Only the id is used; the other members are kept unchanged."""
 
     site_id: Annotated[int, BeforeValidator(_usable_id), Field(gt=0)]
 
@@ -99,10 +107,8 @@ class ListedIlluSite(IlluSite):
     """With it, a record from before our first attempt is not taken for ours."""
 
 
-class IlluJob(BaseModel):
+class IlluJob(_Record):
     """A job as illu returns it. Only `job_id` is documented; the other members are kept unchanged."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     job_id: Annotated[
         str, BeforeValidator(_as_text), Field(min_length=1, max_length=LONGEST_ID), AfterValidator(_visible)
@@ -135,16 +141,6 @@ class Illu(Vendor[IlluSettings]):
     @property
     def job_reference(self) -> bool:
         return self.settings.job_reference
-
-    @property
-    def lists_all_sites(self) -> bool:
-        """Whether a site that the list does not have does not exist, however illu altered its name."""
-        return "{name}" not in (self.settings.site_list_path or "")
-
-    @property
-    def lists_all_jobs(self) -> bool:
-        """Whether a job that the list does not have does not exist."""
-        return "{name}" not in (self.settings.job_list_path or "")
 
     def headers(self) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {self.settings.api_key.get_secret_value()}"}
@@ -179,33 +175,48 @@ class Illu(Vendor[IlluSettings]):
         """Return all jobs. See `list_sites`."""
         return self._list("job_list_path", self.settings.job_list_path, name, _JOBS)
 
-    def site(self, site_id: int, *, name: str) -> ListedIlluSite | None:
-        """Return the site with this id from the list; None if the list does not have it.
+    def site(self, site_id: int, *, name: str) -> ListedIlluSite:
+        """Return the site with this id from the list.
 
-        Raises CannotLookError as `list_sites` does, and if the list is asked by name: illu may have altered that.
+        Raises NoSuchRecordError, and CannotLookError as `list_sites` does; also if the list is asked by name, since
+        illu may have altered that.
         """
         found = next((one for one in self.list_sites(name=name) if one.site_id == site_id), None)
-        return found or self._absent(self.settings.site_list_path)
+        return found or self._missing("site", self.settings.site_list_path)
 
-    def job(self, job_id: str, *, name: str) -> ListedIlluJob | None:
-        """Return the job with this id, out of the list. See `site`."""
+    def job(self, job_id: str, *, name: str) -> ListedIlluJob:
+        """Return the job with this id from the list. See `site`."""
         found = next((one for one in self.list_jobs(name=name) if one.job_id == job_id), None)
-        return found or self._absent(self.settings.job_list_path)
+        return found or self._missing("job", self.settings.job_list_path)
+
+    def expect_all_sites(self) -> None:
+        """Raise NotShownError if a site may exist that `list_sites` does not return, because illu altered its name."""
+        self._expect_all("site_list_path", self.settings.site_list_path)
+
+    def expect_all_jobs(self) -> None:
+        """Raise NotShownError if a job may exist that `list_jobs` does not return."""
+        self._expect_all("job_list_path", self.settings.job_list_path)
 
     def check(self) -> Iterator[Finding]:
         """Ask for the lists that the tenant names: illu documents no call that changes nothing."""
         yield self.asked("list of sites", lambda illu: illu.list_sites(name=NOBODY), lambda _: CHECKED)
         yield self.asked("list of jobs", lambda illu: illu.list_jobs(name=NOBODY), lambda _: CHECKED)
 
-    @staticmethod
-    def _absent(path: str | None) -> None:
-        if path and "{name}" in path:
+    def _missing(self, entity: str, path: str | None) -> NoReturn:
+        if path and NAME in path:
             raise CannotLookError("the list is asked by name, and has no such id under this name", vendor=VENDOR)
+        message = f"illu's list has no {entity} with this id. A new one may be missing from it for {self.search_lag} s."
+        raise NoSuchRecordError(message, vendor=VENDOR)
+
+    def _expect_all(self, setting: str, path: str | None) -> None:
+        if path and NAME in path:
+            message = f"illu was asked by the name, and may have stored it altered: remove {NAME} from `{setting}`"
+            raise NotShownError(message, vendor=VENDOR)
 
     def _list[T](self, setting: str, path: str | None, name: str, adapter: TypeAdapter[list[T]]) -> list[T]:
         if path is None:
             raise CannotLookError(f"Cannot check in illu: set `{setting}` to enable the look-up", vendor=VENDOR)
-        fills = {"{org_id}": str(self.settings.org_id), "{name}": quote(name, safe="")}
+        fills = {"{org_id}": str(self.settings.org_id), NAME: quote(name, safe="")}
         filled = re.sub(r"\{(?:org_id|name)\}", lambda place: fills[place[0]], path)
         answer = self.get(filled, 200, max_answer=MAX_LIST)
         try:

@@ -13,13 +13,15 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
+from crm_bridge.errors import NeedlessError
 from crm_bridge.outbound.findings import Finding, Result
-from crm_bridge.outbound.vendor import Services, Vendor
+from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.public import is_public
+from crm_bridge.services import Services
 from crm_bridge.settings import MASK, Generated, Prompt, Settings, Tenant, checked_address
 from crm_bridge.transport import Answer, Deadline, Transport
 
-VENDOR = "the webhook address"
+VENDOR = "webhook"
 
 
 def _webhook_url(value: str, info: ValidationInfo) -> str:
@@ -78,7 +80,11 @@ class Webhook(Vendor[WebhookSettings]):
 
     @classmethod
     def for_tenant(cls, tenant: Tenant, transport: Transport, deadline: Deadline, services: Services) -> Self:
-        return cls(cls._settings_of(tenant), transport, deadline, services.clock)
+        """Raises NeedlessError if the tenant has removed its address: what still waits for it has to end."""
+        settings = tenant.of(WebhookSettings)
+        if settings is None:
+            raise NeedlessError("the tenant names no webhook address any more", vendor=VENDOR)
+        return cls(settings, transport, deadline, services.clock)
 
     @property
     def address(self) -> str:

@@ -1,0 +1,236 @@
+"""save_person: what the Connector says of a prospect or a member goes into the person's record at Egito."""
+
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+
+from connector_receiver.lead_sources import MAX_AGE as LEAD_SOURCES_MAX_AGE
+from connector_receiver.lead_sources import plain
+from connector_receiver.models import NewRecord, PersonToSave, Saved, UserType
+from connector_receiver.receiver import Receiver
+from connector_receiver.records import CreateRecord, being_made, has_become_a_member, record_of
+from crm_bridge import Change, Context, Need
+from crm_bridge.accounts import Turns
+from crm_bridge.errors import (
+    ContractBrokenError,
+    HalfDoneError,
+    NoSuchRecordError,
+    NotDoneError,
+    NotYetError,
+    RefusedError,
+    SignInRefusedError,
+)
+from crm_bridge.links import joined
+from crm_bridge.operations import State, fingerprint
+from crm_bridge.vendors.egito import VENDOR, Egito
+from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap
+
+CLUB = "club"
+"""What a save says besides its fields."""
+STAFF_MAX_AGE, STAFF_MIN_AGE = 300.0, 10.0
+"""Seconds for which the staff that is remembered is believed, and for which somebody is believed not to be in it."""
+AFTER_THE_RECORD = 5
+"""Seconds after which a save follows the making of its record."""
+
+type Values = dict[str, str | int | bool | None]
+
+
+class SavePerson(Change[PersonToSave, Egito, Saved], name="save_person", function="connector_receiver"):
+    def key(self, command: PersonToSave) -> str:
+        said = fingerprint(command.model_dump_json())[:8]  # two may arrive in the same microsecond
+        return joined(command.person_id, str(command.arrived_at), said)
+
+    def send(self, command: PersonToSave, vendor: Egito) -> Saved:
+        return _Save(Receiver(self.context, vendor)).run(command)
+
+
+@dataclass(frozen=True)
+class _Save:
+    """One save of a person."""
+
+    _receiver: Receiver
+
+    @property
+    def context(self) -> Context:
+        return self._receiver.context
+
+    @property
+    def egito(self) -> Egito:
+        return self._receiver.egito
+
+    @property
+    def _settings(self) -> EgitoSettings:
+        return self._receiver.settings
+
+    def run(self, command: PersonToSave) -> Saved:
+        """One save of a person at a time; and of what is late, only what nothing later said."""
+        times = dict.fromkeys([*command.fields, CLUB], command.arrived_at)
+        if command.fields["userType"] == UserType.PROSPECT:
+            times["userType"] = 0  # nobody becomes a prospect again who was a member
+        turns = Turns(self.context, joined("connector person", command.person_id), VENDOR)
+        saved = turns.apply_each(times, lambda fresh: self._save(command, fresh))
+        if saved:
+            return saved
+        if has_become_a_member(self.context, self.egito, command.person_id):
+            self._convert(command.person_id)  # the prospect's record may have come into being only now
+        _, lacks = self._values(self._settings.members, command.fields)
+        message = "Not needed: a later save of this person has come first."
+        if lacks:
+            message = f"{message[:-1]}, but {' and '.join(lacks)}."
+        return Saved(result="WARNING" if lacks else "INFO", message=message, recordID=command.person_id)
+
+    def _save(self, command: PersonToSave, fresh: Set[str]) -> Saved:
+        kind = command.fields["userType"]
+        is_prospect = (
+            kind == UserType.PROSPECT
+            and "userType" in fresh
+            and not has_become_a_member(self.context, self.egito, command.person_id)
+        )
+        its_map = self._settings.prospects if is_prospect else self._settings.members
+        # Of what a later save said, too: that it lacks an owner is true of this save as well.
+        values, lacks = self._values(its_map, command.fields)
+        club = self._receiver.connector.clubs.get(command.club_id)
+        of_club = club.fields if club else {}
+
+        def without(names: Set[str]) -> Values:
+            left_out = {its_map.fields[name].field for name in names if name in its_map.fields}
+            return {name: value for name, value in values.items() if name not in left_out}
+
+        not_said = {"userType"} if kind == UserType.PROSPECT and not is_prospect else set()
+        record_id = record_of(self.context, self.egito, command.person_id, its_map.entity)
+        created = False
+        if record_id is None:
+            # All of it: a later save may have been sent, but it is in no record yet, and Egito wants a whole one.
+            whole = {**without(not_said), **of_club}
+            new = {**its_map.defaults, **self._from_prospect(command.person_id, its_map), **whole}
+            record_id, created = self._created(command, its_map, new)
+        if not created:
+            changed = without(not_said | (command.fields.keys() - fresh))
+            self._updated(its_map.entity, record_id, {**changed, **(of_club if CLUB in fresh else {})})
+        if not is_prospect:
+            self._convert(command.person_id)
+        if kind == UserType.PROSPECT and not is_prospect:
+            lacks.append("as the member that this person is by now")
+        if lacks:
+            told = f"Saved, but {' and '.join(lacks)}."
+            return Saved(result="WARNING", message=told, recordID=command.person_id, created=created)
+        message = f"Saved as a new {kind.lower()}." if created else "Saved."
+        return Saved(result="INFO", message=message, recordID=command.person_id, created=created)
+
+    def _values(self, its_map: PeopleMap, fields: Mapping[str, str]) -> tuple[Values, list[str]]:
+        """What goes to Egito, by its names; and what does not."""
+        values: Values = {}
+        lacks = []
+        for name, text in fields.items():
+            target = its_map.fields.get(name)
+            if target is None:
+                continue
+            value: str | int | bool | None = text
+            if text and name == "leadOwner":
+                value = self._owner(text)
+                lacks += [] if value else ["without its owner, whom the staff list does not have"]
+            elif text and name == "leadSource":
+                value = self._lead_source(text)
+                lacks += [] if value else ["without its lead source, which Egito does not have"]
+            if value is not None:
+                values[target.field] = target.values.get(str(value), value)
+        return values, lacks
+
+    def _owner(self, given: str) -> str | None:
+        for max_age in (STAFF_MAX_AGE, STAFF_MIN_AGE):  # there may be somebody new
+            for one in self._if_shown(partial(self._receiver.staff, max_age)):
+                if one.id == given or (one.email or "").casefold() == given.casefold():
+                    return one.id
+        return None
+
+    def _lead_source(self, given: str) -> str | None:
+        sources = self._receiver.lead_sources
+        meant = next(iter(self._if_shown(lambda: [sources.meant(given)])), None)
+        if meant is None or sources.dictionary is None:
+            return meant.name if meant else None
+        for max_age in (LEAD_SOURCES_MAX_AGE, 0):  # it may have been made a moment ago
+            entries = self._if_shown(partial(sources.entries, max_age))
+            if meant.id in [entry.id for entry in entries]:
+                return meant.id
+            for entry in entries:
+                if plain(entry.name) == plain(meant.name):
+                    return entry.id
+        return None
+
+    @staticmethod
+    def _if_shown[T](question: Callable[[], list[T]]) -> list[T]:
+        """Nothing, if Egito does not show this to the bridge: a person is saved without it all the same."""
+        try:
+            return question()
+        except (RefusedError, ContractBrokenError):
+            return []
+        except SignInRefusedError as error:
+            if error.status != HTTPStatus.FORBIDDEN:
+                raise
+            return []
+
+    def _from_prospect(self, person_id: str, its_map: PeopleMap) -> Values:
+        """What a member's new record takes over from the prospect's."""
+        prospects = self._settings.prospects
+        record_id = (
+            record_of(self.context, self.egito, person_id, prospects.entity)
+            if its_map.entity != prospects.entity
+            else None
+        )
+        if record_id is None:
+            return {}
+        try:
+            record = self.egito.record(prospects.entity, record_id)
+        except NoSuchRecordError:  # somebody has deleted it
+            return {}
+        except ContractBrokenError as error:  # nothing was to be done so far
+            raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
+        taken: Values = {}
+        for name in prospects.fields.keys() & its_map.fields.keys() - {"userType"}:
+            source, target = prospects.fields[name], its_map.fields[name]
+            value = record.get(source.field)
+            if isinstance(value, str | int | bool) and value != "":
+                ours = {str(theirs): ours for ours, theirs in source.values.items()}.get(str(value), value)
+                taken[target.field] = target.values.get(str(ours), ours)
+        return taken
+
+    def _convert(self, person_id: str) -> None:
+        prospects = self._settings.prospects
+        if not prospects.on_conversion:
+            return
+        record_id = record_of(self.context, self.egito, person_id, prospects.entity)
+        if record_id is None:
+            making = being_made(self.context, self.egito, person_id, prospects.entity)
+            if making and making.state in (State.SENDING, State.UNCONFIRMED):
+                self.context.wait_for(making, "the prospect's record is on its way")
+        else:
+            with suppress(NoSuchRecordError):  # somebody has deleted it
+                self.egito.update(prospects.entity, record_id, prospects.on_conversion)
+
+    def _updated(self, entity: str, record_id: str, values: Mapping[str, object]) -> None:
+        try:
+            self.egito.update(entity, record_id, values)
+        except NoSuchRecordError as error:
+            raise RefusedError(f"Egito no longer shows this person's record: {error.message}", vendor=VENDOR) from None
+
+    def _created(self, command: PersonToSave, its_map: PeopleMap, values: Values) -> tuple[str, bool]:
+        """Return the id of the person's record, made by an event of its own; and whether it was made just now."""
+        new = NewRecord(
+            person_id=command.person_id,
+            account=self.egito.destination,
+            entity=its_map.entity,
+            fields={**values, **({its_map.reference: command.person_id} if its_map.reference else {})},
+            has_namesake=command.has_namesake,
+        )
+        need = Need(CreateRecord, "the person's record", new, since=command.arrived_at, replaces=True)
+        try:
+            made = self.context.require(need)
+        except NotYetError as error:
+            if error.is_in_doubt:  # it may have been made of this save
+                raise HalfDoneError(error.message, vendor=VENDOR, retry_after=AFTER_THE_RECORD) from None
+            raise
+        except RefusedError as error:  # to the club's staff the record is the save
+            raise error.__cause__ or error from None
+        return made.result.id, made.is_new

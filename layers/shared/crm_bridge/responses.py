@@ -1,0 +1,133 @@
+"""Bodies of responses and webhooks: the types of what the code returns, of which docs/openapi.json is made.
+
+They are TypedDicts, because the bodies are made as dictionaries: mypy compares the two, and nothing is built for it.
+"""
+
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+from pydantic import Field, JsonValue, WithJsonSchema
+
+from crm_bridge.errors import Event
+from crm_bridge.operations import State
+
+OPERATION_ID = "^op_[0-9a-f]{32}$"
+type OperationId = Annotated[str, Field(pattern=OPERATION_ID)]
+Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+"""ISO 8601 in UTC."""
+
+
+# ---------------------------------------------------------------------- of an event
+
+
+class Processed(TypedDict):
+    """In every response to an event, besides its result."""
+
+    operation_id: OperationId
+    changed: NotRequired[Literal[True]]
+    """Only there if the event was processed before with a different payload, and this one was not sent."""
+    warnings: NotRequired[list[str]]
+
+
+class Accepted(Processed):
+    """The event is stored, and not settled yet. Do not send another one."""
+
+    state: Literal["waiting", "unconfirmed", "needs_review", "sending"]
+    """The first two go on by themselves, at `due_at`; `needs_review` waits for a person."""
+    due_at: Time | None
+    reason: NotRequired[str]
+    """Why it is not settled; missing if `changed`."""
+
+
+# ---------------------------------------------------------------------- of operations
+
+
+class Attempt(TypedDict):
+    """One thing that was tried for an operation."""
+
+    at: Time
+    event: Event
+    reason: str
+    vendor_status: int | None
+    """The vendor's HTTP status, if it gave one."""
+
+
+class OperationSummary(TypedDict):
+    """An operation in a list."""
+
+    operation_id: OperationId
+    flow: str
+    event_key: str
+    """What makes the event itself unique."""
+    state: State
+    last_attempt: Attempt | None
+    due_at: Time | None
+    created_at: Time
+    updated_at: Time
+
+
+class LinkedRecord(TypedDict):
+    """The id of a record in a system."""
+
+    system: str
+    entity: str
+    id: str
+
+
+class Operation(OperationSummary):
+    """An operation with its attempts, its result and its links."""
+
+    attempts: list[Attempt]
+    mapping: str | None
+    """What made the command out of what the CRM sent, if it was a mapping."""
+    result: dict[str, JsonValue] | None
+    links: list[Annotated[list[LinkedRecord], Field(min_length=2, max_length=2)]]
+
+
+class Candidate(TypedDict):
+    """A record at the vendor that may be what an operation made."""
+
+    id: str
+    created_at: str | None
+    """As the vendor shows it; without a zone if it gives none."""
+    name: NotRequired[str]
+    """As the vendor shows it, cut at 200 characters; only for a key with the scope `operations:payload`."""
+
+
+class SettledOperation(TypedDict):
+    """The webhook about an operation whose caller received 202."""
+
+    type: Literal["operation.succeeded", "operation.rejected", "operation.needs_review"]
+    timestamp: Time
+    data: Operation
+
+
+# ---------------------------------------------------------------------- of what went wrong
+
+
+class InvalidField(TypedDict):
+    field: str
+    message: str
+
+
+class ExplainedMapping(TypedDict):
+    """What came in and what the mapping made of it, as kinds of values."""
+
+    label: str
+    expression: str | None
+    received: JsonValue
+    yielded: JsonValue
+
+
+class Problem(TypedDict):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    """What to do. It never repeats what was sent, unless in the words of a vendor."""
+    retryable: bool
+    """Whether the same request may get another response later."""
+    operation_id: NotRequired[OperationId]
+    errors: NotRequired[list[InvalidField]]
+    mapping: NotRequired[ExplainedMapping]

@@ -1,0 +1,37 @@
+"""Saves of a person through the bridge to Egito, and its tenant's secret. No tests."""
+
+import json
+
+import requests
+
+from crm_bridge.runtime import runtime
+from local.stack import CLUB, DEMO_TENANT, Stack
+from tests.integration.conftest import Crm
+
+
+def save(crm: Crm, number: int = 1, **changes: object) -> requests.Response:
+    person = {"firstname": "Ola", "lastname": f"Lis {number}", "userStatus": "ACTIVE", "userType": "PROSPECT"}
+    return crm.post(f"/connector/clubs/{CLUB}/prospects", {**person, "email": f"lis{number}@a.example", **changes})
+
+
+def put_egito(stack: Stack, **changes: object) -> None:
+    """The demo tenant's secret with other members in its egito block."""
+    document = json.loads(stack.demo_tenant())
+    document["egito"] |= changes
+    stack.put_secret(DEMO_TENANT, json.dumps(document))
+
+
+def forget_all(stack: Stack) -> None:
+    """What comes next runs in a new execution environment."""
+    runtime.cache_clear()
+    stack.move_clock(0)
+
+
+def saved_names(stack: Stack) -> list[str]:
+    return sorted(str(record["lastName"]) for record in stack.egito.records["Contact"])
+
+
+def expect_waiting(answer: requests.Response, reason: str) -> None:
+    body = answer.json()
+    assert (answer.status_code, body["result"], body["state"]) == (202, "WARNING", "waiting"), body
+    assert reason in body["reason"]
