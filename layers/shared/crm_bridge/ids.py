@@ -30,6 +30,8 @@ TEMPLATES = (
     r"|[0-9]([.,][0-9]+)?[Ee]\+[0-9]+"  # a long number in a spreadsheet, which has lost its end
 )
 """A regular expression for the whole text."""
+SHORTEST_FORM = 18
+"""Characters of the shortest id that has another form, a Salesforce id with its suffix."""
 _IN_TEMPLATES = frozenset("{[<%$#*+:")
 """One of these is in whatever fits TEMPLATES, so that few ids have to be compared with it."""
 
@@ -74,6 +76,8 @@ def canonical(text: str) -> str:
 
     18 characters are a Salesforce id if their suffix says so. 15 need not be one, so nothing is added to them.
     """
+    if len(text) < SHORTEST_FORM:
+        return text
     return _guid(text) or _salesforce(text) or text
 
 
