@@ -55,7 +55,7 @@ unit: $(SET_UP) ## Tests without a network, and small models of the protocols
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit tests/models
 
 integration: $(SET_UP) chromium ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
-	$(BIN)/pytest -n $(WORKERS) tests/integration tests/faults tests/browser
+	$(BIN)/pytest -n $(WORKERS) tests/integration tests/extending tests/faults tests/browser
 
 browser: $(SET_UP) chromium ## Only the tests of the console in a real browser, Debian's chromium
 	$(BIN)/pytest tests/browser

@@ -16,12 +16,12 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import cold, drain, process, trips
+from bench import cold, process
 from bench.report import tables, written
 from bench.subjects import COMPARED, FLOOR, OURS, PLAIN, Subject, ours_in
 from local.artifacts import artifacts
+from local.sam import BUNDLE
 from local.template import bundle_template
-from tests.bundle.emulator import BUNDLE
 
 DISPATCHER = Subject("dispatcher", "DispatcherFunction", BUNDLE, "dispatcher.handler.lambda_handler")
 AWS_TAKES, VENDOR_TAKES = 0.005, 0.05
@@ -55,11 +55,6 @@ def measure_warm(run: Run) -> object:
             found[subject.name].append(process.run(subject, "warm", events=300, unmeasured=100))
         run.say(f"warm: round {number + 1} of {rounds}")
     return found
-
-
-def measure_trips(run: Run) -> object:
-    run.say("round trips")
-    return [asdict(one) for one in trips.measure()]
 
 
 def measure_size(run: Run) -> object:
@@ -99,32 +94,12 @@ def _dispatched(due: int, run: Run) -> object:
     return process.run(DISPATCHER, "dispatch", due=due, seconds=timeout, aws_takes=AWS_TAKES) | {"due": due}
 
 
-def measure_drain(run: Run) -> object:
-    return asdict(drain.drain(round(10_000 * run.size), run.say))
-
-
-def measure_profile(run: Run) -> object:
-    run.say("profile")
-    without: dict[str, list[Any]] = {"": [], "the thread of a vendor call": [], "the log": [], "the metrics": []}
-    for _ in range(max(2, round(5 * run.size))):
-        for part in random.sample(list(without), len(without)):
-            without[part].append(process.run(OURS, "warm", events=300, unmeasured=100, without=part))
-    return {
-        "without": without,
-        "imports": {subject.name: process.imports(subject) for subject in (OURS, FLOOR)},
-        "event": {subject.name: process.run(subject, "profile", events=300) for subject in (OURS, PLAIN)},
-    }
-
-
 MEASURES: dict[str, Callable[[Run], object]] = {
     "cold": measure_cold,
     "warm": measure_warm,
-    "trips": measure_trips,
     "size": measure_size,
     "memory": measure_memory,
     "scale": measure_scale,
-    "drain": measure_drain,
-    "profile": measure_profile,
 }
 
 

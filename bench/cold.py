@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from bench.subjects import COMPARED, FLOOR, Subject, by_default, new_event, surroundings
-from tests.bundle.emulator import Emulator
+from local.emulator import Emulator
 
 type Key = tuple[str, bool]
 """A subject's name, and whether it is packaged by default."""

@@ -4,19 +4,18 @@ import hashlib
 import json
 import os
 import subprocess
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from bench.subjects import Subject
+from local.emulator import LAYER_PATH, RUNTIME
 from local.events import load_event
 from local.stack import DEMO_KEY, DEMO_TENANT
-from tests.bundle.emulator import LAYER_PATH, RUNTIME
 
 PATIENCE = 600
 """Seconds for one process; the longest, with 100,000 events, takes a tenth of it."""
 RUNNER = Path(__file__).parent / "runner.py"
-NAMES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "ACCOUNTS_TABLE", "PEOPLE_TABLE", "TOKENS_TABLE")
+NAMES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "LOCKS_TABLE", "PEOPLE_TABLE", "TOKENS_TABLE")
 ENVIRONMENT = {
     **{name: name.removesuffix("_TABLE").lower() for name in NAMES},
     "CREATE_SITE_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/create-site",
@@ -74,28 +73,3 @@ def run(subject: Subject, what: str, **order: object) -> Any:
     if done.returncode != 0:
         raise AssertionError(f"{subject.name} ended with {done.returncode}:\n{done.stderr}")
     return json.loads(done.stdout)
-
-
-def imports(subject: Subject) -> dict[str, float]:
-    """Milliseconds that importing the handler takes, by top-level package, as Python's own tracing tells it."""
-    function = subject.build / subject.function
-    done = subprocess.run(
-        [RUNTIME, "-X", "importtime", "-c", f"import {subject.handler.rpartition('.')[0]}"],
-        env={**ENVIRONMENT, "PYTHONPATH": f"{function}:{subject.build / LAYER_PATH}"},
-        cwd=function,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-    found: dict[str, float] = defaultdict(float)
-    for line in done.stderr.splitlines():
-        own, _, module = line.removeprefix("import time:").replace("|", " ").strip().partition(" ")
-        if own.isdigit():
-            package = module.split()[-1].partition(".")[0]
-            path = subject.build / LAYER_PATH / package
-            ours = any(
-                (folder / name).exists() for folder in (function, path.parent) for name in (package, f"{package}.py")
-            )
-            found[package if ours else "Python's library"] += int(own) / 1000
-    return found

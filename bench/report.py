@@ -19,7 +19,7 @@ from docs import costs
 LARGEST_ZIP = 7_900_000
 """Bytes. It was 7.2 MB before phonenumbers, whose metadata takes 0.84 MB."""
 PROCESSOR_MB = 1769
-"""Memory at which Lambda gives one whole processor.
+"""Cache at which Lambda gives one whole processor.
 Source: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html"""
 KINDS = ("new", "repeated")
 PAGE = Path(__file__).parent / "performance.md"
@@ -127,28 +127,6 @@ def _warm(found: Any) -> list[Table]:
     ]
 
 
-def _trips(found: Any) -> list[Table]:
-    head = ("CRM Bridge", "new", "repeated", "retried, after its answer was lost")
-    kinds = ("new", "repeated", "retried")
-    rows = [[one["kind"], *(str(one[kind]) for kind in kinds)] for one in found]
-    return [Table("Round trips of each flow", head, rows), _units(found)]
-
-
-def _units(found: Any) -> Table:
-    """DynamoDB's of each flow, by table and index; what only few flows write is in `other tables`."""
-    places = ("Operations", "Operations/due", "Operations/listing", "Links")
-    head = ("CRM Bridge", *places, "other tables", "writes", "reads", "US$", "repeated: writes")
-    rows = []
-    for one in found:
-        new, repeated = (sum(of.values()) for of in one["writes"][:2])
-        of_places = [one["writes"][0].get(place, 0) for place in places]
-        reads = sum(one["reads"][0].values())
-        cost = costs.EVENTS * (costs.usd("dynamodb_write", new) + costs.usd("dynamodb_read", reads))
-        units = [*of_places, new - sum(of_places), new, reads]
-        rows.append([one["kind"], *(f"{of:g}" for of in units), f"{cost:.2f}", f"{repeated:g}"])
-    return Table("DynamoDB's units of each flow, new events", head, rows)
-
-
 def _size(found: Any) -> list[Table]:
     rows = [
         [one["name"], f"{one['zip_size'] / 1e6:.2f}", f"{one['unzipped_size'] / 1e6:.2f}"]
@@ -168,7 +146,7 @@ def _memory(found: Any) -> list[Table]:
         ]
         for name, one in found.items()
     ]
-    return [Table("Memory, MB", ("", "peak after 1,000 new events", "repeated events", "growth meanwhile"), rows)]
+    return [Table("Cache, MB", ("", "peak after 1,000 new events", "repeated events", "growth meanwhile"), rows)]
 
 
 def _scale(found: Any) -> list[Table]:
@@ -195,48 +173,6 @@ def _scale(found: Any) -> list[Table]:
     ]
 
 
-def _drain(found: Any) -> list[Table]:
-    head = ("backlog", "arrived", "simulated minutes", "of what Rev.io allows", "answers 429")
-    row = [
-        f"{found['events']:,}",
-        f"{found['arrived']:,}",
-        f"{found['minutes']:.1f}",
-        f"{found['share']:.1%}",
-        str(found["too_many"]),
-    ]
-    return [Table("Drain of a backlog", head, [row])]
-
-
-def _profile(found: Any) -> list[Table]:
-    whole = found["without"][""]
-    taken = [
-        [
-            part or "all of it",
-            *(
-                f"{median(_all(whole, kind, 0)) - (median(_all(rounds, kind, 0)) if part else 0):z.2f}"
-                for kind in KINDS
-            ),
-        ]
-        for part, rounds in found["without"].items()
-    ]
-    made = [Table("What parts of the bridge take, ms of the processor, by leaving each out", ("", *KINDS), taken)]
-    for name, of, digits in (
-        ("Imports of a cold start by package, ms, as `-X importtime` tells them", found["imports"], 1),
-        ("A new event by package, ms, under cProfile", found["event"], 2),
-    ):
-        packages = sorted(
-            {package for one in of.values() for package in one}, key=lambda package: -of[OURS.name].get(package, 0)
-        )
-        rows = [
-            [package, *(f"{one.get(package, 0):.{digits}f}" for one in of.values())]
-            for package in packages
-            if max(one.get(package, 0) for one in of.values()) >= 10**-digits * 2
-        ]
-        total = ["together", *(f"{sum(one.values()):.{digits}f}" for one in of.values())]
-        made.append(Table(name, ("", *of), [*rows, total]))
-    return made
-
-
 def _cost(found: Any) -> Table:
     """By docs/costs.toml: what it has for our events, and for the others what was counted and measured."""
     rows = []
@@ -257,12 +193,9 @@ def _cost(found: Any) -> Table:
 TABLES = {
     "cold": _cold,
     "warm": _warm,
-    "trips": _trips,
     "size": _size,
     "memory": _memory,
     "scale": _scale,
-    "drain": _drain,
-    "profile": _profile,
 }
 
 
@@ -274,10 +207,10 @@ def _targets(found: Found) -> Table:
     ours = cold[OURS.name, False]
     warm = {kind: {name: median(_all(rounds, kind, 0)) for name, rounds in found["warm"].items()} for kind in KINDS}
     others = {kind: min(warm[kind][peer.name] for peer in (POWERTOOLS, FASTAPI)) for kind in KINDS}
-    site = next(one for one in found["trips"] if one["kind"] == "create_site")
+    calls = [found["warm"][OURS.name][0][kind]["calls"] for kind in KINDS]
     fewest = [min(found["warm"][one.name][0][kind]["calls"] for one in COMPARED) for kind in KINDS]
     layer = next(one["zip_size"] for one in found["size"] if one["name"] == "SharedLayer")
-    memory, drained = found["memory"][OURS.name], found["drain"]
+    memory = found["memory"][OURS.name]
     growth = memory["after"] - memory["before"]
     checks: list[tuple[str, str, str, bool]] = [
         _at_most("cold start ÷ the floor's", ours / cold[FLOOR.name, False], 1.2),
@@ -301,8 +234,8 @@ def _targets(found: Found) -> Table:
         (
             "round trips, new and repeated site; no peer with fewer",
             "3 and 1",
-            f"{site['new']} and {site['repeated']}; {fewest[0]:g} and {fewest[1]:g}",
-            (site["new"], site["repeated"]) == (3, 1) and fewest[0] >= 3 and fewest[1] >= 1,
+            f"{calls[0]:g} and {calls[1]:g}; {fewest[0]:g} and {fewest[1]:g}",
+            calls == [3, 1] and fewest[0] >= 3 and fewest[1] >= 1,
         ),
         ("the layer's zip", f"at most {LARGEST_ZIP / 1e6:g} MB", f"{layer / 1e6:.2f} MB", layer <= LARGEST_ZIP),
         (
@@ -311,13 +244,6 @@ def _targets(found: Found) -> Table:
             f"{growth:+.2f} MB",
             round(growth, 2) <= 0,
         ),
-        (
-            "drain of a backlog, of the vendor's limit",
-            "at least 95 %",
-            f"{drained['share']:.1%}",
-            drained["share"] >= 0.95,
-        ),
-        ("answers 429 meanwhile", "0", str(drained["too_many"]), not drained["too_many"]),
     ]
     rows = [[name, target, value, "yes" if met else "**no**"] for name, target, value, met in checks]
     return Table("What was to be reached", ("", "target", "found", "reached"), rows)

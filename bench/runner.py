@@ -4,18 +4,15 @@ It runs with the subject's packages and nothing else: `python runner.py`, with a
 was measured comes as JSON on standard output. What the answers themselves take is measured and left out.
 """
 
-import cProfile
 import gc
 import importlib
 import io
 import json
-import os
-import pstats
 import resource
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,7 @@ import urllib3
 
 DUE_TENANTS = 32
 """Whose operations are due in a run of the dispatcher."""
-KEYS = ("operation_id", "id", "key_hash", "identity", "account", "document")
+KEYS = ("operation_id", "id", "key_hash", "identity", "lock", "document")
 
 
 type Order = dict[str, Any]
@@ -287,33 +284,6 @@ def together(handler: Handler, around: Surroundings, order: Order) -> object:
     return {"per_second": done / took, "processor_ms": milliseconds}
 
 
-def profile(handler: Handler, around: Surroundings, order: Order) -> object:
-    """Milliseconds of one new event by the package in whose code they went; built-in functions by themselves."""
-    number = order["events"]
-    measured(handler, (event(order, n) for n in range(number)), around)
-    profiler = cProfile.Profile()
-    events = [event(order, n) for n in range(number, 2 * number)]
-    profiler.enable()
-    for one in events:
-        handler(one, Context())
-    profiler.disable()
-    found: dict[str, float] = defaultdict(float)
-    stats: Any = pstats.Stats(profiler)
-    for (file, _, _), (_, _, own, _, _) in stats.stats.items():
-        if not file.endswith(Path(__file__).name):
-            found[_package(file)] += 1000 * own / number
-    return found
-
-
-def _package(file: str) -> str:
-    if file == "~":
-        return "built-in functions"
-    for folder in sys.path[1:]:
-        if file.startswith(folder + "/") and "/lib/python" not in folder:
-            return file.removeprefix(folder + "/").partition("/")[0].removesuffix(".py")
-    return "Python's library"
-
-
 def dispatch(handler: Handler, around: Surroundings, order: Order) -> object:
     """One run of the dispatcher."""
     clock = time.perf_counter()
@@ -325,20 +295,6 @@ def event(order: Order, number: object) -> Asked:
     event = dict(order["event"])
     event["body"] = order["body"].replace("NUMBER", str(number))
     return event
-
-
-def _leave_out(part: str) -> None:
-    """Make the bridge do without a part of itself, to see what it takes."""
-    from crm_bridge import telemetry
-    from crm_bridge import transport as module
-
-    transport: Any = module
-    if part == "the thread of a vendor call":
-        transport._within = lambda _, work: work()
-    elif part == "the log":
-        telemetry.logger().setLevel("ERROR")
-    elif part == "the metrics":
-        del os.environ["METRICS_NAMESPACE"], os.environ["POWERTOOLS_METRICS_NAMESPACE"]
 
 
 def _text(value: str | bytes) -> str:
@@ -356,9 +312,7 @@ def main() -> None:
     around = Surroundings(order)
     module, _, name = order["handler"].rpartition(".")
     handler = getattr(importlib.import_module(module), name)
-    if "without" in order:
-        _leave_out(order["without"])
-    measures = {"warm": warm, "memory": memory, "together": together, "dispatch": dispatch, "profile": profile}
+    measures = {"warm": warm, "memory": memory, "together": together, "dispatch": dispatch}
     json.dump(measures[order["what"]](handler, around, order), out)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import boto3
 
 from local.events import load_event
+from local.sam import BUNDLE, ROOT
 from local.stack import DEMO_TENANT, Stack
-from tests.bundle.emulator import BUNDLE, ROOT
 
 BY_DEFAULT = ROOT / ".aws-sam" / "by-default"
 PEERS = ROOT / ".aws-sam" / "peers"

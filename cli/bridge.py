@@ -1,11 +1,11 @@
-"""A deployed bridge, as the commands use it: its stack says where everything is, and its own code does the work."""
+"""A deployed bridge, as the commands use it: the stack's outputs name its resources, and its own code does the work."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 from pydantic import ValidationError
@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from cli.output import Output
 from crm_bridge import aws
 from crm_bridge.errors import NotConfiguredError, NotFoundError, UnavailableError
-from crm_bridge.operations import Operation
-from crm_bridge.public import local_hosts
+from crm_bridge.outbound.public_addresses import local_hosts
 from crm_bridge.runtime import Runtime, runtime
 from crm_bridge.settings import Tenant, parse_tenant
+from crm_bridge.storage.operation import Operation, OperationSummary, State
 from crm_bridge.tenant_parts import PARTS, joined
+from crm_bridge.vendors import PART_OF
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -29,30 +30,20 @@ if TYPE_CHECKING:
 LOCAL_STACK = "crm-bridge-local"
 LOCAL_REGION = "eu-west-1"
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "host.docker.internal"})
-OUTPUTS = {
-    "OPERATIONS_TABLE": "OperationsTable",
-    "LINKS_TABLE": "LinksTable",
-    "API_KEYS_TABLE": "ApiKeysTable",
-    "ACCOUNTS_TABLE": "AccountsTable",
-    "PEOPLE_TABLE": "PeopleTable",
-    "TOKENS_TABLE": "TokensTable",
-    "SECRET_PREFIX": "SecretPrefix",
-    "CREATE_SITE_QUEUE_URL": "CreateSiteQueueUrl",
-    "CREATE_JOB_QUEUE_URL": "CreateJobQueueUrl",
-    "KEY_LINK_QUEUE_URL": "KeyLinkQueueUrl",
-    "STATUS_UPDATE_QUEUE_URL": "StatusUpdateQueueUrl",
-    "CONNECTOR_RECEIVER_QUEUE_URL": "ConnectorReceiverQueueUrl",
-    "WEBHOOK_QUEUE_URL": "WebhookQueueUrl",
-}
+PAGE = 100
+"""Operations that are read at once."""
+TABLES = [f"{name}_TABLE" for name in ("OPERATIONS", "LINKS", "API_KEYS", "LOCKS", "PEOPLE", "TOKENS")]
+QUEUES = {function: f"{function.upper()}_QUEUE_URL" for function in PART_OF}
+OUTPUTS = {name: name.title().replace("_", "") for name in (*TABLES, "SECRET_PREFIX", *QUEUES.values())}
 """The functions' variables, and the stack's outputs that hold them."""
-QUIET = {
+NO_TELEMETRY = {
     "API_KEY_HEADERS": "",
     "KEY_RATE": "1000000",
     "KEY_BURST": "1000000",
     "LOG_LEVEL": "CRITICAL",
     "POWERTOOLS_METRICS_NAMESPACE": "",
 }
-"""No request comes here, and what a function would tell CloudWatch is not for a person's terminal."""
+"""The other variables: no request arrives here, and logs and metrics for CloudWatch are not for a terminal."""
 
 
 def access_key_file(port: int) -> Path:
@@ -60,28 +51,16 @@ def access_key_file(port: int) -> Path:
     return Path.home() / ".cache" / "crm-bridge" / f"local-{port}.key"
 
 
-def _access_key(port: int) -> str:
-    file = access_key_file(port)
-    try:
-        return file.read_text()
-    except OSError:
-        raise UnavailableError(
-            f"No local stack is running on port {port}: {file} cannot be read, where `make run` keeps its access key. "
-            "Start it as the same user, or give its --port."
-        ) from None
-
-
 class Bridge:
-    """Opened at first use, so that a command whose input is wrong says so without asking AWS anything.
+    """Opened at first use: AWS is not called by a command whose input is wrong.
 
-    Whatever it is asked for raises ClientError, BotoCoreError or StorageError if AWS does not give it, NotFoundError if
-    there is no such stack.
+    Every member may raise ClientError, BotoCoreError or StorageError; NotFoundError if there is no such stack.
     """
 
     def __init__(
         self, stack: str, *, profile: str | None, region: str | None, local_port: int | None, output: Output
     ) -> None:
-        """`local_port` is the gateway's of a `python -m local` that is running; then no cloud is asked."""
+        """`local_port` is the gateway's port of a running `python -m local`, which is used instead of AWS."""
         self.stack = stack if local_port is None else LOCAL_STACK
         self.output = output
         self._profile = profile
@@ -95,24 +74,26 @@ class Bridge:
 
     @cached_property
     def runtime(self) -> Runtime:
-        """What the functions are made of, on this stack's tables."""
-        os.environ |= {**{name: self._outputs[output] for name, output in OUTPUTS.items()}, **QUIET}
+        """The objects that the functions are made of, on this stack's tables."""
+        os.environ |= {**{name: self._outputs[output] for name, output in OUTPUTS.items()}, **NO_TELEMETRY}
         os.environ["LOCAL_HOSTS"] = ",".join(sorted(self.local_hosts))
         runtime.cache_clear()
         return runtime()
 
     @cached_property
     def secrets(self) -> "SecretsManagerClient":
-        client: SecretsManagerClient = self._client("secretsmanager")
-        return client
+        return cast("SecretsManagerClient", self._client("secretsmanager"))
 
     @cached_property
     def sqs(self) -> "SQSClient":
-        client: SQSClient = self._client("sqs")
-        return client
+        return cast("SQSClient", self._client("sqs"))
+
+    @cached_property
+    def dynamodb(self) -> "DynamoDBClient":
+        return cast("DynamoDBClient", self._client("dynamodb"))
 
     def parts(self, tenant: str) -> dict[str, str]:
-        """The texts of those of a tenant's secrets that there are, by part (see `crm_bridge.tenant_parts.split`)."""
+        """Return the texts of a tenant's secrets by part (see `crm_bridge.tenant_parts.split`)."""
         secrets = self.secrets
         found = {}
         for part in PARTS:
@@ -120,61 +101,62 @@ class Bridge:
                 found[part] = secrets.get_secret_value(SecretId=self.secret_name(part, tenant))["SecretString"]
         return found
 
+    def existing_parts(self, tenant: str) -> dict[str, str]:
+        """Return the same. Raises NotConfiguredError if there is no secret."""
+        if parts := self.parts(tenant):
+            return parts
+        raise NotConfiguredError(f"There is no tenant {tenant}. `crm-bridge tenant list` shows those that there are.")
+
     def secret_name(self, part: str, tenant: str) -> str:
         return f"{self._outputs['SecretPrefix']}{part}/{tenant}"
 
     @property
     def links_table(self) -> str:
-        return self._outputs[OUTPUTS["LINKS_TABLE"]]
+        return self._outputs["LinksTable"]
 
     def tables(self) -> list[str]:
-        return [self._outputs[output] for name, output in OUTPUTS.items() if name.endswith("_TABLE")]
-
-    @cached_property
-    def dynamodb(self) -> "DynamoDBClient":
-        client: DynamoDBClient = self._client("dynamodb")
-        return client
+        return [self._outputs[OUTPUTS[name]] for name in TABLES]
 
     def queue_urls(self) -> dict[str, str]:
-        """By flow."""
-        suffix = "_QUEUE_URL"
-        return {
-            name.removesuffix(suffix).lower(): self._outputs[output]
-            for name, output in OUTPUTS.items()
-            if name.endswith(suffix)
-        }
+        """Return the addresses of the queues by function."""
+        return {function: self._outputs[OUTPUTS[name]] for function, name in QUEUES.items()}
 
     def tenant(self, name: str) -> Tenant:
-        """All of its settings as they are now. Raises NotConfiguredError."""
-        parts = self.parts(name)
-        if not parts:
-            raise NotConfiguredError(f"There is no tenant {name}. `crm-bridge tenant list` shows those that there are.")
+        """Return the current settings of a tenant. Raises NotConfiguredError."""
+        parts = self.existing_parts(name)
         _ = self.runtime  # flows are made of it, and a command makes them once it has the settings
         try:
             return parse_tenant(joined(parts.values()), self.local_hosts)
-        except ValueError as error:
-            wrong = (
-                [".".join(map(str, one["loc"])) for one in error.errors()] if isinstance(error, ValidationError) else []
-            )
-            raise NotConfiguredError(
-                f"The settings of {name} are not valid: check {', '.join(wrong) or 'that its secrets are JSON'}."
-            ) from None
+        except ValidationError as error:
+            wrong = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+        except ValueError:
+            wrong = "that its secrets are JSON"
+        raise NotConfiguredError(f"The settings of {name} are not valid: check {wrong}.")
 
     def operation(self, operation_id: str) -> Operation:
-        """Raises NotFoundError."""
-        found = self.runtime.operations.get(operation_id)
-        if found is None:
-            raise NotFoundError(f"There is no operation {operation_id} in the stack {self.stack}.")
-        return found
+        """Return an operation. Raises NotFoundError."""
+        if found := self.runtime.operations.get(operation_id):
+            return found
+        raise NotFoundError(f"There is no operation {operation_id} in the stack {self.stack}.")
+
+    def listed(self, tenant: str, states: Iterable[State], flow: str | None = None) -> Iterator[OperationSummary]:
+        """Return a tenant's operations in these states, newest first in each."""
+        for state in states:
+            after = None
+            while True:
+                page, after = self.runtime.operations.listed(tenant, state, flow=flow, limit=PAGE, after=after)
+                yield from page
+                if after is None:
+                    break
 
     @cached_property
     def user(self) -> str:
-        """Who is doing this, for the history of what is done: the last part of the name that AWS knows."""
+        """Who runs this command, for the history of an operation: the last part of the name in AWS."""
         return "crm-bridge" if self._local_port is not None else f"{self.arn.rpartition('/')[2]} (crm-bridge)"
 
     @cached_property
     def arn(self) -> str:
-        """Who is doing this, as AWS knows them; `local` with the bridge on this machine.
+        """Who runs this command, as AWS identifies them; `local` with the bridge on this machine.
 
         It needs no permission: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
         """
@@ -185,9 +167,17 @@ class Bridge:
         """Makes clients in boto3's default session, which is prepared first; the bridge's own code uses it as well."""
         profile, region = self._profile, self._region
         if self._local_port is not None:
+            file = access_key_file(self._local_port)
+            try:
+                access_key = file.read_text()
+            except OSError:
+                raise UnavailableError(
+                    f"No local stack is running on port {self._local_port}: cannot read {file}, where `make run` keeps "
+                    "its access key. Start it as the same user, or give its --port."
+                ) from None
             os.environ |= {
                 "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._local_port + 1}",
-                "AWS_ACCESS_KEY_ID": _access_key(self._local_port),
+                "AWS_ACCESS_KEY_ID": access_key,
                 "AWS_SECRET_ACCESS_KEY": "local",
                 "AWS_SESSION_TOKEN": "local",
             }

@@ -1,11 +1,11 @@
-"""What all commands have in common: the options that name a bridge, and the codes with which they end."""
+"""What all commands share: the options that name a bridge, and the exit codes."""
 
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,9 +33,9 @@ class ExitCode(IntEnum):
     WRONG_INPUT = 2
     """The command, a file or a name is wrong. Nothing was changed."""
     UNAVAILABLE = 3
-    """AWS, or a vendor, did not answer or refused. What was done is kept, and repeating is safe."""
+    """AWS or a vendor did not respond, or refused. Progress is saved, and repeating is safe."""
     STOPPED = 130
-    """By Ctrl-C. What was done is kept, and the same command goes on."""
+    """By Ctrl-C. Progress is saved; the same command resumes."""
 
 
 class WrongInputError(Exception):
@@ -47,48 +47,34 @@ class WrongInputError(Exception):
 
 
 class NotAllWellError(Exception):
-    """The command said everything already; it only has to end with its code."""
+    """The command has printed everything; it only has to end with its exit code."""
 
+
+EXPECTED = (NotAllWellError, WrongInputError, BridgeError, ClientError, BotoCoreError, typer.Abort, KeyboardInterrupt)
 
 Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-OF_THE_BRIDGE = "Which bridge"
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")]
+File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .csv file with a header, or a .jsonl file.")]
+
+
+def _option(help_text: str, *names: str, **options: Any) -> Any:
+    return typer.Option(*names, help=help_text, rich_help_panel="Which bridge", **options)
 
 
 def _shared(
     *,
-    stack: Annotated[
-        str,
-        typer.Option(envvar="CRM_BRIDGE_STACK", help="The CloudFormation stack.", rich_help_panel=OF_THE_BRIDGE),
-    ] = "crm-bridge-dev",
-    profile: Annotated[
-        str | None,
-        typer.Option(envvar="AWS_PROFILE", help="The AWS profile.", rich_help_panel=OF_THE_BRIDGE),
-    ] = None,
-    region: Annotated[
-        str | None,
-        typer.Option(envvar="AWS_REGION", help="The AWS region.", rich_help_panel=OF_THE_BRIDGE),
-    ] = None,
+    stack: Annotated[str, _option("The CloudFormation stack.", envvar="CRM_BRIDGE_STACK")] = "crm-bridge-dev",
+    profile: Annotated[str | None, _option("The AWS profile.", envvar="AWS_PROFILE")] = None,
+    region: Annotated[str | None, _option("The AWS region.", envvar="AWS_REGION")] = None,
     local: Annotated[
-        bool,
-        typer.Option(
-            "--local",
-            envvar="CRM_BRIDGE_LOCAL",
-            help="The bridge on this machine (make run).",
-            rich_help_panel=OF_THE_BRIDGE,
-        ),
+        bool, _option("The bridge on this machine (make run).", "--local", envvar="CRM_BRIDGE_LOCAL")
     ] = False,
-    port: Annotated[
-        int,
-        typer.Option(min=1, max=65_534, help="Its port, with --local.", rich_help_panel=OF_THE_BRIDGE),
-    ] = 3000,
+    port: Annotated[int, _option("Its port, with --local.", min=1, max=65_534)] = 3000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> tuple[Bridge, Output]:
+) -> Bridge:
     output = Output(as_json=as_json)
-    return (
-        Bridge(stack, profile=profile, region=region, local_port=port if local else None, output=output),
-        output,
-    )
+    return Bridge(stack, profile=profile, region=region, local_port=port if local else None, output=output)
 
 
 def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -102,10 +88,15 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
 
-        def run(**given: Any) -> None:
-            bridge, output = _shared(**{option: given.pop(option) for option in shared})
-            with _told(output):
-                function(bridge, **given)
+        def run(**options: Any) -> None:
+            bridge = _shared(**{option: options.pop(option) for option in shared})
+            try:
+                function(bridge, **options)
+            except EXPECTED as error:
+                code, message = _ending(error)
+                if message:
+                    _print_error(bridge.output, message, getattr(error, "fields", ()))
+                raise typer.Exit(code) from None
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
@@ -115,58 +106,48 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
     return decorate
 
 
-@contextmanager
-def _told(output: Output) -> Iterator[None]:
-    try:
-        yield
-    except NotAllWellError:
-        code = ExitCode.NOT_ALL_WELL
-    except WrongInputError as error:
-        code = _say(output, ExitCode.WRONG_INPUT, str(error), error.fields)
-    except NotConfiguredError as error:
-        code = _say(output, ExitCode.WRONG_INPUT, error.detail)
-    except UnavailableError as error:
-        code = _say(output, ExitCode.UNAVAILABLE, error.detail)
-    except ProblemError as error:
-        code = _say(output, ExitCode.WRONG_INPUT, error.detail, error.fields)
-    except VendorError as error:
-        code = _say(output, ExitCode.UNAVAILABLE, error.message)
-    except BridgeError as error:
-        code = _say(output, ExitCode.NOT_ALL_WELL, str(error))
-    except (ClientError, BotoCoreError) as error:
-        code = _say(output, ExitCode.UNAVAILABLE, _of_aws(error))
-    except typer.Abort:  # a question was answered by the end of the input, or by Ctrl-C
-        code = _say(output, ExitCode.WRONG_INPUT, "Nothing was changed.")
-    except KeyboardInterrupt:
-        code = _say(output, ExitCode.STOPPED, "Stopped. What was done is kept; the same command goes on.")
-    else:
-        return
-    raise typer.Exit(code)
+def _ending(error: BaseException) -> tuple[ExitCode, str]:
+    """Return the exit code and the message for one of the errors that are EXPECTED."""
+    match error:
+        case NotAllWellError():
+            return ExitCode.NOT_ALL_WELL, ""
+        case WrongInputError():
+            return ExitCode.WRONG_INPUT, str(error)
+        case UnavailableError() if not isinstance(error, NotConfiguredError):
+            return ExitCode.UNAVAILABLE, error.detail
+        case ProblemError():
+            return ExitCode.WRONG_INPUT, error.detail
+        case VendorError():
+            return ExitCode.UNAVAILABLE, error.message
+        case BridgeError():
+            return ExitCode.NOT_ALL_WELL, str(error)
+        case ClientError() | BotoCoreError():
+            return ExitCode.UNAVAILABLE, _message_of_aws(error)
+        case typer.Abort():  # a question was answered by the end of the input, or by Ctrl-C
+            return ExitCode.WRONG_INPUT, "Nothing was changed."
+    return ExitCode.STOPPED, "Interrupted. Progress is saved; run the same command to resume."
 
 
-def _say(output: Output, code: ExitCode, message: str, fields: tuple[FieldError, ...] = ()) -> ExitCode:
+def _print_error(output: Output, message: str, fields: Sequence[FieldError]) -> None:
     if output.as_json:
         errors = [{"field": field.field, "message": field.message} for field in fields]
         sys.stderr.write(json.dumps({"error": message, "errors": errors}) + "\n")
-        return code
+        return
     output.notice(message, style="bold red")
     for field in fields:
         output.notice(f"  {field.field}: {field.message}")
-    return code
 
 
-def _of_aws(error: ClientError | BotoCoreError) -> str:
-    """What AWS said, and what to do. Its own words are for whoever has the account's credentials anyway."""
+def _message_of_aws(error: ClientError | BotoCoreError) -> str:
+    """Return what AWS refused, and what to do. Its message is only for people with the account's credentials."""
     match error:
         case NoCredentialsError() | UnauthorizedSSOTokenError() | SSOError():
-            return "AWS does not know you. Sign in (aws sso login), or name a profile with --profile."
+            return "No valid AWS credentials. Sign in (aws sso login), or name a profile with --profile."
         case NoRegionError():
             return "No AWS region is known. Name it with --region, or set AWS_REGION."
         case ProfileNotFound():
             return f"{error}. `aws configure list-profiles` lists those that there are."
         case ClientError():
-            said = error.response["Error"]
-            return f"AWS refused {error.operation_name} ({said['Code']}): {said['Message']}"
-    return (
-        f"AWS did not answer ({type(error).__name__}). Is the network there, and with --local, is `make run` running?"
-    )
+            details = error.response["Error"]
+            return f"AWS refused {error.operation_name} ({details['Code']}): {details['Message']}"
+    return f"AWS did not respond ({type(error).__name__}). Check the network; with --local, that `make run` is running."

@@ -1,10 +1,12 @@
-"""`crm-bridge doctor`: whether a tenant's events would arrive, found out without changing anything anywhere."""
+"""`crm-bridge doctor`: checks that a tenant's events would arrive, without changing anything."""
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.status import Status
@@ -14,14 +16,15 @@ from cli.command import Name, NotAllWellError
 from cli.keys import SCOPES, SHORT_HASH, used_scopes
 from cli.output import moment
 from crm_bridge.errors import NotConfiguredError, StorageError
-from crm_bridge.operations import SHARDS, State
 from crm_bridge.outbound.findings import Finding, Result
+from crm_bridge.outbound.transport import Deadline, Scope
 from crm_bridge.outbound.vendor import PATIENCE
 from crm_bridge.settings import Tenant
+from crm_bridge.storage.operation import SHARDS, State
 from crm_bridge.tenant_parts import has_webhook, joined, split
-from crm_bridge.transport import Deadline, Scope
 from crm_bridge.vendors import REGISTRY, Entry
 
+MESSAGES: Final = "ApproximateNumberOfMessages"
 CLOCK_TOLERANCE = 30
 """Seconds by which this machine may be off; AWS refuses what is signed five minutes off."""
 DUE_TOLERANCE = 300
@@ -30,30 +33,30 @@ EXPIRES_SOON = 30 * 86_400
 """Seconds before an API key expires from which on there is a warning."""
 
 
+STACK_EVENTS = "Look at the stack's events."
+
+
 def doctor(bridge: Bridge, name: Name) -> None:
     """Check a tenant from end to end. Nothing is changed, here or at a vendor."""
-    findings = []
-    with Status("Checking ...", console=bridge.output.notices) as status:
+    output, findings = bridge.output, []
+    with Status("Checking ...", console=output.notices) as status:
         try:
             for finding in _findings(bridge, name):
                 findings.append(finding)
                 status.update(f"Checking ... {len(findings)} done")
         except StorageError as error:
             findings.append(Finding("bridge", "storage", Result.FAILED, error.detail, "The rest was not checked."))
-    bridge.output.document([finding._asdict() for finding in findings])
-    bridge.output.table(
-        ("about", "check", "result", "detail"),
-        [(finding.about, finding.check, finding.result, finding.detail) for finding in findings],
-    )
+    output.document([finding._asdict() for finding in findings])
+    output.table(("about", "check", "result", "detail"), [finding[:4] for finding in findings])
     for finding in findings:
         if finding.what_to_do:
-            bridge.output.line(f"{finding.about}, {finding.check}: {finding.what_to_do}", style="bold")
-    failed = sum(finding.result is Result.FAILED for finding in findings)
-    warnings = sum(finding.result is Result.WARNING for finding in findings)
+            output.line(f"{finding.about}, {finding.check}: {finding.what_to_do}", style="bold")
+    counts = Counter(finding.result for finding in findings)
+    failed, warnings = counts[Result.FAILED], counts[Result.WARNING]
     if failed or warnings:
-        bridge.output.line(f"\n{failed} failed, {warnings} to look at.", style="bold red" if failed else "yellow")
+        output.line(f"\n{failed} failed, {warnings} to look at.", style="bold red" if failed else "yellow")
     else:
-        bridge.output.line("\nAll is well.", style="green")
+        output.line("\nAll is well.", style="green")
     if failed:
         raise NotAllWellError
 
@@ -71,11 +74,18 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
     yield _secrets(bridge, tenant)
     used = [entry for entry in REGISTRY if settings.of(entry.vendor().settings_model)]
     named = ", ".join(sorted(entry.part for entry in used if entry.is_for_callers))
-    yield Finding(tenant, "settings", Result.OK if named else Result.FAILED, named or "no vendor is named")
+    yield _found(tenant, "settings", named, "" if named else "no vendor is named", result=Result.FAILED)
     yield from _keys(bridge, tenant, settings)
     yield _in_review(bridge, tenant)
     for entry in used:
         yield from _vendor(bridge, tenant, entry)
+
+
+def _found(
+    about: str, check: str, ok: str, problem: str, what_to_do: str = "", *, result: Result = Result.WARNING
+) -> Finding:
+    """Return a finding with this `result` if there is a problem; else an OK one with the detail `ok`."""
+    return Finding(about, check, result, problem, what_to_do) if problem else Finding(about, check, Result.OK, ok)
 
 
 def _vendor(bridge: Bridge, tenant: str, entry: Entry) -> Iterator[Finding]:
@@ -95,14 +105,13 @@ def _vendor(bridge: Bridge, tenant: str, entry: Entry) -> Iterator[Finding]:
 
 
 def _clock(bridge: Bridge) -> Finding:
-    sent = time.time()
-    told = bridge.secrets.list_secrets(MaxResults=1)["ResponseMetadata"]["HTTPHeaders"].get("date")
-    if told is None:
-        return Finding("bridge", "clock", Result.NOT_CHECKED, "AWS did not say what time it is")
-    off = sent - parsedate_to_datetime(told).astimezone(UTC).timestamp()
-    if abs(off) <= CLOCK_TOLERANCE:
-        return Finding("bridge", "clock", Result.OK, "this machine's and AWS's agree")
-    return Finding("bridge", "clock", Result.WARNING, f"this machine is {off:+.0f} s off", "Set this machine's clock.")
+    before = time.time()
+    date = bridge.secrets.list_secrets(MaxResults=1)["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if date is None:
+        return Finding("bridge", "clock", Result.NOT_CHECKED, "AWS's response has no date")
+    off = before - parsedate_to_datetime(date).astimezone(UTC).timestamp()
+    problem = f"this machine is {off:+.0f} s off" if abs(off) > CLOCK_TOLERANCE else ""
+    return _found("bridge", "clock", "this machine's and AWS's agree", problem, "Set this machine's clock.")
 
 
 def _tables(bridge: Bridge) -> Finding:
@@ -114,58 +123,43 @@ def _tables(bridge: Bridge) -> Finding:
             status = error.response["Error"]["Code"]
         if status != "ACTIVE":
             wrong.append(f"{table}: {status}")
-    if wrong:
-        return Finding("bridge", "tables", Result.FAILED, "; ".join(wrong), "Look at the stack's events.")
-    return Finding("bridge", "tables", Result.OK, f"all {len(bridge.tables())} are active")
+    ok = f"all {len(bridge.tables())} are active"
+    return _found("bridge", "tables", ok, "; ".join(wrong), STACK_EVENTS, result=Result.FAILED)
 
 
 def _queues(bridge: Bridge) -> Iterator[Finding]:
     waiting: dict[str, int] = {}
-    sources: dict[str, str | None] = {}
-    missing: dict[str, str] = {}
-    for flow, url in bridge.queue_urls().items():
+    dead_letters: dict[str, str | None] = {}
+    missing: list[str] = []
+    for function, url in bridge.queue_urls().items():
         try:
-            waiting[flow], sources[flow] = _messages(bridge, url)
+            attributes = bridge.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         except (ClientError, BotoCoreError) as error:
-            missing[flow] = type(error).__name__
-    if missing:
-        detail = ", ".join(f"{flow}: {why}" for flow, why in missing.items())
-        yield Finding("bridge", "queues", Result.FAILED, detail, "Look at the stack's events.")
-    else:
-        yield Finding("bridge", "queues", Result.OK, f"{sum(waiting.values())} messages on {len(waiting)}")
-    if lacking := sorted(flow for flow, arn in sources.items() if arn is None):
-        detail = f"no dead-letter queue for {', '.join(lacking)}"
-        yield Finding("bridge", "dead letters", Result.WARNING, detail, "Look at the stack's events.")
-    elif letters := sum(_dead_letters(bridge, arn) for arn in {*sources.values()} if arn):
-        yield Finding("bridge", "dead letters", Result.WARNING, f"{letters}", "See docs/runbook/dead-letters.md.")
-    elif sources:
-        yield Finding("bridge", "dead letters", Result.OK, "none")
+            missing.append(f"{function}: {type(error).__name__}")
+        else:
+            waiting[function] = int(attributes[MESSAGES])
+            dead_letters[function] = json.loads(attributes.get("RedrivePolicy", "{}")).get("deadLetterTargetArn")
+    ok = f"{sum(waiting.values())} messages on {len(waiting)}"
+    yield _found("bridge", "queues", ok, ", ".join(missing), STACK_EVENTS, result=Result.FAILED)
+    if lacking := ", ".join(sorted(function for function, arn in dead_letters.items() if arn is None)):
+        yield Finding("bridge", "dead letters", Result.WARNING, f"no dead-letter queue for {lacking}", STACK_EVENTS)
+    elif dead_letters:
+        count = sum(_messages(bridge, arn) for arn in {*dead_letters.values()} if arn)
+        yield _found("bridge", "dead letters", "none", str(count or ""), "See docs/runbook/dead-letters.md.")
 
 
-def _messages(bridge: Bridge, url: str) -> tuple[int, str | None]:
-    """Return about how many messages a queue has, and the ARN of its dead-letter queue, if it has one."""
-    attributes = bridge.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    count = int(attributes["ApproximateNumberOfMessages"])
-    if "RedrivePolicy" not in attributes:
-        return count, None
-    return count, str(json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"])
-
-
-def _dead_letters(bridge: Bridge, arn: str) -> int:
-    """Return about how many messages a dead-letter queue has."""
+def _messages(bridge: Bridge, arn: str) -> int:
+    """Return about how many messages a queue has."""
     url = bridge.sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
-    attributes = bridge.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
-    return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
+    return int(bridge.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[MESSAGES])["Attributes"][MESSAGES])
 
 
 def _backlog(bridge: Bridge) -> Finding:
-    before = int(bridge.runtime.clock()) - DUE_TOLERANCE
-    late = [due for shard in SHARDS for due in next(bridge.runtime.operations.due(shard, before), ())]
-    if not late:
-        return Finding("bridge", "backlog", Result.OK, "nothing is overdue")
-    oldest = (before + DUE_TOLERANCE - min(due.due_at for due in late)) // 60
-    detail = f"{len(late)} operations or more are overdue, one for {oldest} minutes"
-    return Finding("bridge", "backlog", Result.WARNING, detail, "See docs/runbook/oldest-due.md.")
+    now = int(bridge.runtime.clock())
+    late = [due for shard in SHARDS for due in next(bridge.runtime.operations.due(shard, now - DUE_TOLERANCE), ())]
+    oldest = max((now - due.due_at for due in late), default=0) // 60
+    problem = f"{len(late)} operations or more are overdue, one for {oldest} minutes" if late else ""
+    return _found("bridge", "backlog", "nothing is overdue", problem, "See docs/runbook/oldest-due.md.")
 
 
 # ---------------------------------------------------------------------- the tenant
@@ -174,32 +168,26 @@ def _backlog(bridge: Bridge) -> Finding:
 def _secrets(bridge: Bridge, tenant: str) -> Finding:
     parts = bridge.parts(tenant)
     wanted = split(joined(parts.values()))
-    if wrong := sorted(part for part in parts if has_webhook(parts[part]) != has_webhook(wanted[part])):
-        detail = f"{', '.join(wrong)}: whether there is a webhook is not what the webhook's secret says"
-        what = f"A change was interrupted. Finish it: `crm-bridge tenant show {tenant}`, then `tenant set` it again."
-        return Finding(tenant, "secrets", Result.FAILED, detail, what)
-    return Finding(tenant, "secrets", Result.OK, ", ".join(parts))
+    wrong = ", ".join(sorted(part for part in parts if has_webhook(parts[part]) != has_webhook(wanted[part])))
+    problem = f"{wrong}: whether there is a webhook is not what the webhook's secret says" if wrong else ""
+    what = f"A change was interrupted. Finish it: `crm-bridge tenant show {tenant}`, then `tenant set` it again."
+    return _found(tenant, "secrets", ", ".join(parts), problem, what, result=Result.FAILED)
 
 
 def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
     now = bridge.runtime.clock()
-    keys = [
-        key
-        for key in bridge.runtime.keys.of(tenant)
-        if not key.disabled and (not key.expires_at or key.expires_at > now)
-    ]
+    keys = [key for key in bridge.runtime.keys.of(tenant) if not key.disabled]
+    keys = [key for key in keys if not key.expires_at or key.expires_at > now]
     what = f"crm-bridge tenant key add {tenant}"
     if not keys:
         yield Finding(tenant, "API keys", Result.FAILED, "there is none that is valid", f"Make one: `{what}`.")
         return
     allowed = frozenset[str]().union(*(key.scopes for key in keys))
-    if missing := sorted(used_scopes(settings) - allowed):
-        detail = f"none may {', '.join(missing)}"
-        yield Finding(tenant, "API keys", Result.WARNING, detail, f"Make one: `{what} --scope {missing[0]}`.")
-    else:
-        forever = sum(key.expires_at is None for key in keys)
-        detail = f"{len(keys)} valid" + (f", {forever} of which never expires" if forever else "")
-        yield Finding(tenant, "API keys", Result.OK, detail)
+    missing = sorted(used_scopes(settings) - allowed)
+    forever = sum(key.expires_at is None for key in keys)
+    ok = f"{len(keys)} valid" + (f", {forever} of which never expires" if forever else "")
+    problem = f"none may {', '.join(missing)}" if missing else ""
+    yield _found(tenant, "API keys", ok, problem, f"Make one: `{what} --scope {(missing or [''])[0]}`.")
     for key in keys:
         check = f"API key {key.key_hash[:SHORT_HASH]}"
         if key.expires_at and key.expires_at <= now + EXPIRES_SOON:
@@ -214,8 +202,6 @@ def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
 
 def _in_review(bridge: Bridge, tenant: str) -> Finding:
     in_review, more = bridge.runtime.operations.listed(tenant, State.NEEDS_REVIEW, flow=None, limit=100, after=None)
-    if not in_review:
-        return Finding(tenant, "operations that need review", Result.OK, "none")
-    detail = f"{len(in_review)}{' or more' if more else ''} wait for a person"
+    problem = f"{len(in_review)}{' or more' if more else ''} wait for a person" if in_review else ""
     what = f"`crm-bridge operations list {tenant} --state needs_review` shows them."
-    return Finding(tenant, "operations that need review", Result.WARNING, detail, what)
+    return _found(tenant, "operations that need review", "none", problem, what)

@@ -6,29 +6,26 @@ docs/privacy.md lists where the bridge keeps data, and for how long.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import batched
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cli.asking import confirm
 from cli.bridge import Bridge
-from cli.command import Name, WrongInputError, Yes
+from cli.command import DryRun, Name, WrongInputError, Yes
 from cli.progress import progress_of
+from cli.prompts import confirm
 from connector_receiver.people import People
 from connector_receiver.records import CreateRecord
 from connector_receiver.saves import SavePerson
 from crm_bridge.engine import KEEP, REPLACEABLE
 from crm_bridge.ids import canonical
-from crm_bridge.links import Identity, joined
-from crm_bridge.operations import Operation, State, operation_id
+from crm_bridge.storage.links import Identity, joined
+from crm_bridge.storage.operation import Operation, State, operation_id
 from crm_bridge.webhooks import FLOW as WEBHOOK
-from operations.flows import flows
-from operations.handler import FIRST_LOOKED_AT, SEARCHED
+from operations.flows import flows, searched_kinds
+from operations.handler import FIRST_LOOKED_AT
 
 PERSON = ("connector", "person")
-FLOWS_OF = {("crm", "customer"): ("create_site",), ("crm", "ticket"): ("create_job",)}
-"""The flows whose event key is the id itself."""
-PAGE = 1000
 PAIRS = 20
 """Links that are deleted at once: DynamoDB reads at most 100 items by their keys, and a pair may be 4."""
 DAY = 24 * 3600
@@ -48,10 +45,16 @@ class _Found:
     def people(self) -> list[str]:
         return [one.id for one in self.ids if (one.system, one.entity) == PERSON]
 
-    @property
-    def vendors(self) -> list[str]:
-        """The records that stay at the vendors."""
-        return [_named(one) for one in self.ids if one.system not in ("crm", "connector", "intouch")]
+    def report(self, tenant: str) -> dict[str, Any]:
+        return {
+            "tenant": tenant,
+            "ids": list(map(_name, self.ids)),
+            "operations": len(self.operations),
+            "links": sum(map(len, self.links.values())),
+            "people": len(self.people),
+            "stays_at_vendors": [_name(one) for one in self.ids if one.system not in ("crm", "connector", "intouch")],
+            "linked_and_not_erased": list(map(_name, self.others)),
+        }
 
 
 def forget(
@@ -61,72 +64,64 @@ def forget(
         str,
         typer.Argument(metavar="ID", help="The CRM's or a vendor's id; or with its kind, as crm/customer/C-1001."),
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be erased.")] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
     """Erase what the bridge keeps about a customer, a ticket or a person, for instance because they ask for it.
 
     The records at the vendors stay: the report lists them. Let the CRM stop sending events about them first.
     """
-    found = _find(bridge, name, wanted)
+    output, found = bridge.output, _find(bridge, name, wanted)
     unfinished = [one for one in found.operations.values() if one.state not in REPLACEABLE | {State.SUCCEEDED}]
-    report = {
-        "tenant": name,
-        "ids": [_named(one) for one in found.ids],
-        "operations": len(found.operations),
-        "links": sum(map(len, found.links.values())),
-        "people": len(found.people),
-        "stays_at_vendors": found.vendors,
-        "linked_and_not_erased": [_named(one) for one in found.others],
-    }
+    report = found.report(name)
     if not (found.operations or found.links or found.people):
         raise WrongInputError(f'No data found for "{wanted}". Give SYSTEM/ENTITY/ID, for instance crm/customer/C-1001.')
-    bridge.output.table(
+    output.table(
         ("where", "what", "number"),
         [
-            ("operations", ", ".join(sorted({one.flow for one in found.operations.values()})), len(found.operations)),
-            ("links", ", ".join(_named(one) for one in found.ids), report["links"]),
-            ("people", "hashes of names, e-mails and mobiles", len(found.people)),
+            ("operations", ", ".join(sorted({one.flow for one in found.operations.values()})), report["operations"]),
+            ("links", ", ".join(report["ids"]), report["links"]),
+            ("people", "hashes of names, e-mails and mobiles", report["people"]),
         ],
     )
     if found.others:
-        bridge.output.line(f"Linked, and not erased: {', '.join(_named(one) for one in found.others)}.")
+        output.line(f"Linked, and not erased: {', '.join(report['linked_and_not_erased'])}.")
     if unfinished:
         raise WrongInputError(
             f"Nothing was erased: {', '.join(one.operation_id for one in unfinished)} "
             "have not ended. Wait until they have, or decide about them with `crm-bridge operations resolve`."
         )
     if dry_run:
-        bridge.output.document({**report, "dry_run": True})
+        output.document({**report, "dry_run": True})
         return
     if not yes:
         confirm("Erase this? It cannot be undone.")
     _erase(bridge, name, found)
-    bridge.output.document(report)
-    bridge.output.line(
+    output.document(report)
+    output.line(
         f"Erased. For {KEEP // DAY} days the bridge keeps a hash of each event's id, so that a late repetition is not "
         "sent again. Backups of the tables keep the data for up to 35 days."
     )
-    if found.vendors:
-        bridge.output.line(f"These records stay at the vendors. Erase them there: {', '.join(found.vendors)}.")
+    if vendors := report["stays_at_vendors"]:
+        output.line(f"These records stay at the vendors. Erase them there: {', '.join(vendors)}.")
 
 
-def _named(one: Identity) -> str:
+def _name(one: Identity) -> str:
     return f"{one.system}/{one.entity}/{one.id}"
 
 
 def _find(bridge: Bridge, tenant: str, wanted: str) -> _Found:
-    """Raises WrongInputError if several records have the id that is `wanted`."""
+    """Return the data about the id `wanted`. Raises WrongInputError if several records have it."""
     parts = wanted.split("/", 2)
     kind = (parts[0].casefold(), parts[1].casefold()) if len(parts) == 3 else None
     record = parts[-1] if kind else wanted
-    starts = [Identity(*one, record) for one in ([kind] if kind else [*SEARCHED, PERSON])]
+    starts = [Identity(*one, record) for one in ([kind] if kind else [*searched_kinds(), PERSON])]
     linked = [one for one in starts if bridge.runtime.links.of(tenant, one)]
     if len(linked) > 1:
-        raise WrongInputError(f"Several records have this id. Give one of {', '.join(map(_named, linked))}.")
+        raise WrongInputError(f"Several records have this id. Give one of {', '.join(map(_name, linked))}.")
     found = _Found()
     _follow(bridge, tenant, linked or (starts if kind else []), found)
-    of_kind = FLOWS_OF.get(kind, ()) if kind else flows()
+    of_kind = [flow for flow, declared in flows().items() if kind in (None, declared.about)]
     ids = {*found.links, *(operation_id(tenant, flow, record) for flow in of_kind)}
     operations = bridge.runtime.operations.many(sorted(ids))
     found.operations = {one: it for one, it in operations.items() if it.tenant == tenant and not it.is_erased}
@@ -158,22 +153,17 @@ def _without_links(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Opera
     people = tuple(f"{joined(person)}#" for person in found.people)
     webhooks = tuple(f"{one}_" for one in found.operations)
     for flow, beginnings in ((SavePerson.name, people), (CreateRecord.name, people), (WEBHOOK, webhooks)):
-        for state in FIRST_LOOKED_AT if beginnings else ():
-            after = None
-            while True:
-                some, after = bridge.runtime.operations.listed(tenant, state, flow=flow, limit=PAGE, after=after)
-                ids = [one.operation_id for one in some if one.event_key.startswith(beginnings)]
-                yield from bridge.runtime.operations.many(ids).values()
-                if after is None:
-                    break
+        summaries = bridge.listed(tenant, FIRST_LOOKED_AT, flow) if beginnings else ()
+        ids = [one.operation_id for one in summaries if one.event_key.startswith(beginnings)]
+        yield from bridge.runtime.operations.many(ids).values()
 
 
 def _erase(bridge: Bridge, tenant: str, found: _Found) -> None:
-    """Raises WrongInputError if something is being sent; the same command goes on where it ended."""
+    """Erase it. Raises WrongInputError if something is being sent; the same command resumes."""
     runtime = bridge.runtime
     with progress_of(bridge.output, "erasing", len(found.operations) + len(found.people)) as progress:
         for person in found.people:
-            if not runtime.accounts.erase(tenant, joined("connector person", person), now=int(runtime.clock() * 1000)):
+            if not runtime.locks.erase(tenant, joined("connector person", person), now=int(runtime.clock() * 1000)):
                 raise WrongInputError("A save of this person is being sent. Run the same command again in a minute.")
             People(runtime.people, runtime.links, tenant, "", runtime.clock).erase(person)
             progress.advance("people")

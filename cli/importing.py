@@ -1,19 +1,19 @@
-"""`crm-bridge import`: what there is already, carried as if the CRM had sent each row just now.
+"""`crm-bridge import`: existing records, sent as if the CRM had sent each row just now.
 
-The bridge's own engine does it, under the same operation keys as live traffic. So a row that was carried before, by
-whomever, is not carried again; a run can be stopped or killed and started anew; and what could not be finished is
-finished by the bridge itself.
+The bridge's own engine sends them, under the same operation ids as live traffic. So a row that was sent before, by
+anyone, is not sent again; a run can be interrupted and started again; and what could not be finished is finished by the
+bridge itself.
 """
 
 import csv
 import json
 import re
 import resource
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,115 +21,78 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from cli.asking import confirm
 from cli.bridge import Bridge
 from cli.cells import escaped, opened, refuse_special
-from cli.command import Name, NotAllWellError, WrongInputError, Yes, command
+from cli.command import DryRun, File, Name, NotAllWellError, WrongInputError, Yes, command
+from cli.output import Output
 from cli.progress import Progress, progress_of
+from cli.prompts import confirm
 from cli.rows import rows
-from create_job.flow import CreateJob
-from create_job.models import NewJob
-from create_site.flow import CreateSite
-from create_site.models import NewSite
 from crm_bridge import Flow
-from crm_bridge.api import CHANGED
 from crm_bridge.engine import DUE, REPLACEABLE
-from crm_bridge.errors import Event, NotConfiguredError, RunningError, SignInRefusedError, StorageError
+from crm_bridge.errors import Event, RunningError, SignInRefusedError, StorageError
 from crm_bridge.fields import compared
-from crm_bridge.operations import Operation, State, fingerprint
-from crm_bridge.settings import Tenant
-from crm_bridge.transport import Deadline
-from crm_bridge.vendors.illu import VENDOR as ILLU
-from crm_bridge.vendors.revio import VENDOR as REVIO
-from crm_bridge.vendors.revio import RevioSettings
-from key_link.flow import CreateKeyLink
-from key_link.models import KeyLink, NewKeyLink
+from crm_bridge.inbound.api import CHANGED
+from crm_bridge.outbound.transport import Deadline
+from crm_bridge.storage.operation import Operation, State, fingerprint
+from operations.flows import flows
 
 AT_ONCE = 4
-"""So many rows are on their way to a vendor at a time."""
+"""Rows that are being sent to a vendor at a time."""
 PATIENCE = 25.0
 """Seconds for one row."""
 GENTLE = 120
 """Rows a minute; illu documents no limit."""
-CALLS_PER_ROW = 3
-"""A key link is looked for before it is made, in both forms of a Salesforce id."""
 STORAGE_PAUSES = (1.0, 4.0, 15.0)
-"""Seconds before a row is tried again that the bridge's storage did not take."""
-FINE = ("repeated", "not carried", "empty", "continued")
-"""What a line may come to besides `succeeded` if all is well."""
+"""Seconds before a row is retried that the bridge's storage did not take."""
+FINE = (State.SUCCEEDED, "repeated", "not sent", "empty", "continued")
+"""The states of a file's lines that are no failure."""
 LOOK_AGAIN = 5.0
-"""Seconds between two looks at what the bridge goes on with."""
+"""Seconds between two looks at the operations that the bridge finishes by itself."""
 
-app = typer.Typer(help="Import what there is already: customers, tickets, key links.", no_args_is_help=True)
+app = typer.Typer(help="Import existing records: customers, tickets, key links.", no_args_is_help=True)
 
 
 @dataclass(frozen=True)
 class Kind[M: BaseModel]:
-    """What a file holds, and how a row of it is carried."""
+    """What a file holds, and how a row of it is sent: what its flow declares (`crm_bridge.flow.Import`)."""
 
     name: str
     help: str
     row: type[M]
     flow: type[Flow[Any, Any, Any]]
-    command: Callable[[M], BaseModel]
     id: str
-    """Which member of an answer is the new id."""
-    vendor: str
-    rate: Callable[[Tenant], int]
-    """Rows a minute."""
-    as_json: tuple[str, ...] = ()
+    """The member of a result that is the new id."""
+    command: Callable[[M], BaseModel]
+    calls: int
+    """Calls that a row takes at most."""
+    as_json: tuple[str, ...]
+
+    def rate(self, bridge: Bridge, tenant: str) -> int:
+        """Return how many rows a minute suit the vendor. Raises NotConfiguredError."""
+        engine = bridge.runtime.engine
+        pace = engine.ask(engine.bind(self.flow, tenant, Deadline(PATIENCE)), lambda vendor: vendor.pace())
+        return round(pace.calls * 60 / pace.seconds) // self.calls if pace else GENTLE
 
 
-def _at_revio(settings: Tenant) -> int:
-    revio = settings.of(RevioSettings)
-    if revio is None:
-        raise NotConfiguredError("The tenant's secret has no revio block. Add it first.")
-    return revio.calls_per_minute // CALLS_PER_ROW
-
-
-KINDS: tuple[Kind[Any], ...] = (
+KINDS: tuple[Kind[Any], ...] = tuple(
     Kind(
-        "sites",
-        "Customers that are to become sites at illu: customer_id, name, latitude, longitude, address.",
-        NewSite,
-        CreateSite,
-        lambda site: site,
-        "site_id",
-        ILLU,
-        lambda _: GENTLE,
-    ),
-    Kind(
-        "jobs",
-        "Tickets that are to become jobs at illu: ticket_id, name, customer_id or site_id, and what else a job has.",
-        NewJob,
-        CreateJob,
-        lambda job: job,
-        "job_id",
-        ILLU,
-        lambda _: GENTLE,
-        as_json=("tag_ids", "workflow_instances"),
-    ),
-    Kind(
-        "key-links",
-        "Accounts that are to be key links at Rev.io: system, entity_type, internal_id, external_id.",
-        KeyLink,
-        CreateKeyLink,
-        lambda link: NewKeyLink(link=link),
-        "id",
-        REVIO,
-        _at_revio,
-    ),
+        declared.name,
+        declared.help,
+        declared.row or flow.command,
+        flow,
+        declared.id,
+        declared.to_command or (lambda row: row),
+        declared.calls,
+        declared.as_json,
+    )
+    for flow in flows().values()
+    if (declared := flow.imports)
 )
 
-File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .csv file with a header, or a .jsonl file.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the file and show what would be done.")]
 Rate = Annotated[int | None, typer.Option(min=1, help="Rows a minute at most. Else what suits the vendor.")]
-ResultFile = Annotated[
-    Path | None, typer.Option(help="Where the result goes. Else beside the file, as FILE.result.csv.")
-]
-Wait = Annotated[
-    int, typer.Option(min=0, help="Minutes to wait in the end for what the bridge goes on with by itself.")
-]
+ResultFile = Annotated[Path | None, typer.Option(help="The result file. Else beside the file, as FILE.result.csv.")]
+Wait = Annotated[int, typer.Option(min=0, help="Minutes to wait at the end for what the bridge finishes by itself.")]
 
 
 def _add_command(kind: Kind[Any]) -> None:
@@ -155,7 +118,7 @@ for _kind in KINDS:
 
 @dataclass
 class Line:
-    """What became of one line of the file."""
+    """One line of the file, and its result. `command` is None if there is nothing to send."""
 
     line: int
     state: str
@@ -164,15 +127,25 @@ class Line:
     id: str = ""
     detail: str = ""
     warning: str = ""
+    command: BaseModel | None = None
 
 
 @dataclass
 class Plan:
-    """What there is to do. `lines` has every line of the file but the header."""
+    """What is to be done. `lines` has every line of the file but the header."""
 
-    lines: list[Line] = field(default_factory=list)
-    to_carry: list[tuple[Line, BaseModel]] = field(default_factory=list)
+    lines: list[Line]
     counts: Counter[str] = field(default_factory=Counter)
+    to_send: list[tuple[Line, BaseModel]] = field(default_factory=list)
+
+    def report(self) -> dict[str, object]:
+        states = Counter(line.state for line in self.lines)
+        return {
+            "rows": len(self.lines) - states["empty"] - states["continued"],
+            "states": dict(states),
+            "invalid": [{"line": line.line, "detail": line.detail} for line in self.lines if line.state == "invalid"],
+            "warnings": [{"line": line.line, "detail": line.warning} for line in self.lines if line.warning],
+        }
 
 
 class Import[M: BaseModel]:
@@ -181,160 +154,128 @@ class Import[M: BaseModel]:
         self._output = bridge.output
         self._tenant = tenant
         self._kind = kind
+        self._resume_at = 0.0
 
     def run(self, file: Path, *, dry_run: bool, rate: int | None, result: Path | None, wait: int, yes: bool) -> None:
-        """Raises NotAllWellError if a row was not done."""
+        """Raise NotAllWellError if a row was not done."""
         result = result or file.with_name(f"{file.name}.result.csv")
-        refuse_special(result)  # and not only when all is done
-        rate = rate or self._kind.rate(self._bridge.tenant(self._tenant))  # first: a flow needs the bridge's tables
-        plan = self._planned(self._checked(file))
-        self._show(plan, rate)
+        refuse_special(result)  # before anything is sent
+        rate = rate or self._kind.rate(self._bridge, self._tenant)  # first: a flow needs the bridge's tables
+        plan = self._plan(self._checked(file))
+        _print_plan(self._output, plan, rate)
         if dry_run:
-            self._output.document({"dry_run": True, **self._summary(plan)})
-            self._end(plan.lines)
-            return
-        if plan.to_carry and not yes:
-            confirm(f"Carry {len(plan.to_carry):,} of them?")
-        begun = time.monotonic()
-        try:
-            self._carry(plan, rate)
-            self._await(plan.lines, wait)
-        finally:  # also of what was stopped
-            _write(result, plan.lines)
-            self._tell(plan, result, time.monotonic() - begun)
-        self._end(plan.lines)
+            self._output.document({"dry_run": True, **plan.report()})
+        else:
+            if plan.to_send and not yes:
+                confirm(f"Send {len(plan.to_send):,} of them?")
+            begun = time.monotonic()
+            try:
+                self._send(plan.to_send, rate)
+                self._await(plan.lines, wait)
+            finally:  # also after an interruption
+                _write(result, plan.lines)
+                _print_result(self._output, plan, result, time.monotonic() - begun)
+        if any(line.state not in FINE for line in plan.lines):
+            raise NotAllWellError
 
     # ------------------------------------------------------------------ before
 
-    def _checked(self, file: Path) -> list[tuple[Line, M | None]]:
-        """Every line; of those that say the same event twice, only the first counts."""
+    def _checked(self, file: Path) -> list[Line]:
+        """Return every line. Of those with the same event, only the first has a command."""
         flow, kind = self._kind.flow(), self._kind
         first: dict[str, tuple[int, str, str]] = {}
-        checked: list[tuple[Line, M | None]] = []
+        lines: list[Line] = []
         for row in rows(file, kind.row, kind.as_json):
-            if row.said is None:
-                wrong = "; ".join(
-                    f"{error.field}: {error.message}" if error.field else error.message for error in row.errors
-                )
-                checked.append((Line(row.line, "invalid" if row.errors else "empty", detail=wrong), None))
+            if row.value is None:
+                lines.append(Line(row.line, "invalid" if row.errors else "empty", detail=row.problem))
             else:
-                event = kind.command(row.said)
-                key, said = flow.key(event), fingerprint(compared(event))
-                one = flow.operation_id(self._tenant, key)
-                line, before, key_before = first.setdefault(one, (row.line, said, key))
-                if line == row.line:
-                    checked.append((Line(row.line, "", key, one), row.said))
-                elif before == said:
-                    checked.append((Line(row.line, "repeated", key, detail=f"says the same as line {line}"), None))
+                event = kind.command(row.value)
+                key, content = flow.key(event), fingerprint(compared(event))
+                operation_id = flow.operation_id(self._tenant, key)
+                number, content_before, key_before = first.setdefault(operation_id, (row.line, content, key))
+                if number == row.line:
+                    line = Line(row.line, "", key, operation_id, command=event)
+                elif content == content_before:
+                    line = Line(row.line, "repeated", key, detail=f"says the same as line {number}")
                 else:
-                    checked.append(
-                        (Line(row.line, "invalid", key, detail=f"says something else of it than line {line}"), None)
-                    )
+                    line = Line(row.line, "invalid", key, detail=f"says something else of it than line {number}")
                 if key != key_before:
-                    checked[-1][0].warning = f"has the id of line {line} in another form: {key} is {key_before}"
-            checked += [
-                (Line(row.line + more, "continued", detail=f"belongs to line {row.line}"), None)
-                for more in range(1, row.lines)
+                    line.warning = f"has the id of line {number} in another form: {key} is {key_before}"
+                lines.append(line)
+            lines += [
+                Line(row.line + more, "continued", detail=f"belongs to line {row.line}") for more in range(1, row.lines)
             ]
-        if all(line.state == "empty" for line, _ in checked):
+        if all(line.state == "empty" for line in lines):
             raise WrongInputError(f"{file} has no rows.")
-        return checked
+        return lines
 
-    def _planned(self, checked: Sequence[tuple[Line, M | None]]) -> Plan:
-        known = self._bridge.runtime.operations.many([line.operation_id for line, _ in checked if line.operation_id])
-        plan = Plan()
-        for line, said in checked:
-            plan.lines.append(line)
-            if said is None:
+    def _plan(self, lines: list[Line]) -> Plan:
+        known = self._bridge.runtime.operations.many([line.operation_id for line in lines if line.operation_id])
+        plan = Plan(lines)
+        for line in lines:
+            operation = known.get(line.operation_id)
+            if line.command is None:
                 plan.counts[line.state] += 1
-                continue
-            there = known.get(line.operation_id)
-            if there is None or _may_be_sent_again(there):
-                plan.counts["new" if there is None else "rejected before"] += 1
-                line.state = "not carried"
-                plan.to_carry.append((line, self._kind.command(said)))
-                continue
-            self._note(line, there, new=False)
-            plan.counts[f"known already: {there.state}"] += 1
-            if there.fingerprint != fingerprint(compared(self._kind.command(said))):
-                line.detail = f"{line.detail}; {CHANGED}".removeprefix("; ")
+            elif operation is None or _may_be_sent_again(operation):
+                plan.counts["new" if operation is None else "rejected before"] += 1
+                line.state = "not sent"
+                plan.to_send.append((line, line.command))
+            else:
+                self._note(line, operation, is_new=False)
+                plan.counts[f"known already: {operation.state}"] += 1
+                if operation.fingerprint != fingerprint(compared(line.command)):
+                    line.detail = f"{line.detail}; {CHANGED}".removeprefix("; ")
         return plan
-
-    def _show(self, plan: Plan, rate: int) -> None:
-        output = self._output
-        for line in plan.lines:
-            if line.state == "invalid":
-                output.line(f"line {line.line}: {line.detail}", style="red")
-            if line.warning:
-                output.line(f"line {line.line}: {line.warning}", style="yellow")
-        output.table(("rows", "what"), [(f"{number:,}", what) for what, number in plan.counts.most_common()])
-        if plan.to_carry:
-            minutes = len(plan.to_carry) / rate
-            output.line(f"{len(plan.to_carry):,} to carry, at most {rate:,} a minute: about {_duration(60 * minutes)}.")
-        else:
-            output.line("There is nothing to carry.")
 
     # ------------------------------------------------------------------ meanwhile
 
-    def _carry(self, plan: Plan, rate: int) -> None:
-        """All that is to do. Whatever ends it, what is on its way is waited for."""
-        pool = ThreadPoolExecutor(AT_ONCE)
-        free = threading.Semaphore(AT_ONCE)
-        failures: list[BaseException] = []
-
-        def done(future: Future[None]) -> None:
-            free.release()
-            if error := future.exception():
-                failures.append(error)
-
-        with progress_of(self._output, self._kind.name, len(plan.to_carry)) as progress:
-            self._resume_at = 0.0
-            turn = time.monotonic()
+    def _send(self, to_send: Sequence[tuple[Line, BaseModel]], rate: int) -> None:
+        """Send all. After an error or an interruption only the rows that are being sent are finished."""
+        transport, vendor = self._bridge.runtime.transport, self._kind.flow.vendor.name
+        sending: set[Future[None]] = set()
+        turn = time.monotonic()
+        with progress_of(self._output, self._kind.name, len(to_send)) as progress, ThreadPoolExecutor(AT_ONCE) as pool:
             try:
-                for line, event in plan.to_carry:
-                    self._pause(progress)
-                    free.acquire()
-                    if failures:
-                        break
-                    turn = max(turn + 60 / rate, time.monotonic())
+                for line, event in to_send:
+                    self._pause(vendor, progress)
                     time.sleep(max(0.0, turn - time.monotonic()))
-                    probing = self._bridge.runtime.transport.is_down(self._kind.vendor, self._tenant)
-                    future = pool.submit(self._carry_one, line, event, progress)
-                    future.add_done_callback(done)
-                    if probing:  # one finds out; the others wait for what it finds
-                        future.exception()
+                    turn = max(turn, time.monotonic()) + 60 / rate
+                    is_down = transport.is_down(vendor, self._tenant)  # then one finds out whether it is back
+                    sending.add(pool.submit(self._send_one, line, event, progress))
+                    if is_down or len(sending) >= AT_ONCE:
+                        done, sending = wait_for(sending, return_when=ALL_COMPLETED if is_down else FIRST_COMPLETED)
+                        for future in done:
+                            future.result()
+                for future in sending:
+                    future.result()
             except KeyboardInterrupt:
-                progress.say("stopping, as soon as what is on its way is done")
+                progress.say("stopping, as soon as the rows that are being sent are done")
                 raise
-            finally:
-                pool.shutdown(wait=True)
-        if failures:
-            raise failures[0]
 
-    def _pause(self, progress: Progress) -> None:
-        """While the vendor is down, or has asked for time."""
+    def _pause(self, vendor: str, progress: Progress) -> None:
+        """Wait while the vendor is down, or has asked for time."""
         transport, clock = self._bridge.runtime.transport, self._bridge.runtime.clock
-        while (left := max(transport.held_until(self._kind.vendor, self._tenant), self._resume_at) - clock()) > 0:
-            progress.say(f"{self._kind.vendor} is down or asks for time, trying again in {left:.0f} s")
+        while (left := max(transport.held_until(vendor, self._tenant), self._resume_at) - clock()) > 0:
+            progress.say(f"{vendor} is down or asks for time, trying again in {left:.0f} s")
             time.sleep(min(1.0, left))
         progress.say("")
 
-    def _carry_one(self, line: Line, event: BaseModel, progress: Progress) -> None:
-        """Raises SignInRefusedError, NotConfiguredError, StorageError: then none would do better."""
+    def _send_one(self, line: Line, event: BaseModel, progress: Progress) -> None:
+        """Raise SignInRefusedError, NotConfiguredError or StorageError: then no other row would succeed."""
         for pause in (*STORAGE_PAUSES, None):
             try:
                 outcome = self._bridge.runtime.engine.run(
                     self._kind.flow, event, tenant=self._tenant, deadline=Deadline(PATIENCE)
                 )
             except RunningError:
-                line.state, line.detail = State.SENDING, "somebody else is carrying it"
+                line.state, line.detail = State.SENDING, "is being sent by another process"
                 break
             except StorageError:
                 if pause is None:
                     raise
                 time.sleep(pause)
                 continue
-            self._note(line, outcome.operation, new=outcome.carried)
+            self._note(line, outcome.operation, is_new=outcome.carried)
             if isinstance(outcome.error, SignInRefusedError):
                 raise outcome.error
             if outcome.error and outcome.error.retry_after:
@@ -342,17 +283,17 @@ class Import[M: BaseModel]:
             break
         progress.advance(line.state)
 
-    def _note(self, line: Line, operation: Operation, *, new: bool) -> None:
+    def _note(self, line: Line, operation: Operation, *, is_new: bool) -> None:
         line.state = operation.state
-        answer = json.loads(operation.result) if operation.result else {}
-        line.id = str(answer.get(self._kind.id, ""))
+        result = json.loads(operation.result) if operation.result else {}
+        line.id = str(result.get(self._kind.id, ""))
         if operation.state is State.SUCCEEDED:
-            line.detail = "" if new else "known already"
+            line.detail = "" if is_new else "known already"
         elif operation.last_attempt:
             line.detail = operation.last_attempt.reason
 
     def _await(self, lines: Sequence[Line], minutes: int) -> None:
-        """Until the bridge has finished what it goes on with by itself, at most so long."""
+        """Wait until the bridge has finished the rest by itself, at most this many minutes."""
         end = time.monotonic() + 60 * minutes
         pending = [line for line in lines if line.state in DUE]
         if not pending:
@@ -360,51 +301,53 @@ class Import[M: BaseModel]:
         with progress_of(self._output, "the bridge goes on with", len(pending)) as progress:
             while pending and time.monotonic() < end:
                 time.sleep(LOOK_AGAIN)
-                there = self._bridge.runtime.operations.many([line.operation_id for line in pending])
+                operations = self._bridge.runtime.operations.many([line.operation_id for line in pending])
                 for line in pending:
-                    self._note(line, there[line.operation_id], new=True)
+                    self._note(line, operations[line.operation_id], is_new=True)
                     if line.state not in DUE:
                         progress.advance(line.state)
                 pending = [line for line in pending if line.state in DUE]
 
-    # ------------------------------------------------------------------ afterwards
 
-    def _summary(self, plan: Plan) -> dict[str, object]:
-        states = Counter(line.state for line in plan.lines)
-        return {
-            "rows": len(plan.lines) - states["empty"] - states["continued"],
-            "states": dict(states),
-            "invalid": [{"line": line.line, "detail": line.detail} for line in plan.lines if line.state == "invalid"],
-            "warnings": [{"line": line.line, "detail": line.warning} for line in plan.lines if line.warning],
-        }
+# ---------------------------------------------------------------------- output
 
-    def _tell(self, plan: Plan, result: Path, seconds: float) -> None:
-        output = self._output
-        carried = sum(line.state != "not carried" for line, _ in plan.to_carry)
-        measured = {
-            "carried": carried,
-            "seconds": round(seconds, 1),
-            "per_minute": round(60 * carried / seconds) if carried else 0,
-            "peak_memory_mb": _peak_memory(),
-            "result": str(result),
-        }
-        output.document({**self._summary(plan), **measured})
-        counts = Counter(line.state for line in plan.lines)
-        output.line()
-        output.table(("rows", "state"), [(f"{number:,}", state) for state, number in counts.most_common()])
-        output.line(
-            f"Carried: {carried:,} in {_duration(seconds)}, {measured['per_minute']:,} a minute, "
-            f"at most {measured['peak_memory_mb']} MB of memory."
-        )
-        output.line(f"Every line, with its new id: {result}")
 
-    def _end(self, lines: Sequence[Line]) -> None:
-        if any(line.state not in (State.SUCCEEDED, *FINE) for line in lines):
-            raise NotAllWellError
+def _print_plan(output: Output, plan: Plan, rate: int) -> None:
+    for line in plan.lines:
+        if line.state == "invalid":
+            output.line(f"line {line.line}: {line.detail}", style="red")
+        if line.warning:
+            output.line(f"line {line.line}: {line.warning}", style="yellow")
+    output.table(("rows", "what"), [(f"{number:,}", what) for what, number in plan.counts.most_common()])
+    count = len(plan.to_send)
+    duration = _duration(60 * count / rate)
+    output.line(
+        f"{count:,} to send, at most {rate:,} a minute: about {duration}." if count else "There is nothing to send."
+    )
+
+
+def _print_result(output: Output, plan: Plan, result: Path, seconds: float) -> None:
+    sent = sum(line.state != "not sent" for line, _ in plan.to_send)
+    measured = {
+        "sent": sent,
+        "seconds": round(seconds, 1),
+        "per_minute": round(60 * sent / seconds) if sent else 0,
+        "peak_memory_mb": _peak_memory(),
+        "result": str(result),
+    }
+    output.document({**plan.report(), **measured})
+    counts = Counter(line.state for line in plan.lines)
+    output.line()
+    output.table(("rows", "state"), [(f"{number:,}", state) for state, number in counts.most_common()])
+    output.line(
+        f"Sent: {sent:,} in {_duration(seconds)}, {measured['per_minute']:,} a minute, "
+        f"at most {measured['peak_memory_mb']} MB of memory."
+    )
+    output.line(f"Every line, with its new id: {result}")
 
 
 def _may_be_sent_again(operation: Operation) -> bool:
-    """What a person has given up is not taken up by a file that is imported once more; the CRM may send it."""
+    """Return whether a file may send it again. An event that a person discarded may be sent again only by the CRM."""
     is_discarded = operation.last_attempt is not None and operation.last_attempt.event is Event.DISCARDED
     return operation.state in REPLACEABLE and not is_discarded
 
@@ -418,7 +361,7 @@ def _write(result: Path, lines: Sequence[Line]) -> None:
 
 
 def _peak_memory() -> int:
-    """Megabytes. On Linux what getrusage tells is the parent's, if that was larger; macOS counts it in bytes."""
+    """Return megabytes. On Linux getrusage returns the parent's, if that was larger; macOS counts in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
         peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())

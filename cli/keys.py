@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -11,16 +12,14 @@ import typer
 from cli.bridge import Bridge
 from cli.command import Name, WrongInputError, command
 from cli.output import moment
-from crm_bridge.operations import as_time
 from crm_bridge.settings import Tenant
-from crm_bridge.tenants import KEY_MAX_AGE, hash_api_key, new_api_key
-from crm_bridge.vendors import REGISTRY
+from crm_bridge.storage.api_keys import KEY_MAX_AGE, ApiKey, hash_api_key, new_api_key
+from crm_bridge.storage.operation import as_time
+from crm_bridge.vendors import REGISTRY, called_functions
 
-SCOPES = frozenset(function for entry in REGISTRY if entry.is_for_callers for function in entry.functions) | {
-    *("operations:read", "operations:resolve", "operations:payload"),
-}
+SCOPES = called_functions() | {"operations:read", "operations:resolve", "operations:payload"}
 SHORT_HASH = 12
-"""So much of a key's hash names it: enough to tell a tenant's keys apart."""
+"""Characters of a key's hash that name it: enough to distinguish a tenant's keys."""
 EXPIRES = "365d"
 """How long a key works by default."""
 
@@ -46,39 +45,21 @@ def add_key(bridge: Bridge, name: Name, scope: Scopes = None, label: Label = "CR
     Give each person who looks after operations a key of their own, not the CRM's:
     --label "Ada, support" --scope operations:read --scope operations:resolve
     """
-    store_key(bridge, name, scopes_of_key(scope, bridge.tenant(name)), label, expiry_of_key(expires), bridge.arn)
+    NewKey.checked(bridge, scope, label, expires, bridge.tenant(name)).store(bridge, name)
 
 
 @command(app, "list")
 def list_keys(bridge: Bridge, name: Name) -> None:
     """A tenant's API keys, by the beginnings of their hashes."""
-    found = bridge.runtime.keys.of(name)
     now = bridge.runtime.clock()
-    shown = [
-        {
-            "key": key.key_hash[:SHORT_HASH],
-            "label": key.label,
-            "scopes": sorted(key.scopes),
-            "created_at": as_time(key.created_at),
-            "created_by": key.created_by,
-            "expires_at": as_time(key.expires_at),
-            "state": "revoked" if key.disabled else "expired" if key.expires_at and key.expires_at <= now else "valid",
-        }
-        for key in found
-    ]
-    bridge.output.document(shown)
-    rows = [
-        (
-            row["key"],
-            row["label"],
-            " ".join(sorted(key.scopes)),
-            moment(key.created_at),
-            key.created_by.rpartition("/")[2],
-            _day(key.expires_at),
-            row["state"],
-        )
-        for row, key in zip(shown, found, strict=True)
-    ]
+    documents, rows = [], []
+    for key in bridge.runtime.keys.of(name):
+        state = "revoked" if key.disabled else "expired" if key.expires_at and key.expires_at <= now else "valid"
+        document = {"key": key.key_hash[:SHORT_HASH], **_document(key), "created_at": as_time(key.created_at)}
+        documents.append({**document, "state": state})
+        made = moment(key.created_at), key.created_by.rpartition("/")[2], _day(key.expires_at)
+        rows.append((document["key"], key.label, " ".join(sorted(key.scopes)), *made, state))
+    bridge.output.document(documents)
     bridge.output.table(("key", "label", "scopes", "created", "by", "expires", "state"), rows)
 
 
@@ -88,7 +69,7 @@ def revoke(
     name: Name,
     key: Annotated[str, typer.Argument(help="The key, or the beginning of its hash as `key list` shows it.")],
 ) -> None:
-    """Make an API key useless, for ever."""
+    """Revoke an API key, for ever."""
     found = [
         one
         for one in bridge.runtime.keys.of(name)
@@ -103,30 +84,44 @@ def revoke(
     bridge.output.line(f"Revoked: {found[0].label}. It may work for {KEY_MAX_AGE:.0f} seconds more.")
 
 
-def store_key(
-    bridge: Bridge, tenant: str, scopes: frozenset[str], label: str, expires_at: int | None, made_by: str
-) -> None:
-    key = new_api_key()
-    bridge.runtime.keys.add(key, tenant, scopes, label, expires_at=expires_at, created_by=made_by)
-    bridge.output.document(
-        {
-            "tenant": tenant,
-            "key": key,
-            "scopes": sorted(scopes),
-            "label": label,
-            "expires_at": as_time(expires_at),
-            "created_by": made_by,
-        }
-    )
-    until = "never expires" if expires_at is None else f"expires on {_day(expires_at)}"
-    bridge.output.line(f"Its API key is shown only now. It may {', '.join(sorted(scopes))}, and {until}:")
-    bridge.output.line()
-    bridge.output.line(f"  {key}", style="bold")
-    bridge.output.line()
+@dataclass(frozen=True)
+class NewKey:
+    """An API key that is to be made: all that can be wrong with it is checked before anything is stored."""
+
+    scopes: frozenset[str]
+    label: str
+    expires_at: int | None
+    created_by: str
+
+    @classmethod
+    def checked(
+        cls, bridge: Bridge, scopes: Sequence[str] | None, label: str, expires: str, settings: Tenant
+    ) -> "NewKey":
+        """Raises WrongInputError."""
+        return cls(_checked_scopes(scopes, settings), label, expiry_of_key(expires), bridge.arn)
+
+    def store(self, bridge: Bridge, tenant: str) -> None:
+        key = new_api_key()
+        bridge.runtime.keys.add(
+            key, tenant, self.scopes, self.label, expires_at=self.expires_at, created_by=self.created_by
+        )
+        bridge.output.document({"tenant": tenant, "key": key, **_document(self)})
+        until = "never expires" if self.expires_at is None else f"expires on {_day(self.expires_at)}"
+        bridge.output.line(f"Its API key is shown only now. It may {', '.join(sorted(self.scopes))}, and {until}:")
+        bridge.output.line(f"\n  {key}\n", style="bold")
+
+
+def _document(key: NewKey | ApiKey) -> dict[str, object]:
+    return {
+        "scopes": sorted(key.scopes),
+        "label": key.label,
+        "expires_at": as_time(key.expires_at),
+        "created_by": key.created_by,
+    }
 
 
 def _day(expires_at: int | None) -> str:
-    """The day in UTC on which a key expires, or `never`."""
+    """Return the day in UTC on which a key expires, or `never`."""
     return moment(expires_at).partition(" ")[0] or "never"
 
 
@@ -147,15 +142,12 @@ def expiry_of_key(expires: str) -> int | None:
     return int(at.timestamp())
 
 
-def scopes_of_key(given: Sequence[str] | None, settings: Tenant) -> frozenset[str]:
-    if given:
-        if unknown := sorted(set(given) - SCOPES):
-            raise WrongInputError(f"There is no scope {', '.join(unknown)}; there are {', '.join(sorted(SCOPES))}.")
-        return frozenset(given)
-    used = used_scopes(settings)
-    if not used:
+def _checked_scopes(scopes: Sequence[str] | None, settings: Tenant) -> frozenset[str]:
+    if unknown := sorted(set(scopes or ()) - SCOPES):
+        raise WrongInputError(f"There is no scope {', '.join(unknown)}; there are {', '.join(sorted(SCOPES))}.")
+    if not (found := frozenset(scopes or used_scopes(settings))):
         raise WrongInputError("The settings name no vendor with a flow, so say with --scope what the key may do.")
-    return used
+    return found
 
 
 def used_scopes(settings: Tenant) -> frozenset[str]:

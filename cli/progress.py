@@ -1,4 +1,4 @@
-"""How far long work is: a bar where there is a terminal, a line now and then where there is none."""
+"""The progress of long work: a bar in a terminal, a line now and then elsewhere."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from cli.output import Output, visible
 
-SAY_AGAIN = 10.0
+INTERVAL = 10.0
 """Seconds between two lines."""
 
 
@@ -23,8 +23,8 @@ class Progress:
         self._what = what
         self._total = total
         self._states: Counter[str] = Counter()
-        self._said_at = time.monotonic()
-        self._said = ""
+        self._next_line = time.monotonic() + INTERVAL
+        self._message = ""
         self._lock = threading.Lock()
         self.bar = Bar(
             TextColumn("{task.description}", markup=False),
@@ -32,32 +32,28 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[states]}", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}", style="yellow", markup=False),
+            TextColumn("{task.fields[message]}", style="yellow", markup=False),
             console=output.notices,
             disable=not output.notices.is_terminal,
         )
-        self._task = self.bar.add_task(visible(what), total=total, states="", said="")
+        self._task = self.bar.add_task(visible(what), total=total, states="", message="")
 
     def advance(self, state: str) -> None:
+        """Count one more as done, in this state."""
         with self._lock:
             self._states[state] += 1
             states = ", ".join(f"{number:,} {state}" for state, number in self._states.items())
             self.bar.update(self._task, advance=1, states=visible(states))
-            self._line(states)
+            if self.bar.disable and time.monotonic() >= self._next_line:
+                self._next_line = time.monotonic() + INTERVAL
+                self._output.notice(f"{self._what}: {self._states.total():,} of {self._total:,} ({states})")
 
     def say(self, text: str) -> None:
         with self._lock:
-            self.bar.update(self._task, said=visible(text))
-            if text and not self._said and not self._output.notices.is_terminal:
+            self.bar.update(self._task, message=visible(text))
+            if text and not self._message and self.bar.disable:
                 self._output.notice(text)
-            self._said = text
-
-    def _line(self, states: str) -> None:
-        done = self._states.total()
-        if self._output.notices.is_terminal or time.monotonic() < self._said_at + SAY_AGAIN:
-            return
-        self._said_at = time.monotonic()
-        self._output.notice(f"{self._what}: {done:,} of {self._total:,} ({states})")
+            self._message = text
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from cli.bridge import Bridge
 from cli.progress import progress_of
-from crm_bridge.dynamodb import guarded, serialize
-from crm_bridge.operations import State
+from crm_bridge.storage.dynamodb import guarded, serialize
+from crm_bridge.storage.operation import State
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, WriteRequestUnionTypeDef

@@ -1,4 +1,4 @@
-"""Rows of a file, each checked as the request would be that it stands for. Nothing is sent from here."""
+"""The rows of a file, each checked like the request that it stands for. Nothing is sent from here."""
 
 import csv
 import json
@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from cli.cells import unescaped
 from cli.command import WrongInputError
-from crm_bridge.api import once, validated
 from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.fields import IN_CSV
+from crm_bridge.inbound.api import once, validated
 
 DELIMITERS = ",;\t"
 MOST_LINES = 100
@@ -23,28 +23,29 @@ LINE_BREAKS_IN = frozenset({"address", "notes"})
 """Fields whose cells may have line breaks."""
 
 type Members = Mapping[str, Any] | FieldError | None
-"""What a row says, or what is wrong with it; None if it is empty."""
+"""The fields of a row, or its error; None if it is empty."""
 
 
 @dataclass(frozen=True)
 class Row[M: BaseModel]:
-    """`line` is where it begins in the file, `lines` how many it has there. Either there is what it says, or what is
-    wrong with it, or it is empty."""
+    """`line` is where it begins in the file, `lines` how many it has there. It has a value, or errors, or is empty."""
 
     line: int
-    said: M | None
+    value: M | None
     errors: tuple[FieldError, ...] = ()
     lines: int = 1
 
+    @property
+    def problem(self) -> str:
+        return "; ".join(f"{one.field}: {one.message}" if one.field else one.message for one in self.errors)
+
 
 def rows[M: BaseModel](file: Path, model: type[M], as_json: Sequence[str] = ()) -> Iterator[Row[M]]:
-    """The rows of a `.jsonl` file, one object in each line, or else of a CSV file whose header names the fields.
+    """Return the rows of a `.jsonl` file, one object in each line, or else of a CSV file whose header names the fields.
 
-    Each line of the file but the header is in one of them.
-
-    In CSV a dot stands before a field within a field, an empty cell says nothing, and the cells of columns in `as_json`
-    are JSON. Raises WrongInputError if the file cannot be read at all, or its header names what is not known, or
-    something twice.
+    Each line of the file but the header is in one of them. In CSV a dot stands before a field within a field, an empty
+    cell is null, and the cells of columns in `as_json` are JSON. Raises WrongInputError if the file cannot be read, or
+    its header names an unknown column, or one twice.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -116,9 +117,9 @@ def _csv(lines: IO[str], model: type[BaseModel], as_json: Sequence[str]) -> Iter
 def _cells(
     lines: Sequence[str], columns: Sequence[str], delimiter: str, as_json: Sequence[str]
 ) -> tuple[list[str] | FieldError, int]:
-    """The cells of the row with which `lines` begin, and how many of them it has.
+    """Return the cells of the first row in `lines`, and its number of lines.
 
-    A quote that is not closed in its line is a mistake, unless what it takes along must be one cell's.
+    A quote that is not closed in its line is an error, unless all that it spans must be one cell.
     """
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:

@@ -25,7 +25,7 @@ def read_document(file: Path) -> str:
 
 
 def valid(bridge: Bridge, document: str) -> Tenant:
-    """Raises WrongInputError, which names what is wrong, and repeats nothing of it."""
+    """Return the settings in a document. Raises WrongInputError, which names the fields and repeats no values."""
     try:
         return parse_tenant(document, bridge.local_hosts)
     except ValidationError as error:
@@ -33,7 +33,7 @@ def valid(bridge: Bridge, document: str) -> Tenant:
 
 
 def shown_if_valid(bridge: Bridge, document: str) -> dict[str, Any]:
-    """What is stored may have been valid in an earlier version only; then it is shown as if nothing was set."""
+    """Return settings with secrets masked; nothing if they are invalid, as those of an earlier version may be."""
     try:
         return valid(bridge, document).shown()
     except WrongInputError:
@@ -53,8 +53,8 @@ def refuse_secrets(changes: Sequence[str]) -> None:
     """Raise WrongInputError if one of `changes` has a secret as its value, also within a block that is JSON."""
     for change in changes:
         setting, has_value, value = change.partition("=")
-        given = _flat(_as_json(value), setting) if has_value else {}
-        if secrets := sorted(name for name, part in given.items() if name in secret_settings() and part is not None):
+        values = _flat(_as_json(value), setting) if has_value else {}
+        if secrets := sorted(name for name, part in values.items() if name in secret_settings() and part is not None):
             raise WrongInputError(
                 f"{', '.join(secrets)}: an argument stays in the shell's history, and others on this machine see it. "
                 "Leave =VALUE out, and you are asked for it; or give all settings with --file. Nothing was stored."
@@ -87,6 +87,7 @@ def secret_settings() -> frozenset[str]:
 
 
 def changed(before: str, changes: Sequence[str], unset: Sequence[str]) -> str:
+    """Return the document with other settings. A value that is not given is asked for, or read from standard input."""
     document: dict[str, Any] = json.loads(before)
     for change in changes:
         setting, has_value, value = change.partition("=")
@@ -112,12 +113,12 @@ def _place(document: dict[str, Any], setting: str) -> tuple[dict[str, Any], str]
     for block in blocks:
         place = place.setdefault(block, {})
         if not isinstance(place, dict):
-            raise WrongInputError(f"{setting} lies within something that has no settings of its own.")
+            raise WrongInputError(f"{setting} is within a value that has no settings.")
     return place, last
 
 
 def _as_json(value: str) -> object:
-    """Numbers, true, false, null, lists and objects are what they look like; all else is text."""
+    """Return the value of JSON; any other text as it is."""
     try:
         return json.loads(value)
     except ValueError:
@@ -127,7 +128,7 @@ def _as_json(value: str) -> object:
 def differences(
     before: Mapping[str, Any], after: Mapping[str, Any], stored: str, document: str
 ) -> list[tuple[str, object, object]]:
-    """What changes, by setting. Of what is masked only that it does."""
+    """Return the settings that change, before and after; a secret's values are masked."""
     old, new = _flat(before), _flat(after)
     old_values, new_values = _flat(json.loads(stored)), _flat(json.loads(document))
     return [

@@ -4,17 +4,18 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.asking import asked_tenant, confirm
 from cli.bridge import Bridge
 from cli.command import Name, WrongInputError, Yes, command
-from cli.keys import EXPIRES, Expires, Label, Scopes, expiry_of_key, scopes_of_key, store_key
+from cli.keys import EXPIRES, Expires, Label, NewKey, Scopes
 from cli.keys import app as keys
 from cli.output import Output
+from cli.prompts import confirm, prompt_for_tenant
 from cli.purge import purge as purge_tables
 from cli.settings import (
     changed,
@@ -25,7 +26,7 @@ from cli.settings import (
     shown_if_valid,
     valid,
 )
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 from crm_bridge.tenant_parts import EMPTY, PARTS, has_webhook, joined, split
 from crm_bridge.tenants import SECRET_MAX_AGE
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager.type_defs import CreateSecretRequestTypeDef
 
 UNFINISHED = (State.SENDING, State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
+MOST_COUNTED = 400
 
 app = typer.Typer(help="Tenants: their settings and their API keys.", no_args_is_help=True)
 app.add_typer(keys, name="key")
@@ -53,33 +55,25 @@ def add(
     """Onboard a tenant: check its settings, store them as its secrets, make its first API key."""
     if not re.fullmatch("[a-z0-9][a-z0-9-]{0,62}", name):
         raise WrongInputError("Name a tenant with a-z, 0-9 and -, at most 63 of them.")
-    document = read_document(file) if file else asked_tenant(bridge.output)
+    document = read_document(file) if file else prompt_for_tenant(bridge.output)
     settings = valid(bridge, document)
     if all(text.strip() == EMPTY for text in split(document).values()):
         raise WrongInputError("There is nothing to store: name a vendor, or a webhook.")
-    # Before anything is stored, because each of these can fail.
-    scopes, expires_at, made_by = scopes_of_key(scope, settings), expiry_of_key(expires), bridge.arn
+    key = NewKey.checked(bridge, scope, label, expires, settings)  # before anything is stored
     if bridge.parts(name):
         raise WrongInputError(f"There is a tenant {name} already. Change it with `crm-bridge tenant set {name}`.")
     _store(bridge, name, document, {}, kms_key_id)
     bridge.output.line(f"The tenant {name} is stored: {', '.join(sorted(settings.model_fields_set))}.")
-    store_key(bridge, name, scopes, label, expires_at, made_by)
+    key.store(bridge, name)
 
 
 @command(app, "list")
 def list_tenants(bridge: Bridge) -> None:
     """The tenants of this bridge."""
-    prefixes = [bridge.secret_name(part, "") for part in PARTS]
+    prefixes = tuple(bridge.secret_name(part, "") for part in PARTS)
     pages = bridge.secrets.get_paginator("list_secrets").paginate(Filters=[{"Key": "name", "Values": prefixes}])
-    names = sorted(
-        {
-            secret["Name"].removeprefix(prefix)
-            for page in pages
-            for secret in page["SecretList"]
-            for prefix in prefixes
-            if secret["Name"].startswith(prefix)
-        }
-    )
+    secrets = [secret["Name"] for page in pages for secret in page["SecretList"]]
+    names = sorted({secret.rpartition("/")[2] for secret in secrets if secret.startswith(prefixes)})
     bridge.output.document(names)
     for name in names:
         bridge.output.line(name)
@@ -88,9 +82,9 @@ def list_tenants(bridge: Bridge) -> None:
 @command(app)
 def show(bridge: Bridge, name: Name) -> None:
     """A tenant's settings. What is secret is masked."""
-    shown = bridge.tenant(name).shown()
-    bridge.output.document(shown)
-    bridge.output.line(json.dumps(shown, indent=2, ensure_ascii=False))
+    settings = bridge.tenant(name).shown()
+    bridge.output.document(settings)
+    bridge.output.line(json.dumps(settings, indent=2, ensure_ascii=False))
 
 
 @command(app)
@@ -111,15 +105,15 @@ def set_settings(
             "only accepted like this.",
         ),
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="All settings anew, as JSON; - for standard input.")] = None,
-    unset: Annotated[list[str] | None, typer.Option(help="A setting that is to go; several may be given.")] = None,
+    file: Annotated[Path | None, typer.Option(help="All settings, as JSON; - for standard input.")] = None,
+    unset: Annotated[list[str] | None, typer.Option(help="A setting to remove; may be repeated.")] = None,
     yes: Yes = False,
 ) -> None:
-    """Change a tenant's settings. They are checked first, and count at the latest five minutes later."""
+    """Change a tenant's settings. They are checked first, and take effect within five minutes."""
     if bool(file) is bool(changes or unset):
         raise WrongInputError("Give either --file, or settings to change.")
     refuse_secrets(changes or [])
-    parts = _stored(bridge, name)
+    parts = bridge.existing_parts(name)
     try:
         before = joined(parts.values())
     except ValueError:
@@ -151,23 +145,20 @@ def remove(
     bridge: Bridge,
     name: Name,
     yes: Yes = False,
-    force: Annotated[bool, typer.Option(help="Although some of its operations are not finished.")] = False,
-    recovery_days: Annotated[int, typer.Option(min=7, max=30, help="So long the secrets can be restored.")] = 30,
+    force: Annotated[bool, typer.Option(help="Even if some of its operations are not finished.")] = False,
+    recovery_days: Annotated[int, typer.Option(min=7, max=30, help="Days for which the secrets can be restored.")] = 30,
     purge: Annotated[bool, typer.Option("--purge", help="Also erase its operations, links, people and keys.")] = False,
 ) -> None:
     """Remove a tenant: revoke its keys, delete its secrets. Its operations and links stay, in case it comes back.
 
     With --purge all of its data are erased, and nothing can be restored but from a backup.
     """
-    parts = list(PARTS) if purge else list(_stored(bridge, name))  # a tenant may be purged after it was removed
-    unfinished = [
-        operation
-        for state in UNFINISHED
-        for operation in bridge.runtime.operations.listed(name, state, flow=None, limit=100, after=None)[0]
-    ]
+    parts = list(PARTS) if purge else list(bridge.existing_parts(name))  # a tenant may be purged after it was removed
+    unfinished = list(islice(bridge.listed(name, UNFINISHED), MOST_COUNTED))
     if unfinished and not force:
+        more = " or more" if len(unfinished) == MOST_COUNTED else ""
         raise WrongInputError(
-            f"Operations of {name} are not finished ({len(unfinished)}), and never would be. "
+            f"Operations of {name} are not finished ({len(unfinished)}{more}), and never would be. "
             f"See `crm-bridge operations list {name}`, or give --force."
         )
     if not yes:
@@ -197,7 +188,7 @@ def remove(
 
 
 def _purge(bridge: Bridge, tenant: str, *, wait: bool) -> None:
-    """Functions may believe a revoked key, and use the settings that they have read, for some time."""
+    """Erase all data, once no function has the keys and settings in its cache any more."""
     if wait:
         bridge.output.notice(f"Waiting {SECRET_MAX_AGE} s, until no function uses the keys and settings any more.")
         time.sleep(SECRET_MAX_AGE)
@@ -210,16 +201,9 @@ def _purge(bridge: Bridge, tenant: str, *, wait: bool) -> None:
     )
 
 
-def _stored(bridge: Bridge, tenant: str) -> dict[str, str]:
-    parts = bridge.parts(tenant)
-    if not parts:
-        raise WrongInputError(f"There is no tenant {tenant}. `crm-bridge tenant list` shows those that there are.")
-    return parts
-
-
 def _store(bridge: Bridge, tenant: str, document: str, there: Mapping[str, str], kms_key_id: str | None) -> None:
-    """Write those parts that differ from what is `there`, in the order of `split`. If that is interrupted, each part is
-    the old or the new one, and the same command goes on.
+    """Write the parts that differ from those `there`, in the order of `split`. If that is interrupted, each part is the
+    old or the new one, and the same command resumes.
     """
     for part, text in split(document).items():
         name = bridge.secret_name(part, tenant)
@@ -234,7 +218,7 @@ def _store(bridge: Bridge, tenant: str, document: str, there: Mapping[str, str],
 
 
 def _unfinished(parts: Mapping[str, str], document: str) -> list[tuple[str, object, object]]:
-    """Return what a command that was interrupted has left undone: whether a part says that there is a webhook."""
+    """Return the marks of a webhook in other parts that an interrupted command has not changed."""
     wanted = split(document)
     marks = {part: (has_webhook(text), has_webhook(wanted[part])) for part, text in parts.items()}
     return [(f"has_webhook of {part}", *mark) for part, mark in sorted(marks.items()) if mark[0] != mark[1]]

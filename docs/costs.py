@@ -8,7 +8,7 @@ from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
-from crm_bridge.operations import SHARDS
+from crm_bridge.storage.operation import SHARDS
 from crm_bridge.tenants import SECRET_MAX_AGE
 
 ROOT = Path(__file__).parent.parent

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,16 +14,17 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from cli.bridge import access_key_file
-from crm_bridge.operations import operation_id
 from crm_bridge.settings import parse_tenant
 from crm_bridge.vendors import vendors
-from local.kept import kept
-from local.sam import told_to_sam
+from local.private_file import private_file
+from local.sam import environment_file
 from local.server import PortInUseError
-from local.stack import DEMO_KEY, LOCAL_HOSTS, REGION, TOLD_KEY, Stack
+from local.stack import DEMO_KEY, LOCAL_HOSTS, PORTS, REGION, WEBHOOK_KEY, Stack
+from local.vendors.simulator import Example, Simulator
+from local.vendors.webhook import ReceiverSimulator
 
 JSON = "-H 'Content-Type: application/json'"
-HIGHEST_PORT = 65_535 - 6  # the embedded AWS and the simulators take the next six
+HIGHEST_PORT = 65_536 - PORTS
 
 
 def main() -> int:
@@ -45,9 +47,11 @@ def main() -> int:
         with ExitStack() as exits:
             exits.enter_context(stack)
             if options.containers:
-                exits.enter_context(told_to_sam(stack))
+                exits.enter_context(environment_file(stack))
             if stack.aws and options.port:
-                exits.enter_context(kept(access_key_file(options.port), stack.aws.credentials["AWS_ACCESS_KEY_ID"]))
+                exits.enter_context(
+                    private_file(access_key_file(options.port), stack.aws.credentials["AWS_ACCESS_KEY_ID"])
+                )
             _banner(stack)
             stopped.wait()
     except (PortInUseError, _TenantFileError) as error:
@@ -152,8 +156,10 @@ def _banner(stack: Stack) -> None:
             else f"  {name:9} {address}   (not simulated: what you send becomes a real record there)"
         )
     if stack.api_key == DEMO_KEY:
-        url = stack.receiver.url
-        lines.append(f"  webhooks {url}   (of what was answered 202 with the key {TOLD_KEY}; {url}/_state shows them)")
+        url = stack.simulator(ReceiverSimulator).url
+        lines.append(
+            f"  webhooks {url}   (of what was answered 202 with the key {WEBHOOK_KEY}; {url}/_state shows them)"
+        )
     if stack.aws:
         account = {"AWS_ENDPOINT_URL": stack.aws_url, "AWS_DEFAULT_REGION": REGION, **stack.aws.credentials}
         lines += [
@@ -162,57 +168,27 @@ def _banner(stack: Stack) -> None:
             "",
             f"  export {' '.join(f'{name}={value}' for name, value in account.items())}",
         ]
-    if stack.vendors and addresses.get("illu") == stack.illu.url:
-        lines += [
-            "",
-            "A new customer becomes a site. Send it twice: there is still one.",
-            "",
-            *_create_site(stack, "C-1001", "Shop 12, Kitale"),
-            "",
-            f"  curl {stack.url}/links/crm/customer/C-1001 {_key(stack)}",
-            "",
-            "Let illu do the next one, but lose its answer: you are answered 202. Within two minutes the bridge finds",
-            "the site by itself.",
-            "",
-            f"""  curl {stack.illu.url}/_faults -d '{{"kind": "close_after"}}'""",
-            "",
-            *_create_site(stack, "C-1002", "Shop 2, Eldoret"),
-            "",
-            f"  curl {stack.url}/operations/{operation_id(stack.tenant_name, 'create_site', 'C-1002')} {_key(stack)}",
-        ]
-    if stack.vendors and addresses.keys() >= {"Rev.io", "IzzitUp"}:
-        link = (
-            '{"system": "salesforce", "entity_type": "customer", "internal_id": 1015, "external_id": "001XX0000ABCDEF"}'
-        )
-        lines += [
-            "",
-            "An account in Salesforce is customer 1015 at Rev.io. Mail is down.",
-            "",
-            f"  curl {stack.url}/key-links {_key(stack)} \\",
-            f"    {JSON} -d '{link}'",
-            "",
-            f"  curl -X PUT {stack.url}/services/MAIL/status {_key(stack)} \\",
-            f'    {JSON} -d \'{{"status": "outage"}}\'',
-            "",
-            f"  curl {stack.url}/operations {_key(stack)}",
-        ]
+    for vendor in stack.vendors:
+        if any(address.startswith(vendor.url) for address in addresses.values()):
+            for example in vendor.examples():
+                lines += ["", example.text, "", *_commands(stack, vendor, example)]
+    lines += ["", "All that was sent.", "", _curl(stack, "GET", "/operations")]
     lines += ["", "Log of the functions:"]
     # Lines that were wrapped could not be pasted.
     Console(stderr=True, highlight=False).print("\n".join(lines), soft_wrap=True)
 
 
-def _create_site(stack: Stack, customer_id: str, name: str) -> list[str]:
-    customer = {
-        "customer_id": customer_id,
-        "name": name,
-        "latitude": 1.0157,
-        "longitude": 35.0062,
-        "address": "Moi Ave 12",
-    }
-    return [
-        f"  curl {stack.url}/sites {_key(stack)} \\",
-        f"    {JSON} -d '{json.dumps(customer)}'",
-    ]
+def _commands(stack: Stack, simulator: Simulator, example: Example) -> Iterator[str]:
+    if example.fault:
+        yield f"  curl {simulator.url}/_faults -d '{json.dumps({'kind': example.fault})}'"
+        yield ""
+    yield _curl(stack, example.method, example.path, example.body)
+
+
+def _curl(stack: Stack, method: str, path: str, body: object = None) -> str:
+    verb = "" if method == ("GET" if body is None else "POST") else f"-X {method} "
+    sent = "" if body is None else f" \\\n    {JSON} -d '{json.dumps(body)}'"
+    return f"  curl {verb}'{stack.url}{path}' {_key(stack)}{sent}"
 
 
 def _key(stack: Stack) -> str:

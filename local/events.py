@@ -5,15 +5,11 @@ from pathlib import Path
 from typing import Any
 
 EVENTS = Path(__file__).parent.parent / "events"
-FUNCTIONS = {
-    "create_site": "CreateSiteFunction",
-    "create_job": "CreateJobFunction",
-    "key_link": "KeyLinkFunction",
-    "status_update": "StatusUpdateFunction",
-    "connector_receiver": "ConnectorReceiverFunction",
-    "operations": "OperationsFunction",
-}
-"""The function in template.yaml that takes a flow's events."""
+
+
+def function_of(flow: str) -> str:
+    """Return the name in template.yaml of the function for a folder in `events/`."""
+    return flow.title().replace("_", "") + "Function"
 
 
 def load_event(flow: str, case: str) -> dict[str, Any]:

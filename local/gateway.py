@@ -233,7 +233,7 @@ class QueueDelivery:
         """One batch, waiting up to `wait` seconds for it; False if there was none."""
         messages = self._received(wait)
         if messages:
-            self._carry(messages)
+            self._process(messages)
         return bool(messages)
 
     def _received(self, wait: int) -> "Sequence[MessageTypeDef]":
@@ -241,7 +241,7 @@ class QueueDelivery:
             QueueUrl=self._url, MaxNumberOfMessages=self.batch_size, WaitTimeSeconds=wait, AttributeNames=["All"]
         ).get("Messages", [])
 
-    def _carry(self, messages: "Sequence[MessageTypeDef]") -> None:
+    def _process(self, messages: "Sequence[MessageTypeDef]") -> None:
         try:
             answer = invoke(self.function, {"Records": [_record(message, self.queue_arn) for message in messages]})
         except FunctionFailedError:
@@ -257,9 +257,9 @@ class QueueDelivery:
         def work(stop: threading.Event) -> None:
             free = threading.Semaphore(self.workers)
 
-            def carry(messages: "Sequence[MessageTypeDef]") -> None:
+            def process(messages: "Sequence[MessageTypeDef]") -> None:
                 try:
-                    self._carry(messages)
+                    self._process(messages)
                 except Exception as error:  # noqa: BLE001 - the messages stay on the queue, and the others go on
                     log_defect(error)
                 finally:
@@ -270,7 +270,7 @@ class QueueDelivery:
                     if not free.acquire(timeout=0.2):
                         continue
                     if messages := self._received(wait=1):
-                        workers.submit(carry, messages)
+                        workers.submit(process, messages)
                     else:
                         free.release()
                         stop.wait(0.2)  # an endpoint that does not wait would be asked without a pause

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NoReturn
 
-from local.events import EVENTS, FUNCTIONS
-from local.kept import kept
+from local.events import EVENTS, function_of
+from local.private_file import private_file
 from local.server import HOST_OF_CONTAINERS
 from local.stack import Stack
 from local.template import TEMPLATE
@@ -33,11 +33,11 @@ class NotReadyError(Exception):
     """What has to be done first."""
 
 
-def told_to_sam(stack: Stack) -> AbstractContextManager[None]:
+def environment_file(stack: Stack) -> AbstractContextManager[None]:
     """Keep the functions' environment where SAM CLI finds it. Source of its format:
     https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/serverless-sam-cli-using-invoke.html
     """
-    return kept(ENVIRONMENT, json.dumps({"Parameters": stack.container_environment}, indent=2) + "\n")
+    return private_file(ENVIRONMENT, json.dumps({"Parameters": stack.container_environment}, indent=2) + "\n")
 
 
 def command(arguments: Sequence[str], machine: str) -> list[str]:
@@ -55,7 +55,7 @@ def command(arguments: Sequence[str], machine: str) -> list[str]:
             event = EVENTS / flow / f"{case}.json"
             if not event.exists():
                 raise NotReadyError(f"there is no event {flow}/{case}; events/ has them")
-            return [str(SAM), "local", "invoke", FUNCTIONS[flow], "--event", str(event), *common, *options]
+            return [str(SAM), "local", "invoke", function_of(flow), "--event", str(event), *common, *options]
         case ["start-api", *options]:
             serve = ["--port", str(PORT), "--warm-containers", "LAZY"]  # else each request waits for a container
             return [str(SAM), "local", "start-api", *serve, *common, *options]

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Self
 import boto3
 
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.api_keys import new_api_key
 from crm_bridge.tenant_parts import PARTS, split
-from crm_bridge.tenants import new_api_key
+from crm_bridge.vendors import REGISTRY, called_functions
 from local.aws import EmbeddedAws
 from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
 from local.server import ALL_ADDRESSES, HOST, HOST_OF_CONTAINERS
 from local.template import bundle_template
-from local.vendors.egito import EgitoSimulator
-from local.vendors.illu import IlluSimulator
-from local.vendors.izzitup import IzzitUpSimulator
-from local.vendors.receiver import ReceiverSimulator
-from local.vendors.revio import RevioSimulator
+from local.vendors import simulator_of
 from local.vendors.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -46,23 +43,15 @@ DEMO_KEY = "crmb_demo-key-for-this-machine-only-and-no-other"
 """The events in `events/` carry it, so it is the same on every machine, and valid on none but this."""
 UPYA_TENANT = "demo-upya"
 UPYA_KEY = "crmb_demo-upya-key-for-this-machine-and-no-other"
-"""Of a second tenant, whose CRM is an Upya that sends its records as they are."""
-TOLD_TENANT = "demo-told"
-TOLD_KEY = "crmb_demo-told-key-for-this-machine-and-no-other"
-"""Of a third tenant, which is told what became of what was answered with 202."""
-SCOPES = frozenset(
-    {
-        *("create_site", "create_job", "key_link", "status_update", "connector_receiver"),
-        *("operations:read", "operations:resolve"),
-    }
-)
+"""The API key of a second tenant, whose CRM is an Upya that sends its records as they are."""
+WEBHOOK_TENANT = "demo-webhook"
+WEBHOOK_KEY = "crmb_demo-webhooks-key-for-this-machine-no-other"
+"""The API key of a third tenant, which receives webhooks."""
+SCOPES = called_functions() | {"operations:read", "operations:resolve"}
+PORTS = 2 + len(REGISTRY)
+"""Of a stack, from `port` on: the gateway, the embedded AWS, and a simulator for each vendor."""
 UNLIMITED = {"KEY_RATE": "1000000", "KEY_BURST": "1000000"}
 """All functions share one process here, and so one bucket for each key, and tests send thousands of requests."""
-CLUB = "k-3"
-"""The demo tenant's club, by our id; the Connector calls it CONNECTOR_CLUB."""
-CONNECTOR_CLUB = "1b7e2f"
-CLIENT = "c-7"
-"""Our id of the demo tenant, as the Connector was told it."""
 
 
 class Stack:
@@ -95,13 +84,11 @@ class Stack:
         self.aws = None if aws_endpoint else EmbeddedAws(port and port + 1, listen)
         self._aws_endpoint = aws_endpoint
         self._ahead = 0.0
-        self.illu = IlluSimulator(port=port and port + 2, clock=self._clock, listen=listen)
-        self.revio = RevioSimulator(port=port and port + 3, clock=self._clock, listen=listen)
-        self.izzitup = IzzitUpSimulator(port=port and port + 4, clock=self._clock, listen=listen)
-        self.egito = EgitoSimulator(port=port and port + 5, clock=self._clock, listen=listen)
-        self.receiver = ReceiverSimulator(port=port and port + 6, clock=self._clock, listen=listen)
-        simulators = (self.illu, self.revio, self.izzitup, self.egito, self.receiver)
-        self.vendors: tuple[Simulator, ...] = simulators if vendors else ()
+        self._simulators = {
+            entry: simulator_of(entry)(entry.module, port=port and port + number, clock=self._clock, listen=listen)
+            for number, entry in enumerate(REGISTRY, start=2)
+        }
+        self.vendors: tuple[Simulator, ...] = tuple(self._simulators.values()) if vendors else ()
         self._tenant = tenant
         self._background = background
         self._aws_over_http = aws_over_http
@@ -113,6 +100,10 @@ class Stack:
         self._queues: list[QueueDelivery] = []
         self._exits = ExitStack()
 
+    def simulator[SimulatorT: Simulator](self, kind: type[SimulatorT]) -> SimulatorT:
+        """Return the simulator of one vendor, such as `stack.simulator(SomeSimulator)`."""
+        return next(one for one in self._simulators.values() if isinstance(one, kind))
+
     @property
     def url(self) -> str:
         return self.gateway.url
@@ -123,7 +114,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         with ExitStack() as exits:
-            # Everything that listens first, so that a port in use is told at once.
+            # Everything that listens first, so that a port in use is an error at once.
             self.gateway.start()
             exits.callback(self.gateway.stop)
             if self.aws:
@@ -199,48 +190,12 @@ class Stack:
             put_parts(self._secrets, prefix + CONTAINERS, tenant, _in_container(document))
 
     def demo_tenant(self) -> str:
-        """The secret of a tenant whose vendors are the simulators."""
-        lists = {f"{kind}_list_path": f"/orgs/{{org_id}}/{kind}s" for kind in ("site", "job")}
-        illu = {"base_url": self.illu.url, "org_id": self.illu.org_id, "api_key": self.illu.api_key, **lists}
-        account = self.revio.account
-        revio = {
-            "base_url": f"{self.revio.url}/v1",
-            "username": account.username,
-            "client_code": account.client_code,
-            "password": account.password,
-        }
-        (user, password), *_ = self.izzitup.users.items()
-        izzitup = {"base_url": self.izzitup.base_url, "user": user, "password": password}
-        return json.dumps(
-            {
-                "illu": {**illu, "search_lag": 30},
-                "revio": {**revio, "search_lag": 30},
-                "izzitup": izzitup,
-                "egito": self.egito_settings(),
-                "connector": {
-                    "client_id": CLIENT,
-                    "clubs": {CLUB: {"connector_id": CONNECTOR_CLUB, "fields": {"club": "Centre"}}},
-                    "match_key": "of-no-use-but-on-this-machine-0001",
-                    "phone_country": "PL",
-                },
-            }
-        )
+        """Return the document of a tenant whose vendors are the simulators."""
+        return json.dumps(self._blocks(is_for_callers=True))
 
-    def egito_settings(self) -> dict[str, object]:
-        (user, password), *_ = self.egito.users.items()
-        people = {"entity": "Contact", "reference": "externalId"}
-        return {
-            "base_url": self.egito.url,
-            "api_id": self.egito.api_id,
-            "api_secret": self.egito.api_secret,
-            "username": user,
-            "password": password,
-            "lists_everything": True,
-            "search_lag": 30,
-            "prospects": people,
-            "members": people,
-            "lead_sources": {"dictionary": "leadSource", "writable": True},
-        }
+    def _blocks(self, *, is_for_callers: bool) -> dict[str, object]:
+        of = (one for entry, one in self._simulators.items() if entry.is_for_callers is is_for_callers)
+        return {block: settings for simulator in of for block, settings in simulator.blocks().items()}
 
     def upya_tenant(self) -> str:
         """The same with mappings for Upya's records. Its client records here have a position, in members of ours."""
@@ -248,10 +203,9 @@ class Stack:
         mappings = {"create_site": {"built_in": "upya", **position}, "create_job": {"built_in": "upya"}}
         return json.dumps({**json.loads(self.demo_tenant()), "mappings": mappings})
 
-    def told_tenant(self) -> str:
+    def webhook_tenant(self) -> str:
         """The demo tenant's with an address for webhooks, the simulated receiver's."""
-        webhook = {"url": self.receiver.webhook_url, "secret": self.receiver.secrets[0]}
-        return json.dumps({**json.loads(self.demo_tenant()), "webhook": webhook})
+        return json.dumps(self._blocks(is_for_callers=True) | self._blocks(is_for_callers=False))
 
     def _clock(self) -> float:
         return time.time() + self._ahead
@@ -311,8 +265,8 @@ class Stack:
             runtime().keys.add(DEMO_KEY, DEMO_TENANT, SCOPES, "demo")
             self.put_secret(UPYA_TENANT, self.upya_tenant())
             runtime().keys.add(UPYA_KEY, UPYA_TENANT, SCOPES, "demo, Upya")
-            self.put_secret(TOLD_TENANT, self.told_tenant())
-            runtime().keys.add(TOLD_KEY, TOLD_TENANT, SCOPES, "demo, told")
+            self.put_secret(WEBHOOK_TENANT, self.webhook_tenant())
+            runtime().keys.add(WEBHOOK_KEY, WEBHOOK_TENANT, SCOPES, "demo, webhook")
 
 
 def put_parts(secrets: "SecretsManagerClient", prefix: str, tenant: str, document: str) -> None:

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from connector_receiver.responses import ConnectorProblem
 from crm_bridge import errors
-from crm_bridge.api import JSON, PROBLEM_TYPE
 from crm_bridge.errors import ProblemError
+from crm_bridge.inbound.api import JSON, PROBLEM_TYPE
 from crm_bridge.responses import Problem, Processed, SettledOperation
 from local.events import load_event
 from local.template import TEMPLATE, ApiRoute, bundle_template

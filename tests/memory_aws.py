@@ -31,12 +31,13 @@ from moto.secretsmanager.exceptions import ResourceExistsException
 from werkzeug.wrappers import Request, Response
 
 import local.stack
-from crm_bridge.operations import SHARDS
+from crm_bridge.storage.operation import SHARDS
 from dispatcher import handler as dispatcher
 from local.aws import DYNAMODB, EmbeddedAws, _is_signed, access_key
 from local.gateway import QueueDelivery
-from local.stack import REGION, Stack, deploy_stores, put_parts
+from local.stack import REGION, deploy_stores, put_parts
 from tests.memory import MemoryDynamoDb
+from tests.stack import Stack
 from tests.versions import quick_versions
 
 if TYPE_CHECKING:

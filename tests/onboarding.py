@@ -20,8 +20,9 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from local.stack import LOCAL_STACK, Stack
+from local.stack import LOCAL_STACK
 from local.vendors.simulator import Kind
+from tests.stack import Stack
 
 TENANT = "acme"
 BAD = ("north", "91.5", "")

@@ -2,14 +2,15 @@
 
 import sys
 
-from crm_bridge.api import JSON
-from local.events import FUNCTIONS, load_event
-from local.stack import TOLD_KEY, Stack
+from crm_bridge.inbound.api import JSON
+from local.events import function_of, load_event
+from local.stack import WEBHOOK_KEY
 from local.vendors.simulator import Kind
 from openapi.document import WEBHOOK
 from openapi.recorded import Recorded, as_recorded, write
 from tests.cases import CASES, QUEUED
 from tests.integration.test_events import invoke
+from tests.stack import Stack
 
 
 def main() -> None:
@@ -37,12 +38,12 @@ def told() -> Recorded:
     with Stack(background=False) as stack:
         stack.illu.fail(Kind.UNAVAILABLE)
         event = load_event("create_site", "new")
-        event["headers"]["authorization"] = f"Bearer {TOLD_KEY}"
-        stack.invoke(FUNCTIONS["create_site"], event)
+        event["headers"]["authorization"] = f"Bearer {WEBHOOK_KEY}"
+        stack.invoke(function_of("create_site"), event)
         for _ in range(3):
             stack.move_clock(60)
             stack.deliver_due()
-        (body,) = stack.receiver.told.values()
+        (body,) = stack.receiver.received.values()
     return Recorded(WEBHOOK, 204, JSON, body)
 
 

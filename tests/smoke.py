@@ -30,12 +30,12 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Response
 
 from cli.output import Output
-from local.events import FUNCTIONS, load_event
+from local.events import function_of, load_event
 from local.server import HOST, THIS_MACHINE, Server
-from local.stack import Stack
 from local.template import TEMPLATE
 from local.vendors.simulator import Simulator
 from tests.integration.ministack import STORES, ministack
+from tests.stack import Stack
 
 ROOT = TEMPLATE.parent
 TENANT = "smoke"
@@ -222,7 +222,7 @@ class Smoke:
             answer = requests.request(method, url, headers=headers, data=event["body"].encode(), timeout=35)
             return answer.status_code, answer.text
         invoked = self.client("lambda").invoke(
-            FunctionName=self._physical(FUNCTIONS[flow]),
+            FunctionName=self._physical(function_of(flow)),
             Qualifier="live",
             Payload=json.dumps({**event, "headers": headers}),
         )

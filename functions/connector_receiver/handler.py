@@ -25,7 +25,6 @@ from connector_receiver.receiver import Receiver
 from connector_receiver.records import CreateRecord, is_undecided
 from connector_receiver.saves import SavePerson
 from crm_bridge import Function
-from crm_bridge.api import Request, Response, ask, run, to_response
 from crm_bridge.errors import (
     FieldError,
     InvalidError,
@@ -37,8 +36,9 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import LONGEST_ID, Id, may_have_become
 from crm_bridge.ids import canonical
-from crm_bridge.operations import Operation, State
+from crm_bridge.inbound.api import Request, Response, ask, run, to_response
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import Operation, State
 from crm_bridge.vendors.connector_settings import ConnectorSettings
 from crm_bridge.vendors.egito_settings import PeopleMap
 

@@ -8,10 +8,10 @@ from connector_receiver.receiver import Receiver
 from connector_receiver.records import NOT_WHOLE
 from connector_receiver.saves import AFTER_THE_RECORD
 from crm_bridge import Change, Create, Match
-from crm_bridge.accounts import Turns
 from crm_bridge.errors import NoSuchRecordError, NotShownError
 from crm_bridge.fields import may_have_become
-from crm_bridge.links import joined
+from crm_bridge.sequence import Turns
+from crm_bridge.storage.links import joined
 from crm_bridge.vendors.egito import VENDOR, Egito
 
 

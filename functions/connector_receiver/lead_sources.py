@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from connector_receiver.models import LeadSource
-from crm_bridge.documents import Change, Documents
+from crm_bridge.cache import Cache
 from crm_bridge.errors import StorageError
-from crm_bridge.links import joined
-from crm_bridge.memory import Memory
-from crm_bridge.transport import Scope
+from crm_bridge.outbound.transport import Scope
+from crm_bridge.storage.documents import Change, Documents
+from crm_bridge.storage.links import joined
 from crm_bridge.vendors.egito import Egito, EgitoEntry
 
 MAX_AGE = 300.0
@@ -31,7 +31,7 @@ class LeadSources:
     egito: Egito
     dictionary: str | None
     documents: Documents
-    memory: Memory
+    memory: Cache
     scope: Scope
 
     def entries(self, max_age: float = 0) -> list[EgitoEntry]:
@@ -40,7 +40,7 @@ class LeadSources:
         if kind is None:
             return []
         key = (self.egito.destination, "dictionary", kind)
-        return self.memory.recall(self.scope, key, lambda: self.egito.dictionary(kind), max_age=max_age)
+        return self.memory.get_or_load(self.scope, key, lambda: self.egito.dictionary(kind), max_age=max_age)
 
     def all(self, max_age: float = 0) -> list[LeadSource]:
         return self._merged(self.entries(max_age), self.documents.get(self._key).content)

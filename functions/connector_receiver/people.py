@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crm_bridge.documents import Change, Document, Documents
 from crm_bridge.errors import StorageError
-from crm_bridge.links import Cardinality, Identity, Link, Links, joined
+from crm_bridge.storage.documents import Change, Document, Documents
+from crm_bridge.storage.links import Cardinality, Identity, Link, Links, joined
 
 MOST_TRIES = 30
 """So often others may be quicker in writing what was read."""

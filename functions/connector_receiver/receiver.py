@@ -28,7 +28,7 @@ class Receiver:
     def lead_sources(self) -> LeadSources:
         services = self.context.services
         kind = self.settings.lead_sources.dictionary
-        return LeadSources(self.egito, kind, services.people, services.memory, self.context.scope)
+        return LeadSources(self.egito, kind, services.people, services.cache, self.context.scope)
 
     def staff(self, max_age: float = 0) -> list[StaffMember]:
         """Return the staff, from the cache if it was read at most `max_age` seconds ago."""
@@ -36,4 +36,4 @@ class Receiver:
         if where.people is not None:
             return list(where.people)
         key = (self.egito.destination, "staff", where)
-        return self.context.services.memory.recall(self.context.scope, key, self.egito.staff, max_age=max_age)
+        return self.context.services.cache.get_or_load(self.context.scope, key, self.egito.staff, max_age=max_age)

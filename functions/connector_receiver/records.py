@@ -17,8 +17,8 @@ from crm_bridge.errors import (
     SeveralFoundError,
 )
 from crm_bridge.fields import may_have_become
-from crm_bridge.links import joined
-from crm_bridge.operations import Operation, State
+from crm_bridge.storage.links import joined
+from crm_bridge.storage.operation import Operation, State
 from crm_bridge.vendors.egito import VENDOR, Egito, usable_id
 from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap
 

@@ -12,7 +12,6 @@ from connector_receiver.models import NewRecord, PersonToSave, Saved, UserType
 from connector_receiver.receiver import Receiver
 from connector_receiver.records import CreateRecord, being_made, has_become_a_member, record_of
 from crm_bridge import Change, Context, Need
-from crm_bridge.accounts import Turns
 from crm_bridge.errors import (
     ContractBrokenError,
     HalfDoneError,
@@ -22,8 +21,9 @@ from crm_bridge.errors import (
     RefusedError,
     SignInRefusedError,
 )
-from crm_bridge.links import joined
-from crm_bridge.operations import State, fingerprint
+from crm_bridge.sequence import Turns
+from crm_bridge.storage.links import joined
+from crm_bridge.storage.operation import State, fingerprint
 from crm_bridge.vendors.egito import VENDOR, Egito
 from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap
 

@@ -13,8 +13,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from pydantic import BaseModel
 
-from crm_bridge.api import JSON, MAX_BODY, Request, Response, validated
 from crm_bridge.errors import FieldError, InvalidError, NotXmlError, TooLargeError, UnsupportedMediaTypeError
+from crm_bridge.inbound.api import JSON, MAX_BODY, Request, Response, validated
 from crm_bridge.media import CharsetError, charset, media_type, text_of
 
 XML = ("application/xml", "text/xml")

@@ -9,7 +9,7 @@ from create_job.models import JobCreated, NewJob
 from create_job.notes import is_anothers, reference, says_the_same, with_reference
 from create_site.flow import CreateSite
 from create_site.models import NewSite
-from crm_bridge import Cardinality, Create, Identity, Link, Match, Need
+from crm_bridge import Cardinality, Create, Identity, Import, Kind, Link, Match, Need
 from crm_bridge.errors import CannotLookError, ConflictError, FieldError, InvalidError, VendorError
 from crm_bridge.fields import numeric_id
 from crm_bridge.vendors.illu import Illu, IlluJob
@@ -23,6 +23,15 @@ class CreateJob(Create[NewJob, Illu, JobCreated], name="create_job", route="POST
     The ticket becomes a job at its customer's site. `ticket_id` is what makes the event unique. A customer without a
     site, and without `site` in the request, is answered 409.
     """
+
+    about = Kind("crm", "ticket")
+    kinds = (about, Kind("illu", "job"))
+    imports = Import(
+        "jobs",
+        "Tickets that are to become jobs at illu: ticket_id, name, customer_id or site_id, and what else a job has.",
+        "job_id",
+        as_json=("tag_ids", "workflow_instances"),
+    )
 
     def account(self, vendor: Illu) -> str:
         """With the way in which jobs are marked: a job that was sent without a mark cannot be found by one."""

@@ -18,11 +18,12 @@ from functools import partial
 from itertools import batched, chain, islice, product, zip_longest
 from typing import Any
 
-from crm_bridge.api import LambdaContext
 from crm_bridge.errors import QueueError, StorageError
-from crm_bridge.operations import SHARDS, Due
-from crm_bridge.queues import BATCH, Message
+from crm_bridge.inbound.api import LambdaContext
+from crm_bridge.outbound.queues import BATCH, Message
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import SHARDS
+from crm_bridge.storage.operation_reader import Due
 from crm_bridge.telemetry import bind_log, count, logger, measure
 
 LENT = 900

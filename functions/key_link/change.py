@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crm_bridge.accounts import Account, Note, Turn, Turns, read_account
 from crm_bridge.engine import KEEP, KEEP_ATTEMPTS, MOST_ENDINGS, REPLACEABLE, TRANSITIONS, Context
 from crm_bridge.errors import Event, NeedlessError, NotDoneError, OvertakenError, StorageError
-from crm_bridge.links import Identity, Link, Ties
-from crm_bridge.operations import Attempt, Claim, Operation, State, as_operation, standing
+from crm_bridge.sequence import Turn, Turns
+from crm_bridge.storage.links import Identity, Link, Ties
+from crm_bridge.storage.locks import Lock, Note, read_lock
+from crm_bridge.storage.operation import Attempt, Operation, State
+from crm_bridge.storage.operation_reader import as_operation
+from crm_bridge.storage.operations import Claim, standing
 from crm_bridge.vendors.revio import VENDOR
 from crm_bridge.webhooks import webhook
 from key_link.models import StoredKeyLink
@@ -54,7 +57,7 @@ class Change:
     holds: tuple[str, ...] = ()
     seen: dict[str, Operation | None] = field(default_factory=dict)
     turn: Turn | None = None
-    row: Account | None = None
+    row: Lock | None = None
     """The key link's row, if it was not as expected."""
     finders: frozenset[str] = frozenset()
     """Events that the row says have found the key link, and that its links do not name any more."""
@@ -85,7 +88,7 @@ class Change:
             self.context.operation = claim.operation
             self._is_marked(along)
             if claim.won and with_turn:
-                self._has(Account(operation.lease or "", (operation.due_at or 0) * 1000))
+                self._has(Lock(operation.lease or "", (operation.due_at or 0) * 1000))
             return claim
         raise StorageError("The key link's events change again and again. Send the same request again.")
 
@@ -152,11 +155,11 @@ class Change:
         self, operation: Operation, *, with_turn: bool, accepts: bool
     ) -> "list[tuple[str, TransactWriteItemTypeDef]]":
         """The writes, each with the id of its event; that of the row has none."""
-        accounts, note = self.context.services.accounts, self._note(operation)
+        locks, note = self.context.services.locks, self._note(operation)
         finders = frozenset(self.ties) | self.finders
         if with_turn:
             others = self.row.notes - {note} if self.row else frozenset()
-            row = accounts.beginning(
+            row = locks.beginning(
                 self.context.tenant,
                 self.name,
                 note,
@@ -167,8 +170,8 @@ class Change:
                 others=others,
             )
         else:
-            holder = self.turn.account.holder if self.turn else None
-            row = accounts.noting(self.context.tenant, self.name, note, finders, holder=holder)
+            holder = self.turn.lock.holder if self.turn else None
+            row = locks.noting(self.context.tenant, self.name, note, finders, holder=holder)
         writes: list[tuple[str, TransactWriteItemTypeDef]] = [("", {"Update": row})]
         held = set(operation.holds)
         for event in sorted(self.ties.keys() | ({self.target.operation_id} if self.target else set())):
@@ -226,7 +229,7 @@ class Change:
             elif event:
                 self.gone.add(event)
             elif item:
-                self.row = read_account(item)
+                self.row = read_lock(item)
                 if self.row.found_by:
                     self.finders |= {self.row.found_by}
 
@@ -254,11 +257,11 @@ class Change:
             and all(note.at <= self.asked_at for note in row.notes)
         )
 
-    def _has(self, account: Account) -> None:
+    def _has(self, lock: Lock) -> None:
         operation = self.context.operation
         assert operation
         notes = frozenset({self._note(operation)})
-        self.turn = Turn(self.turns, account, notes, {WHAT: self.asked_at}, keeps_notes=True)
+        self.turn = Turn(self.turns, lock, notes, {WHAT: self.asked_at}, keeps_notes=True)
         self.context.ending = self
 
     # ------------------------------------------------------------------ the end
@@ -297,11 +300,7 @@ class Change:
             return self.turn.ends(settled, is_done=settled.state is State.SUCCEEDED)
         if is_over:
             return [
-                {
-                    "Update": self.context.services.accounts.forgetting(
-                        self.context.tenant, self.name, self._note(settled)
-                    )
-                }
+                {"Update": self.context.services.locks.forgetting(self.context.tenant, self.name, self._note(settled))}
             ]
         return ()
 
@@ -419,7 +418,7 @@ class Change:
 
     def _overtaken(self) -> frozenset[str]:
         """Earlier changes of the key link that wait: once this is done, they hold nothing any more."""
-        rows = [row for row in (self.row, self.turn.account if self.turn else None) if row]
+        rows = [row for row in (self.row, self.turn.lock if self.turn else None) if row]
         return frozenset(note.operation_id for row in rows for note in row.notes if note.at < self.asked_at)
 
     @property

@@ -5,14 +5,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crm_bridge import Cardinality, Context, Create, Identity, Link, Match
+from crm_bridge import Cardinality, Context, Create, Identity, Import, Kind, Link, Match
 from crm_bridge import Change as Changes
-from crm_bridge.accounts import Note, read_account
 from crm_bridge.engine import DUE, Ending
 from crm_bridge.errors import CannotLookError, Event, NoSuchRecordError, OpposedError
 from crm_bridge.fields import numeric_id
-from crm_bridge.links import joined
-from crm_bridge.operations import Claim, Operation, State
+from crm_bridge.storage.links import joined
+from crm_bridge.storage.locks import Note, read_lock
+from crm_bridge.storage.operation import Operation, State
+from crm_bridge.storage.operations import Claim
 from crm_bridge.vendors.revio import VENDOR, Revio, RevioKeyLink, key_link_of
 from key_link.change import CLOCK_SKEW, Change, Target, identity, key_link_id, row_name
 from key_link.key_links import Criteria, KeyLinks
@@ -29,6 +30,15 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
     """The key link that says this already is linked; else one is made."""
 
     key_says_all = True
+    kinds = (Kind("revio", "key_link"), Kind("revio", "customer"))
+    imports = Import(
+        "key-links",
+        "Locks that are to be key links at Rev.io: system, entity_type, internal_id, external_id.",
+        "id",
+        row=KeyLink,
+        to_command=lambda link: NewKeyLink(link=link),
+        calls=3,  # it is looked for before it is made, in both forms of a Salesforce id
+    )
 
     def key(self, command: NewKeyLink) -> str:
         return pair(command.link)
@@ -219,7 +229,7 @@ class Finding:
     def writes(self, settled: Operation, event: Event) -> "Sequence[TransactWriteItemTypeDef]":
         if event is not Event.FOUND or settled.result is None:
             return ()
-        row = self.context.services.accounts.finding(
+        row = self.context.services.locks.finding(
             self.context.tenant,
             row_name(key_link_id(settled.result)),
             settled.operation_id,
@@ -232,7 +242,7 @@ class Finding:
     def adapts(self, event: Event, there: Sequence[Mapping[str, Any] | None]) -> bool:  # noqa: ARG002
         """If all changes that are noted were asked for later, and none has begun: they wait for this one."""
         (item,) = there
-        row = read_account(item) if item else None
+        row = read_lock(item) if item else None
         if row is None or row.notes == self.notes or row.ended >= self.since - CLOCK_SKEW:
             return False
         self.notes = row.notes

@@ -3,10 +3,10 @@
 import re
 
 from crm_bridge import Function
-from crm_bridge.api import Request, Response, ask, receive, run, to_response
 from crm_bridge.errors import NotFoundError
-from crm_bridge.operations import State
+from crm_bridge.inbound.api import Request, Response, ask, receive, run, to_response
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import State
 from crm_bridge.vendors.revio import NameKind
 from key_link.flow import ChangeKeyLink, CreateKeyLink, DeleteKeyLink
 from key_link.key_links import KeyLinks

@@ -53,7 +53,7 @@ class KeyLinks:
 
     def names(self, kind: NameKind, max_age: float = NAMES_MAX_AGE) -> list[RevioNamed]:
         what = (self.revio.destination, kind)
-        return self.context.services.memory.recall(
+        return self.context.services.cache.get_or_load(
             self.context.scope, what, lambda: self.revio.names(kind), max_age=max_age
         )
 

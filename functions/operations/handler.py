@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from crm_bridge import responses
-from crm_bridge.api import JsonResponse, LambdaContext, Request, respond, validated
 from crm_bridge.errors import NotFoundError
-from crm_bridge.links import Identity
-from crm_bridge.operations import Operation, OperationSummary, State, operation_id
+from crm_bridge.inbound.api import JsonResponse, LambdaContext, Request, respond, validated
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.links import Identity
+from crm_bridge.storage.operation import Operation, OperationSummary, State, operation_id
 from crm_bridge.telemetry import add_to_log, logger
 from operations.console import page
-from operations.flows import flow_of, flows
+from operations.flows import flow_of, flows, searched_kinds
 from operations.models import Link, Links, LinkSearch, Listing, OperationDetails, OperationPage, Resolution, Summary
 from operations.summary import READ, summary
 
@@ -25,12 +25,6 @@ RESOLVE_SCOPE = "operations:resolve"
 PAYLOAD_SCOPE = "operations:payload"
 """With READ_SCOPE: what the CRM sent, and what candidates at the vendor are called."""
 OPERATION_ID = "op_[0-9a-f]{32}"
-SEARCHED = (
-    *(("crm", "customer"), ("crm", "ticket")),
-    *(("illu", "site"), ("illu", "job")),
-    *(("revio", "key_link"), ("revio", "customer")),
-)
-"""Systems and entities whose ids are looked for. Any other is found as `system/entity/id`."""
 FIRST_LOOKED_AT = (State.NEEDS_REVIEW, State.UNCONFIRMED, State.WAITING, State.SENDING, State.REJECTED, State.SUCCEEDED)
 """The order of the states in a list: what needs a person comes first."""
 
@@ -78,7 +72,7 @@ def _known_by(tenant: str, record: str) -> list[Operation]:
     if re.fullmatch(OPERATION_ID, record):
         ids.add(record)
     named = record.split("/", 2)
-    places = [(*named[:2], named[2].strip())] if len(named) == 3 else [(*kind, record) for kind in SEARCHED]
+    places = [(*named[:2], named[2].strip())] if len(named) == 3 else [(*kind, record) for kind in searched_kinds()]
     for system, entity, known_as in places:
         partners = runtime().links.of(tenant, Identity(system.casefold(), entity.casefold(), known_as))
         ids |= {partner.operation_id for partner in partners}

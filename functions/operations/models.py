@@ -6,9 +6,9 @@ from typing import Annotated, Literal, NotRequired, Self, TypedDict
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from crm_bridge.fields import AnyId, Id, JsonSchema, Schema, Text, composed, without_unseen, without_unseen_schema
-from crm_bridge.links import Identity
-from crm_bridge.operations import State
 from crm_bridge.responses import Candidate, LinkedRecord, Operation, OperationId, OperationSummary, Time
+from crm_bridge.storage.links import Identity
+from crm_bridge.storage.operation import State
 from operations.flows import flows
 
 _NULL: JsonValue = {"type": "null"}

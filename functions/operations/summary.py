@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from crm_bridge.operations import OperationSummary, State, as_time
+from crm_bridge.storage.operation import OperationSummary, State, as_time
 from operations.flows import flows
 from operations.models import HourSummary, Summary, VendorSummary
 

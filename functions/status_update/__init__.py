@@ -1,3 +1,3 @@
-"""A service that is impaired, down or back is shown so on IzzitUp's status page."""
+"""A service that is impaired, down or back is shown so on a status page."""
 
 import crm_bridge  # noqa: F401 - before pydantic, see there

@@ -3,9 +3,9 @@
 import unicodedata
 
 from crm_bridge import Change
-from crm_bridge.accounts import Turns
 from crm_bridge.errors import NoSuchRecordError, WrongFieldError
-from crm_bridge.links import joined
+from crm_bridge.sequence import Turns
+from crm_bridge.storage.links import joined
 from crm_bridge.vendors.izzitup import VENDOR, IzzitUp, IzzitUpService
 from status_update.models import StatusChange, StatusUpdated
 
@@ -45,8 +45,8 @@ class UpdateStatus(Change[StatusChange, IzzitUp, StatusUpdated], name="status_up
 
     def services(self, vendor: IzzitUp, max_age: float = 0) -> list[IzzitUpService]:
         """Return the services, from the cache if they were read at most `max_age` seconds ago."""
-        cache, scope = self.context.services.memory, self.context.scope
-        return cache.recall(scope, vendor.address, vendor.services, max_age=max_age)
+        cache, scope = self.context.services.cache, self.context.scope
+        return cache.get_or_load(scope, vendor.address, vendor.services, max_age=max_age)
 
     def _service(self, wanted: str, vendor: IzzitUp, *, fresh: bool = False) -> IzzitUpService:
         """Return the service with this key, else with this name; a number is an id.

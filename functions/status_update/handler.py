@@ -3,10 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from crm_bridge import Function
-from crm_bridge.api import Request, Response, ask, receive, run, to_response, validated
 from crm_bridge.errors import FieldError, InvalidError
+from crm_bridge.inbound.api import Request, Response, ask, receive, run, to_response, validated
 from crm_bridge.runtime import runtime
-from crm_bridge.vendors.izzitup import ServiceStatus
 from status_update.flow import UpdateStatus
 from status_update.models import NewStatus, StatusChange
 
@@ -15,9 +14,8 @@ AHEAD = timedelta(minutes=5)
 
 
 def _list(request: Request) -> Response:
-    names = {str(int(status)): status.name.lower() for status in ServiceStatus}
     shown = [
-        {**service.model_dump(exclude_none=True), "status_name": names.get(service.status)}
+        {**service.model_dump(exclude_none=True), "status_name": service.status_name}
         for service in ask(request, UpdateStatus, UpdateStatus.services)
         if service.hidden != "1"
     ]

@@ -2,8 +2,8 @@
 
 from crm_bridge import Change
 from crm_bridge.errors import NeedlessError, NotDoneError
+from crm_bridge.outbound.transport import changing_nothing
 from crm_bridge.telemetry import count, logger
-from crm_bridge.transport import changing_nothing
 from crm_bridge.vendors.webhook import VENDOR, Webhook
 from crm_bridge.webhooks import FLOW, WebhookEvent
 from webhook.models import Notified
@@ -22,8 +22,8 @@ class SendWebhook(Change[WebhookEvent, Webhook, Notified], name=FLOW):
         return "the tenant's webhook address"
 
     def send(self, command: WebhookEvent, vendor: Webhook) -> Notified:
-        accounts, tenant, version = self.context.services.accounts, self.context.tenant, self.context.settings.version
-        if accounts.has_refused(tenant, FLOW, version):
+        locks, tenant, version = self.context.services.locks, self.context.tenant, self.context.settings.version
+        if locks.has_refused(tenant, FLOW, version):
             raise NeedlessError(
                 f"The webhook's address has returned {GONE}. Nothing is sent to it until the tenant's secret changes",
                 vendor=VENDOR,
@@ -34,7 +34,7 @@ class SendWebhook(Change[WebhookEvent, Webhook, Notified], name=FLOW):
             return Notified(status=response.status)
         message = f"The webhook's address returned {response.status}"
         if response.status == GONE:
-            accounts.refuse(tenant, FLOW, version)
+            locks.refuse(tenant, FLOW, version)
             logger().warning("webhook address gone")
             count("WebhookStopped", flow=FLOW)
             raise NeedlessError(message, vendor=VENDOR, status=GONE)

@@ -14,22 +14,27 @@ Ours, because nothing is documented: the names of all fields, the entity User, w
 and code in `errors`, the pages of 404, 405 and 415, and everything that is a switch of the simulator.
 """
 
-import json
 import re
 import threading
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Literal, NamedTuple
 from uuid import uuid4
 
 from werkzeug.wrappers import Request, Response
 
+from local.vendors.egito_requests import RequestRefusedError, page_of, parameters, positive, token_parameters
 from local.vendors.simulator import Fault, Kind, Simulator, json_response
 
 type Record = dict[str, object]
 
 TOKEN_PATH = "/oauth/token"  # noqa: S105
 DICTIONARY = "SelectDictionary"
+
+CLUB = "k-3"
+"""The demo tenant's club, by our id; the Connector calls it CONNECTOR_CLUB."""
+CONNECTOR_CLUB = "1b7e2f"
+CLIENT = "c-7"
+"""Our id of the demo tenant, as the Connector was told it."""
 
 _PERSON = (
     "firstName lastName type status birthDate gender street street2 city zipCode region country mobile email phone "
@@ -71,12 +76,6 @@ class _Mistake(NamedTuple):
 
 _DENIED = _Mistake(None, "Access denied", "AccessDenied")
 _NOT_FOUND = _Mistake(None, "Object not found", "NotFound")
-
-
-class _RefusedError(Exception):
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status)
-        self.response = response
 
 
 @dataclass
@@ -179,6 +178,29 @@ class EgitoSimulator(Simulator):
         self._token_faults: list[Fault] = []
         self._arrived = threading.local()
 
+    def blocks(self) -> dict[str, dict[str, object]]:
+        (user, password), *_ = self.users.items()
+        people = {"entity": "Contact", "reference": "externalId"}
+        egito: dict[str, object] = {
+            "base_url": self.url,
+            "api_id": self.api_id,
+            "api_secret": self.api_secret,
+            "username": user,
+            "password": password,
+            "lists_everything": True,
+            "search_lag": 30,
+            "prospects": people,
+            "members": people,
+            "lead_sources": {"dictionary": "leadSource", "writable": True},
+        }
+        connector: dict[str, object] = {
+            "client_id": CLIENT,
+            "clubs": {CLUB: {"connector_id": CONNECTOR_CLUB, "fields": {"club": "Centre"}}},
+            "match_key": "of-no-use-but-on-this-machine-0001",
+            "phone_country": "PL",
+        }
+        return {"egito": egito, "connector": connector}
+
     @property
     def access_tokens(self) -> list[str]:
         """Those with which a call is let in now."""
@@ -235,14 +257,14 @@ class EgitoSimulator(Simulator):
             return _oauth_error(401, "invalid_token", f"Invalid access token: {token}", challenge)
         try:
             return self._called(request)
-        except _RefusedError as refused:
+        except RequestRefusedError as refused:
             return refused.response
 
     def _faulty(self, request: Request) -> Response:
         self._arrived.for_token = request.path == TOKEN_PATH  # for _next_fault, which is told the verb only
         if self._arrived.for_token:
             with self.lock:
-                self.token_requests.append(_token_parameters(request).get("grant_type", ""))
+                self.token_requests.append(token_parameters(request).get("grant_type", ""))
         return super()._faulty(request)
 
     def _next_fault(self, method: str) -> Fault | None:
@@ -258,8 +280,8 @@ class EgitoSimulator(Simulator):
             response.headers["Allow"] = "POST"
             return response
         if request.mimetype != _FORM:
-            return _page(415)
-        sent = _token_parameters(request)
+            return page_of(415)
+        sent = token_parameters(request)
         grant_type = sent.get("grant_type", "")
         for name in ("client_id", "client_secret", "grant_type", *_GRANTS.get(grant_type, ())):
             if not sent.get(name):
@@ -316,15 +338,15 @@ class EgitoSimulator(Simulator):
         path = _PATH.fullmatch(request.path)
         entity, method = path.groups() if path else ("", "")
         if entity not in self.fields or method not in _VERBS:
-            return _page(404)
+            return page_of(404)
         if request.method not in _VERBS[method]:
-            response = _page(405)
+            response = page_of(405)
             response.headers["Allow"] = ", ".join(_VERBS[method])
             return response
         writes = method not in ("get", "list")
         if (entity, method) in self.forbidden or (entity == DICTIONARY and writes and not self.dictionary_writable):
             return self._errors(_DENIED)
-        sent = _parameters(request)
+        sent = parameters(request)
         match method:
             case "create":
                 return self._create(entity, sent)
@@ -356,7 +378,7 @@ class EgitoSimulator(Simulator):
             case "errors":
                 return self._errors(_NOT_FOUND)
             case "404":
-                return _page(404)
+                return page_of(404)
             case "null":
                 return self._shown(entity, None)
         return Response(mimetype="application/json")
@@ -381,8 +403,8 @@ class EgitoSimulator(Simulator):
         listed = [record for record in rows if self._made_at.get((entity, record["id"]), 0) <= newest]
         if self.page_parameters:
             number_name, size_name = self.page_parameters
-            size = _counted(sent.get(size_name), 20)
-            first = (_counted(sent.get(number_name), 1) - 1) * size
+            size = positive(sent.get(size_name), 20)
+            first = (positive(sent.get(number_name), 1) - 1) * size
             listed = listed[first : first + size]
         listed = listed[: self.list_limit]
         return json_response(listed if self.list_shape == "array" else {self.list_shape: listed})
@@ -409,7 +431,7 @@ class EgitoSimulator(Simulator):
         """Where the record with the `id` that was sent is. Numbers may be sent as texts: those of a form always are."""
         wanted = sent.get("id")
         if wanted in (None, ""):
-            raise _RefusedError(self._errors(_blank("id")))
+            raise RequestRefusedError(self._errors(_blank("id")))
         return next((at for at, record in enumerate(rows) if str(record["id"]) == str(wanted)), None)
 
     def _filled_in(self, entity: str, given: Record) -> Record:
@@ -466,58 +488,9 @@ def _blank(name: str) -> _Mistake:
     return _Mistake(name, "may not be empty", "NotBlank")
 
 
-def _counted(value: object, default: int) -> int:
-    """A positive number as it was sent, or the default for anything else."""
-    text = str(value)
-    return int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else default
-
-
-def _token_parameters(request: Request) -> dict[str, str]:
-    return {**request.form.to_dict(), **request.args.to_dict()}
-
-
-def _parameters(request: Request) -> Record:
-    """Of the query and of the body, which wins. Raises _RefusedError if the body is neither a form nor an object."""
-    sent = _nested({**request.args.to_dict(), **request.form.to_dict()})
-    if not request.get_data() or request.mimetype == _FORM:
-        return sent
-    if request.mimetype != "application/json":
-        raise _RefusedError(_page(415))
-    try:
-        body = json.loads(request.get_data())
-    except ValueError as error:
-        raise _RefusedError(_page(400)) from error
-    if not isinstance(body, dict):
-        raise _RefusedError(_page(400))
-    return {**sent, **body}
-
-
-def _nested(flat: dict[str, str]) -> Record:
-    """With `owner.id` as the member `id` of an object `owner`, as Spring binds a form."""
-    nested: Record = {}
-    for name, value in flat.items():
-        *outer, last = name.split(".")
-        within = nested
-        for part in outer:
-            inner = within.get(part)
-            if not isinstance(inner, dict):
-                inner = dict[str, object]()
-                within[part] = inner
-            within = inner
-        within[last] = value
-    return nested
-
-
 def _oauth_error(status: int, error: str, description: str, challenge: str | None = None) -> Response:
     """`challenge` doesn't repeat the description: a header can't hold every character that a token may be sent with."""
     response = json_response({"error": error, "error_description": description}, status)
     if challenge:
         response.headers["WWW-Authenticate"] = challenge
     return response
-
-
-def _page(status: int) -> Response:
-    """What the web server says when the request never got as far as the application."""
-    title = f"HTTP Status {status} - {HTTPStatus(status).phrase}"
-    text = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
-    return Response(text, status, mimetype="text/html")

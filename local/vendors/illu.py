@@ -5,12 +5,13 @@ Ours, because nothing is documented: the error bodies, what exactly is refused, 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from werkzeug.wrappers import Request, Response
 
-from local.vendors.simulator import Simulator, json_response
+from local.vendors.simulator import Example, Kind, Simulator, json_response
 
 _SITE: dict[str, type | tuple[type, ...]] = {
     "name": str,
@@ -26,6 +27,14 @@ _JOB: dict[str, type] = {
     "notes": str,
     "tag_ids": list,
     "workflow_instances": list,
+}
+
+CUSTOMER: dict[str, object] = {
+    "customer_id": "C-1001",
+    "name": "Shop 12, Kitale",
+    "latitude": 1.0157,
+    "longitude": 35.0062,
+    "address": "Moi Ave 12",
 }
 
 
@@ -59,6 +68,26 @@ class IlluSimulator(Simulator):
 
     def held(self) -> dict[str, object]:
         return {"sites": self.sites, "jobs": self.jobs}
+
+    def blocks(self) -> dict[str, dict[str, object]]:
+        lists = {f"{kind}_list_path": f"/orgs/{{org_id}}/{kind}s" for kind in ("site", "job")}
+        account = {"base_url": self.url, "org_id": self.org_id, "api_key": self.api_key}
+        return {"illu": {**account, **lists, "search_lag": 30}}
+
+    def examples(self) -> Sequence[Example]:
+        return (
+            Example("A new customer becomes a site. Send it twice: there is still one.", "POST", "/sites", CUSTOMER),
+            Example("The links of that customer.", "GET", "/links/crm/customer/C-1001"),
+            Example(
+                "Let illu do the next one, but lose its answer: you are answered 202. Within two minutes the bridge "
+                "finds the site by itself.",
+                "POST",
+                "/sites",
+                {**CUSTOMER, "customer_id": "C-1002", "name": "Shop 2, Eldoret"},
+                Kind.CLOSE_AFTER,
+            ),
+            Example("What became of it.", "GET", "/operations?id=C-1002"),
+        )
 
     def add_site(self, name: str, latitude: float, longitude: float, address: str) -> dict[str, object]:
         """A site as it is after illu made it, whoever asked for it."""

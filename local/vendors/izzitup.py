@@ -11,14 +11,14 @@ ids of the other statuses, and everything that is a switch of the simulator.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
 from werkzeug.wrappers import Request, Response
 
-from local.vendors.simulator import Simulator
+from local.vendors.simulator import Example, Simulator
 
 FAILURES = {
     "Incomplete request": "Error",
@@ -108,6 +108,13 @@ class IzzitUpSimulator(Simulator):
 
     def held(self) -> dict[str, object]:
         return {"services": self.services}
+
+    def blocks(self) -> dict[str, dict[str, object]]:
+        (user, password), *_ = self.users.items()
+        return {"izzitup": {"base_url": self.base_url, "user": user, "password": password}}
+
+    def examples(self) -> Sequence[Example]:
+        return (Example("Mail is down.", "PUT", "/services/MAIL/status", {"status": "outage"}),)
 
     def status_of(self, service_id: str) -> str:
         """Raises KeyError if there is no such service."""

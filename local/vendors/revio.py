@@ -11,7 +11,7 @@ ignores members which it doesn't know while PUT refuses them.
 import re
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil
@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.wrappers import Request, Response
 
-from local.vendors.simulator import Simulator, json_response
+from local.vendors.simulator import Example, Simulator, json_response
 
 type Record = dict[str, object]
 
@@ -154,6 +154,19 @@ class RevioSimulator(Simulator):
         super().__post_init__()
         for account in self.accounts:
             account.clock = self._now
+
+    def blocks(self) -> dict[str, dict[str, object]]:
+        login = {name: getattr(self.account, name) for name in ("username", "client_code", "password")}
+        return {"revio": {"base_url": f"{self.url}/v1", **login, "search_lag": 30}}
+
+    def examples(self) -> Sequence[Example]:
+        link = {
+            "system": "salesforce",
+            "entity_type": "customer",
+            "internal_id": 1015,
+            "external_id": "001XX0000ABCDEF",
+        }
+        return (Example("An account in Salesforce is customer 1015 at Rev.io.", "POST", "/key-links", link),)
 
     @property
     def account(self) -> RevioAccount:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -81,6 +81,17 @@ class Seen:
     fault: Kind | None
 
 
+class Example(NamedTuple):
+    """A request that a developer may try, shown when the local stack starts."""
+
+    text: str
+    method: str
+    path: str
+    body: object = None
+    fault: Kind | None = None
+    """What the vendor is told to do first."""
+
+
 @dataclass
 class Simulator(ABC):
     """A vendor on this machine. `clock` gives epoch seconds, and can be moved by a test."""
@@ -111,6 +122,14 @@ class Simulator(ABC):
     @abstractmethod
     def held(self) -> dict[str, object]:
         """What the vendor holds, by kind of record."""
+
+    def examples(self) -> Sequence[Example]:
+        """Return requests whose effect can be seen here."""
+        return ()
+
+    @abstractmethod
+    def blocks(self) -> dict[str, dict[str, object]]:
+        """Return the blocks of a tenant's document that lead here."""
 
     def altered(self, text: str) -> Stored:
         return stored(text, self.alterations)

@@ -14,11 +14,12 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from crm_bridge.runtime import runtime
-from local.stack import SCOPES, Stack
+from local.stack import SCOPES
 from local.vendors.simulator import Kind
 from tests.browser.chromium import MissingError, chromium, complaints, look, requested
 from tests.integration.conftest import SITE
 from tests.memory_aws import quick_stack
+from tests.stack import Stack
 
 
 @pytest.fixture

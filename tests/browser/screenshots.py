@@ -10,11 +10,12 @@ from tempfile import TemporaryDirectory
 import requests
 from selenium.webdriver import Chrome
 
-from local.stack import SCOPES, Stack
+from local.stack import SCOPES
 from local.template import TEMPLATE
 from local.vendors.simulator import Kind
 from tests.browser.chromium import chromium, look
 from tests.browser.conftest import Console, Tenant
+from tests.stack import Stack
 
 IMAGES = TEMPLATE.parent / "docs/images"
 PEOPLE = ("Shop 12, Kitale", "Clinic, Eldoret", "School, Kapsabet", "Mill, Bungoma", "Bakery, Webuye", "Farm, Lodwar")

@@ -7,11 +7,11 @@ import pytest
 import requests
 from selenium.webdriver import ActionChains, Chrome, Keys
 
-from crm_bridge.operations import State
-from local.stack import Stack
+from crm_bridge.storage.operation import State
 from local.vendors.simulator import Kind
 from tests.browser.chromium import complaints, look
 from tests.browser.conftest import Console, Tenant
+from tests.stack import Stack
 
 READABLE = 4.5
 """Contrast that text must have at least. Source: https://www.w3.org/TR/WCAG22/#contrast-minimum"""

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from tests.bundle.emulator import BUNDLE, PROGRAM
+from local.emulator import PROGRAM
+from local.sam import BUNDLE
 
 
 @pytest.fixture(scope="session", autouse=True)

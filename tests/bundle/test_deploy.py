@@ -21,12 +21,13 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from crm_bridge.tenants import hash_api_key
+from crm_bridge.storage.api_keys import hash_api_key
+from local.emulator import SAM
 from local.events import load_event
+from local.sam import BUNDLE
 from local.server import HOST
 from local.stack import DEMO_KEY, SCOPES
 from local.vendors.illu import IlluSimulator
-from tests.bundle.emulator import BUNDLE, SAM
 from tests.integration.ministack import STORES, ministack
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ from typing import Any
 import boto3
 import pytest
 
-from local.events import EVENTS, FUNCTIONS, load_event
-from local.stack import TOLD_KEY, Stack
+from local.emulator import Emulator
+from local.events import EVENTS, function_of, load_event
+from local.stack import WEBHOOK_KEY
 from local.vendors.simulator import Kind
 from tests.bundle.conftest import need_emulator
-from tests.bundle.emulator import Emulator
 from tests.cases import CASES
 from tests.conftest import NEVER_LOGGED, forget_settings
+from tests.stack import Stack
 
 type Invoke = Callable[[str, Mapping[str, Any]], Any]
 """A function of the template by its name, and the event that it gets."""
@@ -37,12 +38,12 @@ def play(stack: Stack, invoke: Invoke) -> dict[str, Any]:
     answers = {}
     for event, _, _ in CASES:
         flow, case = event.split("/")
-        answers[event] = invoke(FUNCTIONS[flow], load_event(flow, case))
+        answers[event] = invoke(function_of(flow), load_event(flow, case))
     _forget_operations()
     for flow, case, vendor in RETRIED:
-        _accept_an_hour_ago(stack, vendor, FUNCTIONS[flow], load_event(flow, case))
-        answers[f"{flow}/from_queue"] = invoke(FUNCTIONS[flow], load_event(flow, "from_queue"))
-        answers[f"{flow}/{case} once more"] = invoke(FUNCTIONS[flow], load_event(flow, case))
+        _accept_an_hour_ago(stack, vendor, function_of(flow), load_event(flow, case))
+        answers[f"{flow}/from_queue"] = invoke(function_of(flow), load_event(flow, "from_queue"))
+        answers[f"{flow}/{case} once more"] = invoke(function_of(flow), load_event(flow, case))
     return answers
 
 
@@ -58,7 +59,7 @@ def _accept_an_hour_ago(stack: Stack, vendor: str, function: str, event: Mapping
 def play_queues(stack: Stack, invoke: Invoke) -> dict[str, Any]:
     """What is due comes from the dispatcher over the queues, at last to the tenant that wants to be told."""
     event = load_event("create_site", "new")
-    event["headers"]["authorization"] = f"Bearer {TOLD_KEY}"
+    event["headers"]["authorization"] = f"Bearer {WEBHOOK_KEY}"
     _accept_an_hour_ago(stack, "illu", "CreateSiteFunction", event)
     answers = {}
     for function, queue in (("CreateSiteFunction", "CREATE_SITE"), ("WebhookFunction", "WEBHOOK")):
@@ -66,7 +67,7 @@ def play_queues(stack: Stack, invoke: Invoke) -> dict[str, Any]:
         answers[f"taken by {function}"] = invoke(function, _message(stack, f"{queue}_QUEUE_URL"))
     for state in ("succeeded", "waiting", "rejected"):
         listing = load_event("operations", "list") | {"queryStringParameters": {"state": state}}
-        listing["headers"]["authorization"] = f"Bearer {TOLD_KEY}"
+        listing["headers"]["authorization"] = f"Bearer {WEBHOOK_KEY}"
         answers[f"{state} in the end"] = _in_order(invoke("OperationsFunction", listing))
     return answers
 

@@ -20,8 +20,9 @@ import pytest
 
 from local.artifacts import Artifact, artifacts, zipped
 from local.aws import EmbeddedAws
+from local.emulator import LAYER, RUNTIME, SAM
+from local.sam import BUNDLE, ROOT
 from local.stack import REGION
-from tests.bundle.emulator import BUNDLE, LAYER, ROOT, RUNTIME, SAM
 
 SERVICES: tuple[Literal["dynamodb", "secretsmanager", "sqs"], ...] = ("dynamodb", "secretsmanager", "sqs")
 PACKAGES = sorted(path.parent.name for path in (ROOT / "functions").glob("*/handler.py"))
@@ -165,7 +166,7 @@ def test_nothing_is_warned_of() -> None:
     script = """
 import warnings
 warnings.simplefilter("error")
-import crm_bridge.transport, requests.compat
+import crm_bridge.outbound.transport, requests.compat
 print(requests.compat.chardet)
 """
     assert in_the_layer(script, AWS_LAMBDA_FUNCTION_NAME="f") == "None\n"
@@ -180,7 +181,7 @@ from crm_bridge.runtime import runtime
 runtime()
 print(gc.isenabled(), gc.get_freeze_count() > 10_000)
 """
-    names = ("OPERATIONS", "LINKS", "API_KEYS", "ACCOUNTS", "PEOPLE", "TOKENS")
+    names = ("OPERATIONS", "LINKS", "API_KEYS", "LOCKS", "PEOPLE", "TOKENS")
     environment = {f"{name}_TABLE": "a-table" for name in names}
     environment |= {"API_KEY_HEADERS": "", "KEY_RATE": "1", "KEY_BURST": "1", "SECRET_PREFIX": "", **_account()}
     assert in_the_layer(script, AWS_LAMBDA_FUNCTION_NAME="f", **environment) == "False False\nTrue True\n"

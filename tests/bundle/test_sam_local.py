@@ -15,7 +15,8 @@ import yaml
 from crm_bridge.settings import parse_tenant
 from crm_bridge.tenant_parts import split
 from local import sam
-from local.stack import DEMO_TENANT, LOCAL_HOSTS, Stack
+from local.stack import DEMO_TENANT, LOCAL_HOSTS
+from tests.stack import Stack
 
 NO_DOCKER = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
 
@@ -37,7 +38,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_container_gets_what_it_needs_to_reach_aws_and_vendors_on_this_machine(stack: Stack, told: Path) -> None:
-    with sam.told_to_sam(stack):
+    with sam.environment_file(stack):
         environment = json.loads(told.read_text())["Parameters"]
     assert not told.exists()
     declared = {name for function in stack.template.functions.values() for name in function.environment}

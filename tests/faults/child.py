@@ -16,24 +16,15 @@ from botocore.config import Config
 from botocore.loaders import Loader
 from botocore.session import Session
 
-from crm_bridge import aws, transport
+from crm_bridge import aws
+from crm_bridge.outbound import transport
 from crm_bridge.runtime import runtime
+from crm_bridge.vendors import called_functions
 from local.gateway import FunctionFailedError, invoke
 from local.template import Function
 from tests.versions import quick_versions
 
-PRELOADED = [
-    f"{flow}.handler"
-    for flow in (
-        "connector_receiver",
-        "create_job",
-        "create_site",
-        "dispatcher",
-        "key_link",
-        "operations",
-        "status_update",
-    )
-]
+PRELOADED = [f"{function}.handler" for function in sorted(called_functions() | {"dispatcher", "operations"})]
 NAME = "fault-child"
 """With the process id behind it, it is in the user agent of every call."""
 

@@ -67,14 +67,14 @@ from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge import aws
-from crm_bridge.operations import Operation
+from crm_bridge.storage.operation import Operation
 from local.gateway import FunctionFailedError, Gateway
 from local.server import Server
-from local.stack import Stack
 from local.template import ApiRoute, Function
 from tests.faults import events
 from tests.faults.harness import World
 from tests.faults.peer import illu_settings, post_site
+from tests.stack import Stack
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from local.stack import CLUB, Stack
 from local.vendors.alterations import as_sent
+from local.vendors.egito import CLUB
 from local.vendors.izzitup import service
+from tests.stack import Stack
 
 type Record = Mapping[str, object]
 TEXT = " d\N{RIGHT SINGLE QUOTATION MARK}Arc  & <b>Söhne</b> \N{GRINNING FACE}\N{ZERO WIDTH SPACE} GmbH in Kitale"

@@ -41,22 +41,24 @@ from werkzeug.wrappers import Request, Response
 
 import local.gateway
 import local.stack
-from crm_bridge import aws, transport
-from crm_bridge.dynamodb import deserialize
+from crm_bridge import aws
 from crm_bridge.engine import DUE
 from crm_bridge.errors import Event as Happening
-from crm_bridge.operations import Operation, State
+from crm_bridge.outbound import transport
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.dynamodb import deserialize
+from crm_bridge.storage.operation import Operation, State
 from dispatcher import handler as dispatcher
 from local.gateway import FunctionFailedError, invoke
 from local.server import Server, cut
-from local.stack import SCOPES, Stack
+from local.stack import SCOPES
 from local.template import Function
 from local.vendors.alterations import as_sent
 from tests.faults import child
 from tests.faults.events import Event, tenant
 from tests.faults.faults import AWS, Act, Call, Fault, Span
 from tests.memory_aws import MemoryAws
+from tests.stack import Stack
 from tests.versions import quick_versions
 
 if TYPE_CHECKING:
@@ -239,7 +241,7 @@ class World:
 
     def _empty_tables(self) -> None:
         """To look for something takes the longer, the more there is."""
-        names = [os.environ[f"{table}_TABLE"] for table in ("OPERATIONS", "LINKS", "PEOPLE", "ACCOUNTS")]
+        names = [os.environ[f"{table}_TABLE"] for table in ("OPERATIONS", "LINKS", "PEOPLE", "LOCKS")]
         if isinstance(self.stack.aws, MemoryAws):
             self.stack.aws.memory.empty(*names)
         elif self.stack.aws:

@@ -22,13 +22,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from crm_bridge.operations import State
-from local.stack import Stack
+from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
 from tests.faults import durable, peer
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, TAKEN_AT_ITS_WORD, Act, Call, Fault
 from tests.faults.harness import World, is_finished
+from tests.stack import Stack
 
 PEERS: dict[str, type[World]] = {
     peer.create_site(1).kind: peer.PeerWorld,

@@ -18,15 +18,17 @@ from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from crm_bridge.breaker import Breaker
+from crm_bridge.cache import Cache
 from crm_bridge.engine import POLICY, Engine, Policy
-from crm_bridge.links import Link, Links, Partner
-from crm_bridge.memory import Memory
-from crm_bridge.operations import SHARDS, Claim, Due, Operation, Operations, State
+from crm_bridge.outbound.breaker import Breaker
+from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.services import Services
 from crm_bridge.settings import Tenant, parse_tenant
+from crm_bridge.storage.links import Link, Links, Partner
+from crm_bridge.storage.operation import SHARDS, Operation, State
+from crm_bridge.storage.operation_reader import Due
+from crm_bridge.storage.operations import Claim, Operations
 from crm_bridge.tenants import Tenants
-from crm_bridge.transport import Deadline, Transport
 from dispatcher.handler import LENT, LONGEST_RUN
 from key_link.flow import CreateKeyLink
 from key_link.models import KeyLink, NewKeyLink
@@ -240,7 +242,7 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
     operations, links = MemoryOperations(), MemoryLinks()
     breaker = CountingBreaker(clock)
     transport = Transport(clock, clock.move, breaker, LOCAL_HOSTS)
-    services = SimpleNamespace(operations=operations, links=links, clock=clock, memory=Memory(clock))
+    services = SimpleNamespace(operations=operations, links=links, clock=clock, memory=Cache(clock))
     engine = Engine(cast("Services", services), OneTenant(rev), transport, jitter=chance.random, policy=policy)
 
     began = clock.now

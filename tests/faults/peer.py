@@ -19,14 +19,15 @@ import boto3
 import requests
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig, idempotent
 
-from crm_bridge import aws, transport
-from crm_bridge.operations import Operation
+from crm_bridge import aws
+from crm_bridge.outbound import transport
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import Operation
 from local.gateway import Gateway
-from local.stack import Stack
 from local.template import ApiRoute, Function
 from tests.faults import events
 from tests.faults.harness import World
+from tests.stack import Stack
 
 FUNCTION = Function("Peer", f"{__name__}.lambda_handler", 29, {})
 _DAY = 24 * 3600

@@ -31,8 +31,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from crm_bridge.operations import State
-from crm_bridge.transport import AFTER_DEADLINE
+from crm_bridge.outbound.transport import AFTER_DEADLINE
+from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, Fault

@@ -8,7 +8,8 @@ import pytest
 import requests
 
 from crm_bridge.engine import Engine
-from crm_bridge.operations import Claim, Operation, Operations, _item
+from crm_bridge.storage.operation import Operation
+from crm_bridge.storage.operations import Claim, Operations, _item
 from tests.faults import durable, peer
 from tests.faults.events import KINDS, Event
 from tests.faults.harness import World
@@ -70,7 +71,7 @@ def test_a_person_decides_when_the_vendor_cannot_be_asked(worlds: Worlds, kind: 
 
 
 def test_a_write_that_was_long_on_its_way_unties_nothing_that_was_tied_since(worlds: Worlds) -> None:
-    late = cell("handled twice at once", "key_link change", "DynamoDB TransactWriteItems operations+accounts+links")
+    late = cell("handled twice at once", "key_link change", "DynamoDB TransactWriteItems operations+locks+links")
     assert run(late, worlds).verdict == "once"
 
 

@@ -20,9 +20,9 @@ from botocore.config import Config
 
 from crm_bridge import aws
 from crm_bridge.telemetry import logger
-from local.stack import Stack
 from openapi.document import ROOT
 from tests.documented import closed
+from tests.stack import Stack
 
 PATIENCE = 60
 """Seconds."""
@@ -46,8 +46,8 @@ def main() -> int:
         # Whoever waits for a turn moves the time on instead.
         waits = SimpleNamespace(sleep=stack.move_clock)
         with (
-            patch("crm_bridge.accounts.time", waits),
-            patch("crm_bridge.oauth.time", waits),
+            patch("crm_bridge.sequence.time", waits),
+            patch("crm_bridge.outbound.oauth.time", waits),
             redirect_stdout(StringIO()),  # of the functions' metrics; schemathesis writes by itself
         ):
             document = Path(folder) / "openapi.json"

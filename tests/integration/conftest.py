@@ -23,11 +23,12 @@ from cli.__main__ import app
 from crm_bridge import aws
 from crm_bridge.runtime import runtime
 from local.gateway import invoke
-from local.stack import LOCAL_STACK, Stack
+from local.stack import LOCAL_STACK
 from local.template import Function
 from local.vendors.simulator import Kind, Simulator
 from tests.documented import deviations
 from tests.memory_aws import quick_stack
+from tests.stack import Stack
 from tests.wire import session
 
 ROUNDS = int(os.environ.get("ROUNDS", "2"))
@@ -173,7 +174,7 @@ def cli(stack: Stack) -> CommandLine:
 @pytest.fixture
 def waiting_moves_the_clock(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for a turn or a token moves the time on for everybody, instead of using up the test's."""
-    for module in ("accounts", "oauth"):
+    for module in ("sequence", "outbound.oauth"):
         monkeypatch.setattr(f"crm_bridge.{module}.time", SimpleNamespace(sleep=stack.move_clock))
 
 

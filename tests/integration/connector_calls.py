@@ -11,9 +11,10 @@ from xml.sax.saxutils import escape
 import requests
 from defusedxml.ElementTree import fromstring
 
-from local.stack import CLIENT, CLUB, Stack
-from local.vendors.connector import Connector, Language, Person
+from local.vendors.egito import CLIENT, CLUB
+from tests.connector import Connector, Language, Person
 from tests.integration.conftest import Crm, rows
+from tests.stack import Stack
 
 JSON, XML = "application/json", "application/xml"
 LANGUAGES: tuple[Language, ...] = ("json", "xml")

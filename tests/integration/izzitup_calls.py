@@ -7,9 +7,9 @@ from urllib.parse import quote
 import requests
 
 from crm_bridge.runtime import Runtime, runtime
-from local.stack import Stack
 from local.vendors.izzitup import IzzitUpSimulator
 from tests.integration.conftest import Crm
+from tests.stack import Stack
 
 SECRET = "hush-hush"
 """In every password here; the log of every test is searched for it."""

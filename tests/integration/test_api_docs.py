@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import requests
 
 from local.events import load_event
-from local.stack import CLUB, UPYA_KEY
+from local.stack import UPYA_KEY
 from local.template import TEMPLATE
+from local.vendors.egito import CLUB
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm
 

@@ -12,9 +12,9 @@ import boto3
 import pytest
 
 from crm_bridge.runtime import runtime
-from local.stack import Stack
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.stack import Stack
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_webhooks_address_must_be_public(
         return real("10.0.0.1" if host == "private.example" else host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    document = json.loads(stack.told_tenant())
+    document = json.loads(stack.webhook_tenant())
     document["webhook"]["url"] = f"https://{host}/told"
-    stack.put_secret("demo-told", json.dumps(document))
-    assert results(cli, "demo-told")["webhook address"] == result
+    stack.put_secret("demo-webhook", json.dumps(document))
+    assert results(cli, "demo-webhook")["webhook address"] == result

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from crm_bridge.runtime import runtime
-from local.stack import Stack
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
 from tests.onboarding import customers, onboard
+from tests.stack import Stack
 
 QUICK = ("--yes", "--rate", "100000", "--wait", "0")
 
@@ -46,7 +46,7 @@ def test_a_tenant_is_turned_up_with_all_its_customers_through_an_outage_and_a_st
     assert came.requests == 85 == came.sites
 
 
-def test_every_bad_row_is_told_with_its_line_and_the_others_are_carried(
+def test_every_bad_row_is_told_with_its_line_and_the_others_are_sent(
     stack: Stack, cli: CommandLine, file: Path
 ) -> None:
     wrong = customers(file, rows=12, bad=3)
@@ -63,16 +63,16 @@ def test_every_bad_row_is_told_with_its_line_and_the_others_are_carried(
             assert by_id[line["id"]] == f"Shop {line['event_key'].removeprefix('C-')}, Kitale"
 
 
-def test_a_dry_run_carries_nothing(stack: Stack, cli: CommandLine, file: Path) -> None:
+def test_a_dry_run_sends_nothing(stack: Stack, cli: CommandLine, file: Path) -> None:
     customers(file, rows=4, bad=0)
     told = cli("import", "sites", "demo", str(file), "--dry-run", "--json")
     assert told.code == 0
-    assert told.json["states"] == {"not carried": 4}
+    assert told.json["states"] == {"not sent": 4}
     assert stack.illu.seen == []
     assert not file.with_name("customers.csv.result.csv").exists()
 
 
-def test_nothing_is_carried_when_nobody_says_yes(stack: Stack, cli: CommandLine, file: Path) -> None:
+def test_nothing_is_sent_when_nobody_says_yes(stack: Stack, cli: CommandLine, file: Path) -> None:
     customers(file, rows=4, bad=0)
     assert cli("import", "sites", "demo", str(file), input="").code == 2
     assert stack.illu.seen == []
@@ -83,7 +83,7 @@ def test_it_is_the_same_event_as_the_crms(crm: Crm, cli: CommandLine, file: Path
     write(file, {**SITE, "customer_id": "C-1", "name": "Another"}, {**SITE, "customer_id": "C-2"})
     told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
     assert told.code == 0
-    assert told.json["carried"] == 1
+    assert told.json["sent"] == 1
     first, second = result(file)
     assert first["id"] == str(known)
     assert "different payload" in first["detail"]
@@ -106,10 +106,10 @@ def test_a_second_run_sends_nothing(stack: Stack, cli: CommandLine, file: Path) 
     cli("import", "sites", "demo", str(file), *QUICK)
     seen, first = len(stack.illu.seen), [line["id"] for line in result(file)]
     told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
-    assert (told.code, told.json["carried"]) == (0, 0)
+    assert (told.code, told.json["sent"]) == (0, 0)
     assert len(stack.illu.seen) == seen
     assert [line["id"] for line in result(file)] == first
-    assert "nothing to carry" in cli("import", "sites", "demo", str(file), *QUICK).out
+    assert "nothing to send" in cli("import", "sites", "demo", str(file), *QUICK).out
 
 
 def test_what_is_not_settled_is_the_bridges_and_is_there_the_next_time(crm: Crm, cli: CommandLine, file: Path) -> None:
@@ -124,7 +124,7 @@ def test_what_is_not_settled_is_the_bridges_and_is_there_the_next_time(crm: Crm,
     assert len(crm.stack.illu.sites) == 3
 
 
-def test_what_a_person_has_given_up_is_not_carried_by_the_same_file(crm: Crm, cli: CommandLine, file: Path) -> None:
+def test_what_a_person_has_given_up_is_not_sent_by_the_same_file(crm: Crm, cli: CommandLine, file: Path) -> None:
     document = json.loads(crm.stack.demo_tenant())
     del document["illu"]["site_list_path"]
     crm.stack.put_secret("demo", json.dumps(document))
@@ -136,7 +136,7 @@ def test_what_a_person_has_given_up_is_not_carried_by_the_same_file(crm: Crm, cl
     (in_review,) = result(file)
     assert cli("operations", "resolve", in_review["operation_id"], "discard", "--yes").code == 0
     told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
-    assert (told.code, told.json["carried"], told.json["states"]) == (1, 0, {"rejected": 1})
+    assert (told.code, told.json["sent"], told.json["states"]) == (1, 0, {"rejected": 1})
     assert len(crm.stack.illu.sites) == 1
     assert result(file)[0]["detail"].startswith("by ")
 
@@ -149,7 +149,7 @@ def test_it_stops_at_once_when_the_vendor_refuses_the_credentials(stack: Stack, 
     assert "illu answered 401" in told.err
     states = Counter(line["state"] for line in result(file))
     assert states["waiting"] <= 8
-    assert states["waiting"] + states["not carried"] == 40
+    assert states["waiting"] + states["not sent"] == 40
 
 
 def test_what_the_vendor_refuses_is_told_in_its_words(stack: Stack, cli: CommandLine, file: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cli.links import COLUMNS
-from local.stack import CLUB, Stack
+from local.vendors.egito import CLUB
 from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.stack import Stack
 
 JOB = {"ticket_id": "T-501", "name": "Meter", "customer_id": SITE["customer_id"]}
 KEY_LINK = {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "001XX0000ABCDEF"}

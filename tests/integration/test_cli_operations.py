@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from crm_bridge.operations import SHARDS, State, operation_id
 from crm_bridge.runtime import runtime
-from local.stack import Stack
+from crm_bridge.storage.operation import SHARDS, State, operation_id
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.stack import Stack
 
 SITE_ID = operation_id("demo", "create_site", str(SITE["customer_id"]))
 
@@ -100,15 +100,6 @@ def test_what_a_customer_is_called_is_never_taken_for_markup(crm: Crm, cli: Comm
     assert "[bold]C-1[/bold]" in cli("operations", "show", "demo", "[bold]C-1[/bold]").out
 
 
-def test_watching_counts_what_there_is_and_shows_what_is_not_finished(crm: Crm, cli: CommandLine) -> None:
-    crm.create_site(customer_id="C-1")
-    waiting(crm, "C-2")
-    told = cli("operations", "watch", "demo", "--times", "1", "--json").json
-    assert told["counts"] == {**dict.fromkeys((state.value for state in State), "0"), "waiting": "1", "succeeded": "1"}
-    assert [one["event_key"] for one in told["not_finished"]] == ["C-2"]
-    assert "1 waiting" in cli("operations", "watch", "demo", "--times", "1").out
-
-
 @pytest.mark.usefixtures("plain")
 def test_linking_links_the_vendors_record_and_sends_nothing(crm: Crm, cli: CommandLine) -> None:
     operation = in_review(crm)
@@ -165,7 +156,7 @@ def test_what_waits_is_taken_up_at_the_rate_that_is_asked_for(crm: Crm, cli: Com
     crm.stack.move_clock(0)
     assert min(read(one).due_at for one in ids) > runtime().clock() + 10
     told = cli("operations", "retry", "demo", "--rate", "2", "--yes", "--json").json
-    assert told["taken_up"] == 3
+    assert told["retried"] == 3
     now = int(runtime().clock())
     assert sorted(round((read(one).due_at - now) / 30) for one in ids) == [0, 1, 2]
     crm.stack.deliver_due()
@@ -189,7 +180,7 @@ def test_filters_choose_what_is_taken_up(crm: Crm, cli: CommandLine) -> None:
     (waits,) = waiting(crm, "C-1")
     before = read(waits)
     for filters in (["--state", "unconfirmed"], ["--flow", "create_job"], ["--reason", "no such reason"]):
-        assert cli("operations", "retry", "demo", *filters, "--yes", "--json").json["taken_up"] == 0
+        assert cli("operations", "retry", "demo", *filters, "--yes", "--json").json["retried"] == 0
     assert read(waits) == before
     assert cli("operations", "retry", "demo", "--state", "succeeded", "--yes").code == 2
 
@@ -205,7 +196,7 @@ def test_what_is_on_a_queue_or_being_sent_is_not_disturbed(crm: Crm, cli: Comman
     crm.stack.move_clock(60)
     assert operations.claim(sending, lease="x", now=now + 60, until=now + 90, states=[State.WAITING], tenant="demo")
     before = read(lent), read(sending)
-    assert cli("operations", "retry", "demo", "--yes", "--json").json["taken_up"] == 0
+    assert cli("operations", "retry", "demo", "--yes", "--json").json["retried"] == 0
     assert (read(lent), read(sending)) == before
 
 
@@ -213,7 +204,7 @@ def test_what_is_on_a_queue_or_being_sent_is_not_disturbed(crm: Crm, cli: Comman
 def test_what_may_have_been_done_is_left_to_a_person(crm: Crm, cli: CommandLine) -> None:
     operation = in_review(crm)
     told = cli("operations", "retry", "demo", "--yes", "--json").json
-    assert (told["taken_up"], told["left_to_a_person"]) == (0, 1)
+    assert (told["retried"], told["left_to_a_person"]) == (0, 1)
     assert read(operation).state == "needs_review"
 
 
@@ -226,7 +217,7 @@ def test_what_ran_out_of_attempts_and_was_surely_not_done_is_sent_again(crm: Crm
     operation = str(accepted.json()["operation_id"])
     assert (read(operation).state, read(operation).attempts[-1].event) == ("needs_review", "out of attempts")
     crm.stack.illu.heal()
-    assert cli("operations", "retry", "demo", "--yes", "--json").json["taken_up"] == 1
+    assert cli("operations", "retry", "demo", "--yes", "--json").json["retried"] == 1
     crm.stack.deliver_due()
     assert read(operation).state == "succeeded"
     assert len(crm.stack.illu.sites) == 1

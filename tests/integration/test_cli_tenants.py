@@ -16,9 +16,10 @@ from botocore.exceptions import ClientError
 from cli import keys
 from cli.bridge import Bridge
 from crm_bridge.tenant_parts import PARTS, joined
-from local.stack import DEMO_TENANT, Stack
+from local.stack import DEMO_TENANT
 from operations import handler as operations
 from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.stack import Stack
 
 ILLU_KEY = "illu-demo-key"
 
@@ -61,7 +62,7 @@ def test_an_added_tenants_first_key_works_and_is_shown_once(stack: Stack, cli: C
     listed = cli("tenant", "key", "list", "acme", "--json")
     assert [one["state"] for one in listed.json] == ["valid"]
     assert key not in listed.out + cli("tenant", "show", "acme").out
-    assert cli("tenant", "list").out.split() == ["acme", "demo", "demo-told", "demo-upya"]
+    assert cli("tenant", "list").out.split() == ["acme", "demo", "demo-upya", "demo-webhook"]
 
 
 def call(stack: Stack, key: str, method: str, path: str, body: object = None) -> int:
@@ -184,10 +185,10 @@ def test_nothing_is_stored_when_the_questions_end_early(cli: CommandLine) -> Non
 
 
 def test_secrets_and_a_webhooks_address_are_masked(cli: CommandLine) -> None:
-    told = cli("tenant", "show", "demo-told", "--json")
+    told = cli("tenant", "show", "demo-webhook", "--json")
     assert told.json["illu"]["api_key"] == told.json["revio"]["password"] == "**********"
     assert told.json["webhook"]["url"].endswith("/**********")
-    document = stored("demo-told")
+    document = stored("demo-webhook")
     for secret in (document["illu"]["api_key"], document["webhook"]["secret"], document["webhook"]["url"]):
         assert secret not in told.out
 
@@ -237,7 +238,7 @@ TYPED = "".join(f"{value}\n" for value in WEBHOOK.values())
 
 
 def test_each_secret_has_its_vendor_and_no_other(cli: CommandLine, stack: Stack) -> None:
-    document = json.loads(stack.told_tenant())
+    document = json.loads(stack.webhook_tenant())
     document["mappings"] = {"create_job": {"built_in": "upya"}}
     assert cli("tenant", "add", "acme", "--file", "-", input=json.dumps(document)).code == 0
     found = {part: json.loads(text) for part, text in parts("acme").items()}

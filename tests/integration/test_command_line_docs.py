@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from local.stack import Stack
 from local.template import TEMPLATE
 from local.vendors.simulator import Kind
 from tests.integration.conftest import CommandLine
+from tests.stack import Stack
 
 PAGE = TEMPLATE.parent / "docs/command-line.md"
 REWRITE = "REWRITE" in os.environ
@@ -108,7 +108,7 @@ def test_every_command_is_in_the_page() -> None:
     commands = {
         "tenant": ("add", "schema", "set", "show", "remove", "key add", "key list", "key revoke"),
         "import": ("sites", "jobs", "key-links"),
-        "operations": ("list", "show", "watch", "resolve", "retry"),
+        "operations": ("list", "show", "resolve", "retry"),
         "links": ("find", "export", "import", "check"),
     }
     missing = [f"{group} {one}" for group, ones in commands.items() for one in ones if f"{group} {one}" not in text]

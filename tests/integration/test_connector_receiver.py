@@ -18,12 +18,13 @@ from werkzeug.wrappers import Request, Response
 from connector_receiver import people
 from crm_bridge.runtime import runtime
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
-from local.stack import CLIENT, CLUB, CONNECTOR_CLUB, SCOPES, Stack
+from local.stack import SCOPES
 from local.vendors.alterations import ALTERATIONS
-from local.vendors.connector import CallFailedError, Connector, Language, Person
-from local.vendors.egito import EgitoSimulator, Record
+from local.vendors.egito import CLIENT, CLUB, CONNECTOR_CLUB, EgitoSimulator, Record
 from local.vendors.simulator import Kind, json_response
+from tests.connector import CallFailedError, Connector, Language, Person
 from tests.integration.conftest import Crm
+from tests.stack import Stack
 
 LEFT_OUT = object()
 """Stands for a field that is not sent at all; None is sent as null."""
@@ -737,7 +738,7 @@ def test_names_and_addresses_stand_in_no_table_but_in_a_payload_that_expires(crm
     saved(crm, record_id, **wanda)
     egito.required["Contact"] = ("lastName", "notes")
     assert outcome(save(crm, **zofia)) == (422, "ERROR")
-    tables = {name: rows(name) for name in ("PEOPLE_TABLE", "ACCOUNTS_TABLE", "LINKS_TABLE", "OPERATIONS_TABLE")}
+    tables = {name: rows(name) for name in ("PEOPLE_TABLE", "LOCKS_TABLE", "LINKS_TABLE", "OPERATIONS_TABLE")}
     (kept,) = (row for row in tables["OPERATIONS_TABLE"] if "state" not in row)  # for an unlink of what was found
     assert (kept["operation_id"][-8:], kept["expires_at"] < runtime().clock() + 91 * 86400) == ("#payload", True)
     tables["OPERATIONS_TABLE"].remove(kept)

@@ -7,7 +7,8 @@ import pytest
 from defusedxml.ElementTree import fromstring
 
 from connector_receiver import wire
-from local.stack import CLIENT, CLUB, CONNECTOR_CLUB, SCOPES
+from local.stack import SCOPES
+from local.vendors.egito import CLIENT, CLUB, CONNECTOR_CLUB
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm
 from tests.integration.connector_calls import (

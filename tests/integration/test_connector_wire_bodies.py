@@ -2,7 +2,7 @@
 
 import json
 
-from local.stack import CLIENT, CLUB, CONNECTOR_CLUB
+from local.vendors.egito import CLIENT, CLUB, CONNECTOR_CLUB
 from tests.integration.conftest import Crm
 from tests.integration.connector_calls import (
     JSON,

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
-from local.vendors.connector import Language
+from tests.connector import Language
 from tests.integration.conftest import Crm
 from tests.integration.connector_calls import JSON, LANGUAGES, MANDATORY, XML, contacts, refused, send, summary
 

@@ -7,12 +7,12 @@ import pytest
 import requests
 
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
-from local.stack import Stack
-from local.vendors.connector import CallFailedError, Connector, Language
 from local.vendors.egito import EgitoSimulator
 from local.vendors.simulator import Kind
+from tests.connector import CallFailedError, Connector, Language
 from tests.integration.conftest import Crm
 from tests.integration.connector_calls import LANGUAGES, MANDATORY, ada, connector, contacts, expect_sentence, settle
+from tests.stack import Stack
 from tests.variants import some
 
 

@@ -9,9 +9,9 @@ import pytest
 import requests
 
 from create_site.flow import CreateSite
-from crm_bridge.operations import operation_id
+from crm_bridge.outbound.transport import Deadline
 from crm_bridge.runtime import runtime
-from crm_bridge.transport import Deadline
+from crm_bridge.storage.operation import operation_id
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.integration.conftest import ROUNDS, SITE, Crm

@@ -9,12 +9,13 @@ import pytest
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge.runtime import runtime
-from crm_bridge.tenants import new_api_key
+from crm_bridge.storage.api_keys import new_api_key
 from local.events import load_event
-from local.stack import DEMO_KEY, Stack
+from local.stack import DEMO_KEY
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.integration.conftest import ROUNDS, SITE, Crm
+from tests.stack import Stack
 
 
 def test_becomes_a_site_with_illus_own_fields_when_a_customer_is_new(crm: Crm) -> None:

@@ -15,9 +15,11 @@ from botocore.exceptions import EndpointConnectionError
 
 from crm_bridge.engine import HANDED_OVER
 from crm_bridge.errors import QueueError, StorageError
-from crm_bridge.operations import Due, Operation, Operations, State, operation_id
-from crm_bridge.queues import Queues
+from crm_bridge.outbound.queues import Queues
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import Operation, State, operation_id
+from crm_bridge.storage.operation_reader import Due
+from crm_bridge.storage.operations import Operations
 from dispatcher.handler import LENT, lambda_handler
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, Crm
@@ -275,7 +277,7 @@ def test_an_operation_stays_due_when_its_queue_does_not_take_it(crm: Crm, monkey
 def test_the_rest_is_dispatched_by_the_next_runs_when_there_is_more_than_one_can_do(
     crm: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crm_bridge.operations.DUE_PAGE", 20)
+    monkeypatch.setattr("crm_bridge.storage.operation_reader.DUE_PAGE", 20)
     _stored(DUE)
     context = Hurried(invocations=DUE // 5)
     runs, sent = 0, 0

@@ -18,10 +18,11 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from crm_bridge.dynamodb import deserialize, serialize, through_conflicts
 from crm_bridge.errors import LinkTakenError
-from crm_bridge.links import Identity, Link, Links
-from crm_bridge.operations import Claim, Operation, Operations, State, operation_id
+from crm_bridge.storage.dynamodb import deserialize, serialize, through_conflicts
+from crm_bridge.storage.links import Identity, Link, Links
+from crm_bridge.storage.operation import Operation, State, operation_id
+from crm_bridge.storage.operations import Claim, Operations
 from local.aws import EmbeddedAws, access_key
 from local.template import Template
 from tests.integration.ministack import ministack

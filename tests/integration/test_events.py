@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from local.events import EVENTS, FUNCTIONS, load_event
-from local.stack import Stack
+from crm_bridge.vendors import called_functions
+from local.events import EVENTS, function_of, load_event
 from local.vendors.simulator import Kind
 from openapi.recorded import Recorded, as_recorded, recorded
 from tests.cases import CASES, QUEUED
+from tests.stack import Stack
 
 
 def invoke(stack: Stack, event: str) -> Any:
     flow, case = event.split("/")
-    return stack.invoke(FUNCTIONS[flow], load_event(flow, case))
+    return stack.invoke(function_of(flow), load_event(flow, case))
 
 
 def steady(answer: Recorded) -> str:
@@ -64,7 +65,5 @@ def test_the_queue_event_retries_the_operation_of_another_event(
 def test_every_event_is_tried_here() -> None:
     tried = {event for event, _, _ in CASES}
     there = {f"{path.parent.name}/{path.stem}" for path in EVENTS.rglob("*.json")}
-    assert there == tried | {
-        f"{flow}/from_queue"
-        for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver")
-    }
+    assert there == tried | {f"{function}/from_queue" for function in called_functions()}
+    assert {flow for flow, *_ in QUEUED} == called_functions()

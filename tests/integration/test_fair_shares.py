@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from crm_bridge.breaker import FAILURES
+from crm_bridge.outbound.breaker import FAILURES
 from crm_bridge.runtime import runtime
 from crm_bridge.vendors import PART_OF
-from local.stack import SCOPES, TOLD_KEY, Stack
-from local.vendors.receiver import ReceiverSimulator
+from local.stack import SCOPES, WEBHOOK_KEY
 from local.vendors.simulator import Kind
+from local.vendors.webhook import ReceiverSimulator
 from tests.cases import CASES
 from tests.integration.conftest import SITE, Crm
 from tests.integration.test_events import invoke
 from tests.memory_aws import quick_stack
+from tests.stack import Stack
 
 OTHER = "other"
 
@@ -120,7 +121,7 @@ def test_whatever_a_function_remembers_is_of_one_tenant_and_one_version_of_its_s
     names, get = ("demo", OTHER), made.engine.tenants.get
     versions = {(name, get(name, flow).version) for name in names for flow in PART_OF}
 
-    remembered = list(made.memory._known)
+    remembered = list(made.cache._known)
     assert {scope.tenant for scope, _ in remembered} == {*names}
     assert {(scope.tenant, scope.version) for scope, _ in remembered} <= versions
     paces = list(made.transport._begun)
@@ -149,8 +150,8 @@ def test_a_webhook_does_not_wait_for_those_to_anothers_slow_receiver() -> None:
         quick.start()
         try:
             slow_tenant, tenant = Crm(stack), Crm(stack)
-            slow_tenant.headers = {"Authorization": f"Bearer {TOLD_KEY}"}
-            document = json.loads(stack.told_tenant())
+            slow_tenant.headers = {"Authorization": f"Bearer {WEBHOOK_KEY}"}
+            document = json.loads(stack.webhook_tenant())
             document["webhook"]["url"] = quick.webhook_url
             stack.put_secret(OTHER, json.dumps(document))
             tenant.headers = {"Authorization": f"Bearer {stack.add_key(OTHER, SCOPES, 'other')}"}
@@ -178,7 +179,7 @@ def told_after(crm: Crm, receiver: ReceiverSimulator, customer: str) -> float:
     """Seconds from its acceptance until the receiver is told of it."""
     begun = time.monotonic()
     accept(crm, customer)
-    until(lambda: any(told["data"]["event_key"] == customer for told in receiver.told.values()))
+    until(lambda: any(told["data"]["event_key"] == customer for told in receiver.received.values()))
     return time.monotonic() - begun
 
 

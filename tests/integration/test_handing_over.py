@@ -8,10 +8,10 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from crm_bridge.engine import HANDED_OVER
-from crm_bridge.operations import operation_id
-from crm_bridge.queues import Message, Queues
+from crm_bridge.outbound.queues import Message, Queues
 from crm_bridge.runtime import runtime
-from local.stack import TOLD_KEY
+from crm_bridge.storage.operation import operation_id
+from local.stack import WEBHOOK_KEY
 from local.template import TEMPLATE
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, Crm
@@ -57,10 +57,10 @@ def test_what_is_accepted_is_carried_without_the_dispatcher(crm: Crm) -> None:
 
 
 def test_the_tenant_is_told_without_the_dispatcher(crm: Crm) -> None:
-    crm.headers = {"Authorization": f"Bearer {TOLD_KEY}"}
+    crm.headers = {"Authorization": f"Bearer {WEBHOOK_KEY}"}
     accept(crm)
     crm.stack.deliver()
-    assert len(crm.stack.receiver.told) == 1
+    assert len(crm.stack.receiver.received) == 1
     pass_time(crm, 20)
     assert len(crm.stack.receiver.seen) == 1
 

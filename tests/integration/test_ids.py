@@ -9,8 +9,9 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from local.stack import CLUB, Stack
+from local.vendors.egito import CLUB
 from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.stack import Stack
 
 GUID = "6f9619ff-8b86-d011-b42d-00cf4fc964ff"
 GUIDS = (

@@ -23,7 +23,7 @@ from crm_bridge.errors import (
     TryLaterError,
     VendorError,
 )
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.vendors.illu import Illu, IlluSettings, IlluSite, ListedIlluSite
 from local.server import Server
 from local.stack import LOCAL_HOSTS
@@ -102,7 +102,7 @@ type Connect = Callable[..., Illu]
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     """A client of the illu at an address."""
-    monkeypatch.setattr("crm_bridge.transport.SHORTEST_CALL", 0.5)  # so that tests need not wait for long
+    monkeypatch.setattr("crm_bridge.outbound.transport.SHORTEST_CALL", 0.5)  # so that tests need not wait for long
     transport = Transport(on_this_machine=LOCAL_HOSTS)
 
     def client(

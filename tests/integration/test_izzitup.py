@@ -8,7 +8,7 @@ import pytest
 from werkzeug.wrappers import Response
 
 from crm_bridge.errors import VendorError
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.vendors.izzitup import (
     FAILURES,
     IncompleteRequestError,
@@ -22,12 +22,13 @@ from crm_bridge.vendors.izzitup import (
     StatusNotFoundError,
     UnknownActionError,
 )
-from local.stack import LOCAL_HOSTS, Stack
+from local.stack import LOCAL_HOSTS
 from local.vendors import izzitup
 from local.vendors.izzitup import IzzitUpSimulator, service
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm, failing
 from tests.integration.izzitup_calls import USER, at, cold, in_the_end, posts, put, set_status
+from tests.stack import Stack
 from tests.variants import some
 
 pytestmark = pytest.mark.usefixtures("quick_spacing")

@@ -23,11 +23,12 @@ from werkzeug.wrappers import Request, Response
 from crm_bridge.errors import NotConfiguredError
 from crm_bridge.runtime import runtime
 from crm_bridge.vendors.revio import Revio, RevioKeyLink
-from local.stack import SCOPES, Stack
+from local.stack import SCOPES
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.revio import Record, RevioAccount
 from local.vendors.simulator import Kind
 from tests.integration.conftest import ROUNDS, Crm
+from tests.stack import Stack
 
 type Identity = tuple[str, str, str]
 
@@ -74,7 +75,7 @@ def states(crm: Crm) -> Counter[str]:
 
 def forget_names() -> None:
     """As if they had been read long ago."""
-    runtime().memory._known.clear()
+    runtime().cache._known.clear()
 
 
 def stale(monkeypatch: pytest.MonkeyPatch, stack: Stack) -> None:
@@ -171,13 +172,13 @@ def other_tenant(stack: Stack) -> Iterator[Crm]:
 @pytest.fixture
 def turns_by_the_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for a turn moves the clock on for everybody."""
-    monkeypatch.setattr("crm_bridge.accounts.time", SimpleNamespace(sleep=stack.move_clock))
+    monkeypatch.setattr("crm_bridge.sequence.time", SimpleNamespace(sleep=stack.move_clock))
 
 
 @pytest.fixture
 def quick_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for a turn asks often."""
-    monkeypatch.setattr("crm_bridge.accounts.LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("crm_bridge.sequence.LONGEST_PAUSE", 0.2)
 
 
 @pytest.fixture
@@ -666,7 +667,7 @@ def test_waits_and_succeeds_when_revio_cannot_be_reached(crm: Crm) -> None:
 def test_there_is_one_key_link_when_the_answer_comes_too_late(
     crm: Crm, monkeypatch: pytest.MonkeyPatch, method: Literal["POST", "GET"]
 ) -> None:
-    monkeypatch.setattr("crm_bridge.transport.READ_TIMEOUT", 0.4)
+    monkeypatch.setattr("crm_bridge.outbound.transport.READ_TIMEOUT", 0.4)
     crm.stack.revio.fail(Kind.DELAY, seconds=1, method=method)
     accepted = link_up(crm)
     assert (accepted.status_code, accepted.json()["state"]) == (202, "unconfirmed" if method == "POST" else "waiting")
@@ -1166,7 +1167,7 @@ def test_a_change_that_meets_its_pair_being_made_right_now_waits(
     linked_up: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new key link is sent in the very moment between the change's search and its end."""
-    monkeypatch.setattr("crm_bridge.transport.READ_TIMEOUT", 5)
+    monkeypatch.setattr("crm_bridge.outbound.transport.READ_TIMEOUT", 5)
     revio = linked_up.stack.revio
     revio.fail(Kind.DELAY, seconds=0.6)
     with ThreadPoolExecutor(1) as pool:
@@ -1285,8 +1286,8 @@ def test_a_deleted_key_link_does_not_come_back_when_a_change_of_it_settles_later
 def test_a_later_change_waits_for_its_turn_when_an_earlier_one_may_still_be_on_its_way(
     linked_up: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crm_bridge.accounts.time", SimpleNamespace(sleep=lambda _: None))
-    monkeypatch.setattr("crm_bridge.accounts.SHORTEST_CALL", 60)  # no time to wait at all
+    monkeypatch.setattr("crm_bridge.sequence.time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("crm_bridge.sequence.SHORTEST_CALL", 60)  # no time to wait at all
     linked_up.stack.revio.fail(Kind.CLOSE_BEFORE, method="PUT")
     earlier = put(linked_up, 77)
     latest = {**KEY_LINK, "external_id": "001-latest"}

@@ -8,14 +8,14 @@ import pytest
 import requests
 
 from crm_bridge.engine import KEEP
-from crm_bridge.operations import operation_id
 from crm_bridge.runtime import runtime
-from local.stack import Stack
+from crm_bridge.storage.operation import operation_id
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
 from tests.integration.test_connector_receiver import WITHOUT_REFERENCE, change_tenant, save, the_record
 from tests.integration.test_connector_receiver import in_review as reviewed_record
 from tests.integration.test_operations import COMMANDS, FLOWS, JOB, in_review, made_by_hand, store
+from tests.stack import Stack
 
 SITE_ID = operation_id("demo", "create_site", str(SITE["customer_id"]))
 PLACE = {name: SITE[name] for name in ("name", "latitude", "longitude", "address")}
@@ -377,7 +377,7 @@ def test_the_link_of_one_customer_is_free_for_another_after_unlinking(crm: Crm, 
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.asking.sys", type("Sys", (), {"stdin": type("In", (), {"isatty": lambda _: True})()}))
+    monkeypatch.setattr("cli.prompts.sys", type("Sys", (), {"stdin": type("In", (), {"isatty": lambda _: True})()}))
 
 
 def test_the_command_line_needs_no_second_id_when_the_vendor_verifies_it(crm: Crm, cli: CommandLine) -> None:

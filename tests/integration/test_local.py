@@ -20,16 +20,17 @@ from typer.testing import CliRunner
 
 import local.__main__
 from cli.__main__ import app
-from crm_bridge.tenants import new_api_key
+from crm_bridge.storage.api_keys import new_api_key
 from local import demo
 from local.demo import LOG
-from local.stack import DEMO_KEY, Stack
+from local.stack import DEMO_KEY
 from local.template import TEMPLATE
 from local.vendors.illu import IlluSimulator
 from tests.conftest import NEVER_LOGGED
 from tests.integration.conftest import SITE
 from tests.integration.ministack import ministack
 from tests.memory_aws import quick_stack
+from tests.stack import Stack
 
 ROOT = TEMPLATE.parent
 README = (ROOT / "README.md").read_text()
@@ -174,7 +175,7 @@ def test_the_banner_can_be_pasted(tmp_path: Path) -> None:
     assert json.loads(answers[1])["links"][0]["id"] == "4711"
     assert answers[2] == ""
     assert json.loads(answers[3])["state"] == "unconfirmed"
-    assert json.loads(answers[4])["attempts"][0]["event"] == "maybe done"
+    assert [one["state"] for one in json.loads(answers[4])["operations"]] == ["unconfirmed"]
     assert json.loads(answers[5])["id"] == 77
     assert json.loads(answers[6])["status_name"] == "outage"
     assert len(json.loads(answers[7])["operations"]) == 4

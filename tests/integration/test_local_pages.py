@@ -13,9 +13,10 @@ import requests
 from botocore.exceptions import ClientError
 
 from local.aws import access_key
-from local.kept import kept
-from local.stack import DEMO_KEY, Stack, _restore
+from local.private_file import private_file
+from local.stack import DEMO_KEY, _restore
 from tests.integration.conftest import SITE
+from tests.stack import Stack
 
 EVIL = "https://evil.example"
 
@@ -200,10 +201,10 @@ def test_a_request_that_comes_too_early_or_too_late_is_asked_to_come_again(monke
 def test_what_is_kept_for_other_programs_is_its_owners_only(tmp_path: Path) -> None:
     file, elsewhere = tmp_path / "new" / "key", tmp_path / "elsewhere"
     elsewhere.touch(mode=0o644)
-    with kept(file, "a"):
+    with private_file(file, "a"):
         pass
     file.symlink_to(elsewhere)
-    with kept(file, "b"):
+    with private_file(file, "b"):
         assert (file.read_text(), oct(file.stat().st_mode & 0o777), file.is_symlink()) == ("b", "0o600", False)
         assert oct(file.parent.stat().st_mode & 0o777) == "0o700"
     assert not file.exists()

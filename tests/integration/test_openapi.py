@@ -5,12 +5,12 @@ from typing import Literal
 
 import pytest
 
-from local.stack import Stack
 from local.vendors.simulator import Kind
 from openapi.document import DOCUMENT
 from tests.cases import CASES
 from tests.integration.conftest import Crm
 from tests.integration.test_events import invoke
+from tests.stack import Stack
 
 CALLS: tuple[Literal["GET", "POST", "PUT", "DELETE"], ...] = ("GET", "POST", "PUT", "DELETE")
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}

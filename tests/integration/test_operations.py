@@ -11,10 +11,10 @@ from urllib.parse import quote, urlencode
 import pytest
 import requests
 
-from crm_bridge import operations as operations_module
 from crm_bridge.errors import Event
-from crm_bridge.operations import Attempt, Operation, OperationSummary, State, operation_id
 from crm_bridge.runtime import runtime
+from crm_bridge.storage import operation_reader
+from crm_bridge.storage.operation import Attempt, Operation, OperationSummary, State, operation_id
 from local.vendors.simulator import Kind
 from operations.flows import flows
 from tests.integration.conftest import SITE, Crm
@@ -400,15 +400,15 @@ def crowd(crm: Crm) -> list[str]:
 
 def test_finds_the_few_of_a_flow_behind_the_many_of_others(crowd: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for batch, limit in ((1, 2), (3, 1), (5, 3), (7, 1), (7, 2), (8, 6), (100, 1), (100, 5), (100, 6), (100, 7)):
-        monkeypatch.setattr(operations_module, "LISTING_BATCH", batch)
+        monkeypatch.setattr(operation_reader, "LISTING_BATCH", batch)
         found = list(everything(limit, flow="create_job"))
         assert list(itertools.chain(*found)) == crowd, (batch, limit)
         assert all(len(page) <= limit for page in found)
 
 
 def test_reads_only_so_much_for_one_page_and_goes_on_there(crowd: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations_module, "LISTING_BATCH", 1)
-    monkeypatch.setattr(operations_module, "MOST_QUERIES", 3)
+    monkeypatch.setattr(operation_reader, "LISTING_BATCH", 1)
+    monkeypatch.setattr(operation_reader, "MOST_QUERIES", 3)
     found, after = summaries(1, flow="create_job")
     assert found == []
     assert after
@@ -417,8 +417,8 @@ def test_reads_only_so_much_for_one_page_and_goes_on_there(crowd: list[str], mon
 
 
 def test_a_short_page_says_that_there_is_more(crm: Crm, crowd: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations_module, "LISTING_BATCH", 1)
-    monkeypatch.setattr(operations_module, "MOST_QUERIES", 3)
+    monkeypatch.setattr(operation_reader, "LISTING_BATCH", 1)
+    monkeypatch.setattr(operation_reader, "MOST_QUERIES", 3)
     found = pages(crm, flow="create_job", limit=2)
     assert [] in found
     wanted = [operation_id("demo", "create_job", key) for key in crowd]

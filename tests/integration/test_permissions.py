@@ -13,9 +13,9 @@ from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
-from crm_bridge.operations import Operation, State, operation_id
 from crm_bridge.runtime import runtime
-from local.stack import Stack
+from crm_bridge.storage.operation import Operation, State, operation_id
+from crm_bridge.vendors import PART_OF, called_functions
 from local.template import TEMPLATE, Function
 from local.vendors.simulator import Kind
 from operations.flows import flows
@@ -34,6 +34,7 @@ from tests.faults.faults import FAULTS, Call
 from tests.faults.harness import World
 from tests.granted import SECRETS, permissions
 from tests.integration.test_events import invoke
+from tests.stack import Stack
 
 TEMPLATE_SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 RESOURCES: dict[str, Any] = TEMPLATE_SOURCE["Resources"]
@@ -117,7 +118,7 @@ def asked_for() -> set[Permission]:
 def _replay_the_folder(world: Recorder) -> None:
     for event, _, _ in CASES:
         invoke(world.stack, event)
-    for flow in ("create_site", "create_job", "key_link", "status_update", "connector_receiver"):
+    for flow in (function for function in PART_OF if function in called_functions()):
         invoke(world.stack, f"{flow}/from_queue")
 
 
@@ -214,7 +215,7 @@ def _is_told(world: Recorder) -> None:
     """First it works the second time, then the receiver says that it is gone for good."""
 
     def told(stack: Stack, document: dict[str, Any]) -> None:
-        document["webhook"] = json.loads(stack.told_tenant())["webhook"]
+        document["webhook"] = json.loads(stack.webhook_tenant())["webhook"]
 
     world.take_in(told)
     world.stack.receiver.fail(Kind.TOO_MANY)
@@ -231,7 +232,7 @@ def _is_handed_over(world: Recorder) -> None:
     """What is accepted, what is told of it, a job whose site has ended, and what a person sends again, of any flow."""
 
     def told(stack: Stack, document: dict[str, Any]) -> None:
-        document["webhook"] = json.loads(stack.told_tenant())["webhook"]
+        document["webhook"] = json.loads(stack.webhook_tenant())["webhook"]
 
     world.take_in(told)
     for make in KINDS:

@@ -8,8 +8,8 @@ import boto3
 import pytest
 
 from crm_bridge.engine import POLICY
-from crm_bridge.operations import Operation
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import Operation
 from tests.integration.conftest import SITE, Crm
 
 if TYPE_CHECKING:

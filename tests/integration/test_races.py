@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from crm_bridge.queues import Message
+from crm_bridge.outbound.queues import Message
 from crm_bridge.runtime import runtime
 from crm_bridge.vendors.egito import Egito
 from crm_bridge.vendors.izzitup import IzzitUp

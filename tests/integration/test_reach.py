@@ -12,11 +12,12 @@ import boto3
 import pytest
 
 from crm_bridge.runtime import runtime
-from local.stack import LOCAL_HOSTS, Stack
+from local.stack import LOCAL_HOSTS
 from tests.cases import CASES
 from tests.integration.conftest import Crm
 from tests.integration.sockets import Vendor, answers
 from tests.integration.test_events import invoke
+from tests.stack import Stack
 
 EVENTS = [
     ("illu", "create_site/new"),

@@ -12,14 +12,15 @@ import boto3
 import pytest
 
 from crm_bridge.runtime import runtime
-from local.stack import LOCAL_STACK, Stack
+from local.stack import LOCAL_STACK
 from tests.integration.conftest import SITE, Crm
+from tests.stack import Stack
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import ParameterTypeDef
 
 SUFFIX = "-20261129"
-TABLES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "ACCOUNTS_TABLE", "PEOPLE_TABLE")
+TABLES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "LOCKS_TABLE", "PEOPLE_TABLE")
 
 
 @pytest.fixture

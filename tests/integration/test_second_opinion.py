@@ -9,10 +9,11 @@ import pytest
 import requests
 
 from local.events import load_event
-from local.stack import CLUB, Stack
+from local.vendors.egito import CLUB
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, Crm
 from tests.integration.ministack import ministack
+from tests.stack import Stack
 
 KEY_LINK = {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "001XX0000ABCDEF"}
 

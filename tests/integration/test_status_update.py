@@ -9,16 +9,16 @@ from itertools import pairwise
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from crm_bridge.accounts import Accounts
 from crm_bridge.errors import StorageError
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.locks import Locks
 from crm_bridge.vendors.izzitup import VENDOR, IzzitUp, ServiceStatus
-from local.stack import Stack
 from local.vendors.izzitup import IzzitUpSimulator, service
 from local.vendors.simulator import Kind
 from status_update import flow
 from tests.integration.conftest import Crm, rows
 from tests.integration.izzitup_calls import at, in_the_end, other_tenant, posts, put, set_status
+from tests.stack import Stack
 
 SPACING = flow.SPACING
 pytestmark = pytest.mark.usefixtures("quick_spacing")
@@ -310,13 +310,13 @@ def test_different_tenants_do_not_wait_for_each_other(crm: Crm) -> None:
     crm.get("/services")
     other = other_tenant(crm)
     now = int(runtime().clock() * 1000)
-    runtime().accounts.take_turn("demo", VENDOR, holder="dead", now=now, until=now + 39_000, sign_in="")
+    runtime().locks.take_turn("demo", VENDOR, holder="dead", now=now, until=now + 39_000, sign_in="")
     assert set_status(other).status_code == 200
 
 
 def test_waits_until_the_turn_of_a_killed_function_is_over(crm: Crm, page: IzzitUpSimulator) -> None:
     now = int(runtime().clock() * 1000)
-    runtime().accounts.take_turn("demo", VENDOR, holder="dead", now=now, until=now + 39_000, sign_in="")
+    runtime().locks.take_turn("demo", VENDOR, holder="dead", now=now, until=now + 39_000, sign_in="")
     accepted = [set_status(crm, name) for name in ("WEB", "MAIL")]
     assert {(answer.status_code, answer.json()["state"]) for answer in accepted} == {(202, "waiting")}
     assert "first" in accepted[0].json()["reason"]
@@ -358,7 +358,7 @@ def test_is_set_again_when_its_turn_was_over_before_it_was_done(
 
     def too_late(self: IzzitUp, service_id: str, status: ServiceStatus) -> object:
         now = int(runtime().clock() * 1000) + 60_000
-        runtime().accounts.take_turn("demo", VENDOR, holder="next", now=now, until=now, sign_in="")
+        runtime().locks.take_turn("demo", VENDOR, holder="next", now=now, until=now, sign_in="")
         return really_set(self, service_id, status)
 
     with monkeypatch.context() as patch:
@@ -378,7 +378,7 @@ def test_is_done_in_the_end_when_the_account_table_did_not_answer(
         raise StorageError("throttled")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Accounts, method, unavailable)
+        patch.setattr(Locks, method, unavailable)
         answer = set_status(crm)
         assert answer.status_code == 202
     assert crm.settle(answer)["state"] == "succeeded"

@@ -257,7 +257,7 @@ def test_the_password_is_in_no_answer_no_log_no_table_and_no_metric(
     ids = [response.json()["operation_id"] for response in responses if "operation_id" in response.json()]
     lists = ("/services", "/operations?state=succeeded", "/operations?state=waiting")
     responses += [crm.get(path) for path in (*lists, *(f"/operations/{one}" for one in ids))]
-    tables = [rows(table) for table in ("OPERATIONS_TABLE", "ACCOUNTS_TABLE", "LINKS_TABLE")]
+    tables = [rows(table) for table in ("OPERATIONS_TABLE", "LOCKS_TABLE", "LINKS_TABLE")]
     assert [len(tables[0]) > 15, len(tables[1])] == [True, 1]
     out, err = capsys.readouterr()
     assert '"vendor":"IzzitUp","SignInRefused":[1.0]' in out

@@ -17,19 +17,21 @@ import requests
 from botocore.exceptions import ReadTimeoutError
 from cryptography import x509
 
-from crm_bridge import public
 from crm_bridge.errors import NotDoneError
-from crm_bridge.operations import operation_id
+from crm_bridge.outbound import public_addresses as public
+from crm_bridge.outbound.response import Answer
+from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.runtime import runtime
-from crm_bridge.transport import Answer, Deadline, Transport
+from crm_bridge.storage.operation import operation_id
 from crm_bridge.vendors.webhook import Webhook, WebhookSettings
 from local.server import HOST
-from local.stack import LOCAL_HOSTS, TOLD_KEY, TOLD_TENANT, Stack
+from local.stack import LOCAL_HOSTS, WEBHOOK_KEY, WEBHOOK_TENANT
 from local.template import TEMPLATE
-from local.vendors.receiver import ReceiverSimulator
 from local.vendors.simulator import Kind
+from local.vendors.webhook import ReceiverSimulator
 from tests.integration.conftest import SITE, Crm
 from tests.integration.sockets import Vendor, answers, self_signed, trust
+from tests.stack import Stack
 
 LATER = {"Prefer": "respond-async"}
 HOUR = 3600
@@ -43,17 +45,17 @@ def receiver(stack: Stack) -> ReceiverSimulator:
 @pytest.fixture
 def told(crm: Crm) -> Crm:
     """A CRM whose tenant is told."""
-    crm.headers = {"Authorization": f"Bearer {TOLD_KEY}"}
+    crm.headers = {"Authorization": f"Bearer {WEBHOOK_KEY}"}
     return crm
 
 
 def set_webhook(crm: Crm, **settings: object) -> None:
     """The tenant's secret has these settings from now on, and every function knows; without any, no webhook."""
-    document = json.loads(crm.stack.told_tenant())
+    document = json.loads(crm.stack.webhook_tenant())
     document["webhook"] |= settings
     if not settings:
         del document["webhook"]
-    crm.stack.put_secret(TOLD_TENANT, json.dumps(document))
+    crm.stack.put_secret(WEBHOOK_TENANT, json.dumps(document))
     cold(crm)
 
 
@@ -76,7 +78,7 @@ def work(crm: Crm, *, seconds: float = 60, times: int = 3) -> None:
 
 
 def events(receiver: ReceiverSimulator) -> list[tuple[str, str]]:
-    return [(told["type"], told["data"]["event_key"]) for told in receiver.told.values()]
+    return [(told["type"], told["data"]["event_key"]) for told in receiver.received.values()]
 
 
 def webhooks(crm: Crm) -> list[dict[str, Any]]:
@@ -90,14 +92,14 @@ def webhooks(crm: Crm) -> list[dict[str, Any]]:
 
 def test_is_told_what_the_api_shows_when_what_was_accepted_succeeded(told: Crm, receiver: ReceiverSimulator) -> None:
     location = accepted(told).headers["Location"]
-    assert receiver.told == {}
+    assert receiver.received == {}
     work(told)
     shown = told.get(location).json()
     assert shown.pop("candidates") == []  # are for the person who decides, who asks for them
-    ((webhook_id, event),) = receiver.told.items()
+    ((webhook_id, event),) = receiver.received.items()
     assert event == {"type": "operation.succeeded", "timestamp": shown["updated_at"], "data": shown}
     assert shown["result"]["site_id"] == 4711
-    assert receiver.tries == [webhook_id]
+    assert receiver.attempts == [webhook_id]
     (operation,) = webhooks(told)
     assert (operation["state"], operation["event_key"]) == ("succeeded", webhook_id)
     assert told.get(f"/operations/{operation['operation_id']}").json()["result"] == {"status": 204}
@@ -109,7 +111,7 @@ def test_is_told_when_what_was_accepted_is_refused(
     monkeypatch.setattr(told.stack.illu, "longest_name", 5)
     accepted(told)
     work(told)
-    ((event,),) = ([*receiver.told.values()],)
+    ((event,),) = ([*receiver.received.values()],)
     assert (event["type"], event["data"]["state"], event["data"]["result"]) == ("operation.rejected", "rejected", None)
     assert event["data"]["last_attempt"]["event"] == "refused"
 
@@ -119,7 +121,7 @@ def test_is_told_when_an_answer_was_lost_and_what_it_did_is_found(told: Crm, rec
     assert told.create_site().status_code == 202
     work(told)
     assert events(receiver) == [("operation.succeeded", "C-1001")]
-    assert [event["data"]["last_attempt"]["event"] for event in receiver.told.values()] == ["found"]
+    assert [event["data"]["last_attempt"]["event"] for event in receiver.received.values()] == ["found"]
 
 
 def in_review(crm: Crm) -> str:
@@ -179,7 +181,7 @@ def test_is_told_of_every_flow(told: Crm, receiver: ReceiverSimulator) -> None:
     status = told.stack.url + "/services/MAIL/status"
     told.session.put(status, json={"status": "outage"}, headers={**told.headers, **LATER}, timeout=60)
     work(told)
-    flows = [(event["data"]["flow"], event["data"]["state"]) for event in receiver.told.values()]
+    flows = [(event["data"]["flow"], event["data"]["state"]) for event in receiver.received.values()]
     assert sorted(flows) == [
         (flow, "succeeded") for flow in ("create_job", "create_key_link", "create_site", "status_update")
     ]
@@ -205,7 +207,7 @@ def test_is_not_told_that_a_key_link_was_taken_back(told: Crm, receiver: Receive
     work(told)
     told.session.delete(f"{told.stack.url}/key-links/77", headers=told.headers, timeout=60).raise_for_status()
     work(told)
-    assert [event["type"] for event in receiver.told.values()] == ["operation.succeeded"]
+    assert [event["type"] for event in receiver.received.values()] == ["operation.succeeded"]
 
 
 def test_nobody_is_told_when_the_tenant_names_no_address(crm: Crm, receiver: ReceiverSimulator) -> None:
@@ -274,12 +276,12 @@ def test_is_told_once_when_the_receiver_failed_for_hours(told: Crm, receiver: Re
     work(told, seconds=HOUR / 2, times=6)
     assert len(receiver.seen) > 2
     assert {seen.path for seen in receiver.seen} == {"/webhooks"}  # no redirect was followed
-    assert receiver.told == {}
+    assert receiver.received == {}
     receiver.heal()
     receiver.refuses_with = None
     work(told, seconds=HOUR, times=6)
     assert events(receiver) == [("operation.succeeded", "C-1001")]
-    assert receiver.tries == [operation["event_key"]]
+    assert receiver.attempts == [operation["event_key"]]
     assert told.get(f"/operations/{operation['operation_id']}").json()["state"] == "succeeded"
 
 
@@ -290,8 +292,8 @@ def test_is_told_again_under_the_same_id_when_its_answer_was_lost(
     receiver.fail(kind, times=2)
     accepted(told)
     work(told, seconds=HOUR / 4, times=4)
-    assert len(receiver.tries) == 3
-    assert len(set(receiver.tries)) == len(receiver.told) == 1
+    assert len(receiver.attempts) == 3
+    assert len(set(receiver.attempts)) == len(receiver.received) == 1
     assert [operation["state"] for operation in webhooks(told)] == ["succeeded"]
 
 
@@ -335,7 +337,7 @@ def test_a_person_is_asked_when_all_tries_failed_and_can_let_it_be_told_again(
     assert linked.status_code == 409
     told.post(f"/operations/{operation['operation_id']}/resolve", {"action": "retry"}).raise_for_status()
     work(told)
-    assert receiver.tries == [operation["event_key"]]
+    assert receiver.attempts == [operation["event_key"]]
 
 
 # ---------------------------------------------------------------- a receiver that is gone
@@ -374,7 +376,7 @@ def test_another_tenants_receiver_is_not_gone(told: Crm, receiver: ReceiverSimul
     accepted(told)
     work(told)
     receiver.refuses_with = None
-    told.stack.put_secret("umbrella", told.stack.told_tenant())
+    told.stack.put_secret("umbrella", told.stack.webhook_tenant())
     key = told.stack.add_key("umbrella", frozenset({"create_site"}), "umbrella")
     told.headers = {"Authorization": f"Bearer {key}"}
     accepted(told, "theirs")
@@ -417,7 +419,7 @@ def test_is_told_once_when_nobody_knows_whether_it_was_settled(
     assert lost
     assert len(told.stack.illu.sites) == 1
     assert events(receiver) == [("operation.succeeded", "C-1001")]
-    assert len(receiver.tries) == 1
+    assert len(receiver.attempts) == 1
 
 
 @pytest.mark.parametrize("written", [True, False])
@@ -449,10 +451,10 @@ def test_is_told_under_the_same_id_when_whoever_told_it_was_killed(
         patched.setattr(Webhook, "notify", notify)
         with pytest.raises(KilledError):
             told.stack.deliver_due()
-    assert len(receiver.tries) == int(heard)
+    assert len(receiver.attempts) == int(heard)
     work(told)
     assert events(receiver) == [("operation.succeeded", "C-1001")]
-    assert (len(receiver.tries), len(set(receiver.tries))) == (1 + heard, 1)
+    assert (len(receiver.attempts), len(set(receiver.attempts))) == (1 + heard, 1)
 
 
 def test_is_told_of_the_one_decision_when_two_people_decide_at_once(
@@ -486,7 +488,7 @@ def test_each_of_many_is_told_once_when_the_queue_brings_everything_twice(
             for done in [pool.submit(told.stack.deliver_due) for _ in range(2)]:
                 done.result()
     assert sorted(events(receiver)) == sorted(("operation.succeeded", f"C-{number}") for number in range(12))
-    assert len(receiver.tries) == 12
+    assert len(receiver.attempts) == 12
 
 
 def test_what_is_told_is_written_with_what_it_tells_of_and_with_nothing_else(told: Crm) -> None:
@@ -547,14 +549,14 @@ def test_both_secrets_sign_while_the_receiver_goes_from_one_to_the_other(
     receiver.secrets = [secrets[believed]]
     accepted(told)
     work(told)
-    assert len(receiver.told) == 1
+    assert len(receiver.received) == 1
 
 
 def test_is_told_when_a_wrong_secret_was_corrected(told: Crm, receiver: ReceiverSimulator) -> None:
     set_webhook(told, secret="whsec_" + "YW5vdGhlci1zZWNyZXQtaHVzaC1odXNo")
     accepted(told)
     work(told)
-    assert (receiver.told, [seen.status for seen in receiver.seen]) == ({}, [401, 401])
+    assert (receiver.received, [seen.status for seen in receiver.seen]) == ({}, [401, 401])
     set_webhook(told, secret=receiver.secrets[0])
     work(told, seconds=HOUR)
     assert events(receiver) == [("operation.succeeded", "C-1001")]
@@ -669,10 +671,10 @@ def test_the_example_in_the_docs_is_what_is_told(told: Crm, receiver: ReceiverSi
     told.stack.illu.fail(Kind.UNAVAILABLE)
     assert told.create_site().status_code == 202
     work(told)
-    (event,) = receiver.told.values()
+    (event,) = receiver.received.values()
     assert set(event) == set(example)
     assert set(event["data"]) == set(example["data"])
     assert event["type"] == example["type"]
-    assert event["data"]["operation_id"] == operation_id(TOLD_TENANT, "create_site", "C-1001")
+    assert event["data"]["operation_id"] == operation_id(WEBHOOK_TENANT, "create_site", "C-1001")
     for name in ("flow", "event_key", "state", "result", "links"):
         assert event["data"][name] == example["data"][name]

@@ -12,7 +12,7 @@ import create_site
 import crm_bridge
 from local.events import load_event
 from local.gateway import invoke
-from local.stack import Stack
+from tests.stack import Stack
 
 OURS = tuple(f"{Path(package.__file__ or '').parents[1]}/" for package in (crm_bridge, create_site))
 MOST_CALLS = 212

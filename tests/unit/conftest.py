@@ -13,9 +13,10 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from pytest_socket import disable_socket, enable_socket
 
 from crm_bridge import aws
-from crm_bridge.links import Links
-from crm_bridge.operations import Operations
-from crm_bridge.tenants import ApiKeys, Tenants
+from crm_bridge.storage.api_keys import ApiKeys
+from crm_bridge.storage.links import Links
+from crm_bridge.storage.operations import Operations
+from crm_bridge.tenants import Tenants
 from crm_bridge.token_buckets import TokenBuckets
 from crm_bridge.vendors import PART_OF
 from local.stack import REGION, deploy_stores, put_parts
@@ -25,7 +26,7 @@ from tests.memory import MemoryDynamoDb, MemorySecrets
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-TABLES = ("Operations", "Links", "ApiKeys", "Accounts", "People")
+TABLES = ("Operations", "Links", "ApiKeys", "Locks", "People")
 BURST = 20
 """Requests that one API key may send at once."""
 KEPT: DefaultConfig = {"core": {"reset_boto3_session": False}}

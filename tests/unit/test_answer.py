@@ -21,7 +21,8 @@ from crm_bridge.errors import (
     TryLaterError,
     VendorError,
 )
-from crm_bridge.transport import MAX_WORDS, Answer, basic, changing_nothing, expect
+from crm_bridge.outbound.response import MAX_WORDS, Answer, basic, expect
+from crm_bridge.outbound.transport import changing_nothing
 
 
 def answer(
@@ -344,7 +345,7 @@ def test_retry_after_may_be_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
         assert 1e8 < (retry_after(huge) or 0) < math.inf
     for written in ("Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"):
         for now, seconds in ((784_111_770.0, 7.0), (784_111_778.5, 0.0)):
-            monkeypatch.setattr("crm_bridge.transport.time", SimpleNamespace(time=lambda now=now: now))
+            monkeypatch.setattr("crm_bridge.outbound.response.time", SimpleNamespace(time=lambda now=now: now))
             assert retry_after(written) == seconds
 
 

@@ -11,7 +11,6 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from crm_bridge import errors
-from crm_bridge.api import LONGEST_FIELD, MAX_BODY, MOST_ERRORS, Request, Response, respond, validated
 from crm_bridge.errors import (
     ContractBrokenError,
     FieldError,
@@ -22,8 +21,9 @@ from crm_bridge.errors import (
     RunningError,
     StorageError,
 )
+from crm_bridge.inbound.api import LONGEST_FIELD, MAX_BODY, MOST_ERRORS, Request, Response, respond, validated
+from crm_bridge.storage.api_keys import Caller
 from crm_bridge.telemetry import log_result
-from crm_bridge.tenants import Caller
 from tests.unit.conftest import BURST, Clock, Tables
 
 GOOD, OTHER, READS, WRONG = (f"crmb_{name:0<43}" for name in ("good-key", "other-key", "reads", "wrong-key"))

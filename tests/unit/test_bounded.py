@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from crm_bridge.errors import ContractBrokenError
-from crm_bridge.transport import MOST_CONTAINERS, MOST_ELEMENTS, Answer
+from crm_bridge.outbound.response import MOST_CONTAINERS, MOST_ELEMENTS, Answer
 from crm_bridge.vendors import izzitup
 
 
@@ -77,7 +77,7 @@ def body(content: bytes) -> Answer:
 def test_a_list_of_too_many_elements_is_refused_before_it_is_parsed(
     monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    monkeypatch.setattr("crm_bridge.transport.json.loads", lambda _: pytest.fail("it was parsed"))
+    monkeypatch.setattr("crm_bridge.outbound.transport.json.loads", lambda _: pytest.fail("it was parsed"))
     with pytest.raises(ContractBrokenError, match="too many elements"):
         body(content).json()
 

@@ -9,15 +9,15 @@ import pytest
 import typer
 from rich.console import Console
 
-from cli import asking, links
+from cli import links, prompts
 from cli.__main__ import main
-from cli.asking import confirm
-from cli.operations import _picture
+from cli.operations import COLUMNS, _row
 from cli.output import Output, print_traceback, visible
 from cli.progress import progress_of
+from cli.prompts import confirm
 from crm_bridge.errors import Event
-from crm_bridge.links import Identity
-from crm_bridge.operations import Attempt, OperationSummary, State
+from crm_bridge.storage.links import Identity
+from crm_bridge.storage.operation import Attempt, OperationSummary, State
 
 HOSTILE = "Shop\x1b]52;c;cGF5bG9hZA==\x07\x9b31m \u202egnp.exe\u200b\u2028\u2029\x7f\r\t\x00\udcff"
 SHOWN = r"Shop\x1b]52;c;cGF5bG9hZA==\x07\x9b31m \u202egnp.exe\u200b\u2028\u2029\x7f\r\t\x00\udcff"
@@ -86,7 +86,7 @@ def test_a_bar_shows_what_is_said_as_it_is() -> None:
 
 def test_a_question_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(asking.sys.stdin, "isatty", lambda: True)  # type: ignore[attr-defined]
+    monkeypatch.setattr(prompts.sys.stdin, "isatty", lambda: True)  # type: ignore[attr-defined]
 
     def answer(question: str, **_: object) -> bool:
         asked.append(question)
@@ -97,10 +97,11 @@ def test_a_question_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [f"Store {SHOWN}?"]
 
 
-def test_what_watch_draws_is_visible() -> None:
-    file = io.StringIO()
-    Console(file=file, width=400).print(_picture({}, [SUMMARY]))
-    assert is_visible(file.getvalue(), 2)
+def test_a_listed_operation_is_visible(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(as_json=False)
+    output.screen = Console(width=400)
+    output.table(COLUMNS, [_row(SUMMARY)])
+    assert is_visible(capsys.readouterr().out, 2)
 
 
 def test_links_are_visible_in_a_terminal_and_as_they_are_in_a_pipe(

@@ -26,7 +26,7 @@ def test_a_row_is_read_as_the_request_would_be(file: Path) -> None:
     file.write_text(HEADER + ROW)
     (row,) = rows(file, NewSite)
     assert row.line == 2
-    assert row.said == NewSite(
+    assert row.value == NewSite(
         customer_id="C-1", name="Shop 12, Kitale", latitude=1.0157, longitude=35.0062, address="Moi Ave 12"
     )
 
@@ -36,14 +36,14 @@ def test_spreadsheets_write_other_delimiters_and_a_mark_before_the_first_line(fi
     text = (HEADER + 'C-1,"Shop 12",1.5,35,"Moi Ave"\n').replace(",", delimiter)
     file.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
     (row,) = rows(file, NewSite)
-    assert row.said
-    assert (row.said.customer_id, row.said.latitude) == ("C-1", 1.5)
+    assert row.value
+    assert (row.value.customer_id, row.value.latitude) == ("C-1", 1.5)
 
 
 def test_lines_are_counted_through_cells_of_several_lines_and_empty_lines(file: Path) -> None:
     file.write_text(HEADER + 'C-1,Shop,1,2,"here\n12"\n\n,,,,\n' + ROW + "C-3,Shop,north,2,here\n")
     found = list(rows(file, NewSite))
-    assert [(row.line, row.lines, row.said is None, bool(row.errors)) for row in found] == [
+    assert [(row.line, row.lines, row.value is None, bool(row.errors)) for row in found] == [
         *((2, 2, False, False), (4, 1, True, False), (5, 1, True, False), (6, 1, False, False), (7, 1, True, True))
     ]
     assert [error.field for error in found[-1].errors] == ["latitude"]
@@ -52,7 +52,7 @@ def test_lines_are_counted_through_cells_of_several_lines_and_empty_lines(file: 
 def test_every_mistake_of_a_row_is_told(file: Path) -> None:
     file.write_text(HEADER + ",,91,x,\n")
     (row,) = rows(file, NewSite)
-    assert row.said is None
+    assert row.value is None
     assert {error.field for error in row.errors} == {"customer_id", "name", "latitude", "longitude", "address"}
 
 
@@ -60,7 +60,7 @@ def test_every_mistake_of_a_row_is_told(file: Path) -> None:
 def test_what_is_no_row_is_told_and_the_next_one_is_read(file: Path, line: str) -> None:
     file.write_text(HEADER + line + ROW)
     bad, good = rows(file, NewSite)
-    assert (bad.line, bad.said, bad.errors[0].field) == (2, None, "the line")
+    assert (bad.line, bad.value, bad.errors[0].field) == (2, None, "the line")
     assert (good.line, good.errors) == (3, ())
 
 
@@ -70,11 +70,11 @@ def test_fields_within_fields_and_lists_can_stand_in_csv(file: Path) -> None:
         "T-1;Meter;C-1;Shop;1;2;here;[1, 2]\nT-2;Meter;C-1;;;;;\nT-3;Meter;C-1;;;;;1 and 2\n"
     )
     whole, bare, wrong = rows(file, NewJob, ("tag_ids",))
-    assert whole.said
-    assert whole.said.site
-    assert (whole.said.site.latitude, whole.said.tag_ids) == (1, [1, 2])
-    assert bare.said
-    assert (bare.said.site, bare.said.tag_ids) == (None, None)
+    assert whole.value
+    assert whole.value.site
+    assert (whole.value.site.latitude, whole.value.tag_ids) == (1, [1, 2])
+    assert bare.value
+    assert (bare.value.site, bare.value.tag_ids) == (None, None)
     assert [error.field for error in wrong.errors] == ["tag_ids"]
 
 
@@ -83,7 +83,7 @@ def test_an_empty_cell_is_null_however_it_is_written(file: Path, empty: str) -> 
     columns = ("due_date", "assigned_user_id", "notes", "tag_ids", "customer_id", "site.name", "site.latitude")
     file.write_text(f"ticket_id,name,site_id,{','.join(columns)}\nT-1,Leak,4711{(',' + empty) * len(columns)}\n")
     (row,) = rows(file, NewJob, ("tag_ids",))
-    assert row.said == NewJob(ticket_id="T-1", name="Leak", site_id=4711)
+    assert row.value == NewJob(ticket_id="T-1", name="Leak", site_id=4711)
     file.write_text(f"ticket_id,name,site_id\nT-1,{empty},4711\n")
     (row,) = rows(file, NewJob)
     assert [(error.field, error.message) for error in row.errors] == [("name", "is required")]
@@ -95,7 +95,7 @@ def test_null_is_the_same_as_left_out_in_json(tmp_path: Path) -> None:
         '{"ticket_id": "T-1", "name": "Leak", "site_id": 4711, "notes": null, "site": null}\n{"name": null}\n'
     )
     first, second = rows(file, NewJob)
-    assert first.said == NewJob(ticket_id="T-1", name="Leak", site_id=4711)
+    assert first.value == NewJob(ticket_id="T-1", name="Leak", site_id=4711)
     assert ("name", "is required") in [(error.field, error.message) for error in second.errors]
 
 
@@ -104,9 +104,9 @@ def test_a_jsonl_file_has_one_object_in_each_line(tmp_path: Path) -> None:
     good = '{"customer_id": 7, "name": "Shop", "latitude": 1, "longitude": 2, "address": "here"}'
     file.write_text(f"{good}\n\n[1]\n{{\n")
     first, empty, second, third = rows(file, NewSite)
-    assert first.said
-    assert first.said.customer_id == "7"
-    assert (empty.line, empty.said, empty.errors) == (2, None, ())
+    assert first.value
+    assert first.value.customer_id == "7"
+    assert (empty.line, empty.value, empty.errors) == (2, None, ())
     assert [(row.line, row.errors[0].field) for row in (second, third)] == [(3, "the line"), (4, "the line")]
 
 
@@ -148,8 +148,8 @@ def test_notes_may_have_several_lines_whatever_they_contain(file: Path) -> None:
     with file.open("w", newline="") as opened:
         csv.writer(opened).writerows([("ticket_id", "name", "site_id", "notes"), ("T-1", "Meter", "1", notes)])
     (row,) = rows(file, NewJob)
-    assert row.said
-    assert (row.said.notes, row.lines) == (notes, 4)
+    assert row.value
+    assert (row.value.notes, row.lines) == (notes, 4)
 
 
 def test_a_cell_of_json_is_refused_when_it_has_a_member_twice(file: Path) -> None:

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from create_site.flow import CreateSite
 from create_site.models import NewSite, SiteCreated
 from crm_bridge.errors import NotConfiguredError, NotShownError
-from crm_bridge.links import Identity, Link
+from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.settings import Tenant
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.storage.links import Identity, Link
 from crm_bridge.vendors.illu import Illu, IlluSettings, IlluSite, ListedIlluSite
 
 FLOW = CreateSite()

@@ -13,8 +13,9 @@ import pytest
 
 from crm_bridge.engine import DUE
 from crm_bridge.errors import StorageError
-from crm_bridge.operations import DUE_PAGE, SHARDS, Due, Operation, State, operation_id
-from crm_bridge.queues import Queues
+from crm_bridge.outbound.queues import Queues
+from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
+from crm_bridge.storage.operation_reader import DUE_PAGE, Due
 from dispatcher.handler import LENT, PER_WORKER, RESERVE, SMALLEST_SHARE, lambda_handler
 from tests.faults.outage import MINUTE, MemoryOperations
 from tests.unit.conftest import Clock

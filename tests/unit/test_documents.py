@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from crm_bridge import aws, dynamodb
-from crm_bridge.documents import Change, Document, Documents
+from crm_bridge import aws
 from crm_bridge.errors import StorageError
+from crm_bridge.storage import dynamodb
+from crm_bridge.storage.documents import Change, Document, Documents
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef

@@ -8,7 +8,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_bridge.dynamodb import deserialize, serialize
+from crm_bridge.storage.dynamodb import deserialize, serialize
 
 TEXTS = st.text(max_size=5)
 VALUES: st.SearchStrategy[Any] = st.recursive(

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from crm_bridge.errors import Event, ProblemError
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 from operations.flows import flows
 from operations.models import Resolution
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from crm_bridge.fields import IN_CSV, Id, compared
 from crm_bridge.ids import UNSEEN, canonical, canonical_key, forms, trimmed
-from crm_bridge.links import joined
-from crm_bridge.operations import operation_id
+from crm_bridge.storage.links import joined
+from crm_bridge.storage.operation import operation_id
 from crm_bridge.vendors.connector_settings import ConnectorSettings
 from openapi.schemas import components
 from tests.documented import validator

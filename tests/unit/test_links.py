@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from crm_bridge.errors import StorageError
-from crm_bridge.links import LONGEST_KEY, Cardinality, Identity, Link, Links, Partner, joined
+from crm_bridge.storage.links import LONGEST_KEY, Cardinality, Identity, Link, Links, Partner, joined
 from tests.unit.conftest import Tables
 
 NOW = 1_795_000_000.0

@@ -9,7 +9,7 @@ import pytest
 from pydantic import JsonValue, ValidationError
 
 from crm_bridge.errors import InvalidError
-from crm_bridge.mapping import BUILT_IN_VERSION, Mappings, PayloadMapping
+from crm_bridge.mapping import BUILT_IN_VERSION, PayloadMapping, mappings_model
 from crm_bridge.settings import parse_tenant
 
 TICKET: dict[str, Any] = {
@@ -280,7 +280,7 @@ def test_what_is_built_in_is_explained_without_an_expression() -> None:
 )
 def test_takes_any_expression_of_jmespath(expression: str) -> None:
     mapping = parse_tenant(json.dumps({"mappings": {"create_job": {"version": "1", "expression": expression}}}))
-    assert mapping.mappings.create_job == own(expression, version="1")
+    assert mapping.mappings.of("create_job") == own(expression, version="1")
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_refuses_what_is_built_in_for_other_flows_only(flow: str, more: dict[str
 
 
 def test_a_flow_has_its_own_mapping_or_none() -> None:
-    mappings = Mappings(create_job=UPYA)
+    mappings = mappings_model().model_validate({"create_job": UPYA})
     assert mappings.of("create_job") == UPYA
     assert mappings.of("create_site") is None
     assert mappings.of("connector_receiver") is None

@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, create_model, m
 from pydantic.alias_generators import to_camel
 
 from create_site.models import SiteCreated
-from crm_bridge.api import PROBLEM_TYPE
 from crm_bridge.fields import Schema
+from crm_bridge.inbound.api import PROBLEM_TYPE
 from crm_bridge.responses import Processed
 from local.events import EVENTS, load_event
 from local.template import Template

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from crm_bridge.errors import NotDoneError
-from crm_bridge.transport import SHORTEST_CALL, Deadline, Pace, Transport
+from crm_bridge.outbound.transport import SHORTEST_CALL, Deadline, Pace, Transport
 from tests.unit.conftest import Clock
 
 THREE_A_MINUTE = Pace("revio acme", calls=3, seconds=60)

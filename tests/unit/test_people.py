@@ -10,8 +10,8 @@ from phonenumbers import PhoneNumberFormat, PhoneNumberType
 from connector_receiver import people as module
 from connector_receiver.people import Hasher, People, Recognised, Traits
 from crm_bridge import aws
-from crm_bridge.documents import Documents
-from crm_bridge.links import Links
+from crm_bridge.storage.documents import Documents
+from crm_bridge.storage.links import Links
 
 KEY = "a-key-that-is-used-by-nobody-else"
 

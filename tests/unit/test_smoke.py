@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from local.stack import Stack
 from tests.smoke import CannotError, FailedError, Smoke
+from tests.stack import Stack
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 VARIABLES = {
-    **{f"{name}_TABLE": "a-table" for name in ("OPERATIONS", "LINKS", "API_KEYS", "ACCOUNTS", "PEOPLE", "TOKENS")},
+    **{f"{name}_TABLE": "a-table" for name in ("OPERATIONS", "LINKS", "API_KEYS", "LOCKS", "PEOPLE", "TOKENS")},
     "SECRET_PREFIX": "crm-bridge/test/",
     "API_KEY_HEADERS": "x-api-key",
     "KEY_RATE": "10",

@@ -10,8 +10,9 @@ import cfnlint.api
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from crm_bridge.operations import OperationSummary
-from crm_bridge.queues import LEAST_LANES
+from crm_bridge.outbound.queues import LEAST_LANES
+from crm_bridge.storage.operation import OperationSummary
+from crm_bridge.vendors import PART_OF
 from dispatcher.handler import LENT, LONGEST_RUN
 from local.stack import VISIBILITY
 from local.template import TEMPLATE, Template, bundle_template
@@ -70,8 +71,7 @@ def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:
         for path in (ROOT / root).rglob("*.py")
         for name in re.findall(r"os\.environ\[\"(\w+)\"\]", path.read_text())
     }
-    flows = ("CREATE_SITE", "CREATE_JOB", "KEY_LINK", "STATUS_UPDATE", "CONNECTOR_RECEIVER", "WEBHOOK")
-    queues = {f"{name}_{what}" for name in flows for what in ("QUEUE_URL", "WORKERS")}
+    queues = {f"{function.upper()}_{what}" for function in PART_OF for what in ("QUEUE_URL", "WORKERS")}
     assert given == read | queues | {"LOG_LEVEL", "POWERTOOLS_METRICS_NAMESPACE"}
 
 

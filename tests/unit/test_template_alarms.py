@@ -10,13 +10,13 @@ import pytest
 
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import Event
-from crm_bridge.operations import State
-from crm_bridge.vendors import egito, illu, izzitup, revio
+from crm_bridge.storage.operation import State
+from crm_bridge.vendors import REGISTRY
 from local.template import Template, bundle_template
 from tests.sam_template import FUNCTIONS, RESOURCES, ROOT, SOURCE, of_samconfig, of_type
 
 ALARMS = of_type("AWS::CloudWatch::Alarm")
-VENDORS = {illu.VENDOR, revio.VENDOR, izzitup.VENDOR, egito.VENDOR}
+VENDORS = {entry.vendor().name for entry in REGISTRY if entry.is_for_callers}
 
 
 def own_metrics(alarm: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from cli.settings import schema_of_tenants, secret_settings
 from crm_bridge.settings import parse_tenant
 from crm_bridge.vendors import vendors
-from local.stack import LOCAL_HOSTS, Stack
+from local.stack import LOCAL_HOSTS
 from local.template import TEMPLATE
+from tests.stack import Stack
 
 ROOT = TEMPLATE.parent
 SCHEMA = schema_of_tenants()
@@ -60,7 +61,7 @@ def test_the_docs_show_documents() -> None:
 
 def test_the_demos_tenants_are_valid() -> None:
     stack = Stack(background=False)  # which is not started: its simulators have addresses of no ports
-    for document in (stack.demo_tenant(), stack.upya_tenant(), stack.told_tenant()):
+    for document in (stack.demo_tenant(), stack.upya_tenant(), stack.webhook_tenant()):
         assert wrong(json.loads(document)) == []
 
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from crm_bridge import tenants
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
 from crm_bridge.settings import Tenant, parse_tenant
-from crm_bridge.tenants import KEY_CACHE, KEY_MAX_AGE, REFUSED_MAX_AGE, SECRET_MAX_AGE, hash_api_key, new_api_key
+from crm_bridge.storage.api_keys import KEY_CACHE, KEY_MAX_AGE, REFUSED_MAX_AGE, hash_api_key, new_api_key
+from crm_bridge.tenants import SECRET_MAX_AGE
 from crm_bridge.vendors.illu import IlluSettings
 from tests.unit.conftest import Clock, Tables
 
@@ -322,7 +323,7 @@ def test_a_flood_of_one_refused_key_is_one_read_in_ten_seconds(
 def test_a_flood_of_different_keys_pushes_out_no_valid_key_and_is_bounded(
     tables: Tables, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crm_bridge.tenants.KEY_CACHE", 3)
+    monkeypatch.setattr("crm_bridge.storage.api_keys.KEY_CACHE", 3)
     valid = a_key("valid")
     tables.keys.add(valid, "acme", frozenset({"create_site"}), "the CRM")
     tables.keys.caller(_bearer(valid))
@@ -401,7 +402,7 @@ def test_a_refusal_is_not_kept_longer_when_the_clock_is_set_back(tables: Tables,
 
 
 def test_the_cache_of_keys_stays_small(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crm_bridge.tenants.KEY_CACHE", 3)
+    monkeypatch.setattr("crm_bridge.storage.api_keys.KEY_CACHE", 3)
     assert KEY_CACHE == 1000
     for number in range(5):
         tables.keys.add(a_key(f"k{number}"), "acme", frozenset({"create_site"}), "the CRM")

@@ -14,19 +14,19 @@ import requests
 import urllib3
 from requests.adapters import BaseAdapter
 
-from crm_bridge.breaker import FAILURES, Breaker
 from crm_bridge.errors import (
     MaybeDoneError,
     NotDoneError,
     VendorError,
 )
-from crm_bridge.transport import (
+from crm_bridge.outbound.breaker import FAILURES, Breaker
+from crm_bridge.outbound.response import Answer, expect
+from crm_bridge.outbound.transport import (
     CONNECT_TIMEOUT,
     MAX_ANSWER,
     MAX_IDLE,
     READ_TIMEOUT,
     SHORTEST_CALL,
-    Answer,
     Deadline,
     Pace,
     Scope,
@@ -34,7 +34,6 @@ from crm_bridge.transport import (
     _Body,
     _idle,
     _within,
-    expect,
 )
 from tests.unit.conftest import Clock
 
@@ -183,7 +182,7 @@ def test_what_has_not_left_at_the_deadline_never_leaves(transport: Transport, wi
 
     wire.send = send  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("crm_bridge.transport.SHORTEST_CALL", 0)
+        patch.setattr("crm_bridge.outbound.transport.SHORTEST_CALL", 0)
         with pytest.raises(NotDoneError, match=r"could not be reached \(TimeoutError\)"):
             call(transport, seconds=0.05)
     held.set()
@@ -244,7 +243,7 @@ def test_a_thread_that_hangs_is_left_alone_until_it_is_through(transport: Transp
 
     wire.before = hang
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("crm_bridge.transport.SHORTEST_CALL", 0)
+        patch.setattr("crm_bridge.outbound.transport.SHORTEST_CALL", 0)
         with pytest.raises(NotDoneError):
             call(transport, seconds=0.05)
     wire.before = lambda: threads.append(threading.current_thread())
@@ -406,7 +405,7 @@ def test_an_answer_that_is_not_wanted_is_not_read(transport: Transport, wire: Wi
 
 def test_connections_are_dropped_when_one_rested_for_too_long(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     frozen = SimpleNamespace(monotonic=lambda: 0.0, time=clock)
-    monkeypatch.setattr("crm_bridge.transport.time", frozen)
+    monkeypatch.setattr("crm_bridge.outbound.transport.time", frozen)
     transport, wire, public = Transport(clock), Wire(), Wire()
     transport._adapter = wire
     transport._public = public

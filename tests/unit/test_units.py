@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.units import Index, Item, index_written, size, written
+from tests.units import Index, Item, index_written, size, written
 
 INCLUDE = Index("gsi", ["gsiPk"], frozenset({"pk", "sk", "gsiPk", "proj"}))
 KEYS_ONLY = Index("keys", ["gsiPk"], frozenset({"pk", "sk", "gsiPk"}))

@@ -23,9 +23,10 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.outbound.findings import Result, asked
+from crm_bridge.outbound.response import Answer
+from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.settings import Settings, Tenant, parse_tenant
-from crm_bridge.transport import Answer, Deadline, Transport
 from crm_bridge.vendors import PART_OF, REGISTRY, vendors
 from crm_bridge.vendors.illu import Illu, IlluSettings
 

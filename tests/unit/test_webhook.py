@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from crm_bridge import aws, public
-from crm_bridge.accounts import Accounts
-from crm_bridge.breaker import FAILURES
+from crm_bridge import aws
 from crm_bridge.errors import Event, NotDoneError
-from crm_bridge.operations import Attempt, Operation, State, operation_id
-from crm_bridge.public import is_public
+from crm_bridge.outbound import public_addresses as public
+from crm_bridge.outbound.breaker import FAILURES
+from crm_bridge.outbound.public_addresses import is_public
+from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.settings import parse_tenant
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.storage.locks import Locks
+from crm_bridge.storage.operation import Attempt, Operation, State, operation_id
 from crm_bridge.vendors.webhook import WebhookSettings, signature
 from crm_bridge.webhooks import WebhookEvent, webhook
 
@@ -258,14 +259,14 @@ def test_an_address_that_is_not_public_is_left_alone_like_a_vendor_that_is_down(
 
 
 @pytest.fixture
-def accounts(stores: Mapping[str, str]) -> Accounts:
-    return Accounts(aws.client("dynamodb"), stores["Accounts"])
+def locks(stores: Mapping[str, str]) -> Locks:
+    return Locks(aws.client("dynamodb"), stores["Locks"])
 
 
-def test_what_was_refused_once_stays_refused_for_that_tenant(accounts: Accounts) -> None:
-    assert not accounts.has_refused("acme", "webhook", "v1")
+def test_what_was_refused_once_stays_refused_for_that_tenant(locks: Locks) -> None:
+    assert not locks.has_refused("acme", "webhook", "v1")
     for version in ("v1", "v2", "v1"):
-        accounts.refuse("acme", "webhook", version)
-    assert [accounts.has_refused("acme", "webhook", version) for version in ("v1", "v2", "v3")] == [True, True, False]
-    assert not accounts.has_refused("umbrella", "webhook", "v1")
-    assert not accounts.has_refused("acme", "another", "v1")
+        locks.refuse("acme", "webhook", version)
+    assert [locks.has_refused("acme", "webhook", version) for version in ("v1", "v2", "v3")] == [True, True, False]
+    assert not locks.has_refused("umbrella", "webhook", "v1")
+    assert not locks.has_refused("acme", "another", "v1")

@@ -9,10 +9,10 @@ import pytest
 
 from connector_receiver import wire
 from connector_receiver.models import LeadSourceSave, PersonSave
-from crm_bridge.api import Request
 from crm_bridge.errors import InvalidError, NotXmlError, ProblemError
-from crm_bridge.tenants import Caller
-from crm_bridge.transport import Deadline
+from crm_bridge.inbound.api import Request
+from crm_bridge.outbound.transport import Deadline
+from crm_bridge.storage.api_keys import Caller
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 
 XSI = "http://www.w3.org/2001/XMLSchema-instance"

@@ -11,7 +11,7 @@ from crm_bridge.engine import POLICY
 from crm_bridge.engine.decide import candidates_of
 from crm_bridge.errors import RefusedError, VendorError, WrongFieldError
 from crm_bridge.flow import Match
-from crm_bridge.transport import MAX_WORDS, Answer
+from crm_bridge.outbound.response import MAX_WORDS, Answer
 from crm_bridge.vendors.egito import usable_id
 from crm_bridge.vendors.illu import IlluJob
 from crm_bridge.words import LONGEST, plain, plain_json

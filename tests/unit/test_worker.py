@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 from aws_lambda_powertools.utilities.batch import BatchProcessor
 
-from crm_bridge import worker
 from crm_bridge.errors import StorageError
-from crm_bridge.worker import consume
+from crm_bridge.inbound import worker
+from crm_bridge.inbound.worker import consume
 
 CONTEXT: Any = SimpleNamespace(aws_request_id="r-1", get_remaining_time_in_millis=lambda: 29_000)
 FLOW: Any = SimpleNamespace(name="create_site")

@@ -24,11 +24,11 @@ if _pydantic:
 ON_LAMBDA: bool = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
 
 from crm_bridge.engine import Context, Required  # noqa: E402 - after what is above
-from crm_bridge.flow import Change, Command, Create, Flow, Match, Need  # noqa: E402
+from crm_bridge.flow import Change, Command, Create, Flow, Import, Kind, Match, Need, Result  # noqa: E402
 from crm_bridge.function import Function  # noqa: E402
-from crm_bridge.links import Cardinality, Identity, Link  # noqa: E402
 from crm_bridge.outbound.vendor import Vendor  # noqa: E402
 from crm_bridge.settings import Settings  # noqa: E402
+from crm_bridge.storage.links import Cardinality, Identity, Link  # noqa: E402
 
 __all__ = [
     "Cardinality",
@@ -39,10 +39,13 @@ __all__ = [
     "Flow",
     "Function",
     "Identity",
+    "Import",
+    "Kind",
     "Link",
     "Match",
     "Need",
     "Required",
+    "Result",
     "Settings",
     "Vendor",
 ]

@@ -6,18 +6,19 @@ derived from these declarations. A flow decides nothing about states, repeats or
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import get_original_bases
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from crm_bridge.errors import ConflictError
-from crm_bridge.links import Link
-from crm_bridge.operations import Claim, Operation, operation_id
 from crm_bridge.outbound.vendor import Vendor
+from crm_bridge.storage.links import Link
+from crm_bridge.storage.operation import Operation, operation_id
+from crm_bridge.storage.operations import Claim
 
 if TYPE_CHECKING:
     from crm_bridge.engine.context import Context, Ending
@@ -27,6 +28,37 @@ class Command(BaseModel):
     """What a flow sends, as a caller gives it: unknown fields are refused, and errors repeat no values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Result(BaseModel):
+    """The base of what a flow stores and returns: the vendor's own members are kept as they came."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Kind(NamedTuple):
+    """A kind of record: `Kind("crm", "customer")`."""
+
+    system: str
+    entity: str
+
+
+@dataclass(frozen=True)
+class Import:
+    """A file of past events that `crm-bridge import NAME` sends by a flow, a row for each event."""
+
+    name: str
+    help: str
+    id: str
+    """The member of a result that is the new record's id."""
+    row: type[BaseModel] | None = None
+    """What a row is read as; None: the flow's command."""
+    to_command: Callable[[Any], BaseModel] | None = None
+    """Makes the command of a row, if that is something else."""
+    as_json: tuple[str, ...] = ()
+    """The columns of a CSV file that hold JSON."""
+    calls: int = 1
+    """Calls that a row takes at most. If the vendor limits calls, this decides how many rows are sent in a minute."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +92,12 @@ class Flow[CommandT: BaseModel, VendorT: Vendor[Any], ResultT: BaseModel](ABC):
     """Whether the event key holds all that the event says, so that the same event never says something else."""
     success: ClassVar[int]
     """The HTTP status for a caller whose request did it."""
+    about: ClassVar[Kind | None] = None
+    """The kind of record that an event is about, if the event key is that record's id."""
+    kinds: ClassVar[tuple[Kind, ...]] = ()
+    """The kinds of records that lead to this flow's events when only an id is given."""
+    imports: ClassVar[Import | None] = None
+    """How past events are imported from a file."""
     command: type[CommandT]
     vendor: type[VendorT]
     result: type[ResultT]

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from crm_bridge.api import (
+from crm_bridge.flow import Flow
+from crm_bridge.inbound.api import (
     LambdaContext,
     Language,
     Request,
@@ -16,9 +17,8 @@ from crm_bridge.api import (
     to_response,
     unchanged,
 )
-from crm_bridge.flow import Flow
+from crm_bridge.inbound.worker import consume
 from crm_bridge.runtime import runtime
-from crm_bridge.worker import consume
 
 
 class Function:

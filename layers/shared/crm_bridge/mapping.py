@@ -5,15 +5,17 @@ Upya are built in, as far as they are known: see docs/vendors.md.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from functools import cache
+from typing import Any, Literal, Self, cast
 
 import jmespath
 from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
 
 from crm_bridge import ON_LAMBDA
 from crm_bridge.errors import InvalidError
+from crm_bridge.vendors import REGISTRY
 
 # A list with one record is taken for the record. A list with more yields nothing: one request is one event.
 _ONE = "to_array(@) | length(@) == `1` && type([0]) == 'object' && [0]"
@@ -38,6 +40,7 @@ _BUILT_IN = {
 """By CRM and flow."""
 _FAILURES = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What the library raises: not only its own errors."""
+MAPPINGS = "The mappings of a tenant, by flow."
 BUILT_IN_VERSION = "1"
 """Of all that is built in; a change to one of them counts it up."""
 
@@ -107,7 +110,7 @@ class PayloadMapping(BaseModel):
 
 
 class Mappings(BaseModel):
-    """The mappings of a tenant, by flow."""
+    """The mappings of a tenant. `mappings_model` has a field for each function that may have one."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -116,11 +119,6 @@ class Mappings(BaseModel):
         defer_build=True,
         use_attribute_docstrings=not ON_LAMBDA,
     )
-
-    create_site: PayloadMapping | None = None
-    create_job: PayloadMapping | None = None
-    key_link: PayloadMapping | None = None
-    status_update: PayloadMapping | None = None
 
     @model_validator(mode="after")
     def _are_there(self) -> Self:
@@ -132,6 +130,17 @@ class Mappings(BaseModel):
     def of(self, flow: str) -> PayloadMapping | None:
         mapping: PayloadMapping | None = getattr(self, flow, None)
         return mapping
+
+
+@cache
+def mappings_model() -> type[Mappings]:
+    fields: dict[str, Any] = {
+        function: (PayloadMapping | None, None)
+        for entry in REGISTRY
+        if entry.has_mappings
+        for function in entry.functions
+    }
+    return cast("type[Mappings]", create_model("Mappings", __base__=Mappings, __doc__=MAPPINGS, **fields))
 
 
 def _check(expression: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 from pydantic import Field, JsonValue, WithJsonSchema
 
 from crm_bridge.errors import Event
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 
 OPERATION_ID = "^op_[0-9a-f]{32}$"
 type OperationId = Annotated[str, Field(pattern=OPERATION_ID)]

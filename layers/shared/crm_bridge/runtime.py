@@ -9,23 +9,24 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from crm_bridge import aws
-from crm_bridge.breaker import Breaker
 from crm_bridge.engine import Engine
-from crm_bridge.links import Links
-from crm_bridge.operations import Operations
-from crm_bridge.public import local_hosts
-from crm_bridge.queues import Queues
-from crm_bridge.tenants import ApiKeys, Tenants
+from crm_bridge.outbound.breaker import Breaker
+from crm_bridge.outbound.public_addresses import local_hosts
+from crm_bridge.outbound.queues import Queues
+from crm_bridge.outbound.transport import Transport
+from crm_bridge.storage.api_keys import ApiKeys
+from crm_bridge.storage.links import Links
+from crm_bridge.storage.operations import Operations
+from crm_bridge.tenants import Tenants
 from crm_bridge.token_buckets import TokenBuckets
-from crm_bridge.transport import Transport
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-    from crm_bridge.accounts import Accounts
-    from crm_bridge.documents import Documents
-    from crm_bridge.memory import Memory
-    from crm_bridge.oauth import Tokens
+    from crm_bridge.cache import Cache
+    from crm_bridge.outbound.oauth import Tokens
+    from crm_bridge.storage.documents import Documents
+    from crm_bridge.storage.locks import Locks
 
 
 class Clock:
@@ -57,16 +58,16 @@ class Runtime:
         return Engine(self, self.tenants, self.transport, queues=queues)
 
     @cached_property
-    def memory(self) -> "Memory":
-        from crm_bridge.memory import Memory
+    def cache(self) -> "Cache":
+        from crm_bridge.cache import Cache
 
-        return Memory(self.clock)
+        return Cache(self.clock)
 
     @cached_property
-    def accounts(self) -> "Accounts":
-        from crm_bridge.accounts import Accounts
+    def locks(self) -> "Locks":
+        from crm_bridge.storage.locks import Locks
 
-        return Accounts(self.dynamodb, os.environ["ACCOUNTS_TABLE"])
+        return Locks(self.dynamodb, os.environ["LOCKS_TABLE"])
 
     @cached_property
     def people(self) -> "Documents":
@@ -74,12 +75,12 @@ class Runtime:
 
     @cached_property
     def tokens(self) -> "Tokens":
-        from crm_bridge.oauth import Tokens
+        from crm_bridge.outbound.oauth import Tokens
 
         return Tokens(self._documents(os.environ["TOKENS_TABLE"]), self.clock)
 
     def _documents(self, table: str) -> "Documents":
-        from crm_bridge.documents import Documents
+        from crm_bridge.storage.documents import Documents
 
         return Documents(self.dynamodb, table)
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from crm_bridge.accounts import Accounts
-    from crm_bridge.documents import Documents
-    from crm_bridge.links import Links
-    from crm_bridge.memory import Memory
-    from crm_bridge.oauth import Tokens
-    from crm_bridge.operations import Operations
+    from crm_bridge.cache import Cache
+    from crm_bridge.outbound.oauth import Tokens
+    from crm_bridge.storage.documents import Documents
+    from crm_bridge.storage.links import Links
+    from crm_bridge.storage.locks import Locks
+    from crm_bridge.storage.operations import Operations
 
 
 class Services(Protocol):
@@ -22,7 +22,7 @@ class Services(Protocol):
     def links(self) -> "Links": ...
 
     @property
-    def accounts(self) -> "Accounts": ...
+    def locks(self) -> "Locks": ...
 
     @property
     def people(self) -> "Documents": ...
@@ -31,7 +31,7 @@ class Services(Protocol):
     def tokens(self) -> "Tokens": ...
 
     @property
-    def memory(self) -> "Memory": ...
+    def cache(self) -> "Cache": ...
 
     @property
     def clock(self) -> Callable[[], float]:

@@ -21,8 +21,8 @@ from pydantic import (
 
 from crm_bridge import ON_LAMBDA
 from crm_bridge.errors import NotConfiguredError
-from crm_bridge.mapping import Mappings
-from crm_bridge.public import is_public_host
+from crm_bridge.mapping import Mappings, mappings_model
+from crm_bridge.outbound.public_addresses import is_public_host
 from crm_bridge.vendors import vendors
 
 _NETLOC = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -73,7 +73,7 @@ class Generated(NamedTuple):
 
 
 def checked_address(value: str, info: ValidationInfo, *, form: str, never: str) -> str:
-    """Return an address that may be called (see `crm_bridge.public`).
+    """Return an address that may be called (see `public_addresses`).
 
     Raises ValueError, also if one of the characters of `never` is in it; `form` says what it may consist of.
     """
@@ -164,6 +164,7 @@ def tenant_model(part: str | None = None) -> type[Tenant]:
     blocks: dict[str, Any] = {
         model.block: (model | None, None) for vendor in vendors(part) for model in vendor.blocks()
     }
+    blocks["mappings"] = (mappings_model(), mappings_model()())
     return cast("type[Tenant]", create_model("Tenant", __base__=Tenant, __doc__=Tenant.__doc__, **blocks))
 
 
@@ -171,7 +172,7 @@ def tenant_model(part: str | None = None) -> type[Tenant]:
 def parse_tenant(document: str, local_hosts: frozenset[str] = frozenset(), part: str | None = None) -> Tenant:
     """Return the settings in a document, or in one part of it, which has no other vendor's blocks.
 
-    Addresses at `local_hosts` may be private and without TLS (see `crm_bridge.public`). Raises ValidationError, whose
+    Addresses at `local_hosts` may be private and without TLS (see `public_addresses`). Raises ValidationError, whose
     text names fields but shows no values.
     """
     tenant = tenant_model(part).model_validate_json(document, context=local_hosts)

@@ -8,7 +8,7 @@ import json
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from crm_bridge.operations import Operation, State, as_time, fingerprint, operation_id
+from crm_bridge.storage.operation import Operation, State, as_time, fingerprint, operation_id
 
 FLOW = "webhook"
 

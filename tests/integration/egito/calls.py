@@ -5,8 +5,10 @@ import json
 import requests
 
 from crm_bridge.runtime import runtime
-from local.stack import CLUB, DEMO_TENANT, Stack
+from local.stack import DEMO_TENANT
+from local.vendors.egito import CLUB
 from tests.integration.conftest import Crm
+from tests.stack import Stack
 
 
 def save(crm: Crm, number: int = 1, **changes: object) -> requests.Response:

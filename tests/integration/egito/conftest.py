@@ -12,14 +12,15 @@ import pytest
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge import aws
-from crm_bridge.documents import Change, Document, Documents
 from crm_bridge.errors import StorageError
-from crm_bridge.oauth import Tokens
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.outbound.oauth import Tokens
+from crm_bridge.outbound.transport import Deadline, Transport
+from crm_bridge.storage.documents import Change, Document, Documents
 from crm_bridge.vendors.egito import Egito
 from crm_bridge.vendors.egito_settings import EgitoSettings
-from local.stack import LOCAL_HOSTS, Stack
+from local.stack import LOCAL_HOSTS
 from local.vendors.egito import TOKEN_PATH, EgitoSimulator
+from tests.stack import Stack
 
 USER = "bridge@demo"
 PASSWORD = 'p@ss wörd/+%&"'
@@ -198,7 +199,7 @@ class Function:
     transport: Transport
 
     def client(self, login: str = "login", seconds: float = 20, **changes: object) -> Egito:
-        settings = EgitoSettings.model_validate({**self.stack.egito_settings(), **changes}, context=LOCAL_HOSTS)
+        settings = EgitoSettings.model_validate({**self.stack.egito.blocks()["egito"], **changes}, context=LOCAL_HOSTS)
         return Egito(settings, self.transport, Deadline(seconds), self.tokens, login)
 
     def staff(self, login: str = "login", **changes: object) -> int:
@@ -226,6 +227,6 @@ def start(stack: Stack, clock: Clock) -> Iterator[Start]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short deadlines, so that tests need not wait for long."""
-    monkeypatch.setattr("crm_bridge.transport.SHORTEST_CALL", 0.3)
-    monkeypatch.setattr("crm_bridge.oauth.SHORTEST_CALL", 0.3)
-    monkeypatch.setattr("crm_bridge.oauth.LONGEST_ASKING", 1.0)
+    monkeypatch.setattr("crm_bridge.outbound.transport.SHORTEST_CALL", 0.3)
+    monkeypatch.setattr("crm_bridge.outbound.oauth.SHORTEST_CALL", 0.3)
+    monkeypatch.setattr("crm_bridge.outbound.oauth.LONGEST_ASKING", 1.0)

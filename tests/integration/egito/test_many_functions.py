@@ -6,15 +6,15 @@ from threading import Barrier
 
 import pytest
 
-from crm_bridge import oauth
-from crm_bridge.documents import Change
 from crm_bridge.errors import NotDoneError, SignInPausedError, SignInRefusedError
-from crm_bridge.oauth import Grant, Login
-from crm_bridge.transport import Deadline
+from crm_bridge.outbound import oauth
+from crm_bridge.outbound.oauth import Grant, Login
+from crm_bridge.outbound.transport import Deadline
+from crm_bridge.storage.documents import Change
 from crm_bridge.vendors.egito import VENDOR
-from local.stack import Stack
 from local.vendors.simulator import Kind
 from tests.integration.egito.conftest import LIFE, Clock, Function, Start
+from tests.stack import Stack
 from tests.variants import IS_LONG
 
 MANY = 20 if IS_LONG else 8

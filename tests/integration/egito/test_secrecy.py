@@ -11,12 +11,11 @@ import pytest
 from werkzeug.urls import uri_to_iri
 from werkzeug.wrappers import Request, Response
 
-from crm_bridge import oauth
 from crm_bridge.errors import NotDoneError, VendorError
-from crm_bridge.transport import Deadline
+from crm_bridge.outbound import oauth
+from crm_bridge.outbound.transport import Deadline
 from crm_bridge.vendors.egito import UNCLEAR_PAUSE
-from local.stack import CLUB
-from local.vendors.egito import EgitoSimulator
+from local.vendors.egito import CLUB, EgitoSimulator
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm, rows
 from tests.integration.egito.calls import forget_all, put_egito, save
@@ -193,7 +192,7 @@ def test_secrets_are_in_no_answer_no_log_no_record_and_no_metric(
     out, err = capsys.readouterr()
     assert '"SignInRefused"' in out
     assert '"message":"operation"' in log.getvalue()
-    tables = ("OPERATIONS_TABLE", "ACCOUNTS_TABLE", "LINKS_TABLE", "PEOPLE_TABLE")
+    tables = ("OPERATIONS_TABLE", "LOCKS_TABLE", "LINKS_TABLE", "PEOPLE_TABLE")
     texts = [*(f"{told.headers} {told.text}" for told in answers), *(repr(rows(table)) for table in tables)]
     secrets -= {""}  # the access token of a grant that was revoked
     assert len(secrets) > 10

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import pytest
 from werkzeug.wrappers import Response
 
-from crm_bridge import oauth
 from crm_bridge.errors import (
     AddressMovedError,
     NotDoneError,
@@ -13,8 +12,9 @@ from crm_bridge.errors import (
     SignInRefusedError,
     VendorError,
 )
-from crm_bridge.oauth import Grant, Login, Tokens
-from crm_bridge.transport import Deadline, Transport
+from crm_bridge.outbound import oauth
+from crm_bridge.outbound.oauth import Grant, Login, Tokens
+from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.vendors.egito import UNCLEAR_PAUSE, VENDOR, Egito
 from local.stack import LOCAL_HOSTS
 from local.vendors.egito import TOKEN_PATH, EgitoSimulator

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from crm_bridge.errors import VendorError
-from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Transport, expect
+from crm_bridge.outbound.response import Answer, expect
+from crm_bridge.outbound.transport import MAX_ANSWER, Deadline, Transport
 from local.server import HOST
 from tests.integration.sockets import Vendor, Vendors
 
@@ -68,7 +69,7 @@ class Bridge:
 
 @pytest.fixture
 def bridge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
-    monkeypatch.setattr("crm_bridge.transport.SHORTEST_CALL", 0.5)  # so that tests need not wait for long
+    monkeypatch.setattr("crm_bridge.outbound.transport.SHORTEST_CALL", 0.5)  # so that tests need not wait for long
     bridge = Bridge()
     yield bridge
     bridge.transport._adapter.close()

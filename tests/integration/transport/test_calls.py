@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from crm_bridge.breaker import Breaker
 from crm_bridge.errors import (
     AddressMovedError,
     ContractBrokenError,
@@ -30,7 +29,8 @@ from crm_bridge.errors import (
     TryLaterError,
     VendorError,
 )
-from crm_bridge.transport import MAX_ANSWER, Transport, changing_nothing
+from crm_bridge.outbound.breaker import Breaker
+from crm_bridge.outbound.transport import MAX_ANSWER, Transport, changing_nothing
 from local.server import HOST
 from tests.integration.sockets import (
     QUERY,
@@ -132,7 +132,7 @@ def test_not_done_when_connecting_takes_too_long(bridge: Bridge, monkeypatch: py
     with silent_port() as port:
         with no_hang(), pytest.raises(NotDoneError, match="TimeoutError"):
             bridge.call(f"http://{HOST}:{port}/", seconds=SOON)
-        monkeypatch.setattr("crm_bridge.transport.CONNECT_TIMEOUT", 0.5)
+        monkeypatch.setattr("crm_bridge.outbound.transport.CONNECT_TIMEOUT", 0.5)
         with no_hang(), pytest.raises(NotDoneError, match="ConnectTimeout"):
             bridge.call(f"http://{HOST}:{port}/")
 
@@ -309,7 +309,7 @@ def test_maybe_done_when_no_answer_comes_in_time(
 ) -> None:
     with no_hang():
         assert "TimeoutError" in bridge.fails(MaybeDoneError, vendors(stays_silent), seconds=SOON).message
-    monkeypatch.setattr("crm_bridge.transport.READ_TIMEOUT", 0.5)
+    monkeypatch.setattr("crm_bridge.outbound.transport.READ_TIMEOUT", 0.5)
     with no_hang():
         assert "ReadTimeout" in bridge.fails(MaybeDoneError, vendors(stays_silent)).message
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from crm_bridge.errors import MaybeDoneError, NotDoneError
-from crm_bridge.transport import _idle
+from crm_bridge.outbound.transport import _idle
 from local.server import HOST
 from tests.integration.sockets import Behaviour, Connection, Vendors, answers, drips, head, stays_silent
 from tests.integration.transport.conftest import SOON, Bridge, no_hang
@@ -94,7 +94,7 @@ def test_a_tls_handshake_is_cut_at_the_deadline(
     _wait_until(lambda: _threads() == 0)
     if is_public:
         bridge.transport.on_this_machine = frozenset()
-        monkeypatch.setattr("crm_bridge.public.is_public", lambda _: True)
+        monkeypatch.setattr("crm_bridge.outbound.public_addresses.is_public", lambda _: True)
     ended = threading.Event()
 
     def drip_records(listener: socket.socket) -> None:
@@ -128,7 +128,7 @@ def test_no_further_address_is_tried_after_the_deadline(bridge: Bridge, monkeypa
 
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"8.8.{n}.8", 443)) for n in range(200)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    monkeypatch.setattr("crm_bridge.public.create_connection", connect)
+    monkeypatch.setattr("crm_bridge.outbound.public_addresses.create_connection", connect)
     with pytest.raises(NotDoneError, match="TimeoutError"):
         bridge.call("https://vendor.example/", seconds=SOON)
     hold.set()

@@ -9,7 +9,8 @@ import urllib3.connection
 from werkzeug.wrappers import Response
 
 from crm_bridge.errors import MaybeDoneError, NotDoneError
-from crm_bridge.transport import MAX_ANSWER, MAX_IDLE, Answer, Deadline, Transport, expect
+from crm_bridge.outbound.response import Answer, expect
+from crm_bridge.outbound.transport import MAX_ANSWER, MAX_IDLE, Deadline, Transport
 from local.server import HOST, Server
 from tests.integration.sockets import Behaviour, Vendors, answers, head, says
 
@@ -39,7 +40,7 @@ def freeze(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Return a function that freezes this process for some seconds: only the wall clock moves on."""
     frozen = [0.0]
     clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + sum(frozen))
-    monkeypatch.setattr("crm_bridge.transport.time", clock)
+    monkeypatch.setattr("crm_bridge.outbound.transport.time", clock)
     return frozen.append
 
 

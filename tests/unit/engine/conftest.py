@@ -12,7 +12,6 @@ import pytest
 from pydantic import BaseModel
 
 from crm_bridge import Change, Create, Identity, Link, Match, Vendor
-from crm_bridge.breaker import Breaker
 from crm_bridge.engine import Engine, Outcome
 from crm_bridge.errors import (
     CannotLookError,
@@ -21,10 +20,11 @@ from crm_bridge.errors import (
     NotYetError,
     VendorError,
 )
-from crm_bridge.operations import SHARDS, Operation, State, operation_id
+from crm_bridge.outbound.breaker import Breaker
+from crm_bridge.outbound.transport import AFTER_DEADLINE, Deadline, Transport
 from crm_bridge.services import Services
 from crm_bridge.settings import Tenant
-from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
+from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
 from crm_bridge.vendors.illu import IlluSettings
 from tests.unit.conftest import Clock, Tables
 

@@ -26,8 +26,8 @@ from crm_bridge.errors import (
     TryLaterError,
     VendorError,
 )
-from crm_bridge.links import Identity, Link
-from crm_bridge.operations import Attempt, Candidate, Operation, State
+from crm_bridge.storage.links import Identity, Link
+from crm_bridge.storage.operation import Attempt, Candidate, Operation, State
 
 NOW = 1_795_000_000
 LAST, TOO_MANY = POLICY.last_try, POLICY.last_try + 1

@@ -26,8 +26,8 @@ from crm_bridge.errors import (
     NotDoneError,
     VendorError,
 )
-from crm_bridge.links import Link
-from crm_bridge.operations import Attempt, Operation, State
+from crm_bridge.storage.links import Link
+from crm_bridge.storage.operation import Attempt, Operation, State
 from tests.unit.engine.decisions import (
     A_CANDIDATE,
     BILL,

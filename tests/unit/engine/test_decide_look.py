@@ -28,7 +28,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.flow import Match
-from crm_bridge.operations import Candidate, Operation, State
+from crm_bridge.storage.operation import Candidate, Operation, State
 from tests.unit.engine.decisions import (
     A_CANDIDATE,
     BROKEN,

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from crm_bridge.engine import POLICY
 from crm_bridge.errors import Event, PoisonError
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, Receipt, raising
 
 

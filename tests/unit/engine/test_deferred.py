@@ -16,7 +16,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.flow import Match
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, Receipt, failing, hit
 
 

@@ -13,7 +13,7 @@ from crm_bridge.errors import (
     RefusedError,
     VendorError,
 )
-from crm_bridge.operations import Operation, State, operation_id
+from crm_bridge.storage.operation import Operation, State, operation_id
 from tests.unit.engine.conftest import Bench, failing
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from crm_bridge.errors import Event, RefusedError, RunningError
-from crm_bridge.operations import Claim, Operation, State
+from crm_bridge.storage.operation import Operation, State
+from crm_bridge.storage.operations import Claim
 from tests.unit.engine.conftest import PAYLOAD, Bench, failing
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from crm_bridge.engine import POLICY
 from crm_bridge.errors import CannotLookError, Event, MaybeDoneError
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, Killed, failing, hit, kill
 
 

@@ -16,7 +16,7 @@ from crm_bridge.errors import (
     SignInRefusedError,
     StorageError,
 )
-from crm_bridge.operations import State, operation_id
+from crm_bridge.storage.operation import State, operation_id
 from crm_bridge.telemetry import add_to_log, bind_log, logger
 from tests.unit.engine.conftest import Bench, World, failing, raising
 

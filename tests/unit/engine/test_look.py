@@ -18,8 +18,8 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.flow import Match
-from crm_bridge.links import Identity, Link
-from crm_bridge.operations import Candidate, State
+from crm_bridge.storage.links import Identity, Link
+from crm_bridge.storage.operation import Candidate, State
 from tests.unit.engine.conftest import Bench, Order, Receipt, failing, hit, raising
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from crm_bridge.breaker import FAILURES
 from crm_bridge.engine import POLICY
 from crm_bridge.errors import Event, MaybeDoneError, NotDoneError, VendorError
-from crm_bridge.operations import State
+from crm_bridge.outbound.breaker import FAILURES
+from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, failing, hit
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from crm_bridge.engine import HANDED_OVER
-from crm_bridge.operations import State, operation_id
-from crm_bridge.queues import Queues
+from crm_bridge.outbound.queues import Queues
+from crm_bridge.storage.operation import State, operation_id
 from tests.unit.engine.conftest import Bench
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from crm_bridge.engine import KEEP, POLICY, Outcome
 from crm_bridge.errors import Event, MaybeDoneError, NotDoneError, RefusedError, VendorError
-from crm_bridge.links import Identity
-from crm_bridge.operations import Attempt, Operation, State, fingerprint, operation_id
+from crm_bridge.storage.links import Identity
+from crm_bridge.storage.operation import Attempt, Operation, State, fingerprint, operation_id
 from tests.unit.engine.conftest import LEASE, PAYLOAD, Bench, Order, Receipt, failing, hit
 
 ENDS = ((Identity("crm", "order", "1"), Identity("shop", "receipt", "101")),)

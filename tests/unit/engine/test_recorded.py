@@ -3,8 +3,8 @@
 import pytest
 
 from crm_bridge.errors import ConflictError, Event
-from crm_bridge.links import Identity
-from crm_bridge.operations import Attempt, Operation, State, fingerprint, operation_id
+from crm_bridge.storage.links import Identity
+from crm_bridge.storage.operation import Attempt, Operation, State, fingerprint, operation_id
 from tests.unit.engine.conftest import Bench, recorded
 
 

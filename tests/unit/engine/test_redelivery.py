@@ -6,8 +6,8 @@ import pytest
 
 from crm_bridge.engine import POLICY, Outcome
 from crm_bridge.errors import Event, MissingError, NotDoneError, RefusedError, SignInRefusedError, StorageError
-from crm_bridge.operations import Attempt, State
-from crm_bridge.transport import AFTER_DEADLINE
+from crm_bridge.outbound.transport import AFTER_DEADLINE
+from crm_bridge.storage.operation import Attempt, State
 from tests.unit.engine.conftest import LEASE, Bench, failing, raising
 
 

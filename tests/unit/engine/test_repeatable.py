@@ -11,7 +11,7 @@ from crm_bridge.errors import (
     RefusedError,
     VendorError,
 )
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, Killed, failing, kill
 
 

@@ -11,8 +11,8 @@ from crm_bridge.errors import (
     RunningError,
     VendorError,
 )
-from crm_bridge.links import Identity
-from crm_bridge.operations import SHARDS, Operation, State, operation_id
+from crm_bridge.storage.links import Identity
+from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
 from tests.unit.engine.conftest import LEASE, Bench, Receipt, failing
 
 

@@ -14,8 +14,8 @@ from crm_bridge.errors import (
     RefusedError,
     VendorError,
 )
-from crm_bridge.operations import Operation, State, operation_id
-from crm_bridge.transport import Deadline
+from crm_bridge.outbound.transport import Deadline
+from crm_bridge.storage.operation import Operation, State, operation_id
 from tests.unit.engine.conftest import Bench, Order, Receipt, Shop, failing, hit, park
 
 SHIP = "ship_orders"

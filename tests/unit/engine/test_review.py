@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from crm_bridge.engine import POLICY
 from crm_bridge.errors import CannotLookError, ConflictError, Event, MaybeDoneError, OvertakenError
-from crm_bridge.operations import Operation, State
+from crm_bridge.storage.operation import Operation, State
 from tests.unit.engine.conftest import Bench, Receipt, failing, hit
 
 

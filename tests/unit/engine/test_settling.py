@@ -4,8 +4,8 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from crm_bridge.errors import Event, NotDoneError, StorageError
-from crm_bridge.links import Identity, Link
-from crm_bridge.operations import State
+from crm_bridge.storage.links import Identity, Link
+from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, failing, hit, raising
 
 

@@ -2,7 +2,7 @@
 
 from crm_bridge.engine import DUE, POLICY, REPLACEABLE, TRANSITIONS
 from crm_bridge.errors import Event, VendorError
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 
 
 def test_the_table_allows_what_the_rules_say() -> None:

@@ -2,8 +2,8 @@
 
 from crm_bridge.engine import KEEP
 from crm_bridge.errors import Event
-from crm_bridge.links import Identity
-from crm_bridge.operations import State
+from crm_bridge.storage.links import Identity
+from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, hit
 
 

@@ -17,8 +17,8 @@ from crm_bridge.errors import (
     UnconfirmedError,
     VendorError,
 )
-from crm_bridge.links import Identity, Link
-from crm_bridge.operations import Attempt, State
+from crm_bridge.storage.links import Identity, Link
+from crm_bridge.storage.operation import Attempt, State
 from tests.unit.engine.conftest import PAYLOAD, Bench, failing, recorded, webhooks
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from crm_bridge.engine import POLICY
 from crm_bridge.errors import NotDoneError, RefusedError, StorageError
-from crm_bridge.operations import State, operation_id
+from crm_bridge.storage.operation import State, operation_id
 from tests.unit.engine.conftest import Bench, failing, hit, park, raising, waits
 
 
@@ -60,7 +60,7 @@ def test_waits_for_its_own_next_try_when_nobody_will_wake_it(bench: Bench, missi
 
 
 def test_more_than_enough_wait_for_their_own_next_try(unconfirmed: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crm_bridge.operations.MOST_WAITERS", 2)
+    monkeypatch.setattr("crm_bridge.storage.operations.MOST_WAITERS", 2)
     for number in ("a", "b", "c"):
         waits(unconfirmed, number)
     unconfirmed.clock.move(5)

@@ -3,7 +3,7 @@
 import pytest
 
 from crm_bridge.errors import NotDoneError, RefusedError, VendorError
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, failing, webhooks
 
 

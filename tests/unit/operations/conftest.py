@@ -5,17 +5,9 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from crm_bridge.errors import Event
-from crm_bridge.links import Identity
-from crm_bridge.operations import (
-    Attempt,
-    Claim,
-    Operation,
-    Operations,
-    OperationSummary,
-    State,
-    fingerprint,
-    operation_id,
-)
+from crm_bridge.storage.links import Identity
+from crm_bridge.storage.operation import Attempt, Operation, OperationSummary, State, fingerprint, operation_id
+from crm_bridge.storage.operations import Claim, Operations
 from tests.unit.conftest import Tables
 
 NOW = 1_795_000_000

@@ -5,16 +5,11 @@ from typing import Any
 
 import pytest
 
-from crm_bridge import operations as operations_module
 from crm_bridge.errors import LinkTakenError
-from crm_bridge.operations import (
-    MOST_WAITERS,
-    Claim,
-    Due,
-    Operation,
-    State,
-    operation_id,
-)
+from crm_bridge.storage import operation_reader
+from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
+from crm_bridge.storage.operation_reader import Due
+from crm_bridge.storage.operations import MOST_WAITERS, Claim
 from tests.unit.conftest import Tables
 from tests.unit.operations.conftest import LATER, NOW, SENT_BY, Call, claim, due, intercept, operation, store, there
 
@@ -28,7 +23,7 @@ def of_one_shard(number: int) -> list[str]:
 def test_what_is_due_is_found_in_its_shard_and_in_no_other(tables: Tables) -> None:
     stored = store(tables, operation())
     assert list(tables.operations.due(stored.shard, NOW)) == [[Due(stored.operation_id, "acme", "create_site", NOW)]]
-    shards = set(operations_module.SHARDS)
+    shards = set(SHARDS)
     assert stored.shard in shards
     for other in shards - {stored.shard}:
         assert due(tables, shard=other) == [[]]
@@ -42,7 +37,7 @@ def test_what_is_due_later_or_never_is_not_found(tables: Tables) -> None:
 
 
 def test_the_oldest_comes_first_over_all_pages(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations_module, "DUE_PAGE", 2)
+    monkeypatch.setattr(operation_reader, "DUE_PAGE", 2)
     for ago, key in zip((3, 1, 5, 2, 4), of_one_shard(5), strict=True):
         store(tables, operation(key, due_at=NOW - ago))
     pages = due(tables)
@@ -55,8 +50,8 @@ def test_each_tenants_oldest_are_found_however_many_another_has(
     tables: Tables, monkeypatch: pytest.MonkeyPatch, page_size: int
 ) -> None:
     """Neither what is due nor what waits for a later time is read to its end."""
-    monkeypatch.setattr(operations_module, "DUE_PAGE", page_size)
-    monkeypatch.setattr(operations_module, "MOST_DUE", 4)
+    monkeypatch.setattr(operation_reader, "DUE_PAGE", page_size)
+    monkeypatch.setattr(operation_reader, "MOST_DUE", 4)
     keys = of_one_shard(26)
     for number, key in enumerate(keys[:20]):
         tenant, at = ("acme", NOW - 1) if number < 10 else ("busy", NOW + 500)
@@ -81,7 +76,7 @@ def test_each_tenants_oldest_are_found_however_many_another_has(
 
 
 def test_what_is_due_at_the_same_time_is_found_over_all_pages(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations_module, "DUE_PAGE", 2)
+    monkeypatch.setattr(operation_reader, "DUE_PAGE", 2)
     for key in of_one_shard(5):
         store(tables, operation(key))
     found = [one.operation_id for some in tables.operations.due(operation().shard, NOW) for one in some]

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from crm_bridge import operations as operations_module
 from crm_bridge.errors import StorageError
-from crm_bridge.operations import Due, OperationSummary, State
+from crm_bridge.storage import operation_reader
+from crm_bridge.storage.operation import SHARDS, OperationSummary, State
+from crm_bridge.storage.operation_reader import LATEST, Due
 from tests.unit.conftest import Tables
 from tests.unit.operations.conftest import (
     ATTEMPT,
@@ -92,8 +93,8 @@ def test_each_is_listed_once_when_all_have_the_same_time(
 def test_those_of_one_flow_are_listed_however_they_lie_among_the_others(
     tables: Tables, state: State, ten: list[str], monkeypatch: pytest.MonkeyPatch, limit: int, batch: int, queries: int
 ) -> None:
-    monkeypatch.setattr(operations_module, "LISTING_BATCH", batch)
-    monkeypatch.setattr(operations_module, "MOST_QUERIES", queries)
+    monkeypatch.setattr(operation_reader, "LISTING_BATCH", batch)
+    monkeypatch.setattr(operation_reader, "MOST_QUERIES", queries)
     assert listed(tables, state, flow="create_job", limit=limit) == ten[::2]
     assert listed(tables, state, flow="create_site", limit=limit) == ten[1::2]
 
@@ -112,7 +113,7 @@ def test_the_next_page_begins_after_the_last_of_this_one(tables: Tables, state: 
 
 
 @EACH_INDEX
-@pytest.mark.parametrize("at", [0, operations_module.LATEST])
+@pytest.mark.parametrize("at", [0, LATEST])
 def test_a_place_at_the_end_of_all_times_is_as_good_as_any(
     tables: Tables, state: State, ten: list[str], at: int
 ) -> None:
@@ -173,8 +174,8 @@ def test_a_page_reads_as_much_of_a_large_tenant_as_of_a_small_one(tables: Tables
 def test_only_so_much_is_read_for_one_page(
     tables: Tables, state: State, ten: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operations_module, "LISTING_BATCH", 1)
-    monkeypatch.setattr(operations_module, "MOST_QUERIES", 3)
+    monkeypatch.setattr(operation_reader, "LISTING_BATCH", 1)
+    monkeypatch.setattr(operation_reader, "MOST_QUERIES", 3)
     asked = Asked(tables)
     found, after = page(tables, state, flow="no such flow", limit=1)
     partitions = 4 if state is State.SUCCEEDED else 8
@@ -234,7 +235,7 @@ def test_tells_since_when_the_oldest_needs_a_person_whatever_else_is_due(tables:
     in_review = [operation(f"{number}", state=State.NEEDS_REVIEW, updated_at=NOW - number) for number in range(40)]
     for one in (*in_review, operation("due", due_at=NOW - 100)):
         store(tables, one)
-    for shard in operations_module.SHARDS:
+    for shard in SHARDS:
         of_shard = [one.updated_at for one in in_review if one.shard == shard]
         assert tables.operations.oldest_in_review(shard) == min(of_shard)
         dues = [one for page in tables.operations.due(shard, NOW) for one in page]

@@ -7,17 +7,10 @@ from typing import Any
 import pytest
 
 from crm_bridge.errors import Event, LinkTakenError, StorageError
-from crm_bridge.links import Identity, Link
-from crm_bridge.operations import (
-    Attempt,
-    Claim,
-    Due,
-    Operation,
-    State,
-    as_time,
-    fingerprint,
-    operation_id,
-)
+from crm_bridge.storage.links import Identity, Link
+from crm_bridge.storage.operation import Attempt, Operation, State, as_time, fingerprint, operation_id
+from crm_bridge.storage.operation_reader import Due
+from crm_bridge.storage.operations import Claim
 from tests.unit.conftest import Tables
 from tests.unit.operations.conftest import (
     ATTEMPT,

@@ -18,11 +18,12 @@ from crm_bridge.errors import (
     UnavailableError,
 )
 from crm_bridge.flow import Flow, Need
-from crm_bridge.links import Links
-from crm_bridge.operations import Operation, Operations, State
+from crm_bridge.outbound.transport import SHORTEST_CALL, Deadline, Scope
 from crm_bridge.services import Services
 from crm_bridge.settings import Tenant
-from crm_bridge.transport import SHORTEST_CALL, Deadline, Scope
+from crm_bridge.storage.links import Links
+from crm_bridge.storage.operation import Operation, State
+from crm_bridge.storage.operations import Operations
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef

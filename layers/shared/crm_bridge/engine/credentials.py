@@ -7,10 +7,10 @@ from pydantic import BaseModel
 
 from crm_bridge.errors import NotDoneError, SignInRefusedError, UnavailableError
 from crm_bridge.flow import Flow
+from crm_bridge.outbound.transport import Transport
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.services import Services
 from crm_bridge.telemetry import count
-from crm_bridge.transport import Transport
 
 
 class Credentials:

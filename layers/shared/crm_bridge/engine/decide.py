@@ -29,8 +29,8 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.flow import Match
-from crm_bridge.links import Link
-from crm_bridge.operations import Candidate, Operation, State
+from crm_bridge.storage.links import Link
+from crm_bridge.storage.operation import Candidate, Operation, State
 from crm_bridge.words import plain
 
 

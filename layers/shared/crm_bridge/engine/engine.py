@@ -51,13 +51,14 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import compared
 from crm_bridge.flow import Create, Flow, Match
-from crm_bridge.operations import Claim, Operation, State, fingerprint
+from crm_bridge.outbound.queues import Queues
+from crm_bridge.outbound.transport import AFTER_DEADLINE, Deadline, Transport
 from crm_bridge.outbound.vendor import Vendor
-from crm_bridge.queues import Queues
 from crm_bridge.services import Services
+from crm_bridge.storage.operation import Operation, State, fingerprint
+from crm_bridge.storage.operations import Claim
 from crm_bridge.telemetry import add_to_log
 from crm_bridge.tenants import Tenants
-from crm_bridge.transport import AFTER_DEADLINE, Deadline, Transport
 from crm_bridge.words import plain_json
 
 

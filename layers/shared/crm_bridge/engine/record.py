@@ -6,8 +6,8 @@ from pydantic import BaseModel
 
 from crm_bridge.engine.policy import KEEP_ATTEMPTS
 from crm_bridge.errors import Event
-from crm_bridge.links import Identity, Link
-from crm_bridge.operations import Attempt, Operation
+from crm_bridge.storage.links import Identity, Link
+from crm_bridge.storage.operation import Attempt, Operation
 from crm_bridge.words import plain_json
 
 

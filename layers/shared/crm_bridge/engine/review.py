@@ -28,12 +28,12 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.flow import Create, Flow
-from crm_bridge.links import Link
-from crm_bridge.operations import ERASED, Operation, State, fingerprint
+from crm_bridge.outbound.transport import Deadline
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.services import Services
+from crm_bridge.storage.links import Link
+from crm_bridge.storage.operation import ERASED, Operation, State, fingerprint
 from crm_bridge.telemetry import count, logger
-from crm_bridge.transport import Deadline
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef

@@ -10,9 +10,10 @@ from crm_bridge.engine.decide import Decision
 from crm_bridge.engine.policy import HANDED_OVER, MOST_ENDINGS
 from crm_bridge.engine.states import DUE
 from crm_bridge.errors import Event, LinkTakenError, OvertakenError, QueueError, StorageError
-from crm_bridge.links import Links
-from crm_bridge.operations import Operation, Operations, State
-from crm_bridge.queues import Message, Queues
+from crm_bridge.outbound.queues import Message, Queues
+from crm_bridge.storage.links import Links
+from crm_bridge.storage.operation import Operation, State
+from crm_bridge.storage.operations import Operations
 from crm_bridge.telemetry import count, log_result, logger
 from crm_bridge.webhooks import webhook
 

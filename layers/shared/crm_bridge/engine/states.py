@@ -1,7 +1,7 @@
 """The states of an operation, and which one follows which: data only."""
 
 from crm_bridge.errors import Event
-from crm_bridge.operations import State
+from crm_bridge.storage.operation import State
 
 TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.ACCEPTED): State.WAITING,

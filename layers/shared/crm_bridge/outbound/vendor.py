@@ -1,7 +1,7 @@
 """The base class of all vendors: HTTP calls to one account, within one deadline.
 
 A subclass names its settings and, above each call, the page of the vendor's documentation that describes it. Whether a
-call that failed may have done something is decided in `crm_bridge.transport`.
+call that failed may have done something is decided in `crm_bridge.outbound.transport`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +13,10 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from crm_bridge.errors import ContractBrokenError
 from crm_bridge.outbound.findings import Finding, asked
+from crm_bridge.outbound.response import Answer, expect
+from crm_bridge.outbound.transport import MAX_ANSWER, Deadline, Pace, Transport, changing_nothing
 from crm_bridge.services import Services
 from crm_bridge.settings import Settings, Tenant
-from crm_bridge.transport import MAX_ANSWER, Answer, Deadline, Pace, Transport, changing_nothing, expect
 
 PATIENCE = 25.0
 """Seconds for one question of `check`."""

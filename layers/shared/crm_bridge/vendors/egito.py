@@ -24,13 +24,14 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.ids import has_unseen
-from crm_bridge.links import joined
-from crm_bridge.oauth import Grant, Login, Tokens
 from crm_bridge.outbound.findings import Finding, Result
+from crm_bridge.outbound.oauth import Grant, Login, Tokens
+from crm_bridge.outbound.response import Answer, basic, expect
+from crm_bridge.outbound.transport import Deadline, Transport, changing_nothing
 from crm_bridge.outbound.vendor import PATIENCE, Vendor
 from crm_bridge.services import Services
 from crm_bridge.settings import Settings, Tenant
-from crm_bridge.transport import Answer, Deadline, Transport, basic, changing_nothing, expect
+from crm_bridge.storage.links import joined
 from crm_bridge.vendors.connector_settings import ConnectorSettings
 from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap, StaffMember
 

@@ -15,9 +15,9 @@ from crm_bridge.errors import CannotLookError, NoSuchRecordError, NotShownError
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.ids import has_unseen
 from crm_bridge.outbound.findings import Finding
+from crm_bridge.outbound.response import Answer
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.settings import HeaderSecret, Prompt, Settings, VendorUrl
-from crm_bridge.transport import Answer
 
 VENDOR = "illu"
 NOBODY = "crm-bridge doctor"

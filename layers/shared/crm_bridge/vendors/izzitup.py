@@ -23,9 +23,10 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.outbound.findings import Finding
+from crm_bridge.outbound.response import Answer, basic, expect
+from crm_bridge.outbound.transport import changing_nothing
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.settings import LoginSecret, Prompt, Settings, VendorUrl
-from crm_bridge.transport import Answer, basic, changing_nothing, expect
 
 VENDOR = "IzzitUp"
 PATH = "/api/services"
@@ -71,6 +72,11 @@ class IzzitUpService(BaseModel):
     hidden: Annotated[str, BeforeValidator(str)] = "0"
     created: str | None = None
     updated: str | None = None
+
+    @property
+    def status_name(self) -> str | None:
+        """`operational`, `impaired` or `outage`; None for a status that the API cannot set."""
+        return next((one.name.lower() for one in ServiceStatus if self.status == str(int(one))), None)
 
 
 class ServiceNotFoundError(NoSuchRecordError):

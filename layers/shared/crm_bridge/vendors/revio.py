@@ -22,9 +22,10 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import Number
 from crm_bridge.outbound.findings import Finding
+from crm_bridge.outbound.response import Answer, basic
+from crm_bridge.outbound.transport import Pace
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.settings import HeaderSecret, LoginPart, LoginSecret, Prompt, Settings, VendorUrl
-from crm_bridge.transport import Answer, Pace, basic
 
 VENDOR = "Rev.io"
 LARGEST_PAGE = 500

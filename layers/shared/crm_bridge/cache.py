@@ -1,0 +1,38 @@
+"""What was read from a vendor and changes rarely, remembered for a while by one execution environment."""
+
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from typing import Any
+
+from crm_bridge.outbound.transport import Scope
+
+MOST = 1000
+"""Things that are remembered; then the oldest is forgotten."""
+
+
+class Cache:
+    """Threads may share it; two that ask at once may both read."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._known: dict[tuple[Scope, Hashable], tuple[float, Any]] = {}
+
+    def get_or_load[T](self, scope: Scope, what: Hashable, read: Callable[[], T], *, max_age: float) -> T:
+        """What `read` gave at most `max_age` seconds ago, or gives now. Whatever it raises is not remembered.
+
+        Only the same tenant recalls it, and only with the same version of its secret.
+        """
+        key = scope, what
+        if key in self._known:
+            read_at, known = self._known[key]
+            if 0 <= self._clock() - read_at <= max_age:
+                remembered: T = known
+                return remembered
+        began = self._clock()
+        fresh = read()
+        self._known.pop(key, None)  # so that the newest comes last
+        self._known[key] = began, fresh
+        if len(self._known) > MOST:
+            with suppress(StopIteration, KeyError, RuntimeError):  # another thread was quicker
+                del self._known[next(iter(self._known))]
+        return fresh

@@ -1,0 +1,1 @@
+"""The entries of a function: HTTP requests and queue messages in, responses out."""

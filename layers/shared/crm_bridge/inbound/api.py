@@ -1,0 +1,390 @@
+"""The HTTP entry: API Gateway's event in, authenticated and parsed, the route's answer or a problem document out.
+
+API Gateway has matched the route already and names it in `routeKey`, so there is nothing left to route but a table.
+"""
+
+import base64
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pydantic_core
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from crm_bridge.engine import Outcome
+from crm_bridge.errors import (
+    BrokenContractError,
+    ConflictError,
+    ContractBrokenError,
+    Event,
+    FieldError,
+    ForbiddenError,
+    InternalError,
+    InvalidError,
+    MissingError,
+    NeedlessError,
+    NoSuchRecordError,
+    NotFoundError,
+    NotJsonError,
+    OpposedError,
+    ProblemError,
+    RefusedByVendorError,
+    RefusedError,
+    RunningError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedMediaTypeError,
+    VendorError,
+    WrongFieldError,
+)
+from crm_bridge.flow import Flow
+from crm_bridge.mapping import PayloadMapping
+from crm_bridge.media import charset, media_type, text_of
+from crm_bridge.outbound.transport import RESERVE, Deadline
+from crm_bridge.runtime import runtime
+from crm_bridge.storage.api_keys import ApiKeys, Caller
+from crm_bridge.storage.operation import State, as_time
+from crm_bridge.telemetry import add_to_log, bind_log, log_answer, report_defect
+
+MAX_BODY = 128 * 1024
+MOST_ERRORS, LONGEST_FIELD = 20, 100
+"""The most wrong fields that a response names, and the most characters of a name. A body may have thousands."""
+JSON = "application/json"
+CHANGED = "Already processed with a different payload. This one was not sent."
+PROBLEM_TYPE = "urn:crm-bridge:problem:"
+
+
+class LambdaContext(Protocol):
+    """What the bridge uses of Lambda's context object."""
+
+    aws_request_id: str
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One authenticated request. Its repr shows neither its body nor its headers."""
+
+    caller: Caller
+    deadline: Deadline
+    path: Mapping[str, str] = field(repr=False)
+    """The route's parameters, decoded."""
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    query: Mapping[str, str] = field(repr=False, default_factory=dict)
+    _parsed: list[JsonValue] = field(init=False, repr=False, default_factory=list)
+    """The body once it was read."""
+
+    @property
+    def wants_later(self) -> bool:
+        """RFC 7240: the caller would rather have a 202 at once than wait for the vendor."""
+        preferences = self.headers.get("prefer", "").lower().split(",")
+        return "respond-async" in [preference.split(";")[0].strip() for preference in preferences]
+
+    def parse[M: BaseModel](self, model: type[M]) -> M:
+        """The body as `model`. Raises the ProblemError that says what is wrong with it, field by field."""
+        return validated(model, self._object(self.json()))
+
+    def mapped[M: BaseModel](self, model: type[M], flow: str, mapping: PayloadMapping) -> M:
+        """What `mapping` makes of the body, as `model`. Raises ProblemError as `parse` does."""
+        payload = self.json()
+        yielded = mapping.apply(flow, payload)
+        try:
+            return validated(model, yielded)
+        except InvalidError as error:
+            raise InvalidError(
+                f"The tenant's mapping {mapping.label} did not make a valid command of what was sent. Correct either.",
+                fields=error.fields,
+                extensions={"mapping": mapping.explained(payload, yielded)},
+            ) from None
+
+    def query_as[M: BaseModel](self, model: type[M]) -> M:
+        """The parameters after the `?` as `model`. Raises InvalidError."""
+        return validated(model, self.query)
+
+    def json(self) -> JsonValue:
+        """The body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError, InvalidError."""
+        if not self._parsed:
+            self._parsed.append(self._read())
+        return self._parsed[0]
+
+    def _read(self) -> JsonValue:
+        if len(self.body) > MAX_BODY:
+            raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
+        kind = media_type(self.headers.get("content-type", "")) or JSON
+        if kind != JSON and not kind.endswith("+json"):
+            raise UnsupportedMediaTypeError(f"Send the body as JSON, with the header 'Content-Type: {JSON}'.")
+        if not self.body.strip():
+            raise NotJsonError("The body is empty. Send a JSON object.")
+        try:
+            text = self.text()
+            parsed: JsonValue = pydantic_core.from_json(text, allow_inf_nan=False)
+            # Numbers are not looked at here, and some would take long.
+            json.loads(text, object_pairs_hook=once, parse_int=str, parse_float=str)
+        except ValueError as error:
+            raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
+        return parsed
+
+    def text(self) -> str:
+        """The body in the charset that Content-Type names, else in UTF-8. Raises CharsetError."""
+        return text_of(self.body, charset(self.headers.get("content-type", "")))
+
+    @staticmethod
+    def _object(parsed: JsonValue) -> dict[str, JsonValue]:
+        if not isinstance(parsed, dict):
+            raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
+        return parsed
+
+
+def once(members: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return an object's members. Raises InvalidError for duplicates, of which JSON parsers keep the first or the last.
+
+    An `object_pairs_hook`. Source: https://www.rfc-editor.org/rfc/rfc8259#section-4
+    """
+    found = dict(members)
+    if len(found) < len(members):
+        times = Counter(name for name, _ in members)
+        twice = sorted(name for name in found if times[name] > 1)[:MOST_ERRORS]
+        raise InvalidError(
+            "Correct the fields named in errors.", fields=[FieldError(name, "appears more than once") for name in twice]
+        )
+    return found
+
+
+def validated[M: BaseModel](model: type[M], members: Mapping[str, object], context: str | None = None) -> M:
+    """Raises InvalidError, which names the wrong fields, at most MOST_ERRORS of them, and repeats no value."""
+    try:
+        return model.model_validate(members, context=context)
+    except ValidationError as error:
+        more = error.error_count() - MOST_ERRORS
+        detail = "Correct the fields named in errors." + (f" {more} more are wrong." if more > 0 else "")
+        raise InvalidError(detail, fields=_field_errors(error, model)) from None
+
+
+def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldError]:
+    found: list[FieldError] = []
+    is_known_told = False
+    for detail in error.errors(include_url=False)[:MOST_ERRORS]:
+        name = ".".join(str(part) for part in detail["loc"])[:LONGEST_FIELD]
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            message = "is not known here"
+            if len(detail["loc"]) == 1 and not is_known_told:
+                message += f"; known are {', '.join(field.alias or name for name, field in model.model_fields.items())}"
+                is_known_told = True
+        elif detail["type"] == "missing" or detail["input"] is None:  # null is the same as left out
+            message = "is required"
+        found.append(FieldError(name, message))
+    return found
+
+
+@dataclass(frozen=True)
+class Response:
+    """`body` is sent as JSON, or as it is if it is text; None is no body at all."""
+
+    status: int
+    body: Mapping[str, object] | str | None = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JsonResponse[B: Mapping[str, object]](Response):
+    """A response whose body has a type. docs/openapi.json is made of it."""
+
+    body: B = field(repr=False)
+
+
+type Route = Callable[[Request], Response]
+type Language = Callable[[Mapping[str, str], Response], Response]
+"""Puts a response, a problem as well, into what the caller with these headers (names in lower case) understands."""
+
+
+def unchanged(headers: Mapping[str, str], response: Response) -> Response:  # noqa: ARG001 - the language of nearly all
+    return response
+
+
+def respond(
+    event: Mapping[str, Any],
+    context: LambdaContext,
+    routes: Mapping[str, Route],
+    *,
+    function: str,
+    keys: ApiKeys,
+    scopes: Mapping[str, str] | None = None,
+    language: Language = unchanged,
+) -> dict[str, object]:
+    """Answer an API Gateway HTTP API event (payload format 2.0). Never raises: what fails becomes a problem document.
+
+    `function` is its name in the log, and the scope that a key needs for a route that `scopes` does not name.
+
+    Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+    """
+    proxied = APIGatewayProxyEventV2(dict(event))
+    bind_log(flow=function, request_id=context.aws_request_id, route=str(proxied.get("routeKey")))
+    headers = proxied.headers  # their names in lower case
+    try:
+        response = _routed(proxied, context, headers, routes, function=function, keys=keys, scopes=scopes or {})
+    except ProblemError as problem:
+        response = _problem(problem)
+    except VendorError as error:
+        response = _problem(_as_problem(error))
+    except Exception as error:  # noqa: BLE001 - the entry: nothing may leave the function unanswered
+        report_defect(error)
+        response = _problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
+    log_answer(response.status)
+    return _as_lambda(language(headers, response))
+
+
+def _routed(
+    event: APIGatewayProxyEventV2,
+    context: LambdaContext,
+    headers: Mapping[str, str],
+    routes: Mapping[str, Route],
+    *,
+    function: str,
+    keys: ApiKeys,
+    scopes: Mapping[str, str],
+) -> Response:
+    caller = keys.caller(headers)
+    add_to_log(tenant=caller.tenant, api_key=caller.label)
+    keys.take_token(caller)
+    scope = scopes.get(event.route_key, function)
+    if scope not in caller.scopes:
+        raise ForbiddenError(f"This API key lacks the scope {scope}.")
+    route = routes.get(event.route_key)
+    if route is None:
+        raise NotFoundError(f"There is no route {event.route_key}.")
+    return route(
+        Request(
+            caller=caller,
+            deadline=Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE),
+            path=event.path_parameters,
+            headers=headers,
+            body=_body(event),
+            query=event.query_string_parameters,
+        )
+    )
+
+
+def _body(event: APIGatewayProxyEventV2) -> bytes:
+    """Not by `decoded_body`, which fails on what is not UTF-8, nor by `json_body`, which takes NaN."""
+    body = event.body or ""
+    return base64.b64decode(body) if event.is_base64_encoded else body.encode()
+
+
+def receive[M: BaseModel](request: Request, function: str, model: type[M]) -> tuple[M, str | None]:
+    """Return what the caller sent as `model`, and the name of the mapping that made it, if the tenant has one.
+
+    Raises ProblemError.
+    """
+    request.json()  # what is no JSON is none for every tenant
+    mapping = runtime().tenants.get(request.caller.tenant, function).mappings.of(function)
+    if mapping is None:
+        return request.parse(model), None
+    return request.mapped(model, function, mapping), mapping.label
+
+
+def run[C: BaseModel](
+    request: Request, flow: type[Flow[C, Any, Any]], command: C, mapping: str | None = None
+) -> Outcome:
+    """Run a flow for the caller of a request; see `Engine.run`."""
+    return runtime().engine.run(
+        flow,
+        command,
+        tenant=request.caller.tenant,
+        deadline=request.deadline,
+        later=request.wants_later,
+        mapping=mapping,
+    )
+
+
+def ask[F: Flow[Any, Any, Any], T](request: Request, flow: type[F], question: Callable[[F, Any], T]) -> T:
+    """Return the answer of a vendor to a question that changes nothing. It gets the flow, and the vendor's client.
+
+    Raises VendorError, NotConfiguredError.
+    """
+    run = runtime().engine.bind(flow, request.caller.tenant, request.deadline)
+    return runtime().engine.ask(run, lambda vendor: question(run, vendor))
+
+
+def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
+    """Return the response to a caller. Raises ProblemError."""
+    operation, error = outcome.operation, outcome.error
+    if error and (operation.state is State.REJECTED or isinstance(error, ContractBrokenError)):
+        raise _as_problem(error, operation.operation_id)
+    known = outcome.result if operation.state is State.SUCCEEDED else None
+    body = {**json.loads(known or operation.result or "{}"), "operation_id": operation.operation_id}
+    if outcome.changed:
+        body |= {"changed": True, "warnings": [CHANGED]}
+    if operation.state is State.SUCCEEDED:
+        is_done_now = outcome.carried and operation.attempts[-1].event is Event.DONE
+        return Response(flow.success if is_done_now else 200, body)
+    if operation.state is State.SENDING and operation.notifies:
+        # The write that settled it got no answer. If it was made, nobody is told any more; so it is no 202.
+        raise RunningError(
+            "What became of it could not be written down for sure. Ask again after the time in Retry-After.",
+            headers={"Retry-After": "2"},
+            operation_id=operation.operation_id,
+        )
+    body |= {"state": operation.state, "due_at": as_time(operation.due_at)}
+    if operation.attempts and not outcome.changed:  # the vendor's words may repeat what somebody else sent
+        body["reason"] = operation.attempts[-1].reason
+    return Response(202, body, {"Location": f"/operations/{operation.operation_id}"})
+
+
+_PROBLEMS: tuple[tuple[type[VendorError], type[ProblemError]], ...] = (
+    (ContractBrokenError, BrokenContractError),
+    (MissingError, ConflictError),
+    (OpposedError, ConflictError),
+    (NeedlessError, ConflictError),
+    (NoSuchRecordError, NotFoundError),
+    (WrongFieldError, InvalidError),
+    (RefusedError, RefusedByVendorError),
+    (VendorError, UnavailableError),
+)
+"""What a caller is answered who waits for a vendor; the first that fits counts."""
+
+
+def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemError:
+    kind = next(problem for cause, problem in _PROBLEMS if isinstance(error, cause))
+    detail = error.message.removesuffix(".")
+    if operation_id and kind is BrokenContractError:
+        detail += ". The event is kept, and the bridge goes on with it by itself."
+    elif kind in (BrokenContractError, UnavailableError):
+        detail += ". Send the same request again."
+    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after else None
+    fields = [error.field] if isinstance(error, WrongFieldError) else []
+    return kind(detail, fields=fields, headers=headers, operation_id=operation_id)
+
+
+def _problem(problem: ProblemError) -> Response:
+    """Source: https://www.rfc-editor.org/rfc/rfc9457"""
+    body: dict[str, object] = {
+        "type": PROBLEM_TYPE + problem.kind,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "retryable": problem.retryable,
+    }
+    if problem.operation_id:
+        body["operation_id"] = problem.operation_id
+    body |= problem.extensions
+    if problem.fields:
+        body["errors"] = [{"field": error.field, "message": error.message} for error in problem.fields]
+    headers = {"Retry-After": str(problem.retry_after), **problem.headers} if problem.retryable else problem.headers
+    return Response(problem.status, body, {**headers, "Content-Type": "application/problem+json"})
+
+
+def _as_lambda(response: Response) -> dict[str, object]:
+    kind = {} if response.body is None else {"Content-Type": JSON}
+    return {
+        "statusCode": response.status,
+        "headers": {**kind, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **response.headers},
+        "body": response.body if isinstance(response.body, str) else json.dumps(response.body) if response.body else "",
+        "isBase64Encoded": False,
+    }

@@ -1,0 +1,96 @@
+"""Documents: small records that several functions change: read one, decide, write it if nobody else has meanwhile."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+
+from crm_bridge.storage.dynamodb import deserialize, guarded, serialize, through_conflicts
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
+
+
+class _Condition(TypedDict):
+    ConditionExpression: str
+    ExpressionAttributeNames: dict[str, str]
+    ExpressionAttributeValues: "NotRequired[dict[str, AttributeValueTypeDef]]"
+    ReturnValuesOnConditionCheckFailure: Literal["ALL_OLD"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """`version` counts the writes; 0 is "not there yet". `content` holds what a JSON object without fractions can."""
+
+    version: int = 0
+    content: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to follow the version that was read; None deletes it.
+
+    The table drops it some time after `expires_at` (epoch seconds).
+    """
+
+    read: Document
+    content: Mapping[str, Any] | None = field(repr=False)
+    expires_at: int | None = None
+
+
+class Documents:
+    """A table of documents. One instance per execution environment; threads may share it. Raises StorageError."""
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def get(self, key: str) -> Document:
+        with guarded():
+            answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
+        item = deserialize(answer.get("Item", {}))
+        return Document(int(str(item["version"])), item["content"]) if item else Document()  # type: ignore[arg-type]
+
+    def write(self, changes: Mapping[str, Change], others: "Sequence[TransactWriteItemTypeDef]" = ()) -> bool:
+        """All of it, and `others` along with it, or nothing: False if one of them has been written by somebody else."""
+        writer = uuid.uuid4().hex
+        puts = [self._write(key, change, writer) for key, change in changes.items()]
+        with guarded():
+            try:
+                through_conflicts(lambda: self._client.transact_write_items(TransactItems=[*puts, *others]))
+            except self._client.exceptions.TransactionCanceledException as error:
+                reasons = error.response["CancellationReasons"]
+                if not any(reason.get("Code") == "ConditionalCheckFailed" for reason in reasons):
+                    raise
+                # A write whose answer got lost is repeated by the AWS client, and fails on its own first success.
+                return any(reason.get("Item", {}).get("writer") == {"S": writer} for reason in reasons)
+        return True
+
+    def _write(self, key: str, change: Change, writer: str) -> "TransactWriteItemTypeDef":
+        unchanged: _Condition = {
+            # A version that was read must still be there, or what somebody has erased would come back.
+            "ConditionExpression": "#version = :read" if change.read.version else "attribute_not_exists(#version)",
+            "ExpressionAttributeNames": {"#version": "version"},
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if change.read.version:
+            unchanged["ExpressionAttributeValues"] = serialize({":read": change.read.version})
+        if change.content is None:
+            return {"Delete": {"TableName": self._table, "Key": _key(key), **unchanged}}
+        item = {
+            **_key(key),
+            **serialize(
+                {
+                    "version": change.read.version + 1,
+                    "content": change.content,
+                    "writer": writer,
+                    "expires_at": change.expires_at,
+                }
+            ),
+        }
+        return {"Put": {"TableName": self._table, "Item": item, **unchanged}}
+
+
+def _key(key: str) -> dict[str, Any]:
+    return serialize({"document": key})
