@@ -19,7 +19,7 @@ from docs import costs
 LARGEST_ZIP = 7_900_000
 """Bytes. It was 7.2 MB before phonenumbers, whose metadata takes 0.84 MB."""
 PROCESSOR_MB = 1769
-"""Cache at which Lambda gives one whole processor.
+"""Memory at which Lambda gives one whole processor.
 Source: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html"""
 KINDS = ("new", "repeated")
 PAGE = Path(__file__).parent / "performance.md"
@@ -146,7 +146,7 @@ def _memory(found: Any) -> list[Table]:
         ]
         for name, one in found.items()
     ]
-    return [Table("Cache, MB", ("", "peak after 1,000 new events", "repeated events", "growth meanwhile"), rows)]
+    return [Table("Memory, MB", ("", "peak after 1,000 new events", "repeated events", "growth meanwhile"), rows)]
 
 
 def _scale(found: Any) -> list[Table]:

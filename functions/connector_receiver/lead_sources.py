@@ -31,7 +31,7 @@ class LeadSources:
     egito: Egito
     dictionary: str | None
     documents: Documents
-    memory: Cache
+    cache: Cache
     scope: Scope
 
     def entries(self, max_age: float = 0) -> list[EgitoEntry]:
@@ -40,7 +40,7 @@ class LeadSources:
         if kind is None:
             return []
         key = (self.egito.destination, "dictionary", kind)
-        return self.memory.get_or_load(self.scope, key, lambda: self.egito.dictionary(kind), max_age=max_age)
+        return self.cache.get_or_load(self.scope, key, lambda: self.egito.dictionary(kind), max_age=max_age)
 
     def all(self, max_age: float = 0) -> list[LeadSource]:
         return self._merged(self.entries(max_age), self.documents.get(self._key).content)

@@ -28,7 +28,7 @@ class CreateJob(Create[NewJob, Illu, JobCreated], name="create_job", route="POST
     kinds = (about, Kind("illu", "job"))
     imports = Import(
         "jobs",
-        "Tickets that are to become jobs at illu: ticket_id, name, customer_id or site_id, and what else a job has.",
+        "Tickets that become jobs at illu: ticket_id, name, customer_id or site_id, and what else a job has.",
         "job_id",
         as_json=("tag_ids", "workflow_instances"),
     )

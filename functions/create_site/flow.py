@@ -27,9 +27,7 @@ class CreateSite(Create[NewSite, Illu, SiteCreated], name="create_site", route="
     about = Kind("crm", "customer")
     kinds = (about, Kind("illu", "site"))
     imports = Import(
-        "sites",
-        "Customers that are to become sites at illu: customer_id, name, latitude, longitude, address.",
-        "site_id",
+        "sites", "Customers that become sites at illu: customer_id, name, latitude, longitude, address.", "site_id"
     )
 
     def key(self, command: NewSite) -> str:

@@ -33,7 +33,7 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
     kinds = (Kind("revio", "key_link"), Kind("revio", "customer"))
     imports = Import(
         "key-links",
-        "Locks that are to be key links at Rev.io: system, entity_type, internal_id, external_id.",
+        "Accounts that become key links at Rev.io: system, entity_type, internal_id, external_id.",
         "id",
         row=KeyLink,
         to_command=lambda link: NewKeyLink(link=link),
