@@ -5,7 +5,7 @@ With LONG=1 the integration tests compare each of its responses with moto's. Arg
 model of the service.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
@@ -124,6 +124,10 @@ class MemoryDynamoDb:
             "TransactWriteItems": self._transact,
         }
         """By DynamoDB's names."""
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Return whether it has all of these tables."""
+        return self._tables.keys() >= set(names)
 
     def empty(self, *names: str) -> None:
         """Of these tables, or all."""

@@ -208,8 +208,10 @@ class KeptAws(MemoryAws):
 
     def deploy(self, template: Mapping[str, Any]) -> dict[str, str]:
         """In the place of `deploy_stores`."""
-        if not {*self._outputs.values()} & {*_tables()}:  # at first, and after another stack has begun anew
+        made = {value for output, value in self._outputs.items() if output.endswith("Table")}
+        if not made or not made <= _tables().keys():  # at first, and after another stack has begun anew
             self._outputs = deploy_stores(template)
+        if not self.memory.has(_tables()):
             self._memory = None
         self.memory.empty()
         for table in _tables().values():

@@ -143,7 +143,7 @@ def _drain(rev: RevioSimulator, time: Time, events: int, say: Callable[[str], No
 
     def made() -> Engine:
         """Return what one running function has of its own, its pace above all."""
-        services = SimpleNamespace(operations=operations, links=links, clock=time, memory=Cache(time))
+        services = SimpleNamespace(operations=operations, links=links, clock=time, cache=Cache(time))
         transport = Transport(time, time.sleep, Breaker(time), LOCAL_HOSTS)
         return Engine(cast("Services", services), tenants, transport)
 

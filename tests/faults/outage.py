@@ -242,7 +242,7 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
     operations, links = MemoryOperations(), MemoryLinks()
     breaker = CountingBreaker(clock)
     transport = Transport(clock, clock.move, breaker, LOCAL_HOSTS)
-    services = SimpleNamespace(operations=operations, links=links, clock=clock, memory=Cache(clock))
+    services = SimpleNamespace(operations=operations, links=links, clock=clock, cache=Cache(clock))
     engine = Engine(cast("Services", services), OneTenant(rev), transport, jitter=chance.random, policy=policy)
 
     began = clock.now

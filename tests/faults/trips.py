@@ -95,7 +95,7 @@ def _counted(
 
 
 def _retry(world: World, due: Iterable[Operation]) -> None:
-    for operation in due:
+    for operation in sorted(due, key=lambda one: one.flow):  # so that it is the same each time
         record = {
             "messageId": "m-1",
             "body": json.dumps({"operation_id": operation.operation_id, "tenant": operation.tenant}),

@@ -368,5 +368,5 @@ def test_what_a_spreadsheet_would_run_is_escaped_in_files_and_imported_as_it_was
     with file.open("w", newline="") as opened:
         csv.writer(opened).writerows([list(SITE), [link["id"], *list(SITE.values())[1:]]])
     done = cli("import", "sites", "demo", str(file), *QUICK, "--json")
-    assert (done.code, done.json["carried"], done.json["states"]) == (0, 0, {"succeeded": 1})
+    assert (done.code, done.json["sent"], done.json["states"]) == (0, 0, {"succeeded": 1})
     assert results(file)[0]["event_key"] == link["id"]
