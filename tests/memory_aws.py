@@ -210,6 +210,8 @@ class KeptAws(MemoryAws):
         """In the place of `deploy_stores`."""
         made = {value for output, value in self._outputs.items() if output.endswith("Table")}
         if not made or not made <= _tables().keys():  # at first, and after another stack has begun anew
+            # A stack may be left whose tables are not.
+            get_backend("cloudformation")[DEFAULT_ACCOUNT_ID][REGION].stacks.clear()
             self._outputs = deploy_stores(template)
         if not self.memory.has(_tables()):
             self._memory = None
