@@ -70,6 +70,15 @@ def test_it_waits_for_what_is_not_done_and_is_due_right_after_it(bench: Bench) -
     assert woken.due_at == bench.clock.now
 
 
+def test_the_error_names_the_vendor_of_what_it_waits_for(bench: Bench) -> None:
+    flow = shipping(bench)
+    flow.vendor = type("Carrier", (flow.vendor,), {"name": "carrier"})
+    bench.shop.answers = [failing(NotDoneError)]
+    outcome = bench.engine.run(flow, Order(number="1"), tenant="acme", deadline=Deadline(21, bench.clock))
+    assert outcome.error
+    assert outcome.error.vendor == "shop"
+
+
 def test_it_is_told_if_what_it_has_sent_may_be_done(bench: Bench) -> None:
     bench.shop.answers = [failing(MaybeDoneError)]
     _, error = ship(bench)

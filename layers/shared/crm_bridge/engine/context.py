@@ -117,7 +117,7 @@ class Context:
         there = self.operations.get(operation_id)
         if need.command is None:
             if there and there.state in DUE | {State.NEEDS_REVIEW}:
-                self.wait_for(there, _not_there(need, there))
+                self.wait_for(there, _not_there(need, there), vendor=vendor)
             raise MissingError(need.if_missing, vendor=vendor)
         if there and _was_discarded(there, need.since):
             kind = NeedlessError if self._flow.is_repeatable else RefusedError
@@ -145,14 +145,18 @@ class Context:
             raise RefusedError(f"{need.what}: {why}", vendor=vendor, status=status) from error
         if operation.state is not State.SUCCEEDED or operation.result is None:
             why = _not_there(need, operation) + (f": {error.message}" if error else "")
-            self.wait_for(operation, why, is_in_doubt=outcome.carried and operation.state is State.UNCONFIRMED)
+            is_in_doubt = outcome.carried and operation.state is State.UNCONFIRMED
+            self.wait_for(operation, why, vendor=vendor, is_in_doubt=is_in_doubt)
         return Required(need.flow.result.model_validate_json(operation.result), outcome.carried)
 
-    def wait_for(self, other: Operation, why: str, *, is_in_doubt: bool = False) -> NoReturn:
-        """Raise NotYetError: `other` comes first. This event is sent right after it."""
+    def wait_for(self, other: Operation, why: str, *, vendor: str | None = None, is_in_doubt: bool = False) -> NoReturn:
+        """Raise NotYetError: `other` comes first. This event is sent right after it.
+
+        `vendor` is the other's, if that is not this flow's: as long as it is down, waiting for it uses up no attempt.
+        """
         raise NotYetError(
             why,
-            vendor=self._flow.vendor.name,
+            vendor=vendor or self._flow.vendor.name,
             waits_for=other.operation_id,
             retry_after=max(0, (other.due_at or 0) - int(self.clock())) + AFTER_THE_OTHER,
             is_in_doubt=is_in_doubt,
