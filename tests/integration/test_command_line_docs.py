@@ -27,12 +27,13 @@ SHOWN = {
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC": "2026-11-26 19:00:00 UTC",
     r"\b\d{4}-\d\d-\d\d\b(?! \d\d:)": "2027-11-26",
     r"\b\d{10}\b": "1795719600",
-    r"\b(?=[0-9a-f]*[a-f])[0-9a-f]{12}\b": "4c2e008ca1e3",
     r"in \d+ s, [\d,]+ a minute, at most \d+ MB": "in 1 s, 120 a minute, at most 80 MB",
     r"127\.0\.0\.1:\d+": "127.0.0.1:3002",
     r"\bmoto\b": "ada ",
 }
 """What differs each time, and how the page shows it."""
+A_HASH = "4c2e008ca1e3"
+"""How the page shows the hash of a key. It is known by its place: a hash may be of digits only."""
 
 
 @pytest.fixture
@@ -66,13 +67,15 @@ class Reader:
     def _said(self, command: str) -> str:
         program, *arguments = shlex.split(command)
         if program == "crm-bridge":
-            arguments = [self.hashes[-1] if one == "4c2e008ca1e3" else one for one in arguments]
+            arguments = [self.hashes[-1] if one == A_HASH else one for one in arguments]
             told = self.cli(*arguments)
             said = told.err + told.out
         else:
             assert program == "cat"
             said = subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout
         self.hashes += re.findall(r"^ ([0-9a-f]{12}) ", said, re.MULTILINE)
+        for made in self.hashes:
+            said = said.replace(made, A_HASH)
         for pattern, shown in SHOWN.items():
             said = re.sub(pattern, shown, said)
         lines = [line.rstrip() for line in said.splitlines()]
