@@ -35,7 +35,8 @@ run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 40
 
 test: ## Everything that CI runs
 	@$(MAKE) --no-print-directory -j 2 check secure docs fuzz $(BUNDLE)
-	@$(MAKE) --no-print-directory unit integration bundle
+	@echo "The tests run side by side; each of the three kinds is shown when it has ended."
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target unit integration bundle
 
 check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/ruff format --check .
@@ -55,7 +56,7 @@ unit: $(SET_UP) ## Tests without a network, and small models of the protocols
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit tests/models
 
 integration: $(SET_UP) chromium ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
-	$(BIN)/pytest -n $(WORKERS) tests/integration tests/extending tests/faults tests/browser
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup tests/browser tests/extending tests/faults tests/integration
 
 browser: $(SET_UP) chromium ## Only the tests of the console in a real browser, Debian's chromium
 	$(BIN)/pytest tests/browser

@@ -178,6 +178,12 @@ def waiting_moves_the_clock(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(f"crm_bridge.{module}.time", SimpleNamespace(sleep=stack.move_clock))
 
 
+@pytest.fixture(autouse=True)
+def quick_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many calls to Rev.io in a minute as it takes, in one go: a part of them in each part of it takes real time."""
+    monkeypatch.setattr("crm_bridge.vendors.revio.PARTS", 1)
+
+
 @pytest.fixture
 def quick_spacing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hardly a pause between two calls to IzzitUp, where a test is about something else."""

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 import requests
+from samtranslator.yaml_helper import yaml_parse
 from typer.testing import CliRunner
 
 import local.__main__
@@ -63,6 +64,9 @@ def _lines(text: str) -> list[str]:
 
 def test_the_demo_fails_when_illu_holds_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    first, *_ = yaml_parse(demo.STEPS.read_text())
+    (tmp_path / "first.yaml").write_text(json.dumps([first]))
+    monkeypatch.setattr(demo, "STEPS", tmp_path / "first.yaml")
     monkeypatch.setattr(demo, "Stack", lambda **_: quick_stack())
     real = IlluSimulator.add_site
 

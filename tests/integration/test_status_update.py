@@ -10,9 +10,11 @@ import pytest
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge.errors import StorageError
+from crm_bridge.outbound.transport import RESERVE
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.locks import Locks
 from crm_bridge.vendors.izzitup import VENDOR, IzzitUp, ServiceStatus
+from local.gateway import InvocationContext
 from local.vendors.izzitup import IzzitUpSimulator, service
 from local.vendors.simulator import Kind
 from status_update import flow
@@ -27,6 +29,12 @@ pytestmark = pytest.mark.usefixtures("quick_spacing")
 @pytest.fixture
 def real_spacing(quick_spacing: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - to be undone
     monkeypatch.setattr(flow, "SPACING", SPACING)
+
+
+@pytest.fixture
+def little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function has two seconds for its work, where a test lets it wait for a turn that does not come."""
+    monkeypatch.setattr(InvocationContext, "get_remaining_time_in_millis", lambda _: int(1000 * (RESERVE + 2)))
 
 
 @pytest.fixture
@@ -204,6 +212,7 @@ def test_is_ignored_when_it_waited_while_something_newer_was_applied(
     assert page.status_of("2") == "6"
 
 
+@pytest.mark.usefixtures("little_time")
 def test_the_newer_one_counts_in_the_end_when_its_answer_was_lost(crm: Crm, page: IzzitUpSimulator) -> None:
     page.fail(Kind.CLOSE_AFTER)
     newer, older = set_status(crm, minute=10), set_status(crm, "2", "operational", minute=9)
@@ -314,6 +323,7 @@ def test_different_tenants_do_not_wait_for_each_other(crm: Crm) -> None:
     assert set_status(other).status_code == 200
 
 
+@pytest.mark.usefixtures("little_time")
 def test_waits_until_the_turn_of_a_killed_function_is_over(crm: Crm, page: IzzitUpSimulator) -> None:
     now = int(runtime().clock() * 1000)
     runtime().locks.take_turn("demo", VENDOR, holder="dead", now=now, until=now + 39_000, sign_in="")
@@ -329,6 +339,7 @@ class Killed(BaseException):
     """Ends a function where it stands."""
 
 
+@pytest.mark.usefixtures("little_time")
 @pytest.mark.parametrize("done", [True, False])
 def test_is_carried_by_another_function_when_its_own_was_killed(
     crm: Crm, page: IzzitUpSimulator, monkeypatch: pytest.MonkeyPatch, *, done: bool
