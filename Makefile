@@ -56,7 +56,7 @@ unit: $(SET_UP) ## Tests without a network, and small models of the protocols
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit tests/models
 
 integration: $(SET_UP) chromium ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup tests/browser tests/extending tests/faults tests/integration
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/faults tests/browser tests/extending tests/integration
 
 browser: $(SET_UP) chromium ## Only the tests of the console in a real browser, Debian's chromium
 	$(BIN)/pytest tests/browser

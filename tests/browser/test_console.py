@@ -13,8 +13,6 @@ from tests.browser.chromium import complaints, look
 from tests.browser.conftest import Console, Tenant
 from tests.stack import Stack
 
-pytestmark = pytest.mark.xdist_group("browser")  # one browser for all of them
-
 READABLE = 4.5
 """Contrast that text must have at least. Source: https://www.w3.org/TR/WCAG22/#contrast-minimum"""
 

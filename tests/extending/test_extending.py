@@ -12,8 +12,6 @@ import pytest
 
 from tests.extending.bundle import BLOCK, ENTRY, PARAMETER, ROOT, lay_out, new_files, run
 
-pytestmark = pytest.mark.xdist_group("extending")  # one copy of the bundle for all of them
-
 PAGE = (ROOT / "docs/add-a-flow.md").read_text()
 PRODUCT = ("bench", "cli", "functions", "layers", "local", "openapi")
 VENDOR = "izzitup"

@@ -13,8 +13,6 @@ from tests.faults.faults import Fault
 from tests.faults.harness import World
 from tests.faults.matrix import BY_FAULT, USUAL
 
-pytestmark = pytest.mark.xdist_group("alterations")
-
 LOSSES = ("closed, done", "closed, not done", "500, done", "500, not done", "429, done", "503, done", "503")
 PIECES = [
     "a",

@@ -27,8 +27,6 @@ from local.aws import EmbeddedAws, access_key
 from local.template import Template
 from tests.integration.ministack import ministack
 
-pytestmark = pytest.mark.xdist_group("conformance")  # one emulator for all of them
-
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import (

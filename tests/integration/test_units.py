@@ -13,8 +13,6 @@ from tests.integration.test_create_job import JOB
 from tests.stack import Stack
 from tests.units import Meter
 
-pytestmark = pytest.mark.xdist_group("units")  # measured once for all of them
-
 EVENTS_PER_SECOND = 1000
 HOTTEST = 500
 """Write units in a second of one partition; DynamoDB allows 1,000."""
