@@ -35,8 +35,7 @@ run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 40
 
 test: ## Everything that CI runs
 	@$(MAKE) --no-print-directory -j 2 check secure docs fuzz $(BUNDLE)
-	@echo "The tests run side by side; each of the three kinds is shown when it has ended."
-	@$(MAKE) --no-print-directory -j 3 --output-sync=target unit integration bundle
+	@$(MAKE) --no-print-directory unit integration bundle
 
 check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/ruff format --check .
@@ -140,7 +139,8 @@ mutants: $(SET_UP) ## Break the engine's rules one by one, and tell which of it 
 
 long: $(SET_UP) ## The long runs: integration tests compared with moto, a thousand made-up people, a hundred rounds of twenty at once, larger models
 	LONG=1 PEOPLE=1000 ROUNDS=100 $(BIN)/pytest -n $(WORKERS) tests/integration
-	LONG=1 $(BIN)/pytest -n auto --maxprocesses 8 --timeout 3600 tests/models
+	LONG=1 $(BIN)/pytest -n auto --maxprocesses 8 --timeout 3600 tests/unit tests/models tests/faults
+	LONG=1 $(BIN)/pytest -n 2 --dist loadfile tests/bundle
 
 permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of what the functions ask of AWS
 	REWRITE=1 $(BIN)/pytest -q tests/integration/test_permissions.py
@@ -164,10 +164,12 @@ clean: ## Remove what was installed and built
 $(SET_UP): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || \
 		{ echo "Python 3.13 is needed, and $(PYTHON) is not it. Name one: make PYTHON=/path/to/python3.13"; exit 1; }
-	@echo "Setting up $(VENV) (about a minute, once) ..."
+	@echo "Setting up $(VENV) ..."
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.txt >$(VENV)/uv.txt  # which takes seconds for what takes pip minutes
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(SAM_SET_UP): requirements-sam.txt | $(SET_UP)

@@ -6,6 +6,10 @@ import pytest
 
 from local.emulator import PROGRAM
 from local.sam import BUNDLE
+from tests.variants import IS_LONG
+
+collect_ignore = [] if IS_LONG else ["test_smoke.py"]
+"""`make smoke-emulator` plays it too."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,7 +31,7 @@ CONFIG = Path(__file__).parent / "schemathesis.toml"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--examples", type=int, default=10, metavar="N", help="cases of each operation (default 10)")
+    parser.add_argument("--examples", type=int, default=5, metavar="N", help="cases of each operation (default 5)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="makes other cases (default 1)")
     parser.add_argument("--long", action="store_true", help="also every keyword of the schemas, one by one (minutes)")
     parser.add_argument("more", nargs="*", help="further options of `schemathesis run`, after --")

@@ -10,7 +10,7 @@ import pytest
 from werkzeug.wrappers import Request, Response
 
 from crm_bridge.errors import StorageError
-from crm_bridge.outbound.transport import RESERVE
+from crm_bridge.outbound.transport import RESERVE, SHORTEST_CALL
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.locks import Locks
 from crm_bridge.vendors.izzitup import VENDOR, IzzitUp, ServiceStatus
@@ -33,8 +33,10 @@ def real_spacing(quick_spacing: None, monkeypatch: pytest.MonkeyPatch) -> None: 
 
 @pytest.fixture
 def little_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function has two seconds for its work, where a test lets it wait for a turn that does not come."""
-    monkeypatch.setattr(InvocationContext, "get_remaining_time_in_millis", lambda _: int(1000 * (RESERVE + 2)))
+    """A function has a second to wait for a turn that does not come: it begins no call without SHORTEST_CALL left."""
+    monkeypatch.setattr(
+        InvocationContext, "get_remaining_time_in_millis", lambda _: int(1000 * (RESERVE + 2 * SHORTEST_CALL + 1))
+    )
 
 
 @pytest.fixture

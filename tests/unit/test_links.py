@@ -11,11 +11,12 @@ from botocore.exceptions import ReadTimeoutError
 from crm_bridge.errors import StorageError
 from crm_bridge.storage.links import LONGEST_KEY, Cardinality, Identity, Link, Links, Partner, joined
 from tests.unit.conftest import Tables
+from tests.variants import IS_LONG
 
 NOW = 1_795_000_000.0
 
 
-@pytest.fixture(params=["memory", "moto"])
+@pytest.fixture(params=["memory", "moto"] if IS_LONG else ["memory"])
 def emulator(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

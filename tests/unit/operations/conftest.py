@@ -9,6 +9,7 @@ from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import Attempt, Operation, OperationSummary, State, fingerprint, operation_id
 from crm_bridge.storage.operations import Claim, Operations
 from tests.unit.conftest import Tables
+from tests.variants import IS_LONG
 
 NOW = 1_795_000_000
 LATER = NOW + 900
@@ -16,7 +17,7 @@ SENT_BY = NOW + 60
 CUSTOMER, SITE = Identity("crm", "customer", "1"), Identity("illu", "site", "4711")
 
 
-@pytest.fixture(params=["memory", "moto"])
+@pytest.fixture(params=["memory", "moto"] if IS_LONG else ["memory"])
 def emulator(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
