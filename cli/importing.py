@@ -275,7 +275,7 @@ class Import[M: BaseModel]:
                     raise
                 time.sleep(pause)
                 continue
-            self._note(line, outcome.operation, is_new=outcome.carried)
+            self._note(line, outcome.operation, is_new=outcome.ran)
             if isinstance(outcome.error, SignInRefusedError):
                 raise outcome.error
             if outcome.error and outcome.error.retry_after:

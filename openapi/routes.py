@@ -206,7 +206,7 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
     "Cache-Control": ("`no-store`.", {"type": "string"}),
     "X-Content-Type-Options": ("`nosniff`.", {"type": "string"}),
 }
-PREFER = "`respond-async` (RFC 7240): answer 202 at once, and carry the event within about a minute."
+PREFER = "`respond-async` (RFC 7240): answer 202 at once, and send the event within about a minute."
 STATUSES = {
     200: "It was there already, or this call changed it.",
     201: "This call made it.",
@@ -216,7 +216,7 @@ STATUSES = {
     401: "No API key, or none that is valid.",
     403: "The key lacks the scope.",
     404: "What is addressed is not there.",
-    409: "The same event is being carried right now, or something else must be there first.",
+    409: "The same event is being processed right now, or something else must be there first.",
     410: "The event was processed, and its data were erased since. It was not sent.",
     413: "More than 128 KiB; or more than 10 MB, which API Gateway refuses.",
     415: "A content type that is not taken. None at all is taken for JSON.",

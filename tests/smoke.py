@@ -42,7 +42,7 @@ TENANT = "smoke"
 SERVICES = (*STORES, "lambda", "s3", "iam", "sts", "logs", "apigateway", "events", "sns", "monitoring", "kms")
 EMULATED = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "eu-west-1"}
 PATIENCE = 180
-"""Seconds in which what was accepted must have been carried: its queue at once, or the dispatcher after a minute."""
+"""Seconds in which what was accepted must have been sent: its queue at once, or the dispatcher after a minute."""
 WORKS = "5"
 """The status of a service at IzzitUp of which nothing is wrong."""
 LONGEST = 1800
@@ -137,7 +137,7 @@ class Smoke:
         return status
 
     def deploy_gradually(self) -> str:
-        """Until CodeDeploy has moved all calls to the new version; events that come meanwhile are carried."""
+        """Until CodeDeploy has moved all calls to the new version; events that come meanwhile are sent."""
         if self.endpoint:
             raise CannotError("ministack has no CodeDeploy, and makes a changed function again, without its versions")
         before = self._live()
@@ -195,9 +195,9 @@ class Smoke:
             raise FailedError(f"answered {status}: {answer}")
         while time.monotonic() - begun < PATIENCE:
             if any(site["name"] == "Later" for site in self.vendors.illu.sites):
-                return f"carried after {time.monotonic() - begun:.1f} s"
+                return f"sent after {time.monotonic() - begun:.1f} s"
             time.sleep(0.2)
-        raise FailedError(f"not carried within {PATIENCE} s")
+        raise FailedError(f"not sent within {PATIENCE} s")
 
     def _records(self, flow: str) -> int:
         """How many records the event's flow has made; or how many services IzzitUp no longer shows as working."""

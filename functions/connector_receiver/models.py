@@ -1,4 +1,4 @@
-"""What connector_receiver takes and gives, and the commands that it carries.
+"""What connector_receiver takes and gives, and the commands of its flows.
 
 What the Connector sends has the Connector's own tag names. Source: "Connector API Guide", see docs/vendors.md.
 """

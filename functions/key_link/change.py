@@ -44,7 +44,7 @@ class Target:
 
 @dataclass
 class Change:
-    """One change while it is carried; it is the ending of its operation (see `engine.Ending`).
+    """One change while it runs; it is the ending of its operation (see `engine.Ending`).
 
     `seen` is what it knows of events that were not as expected: what the table had when a condition failed.
     """
@@ -124,7 +124,7 @@ class Change:
                 self._learn(along, overtaken)
                 continue
             if stored != operation:
-                raise NotDoneError("another function carries it by now", vendor=VENDOR)
+                raise NotDoneError("another function runs it by now", vendor=VENDOR)
             self.context.operation = operation
             self._is_marked(along)
             return

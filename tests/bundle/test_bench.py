@@ -44,7 +44,7 @@ def test_no_subject_gets_variables_of_powertools_when_the_shell_has_some(monkeyp
     assert given == {"POWERTOOLS_METRICS_NAMESPACE"}
 
 
-def test_several_at_once_are_all_carried_and_what_is_due_is_put_on_the_queue() -> None:
+def test_several_at_once_are_all_sent_and_what_is_due_is_put_on_the_queue() -> None:
     assert process.run(OURS, "together", events=20, threads=4, aws_takes=0, vendor_takes=0)["per_second"] > 0
     dispatcher = process.run(
         Subject("", "DispatcherFunction", BUNDLE, "dispatcher.handler.lambda_handler"),

@@ -174,9 +174,7 @@ def test_a_function_that_answers_requests_does(stack: Deployed, function: str, c
     assert answer["statusCode"] == status, answer
 
 
-def test_what_is_accepted_for_later_is_dispatched_and_carried_from_the_queue(
-    stack: Deployed, illu: IlluSimulator
-) -> None:
+def test_what_is_accepted_for_later_is_dispatched_and_sent_from_the_queue(stack: Deployed, illu: IlluSimulator) -> None:
     event = load_event("create_site", "new")
     event["headers"]["prefer"] = "respond-async"
     event["body"] = json.dumps({**json.loads(event["body"]), "customer_id": "C-2002", "name": "Shop 13, Kitale"})
@@ -189,7 +187,7 @@ def test_what_is_accepted_for_later_is_dispatched_and_carried_from_the_queue(
         if any(site["name"] == "Shop 13, Kitale" for site in illu.sites):
             return
         time.sleep(0.25)
-    pytest.fail("it was not carried")
+    pytest.fail("it was not sent")
 
 
 def test_the_command_line_turns_a_tenant_up_and_its_functions_know_it(

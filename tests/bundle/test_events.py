@@ -176,7 +176,7 @@ def test_the_built_function_retries(played: dict[str, tuple[str, str]], flow: st
     assert json.loads(played[again][1])["statusCode"] == 200
 
 
-def test_what_the_dispatcher_lends_is_carried_and_told(played: dict[str, tuple[str, str]]) -> None:
+def test_what_the_dispatcher_lends_is_sent_and_reported(played: dict[str, tuple[str, str]]) -> None:
     assert json.loads(played["dispatched to CreateSiteFunction"][1]) == {"create_site": 1}
     assert json.loads(played["dispatched to WebhookFunction"][1]) == {}  # create_site has put it on its queue
     assert '\\"flow\\": \\"create_site\\"' in played["succeeded in the end"][1]

@@ -117,7 +117,7 @@ class _Queue:
 
     @contextmanager
     def taken(self) -> Iterator[Mapping[str, Any] | None]:
-        """Hold a message's group for as long as it is carried; None if no group has one."""
+        """Hold a message's group for as long as it is sent; None if no group has one."""
         with self._lock:
             group = next((group for group in self._free if self._groups[group]), None)
             if group:

@@ -2,7 +2,7 @@
 
 It is configured as its documentation recommends: a key out of the event, the handler decorated, so that the record of a
 run that died expires with the function's timeout, records kept for a day, and an error raised for whatever is no
-success, so that the record is dropped and the caller's next request is carried. The timeouts are the bridge's own.
+success, so that the record is dropped and the caller's next request is sent. The timeouts are the bridge's own.
 Source: https://docs.aws.amazon.com/powertools/python/latest/utilities/idempotency/
 """
 

@@ -102,7 +102,7 @@ class Schedule(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), callers=CALLERS, later=LATER, faults=FAULTS_TO_COME)
     def send(self, which: int, callers: int, later: bool, faults: Sequence[tuple[Fault, int]]) -> None:
-        """New, or again; by so many callers at once, who may ask to be answered before it is carried."""
+        """New, or again; by so many callers at once, who may ask to be answered before it is sent."""
         tenant, event = self.events[which % len(self.events)]
         self._inject(faults)
         self.world.send(event, tenant, callers, later=later)

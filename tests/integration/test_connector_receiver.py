@@ -302,7 +302,7 @@ def test_what_is_left_out_or_null_stays_and_what_is_empty_is_emptied(crm: Crm, e
 
 
 @pytest.mark.parametrize("kind", ["PROSPECT", "MEMBER"])
-def test_a_status_is_carried_when_it_is_inactive(crm: Crm, egito: EgitoSimulator, kind: str) -> None:
+def test_a_status_is_sent_when_it_is_inactive(crm: Crm, egito: EgitoSimulator, kind: str) -> None:
     record_id = saved(crm, userType=kind)
     saved(crm, record_id, userType=kind, userStatus="inactive")
     assert the_record(egito)["status"] == "INACTIVE"

@@ -48,7 +48,7 @@ def sent(crm: Crm) -> int:
     return sum(call.method == "POST" for call in crm.stack.illu.seen)
 
 
-def test_what_is_accepted_is_carried_without_the_dispatcher(crm: Crm) -> None:
+def test_what_is_accepted_is_sent_without_the_dispatcher(crm: Crm) -> None:
     operation = accept(crm)
     crm.stack.deliver()
     assert state(crm, operation) == "succeeded"
@@ -77,7 +77,7 @@ def test_a_job_follows_its_site_without_the_dispatcher(crm: Crm) -> None:
     assert len(crm.stack.illu.jobs) == 1
 
 
-def test_what_a_person_sends_again_is_carried_without_the_dispatcher(crm: Crm) -> None:
+def test_what_a_person_sends_again_is_sent_without_the_dispatcher(crm: Crm) -> None:
     assert crm.create_site(customer_id="C-1").status_code == 201
     made = crm.stack.illu.next_id
     crm.stack.illu.next_id = 4711  # which is linked to C-1
@@ -123,7 +123,7 @@ def test_the_caller_is_told_the_same_when_sqs_does_not_answer(
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_it_is_carried_once_when_the_function_dies_as_it_hands_it_over(
+def test_it_is_sent_once_when_the_function_dies_as_it_hands_it_over(
     crm: Crm, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
     def dies(self: Queues, function: str, messages: Sequence[Message]) -> Collection[str]:

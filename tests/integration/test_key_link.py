@@ -594,7 +594,7 @@ def test_is_not_believed_to_be_gone_when_only_the_address_is_wrong(
     change_tenant(linked_up.stack)
     settled = [linked_up.settle(answer)["state"] for answer in (deleted, changed, made)]
     assert settled[2] == "succeeded"
-    assert sorted(settled[:2]) == ["rejected", "succeeded"]  # whichever was carried first
+    assert sorted(settled[:2]) == ["rejected", "succeeded"]  # whichever was sent first
     assert [record["external_id"] for record in revio.key_links] == [OTHER["external_id"]]
     told = link_up(linked_up, **OTHER).json()["id"]
     assert told == revio.key_links[0]["integration_key_link_id"]
@@ -1124,7 +1124,7 @@ def test_a_change_of_a_key_link_whose_event_is_in_doubt_waits_for_it(crm: Crm, c
     assert len(crm.stack.revio.key_links) == (1 if change is put else 0)
 
 
-def test_a_waiting_change_is_not_carried_to_another_account(linked_up: Crm, other_tenant: Crm) -> None:
+def test_a_waiting_change_is_not_sent_to_another_account(linked_up: Crm, other_tenant: Crm) -> None:
     link_up(other_tenant)
     linked_up.stack.revio.fail(Kind.UNAVAILABLE, method="DELETE")
     accepted = delete(linked_up, 77)
@@ -1296,14 +1296,14 @@ def test_a_later_change_waits_for_its_turn_when_an_earlier_one_may_still_be_on_i
     latest = {**KEY_LINK, "external_id": "001-latest"}
     waiting = put(linked_up, 77, latest)
     assert (waiting.status_code, waiting.json()["state"]) == (202, "waiting")
-    assert "others are being carried first" in waiting.json()["reason"]
+    assert "other changes come first" in waiting.json()["reason"]
     linked_up.settle(earlier)
     assert linked_up.settle(waiting)["state"] == "succeeded"
     assert_tied(linked_up, 77, latest)
     assert linked_up.stack.revio.key_links[0]["external_id"] == "001-latest"
 
 
-def test_a_change_that_is_refused_when_it_is_carried_again_is_rejected(linked_up: Crm) -> None:
+def test_a_change_that_is_refused_when_it_is_sent_again_is_rejected(linked_up: Crm) -> None:
     linked_up.stack.revio.fail(Kind.UNAVAILABLE, seconds=90, method="PUT")
     accepted = put(linked_up, 77)
     before = linked_up.stack.revio.key_links.pop()

@@ -627,7 +627,7 @@ def effects(crm: Crm) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-def test_what_a_person_sends_again_is_carried_once(crm: Crm, flow: str) -> None:
+def test_what_a_person_sends_again_is_sent_once(crm: Crm, flow: str) -> None:
     if flow == "create_job":
         crm.create_site(customer_id="of the job")
     operation, before = in_review(flow), effects(crm)

@@ -283,7 +283,7 @@ def test_a_body_that_is_not_json_is_refused_as_without_a_mapping(upya: Crm, read
 
 
 @pytest.mark.parametrize("kind", [Kind.UNAVAILABLE, Kind.CLOSE_AFTER, Kind.CLOSE_BEFORE])
-def test_a_mapped_event_is_carried_again_as_it_was_mapped_first(upya: Crm, kind: Kind) -> None:
+def test_a_mapped_event_is_sent_again_as_it_was_mapped_first(upya: Crm, kind: Kind) -> None:
     upya.stack.illu.fail(kind)
     accepted = upya.post("/jobs", TICKET)
     assert accepted.status_code == 202
@@ -294,7 +294,7 @@ def test_a_mapped_event_is_carried_again_as_it_was_mapped_first(upya: Crm, kind:
     assert job["name"] == "Meter does not count"
 
 
-def test_a_mapped_event_that_is_only_accepted_is_carried_later(upya: Crm) -> None:
+def test_a_mapped_event_that_is_only_accepted_is_sent_later(upya: Crm) -> None:
     accepted = upya.post("/jobs", TICKET, headers={"Prefer": "respond-async"})
     assert (accepted.status_code, upya.stack.illu.jobs) == (202, [])
     assert operation_of(upya, accepted)["mapping"] == UPYA_LABEL

@@ -55,7 +55,7 @@ def carried(crm: Crm, operation: Operation) -> Operation:
 
 def test_needs_review_with_its_reason_and_its_message_is_a_dead_letter(crm: Crm, sqs: "SQSClient") -> None:
     operation = unreadable(crm)
-    assert crm.create_site(customer_id="C-2", name="Another").status_code == 201  # the others are carried
+    assert crm.create_site(customer_id="C-2", name="Another").status_code == 201  # the others are sent
     assert carried(crm, operation).state == "needs_review"
     shown = crm.get(f"/operations/{operation.operation_id}").json()
     reasons = [attempt["reason"] for attempt in shown["attempts"]]

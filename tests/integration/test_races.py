@@ -42,7 +42,7 @@ def linked_up(crm: Crm) -> Crm:
 
 
 def carry(crm: Crm, function: str, accepted: requests.Response) -> None:
-    """Let one operation be carried now, and no other."""
+    """Let one operation be sent now, and no other."""
     operation = runtime().operations.get(accepted.json()["operation_id"])
     assert operation
     message = Message(operation.operation_id, "demo", operation.lent_until or 0)

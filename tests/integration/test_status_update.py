@@ -343,7 +343,7 @@ class Killed(BaseException):
 
 @pytest.mark.usefixtures("little_time")
 @pytest.mark.parametrize("done", [True, False])
-def test_is_carried_by_another_function_when_its_own_was_killed(
+def test_is_sent_by_another_function_when_its_own_was_killed(
     crm: Crm, page: IzzitUpSimulator, monkeypatch: pytest.MonkeyPatch, *, done: bool
 ) -> None:
     really_set = IzzitUp.set_status

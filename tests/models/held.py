@@ -13,7 +13,7 @@ from tests.models.search import Found, search, unused
 
 RULES = {
     "hold": "a change holds the event that has the key link, as soon as it is accepted",
-    "hold while it waits": "an event that is held is not carried",
+    "hold while it waits": "an event that is held is not sent",
     "reserve": "a change reserves the event of the new pair",
     "reserve for one": "an event is reserved for the changes of one key link at a time",
     "note": "a change notes itself in the key link's row, as soon as it is accepted",
@@ -130,7 +130,7 @@ def held(
     """`changes` are of key links to new pairs; `posts` are the pairs that are sent.
 
     `ours` are the pairs of the key links 1, 2, ... that our events have, `theirs` of those that somebody made at
-    Rev.io. `later`: changes are accepted first, and carried by a worker. `ordered`: requests come when all changes are
+    Rev.io. `later`: changes are accepted first, and sent by a worker. `ordered`: requests come when all changes are
     accepted.
     """
     pairs = sorted({*posts, *ours, *theirs, *(pair for _, pair in changes if pair)})

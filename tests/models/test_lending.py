@@ -15,7 +15,7 @@ LARGE = [(2, 1), (2, 2), (3, 2)]
 
 
 @pytest.mark.parametrize(("kills", "losses"), SMALL + (LARGE if IS_LONG else []))
-def test_it_is_carried_once_and_not_before_it_is_due(kills: int, losses: int) -> None:
+def test_it_is_sent_once_and_not_before_it_is_due(kills: int, losses: int) -> None:
     found = lending(kills=kills, losses=losses)
     assert found.wrong is None, str(found)
     assert found.states > 1000  # else it has searched next to nothing

@@ -390,7 +390,7 @@ def test_is_a_problem_document_when_a_route_fails(door: Door) -> None:
     assert headers["Retry-After"] == "2"
     assert body == {
         "type": "urn:crm-bridge:problem:running",
-        "title": "The same event is being carried right now",
+        "title": "The same event is being processed right now",
         "status": 409,
         "detail": "Ask again.",
         "retryable": True,

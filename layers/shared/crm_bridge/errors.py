@@ -143,7 +143,7 @@ class NotFoundError(ProblemError):
 
 
 class RunningError(ProblemError):
-    status, kind, title = 409, "running", "The same event is being carried right now"
+    status, kind, title = 409, "running", "The same event is being processed right now"
     retryable = True
 
 

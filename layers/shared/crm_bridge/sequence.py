@@ -202,5 +202,5 @@ class Turns:
             longest = min(2 * longest, LONGEST_PAUSE)
             pause = min(max(SHORTEST_PAUSE, lock.busy_until / 1000 - now), longest)
             if deadline.remaining() - pause < 2 * SHORTEST_CALL:
-                raise NotDoneError("others are being carried first", vendor=self.vendor)
+                raise NotDoneError("other changes come first", vendor=self.vendor)
             time.sleep(pause)

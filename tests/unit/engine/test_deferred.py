@@ -103,7 +103,7 @@ def test_is_rejected_when_it_is_refused_after_a_look_found_nothing(deferred: Ben
 def test_does_not_give_way_to_another_when_the_vendor_asked_for_time(deferred: Bench) -> None:
     """What takes its place would be sent without a look."""
     outcome = deferred.run(note="newer", over_undone=True)
-    assert (outcome.carried, len(deferred.shop.sent)) == (False, 1)
+    assert (outcome.ran, len(deferred.shop.sent)) == (False, 1)
 
 
 def test_is_not_looked_for_when_the_vendor_asked_for_time_and_it_may_be_repeated(bench: Bench) -> None:

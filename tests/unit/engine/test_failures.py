@@ -41,7 +41,7 @@ def test_may_be_sent_again_when_it_was_rejected(bench: Bench) -> None:
     bench.shop.answers = [failing(RefusedError)]
     bench.run(note="wrong")
     outcome = bench.run(note="corrected")
-    assert outcome.carried
+    assert outcome.ran
     assert outcome.operation.state is State.SUCCEEDED
     assert [order.note for order in bench.shop.sent] == ["wrong", "corrected"]
     assert [attempt.event for attempt in bench.stored().attempts] == [Event.REFUSED, Event.DONE]
@@ -70,7 +70,7 @@ def test_tells_what_is_known_when_the_settings_are_broken_meanwhile(bench: Bench
     bench.run("refused")
     bench.tables.put_secret("acme", "{}")
     bench.tables.tenants.get("acme", "orders", fresh=True)
-    assert bench.run() == Outcome(bench.stored(), carried=False)
+    assert bench.run() == Outcome(bench.stored(), ran=False)
     assert bench.run(note="changed").changed
     for number in ("new", "refused"):
         with pytest.raises(NotConfiguredError):

@@ -19,7 +19,7 @@ def held(bench: Bench, state: State, **changes: object) -> Operation:
 def test_waits_when_what_was_done_before_is_held(bench: Bench, *, later: bool) -> None:
     there = held(bench, State.SUCCEEDED, reserved="77#op_change")
     outcome = bench.run(later=later)
-    assert (outcome.operation.state, outcome.carried) == (State.WAITING, False)
+    assert (outcome.operation.state, outcome.ran) == (State.WAITING, False)
     stored = bench.stored()
     assert (stored.held, stored.reserved, stored.tries) == (there.held, there.reserved, 0)
     assert (stored.payload, stored.result, stored.first_sent_at) == (PAYLOAD, None, None)

@@ -58,7 +58,7 @@ def test_whatever_is_logged_after_it_was_accepted_names_it(bench: Bench, log: St
     assert lines(log, "answered")[0]["operation_id"] == operation_id("acme", "orders", "1")
 
 
-def test_logs_its_own_id_after_another_was_carried_in_between(bench: Bench, log: StringIO) -> None:
+def test_logs_its_own_id_after_another_was_sent_in_between(bench: Bench, log: StringIO) -> None:
     bench.shop.during = lambda: add_to_log(operation_id="another")
     bench.run()
     assert lines(log, "operation")[0]["operation_id"] == operation_id("acme", "orders", "1")

@@ -174,7 +174,7 @@ def test_stays_unknown_when_the_look_fails(unconfirmed: Bench, error: type[Vendo
 
 
 def test_stays_unknown_when_the_links_cannot_be_read(unconfirmed: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    unconfirmed.shop.hits = [hit(101, unconfirmed.clock)]
+    unconfirmed.shop.hits = [hit(101, unconfirmed.clock), hit(102, unconfirmed.clock)]
     monkeypatch.setattr(unconfirmed.tables.links, "taken", raising(StorageError("down")))
     unconfirmed.retry()
     assert unconfirmed.stored().state is State.UNCONFIRMED
@@ -248,14 +248,24 @@ def test_does_not_link_the_record_of_a_namesake(unconfirmed: Bench) -> None:
     assert unconfirmed.linked() == ["103"]
 
 
+def test_asks_nothing_before_it_links_the_only_record_that_is_possible(
+    unconfirmed: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unconfirmed.tables.links, "taken", raising(AssertionError("asked")))
+    unconfirmed.shop.hits = [hit(101, unconfirmed.clock)]
+    unconfirmed.retry()
+    assert unconfirmed.linked() == ["101"]
+
+
 def test_looks_again_when_another_operation_links_the_record_first(
     unconfirmed: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unconfirmed.run("other")
-    unconfirmed.shop.hits = [hit(102, unconfirmed.clock)]
+    unconfirmed.run("third")
+    unconfirmed.shop.hits = [hit(102, unconfirmed.clock), hit(103, unconfirmed.clock)]
     monkeypatch.setattr(
-        unconfirmed.tables.links, "taken", lambda _, groups, __: [False] * len(groups)
-    )  # as if it was free a moment ago
+        unconfirmed.tables.links, "taken", lambda *_: [False, True]
+    )  # as if the first was free a moment ago
     unconfirmed.retry()
     assert unconfirmed.stored().state is State.UNCONFIRMED
     assert unconfirmed.linked("other") == ["102"]
@@ -377,8 +387,9 @@ def test_says_that_another_event_was_quicker_to_link_the_record(
     unconfirmed: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unconfirmed.run("other")
-    unconfirmed.shop.hits = [hit(102, unconfirmed.clock)]
-    monkeypatch.setattr(unconfirmed.tables.links, "taken", lambda _, groups, __: [False] * len(groups))
+    unconfirmed.run("third")
+    unconfirmed.shop.hits = [hit(102, unconfirmed.clock), hit(103, unconfirmed.clock)]
+    monkeypatch.setattr(unconfirmed.tables.links, "taken", lambda *_: [False, True])
     unconfirmed.retry()
     attempt = unconfirmed.stored().attempts[-1]
     assert (attempt.event, attempt.reason) == (

@@ -56,7 +56,7 @@ def test_the_record_says_all_that_is_needed_to_send_it_again(bench: Bench) -> No
 def test_the_record_says_the_same_when_it_was_only_accepted(bench: Bench) -> None:
     outcome = bench.run(later=True, mapping="upya v1")
     assert bench.stored() == accepted(bench, mapping="upya v1")
-    assert outcome == Outcome(bench.stored(), carried=False)
+    assert outcome == Outcome(bench.stored(), ran=False)
     assert len(bench.stored().lease or "") == 32
 
 
@@ -64,7 +64,7 @@ def test_the_record_says_what_was_made_when_it_succeeded(bench: Bench) -> None:
     outcome = bench.run()
     done = {"state": State.SUCCEEDED, "result": '{"receipt":101}', "payload": None, "due_at": None, "links": ENDS}
     assert bench.stored() == sending(bench, **done, **tried(bench, Event.DONE))
-    assert outcome == Outcome(bench.stored(), carried=True, result='{"receipt":101}')
+    assert outcome == Outcome(bench.stored(), ran=True, result='{"receipt":101}')
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_record_says_what_failed(bench: Bench, kind: type[VendorError], chan
     in_doubt = {"unconfirmed_since": now} if kind is MaybeDoneError else {}
     kept = {"expires_at": now + KEEP} if kind is RefusedError else {}
     assert bench.stored() == expected.model_copy(update={**changes, **in_doubt, **kept})
-    assert outcome == Outcome(bench.stored(), carried=True, error=error)
+    assert outcome == Outcome(bench.stored(), ran=True, error=error)
 
 
 @pytest.mark.parametrize("answer", [None, failing(NotDoneError), failing(RefusedError)])
@@ -107,7 +107,7 @@ def test_the_record_says_what_failed_at_a_retry(bench: Bench) -> None:
     attempt = Attempt(at=now, event=Event.MAYBE_DONE, reason="because", status=500)
     assert outcome is not None
     assert outcome.operation == bench.stored()
-    assert outcome.carried
+    assert outcome.ran
     assert bench.stored() == before.model_copy(
         update={
             "state": State.UNCONFIRMED,
@@ -155,7 +155,7 @@ def test_the_record_says_why_nothing_could_be_found(unconfirmed: Bench) -> None:
     outcome = unconfirmed.retry()
     attempt = unconfirmed.stored().attempts[-1]
     assert (attempt.event, attempt.reason, attempt.status) == (Event.LOOK_FAILED, "because", 503)
-    assert outcome == Outcome(unconfirmed.stored(), carried=True, error=unconfirmed.shop.hits)
+    assert outcome == Outcome(unconfirmed.stored(), ran=True, error=unconfirmed.shop.hits)
 
 
 def test_the_record_says_what_a_person_linked(in_review: Bench) -> None:

@@ -35,7 +35,7 @@ def test_what_was_made_before_is_recorded_as_done_and_linked_and_never_sent(benc
     )
     assert operation.lease
     outcome = bench.run()
-    assert (outcome.operation, outcome.carried, bench.shop.sent) == (operation, False, [])
+    assert (outcome.operation, outcome.ran, bench.shop.sent) == (operation, False, [])
 
 
 def test_what_is_known_already_is_told_and_not_recorded_over(bench: Bench) -> None:

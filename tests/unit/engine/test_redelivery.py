@@ -51,7 +51,7 @@ def test_does_nothing_when_it_is_finished_or_gone(bench: Bench) -> None:
     assert len(bench.shop.sent) == 1
 
 
-def test_is_carried_once_when_two_workers_take_the_same_operation(bench: Bench) -> None:
+def test_is_sent_once_when_two_workers_take_the_same_operation(bench: Bench) -> None:
     bench.shop.answers = [failing(NotDoneError)]
     bench.run()
     bench.wait_until_due()
@@ -107,7 +107,7 @@ def test_waits_when_what_it_refers_to_is_missing_and_the_caller_is_gone(bench: B
     assert bench.stored("gone").payload is not None
 
 
-def test_is_carried_before_its_time_by_whom_it_was_lent_to_and_by_nobody_else(bench: Bench) -> None:
+def test_is_sent_before_its_time_by_whom_it_was_lent_to_and_by_nobody_else(bench: Bench) -> None:
     bench.run(later=True)
     ((due,),) = bench.tables.operations.due(bench.stored().shard, int(bench.clock.now))
     lent_until = due.due_at + 900

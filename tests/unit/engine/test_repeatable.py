@@ -69,7 +69,7 @@ def test_stays_in_doubt_when_what_may_be_repeated_is_surely_not_done_later(bench
     assert bench.stored().state is State.NEEDS_REVIEW
 
 
-def test_is_not_carried_to_another_account_when_it_is_about_what_is_there(bench: Bench) -> None:
+def test_is_not_sent_to_another_account_when_it_is_about_what_is_there(bench: Bench) -> None:
     bench.let_repeat()
     bench.shop.answers = [failing(NotDoneError)]
     bench.run()
@@ -105,7 +105,7 @@ def test_says_that_it_is_about_an_account_that_is_no_longer_named(bench: Bench) 
     )
 
 
-def test_is_carried_to_another_account_when_it_makes_something_and_was_surely_not_done(bench: Bench) -> None:
+def test_is_sent_to_another_account_when_it_makes_something_and_was_surely_not_done(bench: Bench) -> None:
     bench.run(later=True)
     bench.shop.destination = "https://shop.example/2"
     bench.retry()

@@ -18,7 +18,7 @@ from tests.unit.engine.conftest import LEASE, Bench, Receipt, failing
 
 def test_succeeds_with_links_both_ways_when_the_vendor_does_it(bench: Bench) -> None:
     outcome = bench.run()
-    assert outcome.carried
+    assert outcome.ran
     assert outcome.operation.state is State.SUCCEEDED
     assert outcome.operation.result == '{"receipt":101}'
     assert bench.linked() == ["101"]
@@ -59,7 +59,7 @@ def test_only_the_ids_of_a_result_are_stored(bench: Bench, monkeypatch: pytest.M
 def test_answers_the_stored_result_when_the_event_is_repeated(bench: Bench) -> None:
     first = bench.run()
     again = bench.run()
-    assert not again.carried
+    assert not again.ran
     assert again.operation == first.operation
     assert not again.changed
     assert len(bench.shop.sent) == 1
@@ -68,7 +68,7 @@ def test_answers_the_stored_result_when_the_event_is_repeated(bench: Bench) -> N
 def test_says_changed_and_sends_nothing_when_the_event_is_repeated_with_another_payload(bench: Bench) -> None:
     bench.run()
     again = bench.run(note="changed")
-    assert not again.carried
+    assert not again.ran
     assert again.changed
     assert len(bench.shop.sent) == 1
 
@@ -95,7 +95,7 @@ def test_sends_nothing_when_the_event_is_repeated_before_it_is_settled(
     bench.shop.answers = [failing(error)]
     assert bench.run().operation.state is state
     again = bench.run()
-    assert not again.carried
+    assert not again.ran
     assert again.operation.state is state
     assert len(bench.shop.sent) == 1
 
@@ -126,16 +126,16 @@ def test_accepts_nothing_when_the_tenant_is_not_configured(bench: Bench) -> None
 
 def test_a_repetition_is_key_link_id_what_there_is(bench: Bench) -> None:
     bench.run()
-    assert bench.run() == Outcome(bench.stored(), carried=False)
+    assert bench.run() == Outcome(bench.stored(), ran=False)
     changed = bench.run(note="changed")
-    assert changed == Outcome(bench.stored(), carried=False, changed=True)
+    assert changed == Outcome(bench.stored(), ran=False, changed=True)
 
 
 @pytest.mark.parametrize(("left", "retry_after"), [(LEASE, "2"), (3, "2"), (2, "2"), (1, "1"), (0, "1"), (-60, "1")])
 def test_says_when_to_ask_again_while_it_is_sent(bench: Bench, left: int, retry_after: str) -> None:
     def repeat() -> None:
         bench.clock.move(LEASE - left)
-        with pytest.raises(RunningError, match="carried right now") as raised:
+        with pytest.raises(RunningError, match="processed right now") as raised:
             bench.run()
         assert raised.value.headers == {"Retry-After": retry_after}
 
@@ -146,6 +146,6 @@ def test_says_when_to_ask_again_while_it_is_sent(bench: Bench, left: int, retry_
 def test_takes_the_place_of_one_that_waits_only_if_it_is_told_to(bench: Bench) -> None:
     bench.shop.answers = [failing(NotDoneError)]
     bench.run(note="first")
-    assert not bench.run(note="second").carried
+    assert not bench.run(note="second").ran
     assert bench.run(note="third", over_undone=True).operation.state is State.SUCCEEDED
     assert [order.note for order in bench.shop.sent] == ["first", "third"]

@@ -40,7 +40,7 @@ def test_succeeds_once_when_a_write_went_through_but_its_answer_was_lost(bench: 
     lost = _lose_answers(bench, {write})
     outcome = bench.run()
     assert lost == [write]
-    assert outcome.carried
+    assert outcome.ran
     assert outcome.operation.state is State.SUCCEEDED
     assert len(bench.shop.sent) == 1
     assert bench.linked() == ["101"]

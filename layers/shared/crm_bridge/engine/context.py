@@ -145,9 +145,9 @@ class Context:
             raise RefusedError(f"{need.what}: {why}", vendor=vendor, status=status) from error
         if operation.state is not State.SUCCEEDED or operation.result is None:
             why = _not_there(need, operation) + (f": {error.message}" if error else "")
-            is_in_doubt = outcome.carried and operation.state is State.UNCONFIRMED
+            is_in_doubt = outcome.ran and operation.state is State.UNCONFIRMED
             self.wait_for(operation, why, vendor=vendor, is_in_doubt=is_in_doubt)
-        return Required(need.flow.result.model_validate_json(operation.result), outcome.carried)
+        return Required(need.flow.result.model_validate_json(operation.result), outcome.ran)
 
     def wait_for(self, other: Operation, why: str, *, vendor: str | None = None, is_in_doubt: bool = False) -> NoReturn:
         """Raise NotYetError: `other` comes first. This event is sent right after it.

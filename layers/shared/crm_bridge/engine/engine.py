@@ -64,14 +64,14 @@ from crm_bridge.words import plain_json
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a request or a retry came to. `carried` is true if this very call did the work.
+    """What a request or a retry came to. `ran` is true if this very call did the work.
 
     `result` is the whole result as JSON, if this call received it from the vendor; the operation keeps only the ids.
     `changed` is true if the same event was accepted before with another payload, so that this one was not sent.
     """
 
     operation: Operation
-    carried: bool
+    ran: bool
     error: VendorError | None = None
     result: str | None = field(default=None, repr=False)
     changed: bool = False
@@ -185,7 +185,7 @@ class Engine:
             return self._known(flow, claim.operation, digest)
         if later:
             self._settling.hand_over(claim.operation)
-            return Outcome(claim.operation, carried=False)
+            return Outcome(claim.operation, ran=False)
         return self._send(run, command, claim.operation, vendor)
 
     def retry(
@@ -260,12 +260,12 @@ class Engine:
             )
         if operation.state is State.SENDING:
             raise RunningError(
-                "The same event is being carried right now. Ask again after the time in Retry-After.",
+                "The same event is being processed right now. Ask again after the time in Retry-After.",
                 headers={"Retry-After": str(max(1, min(2, (operation.due_at or 0) - self._now())))},
                 operation_id=operation.operation_id,
             )
         changed = not flow.key_says_all and operation.fingerprint != fingerprint
-        return Outcome(operation, carried=False, changed=changed)
+        return Outcome(operation, ran=False, changed=changed)
 
     def _send[C: BaseModel, V: Vendor[Any], R: BaseModel](
         self, flow: Flow[C, V, R], command: C, operation: Operation, vendor: V | None = None
@@ -315,8 +315,11 @@ class Engine:
         try:
             found, search_lag, not_shown = self._credentials.signed_in(flow, find)
             matches = possible_matches(operation, found, self._policy)
+            # The write that links a record fails if another event has linked it. So if one record alone is possible,
+            # nothing is asked before that write.
+            is_one = len(matches) == 1 and matches[0].certain
             links = [flow.links(command, match.result) for match in matches[: self._policy.most_compared]]
-            taken = self._links.taken(operation.tenant, links, operation.operation_id)
+            taken = [False] if is_one else self._links.taken(operation.tenant, links, operation.operation_id)
         except VendorError as error:
             is_down = self._transport.is_down(error.vendor, operation.tenant)
             decision = self._decide(operation, LookFailed(error, is_down=is_down))
@@ -325,28 +328,43 @@ class Engine:
         else:
             decision = self._decide(operation, Looked(matches, taken, search_lag, not_shown))
             if decision.match is not None:
-                return self._succeed(flow, command, operation, Event.FOUND, matches[decision.match].result)
+                found_result = matches[decision.match].result
+                try:
+                    return self._succeed(flow, command, operation, Event.FOUND, found_result, may_be_taken=is_one)
+                except LinkTakenError:
+                    decision = self._decide(operation, Looked(matches, [True], search_lag, not_shown))
         flow.context.ending = None
         if decision.next is Next.SEND:
             return self._send(flow, command, decision.operation)
         return self._store(operation, decision)
 
     def _succeed[C: BaseModel, V: Vendor[Any], R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, event: Event, result: R
+        self,
+        flow: Flow[C, V, R],
+        command: C,
+        operation: Operation,
+        event: Event,
+        result: R,
+        *,
+        may_be_taken: bool = False,
     ) -> Outcome:
+        """Raises LinkTakenError if another event has linked the record and the caller says that this `may_be`."""
         links, ending = tuple(flow.links(command, result)), flow.context.ending
         decision = self._decide(operation, Succeeded(event, stored_result(result), links))
         try:
             saved = self._settling.settle(operation, decision, ending)
         except (OvertakenError, LinkTakenError) as error:
-            failed = NotSettled(event, links, is_taken=isinstance(error, LinkTakenError))
+            is_taken = isinstance(error, LinkTakenError)
+            if is_taken and may_be_taken:
+                raise
+            failed = NotSettled(event, links, is_taken=is_taken)
             return self._store(operation, self._decide(operation, failed), ending)
         is_ours = saved.result == decision.operation.result  # else a later holder of the lease has settled it
-        return Outcome(saved, carried=True, result=plain_json(result.model_dump_json()) if is_ours else None)
+        return Outcome(saved, ran=True, result=plain_json(result.model_dump_json()) if is_ours else None)
 
     def _store(self, operation: Operation, decision: Decision, ending: Ending | None = None) -> Outcome:
         stored = self._settling.settle(operation, decision, ending if decision.with_ending else None)
-        return Outcome(stored, carried=True, error=decision.error)
+        return Outcome(stored, ran=True, error=decision.error)
 
     def _decide(self, operation: Operation, happened: Happened) -> Decision:
         return decide(operation, happened, self._now(), self._policy, self._jitter())

@@ -322,7 +322,7 @@ def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
     if outcome.changed:
         body |= {"changed": True, "warnings": [CHANGED]}
     if operation.state is State.SUCCEEDED:
-        is_done_now = outcome.carried and operation.attempts[-1].event is Event.DONE
+        is_done_now = outcome.ran and operation.attempts[-1].event is Event.DONE
         return Response(flow.success if is_done_now else 200, body)
     if operation.state is State.SENDING and operation.notifies:
         # The write that settled it got no answer. If it was made, nobody is told any more; so it is no 202.

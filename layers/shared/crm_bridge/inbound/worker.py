@@ -29,7 +29,7 @@ def consume(
 ) -> Mapping[str, object]:
     """Retry the operations of an SQS event, whose bodies are `{"operation_id": …, "tenant": …, "lent_until": …}`.
 
-    `lent_until` is how long the dispatcher lent it to this message; without it only what is due by itself is carried.
+    `lent_until` is how long the dispatcher lent it to this message; without it only what is due by itself is sent.
     The response names the messages that failed, so that only they come again.
 
     Source: https://docs.aws.amazon.com/powertools/python/latest/utilities/batch/#processing-messages-from-sqs

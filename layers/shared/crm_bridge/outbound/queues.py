@@ -1,4 +1,4 @@
-"""The queues on which operations wait for the functions that carry them.
+"""The queues on which operations wait for the functions that send them.
 
 They are FIFO queues. Each tenant has a few lanes on a queue, its message groups, and a queue gives out one message of a
 lane at a time. A tenant has one lane fewer than the function has workers, so if its vendor hangs, a worker is left for
@@ -28,7 +28,7 @@ LEAST_LANES = 2
 
 
 class Message(NamedTuple):
-    """Asks a function to carry an operation that is lent to this message until then (epoch seconds)."""
+    """Asks a function to send an operation that is lent to this message until then (epoch seconds)."""
 
     operation_id: str
     tenant: str
