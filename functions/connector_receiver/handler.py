@@ -29,7 +29,6 @@ from crm_bridge.errors import (
     FieldError,
     InvalidError,
     NoSuchRecordError,
-    NotDoneError,
     NotFoundError,
     ProblemError,
     RefusedError,
@@ -209,19 +208,15 @@ def _create_lead_source(request: Request) -> Response:
 
 def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Response:
     command = NewLeadSource(dictionary=dictionary, name=name)
-    key = CreateLeadSource().key(command)
-    known = runtime().operations.get(CreateLeadSource.operation_id(request.caller.tenant, key))
-    try:
+    outcome = run(request, CreateLeadSource, command)
+    known = outcome.operation
+    if not outcome.ran and known.result:  # what it made may have another name by now, which only Egito can tell
         there = _ask(request, lambda receiver: receiver.lead_sources.in_dictionary(name))
-    except NotDoneError:
-        if known and known.result:  # what it made may have another name by now, which only Egito can tell
-            raise
-    else:
         if there:
             return Response(200, there.model_dump())
-        if known and known.result:
-            _forget_if_gone(request, known, known.result)
-    return to_response(run(request, CreateLeadSource, command), CreateLeadSource)
+        _forget_if_gone(request, known, known.result)
+        outcome = run(request, CreateLeadSource, command)
+    return to_response(outcome, CreateLeadSource)
 
 
 def _forget_if_gone(request: Request, known: Operation, answer: str) -> None:
