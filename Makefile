@@ -138,8 +138,9 @@ mutants: $(SET_UP) ## Break the engine's rules one by one, and tell which of it 
 	@$(BIN)/python -m tests.mutants $(OPTIONS)
 
 long: $(SET_UP) ## The long runs: integration tests compared with moto, a thousand made-up people, a hundred rounds of twenty at once, larger models
-	LONG=1 PEOPLE=1000 ROUNDS=100 $(BIN)/pytest -n $(WORKERS) tests/integration
-	LONG=1 $(BIN)/pytest -n auto --maxprocesses 8 --timeout 3600 tests/unit tests/models tests/faults
+	LONG=1 PEOPLE=1000 ROUNDS=100 $(BIN)/pytest --hypothesis-profile=default -n $(WORKERS) tests/integration
+	LONG=1 $(BIN)/pytest --hypothesis-profile=default -n auto --maxprocesses 8 --timeout 3600 tests/unit tests/models
+	LONG=1 $(BIN)/pytest --hypothesis-profile=default -n $(WORKERS) --timeout 3600 tests/faults
 	LONG=1 $(BIN)/pytest -n 2 --dist loadfile tests/bundle
 
 permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of what the functions ask of AWS

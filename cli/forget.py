@@ -3,6 +3,7 @@
 docs/privacy.md lists where the bridge keeps data, and for how long.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import batched
@@ -15,11 +16,12 @@ from cli.command import DryRun, Name, WrongInputError, Yes
 from cli.progress import progress_of
 from cli.prompts import confirm
 from connector_receiver.people import People
-from connector_receiver.records import CreateRecord
+from connector_receiver.person_records import CreatePersonRecord, kind
+from connector_receiver.records import ChangeRecord, CreateRecord, DeleteRecord, in_crm, turns_of_record
 from connector_receiver.saves import SavePerson
 from crm_bridge.engine import KEEP, REPLACEABLE
 from crm_bridge.ids import canonical
-from crm_bridge.storage.links import Identity, joined
+from crm_bridge.storage.links import Identity, joined, parted
 from crm_bridge.storage.operation import Operation, State, operation_id
 from crm_bridge.webhooks import FLOW as WEBHOOK
 from operations.flows import flows, searched_kinds
@@ -40,6 +42,8 @@ class _Found:
     links: dict[str, list[tuple[Identity, Identity]]] = field(default_factory=dict)
     """By the operation that made them."""
     operations: dict[str, Operation] = field(default_factory=dict)
+    records: list[Identity] = field(default_factory=list)
+    """Those that are no CRM's: also Egito's records that are deleted by now, to which no link leads."""
 
     @property
     def people(self) -> list[str]:
@@ -113,20 +117,21 @@ def _name(one: Identity) -> str:
 def _find(bridge: Bridge, tenant: str, wanted: str) -> _Found:
     """Return the data about the id `wanted`. Raises WrongInputError if several records have it."""
     parts = wanted.split("/", 2)
-    kind = (parts[0].casefold(), parts[1].casefold()) if len(parts) == 3 else None
-    record = parts[-1] if kind else wanted
-    starts = [Identity(*one, record) for one in ([kind] if kind else [*searched_kinds(), PERSON])]
+    its_kind = (parts[0].casefold(), parts[1].casefold()) if len(parts) == 3 else None
+    record = parts[-1] if its_kind else wanted
+    starts = [Identity(*one, record) for one in ([its_kind] if its_kind else [*searched_kinds(), PERSON])]
     linked = [one for one in starts if bridge.runtime.links.of(tenant, one)]
     if len(linked) > 1:
         raise WrongInputError(f"Several records have this id. Give one of {', '.join(map(_name, linked))}.")
     found = _Found()
-    _follow(bridge, tenant, linked or (starts if kind else []), found)
-    of_kind = [flow for flow, declared in flows().items() if kind in (None, declared.about)]
+    _follow(bridge, tenant, linked or (starts if its_kind else []), found)
+    of_kind = [flow for flow, declared in flows().items() if its_kind in (None, declared.about)]
     ids = {*found.links, *(operation_id(tenant, flow, record) for flow in of_kind)}
     operations = bridge.runtime.operations.many(sorted(ids))
     found.operations = {one: it for one, it in operations.items() if it.tenant == tenant and not it.is_erased}
-    for one in _without_links(bridge, tenant, found):
-        found.operations[one.operation_id] = one
+    for more in (_of_records, _without_links):  # webhooks too of what the first finds
+        for one in [*more(bridge, tenant, found)]:
+            found.operations[one.operation_id] = one
     return found
 
 
@@ -148,11 +153,44 @@ def _follow(bridge: Bridge, tenant: str, starts: Sequence[Identity], found: _Fou
             (found.ids if belongs else found.others).append(other)
 
 
+def _of_records(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Operation]:
+    """Return the operations of Egito's records: no link leads to their changes, nor to a deleted record."""
+    ours = [one for one in found.ids if one.system == "crm"]
+    found.records = [one for one in found.ids if one.system != "crm"]
+    for operation in _with_entity(bridge, tenant, CreateRecord.name, ours):
+        linked = [one for pair in operation.links for one in pair]
+        if any(mine.is_same(one) for mine in ours for one in [*linked, *_named(operation)]):
+            yield operation
+            found.records += [one for one in linked if one.system != "crm" and one not in found.records]
+    for flow in (ChangeRecord.name, DeleteRecord.name):
+        for operation in _with_entity(bridge, tenant, flow, found.records):
+            entity, record_id, _ = parted(operation.event_key)
+            record = Identity(*kind(operation.sent_to or "", entity), record_id)
+            if any(record.is_same(one) for one in found.records):
+                yield operation
+
+
+def _with_entity(bridge: Bridge, tenant: str, flow: str, records: Sequence[Identity]) -> Iterator[Operation]:
+    """Return a flow's operations of the entities of these records, which are the first part of an event key."""
+    entities = {one.entity for one in records}
+    summaries = bridge.listed(tenant, FIRST_LOOKED_AT, flow) if entities else ()
+    ids = [one.operation_id for one in summaries if parted(one.event_key)[0].casefold() in entities]
+    yield from bridge.runtime.operations.many(ids).values()
+
+
+def _named(operation: Operation) -> Iterator[Identity]:
+    """Return the record in the CRM as a new record's event names it: by its key, and in its payload."""
+    entity, key = parted(operation.event_key)
+    yield in_crm(entity, key)
+    if operation.payload and (external_id := json.loads(operation.payload)["external_id"]):
+        yield in_crm(entity, external_id)
+
+
 def _without_links(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Operation]:
     """Return the operations that no link leads to: a person's saves, and webhooks that were not delivered."""
     people = tuple(f"{joined(person)}#" for person in found.people)
     webhooks = tuple(f"{one}_" for one in found.operations)
-    for flow, beginnings in ((SavePerson.name, people), (CreateRecord.name, people), (WEBHOOK, webhooks)):
+    for flow, beginnings in ((SavePerson.name, people), (CreatePersonRecord.name, people), (WEBHOOK, webhooks)):
         summaries = bridge.listed(tenant, FIRST_LOOKED_AT, flow) if beginnings else ()
         ids = [one.operation_id for one in summaries if one.event_key.startswith(beginnings)]
         yield from bridge.runtime.operations.many(ids).values()
@@ -167,6 +205,9 @@ def _erase(bridge: Bridge, tenant: str, found: _Found) -> None:
                 raise WrongInputError("A save of this person is being sent. Run the same command again in a minute.")
             People(runtime.people, runtime.links, tenant, "", runtime.clock).erase(person)
             progress.advance("people")
+        for record in found.records:
+            if not runtime.locks.erase(tenant, turns_of_record(record), now=int(runtime.clock() * 1000)):
+                raise WrongInputError("A change of this record is being sent. Run the same command again in a minute.")
         for operation in found.operations.values():
             runtime.engine.erase(operation, by=bridge.user)
             progress.advance("operations")

@@ -15,9 +15,9 @@ from cli.output import moment
 from crm_bridge.settings import Tenant
 from crm_bridge.storage.api_keys import KEY_MAX_AGE, ApiKey, hash_api_key, new_api_key
 from crm_bridge.storage.operation import as_time
-from crm_bridge.vendors import REGISTRY, called_functions
+from crm_bridge.vendors import REGISTRY, scopes
 
-SCOPES = called_functions() | {"operations:read", "operations:resolve", "operations:payload"}
+SCOPES = scopes() | {"operations:read", "operations:resolve", "operations:payload"}
 SHORT_HASH = 12
 """Characters of a key's hash that name it: enough to distinguish a tenant's keys."""
 EXPIRES = "365d"

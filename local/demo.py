@@ -93,7 +93,8 @@ class Step(BaseModel):
 
 
 class Chapter(BaseModel):
-    """A flow at work: `vendor` is the simulator whose records are printed. A pause becomes an empty line."""
+    """A flow at work: `vendor` is the simulator whose records are printed (see `records_of`). A pause becomes an empty
+    line."""
 
     title: str
     vendor: str
@@ -203,6 +204,13 @@ def records_of(stack: DemoStack, vendor: str) -> list[str]:
                 + (f", owner {one['ownerId']}" if one["ownerId"] else "")
                 for one in stack.egito.records["Contact"]
             ]
+        case "records of Egito":
+            leads, contacts, orders = (stack.egito.records[entity] for entity in ("Lead", "Contact", "Order"))
+            return [
+                "leads " + ", ".join(str(one["firstName"]) for one in leads),
+                ", ".join(f"order {one['name']}" for one in orders) or "no orders",
+                *(f"Jan's mobile {one['mobile']}" for one in contacts if one["firstName"] == "Jan"),
+            ]
     return [f"{one['data']['event_key']} {one['data']['state']}" for one in stack.receiver.received.values()]
 
 
@@ -236,12 +244,22 @@ def summary(response: requests.Response) -> str:
             return "\n".join(f"{flow}: {count}" for flow, count in sorted(flows.items())) or "nothing"
         case {"entity_type": kind, "id": record_id, "system": system, "internal_id": internal_id}:
             return f"id {record_id}: {system} {kind} {internal_id}"
+        case {"records": records, "has_more": has_more}:
+            rows = [f"{one['entity']} {one['id']}" for one in records]
+            return "\n".join([*rows, "and more"] if has_more else rows)
+        case {"entity": entity, "id": record_id, "fields": fields}:
+            told = [f"{name} {value}" for name, value in fields.items() if value]
+            return f"{entity} {record_id}: {', '.join(told)}"
+        case {"entries": entries}:
+            return ", ".join(f"{entry['name']} {entry['id']}" for entry in entries)
         case {"ignored": reason}:
             return f"ignored: {reason}"
         case {"status_name": status, "id": service_id}:
             return f"{body.get('name', f'service {service_id}')} {status}"
         case {"active": _, "name": name, "id": source_id}:
             return f"{name} {source_id}"
+        case {"entity": entity, "id": record_id}:
+            return f"{entity} {record_id}"
     names = ("job_id", "site_id", "state", "reason")
     return "\n".join([*(f"{name} {body[name]}" for name in names if name in body), *body.get("warnings", [])])
 

@@ -13,7 +13,7 @@ import boto3
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.api_keys import new_api_key
 from crm_bridge.tenant_parts import PARTS, split
-from crm_bridge.vendors import REGISTRY, called_functions
+from crm_bridge.vendors import REGISTRY, scopes
 from local.aws import EmbeddedAws
 from local.gateway import Gateway, QueueDelivery, invoke, run_on_schedule
 from local.server import ALL_ADDRESSES, HOST, HOST_OF_CONTAINERS
@@ -47,7 +47,7 @@ UPYA_KEY = "crmb_demo-upya-key-for-this-machine-and-no-other"
 WEBHOOK_TENANT = "demo-webhook"
 WEBHOOK_KEY = "crmb_demo-webhooks-key-for-this-machine-no-other"
 """The API key of a third tenant, which receives webhooks."""
-SCOPES = called_functions() | {"operations:read", "operations:resolve"}
+SCOPES = scopes() | {"operations:read", "operations:resolve"}
 PORTS = 2 + len(REGISTRY)
 """Of a stack, from `port` on: the gateway, the embedded AWS, and a simulator for each vendor."""
 UNLIMITED = {"KEY_RATE": "1000000", "KEY_BURST": "1000000"}

@@ -11,11 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from connector_receiver import record_routes
 from connector_receiver.responses import ConnectorProblem
 from crm_bridge import errors
 from crm_bridge.errors import ProblemError
 from crm_bridge.inbound.api import JSON, PROBLEM_TYPE
 from crm_bridge.responses import Problem, Processed, SettledOperation
+from crm_bridge.vendors import REGISTRY
 from local.events import load_event
 from local.template import TEMPLATE, ApiRoute, bundle_template
 from openapi.recorded import Recorded, recorded
@@ -23,6 +25,7 @@ from openapi.routes import (
     ASKED,
     FROM_THE_GATEWAY,
     HEADERS,
+    IDEMPOTENCY_KEY,
     PAGES,
     PARAMETERS,
     PREFER,
@@ -146,16 +149,20 @@ def _tag(route: ApiRoute) -> str:
 def _operation(where: ApiRoute, route: Route) -> Node:
     examples = _by_route().get(f"{where.method} {where.path}", [])
     operation: Node = {"operationId": route.name, "tags": [_tag(where)], "summary": route.summary}
-    needed = f"Needs the scope `{SCOPES.get(f'{where.method} {where.path}', _tag(where))}`."
+    scopes = SCOPES | record_routes.SCOPES
+    needed = f"Needs the scope `{scopes.get(f'{where.method} {where.path}', _tag(where))}`."
     operation["description"] = f"{route.description} {needed}".strip()
     parameters = [*_in_path(where.path, examples), *_in_query(route)]
+    if route.takes_key:
+        description, schema = IDEMPOTENCY_KEY
+        parameters.append({"name": "Idempotency-Key", "in": "header", "description": description, "schema": schema})
     if route.accepted:
         prefer = {"name": "Prefer", "in": "header", "description": PREFER, "schema": {"type": "string"}}
         parameters.append(prefer)
     if parameters:
         operation["parameters"] = parameters
     if route.body:
-        operation["requestBody"] = _body(where.path, route, examples)
+        operation["requestBody"] = _body(where.path, route, examples, is_mapped=_tag(where) in _mapped())
     name = "ConnectorProblem" if speaks_xml(where.path) else "Problem"
     made = {status: _response(where.path, route, status, examples) for status in route.statuses}
     if route.accepted:
@@ -194,7 +201,12 @@ def _in_query(route: Route) -> Iterable[Node]:
         yield {"name": name, "in": "query", "schema": wanted, **required}
 
 
-def _body(path: str, route: Route, examples: Iterable[Recorded]) -> Node:
+def _mapped() -> set[str]:
+    """Return the functions for whose events a tenant may have a mapping."""
+    return {function for entry in REGISTRY if entry.has_mappings for function in entry.functions}
+
+
+def _body(path: str, route: Route, examples: Iterable[Recorded], *, is_mapped: bool) -> Node:
     assert route.body
     schema = {"$ref": REF + route.body.__name__}
     content: Node = {JSON: {"schema": schema}}
@@ -208,7 +220,7 @@ def _body(path: str, route: Route, examples: Iterable[Recorded]) -> Node:
             value = json.loads(event["body"]) if kind == JSON else event["body"]
             content[kind].setdefault("examples", {})[one.name[1]] = {"value": value}
     made = {"required": True, "content": content}
-    if route.accepted and not speaks_xml(path):
+    if route.accepted and is_mapped:
         made["description"] = "If the tenant has a mapping for it: whatever JSON the mapping takes."
     return made
 

@@ -8,8 +8,10 @@ from typing import Any, TypedDict, get_args, get_type_hints
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
+from connector_receiver import record_routes
 from connector_receiver import responses as connector
 from connector_receiver.models import Check, LeadSourceSave, PersonSave
+from connector_receiver.record_models import ChangedRecord, RecordCreation, RecordPage, RecordUpdate, StoredRecord
 from crm_bridge import Flow
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.responses import OPERATION_ID, Accepted
@@ -42,6 +44,8 @@ class Route:
     """The body of 202, which only an event has: it is sent to a vendor, now or later."""
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    takes_key: bool = False
+    """The header `Idempotency-Key` may say what makes the event unique."""
     asks_vendor: bool = False
     """It is no event, and asks a vendor before it responds."""
     problems: tuple[int, ...] = ()
@@ -69,7 +73,7 @@ def _save(name: str, summary: str) -> Route:
 
 def _of_handler(key: str, **more: object) -> Route:
     """Return what the handler itself says of a route: by its name, its docstring and the type that it returns."""
-    handler = operations.ROUTES[key]
+    handler = (operations.ROUTES | record_routes.ROUTES)[key]
     summary, _, description = (handler.__doc__ or "").partition("\n")
     (result,) = get_args(get_type_hints(handler)["return"])
     name = to_camel(handler.__name__.strip("_"))
@@ -173,6 +177,34 @@ ROUTES = {
         query=Check,
         asks_vendor=True,
     ),
+    "POST /records/{entity}": _event(
+        "createRecord",
+        "A new record at Egito",
+        StoredRecord,
+        *(201, 200),
+        description="`Idempotency-Key` makes the event unique, or else `external_id`. The same event is sent once.",
+        body=RecordCreation,
+        takes_key=True,
+    ),
+    "GET /records/{entity}": _of_handler("GET /records/{entity}", query=RecordPage, asks_vendor=True),
+    "GET /records/{entity}/{id}": _of_handler("GET /records/{entity}/{id}", asks_vendor=True),
+    "PUT /records/{entity}/{id}": _event(
+        "changeRecord",
+        "Change fields of one of Egito's records",
+        ChangedRecord,
+        200,
+        description="The other fields stay as they are. Of each field, the last request counts, even if an earlier one "
+        "is late.",
+        body=RecordUpdate,
+    ),
+    "DELETE /records/{entity}/{id}": _event(
+        "deleteRecord",
+        "Delete one of Egito's records",
+        None,
+        204,
+        description="204 also if an earlier request has deleted it.",
+    ),
+    "GET /dictionaries/{type}": _of_handler("GET /dictionaries/{type}", asks_vendor=True),
     "GET /operations": _of_handler("GET /operations", query=Listing),
     "GET /operations/summary": _of_handler("GET /operations/summary"),
     "GET /operations/{id}": _of_handler("GET /operations/{id}"),
@@ -183,6 +215,7 @@ ROUTES = {
 
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}
 _TEXT: Schema = {"type": "string", "minLength": 1}
+_NAME: Schema = {"$ref": "#/components/schemas/EgitoName"}
 _PERSON = ("Our id of the person, `recordID`, or the Connector's, `uuid`.", _ID)
 PARAMETERS: Mapping[str, tuple[str, Schema]] = {
     "clubs/{club_id}": ("Our id of the club or the Connector's, as the turn-up settled them.", _TEXT),
@@ -192,6 +225,8 @@ PARAMETERS: Mapping[str, tuple[str, Schema]] = {
     "operations/{id}": ("As in `operation_id`.", {"type": "string", "pattern": OPERATION_ID}),
     "key-links/{id}": ("Rev.io's id of the key link.", {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}),
     "services/{service}": ("Its id, its key or its name, in whatever case.", _ID),
+    "records/{entity}": ("As Egito writes it, and one of the tenant's `egito.records`: `Contact`.", _NAME),
+    "dictionaries/{type}": ("As Egito writes it: `industry`.", _NAME),
     "links/{system}": ("In whatever case: `crm`, `illu`.", {"$ref": "#/components/schemas/Text"}),
     "{system}/{entity}": ("In whatever case: `customer`, `site`.", {"$ref": "#/components/schemas/Text"}),
     "{entity}/{id}": ("The id there.", {"$ref": "#/components/schemas/AnyId"}),
@@ -206,6 +241,10 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
     "Cache-Control": ("`no-store`.", {"type": "string"}),
     "X-Content-Type-Options": ("`nosniff`.", {"type": "string"}),
 }
+IDEMPOTENCY_KEY = (
+    "What makes the event unique for the tenant and the entity, with or without quotes; else `external_id` does.",
+    {"$ref": "#/components/schemas/AnyId"},
+)
 PREFER = "`respond-async` (RFC 7240): answer 202 at once, and send the event within about a minute."
 STATUSES = {
     200: "It was there already, or this call changed it.",

@@ -1,14 +1,14 @@
 """Entry of connector_receiver: HTTP and queue events in, responses out."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from connector_receiver import wire
+from connector_receiver import record_routes, wire
 from connector_receiver.lead_source_flows import ChangeLeadSource, CreateLeadSource
 from connector_receiver.lead_sources import MAX_AGE, named
 from connector_receiver.models import (
@@ -21,8 +21,9 @@ from connector_receiver.models import (
     PersonToSave,
 )
 from connector_receiver.people import Hasher, People, Recognised
+from connector_receiver.person_records import CreatePersonRecord, is_undecided
 from connector_receiver.receiver import Receiver
-from connector_receiver.records import CreateRecord, is_undecided
+from connector_receiver.records import ChangeRecord, CreateRecord, DeleteRecord
 from connector_receiver.saves import SavePerson
 from crm_bridge import Function
 from crm_bridge.errors import (
@@ -128,7 +129,7 @@ def _save(request: Request) -> Response:
 
 
 def _ask_if_undecided(request: Request, person_id: str) -> bool:
-    return ask(request, CreateRecord, lambda flow, egito: is_undecided(flow.context, egito, person_id))
+    return ask(request, CreatePersonRecord, lambda flow, egito: is_undecided(flow.context, egito, person_id))
 
 
 def _doubt(recognised: Recognised) -> str:
@@ -350,6 +351,21 @@ ROUTES = {
 }
 
 
+def _language(route: str, headers: Mapping[str, str], response: Response) -> Response:
+    """The Connector's; everybody else gets JSON."""
+    return wire.told(headers, response) if _BASE in route else response
+
+
 lambda_handler = Function(
-    FUNCTION, SavePerson, CreateRecord, CreateLeadSource, ChangeLeadSource, routes=ROUTES, language=wire.told
+    FUNCTION,
+    SavePerson,
+    CreatePersonRecord,
+    CreateLeadSource,
+    ChangeLeadSource,
+    CreateRecord,
+    ChangeRecord,
+    DeleteRecord,
+    routes=ROUTES | record_routes.ROUTES,
+    scopes=record_routes.SCOPES,
+    language=_language,
 )

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from connector_receiver.lead_sources import plain
 from connector_receiver.models import LeadSource, LeadSourceName, NewLeadSource
+from connector_receiver.person_records import NOT_WHOLE
 from connector_receiver.receiver import Receiver
-from connector_receiver.records import NOT_WHOLE
 from connector_receiver.saves import AFTER_THE_RECORD
 from crm_bridge import Change, Create, Match
 from crm_bridge.errors import NoSuchRecordError, NotShownError

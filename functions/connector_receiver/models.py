@@ -221,7 +221,7 @@ class PersonToSave(Command):
     """Whether a person decides first if it is the one of the same name that is known."""
 
 
-class NewRecord(Command):
+class NewPersonRecord(Command):
     """A person's record that there shall be at Egito."""
 
     person_id: str
@@ -259,7 +259,7 @@ class Saved(BaseModel):
     created: bool = False
 
 
-class CreatedRecord(BaseModel):
+class PersonRecord(BaseModel):
     """A person's record at Egito."""
 
     model_config = ConfigDict(frozen=True)
@@ -268,7 +268,7 @@ class CreatedRecord(BaseModel):
     id: str
 
 
-class SharedRecord(CreatedRecord):
+class SharedRecord(PersonRecord):
     """A record that a person chose for somebody, and that may be linked to somebody else of the same name."""
 
 

@@ -189,7 +189,7 @@ class People:
         return changes, crowded
 
     def _linked(self, connector_id: str) -> str | None:
-        link = self.links.one(self.tenant, Identity("intouch", "person", connector_id), *_KIND)
+        link = self.links.one(self.tenant, Identity("intouch", "person", connector_id), *PERSON)
         return link.id if link else None
 
     def _person_key(self, person_id: str) -> str:
@@ -199,12 +199,12 @@ class People:
         return joined(self.tenant, "name", club_id, name)
 
 
-_KIND = ("connector", "person")
+PERSON = ("connector", "person")
 _OVERTAKEN = Recognised("", known=False)
 
 
 def identity(person_id: str) -> Identity:
-    return Identity(*_KIND, person_id)
+    return Identity(*PERSON, person_id)
 
 
 def _fitting(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | None) -> list[str]:

@@ -1,148 +1,214 @@
-"""create_record: a person's record is made at Egito, and linked to the person."""
+"""create_record, change_record, delete_record: a CRM's own records at Egito, of any entity that the tenant allows.
 
-from collections.abc import Iterator, Sequence
-from urllib.parse import urlsplit
+Source: https://egito.pl/api/, which names the methods; docs/vendors.md says what is assumed.
+"""
 
-from connector_receiver.models import CreatedRecord, NewRecord, SharedRecord
-from connector_receiver.people import identity
-from crm_bridge import Cardinality, Context, Create, Identity, Link, Match
-from crm_bridge.engine import DUE
+from collections.abc import Iterator, Sequence, Set
+
+from connector_receiver.people import PERSON
+from connector_receiver.person_records import NOT_WHOLE, kind
+from connector_receiver.record_models import (
+    ChangedRecord,
+    ExistingRecord,
+    NewRecord,
+    RecordChange,
+    RecordDeletion,
+    StoredRecord,
+)
+from connector_receiver.saves import turns_of_person
+from crm_bridge import Change, Context, Create, Identity, Link, Match
 from crm_bridge.errors import (
     CannotLookError,
     Event,
     FieldError,
     InvalidError,
+    NoSuchRecordError,
     NotShownError,
     RefusedError,
-    SeveralFoundError,
 )
 from crm_bridge.fields import may_have_become
+from crm_bridge.ids import canonical
+from crm_bridge.sequence import Turns
 from crm_bridge.storage.links import joined
-from crm_bridge.storage.operation import Operation, State
-from crm_bridge.vendors.egito import VENDOR, Egito, usable_id
-from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap
+from crm_bridge.vendors.egito import VENDOR, Egito, Record, usable_id
+from crm_bridge.vendors.egito_settings import EgitoSettings
 
-NOT_WHOLE = "Egito's list does not show it, and may not be whole (lists_everything)"
-_NAMES = ("firstname", "lastname")
+NO_REFERENCE = "Egito has no field for the event's key (egito.records)"
+DELETED = "deleted"
+"""What a deletion says of a record. What a change says are its fields, each with a dot before its name."""
 
 
-class CreateRecord(Create[NewRecord, Egito, CreatedRecord], name="create_record", function="connector_receiver"):
+class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record", function="connector_receiver"):
     def key(self, command: NewRecord) -> str:
-        return joined(command.person_id, *kind(command.account, command.entity))
+        return joined(command.entity, command.key)
 
-    def send(self, command: NewRecord, vendor: Egito) -> CreatedRecord:
-        prospects = vendor.settings.prospects.entity
-        if command.entity == prospects and has_become_a_member(self.context, vendor, command.person_id):
-            # it waited, and what it says goes into the member's record
-            raise RefusedError("the person is a member by now, and needs no prospect's record", vendor=VENDOR)
-        if command.has_namesake and not _is_decided(self.context.operation):
-            raise SeveralFoundError(
-                "somebody of this name is known in this club. Link the record of that person if it is the same one; "
-                "else retry, and a new record is made",
-                vendor=VENDOR,
-            )
-        return CreatedRecord(entity=command.entity, id=vendor.create(command.entity, command.fields))
+    def send(self, command: NewRecord, vendor: Egito) -> StoredRecord | Match[StoredRecord]:
+        if command.external_id:
+            ours, theirs = in_crm(command.entity, command.external_id), kind(vendor.destination, command.entity)
+            if there := self.context.links.one(self.context.tenant, ours, *theirs):
+                return Match(ExistingRecord(system=theirs[0], entity=command.entity, id=there.id))
+        reference = _reference(command.entity, vendor)
+        fields = command.fields | ({reference: command.key} if reference else {})
+        return self._stored(command, vendor.create(command.entity, fields))
 
-    def find(self, command: NewRecord, vendor: Egito) -> Iterator[Match[CreatedRecord]]:
-        """Those that carry the person's id, if the tenant has a field for it; or of the name, what may be left of the
-        id. Without a field for it Egito cannot be asked."""
-        maps, field = _maps(command, vendor.settings), _reference(command, vendor.settings)
-        if field is None:
-            raise CannotLookError("Egito has no field for the bridge's id of a person (reference)", vendor=VENDOR)
-        names = {
-            one.fields[part].field for one in maps for part in _NAMES if part in one.fields
-        } & command.fields.keys()
+    def find(self, command: NewRecord, vendor: Egito) -> Iterator[Match[StoredRecord]]:
+        """Those that carry the event's key, if the tenant has a field for it, are this event's.
+
+        Without one, a person decides: nothing tells this event's record from another one with the same fields.
+        """
+        reference = _reference(command.entity, vendor)
         for record in vendor.records(command.entity):
             record_id = usable_id(record)
-            texts = {member: str(record.get(member) or "") for member in (*names, field)}
-            certain = texts[field] == command.person_id
-            altered = all(may_have_become(str(command.fields[member] or ""), text) for member, text in texts.items())
-            if record_id and (certain or altered):
-                shown = " ".join(filter(None, (texts[name] for name in sorted(names))))
-                yield Match(CreatedRecord(entity=command.entity, id=record_id), None, certain, record_id, shown)
+            if record_id and _may_be_its(record, command, reference):
+                certain = reference is not None and record.get(reference) == command.key
+                yield Match(self._stored(command, record_id), None, certain, record_id, f"{command.entity} {record_id}")
+        if reference is None:
+            raise NotShownError(NO_REFERENCE, vendor=VENDOR)
         if not vendor.settings.lists_everything:
             raise NotShownError(NOT_WHOLE, vendor=VENDOR)
 
-    def existing(self, command: NewRecord, record_id: str) -> CreatedRecord:
-        record = SharedRecord if command.has_namesake else CreatedRecord
-        return record(entity=command.entity, id=record_id)
+    def existing(self, command: NewRecord, record_id: str) -> StoredRecord:
+        return self._stored(command, record_id)
 
-    def verify(self, command: NewRecord, result: CreatedRecord, vendor: Egito) -> str | None:
-        """Raises InvalidError if it is another person's: unless the question was whether a namesake is this person,
-        since then it may be."""
-        record = vendor.record(command.entity, result.id)
-        field = _reference(command, vendor.settings)
-        if field is None:
-            return "Egito has no field for the bridge's id of a person (reference)"
-        theirs = str(record.get(field) or "")
-        if theirs == command.person_id:
+    def verify(self, command: NewRecord, result: StoredRecord, vendor: Egito) -> str | None:
+        record, reference = vendor.record(command.entity, result.id), _reference(command.entity, vendor)
+        if reference is None:
+            raise CannotLookError(NO_REFERENCE, vendor=VENDOR)
+        theirs = _text(record.get(reference))
+        if theirs == command.key:
             return None
-        is_others = theirs and not command.person_id.casefold().startswith(theirs.strip().casefold())
-        if is_others and not isinstance(result, SharedRecord):
+        if theirs and not may_have_become(command.key, theirs):
             raise InvalidError(
-                "Egito's record with this id carries another person's id.",
-                fields=[FieldError("id", "is the id of another person's record")],
+                "Egito's record with this id carries another event's key.",
+                fields=[FieldError("id", "is the id of another event's record")],
             )
-        return "Egito's record with this id does not carry the bridge's id of this person"
+        return "Egito's record with this id does not carry the event's key"
 
-    def links(self, command: NewRecord, result: CreatedRecord) -> Sequence[Link]:
-        record = Identity(*kind(command.account, command.entity), result.id)
-        cardinality = Cardinality.MANY_TO_ONE if isinstance(result, SharedRecord) else Cardinality.ONE_TO_ONE
-        return [Link(identity(command.person_id), record, cardinality)]
+    def links(self, command: NewRecord, result: StoredRecord) -> Sequence[Link]:
+        if command.external_id is None or isinstance(result, ExistingRecord):
+            return ()
+        record = Identity(result.system, command.entity.casefold(), result.id)
+        return [Link(in_crm(command.entity, command.external_id), record)]
 
-
-def kind(account: str, entity: str) -> tuple[str, str]:
-    """Return system and entity of a record in the links. The system is this Egito: in another the same id is somebody
-    else."""
-    return urlsplit(account).netloc.casefold(), entity.casefold()
-
-
-def record_of(context: Context, egito: Egito, person_id: str, entity: str) -> str | None:
-    """Return the id of a person's record. Raises StorageError."""
-    link = context.links.one(context.tenant, identity(person_id), *kind(egito.destination, entity))
-    return link.id if link else None
+    def _stored(self, command: NewRecord, record_id: str) -> StoredRecord:
+        system, _ = kind(self.context.settings.require(EgitoSettings).base_url, command.entity)
+        return StoredRecord(system=system, entity=command.entity, id=record_id)
 
 
-def making_of(context: Context, egito: Egito, person_id: str, entity: str) -> Operation | None:
-    """Return the operation that makes a person's record, or has made it. Raises StorageError."""
-    record = NewRecord(person_id=person_id, account=egito.destination, entity=entity, fields={})
-    return context.operations.get(CreateRecord.operation_id(context.tenant, CreateRecord().key(record)))
+class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_record", function="connector_receiver"):
+    """One change of a record at a time. Of each field, the last change that was asked for counts."""
+
+    def key(self, command: RecordChange) -> str:
+        return joined(command.entity, command.id, str(command.asked_at))
+
+    def send(self, command: RecordChange, vendor: Egito) -> ChangedRecord:
+        system, entity = kind(vendor.destination, command.entity)
+        changed = ChangedRecord(system=system, entity=command.entity, id=command.id)
+        turns, prefix = _turns(self.context, Identity(system, entity, command.id))
+        places = {f"{prefix}.{name}": name for name in command.fields}
+
+        def work(fresh: Set[str]) -> ChangedRecord:
+            changes = {name: command.fields[name] for place, name in places.items() if place in fresh}
+            vendor.update(command.entity, command.id, changes)
+            return changed
+
+        done = turns.apply_each(dict.fromkeys(places, command.asked_at), work)
+        return done or changed.model_copy(update={"ignored": "older"})
 
 
-def being_made(context: Context, egito: Egito, person_id: str, entity: str) -> Operation | None:
-    """Return the operation that makes a person's record, if it is on its way. Raises StorageError."""
-    operation = making_of(context, egito, person_id, entity)
-    return operation if operation and operation.state in DUE | {State.NEEDS_REVIEW} else None
+class DeleteRecord(Change[RecordDeletion, Egito, StoredRecord], name="delete_record", function="connector_receiver"):
+    success = 204
+
+    def key(self, command: RecordDeletion) -> str:
+        return joined(command.entity, command.id, str(command.asked_at))
+
+    def send(self, command: RecordDeletion, vendor: Egito) -> StoredRecord:
+        record = Identity(*kind(vendor.destination, command.entity), command.id)
+        deleted = StoredRecord(system=record.system, entity=command.entity, id=command.id)
+        turns, prefix = _turns(self.context, record)
+        what = f"{prefix}{DELETED}"
+
+        def work() -> StoredRecord:
+            try:
+                vendor.delete_record(command.entity, command.id)
+            except RefusedError as error:
+                # Egito also refuses what the user has no right to: a refusal alone does not say that it is gone.
+                if not _is_missing(command, vendor):
+                    raise
+                if not (self._may_have_deleted_it() or turns.may_be_applied(what)):
+                    raise NoSuchRecordError(error.message, vendor=VENDOR, status=error.status) from None
+            self._unlink(command, record)
+            return deleted
+
+        return turns.apply(what, command.asked_at, work) or deleted
+
+    def _may_have_deleted_it(self) -> bool:
+        """Return whether an earlier call of this event may have deleted it, also one of which Egito said that it was
+        not done."""
+        operation = self.context.operation
+        if operation is None:
+            return False
+        return operation.unconfirmed_since is not None or any(one.event is Event.NOT_DONE for one in operation.attempts)
+
+    def _unlink(self, command: RecordDeletion, record: Identity) -> None:
+        """So that the CRM's record can be created anew. Killed before that, the event is sent and unlinked again."""
+        links, tenant = self.context.links, self.context.tenant
+        for partner in links.of(tenant, record):
+            is_ours = (partner.identity.system, partner.identity.entity) == ("crm", command.entity.casefold())
+            pairs = [(partner.identity, record)] if is_ours else []
+            if releases := links.releases(tenant, pairs, partner.operation_id):
+                links.write(releases)
 
 
-def is_undecided(context: Context, egito: Egito, person_id: str) -> bool:
-    """Return whether a person who was asked about has no record yet, and may still get one. Raises StorageError."""
-    entities = {egito.settings.prospects.entity, egito.settings.members.entity}
-    makings = [making_of(context, egito, person_id, entity) for entity in entities]
-    return not any(making and making.state in (State.SUCCEEDED, State.REJECTED) for making in makings)
+def _is_missing(command: RecordDeletion, vendor: Egito) -> bool:
+    try:
+        vendor.record(command.entity, command.id)
+    except NoSuchRecordError:
+        return True
+    return False
 
 
-def has_become_a_member(context: Context, egito: Egito, person_id: str) -> bool:
-    """Return whether a member's record is there or on its way, where members are another entity than prospects: so
-    also if the save that converts has only got half way."""
-    entity = egito.settings.members.entity
-    if entity == egito.settings.prospects.entity:
-        return False
-    return (
-        record_of(context, egito, person_id, entity) is not None
-        or being_made(context, egito, person_id, entity) is not None
-    )
+def in_crm(entity: str, external_id: str) -> Identity:
+    """Return a record of the CRM as links name it."""
+    return Identity("crm", entity.casefold(), external_id)
 
 
-def _is_decided(making: Operation | None) -> bool:
-    """Return whether a person has decided that a new record is to be made."""
-    return making is not None and any(attempt.event is Event.RETRY_REQUESTED for attempt in making.attempts)
+def _reference(entity: str, vendor: Egito) -> str | None:
+    """Return the field that carries the event's key, if the tenant has one for it."""
+    its_map = vendor.settings.records.get(entity)
+    return its_map.reference if its_map else None
 
 
-def _maps(command: NewRecord, settings: EgitoSettings) -> list[PeopleMap]:
-    return [one for one in (settings.prospects, settings.members) if one.entity == command.entity]
+def _may_be_its(record: Record, command: NewRecord, reference: str | None) -> bool:
+    """Return whether a record may be the one that the command made, whatever Egito made of its texts.
+
+    A record that carries no key may be this one whose key was not kept, but only if its texts fit.
+    """
+    if reference and (key := _text(record.get(reference))).strip():
+        return may_have_become(command.key, key)
+    texts = {name: value for name, value in command.fields.items() if isinstance(value, str)}
+    return all(may_have_become(text, _text(record.get(name))) for name, text in texts.items())
 
 
-def _reference(command: NewRecord, settings: EgitoSettings) -> str | None:
-    """Return the field of the record that carries the person's id, if the tenant has one for it."""
-    return next((one.reference for one in _maps(command, settings) if one.reference in command.fields), None)
+def turns_of_record(record: Identity) -> str:
+    """Return the name of the turns at a record that is no person's."""
+    return joined("record", record.system, record.entity, canonical(record.id))
+
+
+def _turns(context: Context, record: Identity) -> tuple[Turns, str]:
+    """Return the turns at a record, and what tells the record from others that share them.
+
+    Those at the person whose record it is, so that no save of the Connector comes between.
+    """
+    people = [
+        partner.identity.id
+        for partner in context.links.of(context.tenant, record)
+        if (partner.identity.system, partner.identity.entity) == PERSON
+    ]
+    if people:
+        return turns_of_person(context, min(people)), joined(record.entity, canonical(record.id))
+    return Turns(context, turns_of_record(record), VENDOR), ""
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

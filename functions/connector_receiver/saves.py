@@ -8,9 +8,9 @@ from http import HTTPStatus
 
 from connector_receiver.lead_sources import MAX_AGE as LEAD_SOURCES_MAX_AGE
 from connector_receiver.lead_sources import plain
-from connector_receiver.models import NewRecord, PersonToSave, Saved, UserType
+from connector_receiver.models import NewPersonRecord, PersonToSave, Saved, UserType
+from connector_receiver.person_records import CreatePersonRecord, being_made, has_become_a_member, record_of
 from connector_receiver.receiver import Receiver
-from connector_receiver.records import CreateRecord, being_made, has_become_a_member, record_of
 from crm_bridge import Change, Context, Need
 from crm_bridge.errors import (
     ContractBrokenError,
@@ -46,6 +46,11 @@ class SavePerson(Change[PersonToSave, Egito, Saved], name="save_person", functio
         return _Save(Receiver(self.context, vendor)).run(command)
 
 
+def turns_of_person(context: Context, person_id: str) -> Turns:
+    """Return the turns at a person's records: one change at a time."""
+    return Turns(context, joined("connector person", person_id), VENDOR)
+
+
 @dataclass(frozen=True)
 class _Save:
     """One save of a person."""
@@ -69,8 +74,9 @@ class _Save:
         times = dict.fromkeys([*command.fields, CLUB], command.arrived_at)
         if command.fields["userType"] == UserType.PROSPECT:
             times["userType"] = 0  # nobody becomes a prospect again who was a member
-        turns = Turns(self.context, joined("connector person", command.person_id), VENDOR)
-        saved = turns.apply_each(times, lambda fresh: self._save(command, fresh))
+        saved = turns_of_person(self.context, command.person_id).apply_each(
+            times, lambda fresh: self._save(command, fresh)
+        )
         if saved:
             return saved
         if has_become_a_member(self.context, self.egito, command.person_id):
@@ -217,14 +223,14 @@ class _Save:
 
     def _created(self, command: PersonToSave, its_map: PeopleMap, values: Values) -> tuple[str, bool]:
         """Return the id of the person's record, made by an event of its own; and whether it was made just now."""
-        new = NewRecord(
+        new = NewPersonRecord(
             person_id=command.person_id,
             account=self.egito.destination,
             entity=its_map.entity,
             fields={**values, **({its_map.reference: command.person_id} if its_map.reference else {})},
             has_namesake=command.has_namesake,
         )
-        need = Need(CreateRecord, "the person's record", new, since=command.arrived_at, replaces=True)
+        need = Need(CreatePersonRecord, "the person's record", new, since=command.arrived_at, replaces=True)
         try:
             made = self.context.require(need)
         except NotYetError as error:

@@ -13,8 +13,15 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from pydantic import BaseModel
 
-from crm_bridge.errors import FieldError, InvalidError, NotXmlError, TooLargeError, UnsupportedMediaTypeError
-from crm_bridge.inbound.api import JSON, MAX_BODY, Request, Response, validated
+from crm_bridge.errors import (
+    FieldError,
+    InvalidError,
+    NotXmlError,
+    RefusedByVendorError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+)
+from crm_bridge.inbound.api import JSON, MAX_BODY, PROBLEM_TYPE, Request, Response, validated
 from crm_bridge.media import CharsetError, charset, media_type, text_of
 
 XML = ("application/xml", "text/xml")
@@ -55,6 +62,8 @@ def told(headers: Mapping[str, str], response: Response) -> Response:
     """The answer in the caller's language. A problem gets a result and a sentence, as every answer to a save has."""
     body = response.body
     if response.status >= 400 and isinstance(body, Mapping):
+        if body["type"] == PROBLEM_TYPE + RefusedByVendorError.kind:  # its errors name Egito's fields, not the caller's
+            body = {name: value for name, value in body.items() if name != "errors"}
         body = {"result": "ERROR", "message": _sentence(body), **body}
     if not _wants_xml(headers):
         return replace(response, body=body)

@@ -10,7 +10,7 @@ after a failure, and that calls have the rights of their user.
 Inferred: that the token endpoint is Spring Security OAuth2's, with its refresh grant, its errors and its one token for
 each user and client; the entity Lead, the method delete, and that an update saves the whole form.
 
-Ours, because nothing is documented: the names of all fields, the entity User, which verbs a method takes, every text
+Ours, because nothing is documented: the names of all fields, the entities User and Order, a method's verbs, every text
 and code in `errors`, the pages of 404, 405 and 415, and everything that is a switch of the simulator.
 """
 
@@ -22,7 +22,14 @@ from uuid import uuid4
 
 from werkzeug.wrappers import Request, Response
 
-from local.vendors.egito_requests import RequestRefusedError, page_of, parameters, positive, token_parameters
+from local.vendors.egito_requests import (
+    RequestRefusedError,
+    oauth_error,
+    page_of,
+    parameters,
+    positive,
+    token_parameters,
+)
 from local.vendors.simulator import Fault, Kind, Simulator, json_response
 
 type Record = dict[str, object]
@@ -46,6 +53,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "Contact": tuple(_PERSON.split()),
     "Opportunity": _BUSINESS,
     "Lead": tuple(_PERSON.split()),
+    "Order": _BUSINESS,
     "User": ("name", "email", "active"),
     DICTIONARY: ("name",),
 }
@@ -93,13 +101,15 @@ def _demo_records() -> dict[str, list[Record]]:
         {"id": 8, "name": "Piotr Zieliński", "email": "piotr@club.example", "active": True},
         {"id": 9, "name": "Ola Wrona", "email": "ola@club.example", "active": True},
     ]
-    return {"User": staff}
+    offer: Record = {"id": 21, "name": "Yearly pass for 12", "notes": "", "externalId": "O-21", "status": "OPEN"}
+    return {"User": staff, "Opportunity": [offer], "Order": [{**offer, "id": 31, "name": "Towels", "status": "NEW"}]}
 
 
 def _demo_dictionaries() -> dict[str, list[Record]]:
     return {
         "leadSource": [{"id": 1, "name": "Website"}, {"id": 2, "name": "Walk-in"}],
         "industry": [{"id": 3, "name": "Sports"}, {"id": 4, "name": "Education"}],
+        "relationshipType": [{"id": 5, "name": "Customer"}, {"id": 6, "name": "Partner"}],
     }
 
 
@@ -111,6 +121,7 @@ def _demo_required() -> dict[str, tuple[str, ...]]:
         "User": ("email",),
         "Account": business,
         "Opportunity": business,
+        "Order": business,
         DICTIONARY: ("name",),
     }
 
@@ -192,6 +203,7 @@ class EgitoSimulator(Simulator):
             "prospects": people,
             "members": people,
             "lead_sources": {"dictionary": "leadSource", "writable": True},
+            "records": {entity: {"reference": "externalId"} for entity in sorted(FIELDS.keys() - {"User", DICTIONARY})},
         }
         connector: dict[str, object] = {
             "client_id": CLIENT,
@@ -251,10 +263,10 @@ class EgitoSimulator(Simulator):
         token = self._sent_token(request)
         if token is None:
             text = "Full authentication is required to access this resource"
-            return _oauth_error(401, "unauthorized", text, 'Bearer realm="egito"')
+            return oauth_error(401, "unauthorized", text, 'Bearer realm="egito"')
         if token not in self.access_tokens:
             challenge = 'Bearer realm="egito", error="invalid_token"'
-            return _oauth_error(401, "invalid_token", f"Invalid access token: {token}", challenge)
+            return oauth_error(401, "invalid_token", f"Invalid access token: {token}", challenge)
         try:
             return self._called(request)
         except RequestRefusedError as refused:
@@ -276,7 +288,7 @@ class EgitoSimulator(Simulator):
     def _answer_token(self, request: Request) -> Response:
         if request.method != "POST":
             text = f"Request method '{request.method}' not supported"
-            response = _oauth_error(405, "method_not_allowed", text)
+            response = oauth_error(405, "method_not_allowed", text)
             response.headers["Allow"] = "POST"
             return response
         if request.mimetype != _FORM:
@@ -285,20 +297,20 @@ class EgitoSimulator(Simulator):
         grant_type = sent.get("grant_type", "")
         for name in ("client_id", "client_secret", "grant_type", *_GRANTS.get(grant_type, ())):
             if not sent.get(name):
-                return _oauth_error(400, "invalid_request", f"Missing {name}")
+                return oauth_error(400, "invalid_request", f"Missing {name}")
         if (sent["client_id"], sent["client_secret"]) != (self.api_id, self.api_secret):
             challenge = 'Form realm="oauth2/client", error="invalid_client"'
-            return _oauth_error(401, "invalid_client", "Bad client credentials", challenge)
+            return oauth_error(401, "invalid_client", "Bad client credentials", challenge)
         match grant_type:
             case "password":
                 return self._grant_to_user(sent["username"], sent["password"])
             case "refresh_token":
                 return self._grant_anew(sent["refresh_token"])
-        return _oauth_error(400, "unsupported_grant_type", f"Unsupported grant type: {grant_type}")
+        return oauth_error(400, "unsupported_grant_type", f"Unsupported grant type: {grant_type}")
 
     def _grant_to_user(self, username: str, password: str) -> Response:
         if self.users.get(username) != password:
-            return _oauth_error(400, "invalid_grant", "Bad credentials")
+            return oauth_error(400, "invalid_grant", "Bad credentials")
         grant = self.grants.setdefault((username, self.api_id), EgitoGrant())
         if self.clock() >= grant.expires_at:
             self._renew(grant)
@@ -309,7 +321,7 @@ class EgitoSimulator(Simulator):
             if self.refresh_tokens and (client, grant.refresh_token) == (self.api_id, refresh_token):
                 self._renew(grant)
                 return self._told(grant)
-        return _oauth_error(400, "invalid_grant", f"Invalid refresh token: {refresh_token}")
+        return oauth_error(400, "invalid_grant", f"Invalid refresh token: {refresh_token}")
 
     def _renew(self, grant: EgitoGrant) -> None:
         grant.access_token = str(uuid4())
@@ -486,11 +498,3 @@ class EgitoSimulator(Simulator):
 
 def _blank(name: str) -> _Mistake:
     return _Mistake(name, "may not be empty", "NotBlank")
-
-
-def _oauth_error(status: int, error: str, description: str, challenge: str | None = None) -> Response:
-    """`challenge` doesn't repeat the description: a header can't hold every character that a token may be sent with."""
-    response = json_response({"error": error, "error_description": description}, status)
-    if challenge:
-        response.headers["WWW-Authenticate"] = challenge
-    return response

@@ -1,10 +1,12 @@
-"""How Egito's simulator reads a request, as Spring binds a browser's form, and the pages of its web server."""
+"""How Egito's simulator reads a request, as Spring binds a browser's form; its pages and OAuth errors."""
 
 import json
 import re
 from http import HTTPStatus
 
 from werkzeug.wrappers import Request, Response
+
+from local.vendors.simulator import json_response
 
 type Record = dict[str, object]
 
@@ -67,3 +69,11 @@ def positive(value: object, default: int) -> int:
     """Return a positive number as it was sent, or the default for anything else."""
     text = str(value)
     return int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else default
+
+
+def oauth_error(status: int, error: str, description: str, challenge: str | None = None) -> Response:
+    """`challenge` doesn't repeat the description: a header can't hold every character that a token may be sent with."""
+    response = json_response({"error": error, "error_description": description}, status)
+    if challenge:
+        response.headers["WWW-Authenticate"] = challenge
+    return response

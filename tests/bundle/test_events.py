@@ -14,6 +14,7 @@ from local.emulator import Emulator
 from local.events import EVENTS, function_of, load_event
 from local.stack import WEBHOOK_KEY
 from local.vendors.simulator import Kind
+from openapi.recorded import EGITO, SIMULATOR
 from tests.bundle.conftest import need_emulator
 from tests.cases import CASES
 from tests.conftest import NEVER_LOGGED, forget_settings
@@ -141,7 +142,10 @@ def comparable(answers: Mapping[str, Any], kept: Set[str], begin: datetime) -> d
     def numbered(found: re.Match[str]) -> str:
         return found[0] if found[0] in kept else numbers.setdefault(found[0], f"#{len(numbers)}")
 
-    return {step: _ID.sub(numbered, time.sub("(now)", json.dumps(answer))) for step, answer in answers.items()}
+    return {
+        step: _ID.sub(numbered, re.sub(SIMULATOR, EGITO, time.sub("(now)", json.dumps(answer))))
+        for step, answer in answers.items()
+    }
 
 
 STEPS = [

@@ -5,7 +5,7 @@ What the vendor holds is told by the simulator's own record and found by the mar
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -195,6 +195,7 @@ def update_status(number: int) -> Event:
 
 # ---------------------------------------------------------------------- Egito
 
+_EGITO = "egito POST /services/restapi/json/"
 _PERSON = ("firstName", "lastName", "type", "ownerId", "source", "club")
 
 
@@ -220,7 +221,7 @@ def save_prospect(number: int) -> Event:
     kept = {"firstName": "Ada", "lastName": mark + TEXT, "type": "PROSPECT", "ownerId": "7", "source": "2"}
     return Event(
         "save prospect",
-        "egito POST /services/restapi/json/Lead/create",
+        f"{_EGITO}Lead/create",
         "POST",
         lambda _: f"/connector/clubs/{CLUB}/prospects",
         {**sent, "leadOwner": "maja@club.example", "leadSource": "Walk-in"},
@@ -236,7 +237,7 @@ def change_prospect(number: int) -> Event:
     sent = {"firstname": "Eva", "lastname": mark + TEXT, "userStatus": "ACTIVE", "userType": "PROSPECT"}
     return Event(
         "save prospect again",
-        "egito POST /services/restapi/json/Lead/update",
+        f"{_EGITO}Lead/update",
         "PUT",
         lambda _: f"/connector/clubs/{CLUB}/prospects/u-{mark}",
         sent,
@@ -254,7 +255,7 @@ def save_member(number: int) -> Event:
     sent = {"firstname": "Ada", "lastname": mark + TEXT, "userStatus": "ACTIVE", "userType": "MEMBER"}
     return Event(
         "save member (conversion)",
-        "egito POST /services/restapi/json/Contact/create",
+        f"{_EGITO}Contact/create",
         "PUT",
         lambda _: f"/connector/clubs/{CLUB}/members/u-{mark}",
         sent,
@@ -272,13 +273,79 @@ def create_lead_source(number: int) -> Event:
     name = f"Fair {number:06}.{TEXT}"  # none is the beginning of another
     return Event(
         "lead source create",
-        "egito POST /services/restapi/json/SelectDictionary/create",
+        f"{_EGITO}SelectDictionary/create",
         "POST",
         lambda _: f"/connector/clubs/{CLUB}/lead-sources",
         {"name": name},
         lambda stack: _picked(stack.egito.dictionaries["leadSource"], "name", name, "name"),
         [{"name": name}],
     )
+
+
+def create_record(number: int) -> Event:
+    """A CRM's own lead, which nobody has to do with whom the Connector knows."""
+    mark = f"Lis{number}."
+    fields = {"firstName": "Iga", "lastName": mark + TEXT, "email": f"l{number}@example.com"}
+    return _new_record("create_record", "Lead", f"L-{mark}{TEXT_OF_ID}", "lastName", mark, fields)
+
+
+def change_record(number: int) -> Event:
+    """One field of a contact; all others stay as they are."""
+    mark = f"Sowa{number}."
+    fields = {"firstName": "Leon", "lastName": mark + TEXT, "phone": "600500400"}
+    before = _new_record("a contact", "Contact", f"C-{mark}", "lastName", mark, fields)
+    return replace(
+        before,
+        kind="change_record",
+        writes=f"{_EGITO}Contact/update",
+        method="PUT",
+        path=lambda stack: f"/records/Contact/{_record_ids(stack, 'Contact', 'lastName', mark)[0]}",
+        body={"fields": {"phone": "600500401"}},
+        wanted=[fields | {"phone": "600500401"}],
+        before=(before,),
+    )
+
+
+def delete_record(number: int) -> Event:
+    """An order that is withdrawn. What the CRM calls it is free for another then."""
+    mark = f"Order {number:06}."
+    before = _new_record("an order", "Order", f"O-{number}.", "name", mark, {"name": mark + TEXT})
+    return replace(
+        before,
+        kind="delete_record",
+        writes=f"{_EGITO}Order/delete",
+        method="DELETE",
+        path=lambda stack: f"/records/Order/{_record_ids(stack, 'Order', 'name', mark)[0]}",
+        body=None,
+        wanted=[],
+        ties=lambda _: (),
+        untied=[f"crm/order/O-{number}."],
+        before=(before,),
+    )
+
+
+def _new_record(kind: str, entity: str, external_id: str, named: str, mark: str, fields: Record) -> Event:
+    """A new record, which is found by `mark` in its field `named`."""
+
+    def ties(stack: Stack) -> Ties:
+        system = f"{urlsplit(stack.egito.url).netloc}/{entity.lower()}"
+        ids = _record_ids(stack, entity, named, mark)
+        return [(f"crm/{entity.lower()}/{external_id}", f"{system}/{record_id}") for record_id in ids]
+
+    return Event(
+        kind,
+        f"{_EGITO}{entity}/create",
+        "POST",
+        lambda _: f"/records/{entity}",
+        {"external_id": external_id, "fields": fields},
+        lambda stack: _picked(stack.egito.records[entity], named, mark, *fields),
+        [fields],
+        ties,
+    )
+
+
+def _record_ids(stack: Stack, entity: str, named: str, mark: str) -> list[str]:
+    return _ids(stack.egito.records[entity], named, mark, "id")
 
 
 KINDS: tuple[Callable[[int], Event], ...] = (
@@ -293,4 +360,7 @@ KINDS: tuple[Callable[[int], Event], ...] = (
     change_prospect,
     save_member,
     create_lead_source,
+    create_record,
+    change_record,
+    delete_record,
 )

@@ -463,9 +463,12 @@ class World:
                 return _one(of_it, "external_id", link["external_id"], "integration_key_link_id")
             case "create_job":
                 return _one(self.stack.illu.jobs, "name", payload["name"], "job_id")
-            case "create_record":
+            case "create_person_record":
                 record = payload["fields"]["lastName"]
                 return _one(egito.records[payload["entity"]], "lastName", record, "id")
+            case "create_record":
+                named = "name" if payload["entity"] == "Order" else "lastName"
+                return _one(egito.records[payload["entity"]], named, payload["fields"][named], "id")
             case "create_lead_source":
                 return _one(egito.dictionaries[payload["dictionary"]], "name", payload["name"], "id")
         return None

@@ -69,6 +69,7 @@ def _mute(stack: Stack, document: dict[str, Any]) -> None:
     egito["lists_everything"] = False
     for people in ("prospects", "members"):
         egito[people] = {name: value for name, value in egito[people].items() if name != "reference"}
+    egito["records"] = {entity: {} for entity in egito["records"]}
 
 
 type Settings = Callable[[Stack, dict[str, Any]], None]

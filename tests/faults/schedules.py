@@ -56,9 +56,15 @@ LATER = st.sampled_from((False, False, True))
 FAULTS_TO_COME = st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(1, MOST_NTH)), max_size=2)
 
 
-class Schedule(RuleBasedStateMachine):
-    """Played in the world of `worlds`; `played` counts what happened in all of them."""
+@st.composite
+def played_kinds(draw: st.DrawFn) -> Callable[[int], Event]:
+    return draw(st.sampled_from(Schedule.kinds))
 
+
+class Schedule(RuleBasedStateMachine):
+    """Played in the world of `worlds`, with events of `kinds`; `played` counts what happened in all of them."""
+
+    kinds: ClassVar[Sequence[Callable[[int], Event]]] = KINDS
     worlds: ClassVar[Worlds] = Worlds(aws_without_http=True)
     played: ClassVar[Counter[str]] = Counter()
 
@@ -72,7 +78,7 @@ class Schedule(RuleBasedStateMachine):
     @initialize(
         named=st.sampled_from(sorted(USUAL)),
         altered=st.sampled_from((None, *ALTERATIONS)),
-        comers=st.lists(st.tuples(st.integers(1, 2), st.sampled_from(KINDS)), min_size=1, max_size=2),
+        comers=st.lists(st.tuples(st.integers(1, 2), played_kinds()), min_size=1, max_size=2),
         callers=CALLERS,
         later=LATER,
         faults=FAULTS_TO_COME,
@@ -147,9 +153,13 @@ class Schedule(RuleBasedStateMachine):
             raise AssertionError("; ".join(wrong))
 
 
-def play(seed_: int, schedules: int, *, shrink: bool = True) -> Counter[str]:
-    """That many schedules in this process. Raises AssertionError with the shortest that breaks the promise."""
+def play(seed_: int, schedules: int, *, flow: str = "", shrink: bool = True) -> Counter[str]:
+    """That many schedules in this process, with the kinds of event whose name has `flow` in it.
+
+    Raises AssertionError with the shortest that breaks the promise.
+    """
     Schedule.played = Counter()
+    Schedule.kinds = [make for make in KINDS if flow in make(1).kind]
     run_state_machine_as_test(
         seed(seed_)(Schedule),
         settings=settings(
@@ -195,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first batch; each has its own, one after the other")
     worlds = 3 * (os.cpu_count() or 1)  # most of the time they wait, for a turn or a timeout
     parser.add_argument("--jobs", type=int, default=worlds, help="how many worlds at a time (default %(default)s here)")
+    parser.add_argument("--flow", default="", help="only kinds of event whose name has this in it")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     began = time.monotonic()
@@ -202,7 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     broken = 0
     seeds = range(options.seed, options.seed + -(-options.schedules // BATCH))
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        batches = {pool.submit(play, one, min(BATCH, options.schedules)): one for one in seeds}
+        some = min(BATCH, options.schedules)
+        batches = {pool.submit(play, one, some, flow=options.flow): one for one in seeds}
         for done in as_completed(batches):
             if done.cancelled():
                 continue

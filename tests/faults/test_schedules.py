@@ -19,9 +19,9 @@ def _leave() -> Iterator[None]:
     Schedule.worlds.leave()
 
 
-@pytest.mark.parametrize("seed", range(1, 3))
-def test_no_event_has_two_effects_or_none_whatever_happens(seed: int) -> None:
-    assert play(seed, SCHEDULES)["schedules"] >= SCHEDULES
+@pytest.mark.parametrize(("seed", "flow"), [(1, ""), (2, ""), (3, "_record")])
+def test_no_event_has_two_effects_or_none_whatever_happens(seed: int, flow: str) -> None:
+    assert play(seed, SCHEDULES, flow=flow)["schedules"] >= SCHEDULES
 
 
 @pytest.mark.parametrize(

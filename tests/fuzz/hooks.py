@@ -13,6 +13,7 @@ NOT_THERE = (
     "is not the club in the address",
     "is not the one in the address",
     "is another lead source's",
+    "is required without the header Idempotency-Key",
     "must have at most 100 bytes",  # of which a letter may have several
 )
 """How the bridge says so of a field."""

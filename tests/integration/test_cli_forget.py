@@ -15,6 +15,7 @@ from crm_bridge.tenants import SECRET_MAX_AGE
 from local.stack import DEMO_TENANT
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.record_calls import ASYNC, change, create, created, delete, system
 from tests.integration.test_connector_receiver import ADA, save, saved
 from tests.integration.test_operations import JOB, KEY_LINK
 
@@ -107,6 +108,49 @@ def test_a_person_is_erased_with_saves_and_hashes(crm: Crm, cli: CommandLine) ->
     assert other in crm.stored()
     assert save(crm, person).status_code == 404
     assert saved(crm) != person  # somebody new
+
+
+def a_changed_record(crm: Crm, external_id: str, *, key: str | None = None) -> str:
+    """The id of a record of Egito that was made, and changed at once and from the queue."""
+    record_id = created(crm, {"lastName": "Lis", "notes": f"of {external_id}"}, external_id=external_id, key=key)
+    assert change(crm, record_id, {"phone": "1"}).status_code == 200
+    later = change(crm, record_id, {"phone": "2"}, **ASYNC)
+    crm.stack.deliver()
+    assert crm.get(later.headers["Location"]).json()["state"] == "succeeded"
+    return record_id
+
+
+@pytest.mark.parametrize("key", [None, "8e03978e"])
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_record_of_egito_is_erased_with_its_changes_and_its_deletion(
+    crm: Crm, cli: CommandLine, key: str | None, *, is_deleted: bool
+) -> None:
+    other, record_id = a_changed_record(crm, "A-2"), a_changed_record(crm, "A-1", key=key)
+    if is_deleted:
+        assert delete(crm, record_id).status_code == 204
+    told = cli("forget", "demo", "crm/contact/A-1", "--yes", "--json")
+    assert (told.code, told.json["operations"]) == (0, 4 if is_deleted else 3), told
+    stored = crm.stored()
+    assert [text for text in ("A-1", record_id, "8e03978e") if text in stored] == []
+    assert ("A-2" in stored, other in stored) == (True, True)
+    assert create(crm, external_id="A-1", key=key).status_code == 410
+    assert change(crm, other, {"phone": "3"}).status_code == 200
+
+
+def test_a_record_of_egito_is_erased_by_egito_s_id_too(crm: Crm, cli: CommandLine) -> None:
+    record_id = a_changed_record(crm, "A-1")
+    told = cli("forget", "demo", f"{system(crm.stack)}/contact/{record_id}", "--yes", "--json")
+    assert (told.code, told.json["operations"]) == (0, 3)
+    assert "A-1" not in crm.stored()
+
+
+def test_a_record_that_egito_refused_later_is_erased(crm: Crm, cli: CommandLine) -> None:
+    crm.stack.egito.fail(Kind.UNAVAILABLE)
+    accepted = create(crm, {"firstName": "Jan"}, external_id="A-1", key="8e03978e")
+    assert crm.settle(accepted)["state"] == "rejected"
+    assert "Jan" in crm.stored()
+    assert cli("forget", "demo", "crm/contact/A-1", "--yes").code == 0
+    assert [text for text in ("A-1", "Jan", "8e03978e") if text in crm.stored()] == []
 
 
 def test_a_dry_run_erases_nothing(crm: Crm, cli: CommandLine) -> None:

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from cli import keys
 from cli.bridge import Bridge
+from connector_receiver import record_routes
 from crm_bridge.tenant_parts import PARTS, joined
 from local.stack import DEMO_TENANT
 from operations import handler as operations
@@ -86,7 +87,7 @@ def test_the_crms_key_may_neither_look_nor_decide_and_a_persons_key_may(
 
 def test_the_command_line_knows_every_scope_that_a_function_asks_for(stack: Stack) -> None:
     flows = {function.package for function in stack.template.functions.values()} - {"operations", "webhook"}
-    asked = {*operations.SCOPES.values(), operations.PAYLOAD_SCOPE} | (flows - {"dispatcher"})
+    asked = {*operations.SCOPES.values(), operations.PAYLOAD_SCOPE, record_routes.SCOPE} | (flows - {"dispatcher"})
     assert asked == keys.SCOPES
 
 

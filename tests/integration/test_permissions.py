@@ -105,6 +105,7 @@ def asked_for() -> set[Permission]:
             world.take_in()
             world.play(make(number))
         _cannot_be_asked(world)
+        _has_several_alike(world)
         _changes_are_refused(world)
         _is_told(world)
         _is_handed_over(world)
@@ -112,6 +113,7 @@ def asked_for() -> set[Permission]:
         _refuses_sign_in(world)
         _has_no_settings(world)
         _gets_a_new_token(world)
+        _deletes_a_linked_record(world)
         return world.asked
 
 
@@ -144,6 +146,23 @@ def _cannot_be_asked(world: Recorder) -> None:
             world._request(world.tenant, "POST", f"/operations/{in_review.operation_id}/resolve", {"action": "discard"})
             == 200
         )
+
+
+def _has_several_alike(world: Recorder) -> None:
+    """A response is lost, and illu has two such records: the links say which of them is another event's."""
+    illu = world.stack.illu
+    for number, make, records, name in (
+        (500, create_site, illu.sites, "site_id"),
+        (501, create_job, illu.jobs, "job_id"),
+    ):
+        world.take_in()
+        event = make(number)
+        world.prepare(event)
+        world.inject(LOST, event.writes)
+        world.send(event)
+        records.append({**records[-1], name: 990_000 + number})
+        world.settle()
+        records.pop()
 
 
 def _is_linked_by_a_person(world: Recorder) -> None:
@@ -235,9 +254,9 @@ def _is_handed_over(world: Recorder) -> None:
         document["webhook"] = json.loads(stack.webhook_tenant())["webhook"]
 
     world.take_in(told)
-    for make in KINDS:
-        event = make(170)
-        event.arrange(world.stack)
+    for number, make in enumerate(KINDS, 400):
+        event = make(number)
+        world.prepare(event)
         world._request(world.tenant, event.method, event.path(world.stack), event.body, later=True)
         world.pass_time(60)
     world.stack.illu.fail(Kind.TOO_MANY)
@@ -281,6 +300,14 @@ def _gets_a_new_token(world: Recorder) -> None:
     world.pass_time(24 * 3600)
     world.play(save_prospect(141), lost=False)
     assert len(world.stack.egito.token_requests) > before
+
+
+def _deletes_a_linked_record(world: Recorder) -> None:
+    tenant = world.tenant
+    body = {"external_id": "A-1", "fields": {"lastName": "Lis"}}
+    assert world._request(tenant, "POST", "/records/Contact", body) == 201
+    record = world.stack.egito.records["Contact"][-1]["id"]
+    assert world._request(tenant, "DELETE", f"/records/Contact/{record}", None) == 204
 
 
 # ---------------------------------------------------------------------- what is granted

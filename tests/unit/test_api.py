@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crm_bridge import errors
 from crm_bridge.errors import (
+    LONGEST_FIELD,
+    MOST_ERRORS,
     ContractBrokenError,
     FieldError,
     InvalidError,
@@ -21,7 +23,7 @@ from crm_bridge.errors import (
     RunningError,
     StorageError,
 )
-from crm_bridge.inbound.api import LONGEST_FIELD, MAX_BODY, MOST_ERRORS, Request, Response, respond, validated
+from crm_bridge.inbound.api import MAX_BODY, Request, Response, respond, validated
 from crm_bridge.storage.api_keys import Caller
 from crm_bridge.telemetry import log_result
 from tests.unit.conftest import BURST, Clock, Tables

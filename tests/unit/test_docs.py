@@ -17,7 +17,7 @@ from crm_bridge.mapping import PayloadMapping, mappings_model
 from crm_bridge.settings import parse_tenant, tenant_model
 from crm_bridge.vendors import vendors
 from crm_bridge.vendors.connector_settings import ClubSettings
-from crm_bridge.vendors.egito_settings import PERSON_FIELDS, LeadSourceMap, Paging, PeopleMap, StaffMap
+from crm_bridge.vendors.egito_settings import PERSON_FIELDS, LeadSourceMap, Paging, PeopleMap, RecordMap, StaffMap
 from docs import costs
 from local.__main__ import parser
 from local.template import TEMPLATE
@@ -70,7 +70,7 @@ def test_every_setting_of_a_tenant_is_in_the_table() -> None:
 def test_every_member_of_a_map_of_egito_is_named_and_every_field_with_its_default() -> None:
     for name in PeopleMap.model_fields:
         assert f"| `{name}` |" in CONFIGURATION
-    for model in (StaffMap, LeadSourceMap, Paging, ClubSettings):
+    for model in (StaffMap, LeadSourceMap, RecordMap, Paging, ClubSettings):
         for name in model.model_fields:
             assert f"`{name}`" in CONFIGURATION
     for theirs, egitos in PERSON_FIELDS.items():

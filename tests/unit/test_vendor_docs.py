@@ -16,6 +16,7 @@ from crm_bridge.vendors import izzitup, revio
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 from local.events import load_event
 from local.template import TEMPLATE
+from local.vendors.egito import _VERBS, DICTIONARY
 from local.vendors.revio import RevioAccount
 
 ROOT = TEMPLATE.parent
@@ -32,7 +33,7 @@ def rows() -> Iterator[Row]:
     vendor = kind = ""
     for line in (ROOT / "docs/vendors.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if head := re.match(r"\| (\S+): (field|failure) \|", line):
+        if head := re.match(r"\| (\S+): (field|failure|method) \|", line):
             vendor, kind = head[1], head[2]
         elif not line.startswith("|"):
             kind = ""
@@ -51,7 +52,7 @@ def listed(vendor: str, kind: str) -> set[str]:
 def test_the_tables_are_read() -> None:
     assert {(row.vendor, row.kind) for row in ROWS} == {
         (vendor, kind) for vendor in ("illu", "Rev.io", "IzzitUp", "Egito") for kind in ("field", "failure")
-    } | {("Upya", "field"), ("InTouch", "field")}
+    } | {("Upya", "field"), ("InTouch", "field"), ("Egito", "method")}
 
 
 @cache
@@ -100,6 +101,11 @@ def test_every_field_of_the_connector_is_listed() -> None:
     names = {field.alias or name for name, field in PersonSave.model_fields.items()}
     assert names == listed("InTouch", "field")
     assert PERSON_FIELDS.keys() < names
+
+
+def test_every_method_of_egito_is_listed() -> None:
+    of_dictionaries = {f"{DICTIONARY}/{method}" for method in ("list", "create", "update")}
+    assert _VERBS.keys() | of_dictionaries == listed("Egito", "method")
 
 
 def test_every_field_and_every_failure_of_egito_is_listed() -> None:

@@ -35,7 +35,7 @@ HOSTILE = {
 def test_a_vendors_words_are_one_plain_line_wherever_they_are_kept(words: str, kept: str) -> None:
     assert plain(words) == kept
     assert VendorError(words, vendor="acme").message == str(VendorError(words, vendor="acme")) == kept
-    field = WrongFieldError(words, vendor="acme", field="service").field
+    (field,) = WrongFieldError(words, vendor="acme", field="service").fields
     assert field.message == kept
     (candidate,) = candidates_of([Match(IlluJob(job_id="1"), None, False, "1", words)], POLICY)
     assert candidate.name == kept

@@ -84,6 +84,10 @@ class BridgeError(Exception):
     """Root of everything that the bridge raises on purpose."""
 
 
+MOST_ERRORS, LONGEST_FIELD = 20, 100
+"""The most wrong fields that a response names, and the most characters of a name. A body may have thousands."""
+
+
 @dataclass(frozen=True)
 class FieldError:
     """One field of a request that cannot be accepted, named as the caller wrote it (`site.latitude`)."""
@@ -296,7 +300,10 @@ class AddressMovedError(SignInRefusedError):
 
 
 class RefusedError(VendorError):
+    """`fields`: those that the vendor named, with its words for each."""
+
     event = Event.REFUSED
+    fields: Sequence["FieldError"] = ()
 
 
 class MissingError(RefusedError):
@@ -318,7 +325,7 @@ class NeedlessError(RefusedError):
 class WrongFieldError(RefusedError):
     def __init__(self, message: str, *, vendor: str, field: str) -> None:
         super().__init__(f"{field}: {message}", vendor=vendor)
-        self.field = FieldError(field, plain(message))
+        self.fields = [FieldError(field, plain(message))]
 
 
 class MaybeDoneError(VendorError):

@@ -25,7 +25,7 @@ class Function:
     """The entry of one Lambda function, called with events of the HTTP API and of its queue.
 
     Each of the `flows` that declares a route is reached by it; `routes` are all others. A caller's API key needs the
-    scope `name`. `language` puts responses into what a caller understands.
+    scope `name`, or what `scopes` says of the route. `language` puts responses into what a caller understands.
     """
 
     def __init__(
@@ -33,17 +33,26 @@ class Function:
         name: str,
         *flows: type[Flow[Any, Any, Any]],
         routes: Mapping[str, Route] | None = None,
+        scopes: Mapping[str, str] | None = None,
         language: Language = unchanged,
     ) -> None:
         self.name = name
         self.flows = {flow.name: flow for flow in flows}
         self.routes = {flow.route: partial(_run, flow) for flow in flows if flow.route} | dict(routes or {})
-        self._language = language
+        self._scopes, self._language = scopes, language
 
     def __call__(self, event: Mapping[str, Any], context: LambdaContext) -> Mapping[str, object]:
         if "Records" in event:
             return consume(event, context, runtime().engine, self.name, self.flows)
-        return respond(event, context, self.routes, function=self.name, keys=runtime().keys, language=self._language)
+        return respond(
+            event,
+            context,
+            self.routes,
+            function=self.name,
+            keys=runtime().keys,
+            scopes=self._scopes,
+            language=self._language,
+        )
 
 
 def _run(flow: type[Flow[Any, Any, Any]], request: Request) -> Response:

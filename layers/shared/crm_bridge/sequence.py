@@ -166,6 +166,14 @@ class Turns:
         with turn.during(sign_in):
             return work(turn.fresh.keys())
 
+    def may_be_applied(self, what: str) -> bool:
+        """Return whether another run has applied anything to `what` before the turn that this one has, or was killed
+        while it did so."""
+        turn = self.context.ending
+        if not isinstance(turn, Turn):
+            return False
+        return what in turn.lock.applied or any(note.what == what for note in turn.lock.notes - turn.notes)
+
     def begin(self, times: Mapping[str, int], *, sign_in: str = NO_SIGN_IN) -> Turn:
         """A turn, which ends with the operation of the run. Raises NotDoneError, SignInPausedError, StorageError."""
         operation = self.context.operation

@@ -17,6 +17,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from crm_bridge.engine import Outcome
 from crm_bridge.errors import (
+    LONGEST_FIELD,
+    MOST_ERRORS,
     BrokenContractError,
     ConflictError,
     ContractBrokenError,
@@ -51,8 +53,6 @@ from crm_bridge.storage.operation import State, as_time
 from crm_bridge.telemetry import add_to_log, bind_log, log_answer, report_defect
 
 MAX_BODY = 128 * 1024
-MOST_ERRORS, LONGEST_FIELD = 20, 100
-"""The most wrong fields that a response names, and the most characters of a name. A body may have thousands."""
 JSON = "application/json"
 CHANGED = "Already processed with a different payload. This one was not sent."
 PROBLEM_TYPE = "urn:crm-bridge:problem:"
@@ -200,11 +200,12 @@ class JsonResponse[B: Mapping[str, object]](Response):
 
 
 type Route = Callable[[Request], Response]
-type Language = Callable[[Mapping[str, str], Response], Response]
-"""Puts a response, a problem as well, into what the caller with these headers (names in lower case) understands."""
+type Language = Callable[[str, Mapping[str, str], Response], Response]
+"""Puts a response, a problem as well, into what the caller of this route with these headers (names in lower case)
+understands."""
 
 
-def unchanged(headers: Mapping[str, str], response: Response) -> Response:  # noqa: ARG001 - the language of nearly all
+def unchanged(route: str, headers: Mapping[str, str], response: Response) -> Response:  # noqa: ARG001 - most callers'
     return response
 
 
@@ -225,7 +226,8 @@ def respond(
     Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
     """
     proxied = APIGatewayProxyEventV2(dict(event))
-    bind_log(flow=function, request_id=context.aws_request_id, route=str(proxied.get("routeKey")))
+    route = str(proxied.get("routeKey"))
+    bind_log(flow=function, request_id=context.aws_request_id, route=route)
     headers = proxied.headers  # their names in lower case
     try:
         response = _routed(proxied, context, headers, routes, function=function, keys=keys, scopes=scopes or {})
@@ -237,7 +239,7 @@ def respond(
         report_defect(error)
         response = _problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
     log_answer(response.status)
-    return _as_lambda(language(headers, response))
+    return _as_lambda(language(route, headers, response))
 
 
 def _routed(
@@ -358,7 +360,7 @@ def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemE
     elif kind in (BrokenContractError, UnavailableError):
         detail += ". Send the same request again."
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after else None
-    fields = [error.field] if isinstance(error, WrongFieldError) else []
+    fields = error.fields if isinstance(error, RefusedError) else ()
     return kind(detail, fields=fields, headers=headers, operation_id=operation_id)
 
 

@@ -36,6 +36,10 @@ class Identity:
     entity: str
     id: str
 
+    def is_same(self, other: "Identity") -> bool:
+        """Return whether it is the same record, in whatever form the ids are."""
+        return (self.system, self.entity) == (other.system, other.entity) and canonical(self.id) == canonical(other.id)
+
     def to_response(self) -> "LinkedRecord":
         return {"system": self.system, "entity": self.entity, "id": self.id}
 
@@ -241,6 +245,11 @@ def _partition(tenant: str, identity: Identity) -> str:
 def joined(*parts: str) -> str:
     """One key out of several parts. Escapes only what could make two lists of parts the same: keys stay readable."""
     return "#".join([part.replace("%", "%25").replace("#", "%23") for part in parts])
+
+
+def parted(key: str) -> list[str]:
+    """Return the parts that were `joined`."""
+    return [part.replace("%23", "#").replace("%25", "%") for part in key.split("#")]
 
 
 def _partner(item: dict[str, object]) -> Partner:

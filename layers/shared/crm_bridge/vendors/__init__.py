@@ -24,6 +24,8 @@ class Entry(NamedTuple):
     functions: tuple[str, ...]
     is_for_callers: bool = True
     """Whether callers send these functions' events, and so need an API key with their scopes."""
+    scopes: tuple[str, ...] = ()
+    """The scopes of those of its functions' routes that need another one than the function's name."""
     has_mappings: bool = True
     """Whether a tenant may map its CRM's JSON to these functions' events."""
 
@@ -37,7 +39,7 @@ REGISTRY = (
     Entry("illu", "illu", "Illu", ("create_site", "create_job")),
     Entry("revio", "revio", "Revio", ("key_link",)),
     Entry("izzitup", "izzitup", "IzzitUp", ("status_update",)),
-    Entry("egito", "egito", "Egito", ("connector_receiver",), has_mappings=False),
+    Entry("egito", "egito", "Egito", ("connector_receiver",), scopes=("records",), has_mappings=False),
     Entry("webhook", "webhook", "Webhook", ("webhook",), is_for_callers=False, has_mappings=False),
 )
 PART_OF = {function: entry.part for entry in REGISTRY for function in entry.functions}
@@ -47,6 +49,11 @@ PART_OF = {function: entry.part for entry in REGISTRY for function in entry.func
 def called_functions() -> frozenset[str]:
     """Return the functions that callers send events to. A key needs the scope of that name."""
     return frozenset(function for entry in REGISTRY if entry.is_for_callers for function in entry.functions)
+
+
+def scopes() -> frozenset[str]:
+    """Return the scopes of the routes by which vendors are reached."""
+    return called_functions().union(*(entry.scopes for entry in REGISTRY))
 
 
 @cache

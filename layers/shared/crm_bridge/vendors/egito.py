@@ -14,7 +14,10 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode
 
 from crm_bridge.errors import (
+    LONGEST_FIELD,
+    MOST_ERRORS,
     ContractBrokenError,
+    FieldError,
     MaybeDoneError,
     NoSuchRecordError,
     NotDoneError,
@@ -34,6 +37,7 @@ from crm_bridge.settings import Settings, Tenant
 from crm_bridge.storage.links import joined
 from crm_bridge.vendors.connector_settings import ConnectorSettings
 from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap, StaffMember
+from crm_bridge.words import plain
 
 VENDOR = "Egito"
 MAX_ANSWER = 16 * 1024 * 1024
@@ -173,6 +177,19 @@ class Egito(Vendor[EgitoSettings]):
                 return list(found.values())
             found |= records
         raise ContractBrokenError(f"Egito's list of {entity} does not end", vendor=VENDOR)
+
+    def page(self, entity: str, number: int, size: int) -> tuple[list[Record], bool]:
+        """Return a part of the list, the first is number 1, and whether there may be more.
+
+        Egito is asked for this page if the tenant's settings say how, else for the whole list. Source: see `records`.
+        """
+        paging, begin = self.settings.paging, (number - 1) * size
+        if paging is None:
+            records = _listed(self._ask(entity, "list", {}), entity)
+            return records[begin : begin + size], len(records) > begin + size
+        place = {paging.page: str(paging.first + number - 1), paging.size: str(size)}
+        records = _listed(self._ask(entity, "list", place), entity)
+        return records, len(records) >= size
 
     def update(self, entity: str, record_id: str, changes: Mapping[str, object]) -> bool:
         """`POST …/{Entity}/update` of the whole record with `changes` in it: a save may blank what it is not sent.
@@ -386,7 +403,9 @@ def _parsed(answer: Answer, *, masks: bool = True) -> Any:
     errors = parsed.get("errors") if isinstance(parsed, dict) else None
     if errors and (answer.status < 300 or answer.status in (400, 404, 409, 422)):
         words = answer.shown(_flat(errors)) or "it did not say why"
-        raise RefusedError(f"Egito: {words}", vendor=VENDOR, status=answer.status)
+        refused = RefusedError(f"Egito: {words}", vendor=VENDOR, status=answer.status)
+        refused.fields = [FieldError(name, plain(answer.shown(text))) for name, text in _by_field(errors)][:MOST_ERRORS]
+        raise refused
     expect(answer, *range(200, 300))
     if parsed is None and answer.body.strip() not in (b"", b"null"):
         raise ContractBrokenError("Egito answered something else than JSON", vendor=VENDOR, status=answer.status)
@@ -458,6 +477,13 @@ def _flat(errors: object) -> str:
         told = {name: value for name, value in errors.items() if value and name not in _NOT_TOLD}
         return "; ".join(f"{name}: {_flat(value)}" for name, value in told.items())
     return "" if errors is None else str(errors)
+
+
+def _by_field(errors: object) -> Iterator[tuple[str, str]]:
+    """Yield the field and the text of those of `errors` that name a field."""
+    for error in errors if isinstance(errors, list) else []:
+        if isinstance(error, dict) and isinstance(error.get("field"), str) and error["field"]:
+            yield error["field"][:LONGEST_FIELD], _flat({**error, "field": None})
 
 
 def _form(value: object, name: str = "") -> Iterator[tuple[str, str]]:

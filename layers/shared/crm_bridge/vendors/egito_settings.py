@@ -1,4 +1,4 @@
-"""Settings of Egito: how to reach it, and which of its entities and fields people, staff and lead sources are."""
+"""Settings of Egito: how to reach it, and what its entities and fields are called."""
 
 import re
 from collections.abc import Mapping
@@ -119,6 +119,13 @@ class LeadSourceMap(Settings):
     """Whether the dictionary takes new entries through the API; Egito's pages do not say."""
 
 
+class RecordMap(Settings):
+    """How the records of an entity are sent by a CRM's own events (`/records/{entity}`)."""
+
+    reference: EgitoName | None = None
+    """The field for what makes the CRM's event unique. A record whose response was lost is recognised by it."""
+
+
 class Paging(Settings):
     """How a list is asked for page by page. Egito documents no paging, so none is used unless it is named here."""
 
@@ -155,6 +162,8 @@ class EgitoSettings(Settings):
     members: PeopleMap = PeopleMap()
     staff: StaffMap = StaffMap()
     lead_sources: LeadSourceMap = LeadSourceMap()
+    records: dict[EgitoName, RecordMap] = {name: RecordMap() for name in ("Account", "Contact", "Opportunity")}
+    """The entities whose records callers may read and write; those here are the ones that Egito's page shows."""
 
     @model_validator(mode="after")
     def _tell_prospects_from_members(self) -> Self:

@@ -1,0 +1,130 @@
+"""The records of Egito as callers send and get them, and the commands that change them.
+
+Names of entities and fields are Egito's own, which its public pages do not list: docs/vendors.md.
+"""
+
+from typing import Annotated, Literal, TypedDict
+
+from pydantic import AfterValidator, Field, JsonValue
+
+from crm_bridge import Command, Result
+from crm_bridge.fields import Id, Schema
+from crm_bridge.vendors.egito_settings import EgitoName
+
+MOST_FIELDS = 200
+MOST_CHANGED = 100
+"""Each changed field has its own time in one DynamoDB expression, which may have 4 KB:
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html"""
+LARGEST_PAGE = 200
+
+
+def _without_id(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if "id" in value:
+        raise ValueError("must not have id, which Egito gives; it stands in the address")
+    return value
+
+
+_NO_ID = Schema(**{"not": {"required": ["id"]}})
+type Fields = Annotated[
+    dict[EgitoName, JsonValue], Field(min_length=1, max_length=MOST_FIELDS), AfterValidator(_without_id), _NO_ID
+]
+type ChangedFields = Annotated[
+    dict[EgitoName, JsonValue], Field(min_length=1, max_length=MOST_CHANGED), AfterValidator(_without_id), _NO_ID
+]
+
+
+class RecordCreation(Command):
+    """A new record. What makes the event unique is the header `Idempotency-Key`, or else `external_id`."""
+
+    external_id: Id | None = None
+    """The record's id in the CRM. It is linked to the one that Egito gives."""
+    fields: Fields
+
+
+class RecordUpdate(Command):
+    """The fields that change; all others stay as they are."""
+
+    fields: ChangedFields
+
+
+class RecordPage(Command):
+    """Which part of a list is wanted."""
+
+    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    page_size: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = 100
+
+
+class NewRecord(Command):
+    """A record that there shall be at Egito. `key` is what makes the event unique."""
+
+    entity: str
+    key: str
+    external_id: str | None = None
+    fields: dict[str, JsonValue]
+
+
+class RecordChange(Command):
+    """What some of a record's fields are from a time on (epoch microseconds)."""
+
+    entity: str
+    id: str
+    fields: dict[str, JsonValue]
+    asked_at: int
+
+
+class RecordDeletion(Command):
+    """A record that there shall be no more, from a time on (epoch microseconds)."""
+
+    entity: str
+    id: str
+    asked_at: int
+
+
+class StoredRecord(Result):
+    """A record at Egito. Its fields are not kept in the bridge."""
+
+    system: str
+    """The host of this Egito, under which links name the record."""
+    entity: str
+    id: str
+
+
+class ExistingRecord(StoredRecord):
+    """A record that another event has made, and linked."""
+
+
+class ChangedRecord(StoredRecord):
+    """The record as changed; or `ignored`, and why."""
+
+    ignored: Annotated[Literal["older"] | None, Field(exclude_if=lambda value: value is None)] = None
+    """Only there if all of these fields were changed by a later request already, and nothing was changed."""
+
+
+class EgitoRecord(TypedDict):
+    """A record as Egito has it now."""
+
+    entity: str
+    id: str | None
+    """None in a list whose records have no usable id."""
+    fields: dict[str, JsonValue]
+
+
+class RecordList(TypedDict):
+    """A part of an entity's records."""
+
+    records: list[EgitoRecord]
+    page: int
+    page_size: int
+    has_more: bool
+
+
+class DictionaryEntry(TypedDict):
+    id: str
+    name: str
+
+
+class DictionaryEntries(TypedDict):
+    """The values that a field may have."""
+
+    type: str
+    entries: list[DictionaryEntry]

@@ -1,0 +1,160 @@
+"""The routes of Egito's records, which callers use without the Connector. What is read is passed on and never kept."""
+
+import json
+import re
+
+from pydantic import TypeAdapter, ValidationError
+
+from connector_receiver.record_models import (
+    DictionaryEntries,
+    EgitoRecord,
+    NewRecord,
+    RecordChange,
+    RecordCreation,
+    RecordDeletion,
+    RecordList,
+    RecordPage,
+    RecordUpdate,
+)
+from connector_receiver.records import ChangeRecord, CreateRecord, DeleteRecord
+from crm_bridge.errors import FieldError, InvalidError, NotFoundError
+from crm_bridge.fields import LONGEST_ID, Id
+from crm_bridge.inbound.api import JsonResponse, Request, Response, ask, run, to_response
+from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import State
+from crm_bridge.vendors.egito import Record, usable_id
+from crm_bridge.vendors.egito_settings import EgitoName, EgitoSettings
+
+SCOPE = "records"
+LARGEST_RESPONSE = 5 * 1024 * 1024
+"""Bytes. Lambda returns at most 6 MB: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
+
+
+def _create_record(request: Request) -> Response:
+    entity, sent = _entity(request), request.parse(RecordCreation)
+    key = _idempotency_key(request) or sent.external_id
+    if key is None:
+        raise InvalidError(
+            "Say what makes this event unique: by the header Idempotency-Key, or by external_id.",
+            fields=[FieldError("external_id", "is required without the header Idempotency-Key")],
+        )
+    command = NewRecord(entity=entity, key=key, external_id=sent.external_id, fields=sent.fields)
+    return to_response(run(request, CreateRecord, command), CreateRecord)
+
+
+def _change_record(request: Request) -> Response:
+    entity, record_id, sent = _entity(request), _id(request), request.parse(RecordUpdate)
+    command = RecordChange(entity=entity, id=record_id, fields=sent.fields, asked_at=_now())
+    return to_response(run(request, ChangeRecord, command), ChangeRecord)
+
+
+def _delete_record(request: Request) -> Response:
+    command = RecordDeletion(entity=_entity(request), id=_id(request), asked_at=_now())
+    outcome = run(request, DeleteRecord, command)
+    is_done = outcome.operation.state is State.SUCCEEDED
+    return Response(204, None) if is_done else to_response(outcome, DeleteRecord)
+
+
+def _get_record(request: Request) -> JsonResponse[EgitoRecord]:
+    """One of Egito's records
+
+    As Egito has it now. Nothing of it is stored."""
+    entity, record_id = _entity(request), _id(request)
+    record = ask(request, CreateRecord, lambda _, egito: egito.record(entity, record_id))
+    return _bounded(JsonResponse(200, _shown(entity, record)))
+
+
+def _list_records(request: Request) -> JsonResponse[RecordList]:
+    """A part of Egito's records of an entity
+
+    In Egito's order. Go on while `has_more` is true. Nothing of it is stored."""
+    entity, wanted = _entity(request), request.query_as(RecordPage)
+    found, has_more = ask(request, CreateRecord, lambda _, egito: egito.page(entity, wanted.page, wanted.page_size))
+    records = [_shown(entity, record) for record in found]
+    listed = RecordList(records=records, page=wanted.page, page_size=wanted.page_size, has_more=has_more)
+    return _bounded(JsonResponse(200, listed))
+
+
+def _list_dictionary(request: Request) -> JsonResponse[DictionaryEntries]:
+    """The entries of one of Egito's dictionaries
+
+    The values that a field of a record may have."""
+    name = request.path["type"]
+    if not _is_name(name):
+        raise NotFoundError("There is no dictionary of this type: a type is a name as Egito's fields have.")
+    found = ask(request, CreateRecord, lambda _, egito: egito.dictionary(name))
+    entries = [{"id": entry.id, "name": entry.name} for entry in found]
+    return _bounded(JsonResponse(200, DictionaryEntries(type=name, entries=entries)))  # type: ignore[typeddict-item]
+
+
+def _entity(request: Request) -> str:
+    """The entity in the address. Raises NotFoundError if the tenant's settings do not allow it."""
+    entity = request.path["entity"]
+    allowed = runtime().tenants.get(request.caller.tenant, CreateRecord.function).require(EgitoSettings).records
+    if entity not in allowed:
+        raise NotFoundError(f"The tenant's settings (egito.records) allow only {', '.join(sorted(allowed)) or 'none'}.")
+    return entity
+
+
+def _id(request: Request) -> str:
+    try:
+        return TypeAdapter(Id).validate_python(request.path["id"])
+    except ValidationError:
+        raise NotFoundError(f"There is no such record: an id is text of up to {LONGEST_ID} characters.") from None
+
+
+def _idempotency_key(request: Request) -> str | None:
+    """The header, with or without the quotes that its draft wants.
+
+    Source: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+    """
+    sent = request.headers.get("idempotency-key")
+    if sent is None:
+        return None
+    quoted = re.fullmatch(r'\s*"(.*)"\s*', sent)
+    try:
+        return TypeAdapter(Id).validate_python(quoted[1] if quoted else sent)
+    except ValidationError:
+        message = f"must be text of up to {LONGEST_ID} visible characters"
+        raise InvalidError(
+            "Correct the header Idempotency-Key.", fields=[FieldError("Idempotency-Key", message)]
+        ) from None
+
+
+def _is_name(name: str) -> bool:
+    try:
+        return bool(TypeAdapter(EgitoName).validate_python(name))
+    except ValidationError:
+        return False
+
+
+def _shown(entity: str, record: Record) -> EgitoRecord:
+    fields = {name: value for name, value in record.items() if name != "id"}
+    return EgitoRecord(entity=entity, id=usable_id(record), fields=fields)
+
+
+def _bounded[R: JsonResponse[EgitoRecord] | JsonResponse[RecordList] | JsonResponse[DictionaryEntries]](
+    response: R,
+) -> R:
+    """Raises InvalidError where Lambda could not return it."""
+    if len(json.dumps(response.body)) > LARGEST_RESPONSE:
+        raise InvalidError(
+            "This is more than the bridge can return at once.",
+            fields=[FieldError("page_size", "must be smaller, because these records are large")],
+        )
+    return response
+
+
+def _now() -> int:
+    return int(runtime().clock() * 1_000_000)
+
+
+ROUTES = {
+    "POST /records/{entity}": _create_record,
+    "GET /records/{entity}": _list_records,
+    "GET /records/{entity}/{id}": _get_record,
+    "PUT /records/{entity}/{id}": _change_record,
+    "DELETE /records/{entity}/{id}": _delete_record,
+    "GET /dictionaries/{type}": _list_dictionary,
+}
+SCOPES = dict.fromkeys(ROUTES, SCOPE)
