@@ -1,10 +1,10 @@
-"""How many of a test's variants are run: about six of them, or all of them with LONG=1."""
+"""How many of a test's variants are run: about four of them, or all of them with LONG=1."""
 
 import os
 from collections.abc import Iterable
 
 IS_LONG = bool(os.environ.get("LONG"))
-MOST = 6
+MOST = 4
 
 
 def some[T](variants: Iterable[T], most: int = MOST) -> list[T]:

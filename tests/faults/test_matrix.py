@@ -27,12 +27,13 @@ from tests.faults.matrix import (
     run,
 )
 from tests.integration.ministack import ministack
-from tests.variants import some
+from tests.variants import IS_LONG, some
 
 AT_THE_WRITE = ("closed, done", "killed after", "handled twice at once")
 AT_THE_END = ("killed before",)
 """Of the call that settles the operation."""
 RACERS = 4
+OF_THE_PEERS = pytest.mark.skipif(not IS_LONG, reason="what the peers do is for `make long`")
 type Make = Callable[[int], Event]
 
 
@@ -109,6 +110,7 @@ def test_an_event_that_is_lost_is_noticed(worlds: Worlds, monkeypatch: pytest.Mo
     assert any(wrong.startswith("create_site is waiting") for wrong in result.wrong)
 
 
+@OF_THE_PEERS
 def test_the_usual_construction_makes_duplicates_and_is_judged_by_the_same_measure(peers: Worlds) -> None:
     kind = peer.create_site(1).kind
     expected = {"closed, done": "DUPLICATE", "429": "once", "connection refused": "once", "down for hours": "LOST"}
@@ -131,6 +133,7 @@ NOT_RETRIED = {
 }
 
 
+@OF_THE_PEERS
 @pytest.mark.parametrize(
     ("make", "expected"), some(zip(durable.KINDS, [RETRIED, RETRIED, NOT_RETRIED], strict=True), most=2)
 )
@@ -141,6 +144,7 @@ def test_durable_functions_are_judged_by_the_same_measure(
     assert {fault: (result.verdict, result.effects) for fault, result in results.items()} == expected
 
 
+@OF_THE_PEERS
 @pytest.mark.parametrize(
     ("make", "expected"), some(zip(durable.KINDS, ["DUPLICATE", "DUPLICATE", "LOST"], strict=True), most=2)
 )
