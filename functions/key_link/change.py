@@ -199,7 +199,8 @@ class Change:
         elif not is_target or (accepts and self.obstacle()):
             return None
         elif there is None or there.state is State.REJECTED:
-            conditions.append("(attribute_not_exists(operation_id) OR #state = :there)")
+            # One that was seen may be gone by now, and is then to be made as a whole.
+            conditions.append("#state = :there" if there else "(attribute_not_exists(operation_id) OR #state = :there)")
             values[":there"] = State.REJECTED.value
         else:
             conditions.append("#state = :there AND #result = :result")
@@ -226,6 +227,8 @@ class Change:
                 continue
             if event and item:
                 self.seen[event] = as_operation(item)
+            elif self.target and event == self.target.operation_id and event not in self.ties:
+                self.seen.pop(event, None)  # it is made anew
             elif event:
                 self.gone.add(event)
             elif item:
