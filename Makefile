@@ -167,7 +167,7 @@ $(SET_UP): requirements-dev.txt pyproject.toml
 		{ echo "Python 3.13 is needed, and $(PYTHON) is not it. Name one: make PYTHON=/path/to/python3.13"; exit 1; }
 	@echo "Setting up $(VENV) ..."
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	@sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.txt >$(VENV)/uv.txt  # which takes seconds for what takes pip minutes
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.txt >$(VENV)/uv.txt  # uv takes seconds, and pip minutes
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .

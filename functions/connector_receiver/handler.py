@@ -81,7 +81,7 @@ def _save(request: Request) -> Response:
     sent = wire.read(request, PersonSave)
     _expect_agreement(club_id, connector, sent)
     person_id, connector_id = _ids(request, sent)
-    tenant, arrived_at, fields = request.caller.tenant, _now(), sent.fields()
+    tenant, arrived_at, fields = request.caller.tenant, runtime().clock.microseconds(), sent.fields()
 
     def command(person_id: str, *, has_namesake: bool = False) -> PersonToSave:
         return PersonToSave(
@@ -255,7 +255,9 @@ def _change_lead_source(request: Request) -> Response:
     is_egitos = dictionary is not None and before.id in [entry.id for entry in entries]
     response = Response(200, changed.model_dump())
     if is_egitos and dictionary is not None:
-        command = LeadSourceName(dictionary=dictionary, id=before.id, name=sent.name, asked_at=_now())
+        command = LeadSourceName(
+            dictionary=dictionary, id=before.id, name=sent.name, asked_at=runtime().clock.microseconds()
+        )
         response = to_response(run(request, ChangeLeadSource, command), ChangeLeadSource)
     active = before.active if sent.active is None else sent.active
     if response.status == HTTPStatus.ACCEPTED:  # only the name is still on its way
@@ -331,10 +333,6 @@ def _counted(question: Callable[[], list[Any]]) -> dict[str, object]:
         return {"count": len(question())}
     except RefusedError as error:
         return {"count": None, "reason": error.message}
-
-
-def _now() -> int:
-    return int(runtime().clock() * 1_000_000)
 
 
 _BASE = "/connector/clubs/{club_id}"

@@ -55,7 +55,7 @@ class RecordPage(Command):
 
 
 class NewRecord(Command):
-    """A record that there shall be at Egito. `key` is what makes the event unique."""
+    """A record to create at Egito. `key` makes the event unique."""
 
     entity: str
     key: str
@@ -64,7 +64,7 @@ class NewRecord(Command):
 
 
 class RecordChange(Command):
-    """What some of a record's fields are from a time on (epoch microseconds)."""
+    """New values of some of a record's fields. `asked_at` is in epoch microseconds."""
 
     entity: str
     id: str
@@ -73,7 +73,7 @@ class RecordChange(Command):
 
 
 class RecordDeletion(Command):
-    """A record that there shall be no more, from a time on (epoch microseconds)."""
+    """A record to delete. `asked_at` is in epoch microseconds."""
 
     entity: str
     id: str

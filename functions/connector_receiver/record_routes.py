@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from connector_receiver.record_models import (
     DictionaryEntries,
+    DictionaryEntry,
     EgitoRecord,
     NewRecord,
     RecordChange,
@@ -44,12 +45,12 @@ def _create_record(request: Request) -> Response:
 
 def _change_record(request: Request) -> Response:
     entity, record_id, sent = _entity(request), _id(request), request.parse(RecordUpdate)
-    command = RecordChange(entity=entity, id=record_id, fields=sent.fields, asked_at=_now())
+    command = RecordChange(entity=entity, id=record_id, fields=sent.fields, asked_at=runtime().clock.microseconds())
     return to_response(run(request, ChangeRecord, command), ChangeRecord)
 
 
 def _delete_record(request: Request) -> Response:
-    command = RecordDeletion(entity=_entity(request), id=_id(request), asked_at=_now())
+    command = RecordDeletion(entity=_entity(request), id=_id(request), asked_at=runtime().clock.microseconds())
     outcome = run(request, DeleteRecord, command)
     is_done = outcome.operation.state is State.SUCCEEDED
     return Response(204, None) if is_done else to_response(outcome, DeleteRecord)
@@ -61,7 +62,7 @@ def _get_record(request: Request) -> JsonResponse[EgitoRecord]:
     As Egito has it now. Nothing of it is stored."""
     entity, record_id = _entity(request), _id(request)
     record = ask(request, CreateRecord, lambda _, egito: egito.record(entity, record_id))
-    return _bounded(JsonResponse(200, _shown(entity, record)))
+    return _bounded(JsonResponse(200, _to_response(entity, record)))
 
 
 def _list_records(request: Request) -> JsonResponse[RecordList]:
@@ -70,21 +71,23 @@ def _list_records(request: Request) -> JsonResponse[RecordList]:
     In Egito's order. Go on while `has_more` is true. Nothing of it is stored."""
     entity, wanted = _entity(request), request.query_as(RecordPage)
     found, has_more = ask(request, CreateRecord, lambda _, egito: egito.page(entity, wanted.page, wanted.page_size))
-    records = [_shown(entity, record) for record in found]
+    records = [_to_response(entity, record) for record in found]
     listed = RecordList(records=records, page=wanted.page, page_size=wanted.page_size, has_more=has_more)
-    return _bounded(JsonResponse(200, listed))
+    too_large = FieldError("page_size", "must be smaller, because these records are large")
+    return _bounded(JsonResponse(200, listed), too_large)
 
 
 def _list_dictionary(request: Request) -> JsonResponse[DictionaryEntries]:
     """The entries of one of Egito's dictionaries
 
     The values that a field of a record may have."""
-    name = request.path["type"]
-    if not _is_name(name):
-        raise NotFoundError("There is no dictionary of this type: a type is a name as Egito's fields have.")
+    try:
+        name = TypeAdapter(EgitoName).validate_python(request.path["type"])
+    except ValidationError:
+        raise NotFoundError("There is no dictionary of this type: a type is written as a field of Egito is.") from None
     found = ask(request, CreateRecord, lambda _, egito: egito.dictionary(name))
-    entries = [{"id": entry.id, "name": entry.name} for entry in found]
-    return _bounded(JsonResponse(200, DictionaryEntries(type=name, entries=entries)))  # type: ignore[typeddict-item]
+    entries = [DictionaryEntry(id=entry.id, name=entry.name) for entry in found]
+    return _bounded(JsonResponse(200, DictionaryEntries(type=name, entries=entries)))
 
 
 def _entity(request: Request) -> str:
@@ -104,16 +107,18 @@ def _id(request: Request) -> str:
 
 
 def _idempotency_key(request: Request) -> str | None:
-    """The header, with or without the quotes that its draft wants.
+    """Return the header's key: the header is a string in quotes by its draft, and mostly sent without them.
 
-    Source: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+    Source: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, and of the string
+    https://www.rfc-editor.org/rfc/rfc9651#section-3.3.3
     """
     sent = request.headers.get("idempotency-key")
     if sent is None:
         return None
     quoted = re.fullmatch(r'\s*"(.*)"\s*', sent)
     try:
-        return TypeAdapter(Id).validate_python(quoted[1] if quoted else sent)
+        key = re.sub(r'\\(["\\])', r"\1", quoted[1]) if quoted else sent
+        return TypeAdapter(Id).validate_python(key)
     except ValidationError:
         message = f"must be text of up to {LONGEST_ID} visible characters"
         raise InvalidError(
@@ -121,32 +126,21 @@ def _idempotency_key(request: Request) -> str | None:
         ) from None
 
 
-def _is_name(name: str) -> bool:
-    try:
-        return bool(TypeAdapter(EgitoName).validate_python(name))
-    except ValidationError:
-        return False
-
-
-def _shown(entity: str, record: Record) -> EgitoRecord:
+def _to_response(entity: str, record: Record) -> EgitoRecord:
     fields = {name: value for name, value in record.items() if name != "id"}
     return EgitoRecord(entity=entity, id=usable_id(record), fields=fields)
 
 
 def _bounded[R: JsonResponse[EgitoRecord] | JsonResponse[RecordList] | JsonResponse[DictionaryEntries]](
-    response: R,
+    response: R, *too_large: FieldError
 ) -> R:
-    """Raises InvalidError where Lambda could not return it."""
+    """Return the response. Raises InvalidError if Lambda cannot return it."""
     if len(json.dumps(response.body)) > LARGEST_RESPONSE:
         raise InvalidError(
             "This is more than the bridge can return at once.",
-            fields=[FieldError("page_size", "must be smaller, because these records are large")],
+            fields=too_large,
         )
     return response
-
-
-def _now() -> int:
-    return int(runtime().clock() * 1_000_000)
 
 
 ROUTES = {

@@ -60,7 +60,7 @@ class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record",
         for record in vendor.records(command.entity):
             record_id = usable_id(record)
             if record_id and _may_be_its(record, command, reference):
-                certain = reference is not None and record.get(reference) == command.key
+                certain = reference is not None and _text(record.get(reference)) == command.key
                 yield Match(self._stored(command, record_id), None, certain, record_id, f"{command.entity} {record_id}")
         if reference is None:
             raise NotShownError(NO_REFERENCE, vendor=VENDOR)
@@ -151,7 +151,7 @@ class DeleteRecord(Change[RecordDeletion, Egito, StoredRecord], name="delete_rec
         return operation.unconfirmed_since is not None or any(one.event is Event.NOT_DONE for one in operation.attempts)
 
     def _unlink(self, command: RecordDeletion, record: Identity) -> None:
-        """So that the CRM's record can be created anew. Killed before that, the event is sent and unlinked again."""
+        """Unlink it, so that the CRM can create it again. If the function is killed before that, the retry does it."""
         links, tenant = self.context.links, self.context.tenant
         for partner in links.of(tenant, record):
             is_ours = (partner.identity.system, partner.identity.entity) == ("crm", command.entity.casefold())

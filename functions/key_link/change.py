@@ -199,7 +199,7 @@ class Change:
         elif not is_target or (accepts and self.obstacle()):
             return None
         elif there is None or there.state is State.REJECTED:
-            # One that was seen may be gone by now, and is then to be made as a whole.
+            # If it was seen and is gone by now, the write must fail: a part of an event would be stored otherwise.
             conditions.append("#state = :there" if there else "(attribute_not_exists(operation_id) OR #state = :there)")
             values[":there"] = State.REJECTED.value
         else:
@@ -228,7 +228,7 @@ class Change:
             if event and item:
                 self.seen[event] = as_operation(item)
             elif self.target and event == self.target.operation_id and event not in self.ties:
-                self.seen.pop(event, None)  # it is made anew
+                self.seen.pop(event, None)  # the next write creates it
             elif event:
                 self.gone.add(event)
             elif item:

@@ -14,21 +14,21 @@ from key_link.models import KeyLink, KeyLinkChange, KeyLinkDeletion, KeyLinkSear
 
 
 def _create(request: Request) -> Response:
-    asked_at = _now()
+    asked_at = runtime().clock.microseconds()
     link, mapping = receive(request, CreateKeyLink.function, KeyLink)
     command = NewKeyLink(link=link, asked_at=asked_at)
     return to_response(run(request, CreateKeyLink, command, mapping), CreateKeyLink)
 
 
 def _change(request: Request) -> Response:
-    key_link_id, asked_at = _id(request), _now()
+    key_link_id, asked_at = _id(request), runtime().clock.microseconds()
     link, mapping = receive(request, ChangeKeyLink.function, KeyLink)
     command = KeyLinkChange(id=key_link_id, link=link, asked_at=asked_at)
     return to_response(run(request, ChangeKeyLink, command, mapping), ChangeKeyLink)
 
 
 def _delete(request: Request) -> Response:
-    outcome = run(request, DeleteKeyLink, KeyLinkDeletion(id=_id(request), asked_at=_now()))
+    outcome = run(request, DeleteKeyLink, KeyLinkDeletion(id=_id(request), asked_at=runtime().clock.microseconds()))
     is_done = outcome.operation.state is State.SUCCEEDED
     return Response(204, None) if is_done else to_response(outcome, DeleteKeyLink)
 
@@ -55,10 +55,6 @@ def _id(request: Request) -> int:
     if not re.fullmatch("[1-9][0-9]{0,17}", request.path["id"]):
         raise NotFoundError("There is no key link with this id: ids are numbers.")
     return int(request.path["id"])
-
-
-def _now() -> int:
-    return int(runtime().clock() * 1_000_000)
 
 
 ROUTES = {

@@ -33,7 +33,7 @@ AT_THE_WRITE = ("closed, done", "killed after", "handled twice at once")
 AT_THE_END = ("killed before",)
 """Of the call that settles the operation."""
 RACERS = 4
-OF_THE_PEERS = pytest.mark.skipif(not IS_LONG, reason="what the peers do is for `make long`")
+OF_THE_PEERS = pytest.mark.skipif(not IS_LONG, reason="`make long` tries the peers")
 type Make = Callable[[int], Event]
 
 

@@ -36,7 +36,7 @@ def write(file: Path, *rows: dict[str, Any]) -> None:
         writer.writerows(rows)
 
 
-@pytest.mark.skipif(not IS_LONG, reason="`make onboarding` does it with ten thousand, and `make long` so")
+@pytest.mark.skipif(not IS_LONG, reason="a part of `make long`; `make onboarding` does it with ten thousand customers")
 def test_a_tenant_is_turned_up_with_all_its_customers_through_an_outage_and_a_stop(tmp_path: Path) -> None:
     came = onboard(tmp_path, rows=90, bad=5, live=False)
     assert (came.sites, came.different) == (85, 85)

@@ -32,7 +32,7 @@ from tests.integration.record_calls import (
 LOST = [Kind.CLOSE_AFTER, Kind.ERROR_AFTER, Kind.CLOSE_BEFORE, Kind.UNAVAILABLE]
 
 
-def carry(crm: Crm, accepted: requests.Response) -> dict[str, Any]:
+def process(crm: Crm, accepted: requests.Response) -> dict[str, Any]:
     """Let one operation be sent now, and no other; and show it."""
     operation = runtime().operations.get(accepted.json()["operation_id"])
     assert operation
@@ -82,8 +82,8 @@ def test_the_later_of_two_changes_counts_for_each_field_in_whatever_order_they_c
     assert (older.status_code, oldest_phone.status_code) == (202, 202)
     newer = change(crm, record_id, {"phone": "newer"}, **ASYNC)
 
-    assert carry(crm, newer)["state"] == "succeeded"
-    late = [carry(crm, one) for one in (older, oldest_phone)]
+    assert process(crm, newer)["state"] == "succeeded"
+    late = [process(crm, one) for one in (older, oldest_phone)]
 
     assert [one["state"] for one in late] == ["succeeded", "succeeded"]
     assert [one["result"].get("ignored") for one in late] == [None, "older"]
@@ -127,7 +127,7 @@ def test_a_later_change_of_another_record_of_the_same_person_is_no_later_change(
     lead, contact = (str(the_record(crm.stack, entity)["id"]) for entity in ("Lead", "Contact"))
     of_contact = change(crm, contact, {"phone": "of the contact"}, **ASYNC)
     assert change(crm, lead, {"phone": "of the lead"}, "Lead").status_code == 200
-    assert carry(crm, of_contact)["result"].get("ignored") is None
+    assert process(crm, of_contact)["result"].get("ignored") is None
     assert the_record(crm.stack)["phone"] == "of the contact"
 
 
@@ -206,7 +206,7 @@ def test_a_late_deletion_leaves_the_link_of_the_record_that_was_made_anew(crm: C
     late = delete(crm, first, **ASYNC)
     assert delete(crm, first).status_code == 204
     second = created(crm, key="K-2")
-    assert carry(crm, late)["state"] == "succeeded"
+    assert process(crm, late)["state"] == "succeeded"
     assert linked(crm, "crm", "contact", "A-1") == [f"{system(crm.stack)}/contact/{second}"]
     assert len(records(crm.stack)) == 1
 
@@ -229,7 +229,7 @@ def killed(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> tuple[str, requests.Res
     with monkeypatch.context() as patch:
         patch.setattr(Egito, "delete_record", killed)
         with pytest.raises(Killed):
-            carry(crm, accepted)
+            process(crm, accepted)
     assert linked(crm, "crm", "contact", "A-1") != []
     crm.stack.move_clock(60)  # until its lease and its turn are over
     return record_id, accepted

@@ -74,10 +74,21 @@ def test_the_same_event_again_makes_nothing(crm: Crm, key: str | None, external_
     assert the_record(crm.stack)["externalId"] == (key or external_id)
 
 
-def test_the_key_is_the_same_with_quotes_and_without(crm: Crm) -> None:
-    assert create(crm, key='"K-1"').status_code == 201
-    assert create(crm, key="K-1").status_code == 200
-    assert the_record(crm.stack)["externalId"] == "K-1"
+@pytest.mark.parametrize(
+    ("quoted", "key"),
+    [
+        ('"8e03978e-40d5-43dd-bc93-6894a57f9324"', "8e03978e-40d5-43dd-bc93-6894a57f9324"),  # the draft's own example
+        (r'"a\"b"', 'a"b'),
+        (r'"a\\b"', r"a\b"),
+        (r'"a\\\"b"', r"a\"b"),
+        ('"K 1"', "K 1"),
+    ],
+)
+def test_the_key_is_the_same_with_quotes_and_without(crm: Crm, quoted: str, key: str) -> None:
+    """Source of the escapes: https://www.rfc-editor.org/rfc/rfc9651#section-3.3.3"""
+    assert create(crm, key=quoted).status_code == 201
+    assert create(crm, key=key).status_code == 200
+    assert the_record(crm.stack)["externalId"] == key
 
 
 def test_events_of_two_keys_are_two_records(crm: Crm) -> None:

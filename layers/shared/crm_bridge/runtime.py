@@ -37,6 +37,10 @@ class Clock:
     def __call__(self) -> float:
         return time.time() + self.ahead
 
+    def microseconds(self) -> int:
+        """Return the epoch time at which a request came, by which changes are ordered."""
+        return int(self() * 1_000_000)
+
 
 @dataclass(frozen=True)
 class Runtime:
