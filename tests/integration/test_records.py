@@ -413,3 +413,11 @@ def test_is_503_and_nothing_is_kept_when_the_tenant_has_no_egito(crm: Crm, route
     runtime().engine.tenants.get("demo", "connector_receiver", fresh=True)
     assert WRITES[route](crm).status_code == 503
     assert rows("OPERATIONS_TABLE") == []
+
+
+def test_a_key_that_egito_returns_as_a_number_is_recognised(crm: Crm) -> None:
+    crm.stack.egito.fail(Kind.CLOSE_AFTER)
+    accepted = create(crm, key="12345")
+    the_record(crm.stack)["externalId"] = 12345
+    settled = crm.settle(accepted)
+    assert (settled["state"], settled["result"]["id"]) == ("succeeded", str(the_record(crm.stack)["id"]))
