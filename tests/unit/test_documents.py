@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -225,6 +225,24 @@ def test_a_write_that_the_aws_client_repeats_counts(documents: Documents, monkey
 
 
 # ---------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_a_condition_has_failed_when_the_error_is_of_another_class_of_the_same_name(
+    documents: Documents, monkeypatch: pytest.MonkeyPatch, mine: bool
+) -> None:
+    """A client makes its error classes at first use. When two threads did so at once, one caught what never came."""
+
+    def write(**request: Any) -> None:
+        there = request["TransactItems"][0]["Put"]["Item"] if mine else {"writer": {"S": "eve"}}
+        response: Any = {
+            "Error": {"Code": "TransactionCanceledException"},
+            "CancellationReasons": [{"Code": "ConditionalCheckFailed", "Item": there}],
+        }
+        raise type("TransactionCanceledException", (ClientError,), {})(response, "TransactWriteItems")
+
+    monkeypatch.setattr(documents._client, "transact_write_items", write)
+    assert documents.write({"a": Change(NEW, {})}) is mine
 
 
 @pytest.mark.parametrize("reason", ["TransactionConflict", "ThrottlingError"])

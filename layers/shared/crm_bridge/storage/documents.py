@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
-from crm_bridge.storage.dynamodb import deserialize, guarded, serialize, through_conflicts
+from botocore.exceptions import ClientError
+
+from crm_bridge.storage.dynamodb import deserialize, guarded, reasons_of, serialize, through_conflicts
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -59,12 +61,9 @@ class Documents:
         with guarded():
             try:
                 through_conflicts(lambda: self._client.transact_write_items(TransactItems=[*puts, *others]))
-            except self._client.exceptions.TransactionCanceledException as error:
-                reasons = error.response["CancellationReasons"]
-                if not any(reason.get("Code") == "ConditionalCheckFailed" for reason in reasons):
-                    raise
-                # A write whose answer got lost is repeated by the AWS client, and fails on its own first success.
-                return any(reason.get("Item", {}).get("writer") == {"S": writer} for reason in reasons)
+            except ClientError as error:
+                # A write whose response was lost is repeated by the AWS client, and fails on its own first success.
+                return any(reason.get("Item", {}).get("writer") == {"S": writer} for reason in reasons_of(error))
         return True
 
     def _write(self, key: str, change: Change, writer: str) -> "TransactWriteItemTypeDef":

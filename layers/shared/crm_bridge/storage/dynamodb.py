@@ -1,7 +1,7 @@
 """DynamoDB as the tables of the bridge use it: values in and out, and its failures as StorageError."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from time import sleep
@@ -63,6 +63,18 @@ def existing(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
     if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
         raise error
     return cast("dict[str, AttributeValueTypeDef]", error.response.get("Item", {}))
+
+
+def reasons_of(error: ClientError) -> "Sequence[Mapping[str, Any]]":
+    """Return why each write of a transaction failed, of which at least one did for its condition; else raise `error`.
+
+    By the error's code, not by its class: a client makes its error classes at first use, and two threads may make two.
+    """
+    response: Mapping[str, Any] = error.response
+    reasons: Sequence[Mapping[str, Any]] = response.get("CancellationReasons", ())
+    if not any(reason.get("Code") == "ConditionalCheckFailed" for reason in reasons):
+        raise error
+    return reasons
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from botocore.exceptions import ClientError
 
 from crm_bridge.errors import LinkTakenError, OvertakenError
-from crm_bridge.storage.dynamodb import deserialize, existing, guarded, serialize, through_conflicts
+from crm_bridge.storage.dynamodb import deserialize, existing, guarded, reasons_of, serialize, through_conflicts
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import (
@@ -262,20 +262,19 @@ class Operations(OperationReader):
                 return None
             try:
                 through_conflicts(lambda: self._client.transact_write_items(TransactItems=[put, *along, *writes]))
-            except self._client.exceptions.TransactionCanceledException as error:
-                reasons = error.response["CancellationReasons"]
+            except ClientError as error:
+                reasons = reasons_of(error)
                 failed = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons]
                 if failed[0]:
-                    return reasons[0].get("Item", {})
+                    there_now: Mapping[str, Any] = reasons[0].get("Item", {})
+                    return there_now
                 of_along = slice(1, 1 + len(along))
                 if any(failed[of_along]):
                     there = zip(reasons[of_along], failed[of_along], strict=True)
                     raise OvertakenError(
                         [reason.get("Item", {}) if fails else None for reason, fails in there]
                     ) from error
-                if any(failed):
-                    raise LinkTakenError("another operation holds this link") from error
-                raise
+                raise LinkTakenError("another operation holds this link") from error
         return None
 
     def keep_payload(self, operation: Operation, expires_at: int) -> "TransactWriteItemTypeDef":
@@ -291,11 +290,8 @@ class Operations(OperationReader):
         with guarded():
             try:
                 self._client.transact_write_items(TransactItems=[self.delete(there), self.drop_payload(there)])
-            except self._client.exceptions.TransactionCanceledException as error:
-                reasons = error.response["CancellationReasons"]
-                if reasons[0].get("Code") != "ConditionalCheckFailed":
-                    raise
-                raise OvertakenError([reasons[0].get("Item", {})]) from None
+            except ClientError as error:
+                raise OvertakenError([reasons_of(error)[0].get("Item", {})]) from None
 
     def kept_payload(self, operation: Operation) -> str | None:
         """Return what `keep_payload` wrote; None if there is nothing, or no longer. Raises StorageError."""
