@@ -19,7 +19,7 @@ SHOWN_NAMES = 50
 
 @dataclass(frozen=True)
 class Criteria:
-    """What Rev.io is asked for, what its answers must then have (it may compare loosely), and the names of that."""
+    """What Rev.io is asked for, what its responses must then have (it may compare loosely), and the names of that."""
 
     search: Mapping[str, str]
     exact: Mapping[str, object]

@@ -58,7 +58,7 @@ def tables(counts: Iterable[Trips]) -> list[Table]:
         units.append([one.kind, *(f"{number:g}" for number in numbers), f"{cost:.2f}", f"{repeated:g}"])
     return [
         Table(
-            "Round trips of each flow", ("CRM Bridge", "new", "repeated", "retried, after its answer was lost"), trips
+            "Round trips of each flow", ("CRM Bridge", "new", "repeated", "retried, after its response was lost"), trips
         ),
         Table(
             "DynamoDB's units of each flow, new events",

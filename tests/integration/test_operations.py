@@ -770,7 +770,7 @@ def test_says_that_there_are_more_than_it_has_looked_at(crm: Crm, monkeypatch: p
 
 def test_a_vendor_fails_from_the_first_event_that_is_not_settled_until_one_succeeds(crm: Crm) -> None:
     crm.create_site(customer_id="C-1")
-    assert vendors(crm)["illu"] == ("answering", 0)
+    assert vendors(crm)["illu"] == ("responding", 0)
     crm.stack.move_clock(10)
     crm.stack.illu.fail(Kind.TOO_MANY, times=2)
     crm.create_site(customer_id="C-2")
@@ -783,7 +783,7 @@ def test_a_vendor_fails_from_the_first_event_that_is_not_settled_until_one_succe
     assert vendors(crm)["illu"] == ("failing", 2)
     crm.stack.move_clock(10)
     crm.create_site(customer_id="C-4")
-    assert vendors(crm)["illu"] == ("answering", 2)
+    assert vendors(crm)["illu"] == ("responding", 2)
     assert vendors(crm)["Rev.io"] == ("nothing known", 0)
 
 

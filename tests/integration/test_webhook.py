@@ -19,7 +19,7 @@ from cryptography import x509
 
 from crm_bridge.errors import NotDoneError
 from crm_bridge.outbound import public_addresses as public
-from crm_bridge.outbound.response import Answer
+from crm_bridge.outbound.response import VendorResponse
 from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import operation_id
@@ -441,7 +441,7 @@ def test_is_told_under_the_same_id_when_whoever_told_it_was_killed(
 ) -> None:
     real = Webhook.notify
 
-    def notify(client: Webhook, webhook_id: str, body: bytes) -> Answer:
+    def notify(client: Webhook, webhook_id: str, body: bytes) -> VendorResponse:
         if heard:
             real(client, webhook_id, body)
         raise KilledError
@@ -514,9 +514,9 @@ def test_only_what_is_signed_now_with_its_secret_is_believed(told: Crm, receiver
     signed: dict[str, str] = {}
 
     class Recorded(Transport):
-        def call(self, *_: Any, headers: dict[str, str], **__: Any) -> Answer:  # type: ignore[override]
+        def call(self, *_: Any, headers: dict[str, str], **__: Any) -> VendorResponse:  # type: ignore[override]
             signed.update(headers)
-            return Answer("", 204, {}, b"", ())
+            return VendorResponse("", 204, {}, b"", ())
 
     body = b'{"type": "operation.succeeded", "data": {"event_key": "C-1"}}'
     Webhook(settings, Recorded(), Deadline(20), runtime().clock).notify("op_1", body)
@@ -618,7 +618,7 @@ class Internet:
         self.transport = Transport()
         trust(self.transport._public, trusted, monkeypatch)
 
-    def call(self) -> Answer:
+    def call(self) -> VendorResponse:
         return self.transport.call(
             "acme",
             "POST",
@@ -626,7 +626,7 @@ class Internet:
             deadline=Deadline(20),
             headers={"webhook-id": "1"},
             body=b"{}",
-            max_answer=None,
+            max_response=None,
         )
 
 
