@@ -1,6 +1,6 @@
 """Integration tests run the bundle as it is: requests in, real handlers, HTTP to simulated vendors, embedded AWS.
 
-AWS is asked over HTTP too where that matters: in test_dynamodb_conformance, test_local, test_second_opinion and faults.
+AWS is asked over HTTP too where that matters: in dynamodb, test_local, test_second_opinion and faults.
 """
 
 import json

@@ -9,7 +9,7 @@ from docs import costs
 from local.template import TEMPLATE
 from tests.faults import trips
 from tests.integration.conftest import SITE, Crm
-from tests.integration.test_create_job import JOB
+from tests.integration.create_job.conftest import JOB
 from tests.stack import Stack
 from tests.units import Meter
 
