@@ -69,8 +69,8 @@ def test_signature_is_accepted_when_it_is_made_by_the_scheme(scheme: dict[str, A
     ],
 )
 def test_time_is_read_in_its_unit(unit: str, stamp: str) -> None:
-    settings = source(parts=["timestamp", "body"], separator=".", timestamp="x-time", unit=unit)
-    headers = {"x-sign": digest(f"{stamp}.".encode() + BODY).hex(), "x-time": stamp}
+    settings = source(parts=["timestamp", "body"], separator=":\n", timestamp="x-time", unit=unit)
+    headers = {"x-sign": digest(f"{stamp}:\n".encode() + BODY).hex(), "x-time": stamp}
     assert [accepted(settings, headers, NOW + late) for late in (-299, 299, -302, 302)] == [True, True, False, False]
 
 
