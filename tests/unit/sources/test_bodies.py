@@ -23,7 +23,7 @@ from crm_bridge.errors import (
 from crm_bridge.sources import PRESETS, Incoming, SourceSettings, receive
 from crm_bridge.sources.bodies import MOST_FIELDS, MOST_LEVELS, Format
 from crm_bridge.sources.incoming import MAX_BODY, MOST_EVENTS
-from local.senders import prove
+from local.source_requests import prove
 
 NOW = 1_795_000_000.0
 SECRET = "whsec_" + "c2VjcmV0IG9mIGEgc2VuZGVy" + "MDEy"

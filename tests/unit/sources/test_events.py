@@ -8,7 +8,7 @@ import pytest
 
 from crm_bridge.errors import UnauthenticatedError
 from crm_bridge.sources import PRESETS, Accepted, Incoming, SourceEvent, SourceSettings, answer, receive, try_again
-from local.senders import prove, sample
+from local.source_requests import prove, sample
 
 NOW = 1_795_000_000.0
 SECRET = "whsec_" + "c2VjcmV0IG9mIGEgc2VuZGVy" + "MDEy"

@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 
 from crm_bridge.errors import NotJsonError, UnauthenticatedError
 from crm_bridge.sources import Incoming, SourceSettings, receive
-from local.senders import prove
+from local.source_requests import prove
 
 HUBSPOT = "yyyyyyyy-yyyy-yyyy-yyyy-yyyyyyyyyyyy"
 ADDRESS = "https://www.example.com/webhook_uri"
