@@ -106,6 +106,7 @@ def test_body_becomes_json(body: str, kind: str, expected: JsonValue) -> None:
         ("", KINDS["multipart"], InvalidError),
         ("--edge\r\n\r\nx\r\n--edge--", KINDS["multipart"], InvalidError),
         (multipart(('f"; filename="f.txt', "1")), KINDS["multipart"], InvalidError),
+        (multipart(('f"; x="' + "x" * 1000, "1")), KINDS["multipart"], InvalidError),
         (multipart(("a", "1")).replace("1", "\xff").encode("latin-1"), KINDS["multipart"], InvalidError),
         (multipart(*((f"a{n}", "") for n in range(MOST_FIELDS + 1))), KINDS["multipart"], InvalidError),
         ("<r>", "text/xml", NotXmlError),
