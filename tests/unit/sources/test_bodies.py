@@ -184,6 +184,11 @@ def test_value_of_a_header_is_decoded_once(header: str, value: str) -> None:
     assert event == {**EVENT, "subject": value}
 
 
+def test_header_is_ignored_when_it_is_no_attribute() -> None:
+    odd = {"ce-data": "x", "ce-data_base64": "eA==", "ce-datacontenttype": "text/html"}
+    assert payloads("", "", CLOUD, **BINARY, **odd) == [EVENT]
+
+
 def test_value_of_a_header_is_refused_when_it_is_not_utf_8() -> None:
     assert isinstance(refused("", "", CLOUD, **{**BINARY, "ce-subject": "%FF"}), InvalidError)
 
