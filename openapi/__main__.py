@@ -5,10 +5,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from openapi import document, problems
+from openapi import calls, document, editions, page, problems
 
 FILES: Mapping[Path, Callable[[], str]] = {
     document.DOCUMENT: document.text,
+    editions.CLIENTS: editions.clients_text,
+    editions.FLAT: editions.flat_text,
+    calls.POSTMAN: calls.postman_text,
+    page.PAGE: page.text,
     problems.PAGE: problems.text,
 }
 

@@ -148,7 +148,7 @@ def _tag(route: ApiRoute) -> str:
 
 
 def _operation(where: ApiRoute, route: Route) -> Node:
-    examples = _by_route().get(f"{where.method} {where.path}", [])
+    examples = examples_of(f"{where.method} {where.path}")
     operation: Node = {"operationId": route.name, "tags": [_tag(where)], "summary": route.summary}
     scopes = SCOPES | record_routes.SCOPES
     needed = f"Needs the scope `{scopes.get(f'{where.method} {where.path}', _tag(where))}`."
@@ -309,6 +309,11 @@ def _webhook() -> Node:
         "requestBody": {"required": True, "content": {JSON: content}},
         "responses": {status: {"description": description} for status, description in WEBHOOK_RESPONSES.items()},
     }
+
+
+def examples_of(route: str) -> list[Recorded]:
+    """Return what was recorded of a route such as `POST /sites`."""
+    return _by_route().get(route, [])
 
 
 @cache
