@@ -156,9 +156,10 @@ class CommandLine:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+        self.columns = 120
 
     def __call__(self, *arguments: str, input: str | None = None) -> Told:  # noqa: A002 - as it is called for processes
-        environment = {"CRM_BRIDGE_STACK": LOCAL_STACK, "COLUMNS": "120"}
+        environment = {"CRM_BRIDGE_STACK": LOCAL_STACK, "COLUMNS": str(self.columns)}
         result = CliRunner().invoke(app, [*arguments], input=input, env=environment)
         self._stack.move_clock(0)  # a command has a runtime of its own, which knows nothing of a time moved on
         if result.exception and not isinstance(result.exception, SystemExit):

@@ -37,6 +37,10 @@ def test_the_nearest_is_named_when_a_name_is_spelled_wrong(wrong: str, right: st
     assert message({wrong: "a secret"}) == f'Unknown field "{wrong}". Did you mean "{right}"?'
 
 
+def test_none_is_named_when_the_nearest_is_another_word() -> None:
+    assert unknown_field("number", ["name"]) == 'Unknown field "number"'
+
+
 def test_all_are_named_when_none_is_near() -> None:
     assert message({"x": 1}) == 'Unknown field "x"; known are address, street, others, site_id'
 

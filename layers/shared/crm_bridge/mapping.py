@@ -38,8 +38,8 @@ _BUILT_IN = {
     }""",
 }
 """By CRM and flow."""
-_FAILURES = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What the library raises: not only its own errors."""
+FAILURES = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What the JMESPath library raises: not only its own errors."""
 MAPPINGS = "The mappings of a tenant, by flow."
 BUILT_IN_VERSION = "1"
 """Of all that is built in; a change to one of them counts it up."""
@@ -82,16 +82,20 @@ class PayloadMapping(BaseModel):
     def apply(self, flow: str, payload: JsonValue) -> dict[str, JsonValue]:
         """What the flow's command is to be made of. Raises InvalidError."""
         members: dict[str, JsonValue] = {}
-        for expression in filter(None, (_BUILT_IN.get((self.built_in or "", flow)), self.expression)):
+        for expression in self.expressions(flow):
             try:
                 yielded = jmespath.search(expression, payload)
-            except _FAILURES as error:
+            except FAILURES as error:
                 # Its text can repeat what the CRM sent.
                 raise self.failed(f"it fails on what was sent ({type(error).__name__})", payload) from None
             if not isinstance(yielded, dict):
                 raise self.failed("it yields no object for what was sent; send one record in a request", payload)
             members |= {name: value for name, value in yielded.items() if value not in (None, "")}
         return members
+
+    def expressions(self, flow: str) -> list[str]:
+        """Return what makes a flow's command: what is built in, then the own expression."""
+        return [one for one in (_BUILT_IN.get((self.built_in or "", flow)), self.expression) if one]
 
     def failed(self, why: str, payload: JsonValue, yielded: JsonValue = None) -> InvalidError:
         return InvalidError(
@@ -148,7 +152,7 @@ def _check(expression: str) -> None:
     try:
         compiled = jmespath.compile(expression)
         functions = list(_functions(compiled.parsed))
-    except _FAILURES as error:
+    except FAILURES as error:
         raise ValueError(f"is no JMESPath expression: {type(error).__name__}") from None
     for name, arguments in functions:
         signature = Functions.FUNCTION_TABLE.get(name, {}).get("signature")

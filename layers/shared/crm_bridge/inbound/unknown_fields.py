@@ -7,6 +7,8 @@ from pydantic import BaseModel
 
 UNKNOWN_FIELD = "Unknown field"
 """How every such message begins."""
+LEAST_ALIKE = 0.7
+"""How alike two names must be, from 0 to 1. `entity` and `entity_type` are; `number` and `name` are not."""
 MOST_KNOWN = 100
 """Known names that an unknown one is compared with."""
 
@@ -16,7 +18,7 @@ def unknown_field(name: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches  # it takes 2 ms, which no cold start has to spend
 
     spelled = {one.lower(): one for one in known[:MOST_KNOWN]}
-    nearest = get_close_matches(name.lower(), spelled, n=1)
+    nearest = get_close_matches(name.lower(), spelled, n=1, cutoff=LEAST_ALIKE)
     return f'{UNKNOWN_FIELD} "{name}"' + (f'. Did you mean "{spelled[nearest[0]]}"?' if nearest else "")
 
 
