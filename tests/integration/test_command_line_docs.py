@@ -22,7 +22,7 @@ from tests.stack import Stack
 
 PAGE = TEMPLATE.parent / "docs/command-line.md"
 REWRITE = "REWRITE" in os.environ
-BLOCK = re.compile(r"(?:<!-- (file|illu|minutes|columns): ([\w.]+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(?:<!-- (file|illu|minutes): ([\w.]+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 SHOWN = {
     r"crmb_[\w-]{43}": "crmb_…",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC": "2026-11-26 19:00:00 UTC",
@@ -56,8 +56,6 @@ class Reader:
 
     def happens(self, what: str, value: str) -> None:
         match what:
-            case "columns":
-                self.cli.columns = int(value)
             case "illu":
                 self.stack.illu.fail(Kind(value))
             case "minutes":
