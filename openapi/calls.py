@@ -24,7 +24,7 @@ type Node = dict[str, Any]
 
 @dataclass(frozen=True)
 class Call:
-    """One operation with the example that succeeded, as `events/` has it."""
+    """One operation with the example that succeeded, as `events/` has it; without values if there is none yet."""
 
     route: str
     operation: Mapping[str, Any]
@@ -110,7 +110,9 @@ def calls() -> Sequence[Call]:
 
 def _call(route: str, operation: Mapping[str, Any]) -> Call:
     events = [load_event(*one.name) for one in sorted(examples_of(route), key=attrgetter("status"))]
-    event = next(one for one in events if one["headers"].get("content-type", JSON) == JSON)
+    event = next((one for one in events if one["headers"].get("content-type", JSON) == JSON), None)
+    if event is None:  # nothing was recorded of it yet
+        return Call(route, operation, route.partition(" ")[2], {} if "requestBody" in operation else None)
     query = f"?{event['rawQueryString']}" if event.get("rawQueryString") else ""
     body = json.loads(event["body"]) if event.get("body") else None
     return Call(route, operation, event["rawPath"] + query, body, event["headers"].get("idempotency-key"))
