@@ -12,6 +12,7 @@ SAM_SET_UP := $(VENV)-sam/lib/python3.13/site-packages/.set-up
 RUNTIME_SET_UP := $(VENV)-runtime/lib/python3.13/site-packages/.set-up
 DOCS_SET_UP := $(VENV)-docs/lib/python3.13/site-packages/.set-up
 CHECKOV_SET_UP := $(VENV)-checkov/lib/python3.13/site-packages/.set-up
+CLIENTS_SET_UP := $(VENV)-clients/lib/python3.13/site-packages/.set-up
 SAM := MAKEFLAGS= PYTHON=python3.13 PATH="$(CURDIR)/$(BIN):$$PATH" SAM_CLI_TELEMETRY=0 $(VENV)-sam/bin/sam
 
 ARCHITECTURE ?= arm64
@@ -22,7 +23,7 @@ BUNDLE := .aws-sam/bundle/.built
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,7 +36,7 @@ run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 40
 
 test: ## Everything that CI runs
 	@$(MAKE) --no-print-directory -j 2 check secure docs fuzz $(BUNDLE)
-	@$(MAKE) --no-print-directory unit integration bundle
+	@$(MAKE) --no-print-directory unit integration clients bundle
 
 check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/ruff format --check .
@@ -56,6 +57,9 @@ unit: $(SET_UP) ## Tests without a network, and small models of the protocols
 
 integration: $(SET_UP) chromium ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/faults tests/browser tests/extending tests/integration
+
+clients: $(SET_UP) $(CLIENTS_SET_UP) ## A client that is generated out of docs/openapi-clients.json, whole and in use
+	$(BIN)/pytest tests/clients
 
 browser: $(SET_UP) chromium ## Only the tests of the console in a real browser, Debian's chromium
 	$(BIN)/pytest tests/browser
@@ -146,10 +150,10 @@ long: $(SET_UP) ## The long runs: integration tests compared with moto, a thousa
 permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of what the functions ask of AWS
 	REWRITE=1 $(BIN)/pytest -q tests/integration/test_permissions.py
 
-openapi: $(SET_UP) ## Write docs/openapi.json out of the models, the routes and the recorded answers
+openapi: $(SET_UP) ## Write docs/openapi.json, its other editions and docs/problems.md, out of models, routes and recorded answers
 	@$(BIN)/python -m openapi
 
-LOCKED := layers/shared/requirements requirements-dev requirements-sam requirements-checkov requirements-docs tests/bundle/requirements \
+LOCKED := layers/shared/requirements requirements-dev requirements-sam requirements-checkov requirements-clients requirements-docs tests/bundle/requirements \
 	$(patsubst %.in,%,$(wildcard bench/peers/*/requirements.in))
 # The package that is left out is an asset store of mermaid's package for PyPI, which nothing here reads.
 lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
@@ -159,7 +163,7 @@ lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	done
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-docs site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-clients $(VENV)-docs site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements-dev.txt pyproject.toml
@@ -188,6 +192,12 @@ $(CHECKOV_SET_UP): requirements-checkov.txt | $(SET_UP)
 	@echo "Setting up $(VENV)-checkov ..."
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-checkov
 	@$(BIN)/uv pip install --quiet --python $(VENV)-checkov --require-hashes -r $<
+	@touch $@
+
+$(CLIENTS_SET_UP): requirements-clients.txt | $(SET_UP)
+	@echo "Setting up $(VENV)-clients ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-clients
+	@$(BIN)/uv pip install --quiet --python $(VENV)-clients --require-hashes -r $<
 	@touch $@
 
 $(DOCS_SET_UP): requirements-docs.txt | $(SET_UP)

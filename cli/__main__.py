@@ -8,12 +8,15 @@ from typer.main import get_command
 
 from cli.command import ExitCode, command
 from cli.doctor import doctor
+from cli.events import send
 from cli.forget import forget
 from cli.importing import app as importing
 from cli.link_check import check
 from cli.links import app as links
+from cli.mapping import app as mapping
 from cli.operations import app as operations
 from cli.output import Output, print_traceback
+from cli.tail import tail
 from cli.tenants import app as tenants
 
 app = typer.Typer(
@@ -26,6 +29,9 @@ command(app)(doctor)
 command(app)(forget)
 app.add_typer(importing, name="import")
 app.add_typer(operations, name="operations")
+app.add_typer(mapping, name="mapping")
+command(app)(send)
+command(app)(tail)
 command(links)(check)
 app.add_typer(links, name="links")
 

@@ -111,6 +111,13 @@ class Bridge:
         return f"{self._outputs['SecretPrefix']}{part}/{tenant}"
 
     @property
+    def api_url(self) -> str:
+        """The address of the HTTP API."""
+        if self._local_port is not None:
+            return f"http://127.0.0.1:{self._local_port}"
+        return self._outputs["ApiUrl"]
+
+    @property
     def links_table(self) -> str:
         return self._outputs["LinksTable"]
 

@@ -138,7 +138,9 @@ def set_settings(
     key = bridge.secrets.describe_secret(SecretId=bridge.secret_name(next(iter(parts)), name)).get("KmsKeyId")
     _store(bridge, name, document, parts, key)
     bridge.output.document({"tenant": name, "changed": [row[0] for row in rows]})
-    bridge.output.line(f"Stored. Check it with `crm-bridge doctor {name}`.")
+    bridge.output.line(
+        f"Stored. Every function uses it within {SECRET_MAX_AGE} s. Check it: `crm-bridge doctor {name}`."
+    )
 
 
 @command(app)

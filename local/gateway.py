@@ -26,13 +26,20 @@ from werkzeug.wrappers import Request, Response
 from crm_bridge.media import charset, media_type
 from crm_bridge.telemetry import log_defect
 from local.server import QuickHandler, Server, in_background
-from local.template import ApiRoute, Function
+from local.template import TEMPLATE, ApiRoute, Function
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
+DOCS = TEMPLATE.parent / "docs"
+PAGES: Mapping[str, tuple[str, str]] = {
+    "/docs": ("reference.html", "text/html"),
+    "/docs/problems.md": ("problems.md", "text/markdown"),
+    "/openapi.json": ("openapi.json", "application/json"),
+}
+"""What only this gateway has besides the routes: the file in docs/, and its media type."""
 LARGEST_BODY = 10 * 1024 * 1024
 _TEXT = ("application/json", "application/xml", "application/javascript")
 """Besides `text/*`, what comes as text; all else comes in base64. AWS documents no list: this is what others measured.
@@ -138,6 +145,8 @@ class Gateway:
             return _message(400, "Bad Request")
         if len(body) > LARGEST_BODY:
             return _message(413, "Request Entity Too Large")
+        if request.method == "GET" and request.path in PAGES:
+            return _page(*PAGES[request.path])
         try:
             route, path_parameters = self._routes.bind_to_environ(request.environ).match()
         except HTTPException:  # API Gateway tells nothing apart
@@ -154,6 +163,13 @@ class Gateway:
         content = response.get("body") or ""
         data = base64.b64decode(content) if response.get("isBase64Encoded") else content.encode()
         return Response(data, status=response["statusCode"], headers=response.get("headers"))
+
+
+def _page(file: str, media_type: str) -> Response:
+    """Nothing runs in the page or is loaded by it. Source: https://www.w3.org/TR/CSP3/"""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response((DOCS / file).read_bytes(), headers=headers, content_type=f"{media_type}; charset=utf-8")
 
 
 @cache

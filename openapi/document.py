@@ -15,11 +15,12 @@ from connector_receiver import record_routes
 from connector_receiver.responses import ConnectorProblem
 from crm_bridge import errors
 from crm_bridge.errors import ProblemError
-from crm_bridge.inbound.api import JSON, PROBLEM_TYPE
+from crm_bridge.inbound.api import JSON, PROBLEM_TYPE, REQUEST_ID
 from crm_bridge.responses import Problem, Processed, SettledOperation
 from crm_bridge.vendors import REGISTRY
 from local.events import load_event
 from local.template import TEMPLATE, ApiRoute, bundle_template
+from openapi import problems
 from openapi.recorded import Recorded, recorded
 from openapi.routes import (
     ASKED,
@@ -45,7 +46,7 @@ from operations.handler import SCOPES
 ROOT = TEMPLATE.parent
 DOCUMENT = ROOT / "docs" / "openapi.json"
 XML = "application/xml"
-OF_ALL = ("Cache-Control", "X-Content-Type-Options")
+OF_ALL = ("Cache-Control", "X-Content-Type-Options", REQUEST_ID)
 """Headers of every response."""
 PROBLEM, PROBLEM_XML = "application/problem+json", "application/problem+xml"
 WEBHOOK = "webhook"
@@ -147,7 +148,7 @@ def _tag(route: ApiRoute) -> str:
 
 
 def _operation(where: ApiRoute, route: Route) -> Node:
-    examples = _by_route().get(f"{where.method} {where.path}", [])
+    examples = examples_of(f"{where.method} {where.path}")
     operation: Node = {"operationId": route.name, "tags": [_tag(where)], "summary": route.summary}
     scopes = SCOPES | record_routes.SCOPES
     needed = f"Needs the scope `{scopes.get(f'{where.method} {where.path}', _tag(where))}`."
@@ -167,8 +168,8 @@ def _operation(where: ApiRoute, route: Route) -> Node:
     made = {status: _response(where.path, route, status, examples) for status in route.statuses}
     if route.accepted:
         made[202] = _response(where.path, route, 202, examples)
-    problems = route.all_problems(where.path)
-    made |= {status: {"$ref": f"#/components/responses/{name}{status}"} for status in problems}
+    shared = route.all_problems(where.path)
+    made |= {status: {"$ref": f"#/components/responses/{name}{status}"} for status in shared}
     operation["responses"] = {str(status): made[status] for status in sorted(made)}
     return operation
 
@@ -249,8 +250,7 @@ def _headers(*names: str, required: bool = True) -> Node:
 
 def _kinds() -> Iterator[tuple[type, int, list[type[ProblemError]]]]:
     """Yield the kinds of problems that there are for a status: on the Connector's routes, and on the others."""
-    everything = sorted(problem_kinds(), key=attrgetter("status", "kind"))
-    for status, group in groupby(everything, attrgetter("status")):
+    for status, group in groupby(problems.kinds(), attrgetter("status")):
         kinds = list(group)
         yield ConnectorProblem, status, kinds
         yield Problem, status, [kind for kind in kinds if kind is not errors.NotXmlError]
@@ -277,13 +277,6 @@ def _problem_schema(model: type, status: int, kinds: list[type[ProblemError]]) -
     if len(retryable) == 1:
         members["retryable"] = {"type": "boolean", "const": retryable.pop()}
     return {"allOf": [{"$ref": REF + model.__name__}, {"properties": members}]}
-
-
-def problem_kinds() -> Iterator[type[ProblemError]]:
-    """All that are told apart by their `type`."""
-    for kind in vars(errors).values():
-        if isinstance(kind, type) and issubclass(kind, ProblemError) and "kind" in vars(kind):
-            yield kind
 
 
 def _problem(model: type, status: int, kinds: list[type[ProblemError]]) -> Node:
@@ -316,6 +309,11 @@ def _webhook() -> Node:
         "requestBody": {"required": True, "content": {JSON: content}},
         "responses": {status: {"description": description} for status, description in WEBHOOK_RESPONSES.items()},
     }
+
+
+def examples_of(route: str) -> list[Recorded]:
+    """Return what was recorded of a route such as `POST /sites`."""
+    return _by_route().get(route, [])
 
 
 @cache

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 RECORDED = Path(__file__).parent / "recorded.json"
+REQUEST_ID = "6f1c8a52-3f0e-4c8b-9d3e-0b7a51f2c9d4"
+"""In the examples, in place of the id that each request gets."""
 SIMULATOR, EGITO = r"\b127\.0\.0\.1:[0-9]+", "acme.egito.pl"
 """The host under which links name Egito's records: the simulator's has another port each time."""
 
@@ -35,7 +37,7 @@ class Recorded:
 def as_recorded(event: str, response: Mapping[str, Any]) -> Recorded:
     """A function's answer to API Gateway."""
     kind = response["headers"].get("Content-Type", "").partition(";")[0]
-    text = re.sub(SIMULATOR, EGITO, response["body"])
+    text = re.sub(SIMULATOR, EGITO, response["body"]).replace(response["headers"]["X-Request-Id"], REQUEST_ID)
     return Recorded(event, response["statusCode"], kind, json.loads(text) if kind.endswith("json") else text)
 
 

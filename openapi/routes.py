@@ -240,6 +240,7 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
     "WWW-Authenticate": ("`Bearer`.", {"type": "string"}),
     "Cache-Control": ("`no-store`.", {"type": "string"}),
     "X-Content-Type-Options": ("`nosniff`.", {"type": "string"}),
+    "X-Request-Id": ("By it the request is found in the bridge's log.", {"type": "string"}),
 }
 IDEMPOTENCY_KEY = (
     "What makes the event unique for the tenant and the entity, with or without quotes; else `external_id` does.",

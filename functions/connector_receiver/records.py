@@ -12,7 +12,9 @@ from connector_receiver.record_models import (
     ExistingRecord,
     NewRecord,
     RecordChange,
+    RecordCreation,
     RecordDeletion,
+    RecordUpdate,
     StoredRecord,
 )
 from connector_receiver.saves import turns_of_person
@@ -39,6 +41,8 @@ DELETED = "deleted"
 
 
 class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record", function="connector_receiver"):
+    event_route, event_model = "POST /records/{entity}", RecordCreation
+
     def key(self, command: NewRecord) -> str:
         return joined(command.entity, command.key)
 
@@ -97,6 +101,8 @@ class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record",
 
 class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_record", function="connector_receiver"):
     """One change of a record at a time. Of each field, the last change that was asked for counts."""
+
+    event_route, event_model = "PUT /records/{entity}/{id}", RecordUpdate
 
     def key(self, command: RecordChange) -> str:
         return joined(command.entity, command.id, str(command.asked_at))

@@ -16,6 +16,7 @@ from crm_bridge.errors import (
     UnsupportedMediaTypeError,
 )
 from crm_bridge.inbound.api import JSON, MAX_BODY, PROBLEM_TYPE, Request, Response, validated
+from crm_bridge.inbound.unknown_fields import UNKNOWN_FIELD
 from crm_bridge.media import charset, media_type
 from crm_bridge.xml import XML, is_nil, xml_root
 
@@ -105,7 +106,7 @@ def _sentence(problem: Mapping[str, object]) -> str:
     wrong = problem.get("errors")
     if not isinstance(wrong, list) or not wrong:
         return _line(f"Not saved. {problem['detail']}")
-    told = [f"{_name(error['field'])} {error['message'].partition(';')[0]}".strip() for error in wrong]
+    told = [_fault(error["field"], error["message"]) for error in wrong]
     for most in range(len(told), 0, -1):
         more = f"; and {len(told) - most} more" if most < len(told) else ""
         sentence = f"Not saved: {'; '.join(told[:most])}{more}."
@@ -114,9 +115,12 @@ def _sentence(problem: Mapping[str, object]) -> str:
     return _line(sentence)
 
 
-def _name(field: str) -> str:
+def _fault(field: str, message: str) -> str:
     """Of a field that the caller made up, nothing is repeated that could be more than a name."""
-    return field if re.fullmatch(r"[\w.]{0,50}", field, re.ASCII) else "a field"
+    is_name = re.fullmatch(r"[\w.]{0,50}", field, re.ASCII)
+    if message.startswith(UNKNOWN_FIELD):
+        return f"{UNKNOWN_FIELD} {field}" if is_name else UNKNOWN_FIELD
+    return f"{field if is_name else 'a field'} {message.partition(';')[0]}".strip()
 
 
 def _line(text: str) -> str:

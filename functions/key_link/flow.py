@@ -29,6 +29,7 @@ MOST_COMPARED = 100
 class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_link", function="key_link"):
     """The key link that says this already is linked; else one is made."""
 
+    event_route, event_model = "POST /key-links", KeyLink
     key_says_all = True
     kinds = (Kind("revio", "key_link"), Kind("revio", "customer"))
     imports = Import(
@@ -172,6 +173,8 @@ class ChangeKeyLink(
     name="change_key_link",
     function="key_link",
 ):
+    event_route, event_model = "PUT /key-links/{id}", KeyLink
+
     def send(self, command: KeyLinkChange, vendor: Revio) -> StoredKeyLink:
         """Raises NoSuchRecordError, OpposedError, NeedlessError."""
         key_links = KeyLinks(self.context, vendor)

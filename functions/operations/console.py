@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from crm_bridge.inbound.api import REQUEST_ID
 from crm_bridge.vendors import called_functions
 from operations.flows import flows
 
@@ -16,31 +17,32 @@ VENDORS = "{/* by flow */}"
 OWN = "your own system"
 
 
-@cache
-def page() -> Mapping[str, object]:
+def page(request_id: str) -> Mapping[str, object]:
     """The response to `GET /console`. Nothing runs in the page, or is loaded or asked by it, but what stands in it.
 
     Source: https://www.w3.org/TR/CSP3/
     """
+    text, headers = _page()
+    headers = {**headers, REQUEST_ID: request_id}
+    return {"statusCode": 200, "headers": headers, "body": text, "isBase64Encoded": False}
+
+
+@cache
+def _page() -> tuple[str, Mapping[str, str]]:
     text = Path(__file__).with_name("console.html").read_text(encoding="utf-8")
     text = text.replace(VENDORS, json.dumps(_vendors()))
     policy = (
         f"default-src 'none'; script-src {_hash(text, 'script')}; style-src {_hash(text, 'style')}; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return {
-        "statusCode": 200,
-        "headers": {
-            "Content-Type": "text/html; charset=utf-8",
-            "Content-Security-Policy": policy,
-            "Cache-Control": "no-store",
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "Referrer-Policy": "no-referrer",
-            "Strict-Transport-Security": "max-age=63072000",
-            "X-Content-Type-Options": "nosniff",
-        },
-        "body": text,
-        "isBase64Encoded": False,
+    return text, {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": policy,
+        "Cache-Control": "no-store",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "Strict-Transport-Security": "max-age=63072000",
+        "X-Content-Type-Options": "nosniff",
     }
 
 

@@ -198,5 +198,5 @@ SCOPES = {**dict.fromkeys(ROUTES, READ_SCOPE), "POST /operations/{id}/resolve": 
 
 def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> Mapping[str, object]:
     if event.get("routeKey") == "GET /console":
-        return page()
+        return page(context.aws_request_id)
     return respond(event, context, ROUTES, function="operations", scopes=SCOPES, keys=runtime().keys)

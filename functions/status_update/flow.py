@@ -7,7 +7,7 @@ from crm_bridge.errors import NoSuchRecordError, WrongFieldError
 from crm_bridge.sequence import Turns
 from crm_bridge.storage.links import joined
 from crm_bridge.vendors.izzitup import VENDOR, IzzitUp, IzzitUpService
-from status_update.models import StatusChange, StatusUpdated
+from status_update.models import NewStatus, StatusChange, StatusUpdated
 
 SERVICES_MAX_AGE = 60.0
 SERVICES_MIN_AGE = 10.0
@@ -19,6 +19,7 @@ SPACING = 1.0
 class UpdateStatus(Change[StatusChange, IzzitUp, StatusUpdated], name="status_update"):
     """One change at a time, in whichever function it is made; of those that come late, only what is newer counts."""
 
+    event_route, event_model = "PUT /services/{service}/status", NewStatus
     key_says_all = True
 
     def key(self, command: StatusChange) -> str:

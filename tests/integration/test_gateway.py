@@ -155,3 +155,18 @@ def test_is_413_when_the_body_is_larger_than_api_gateway_takes(send: Send) -> No
 def test_a_whole_body_in_chunks_is_taken(send: Send) -> None:
     status, _, body = send(CHUNKED + b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n")
     assert (status, json.loads(body)["body"]) == (200, "{}")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "text"),
+    [
+        (b"/openapi.json", "application/json", b'"openapi": "3.1.1"'),
+        (b"/docs", "text/html", b"<title>CRM Bridge: API reference</title>"),
+        (b"/docs/problems.md", "text/markdown", b"## `invalid`"),
+    ],
+)
+def test_the_documentation_of_the_api_is_served_here(send: Send, path: bytes, kind: str, text: bytes) -> None:
+    status, media_type, body = send(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (status, media_type) == (200, f"{kind}; charset=utf-8")
+    assert text in body
+    assert send(b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == 404

@@ -342,7 +342,7 @@ def test_is_422_and_names_every_field_when_several_are_wrong(door: Door) -> None
     status, problem, _ = door.ask('{"name": "Methuselah", "legs": "many", "tail": 1}')
     assert status == 422
     assert [error["field"] for error in problem["errors"]] == ["name", "legs", "tail"]
-    assert problem["errors"][2]["message"] == "is not known here; known are name, legs"
+    assert problem["errors"][2]["message"] == 'Unknown field "tail"; known are name, legs'
     assert "Methuselah" not in json.dumps(problem)  # a problem never repeats the input
     for nothing in ("{}", '{"name": null}'):
         assert door.ask(nothing)[1]["errors"] == [{"field": "name", "message": "is required"}]
@@ -396,13 +396,21 @@ def test_is_a_problem_document_when_a_route_fails(door: Door) -> None:
         "status": 409,
         "detail": "Ask again.",
         "retryable": True,
+        "request_id": "request-1",
+        "doc_url": "docs/problems.md#running",
         "operation_id": "op_1",
     }
+    assert headers["X-Request-Id"] == "request-1"
     door.raises = InvalidError("No.", fields=[FieldError("site.latitude", "is too far north")])
     assert door.ask()[1]["errors"] == [{"field": "site.latitude", "message": "is too far north"}]
     door.raises = StorageError("Send it again.")
     status, body, _ = door.ask()
     assert (status, body["retryable"]) == (503, True)
+
+
+def test_has_the_request_id_in_a_header_when_all_went_well(door: Door) -> None:
+    status, _, headers = door.ask()
+    assert (status, headers["X-Request-Id"]) == (201, "request-1")
 
 
 RETRYABLE = [kind for kind in vars(errors).values() if isinstance(kind, type) and getattr(kind, "retryable", False)]

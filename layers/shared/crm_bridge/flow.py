@@ -86,6 +86,10 @@ class Flow[CommandT: BaseModel, VendorT: Vendor[Any], ResultT: BaseModel](ABC):
     """The Lambda function that runs it. Queue, scope, mapping and secret belong to the function."""
     route: ClassVar[str]
     """How a caller sends its event, as in `POST /sites`; empty if the function has a route of its own for that."""
+    event_route: ClassVar[str]
+    """`route`, or the route of its function's own that takes its event as a body; empty if there is none."""
+    event_model: ClassVar[type[BaseModel]]
+    """What a caller sends, or a mapping makes: the command, unless the function adds to it."""
     is_repeatable: ClassVar[bool]
     """Whether sending the same twice is harmless."""
     key_says_all: ClassVar[bool] = False
@@ -109,6 +113,8 @@ class Flow[CommandT: BaseModel, VendorT: Vendor[Any], ResultT: BaseModel](ABC):
             declared = next(args for base in get_original_bases(cls) if len(args := get_args(base)) == 3)
             cls.name, cls.function, cls.route = name, function or name, route
             cls.command, cls.vendor, cls.result = declared
+            cls.event_route = vars(cls).get("event_route", route)
+            cls.event_model = vars(cls).get("event_model", cls.command)
 
     def __init__(self, context: "Context | None" = None) -> None:
         self._context = context

@@ -82,7 +82,7 @@ class PayloadMapping(BaseModel):
     def apply(self, flow: str, payload: JsonValue) -> dict[str, JsonValue]:
         """What the flow's command is to be made of. Raises InvalidError."""
         members: dict[str, JsonValue] = {}
-        for expression in filter(None, (_BUILT_IN.get((self.built_in or "", flow)), self.expression)):
+        for expression in self.expressions(flow):
             try:
                 yielded = jmespath.search(expression, payload)
             except FAILURES as error:
@@ -92,6 +92,10 @@ class PayloadMapping(BaseModel):
                 raise self.failed("it yields no object for what was sent; send one record in a request", payload)
             members |= {name: value for name, value in yielded.items() if value not in (None, "")}
         return members
+
+    def expressions(self, flow: str) -> list[str]:
+        """Return what makes a flow's command: what is built in, then the own expression."""
+        return [one for one in (_BUILT_IN.get((self.built_in or "", flow)), self.expression) if one]
 
     def failed(self, why: str, payload: JsonValue, yielded: JsonValue = None) -> InvalidError:
         return InvalidError(

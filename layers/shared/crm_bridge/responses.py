@@ -128,6 +128,10 @@ class Problem(TypedDict):
     """What to do. It never repeats what was sent, unless in the words of a vendor."""
     retryable: bool
     """Whether the same request may get another response later."""
+    request_id: str
+    """As in the header `X-Request-Id`: by it the request is found in the bridge's log."""
+    doc_url: Annotated[str, Field(json_schema_extra={"format": "uri-reference"})]
+    """What the type means and what to do, in this documentation."""
     operation_id: NotRequired[OperationId]
     errors: NotRequired[list[InvalidField]]
     mapping: NotRequired[ExplainedMapping]

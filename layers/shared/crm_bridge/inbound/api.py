@@ -44,6 +44,7 @@ from crm_bridge.errors import (
     WrongFieldError,
 )
 from crm_bridge.flow import Flow
+from crm_bridge.inbound.unknown_fields import known_fields, unknown_field
 from crm_bridge.mapping import PayloadMapping
 from crm_bridge.media import CharsetError, charset, media_type, text_of
 from crm_bridge.outbound.transport import RESERVE, Deadline
@@ -56,6 +57,10 @@ MAX_BODY = 128 * 1024
 JSON = "application/json"
 CHANGED = "Already processed with a different payload. This one was not sent."
 PROBLEM_TYPE = "urn:crm-bridge:problem:"
+REQUEST_ID = "X-Request-Id"
+"""The header of every response: Lambda's id of the request, which the log has as `request_id`."""
+DOC_URL = "docs/problems.md#"
+"""Before a problem's type: its place in the documentation, relative to the repository, which has no other address."""
 
 
 class LambdaContext(Protocol):
@@ -180,9 +185,10 @@ def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldE
         name = ".".join(str(part) for part in detail["loc"])[:LONGEST_FIELD]
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
-            message = "is not known here"
-            if len(detail["loc"]) == 1 and not is_known_told:
-                message += f"; known are {', '.join(field.alias or name for name, field in model.model_fields.items())}"
+            known = known_fields(model, detail["loc"][:-1])
+            message = unknown_field(str(detail["loc"][-1])[:LONGEST_FIELD], known)
+            if len(detail["loc"]) == 1 and not is_known_told and not message.endswith("?"):
+                message += f"; known are {', '.join(known)}"
                 is_known_told = True
         elif detail["type"] == "missing" or detail["input"] is None:  # null is the same as left out
             message = "is required"
@@ -234,19 +240,21 @@ def respond(
     """
     proxied = APIGatewayProxyEventV2(dict(event))
     route = str(proxied.get("routeKey"))
-    bind_log(flow=function, request_id=context.aws_request_id, route=route)
+    request_id = context.aws_request_id
+    bind_log(flow=function, request_id=request_id, route=route)
     headers = proxied.headers  # their names in lower case
     try:
         response = _routed(proxied, context, headers, routes, function=function, keys=keys, scopes=scopes or {})
     except ProblemError as problem:
-        response = _problem(problem)
+        response = _problem(problem, request_id)
     except VendorError as error:
-        response = _problem(_as_problem(error))
+        response = _problem(_as_problem(error), request_id)
     except Exception as error:  # noqa: BLE001 - the entry: nothing may leave the function unanswered
         report_defect(error)
-        response = _problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
+        defect = InternalError("The bridge failed. What it had accepted is kept, and repeating is safe.")
+        response = _problem(defect, request_id)
     log_response(response.status)
-    return _as_lambda(language(route, headers, response))
+    return _as_lambda(language(route, headers, response), request_id)
 
 
 def _routed(
@@ -371,7 +379,7 @@ def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemE
     return kind(detail, fields=fields, headers=headers, operation_id=operation_id)
 
 
-def _problem(problem: ProblemError) -> Response:
+def _problem(problem: ProblemError, request_id: str) -> Response:
     """Source: https://www.rfc-editor.org/rfc/rfc9457"""
     body: dict[str, object] = {
         "type": PROBLEM_TYPE + problem.kind,
@@ -379,6 +387,8 @@ def _problem(problem: ProblemError) -> Response:
         "status": problem.status,
         "detail": problem.detail,
         "retryable": problem.retryable,
+        "request_id": request_id,
+        "doc_url": DOC_URL + problem.kind,
     }
     if problem.operation_id:
         body["operation_id"] = problem.operation_id
@@ -389,11 +399,12 @@ def _problem(problem: ProblemError) -> Response:
     return Response(problem.status, body, {**headers, "Content-Type": "application/problem+json"})
 
 
-def _as_lambda(response: Response) -> dict[str, object]:
+def _as_lambda(response: Response, request_id: str) -> dict[str, object]:
     kind = {} if response.body is None else {"Content-Type": JSON}
+    of_all = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", REQUEST_ID: request_id}
     return {
         "statusCode": response.status,
-        "headers": {**kind, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **response.headers},
+        "headers": {**kind, **of_all, **response.headers},
         "body": response.body if isinstance(response.body, str) else json.dumps(response.body) if response.body else "",
         "isBase64Encoded": False,
     }

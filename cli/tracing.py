@@ -1,0 +1,152 @@
+"""A JMESPath expression on a payload: what it yields, which function of it fails, and what it does not read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import jmespath
+from jmespath.exceptions import JMESPathTypeError
+from jmespath.lexer import Lexer
+from jmespath.visitor import TreeInterpreter
+from pydantic import JsonValue
+
+from crm_bridge.mapping import FAILURES
+
+MOST_LEVELS = 50
+"""Objects within each other that are searched for members which are not read."""
+KINDS = {
+    "array": "list",
+    "array-number": "list of numbers",
+    "array-string": "list of texts",
+    "boolean": "true or false",
+    "int": "number",
+    "float": "number",
+    "list": "list",
+    "NoneType": "null",
+    "bool": "true or false",
+    "dict": "object",
+    "str": "text",
+    "string": "text",
+}
+"""JMESPath's and Python's names of types, in the words of JSON."""
+
+type Node = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an expression fails, without any value. `offset` is where in it, in characters, if that is known."""
+
+    reason: str
+    offset: int | None = None
+
+
+class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no types
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: dict[tuple[int, str], object] = {}
+        """The objects of which a member was read, by their identity and the member's name. They are kept, so that no
+        other object gets their identity."""
+        self.failed: Node | None = None
+        """The call of a function that failed."""
+
+    def run(self, parsed: Node, payload: JsonValue) -> Any:
+        self.failed = None
+        return self.visit(parsed, payload)
+
+    def visit_field(self, node: Node, value: object) -> object:
+        if isinstance(value, dict):
+            self.read[id(value), node["value"]] = value
+        return super().visit_field(node, value)
+
+    def visit_function_expression(self, node: Node, value: object) -> object:
+        try:
+            return super().visit_function_expression(node, value)
+        except FAILURES:
+            self.failed = self.failed or node  # the innermost fails first
+            raise
+
+
+class Trace:
+    """Expressions on one payload; `unread` is about all of them."""
+
+    def __init__(self, payload: JsonValue) -> None:
+        self.payload = payload
+        self._interpreter = _Interpreter()
+
+    def run(self, expression: str) -> JsonValue | Failure:
+        """Return what an expression yields, or why it fails."""
+        try:
+            parsed = jmespath.compile(expression).parsed
+        except FAILURES as error:
+            offset = getattr(error, "lex_position", getattr(error, "lexer_position", None))
+            return Failure("it is no JMESPath expression", offset if isinstance(offset, int) else len(expression))
+        try:
+            yielded: JsonValue = self._interpreter.run(parsed, self.payload)
+        except FAILURES as error:
+            failed = self._interpreter.failed
+            name = f"{failed['value']}() " if failed else ""
+            return Failure(f"{name}{_reason(error)}", _offset(expression, parsed, failed))
+        return yielded
+
+    def unread(self) -> list[str]:
+        """Return the members of the payload that no expression reads, as `profile.gender` and `items[].price`.
+
+        A member that was read and none of whose own members were is taken for used as a whole.
+        """
+        return list(dict.fromkeys(_unread(self.payload, "", self._interpreter.read, MOST_LEVELS)[1]))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, JMESPathTypeError):
+        expected = " or ".join(dict.fromkeys(KINDS.get(one, one) for one in error.expected_types))
+        return f"takes {expected}, and got {KINDS.get(error.actual_type, error.actual_type)}"
+    return f"fails ({type(error).__name__})"
+
+
+def _offset(expression: str, parsed: Node, failed: Node | None) -> int | None:
+    """Return where a call of a function begins: the calls are in the order of their names."""
+    tokens = list(Lexer().tokenize(expression))
+    names = [
+        one["start"] for one, after in pairwise(tokens)
+        if one["type"] == "unquoted_identifier" and after["type"] == "lparen"
+    ]  # fmt: skip
+    calls = list(_calls(parsed))
+    places = [place for place, call in zip(names, calls, strict=False) if call is failed]
+    return places[0] if len(names) == len(calls) and places else None
+
+
+def _calls(node: Node) -> Iterator[Node]:
+    """Yield the calls of functions in the order in which they are written."""
+    if node["type"] == "function_expression":
+        yield node
+    children: Sequence[Any] = node["children"]
+    if node["type"] == "filter_projection":  # the condition stands before what follows it
+        children = [children[0], children[2], children[1]]
+    for child in children:
+        if isinstance(child, dict):  # a slice has plain numbers
+            yield from _calls(child)
+
+
+def _unread(
+    value: JsonValue, place: str, read: Mapping[tuple[int, str], object], levels: int
+) -> tuple[bool, list[str]]:
+    """Return whether anything within a value was read, and the places in it that were not."""
+    found: list[str] = []
+    was_read = False
+    if levels and isinstance(value, list):
+        for element in value:
+            inner_read, inner = _unread(element, f"{place}[]", read, levels - 1)
+            was_read |= inner_read
+            found += inner
+    elif levels and isinstance(value, dict):
+        for name, member in value.items():
+            path = f"{place}.{name}" if place else name
+            inner_read, inner = _unread(member, path, read, levels - 1)
+            if inner_read:
+                found += inner
+            elif (id(value), name) not in read:
+                found.append(path)
+            was_read |= inner_read or (id(value), name) in read
+    return was_read, found

@@ -1,0 +1,83 @@
+"""What a JMESPath expression does not read of a payload, and where it fails."""
+
+from typing import Any
+
+import pytest
+
+from cli.tracing import Failure, Trace
+
+PAYLOAD: dict[str, Any] = {
+    "number": "C-1",
+    "profile": {"first": "Ann", "last": "O", "gender": "f"},
+    "items": [{"price": 1, "label": "a"}, {"price": 2, "label": "b"}],
+    "none": None,
+}
+
+
+def unread(*expressions: str) -> list[str]:
+    trace = Trace(PAYLOAD)
+    for expression in expressions:
+        assert not isinstance(trace.run(expression), Failure)
+    return trace.unread()
+
+
+def failure(expression: str) -> Failure:
+    failed = Trace(PAYLOAD).run(expression)
+    assert isinstance(failed, Failure)
+    return failed
+
+
+@pytest.mark.parametrize(
+    ("expression", "left"),
+    [
+        ("{a: number}", ["profile", "items", "none"]),
+        ("{a: profile.first}", ["number", "profile.last", "profile.gender", "items", "none"]),
+        ("{a: profile}", ["number", "items", "none"]),
+        ("{a: items[].price}", ["number", "profile", "items[].label", "none"]),
+        ("{a: items[?price > `1`].label | [0]}", ["number", "profile", "items[].label", "none"]),
+        ("to_array(@) | [0].{a: number, b: profile, c: items, d: none}", []),
+    ],
+)
+def test_a_member_is_unread_when_no_expression_names_it(expression: str, left: list[str]) -> None:
+    assert unread(expression) == left
+
+
+def test_a_member_is_read_when_any_of_several_expressions_reads_it() -> None:
+    assert unread("{a: number}", "{b: profile, c: items}") == ["none"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason", "written"),
+    [
+        ("{a: number, b: join(' ', [profile.middle])}", "join() takes list of texts, and got null", "join("),
+        ("{a: join(' ', [number]), b: join(' ', [none])}", "join() takes list of texts, and got null", "join(' ', [no"),
+        ("{a: join(' ', [to_string(abs(number))])}", "abs() takes number, and got text", "abs("),
+        ("items[?ceil(label) > `1`].{a: to_string(label)}", "ceil() takes number, and got text", "ceil("),
+        ("items[?price > `0`].{a: abs(label)}", "abs() takes number, and got text", "abs(label"),
+        ("items[?abs(price) > `0`].{a: abs(label)}", "abs() takes number, and got text", "abs(label"),
+        ("sort_by(items, &abs(label))", "abs() takes number, and got text", "abs("),
+    ],
+)  # fmt: skip
+def test_the_function_that_fails_is_named_with_its_place(expression: str, reason: str, written: str) -> None:
+    failed = failure(expression)
+    assert failed.reason == reason
+    assert failed.offset is not None
+    assert expression[failed.offset :].startswith(written)
+
+
+@pytest.mark.parametrize(("expression", "offset"), [("{a: number", 10), ("{a: #}", 4), ("", 0), ("a[", 2)])
+def test_what_is_no_expression_is_named_with_the_place_where_it_ends_to_be_one(expression: str, offset: int) -> None:
+    assert failure(expression) == Failure("it is no JMESPath expression", offset)
+
+
+def test_no_value_of_the_payload_is_repeated() -> None:
+    assert "secret" not in str(Trace({"a": "secret"}).run("abs(a)"))
+
+
+def test_deep_payloads_are_searched_to_a_depth_only() -> None:
+    deep: Any = {}
+    for _ in range(400):
+        deep = {"a": deep}
+    trace = Trace(deep)
+    trace.run("b")
+    assert trace.unread() == ["a"]
