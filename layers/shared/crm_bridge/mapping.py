@@ -38,8 +38,8 @@ _BUILT_IN = {
     }""",
 }
 """By CRM and flow."""
-_FAILURES = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What the library raises: not only its own errors."""
+FAILURES = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What the JMESPath library raises: not only its own errors."""
 MAPPINGS = "The mappings of a tenant, by flow."
 BUILT_IN_VERSION = "1"
 """Of all that is built in; a change to one of them counts it up."""
@@ -71,7 +71,7 @@ class PayloadMapping(BaseModel):
         if (self.expression is None) is not (self.version is None):
             raise ValueError("give version with an expression, and only then")
         if self.expression is not None:
-            _check(self.expression)
+            check_expression(self.expression)
         return self
 
     @property
@@ -85,7 +85,7 @@ class PayloadMapping(BaseModel):
         for expression in filter(None, (_BUILT_IN.get((self.built_in or "", flow)), self.expression)):
             try:
                 yielded = jmespath.search(expression, payload)
-            except _FAILURES as error:
+            except FAILURES as error:
                 # Its text can repeat what the CRM sent.
                 raise self.failed(f"it fails on what was sent ({type(error).__name__})", payload) from None
             if not isinstance(yielded, dict):
@@ -143,12 +143,14 @@ def mappings_model() -> type[Mappings]:
     return cast("type[Mappings]", create_model("Mappings", __base__=Mappings, __doc__=MAPPINGS, **fields))
 
 
-def _check(expression: str) -> None:
-    """A function that does not exist would be noticed only when it is called."""
+def check_expression(expression: str) -> None:
+    """Raise ValueError if it is no JMESPath expression, or calls a function that does not exist, which would be
+    noticed only when it is called.
+    """
     try:
         compiled = jmespath.compile(expression)
         functions = list(_functions(compiled.parsed))
-    except _FAILURES as error:
+    except FAILURES as error:
         raise ValueError(f"is no JMESPath expression: {type(error).__name__}") from None
     for name, arguments in functions:
         signature = Functions.FUNCTION_TABLE.get(name, {}).get("signature")

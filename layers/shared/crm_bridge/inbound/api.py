@@ -45,7 +45,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.flow import Flow
 from crm_bridge.mapping import PayloadMapping
-from crm_bridge.media import charset, media_type, text_of
+from crm_bridge.media import CharsetError, charset, media_type, text_of
 from crm_bridge.outbound.transport import RESERVE, Deadline
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.api_keys import ApiKeys, Caller
@@ -122,13 +122,9 @@ class Request:
         if not self.body.strip():
             raise NotJsonError("The body is empty. Send a JSON object.")
         try:
-            text = self.text()
-            parsed: JsonValue = pydantic_core.from_json(text, allow_inf_nan=False)
-            # Numbers are not looked at here, and some would take long.
-            json.loads(text, object_pairs_hook=once, parse_int=str, parse_float=str)
-        except ValueError as error:
+            return json_value(self.text())
+        except CharsetError as error:
             raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
-        return parsed
 
     def text(self) -> str:
         """The body in the charset that Content-Type names, else in UTF-8. Raises CharsetError."""
@@ -139,6 +135,17 @@ class Request:
         if not isinstance(parsed, dict):
             raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
         return parsed
+
+
+def json_value(text: str) -> JsonValue:
+    """Return the JSON in a text. Raises NotJsonError, and InvalidError for duplicate members."""
+    try:
+        parsed: JsonValue = pydantic_core.from_json(text, allow_inf_nan=False)
+        # Numbers are not looked at here, and some would take long.
+        json.loads(text, object_pairs_hook=once, parse_int=str, parse_float=str)
+    except ValueError as error:
+        raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
+    return parsed
 
 
 def once(members: Sequence[tuple[str, object]]) -> dict[str, object]:

@@ -1,0 +1,48 @@
+"""What came in from a sender, and the events in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from crm_bridge.errors import UnauthenticatedError
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request. The largest that is documented: Dataverse sends up to 256 KB, Salesforce up to 100 records."""
+MOST_EVENTS = 500
+"""Events in a request. The most that is documented is 100 (HubSpot, Salesforce)."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One HTTP request of a sender, as raw bytes. Its repr shows neither headers, nor query, nor body."""
+
+    method: str
+    headers: Mapping[str, str] = field(repr=False)
+    """Names in lower case."""
+    query: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SourceEvent:
+    """One event of a request. Its repr does not show the payload."""
+
+    key: str
+    """What makes it unique at the sender; a hash of its canonical JSON where the sender gives nothing."""
+    payload: JsonValue = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The number of events of a request by what the bridge did with them."""
+
+    stored: int
+    repeated: int
+    quarantined: int
+    ignored: int
+
+
+def unauthenticated() -> UnauthenticatedError:
+    """Return the error for an unknown tenant, an unknown source and a wrong proof alike."""
+    return UnauthenticatedError("Unknown source, or the request does not prove who sent it.")

@@ -1,0 +1,107 @@
+"""Receives a request of a sender: proves it, splits it into events and names them; and answers it."""
+
+import hashlib
+import json
+from functools import cache
+
+import jmespath
+from pydantic import JsonValue
+
+from crm_bridge.errors import TooLargeError
+from crm_bridge.inbound.api import Response
+from crm_bridge.mapping import FAILURES
+from crm_bridge.sources.incoming import MOST_EVENTS, Accepted, Incoming, SourceEvent, unauthenticated
+from crm_bridge.sources.settings import SourceSettings
+
+LONGEST_KEY = 500
+"""Characters; a longer key is hashed."""
+TRY_AGAIN_AFTER = 30
+"""Seconds. Zendesk repeats only what names less than 60."""
+
+
+def receive(settings: SourceSettings, incoming: Incoming, now: float) -> list[SourceEvent]:
+    """Return the events in a request. `now` is in epoch seconds.
+
+    Raises UnauthenticatedError (no proof, a wrong one or an old one: always with the same text), TooLargeError,
+    UnsupportedMediaTypeError, NotJsonError, NotXmlError, InvalidError.
+    """
+    preset, proof = settings.preset_class(), settings.proof_used()
+    read = cache(lambda: preset.read(incoming))
+    if not proof.holds(settings, incoming, now, read):
+        raise unauthenticated()
+    payloads = preset.split(proof.without(read()), incoming)
+    if len(payloads) > MOST_EVENTS:
+        raise TooLargeError(f"Send at most {MOST_EVENTS} events in a request.")
+    return [SourceEvent(event_key(settings, incoming, payload), payload) for payload in payloads]
+
+
+def event_key(settings: SourceSettings, incoming: Incoming, payload: JsonValue) -> str:
+    """Return what makes an event unique at its sender; a hash of the event if one part of that is missing."""
+    preset = settings.preset_class()
+    parts = [_part(path, incoming, payload) for path in settings.key or preset.key]
+    found = [part for part in parts if part is not None]
+    if not found or len(found) < len(parts):
+        return _hash(_without(payload, preset.volatile))
+    key = "|".join(part.replace("%", "%25").replace("|", "%7C") for part in found)
+    return key if len(key) <= LONGEST_KEY else _hash(key)
+
+
+def _part(path: str, incoming: Incoming, payload: JsonValue) -> str | None:
+    if path.startswith("header:"):
+        return incoming.headers.get(path.removeprefix("header:"))
+    try:
+        found = jmespath.search(path, payload)
+    except FAILURES:
+        return None
+    return found if found is None or isinstance(found, str) else _canonical(found)
+
+
+def _canonical(value: JsonValue) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _hash(value: JsonValue) -> str:
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+
+
+def _without(payload: JsonValue, paths: tuple[str, ...]) -> JsonValue:
+    """Return the payload without some of its members."""
+    for path in paths:
+        name, _, rest = path.partition(".")
+        if isinstance(payload, dict) and name in payload:
+            kept: dict[str, JsonValue] = {other: value for other, value in payload.items() if other != name}
+            payload = {**kept, name: _without(payload[name], (rest,))} if rest else kept
+    return payload
+
+
+_ACK = (
+    '<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/">'
+    '<soapenv:Body><notificationsResponse xmlns="http://soap.sforce.com/2005/09/outbound"><Ack>{}</Ack>'
+    "</notificationsResponse></soapenv:Body></soapenv:Envelope>"
+)
+
+
+def _ack(is_stored: bool) -> Response:
+    text = _ACK.format("true" if is_stored else "false")
+    return Response(200, text, {"Content-Type": "text/xml; charset=utf-8"})
+
+
+def answer(settings: SourceSettings, accepted: Accepted) -> Response:
+    """Return the response to a request whose events are all stored, in quarantine or ignored."""
+    kind = settings.answer_used()
+    if kind == "soap ack":
+        return _ack(is_stored=True)
+    counts = {
+        "stored": accepted.stored,
+        "repeated": accepted.repeated,
+        "quarantined": accepted.quarantined,
+        "ignored": accepted.ignored,
+    }
+    return Response(202 if kind == "async 202" else 200, counts)
+
+
+def try_again(settings: SourceSettings) -> Response:
+    """Return the response to a request whose events could not all be stored. A sender that repeats, repeats it."""
+    if settings.answer_used() == "soap ack":
+        return _ack(is_stored=False)
+    return Response(503, {"retryable": True}, {"Retry-After": str(TRY_AGAIN_AFTER)})

@@ -1,0 +1,110 @@
+"""The settings of a source: how a sender proves itself, and which of its events are which flow's."""
+
+from typing import Annotated, Literal, Self
+
+import jmespath
+from pydantic import AfterValidator, Field, JsonValue, model_validator
+
+from crm_bridge.errors import InvalidError
+from crm_bridge.fields import Schema
+from crm_bridge.mapping import FAILURES, PayloadMapping, check_expression
+from crm_bridge.settings import HeaderSecret, Settings, VendorUrl
+from crm_bridge.sources.preset import Answer, Preset
+from crm_bridge.sources.presets import PRESETS
+from crm_bridge.sources.proof import HeaderName, Proof
+
+LONGEST_EXPRESSION = 10_000
+
+
+def _expression(value: str) -> str:
+    check_expression(value)
+    return value
+
+
+def _key_part(value: str) -> str:
+    return value if value.startswith("header:") else _expression(value)
+
+
+def _preset_name(value: str) -> str:
+    if value not in PRESETS:
+        raise ValueError(f"must be one of {', '.join(sorted(PRESETS))}")
+    return value
+
+
+type Expression = Annotated[str, Field(min_length=1, max_length=LONGEST_EXPRESSION), AfterValidator(_expression)]
+type KeyPart = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_key_part)]
+type SourceSecret = Annotated[HeaderSecret, Field(min_length=16, max_length=500)]
+type PresetName = Annotated[str, AfterValidator(_preset_name), Schema(enum=sorted(PRESETS))]
+
+
+class EventRoute(Settings):
+    """Which events of a source are events of a flow, and how they become its commands."""
+
+    when: Expression | None = None
+    """A JMESPath expression on the event that yields true or something that is not empty. Without it: always."""
+    flow: Annotated[str, Field(pattern="^[a-z_]{1,50}$")]
+    version: Annotated[str, Field(min_length=1, max_length=50)]
+    """The tenant's name for this version of the expression; every operation says which one made it."""
+    expression: Expression
+    """A JMESPath expression on the event that yields the flow's command."""
+
+    def fits(self, payload: JsonValue) -> bool:
+        """Return whether the event is one of this flow. Raises InvalidError if `when` fails on it."""
+        if self.when is None:
+            return True
+        try:
+            found = jmespath.search(self.when, payload)
+        except FAILURES as error:
+            raise InvalidError(
+                f"Correct when of the event for {self.flow}: it fails on what was sent ({type(error).__name__})."
+            ) from None
+        return bool(found) or (found == 0 and found is not False)  # JMESPath: 0 is true
+
+    @property
+    def mapping(self) -> PayloadMapping:
+        """The mapping that makes the flow's command."""
+        return PayloadMapping(version=self.version, expression=self.expression)
+
+
+class SourceSettings(Settings):
+    """One sender that cannot shape its requests for the bridge's own routes."""
+
+    preset: PresetName
+    """The kind of sender."""
+    proof: str | None = None
+    """How it proves who it is, if not in the preset's first way."""
+    secrets: Annotated[tuple[SourceSecret, ...], Field(min_length=1, max_length=2)]
+    """The secret of the proof: of a signature, a header, a login. Two are valid while one is replaced."""
+    header: HeaderName | None = None
+    """The name of the header that has the secret, in lower case, if it is not the preset's."""
+    url: VendorUrl | None = None
+    """The address that the sender calls, as it was typed there. Some signatures are over it."""
+    events: Annotated[tuple[EventRoute, ...], Field(min_length=1, max_length=50)]
+    """For each event the first that fits counts. An event that none fits is ignored."""
+    key: Annotated[tuple[KeyPart, ...], Field(min_length=1, max_length=10)] | None = None
+    """What makes an event unique at the sender: JMESPath expressions on the event, and `header:NAME`."""
+    answer: Answer | None = None
+    """How a request is answered, if not in the preset's way: `async 200`, `async 202` or `soap ack`."""
+    invalid: Literal["quarantine", "refuse"] = "quarantine"
+    """Whether an event that is not valid is kept in quarantine and answered as accepted, or refused."""
+    tolerance: Annotated[int, Field(ge=60, le=900)] = 300
+    """Seconds by which a signed time may differ from the bridge's."""
+
+    def preset_class(self) -> type[Preset]:
+        return PRESETS[self.preset]
+
+    def proof_used(self) -> Proof:
+        proofs = self.preset_class().proofs
+        return proofs[self.proof or next(iter(proofs))]
+
+    def answer_used(self) -> Answer:
+        return self.answer or self.preset_class().answers[0]
+
+    @model_validator(mode="after")
+    def _fits_the_preset(self) -> Self:
+        preset = self.preset_class()
+        if self.proof is not None and self.proof not in preset.proofs:
+            raise ValueError(f"proof must be one of {', '.join(preset.proofs)}")
+        if self.answer is not None and self.answer not in preset.answers:
+            raise ValueError(f"answer must be one of {', '.join(preset.answers)}")
+        return self
