@@ -1,7 +1,4 @@
-"""How the Connector and the bridge talk: JSON, or XML with the Connector's tag names; and a sentence for its log.
-
-XML is read by a parser that takes no document type, hence no entities and no external references.
-"""
+"""How the Connector and the bridge talk: JSON, or XML with the Connector's tag names; and a sentence for its log."""
 
 import re
 import unicodedata
@@ -9,36 +6,25 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 from pydantic import BaseModel
 
 from crm_bridge.errors import (
     FieldError,
     InvalidError,
-    NotXmlError,
     RefusedByVendorError,
     TooLargeError,
     UnsupportedMediaTypeError,
 )
 from crm_bridge.inbound.api import JSON, MAX_BODY, PROBLEM_TYPE, Request, Response, validated
-from crm_bridge.media import CharsetError, charset, media_type, text_of
+from crm_bridge.media import charset, media_type
+from crm_bridge.xml import XML, is_nil, xml_root
 
-XML = ("application/xml", "text/xml")
 WRAPPERS = frozenset({"providerInfo", "userInfo", "leadInfo", "extraProviderIDs"})
 """Elements that only hold others. Source: InTouch's "Connector API Guide", saving a user and a lead source."""
 IGNORED = frozenset({"inTouchID"})
 """InTouch's id besides the Connector's, which it may send along."""
 _ITEMS = {"leadSources": "leadSource", "errors": "error", "clubs": "club"}
 """What an element of a list is called, where that is not the list's own name."""
-_DECLARATION = re.compile(rb"""<\?xml\s[^>]*?\sencoding\s*=\s*["']([^"'<>]*)""")
-_NIL = ("{http://www.w3.org/2001/XMLSchema-instance}nil", "nil")
-"""Where it is true, the element is null. Ruby on Rails writes it without the namespace.
-
-Sources: https://www.w3.org/TR/xmlschema-1/#xsi_nil, https://api.rubyonrails.org/classes/Hash.html#method-i-to_xml
-"""
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-"""Source: https://www.w3.org/TR/xmlschema-2/#boolean"""
 LONGEST_MESSAGE = 300
 _NOT_IN_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 """Source: https://www.w3.org/TR/xml/#charsets"""
@@ -95,18 +81,7 @@ def _invalid(*fields: FieldError) -> InvalidError:
 
 def _members(body: bytes, outer: str | None) -> dict[str, str | None]:
     """Return the text of each element, None for one that is null. `outer` is the charset that the header names."""
-    declared = _DECLARATION.match(body)
-    inner = declared[1].decode("ascii", "replace") if declared else "utf-8"
-    try:
-        root = fromstring(text_of(body, outer, inner), forbid_dtd=True)
-    except CharsetError as error:
-        raise NotXmlError(f"The body cannot be read as XML: {error}.") from None
-    except DefusedXmlException:
-        raise NotXmlError("Send XML without a document type: no DTD, no entities, no external references.") from None
-    except (ET.ParseError, ValueError) as error:
-        # Its text can repeat what was sent.
-        place = f" at line {error.position[0]}, column {error.position[1]}" if isinstance(error, ET.ParseError) else ""
-        raise NotXmlError(f"The body cannot be read as XML{place}.") from None
+    root = xml_root(body, outer)
     members: dict[str, str | None] = {}
     for name, text in _leaves(root):
         if name in members:
@@ -122,18 +97,7 @@ def _leaves(root: ET.Element) -> Iterator[tuple[str, str | None]]:
             continue
         if len(element):
             raise _invalid(FieldError(name, "must be text"))
-        yield name, None if _is_nil(element, name) else element.text or ""
-
-
-def _is_nil(element: ET.Element, name: str) -> bool:
-    """Return whether an element is null. Raises InvalidError if it has text as well, or if `nil` is no boolean."""
-    said = next((element.attrib[nil] for nil in _NIL if nil in element.attrib), "false")
-    is_nil = _BOOLEANS.get(said.strip())
-    if is_nil is None:
-        raise _invalid(FieldError(name, "must have true or false as its nil attribute"))
-    if is_nil and (element.text or "").strip():
-        raise _invalid(FieldError(name, "must be empty, because its nil attribute is true"))
-    return is_nil
+        yield name, None if is_nil(element, name) else element.text or ""
 
 
 def _sentence(problem: Mapping[str, object]) -> str:

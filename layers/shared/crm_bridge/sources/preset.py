@@ -21,10 +21,14 @@ class Preset:
     source_page: ClassVar[str]
     proofs: ClassVar[Mapping[str, Proof]]
     """By name, the ways to prove who sent a request; the first is the default."""
+    may_sign: ClassVar[bool] = False
+    """Whether a tenant may describe a signature of its own."""
     formats: ClassVar[tuple[bodies.Format, ...]] = ("json",)
     """The formats of its bodies; the first is assumed if there is no Content-Type."""
     is_any_text_json: ClassVar[bool] = False
     """Whether `text/plain` is read as JSON: the sender's Content-Type is not documented, or is what an admin types."""
+    headers: ClassVar[tuple[str, ...]] = ()
+    """Headers without which an event is not complete. With any, an event is `{"headers": …, "body": …}`."""
     key: ClassVar[tuple[str, ...]] = ()
     """The default event key: JMESPath expressions on the payload, and `header:NAME`. Without any it is a hash."""
     volatile: ClassVar[tuple[str, ...]] = ()
@@ -42,13 +46,20 @@ class Preset:
         """
         if len(incoming.body) > MAX_BODY:
             raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
+        return cls.parse(incoming)
+
+    @classmethod
+    def parse(cls, incoming: Incoming) -> JsonValue:
+        """Return the parsed body, which is not too large."""
         return bodies.read(incoming, cls.formats, is_any_text_json=cls.is_any_text_json)
 
     @classmethod
-    def split(cls, body: JsonValue, incoming: Incoming) -> list[JsonValue]:  # noqa: ARG003 - some need its headers
+    def split(cls, body: JsonValue, incoming: Incoming) -> list[JsonValue]:
         """Return the events in a body. Raises InvalidError."""
-        if isinstance(body, list):
-            return body
-        if not isinstance(body, dict):
-            raise InvalidError("Send a JSON object, or a list of them.")
-        return [body]
+        if not isinstance(body, dict | list):
+            raise InvalidError("Send an object, or a list of them.")
+        events: list[JsonValue] = body if isinstance(body, list) else [body]
+        if not cls.headers:
+            return events
+        headers: dict[str, JsonValue] = {name: incoming.headers.get(name) for name in cls.headers}
+        return [{"headers": headers, "body": event} for event in events]

@@ -1,28 +1,26 @@
 """How a sender proves who it is: a signature, a login, or a secret in a header, in the query or in the body.
 
-Every proof accepts any of a source's secrets, so that a secret can be changed without a gap. All comparisons take the
+Every proof accepts any of a source's secrets, so that a secret can be replaced without a gap. A comparison takes the
 same time wherever two texts differ, and all secrets are compared.
 """
 
+import base64
 import hmac
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import Field, JsonValue
 
+from crm_bridge.errors import ProblemError
+from crm_bridge.ids import canonical
 from crm_bridge.sources.incoming import Incoming
 
 if TYPE_CHECKING:
     from crm_bridge.sources.settings import SourceSettings
 
-MOST_SIGNATURES = 10
-"""Signatures in one header that are looked at. A sender signs with two secrets while one is replaced."""
-_NUMBER = re.compile("[0-9]{1,16}", re.ASCII)
 type HeaderName = Annotated[str, Field(pattern="^[a-z0-9-]{1,100}$")]
 """In lower case."""
-type Part = Annotated[str, Field(pattern="^(secret|method|url|timestamp|body|header:[a-z0-9-]{1,100})$")]
 type Read = Callable[[], JsonValue]
 """Returns the parsed body. Raises ProblemError."""
 
@@ -32,7 +30,7 @@ class Proof(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The settings that it cannot do without."""
+        """The settings that it cannot do without, besides `secrets`."""
 
     @property
     def takes(self) -> frozenset[str]:
@@ -41,39 +39,127 @@ class Proof(Protocol):
     def holds(self, settings: "SourceSettings", incoming: Incoming, now: float, read: Read) -> bool:
         """Return whether the request proves that it is from the source. Does not raise."""
 
-    def without(self, body: JsonValue) -> JsonValue:
+    def check(self, secret: str) -> None:
+        """Raise ValueError if a secret has not the form that the proof needs."""
+
+    def without(self, body: JsonValue, settings: "SourceSettings") -> JsonValue:
         """Return the parsed body without the proof, which must not be stored."""
 
 
-class _NotInBody:
-    """The base of the proofs that leave no trace in the body."""
+class BaseProof:
+    """A proof that takes any secret, needs no other setting and leaves no trace in the body."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"secrets"})
-    takes: ClassVar[frozenset[str]] = frozenset()
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
 
-    def without(self, body: JsonValue) -> JsonValue:
+    @property
+    def takes(self) -> frozenset[str]:
+        return frozenset()
+
+    def check(self, secret: str) -> None:
+        """Raise nothing: any secret will do."""
+
+    def without(self, body: JsonValue, settings: "SourceSettings") -> JsonValue:  # noqa: ARG002 - others need it
         return body
 
 
-def _secrets(settings: "SourceSettings") -> list[str]:
+def secrets_of(settings: "SourceSettings") -> list[str]:
     return [secret.get_secret_value() for secret in settings.secrets]
 
 
-def _is_one_of(given: str, expected: Iterable[str]) -> bool:
-    sent = given.encode(errors="replace")
+def is_one_of(given: str | bytes, expected: Iterable[str]) -> bool:
+    """Return whether `given` is one of these texts; all are compared."""
+    sent = given.encode(errors="replace") if isinstance(given, str) else given
     return any([hmac.compare_digest(sent, one.encode()) for one in expected])  # noqa: C419 - all are compared
 
 
 @dataclass(frozen=True)
-class Header(_NotInBody):
-    """A secret in a header."""
+class Header(BaseProof):
+    """A secret in a header; `header` of the settings may give it another name."""
 
     name: str
     prefix: str = ""
     """Stands before the secret, such as `Bearer `."""
-
     takes = frozenset({"header"})
 
     def holds(self, settings: "SourceSettings", incoming: Incoming, now: float, read: Read) -> bool:  # noqa: ARG002
         given = incoming.headers.get(settings.header or self.name, "")
-        return _is_one_of(given, (self.prefix + secret for secret in _secrets(settings)))
+        return is_one_of(given, (self.prefix + secret for secret in secrets_of(settings)))
+
+
+@dataclass(frozen=True)
+class Basic(BaseProof):
+    """A login by HTTP Basic: `user` and a secret as the password.
+
+    Source: https://www.rfc-editor.org/rfc/rfc7617
+    """
+
+    needs = frozenset({"user"})
+
+    def holds(self, settings: "SourceSettings", incoming: Incoming, now: float, read: Read) -> bool:  # noqa: ARG002
+        scheme, _, encoded = incoming.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return False
+        try:
+            login = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            return False
+        return is_one_of(login, (f"{settings.user}:{secret}" for secret in secrets_of(settings)))
+
+
+@dataclass(frozen=True)
+class Query(BaseProof):
+    """A secret in the query, for senders that can do nothing else: addresses are written into logs on their way.
+
+    `parameter` of the settings may give it another name.
+    """
+
+    name: str
+    takes = frozenset({"parameter"})
+
+    def holds(self, settings: "SourceSettings", incoming: Incoming, now: float, read: Read) -> bool:  # noqa: ARG002
+        return is_one_of(incoming.query.get(settings.parameter or self.name, ""), secrets_of(settings))
+
+
+@dataclass(frozen=True)
+class BodyToken(BaseProof):
+    """A secret in a member of the body, which is read for it: a body that cannot be read proves nothing.
+
+    `parameter` of the settings may give the member another name.
+    """
+
+    name: str
+    takes = frozenset({"parameter"})
+
+    def holds(self, settings: "SourceSettings", incoming: Incoming, now: float, read: Read) -> bool:  # noqa: ARG002
+        try:
+            body = read()
+        except ProblemError:
+            return False
+        given = body.get(settings.parameter or self.name) if isinstance(body, dict) else None
+        return isinstance(given, str) and is_one_of(given, secrets_of(settings))
+
+    def without(self, body: JsonValue, settings: "SourceSettings") -> JsonValue:
+        name = settings.parameter or self.name
+        return {key: value for key, value in body.items() if key != name} if isinstance(body, dict) else body
+
+
+@dataclass(frozen=True)
+class Organization(BaseProof):
+    """A secret in the query, and then the id of the sender's organization in a member of the body."""
+
+    query: Query
+    member: str
+    needs = frozenset({"organization_id"})
+    takes = frozenset({"parameter"})
+
+    def holds(self, settings: "SourceSettings", incoming: Incoming, now: float, read: Read) -> bool:
+        if not self.query.holds(settings, incoming, now, read):
+            return False
+        try:
+            body = read()
+        except ProblemError:
+            return False
+        given = body.get(self.member) if isinstance(body, Mapping) else None
+        return isinstance(given, str) and is_one_of(canonical(given), [canonical(settings.organization_id or "")])

@@ -29,7 +29,7 @@ def receive(settings: SourceSettings, incoming: Incoming, now: float) -> list[So
     read = cache(lambda: preset.read(incoming))
     if not proof.holds(settings, incoming, now, read):
         raise unauthenticated()
-    payloads = preset.split(proof.without(read()), incoming)
+    payloads = preset.split(proof.without(read(), settings), incoming)
     if len(payloads) > MOST_EVENTS:
         raise TooLargeError(f"Send at most {MOST_EVENTS} events in a request.")
     return [SourceEvent(event_key(settings, incoming, payload), payload) for payload in payloads]

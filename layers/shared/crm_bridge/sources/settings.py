@@ -8,12 +8,15 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 from crm_bridge.errors import InvalidError
 from crm_bridge.fields import Schema
 from crm_bridge.mapping import FAILURES, PayloadMapping, check_expression
-from crm_bridge.settings import HeaderSecret, Settings, VendorUrl
+from crm_bridge.settings import HeaderSecret, LoginPart, Settings, VendorUrl
 from crm_bridge.sources.preset import Answer, Preset
 from crm_bridge.sources.presets import PRESETS
 from crm_bridge.sources.proof import HeaderName, Proof
+from crm_bridge.sources.signature import Signature
 
 LONGEST_EXPRESSION = 10_000
+OF_PROOFS = ("user", "header", "parameter", "organization_id", "url")
+"""Settings of which each proof uses some."""
 
 
 def _expression(value: str) -> str:
@@ -31,9 +34,17 @@ def _preset_name(value: str) -> str:
     return value
 
 
+def _without_escapes(value: str) -> str:
+    # HubSpot decodes some of them before it signs.
+    if "%" in value:
+        raise ValueError("must not contain %")
+    return value
+
+
 type Expression = Annotated[str, Field(min_length=1, max_length=LONGEST_EXPRESSION), AfterValidator(_expression)]
 type KeyPart = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_key_part)]
 type SourceSecret = Annotated[HeaderSecret, Field(min_length=16, max_length=500)]
+type SignedUrl = Annotated[VendorUrl, AfterValidator(_without_escapes)]
 type PresetName = Annotated[str, AfterValidator(_preset_name), Schema(enum=sorted(PRESETS))]
 
 
@@ -74,10 +85,18 @@ class SourceSettings(Settings):
     proof: str | None = None
     """How it proves who it is, if not in the preset's first way."""
     secrets: Annotated[tuple[SourceSecret, ...], Field(min_length=1, max_length=2)]
-    """The secret of the proof: of a signature, a header, a login. Two are valid while one is replaced."""
+    """Of the proof: of the signature, the login, the header. Two are valid while one is replaced."""
+    user: LoginPart | None = None
+    """The user name of a login by HTTP Basic."""
     header: HeaderName | None = None
     """The name of the header that has the secret, in lower case, if it is not the preset's."""
-    url: VendorUrl | None = None
+    parameter: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,50}$")] | None = None
+    """The name of the parameter or of the body's member that has the secret, if it is not the preset's."""
+    organization_id: Annotated[str, Field(pattern="^[A-Za-z0-9]{15}([A-Za-z0-9]{3})?$")] | None = None
+    """The id of the sender's organization at Salesforce."""
+    signature: Signature | None = None
+    """The scheme of an own system that signs its requests."""
+    url: SignedUrl | None = None
     """The address that the sender calls, as it was typed there. Some signatures are over it."""
     events: Annotated[tuple[EventRoute, ...], Field(min_length=1, max_length=50)]
     """For each event the first that fits counts. An event that none fits is ignored."""
@@ -95,7 +114,7 @@ class SourceSettings(Settings):
 
     def proof_used(self) -> Proof:
         proofs = self.preset_class().proofs
-        return proofs[self.proof or next(iter(proofs))]
+        return self.signature or proofs[self.proof or next(iter(proofs))]
 
     def answer_used(self) -> Answer:
         return self.answer or self.preset_class().answers[0]
@@ -105,6 +124,18 @@ class SourceSettings(Settings):
         preset = self.preset_class()
         if self.proof is not None and self.proof not in preset.proofs:
             raise ValueError(f"proof must be one of {', '.join(preset.proofs)}")
+        if self.signature is not None and (self.proof is not None or not preset.may_sign):
+            raise ValueError("signature is for an own system only, and instead of proof")
         if self.answer is not None and self.answer not in preset.answers:
             raise ValueError(f"answer must be one of {', '.join(preset.answers)}")
+        proof = self.proof_used()
+        given = {name for name in OF_PROOFS if getattr(self, name) is not None}
+        if missing := sorted(proof.needs - given):
+            raise ValueError(f"this proof needs {', '.join(missing)}")
+        if needless := sorted(given - proof.needs - proof.takes - {"url"}):
+            raise ValueError(f"this proof does not use {', '.join(needless)}")
+        if len({secret.get_secret_value() for secret in self.secrets}) < len(self.secrets):
+            raise ValueError("the two secrets are the same")
+        for secret in self.secrets:
+            proof.check(secret.get_secret_value())
         return self
