@@ -14,6 +14,7 @@ from cli.link_check import check
 from cli.links import app as links
 from cli.operations import app as operations
 from cli.output import Output, print_traceback
+from cli.requests import requests
 from cli.tenants import app as tenants
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ command(app)(doctor)
 command(app)(forget)
 app.add_typer(importing, name="import")
 app.add_typer(operations, name="operations")
+command(app)(requests)
 command(links)(check)
 app.add_typer(links, name="links")
 

@@ -123,7 +123,7 @@ def _source(path: Mapping[str, str], context: LambdaContext) -> Source:
     except NotConfiguredError:  # whose text has the name of the secret
         logger().error("the settings of sources are not valid", extra={"tenant": tenant})
         raise UnavailableError("The event could not be accepted. Send the same request again.") from None
-    settings = part.source(name) if part else None
+    settings = part.all_sources().get(name) if part else None
     if part is None or settings is None:
         count("SourceRefused", reason="unknown")
         raise unauthenticated()

@@ -4,7 +4,6 @@ from typing import Annotated, NotRequired, TypedDict
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
-from crm_bridge.fields import Schema
 from crm_bridge.responses import RequestSummary
 from crm_bridge.storage.requests import RequestState
 
@@ -22,8 +21,8 @@ class RequestListing(BaseModel):
     status: Annotated[int, Field(ge=400, le=599)] | None = None
     route: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """As `POST /jobs`."""
-    since: Annotated[AwareDatetime, Schema(pattern="^[2-9]")] | None = Field(None, alias="from")
-    until: Annotated[AwareDatetime, Schema(pattern="^[2-9]")] | None = Field(None, alias="to")
+    since: Annotated[AwareDatetime | None, Field(alias="from")] = None
+    until: Annotated[AwareDatetime | None, Field(alias="to")] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     after: Annotated[str, Field(pattern=PLACE)] | None = None
 

@@ -16,6 +16,8 @@ from sources.models import RequestDetails, RequestListing, RequestPage
 
 READ_SCOPE, RESOLVE_SCOPE, PAYLOAD_SCOPE = "operations:read", "operations:resolve", "operations:payload"
 REQUEST_ID = "req_[0-9a-f]{32}"
+MOST_FOUND = 100
+"""The most requests with an id that are looked at."""
 EARLIEST, LATEST = "0", "g"
 """Before and after all places in time."""
 
@@ -46,7 +48,7 @@ def find(tenant: str, listing: RequestListing) -> tuple[list[StoredRequest], str
         one = requests.get(tenant, listing.id)
         known = [one] if one else []
     else:
-        known = requests.of(tenant, listing.id)
+        known = requests.of(tenant, listing.id, limit=MOST_FOUND)
     fitting = [
         one
         for one in known
@@ -93,7 +95,7 @@ def resend(quarantined: StoredRequest, deadline: Deadline, *, by: str) -> Stored
     runtime_ = runtime()
     tenant, source = quarantined.tenant, quarantined.sender
     part = runtime_.tenants.get(tenant, SOURCES, fresh=True)  # a mapping that was just mended counts at once
-    settings = part.source(source)
+    settings = part.all_sources().get(source)
     if settings is None:
         raise ConflictError(f"The tenant no longer has a source {source}. Add it again, or discard the event.")
     mapped = command_of(settings, source, json.loads(payload), runtime_.clock())

@@ -154,10 +154,10 @@ class Tenant(Settings):
             raise NotConfiguredError(f"The tenant's secret has no {model.block} block. Add it, then send again.")
         return found
 
-    def source(self, name: str) -> "SourceSettings | None":
-        """Return the settings of one source; None if the tenant has none of this name."""
+    def all_sources(self) -> "Mapping[str, SourceSettings]":
+        """Return the settings of the tenant's sources by their names."""
         sources: Mapping[str, SourceSettings] = getattr(self, SOURCES, {})
-        return sources.get(name)
+        return sources
 
     def shown(self) -> dict[str, Any]:
         blocks = {name: value.shown() for name, value in self if isinstance(value, Settings)}

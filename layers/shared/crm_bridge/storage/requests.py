@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -31,8 +32,8 @@ MOST_LOOKED_AT = 1000
 """Values of a body among which ids are looked for."""
 MOST_QUERIES = 10
 """Queries for one page, if few requests fit."""
-BATCH = 25
-"""Items that one BatchWriteItem takes."""
+BATCH, MOST_AT_ONCE = 25, 100
+"""Items that one BatchWriteItem takes, and that one BatchGetItem gives."""
 LARGEST_SHAPE = 10_000
 """Characters of a shape as JSON; a larger one is not stored."""
 DAY = 24 * 3600
@@ -187,9 +188,26 @@ class Requests:
                 break
         return found, after
 
-    def of(self, tenant: str, carried: str) -> list[StoredRequest]:
-        """Return the latest 100 requests that carried an id, the newest first."""
-        return self._at(tenant, self._pointers(tenant, carried)[:100])
+    def of(self, tenant: str, carried: str, *, limit: int | None = None) -> list[StoredRequest]:
+        """Return the requests that carried an id, the newest first; at most `limit`."""
+        asked: dict[str, Any] = {
+            "TableName": self._table,
+            "KeyConditionExpression": "place = :place",
+            "ExpressionAttributeValues": serialize({":place": _id_place(tenant, carried)}),
+            "ScanIndexForward": False,
+            "ConsistentRead": True,
+        }
+        places: list[str] = []
+        while limit is None or len(places) < limit:
+            with guarded():
+                page = self._client.query(**asked)
+            places += [str(deserialize(item)["leads_to"]) for item in page["Items"]]
+            if "LastEvaluatedKey" not in page:
+                break
+            asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        batches = batched(places[:limit], MOST_AT_ONCE, strict=False)
+        found = [one for some in batches for one in self._at(tenant, some)]
+        return sorted(found, key=lambda one: one.at, reverse=True)
 
     def change(self, request: StoredRequest, state: RequestState, by: str, operation_id: str | None = None) -> bool:
         """End the quarantine of an event, whose payload is deleted. False if somebody else has ended it."""
@@ -228,17 +246,6 @@ class Requests:
     def _pointer(self, request: StoredRequest, place: str, at: str) -> "dict[str, AttributeValueTypeDef]":
         return {**_key(place, at), **serialize({"leads_to": request.at, "expires_at": request.expires_at})}
 
-    def _pointers(self, tenant: str, carried: str) -> list[str]:
-        with guarded():
-            page = self._client.query(
-                TableName=self._table,
-                KeyConditionExpression="place = :place",
-                ExpressionAttributeValues=serialize({":place": _id_place(tenant, carried)}),
-                ScanIndexForward=False,
-                ConsistentRead=True,
-            )
-        return [str(deserialize(item)["leads_to"]) for item in page["Items"]]
-
     def _at(self, tenant: str, places: Sequence[str]) -> list[StoredRequest]:
         keys: Any = [_key(_tenant_place(tenant), at) for at in places]
         found: list[StoredRequest] = []
@@ -248,7 +255,7 @@ class Requests:
             found += map(_as_request, answer["Responses"].get(self._table, ()))
             left: Any = answer.get("UnprocessedKeys", {}).get(self._table, {})
             keys = left.get("Keys")
-        return sorted(found, key=lambda one: one.at, reverse=True)
+        return found
 
     def _write(self, writes: "Sequence[WriteRequestTypeDef]") -> None:
         left: Any = list(writes)
