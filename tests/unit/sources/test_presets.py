@@ -11,7 +11,7 @@ from crm_bridge.errors import NotJsonError, ProblemError, UnauthenticatedError
 from crm_bridge.sources import PRESETS, Incoming, SourceSettings, receive
 from crm_bridge.sources.proof import Basic, BodyToken, Header, Organization, Query
 from crm_bridge.sources.signature import Signature
-from local.senders import prove, sample
+from local.source_requests import prove, sample
 
 NOW = 1_795_000_000.0
 SECRET, NEXT = "whsec_" + "c2VjcmV0IG9mIGEgc2VuZGVy" + "MDEy", "whsec_" + "c2VjcmV0IG9mIGEgc2VuZGVy" + "MzQ1"
