@@ -351,7 +351,7 @@ def _record_ids(stack: Stack, entity: str, named: str, mark: str) -> list[str]:
 def from_source(number: int) -> Event:
     """A sender's list: two new customers, one that is no customer, and the first one again."""
     mark = f"s{number}."
-    sites: list[Record] = [_site(number), {**_site(number), "latitude": number / 1000 - 79.9995}]
+    sites: list[Record] = [_site(number), {**_site(number), "name": f"Branch {mark}{TEXT}", "longitude": 36.0062}]
     companies = [
         {
             **{name: str(value) for name, value in site.items()},
@@ -366,13 +366,13 @@ def from_source(number: int) -> Event:
         "POST",
         lambda _: "/in/{tenant}/hubspot",
         [*companies, {"type": "contact", "hs_object_id": "7"}, companies[0]],
-        lambda stack: sorted(_sites(stack, mark), key=lambda site: str(site["latitude"]), reverse=True),
+        lambda stack: sorted(_sites(stack, mark), key=lambda site: str(site["longitude"])),
         sites,
         lambda stack: [
             (f"crm/customer/C-{mark}{place}", f"illu/site/{found['site_id']}")
             for place, site in enumerate(sites, 1)
             for found in stack.illu.sites
-            if found["latitude"] == site["latitude"]
+            if mark in str(as_sent(found["name"])) and found["longitude"] == site["longitude"]
         ],
     )
 
