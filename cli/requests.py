@@ -54,14 +54,17 @@ def requests(
         _show(bridge, found[0], payload=payload)
         return
     bridge.output.document([one.to_response() for one in found])
-    rows = [
-        (one.id, one.state, f"{one.status} {one.problem}", ", ".join(one.ids), moment(one.received_at)) for one in found
-    ]
-    bridge.output.table(("request", "state", "problem", "ids", "received"), rows)
+    bridge.output.table(("received", "request", "state", "ids"), map(_row, found))
     if not found:
         bridge.output.line("No requests found. Requests that were accepted are operations.")
     if more:
         bridge.output.line(f"There are more; --limit shows them. These are the latest {len(found)}.")
+
+
+def _row(one: StoredRequest) -> tuple[object, ...]:
+    """Return what fits into 80 columns."""
+    state = f"{one.state} {one.status}" if one.state is RequestState.REFUSED else one.state
+    return moment(one.received_at)[: len("2026-11-30 14:00")], one.id, state, ", ".join(one.ids)
 
 
 def _found(tenant: str, listing: RequestListing, limit: int) -> tuple[list[StoredRequest], bool]:
