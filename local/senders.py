@@ -48,7 +48,7 @@ UNKNOWN = Retries((), "not documented", is_exact=False)
 OK = "2xx"
 SILENT = "no answer"
 KINDS = ("4xx", "429", "500", "502", "503", SILENT)
-"""Kinds of responses that the bridge or its gateway gives, besides 2xx. `4xx` is any other from 300 to 499, but for 409;
+"""Kinds of responses that the bridge or its gateway gives, besides 2xx. `4xx` is any other from 300 to 499, but 409;
 `502` is also 504."""
 
 
@@ -108,8 +108,8 @@ SENDERS: tuple[Sender, ...] = (
         "hubspot-workflow",
         30,
         {"4xx": NEVER, "429": THREE_DAYS, "5xx": THREE_DAYS, SILENT: UNKNOWN},
-        "A failed connection is repeated as a 5xx is. Retry-After of a 429 is read as milliseconds, so the bridge never"
-        " answers 429 here.",
+        "A failed connection is repeated as a 5xx is. Retry-After of a 429 is read as milliseconds, so the bridge"
+        " itself never answers 429 here.",
     ),
     Sender(
         "zendesk",

@@ -106,6 +106,7 @@ def test_body_becomes_json(body: str, kind: str, expected: JsonValue) -> None:
         ("", KINDS["multipart"], InvalidError),
         ("--edge\r\n\r\nx\r\n--edge--", KINDS["multipart"], InvalidError),
         (multipart(('f"; filename="f.txt', "1")), KINDS["multipart"], InvalidError),
+        (multipart(('f"; x="' + "x" * 1000, "1")), KINDS["multipart"], InvalidError),
         (multipart(("a", "1")).replace("1", "\xff").encode("latin-1"), KINDS["multipart"], InvalidError),
         (multipart(*((f"a{n}", "") for n in range(MOST_FIELDS + 1))), KINDS["multipart"], InvalidError),
         ("<r>", "text/xml", NotXmlError),
@@ -181,6 +182,11 @@ def test_value_of_a_header_is_decoded_once(header: str, value: str) -> None:
     """https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/http-protocol-binding.md#3132-http-header-values"""
     [event] = payloads("", "", CLOUD, **BINARY, **{"ce-subject": header})
     assert event == {**EVENT, "subject": value}
+
+
+def test_header_is_ignored_when_it_is_no_attribute() -> None:
+    odd = {"ce-data": "x", "ce-data_base64": "eA==", "ce-datacontenttype": "text/html"}
+    assert payloads("", "", CLOUD, **BINARY, **odd) == [EVENT]
 
 
 def test_value_of_a_header_is_refused_when_it_is_not_utf_8() -> None:

@@ -137,6 +137,11 @@ def test_key_is_hashed_when_it_is_long() -> None:
     assert key("in-house", {"id": "x" * 500}, key=["id"]) == "x" * 500
 
 
+@pytest.mark.parametrize("odd", ["\n", "\0", "\u202e"])
+def test_key_is_hashed_when_it_cannot_be_displayed(odd: str) -> None:
+    assert len(key("in-house", {"id": odd}, key=["id"])) == 64
+
+
 # ---------------------------------------------------------------- several events
 
 

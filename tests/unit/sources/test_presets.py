@@ -124,6 +124,17 @@ def test_sample_is_refused_when_its_time_was_changed(preset: str, proof: str) ->
             assert not accepted(source, replace(sample(source, NOW), headers={**now, name: value}))
 
 
+@pytest.mark.parametrize(
+    ("start", "is_accepted"), [("Basic ", True), ("basic ", True), ("Bearer ", False), ("", False), ("Basic:", False)]
+)
+def test_login_is_accepted_when_its_scheme_is_basic(start: str, is_accepted: bool) -> None:
+    source = settings("pipedrive-v2")
+    good = sample(source, NOW)
+    login = good.headers["authorization"].removeprefix("Basic ")
+    assert accepted(source, replace(good, headers={**good.headers, "authorization": start + login})) is is_accepted
+    assert not accepted(source, replace(good, headers={**good.headers, "authorization": "Basic " + login + "!"}))
+
+
 def test_the_same_is_said_whatever_is_wrong() -> None:
     source = settings("hubspot-app")
     good = sample(source, NOW)

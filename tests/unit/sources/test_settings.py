@@ -30,6 +30,7 @@ BASIC = {"preset": "pipedrive-v2", "user": "bridge"}
         ({"secrets": ["short"]}, "at least 16"),
         ({"secrets": [SECRET + " "]}, "printable ASCII"),
         ({"preset": "standard-webhooks"}, "must be whsec_ in base64"),
+        ({"preset": "standard-webhooks", "secrets": ["whsec_" + "AAAA" * 6 + "!"]}, "must be whsec_ in base64"),
         ({"preset": "standard-webhooks", "secrets": ["whsec_" + "AAAA" * 5]}, "at least 16 bytes"),
         ({"preset": "hubspot-app"}, "needs url"),
         ({"preset": "hubspot-app", "url": "https://bridge.example/in/a?key=1"}, "scheme, host and path"),

@@ -83,7 +83,7 @@ def test_refused_when_the_time_is_no_number(stamp: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "stamp", ["", "today", "2026-11-18T08:26:40", "2026-11-18", "0001-01-01T00:00:00+14:00", str(NOW)]
+    "stamp", ["", "today", "2026-11-18T11:06:40", "2026-11-18", "0001-01-01T00:00:00+14:00", str(NOW)]
 )
 def test_refused_when_the_time_is_not_iso_8601_with_an_offset(stamp: str) -> None:
     settings = source(parts=["timestamp", "body"], separator="\n", timestamp="x-time", unit="iso")

@@ -14,7 +14,7 @@ from crm_bridge.sources.incoming import MOST_EVENTS, Accepted, Incoming, SourceE
 from crm_bridge.sources.settings import SourceSettings
 
 LONGEST_KEY = 500
-"""Characters; a longer key is hashed."""
+"""Characters; a longer key is hashed, and so is one that cannot be displayed."""
 TRY_AGAIN_AFTER = 30
 """Seconds. Zendesk repeats only what names less than 60."""
 
@@ -43,7 +43,7 @@ def event_key(settings: SourceSettings, incoming: Incoming, payload: JsonValue) 
     if not found or len(found) < len(parts):
         return _hash(_without(payload, preset.volatile))
     key = "|".join(part.replace("%", "%25").replace("|", "%7C") for part in found)
-    return key if len(key) <= LONGEST_KEY else _hash(key)
+    return key if len(key) <= LONGEST_KEY and key.isprintable() else _hash(key)
 
 
 def _part(path: str, incoming: Incoming, payload: JsonValue) -> str | None:
