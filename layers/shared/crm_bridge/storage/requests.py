@@ -37,7 +37,7 @@ BATCH, MOST_AT_ONCE = 25, 100
 LARGEST_SHAPE = 10_000
 """Characters of a shape as JSON; a larger one is not stored."""
 DAY = 24 * 3600
-_ID_NAMES = ("id", "_id", "-id", "_key", "_number", "_ref")
+_ID_NAMES = ("_id", "-id", "_key", "_number", "_ref")
 _ID_ENDS = ("Id", "ID", "Key", "Number", "Ref")
 
 
@@ -298,7 +298,11 @@ def place_in_time(seconds: float) -> str:
 
 def _is_id(name: str, value: object) -> bool:
     is_scalar = (isinstance(value, str) and bool(value.strip())) or (isinstance(value, int) and value is not True)
-    return is_scalar and value is not False and (name.casefold().endswith(_ID_NAMES) or name.endswith(_ID_ENDS))
+    return (
+        is_scalar
+        and value is not False
+        and (name.casefold() == "id" or name.casefold().endswith(_ID_NAMES) or name.endswith(_ID_ENDS))
+    )
 
 
 def _tenant_place(tenant: str) -> str:
