@@ -72,6 +72,10 @@ class Kept(StrEnum):
     IGNORED = "ignored"
 
 
+type Job = Callable[[], Operation | Kept]
+"""Stores one event. Returns the operation of one that is new."""
+
+
 class Invalid(NamedTuple):
     event: SourceEvent
     problem: ProblemError
@@ -150,22 +154,22 @@ def _refused(source: Source, problem: ProblemError, body: JsonValue) -> Response
 def _accepted(source: Source, events: Sequence[SourceEvent]) -> Response:
     """Store the events of a request, and return the response to it."""
     quarantines = source.settings.invalid == "quarantine" and source.part.keep_requests_days > 0
-    won: list[Operation] = []
     refused: list[Invalid] = []
-    jobs: list[Callable[[], Kept]] = []
+    jobs: list[Job] = []
     for event in events:
         match _prepared(source, event):
             case None:
                 jobs.append(lambda: Kept.IGNORED)
             case Mapped() as command:
-                jobs.append(partial(_store, source, command, won))
+                jobs.append(partial(_store, source, command))
             case invalid if quarantines and len(_payload(event)) <= LARGEST_PAYLOAD:
                 jobs.append(partial(_quarantine, source, invalid))
             case invalid:
                 refused.append(invalid)
     kept = _in_parallel(source, jobs)
-    runtime().engine.hand_over(*won)
-    done = {state: kept.count(state) for state in Kept}
+    stored = [one for one in kept if isinstance(one, Operation)]
+    runtime().engine.hand_over(*stored)
+    done = {state: kept.count(state) for state in Kept} | {Kept.STORED: len(stored)}
     logger().info(
         "received",
         extra={
@@ -192,10 +196,10 @@ def _prepared(source: Source, event: SourceEvent) -> Mapped | Invalid | None:
         return Invalid(event, InternalError("The bridge failed on this event."))
 
 
-def _in_parallel(source: Source, jobs: Sequence[Callable[[], Kept]]) -> list[Kept | None]:
-    """Return what each job did; None if it failed, or if no time was left for it."""
+def _in_parallel(source: Source, jobs: Sequence[Job]) -> list[Operation | Kept | None]:
+    """Return what each job did, in their order; None if it failed, or if no time was left for it."""
 
-    def run(job: Callable[[], Kept]) -> Kept | None:
+    def run(job: Job) -> Operation | Kept | None:
         if source.deadline.remaining() <= 0:
             return None
         try:
@@ -217,8 +221,8 @@ def _bind(source: Source) -> None:
     bind_log(flow=SOURCES, request_id=source.context.aws_request_id, tenant=source.tenant, source=source.name)
 
 
-def _store(source: Source, one: Mapped, won: list[Operation]) -> Kept:
-    """Store an event as waiting, and add it to those that are `won`. Raises RunningError, StorageError."""
+def _store(source: Source, one: Mapped) -> Operation | Kept:
+    """Store an event as waiting, and return its operation if it is new. Raises RunningError, StorageError."""
     claim = runtime().engine.accept(
         one.flow,
         one.command,
@@ -227,9 +231,7 @@ def _store(source: Source, one: Mapped, won: list[Operation]) -> Kept:
         notifies=source.part.has_webhook,
         mapping=one.mapping,
     )
-    if claim.won:
-        won.append(claim.operation)
-    return Kept.STORED if claim.won else Kept.REPEATED
+    return claim.operation if claim.won else Kept.REPEATED
 
 
 def _quarantine(source: Source, invalid: Invalid) -> Kept:
