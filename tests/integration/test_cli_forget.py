@@ -46,8 +46,9 @@ def test_all_that_belongs_to_a_customer_is_erased(crm: Crm, cli: CommandLine) ->
     }
     stored = crm.stored()
     assert [text for text in PERSONAL if text in stored] == []
-    assert crm.get(f"/links/crm/customer/{CUSTOMER}").status_code == 404
     assert cli("forget", "demo", CUSTOMER, "--yes").code == 2
+    assert crm.get(f"/links/crm/customer/{CUSTOMER}").status_code == 404
+    assert cli("forget", "demo", CUSTOMER, "--yes", "--json").json["requests"] == 1  # that somebody looked for it
 
 
 def test_an_event_that_comes_again_after_it_was_erased_is_not_sent(crm: Crm, cli: CommandLine) -> None:
