@@ -6,9 +6,10 @@ same time wherever two texts differ, and all secrets are compared.
 
 import base64
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, JsonValue
 
@@ -25,42 +26,28 @@ type Read = Callable[[], JsonValue]
 """Returns the parsed body. Raises ProblemError."""
 
 
-class Proof(Protocol):
+class Proof(ABC):
     """One way to prove who sent a request."""
 
     @property
     def needs(self) -> frozenset[str]:
         """The settings that it cannot do without, besides `secrets`."""
+        return frozenset()
 
     @property
     def takes(self) -> frozenset[str]:
         """The settings that it uses if they are there."""
+        return frozenset()
 
+    @abstractmethod
     def holds(self, settings: "SourceSettings", incoming: Incoming, now: float, read: Read) -> bool:
         """Return whether the request proves that it is from the source. Does not raise."""
 
-    def check(self, secret: str) -> None:
+    def check(self, secret: str) -> None:  # noqa: B027 - most take any
         """Raise ValueError if a secret has not the form that the proof needs."""
 
-    def without(self, body: JsonValue, settings: "SourceSettings") -> JsonValue:
+    def without(self, body: JsonValue, settings: "SourceSettings") -> JsonValue:  # noqa: ARG002 - one needs it
         """Return the parsed body without the proof, which must not be stored."""
-
-
-class BaseProof:
-    """A proof that takes any secret, needs no other setting and leaves no trace in the body."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset()
-
-    @property
-    def takes(self) -> frozenset[str]:
-        return frozenset()
-
-    def check(self, secret: str) -> None:
-        """Raise nothing: any secret will do."""
-
-    def without(self, body: JsonValue, settings: "SourceSettings") -> JsonValue:  # noqa: ARG002 - others need it
         return body
 
 
@@ -75,7 +62,7 @@ def is_one_of(given: str | bytes, expected: Iterable[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Header(BaseProof):
+class Header(Proof):
     """A secret in a header; `header` of the settings may give it another name."""
 
     name: str
@@ -89,7 +76,7 @@ class Header(BaseProof):
 
 
 @dataclass(frozen=True)
-class Basic(BaseProof):
+class Basic(Proof):
     """A login by HTTP Basic: `user` and a secret as the password.
 
     Source: https://www.rfc-editor.org/rfc/rfc7617
@@ -109,7 +96,7 @@ class Basic(BaseProof):
 
 
 @dataclass(frozen=True)
-class Query(BaseProof):
+class Query(Proof):
     """A secret in the query, for senders that can do nothing else: addresses are written into logs on their way.
 
     `parameter` of the settings may give it another name.
@@ -123,7 +110,7 @@ class Query(BaseProof):
 
 
 @dataclass(frozen=True)
-class BodyToken(BaseProof):
+class BodyToken(Proof):
     """A secret in a member of the body, which is read for it: a body that cannot be read proves nothing.
 
     `parameter` of the settings may give the member another name.
@@ -146,7 +133,7 @@ class BodyToken(BaseProof):
 
 
 @dataclass(frozen=True)
-class Organization(BaseProof):
+class Organization(Proof):
     """A secret in the query, and then the id of the sender's organization in a member of the body."""
 
     query: Query

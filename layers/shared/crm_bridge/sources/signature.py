@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 
 from crm_bridge import ON_LAMBDA
 from crm_bridge.sources.incoming import Incoming
-from crm_bridge.sources.proof import BaseProof, HeaderName, Read, is_one_of, secrets_of
+from crm_bridge.sources.proof import HeaderName, Proof, Read, is_one_of, secrets_of
 
 if TYPE_CHECKING:
     from crm_bridge.sources.settings import SourceSettings
@@ -27,7 +27,7 @@ type Part = Annotated[str, Field(pattern="^(secret|method|url|timestamp|body|hea
 
 
 @dataclass(frozen=True)
-class Signature(BaseProof):
+class Signature(Proof):
     """A signature in a header. What a sender does not use keeps its default."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=not ON_LAMBDA)
