@@ -4,7 +4,7 @@ from typing import Annotated, NotRequired, TypedDict
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
-from crm_bridge.responses import RequestSummary
+from crm_bridge.responses import RequestSummary, Time
 from crm_bridge.storage.requests import RequestState
 
 PLACE = "^[0-9a-f]{32}$"
@@ -44,7 +44,7 @@ class RequestDetails(RequestSummary):
     """What names an event at its source."""
     changed_by: str | None
     """Who sent it again or discarded it."""
-    expires_at: str
+    expires_at: Time
     payload: NotRequired[JsonValue]
     """Of an event in quarantine, and only for a key with the scope `operations:payload`."""
 

@@ -91,19 +91,17 @@ def resend(quarantined: StoredRequest, deadline: Deadline, *, by: str) -> Stored
     It is accepted first, so that it is not lost if the function dies in between. Raises ConflictError, InvalidError,
     NotConfiguredError, StorageError.
     """
-    payload = _payload(quarantined)
-    runtime_ = runtime()
-    tenant, source = quarantined.tenant, quarantined.sender
-    part = runtime_.tenants.get(tenant, SOURCES, fresh=True)  # a mapping that was just mended counts at once
+    payload, tenant, source = _payload(quarantined), quarantined.tenant, quarantined.sender
+    part = runtime().tenants.get(tenant, SOURCES, fresh=True)  # a mapping that was just mended counts at once
     settings = part.all_sources().get(source)
     if settings is None:
         raise ConflictError(f"The tenant no longer has a source {source}. Add it again, or discard the event.")
-    mapped = command_of(settings, source, json.loads(payload), runtime_.clock())
+    mapped = command_of(settings, source, json.loads(payload), runtime().clock())
     if mapped is None:
         raise InvalidError(
             f"No entry of the source {source} fits this event. Correct its events, or discard the event."
         )
-    claim = runtime_.engine.accept(
+    claim = runtime().engine.accept(
         mapped.flow,
         mapped.command,
         tenant=tenant,
@@ -114,7 +112,7 @@ def resend(quarantined: StoredRequest, deadline: Deadline, *, by: str) -> Stored
     operation_id = claim.operation.operation_id
     add_to_log(operation_id=operation_id)
     if claim.won:
-        runtime_.engine.hand_over(claim.operation)
+        runtime().engine.hand_over(claim.operation)
     return _ended(quarantined, RequestState.SENT, by, operation_id)
 
 

@@ -70,6 +70,12 @@ def test_an_operation_raises_one_alarm_whatever_it_needs_review_for() -> None:
     assert sorted(watched) == sorted({*parking, "quarantined"} - {Event.UNLINKED})  # that is a person's own decision
 
 
+def test_no_alarm_watches_more_metrics_than_cloudwatch_takes() -> None:
+    """A hard limit. Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-limits.html"""
+    for alarm in ALARMS.values():
+        assert sum("MetricStat" in query for query in alarm.get("Metrics", ())) <= 10
+
+
 def test_every_vendor_and_every_queue_has_its_alarm() -> None:
     refused = [
         dims["vendor"] for alarm in ALARMS.values() for name, dims in own_metrics(alarm) if name == "SignInRefused"
