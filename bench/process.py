@@ -15,7 +15,15 @@ from local.stack import DEMO_KEY, DEMO_TENANT
 PATIENCE = 600
 """Seconds for one process; the longest, with 100,000 events, takes a tenth of it."""
 RUNNER = Path(__file__).parent / "runner.py"
-NAMES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "LOCKS_TABLE", "PEOPLE_TABLE", "TOKENS_TABLE")
+NAMES = (
+    "OPERATIONS_TABLE",
+    "LINKS_TABLE",
+    "API_KEYS_TABLE",
+    "LOCKS_TABLE",
+    "PEOPLE_TABLE",
+    "TOKENS_TABLE",
+    "REQUESTS_TABLE",
+)
 ENVIRONMENT = {
     **{name: name.removesuffix("_TABLE").lower() for name in NAMES},
     "CREATE_SITE_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/create-site",

@@ -16,6 +16,7 @@ from cli.links import app as links
 from cli.mapping import app as mapping
 from cli.operations import app as operations
 from cli.output import Output, print_traceback
+from cli.requests import requests
 from cli.tail import tail
 from cli.tenants import app as tenants
 
@@ -32,6 +33,7 @@ app.add_typer(operations, name="operations")
 app.add_typer(mapping, name="mapping")
 command(app)(send)
 command(app)(tail)
+command(app)(requests)
 command(links)(check)
 app.add_typer(links, name="links")
 

@@ -32,7 +32,7 @@ LOCAL_REGION = "eu-west-1"
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "host.docker.internal"})
 PAGE = 100
 """Operations that are read at once."""
-TABLES = [f"{name}_TABLE" for name in ("OPERATIONS", "LINKS", "API_KEYS", "LOCKS", "PEOPLE", "TOKENS")]
+TABLES = [f"{name}_TABLE" for name in ("OPERATIONS", "LINKS", "API_KEYS", "LOCKS", "PEOPLE", "TOKENS", "REQUESTS")]
 QUEUES = {function: f"{function.upper()}_QUEUE_URL" for function in PART_OF}
 OUTPUTS = {name: name.title().replace("_", "") for name in (*TABLES, "SECRET_PREFIX", *QUEUES.values())}
 """The functions' variables, and the stack's outputs that hold them."""

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -20,9 +20,14 @@ from crm_bridge.outbound.findings import Finding, Result
 from crm_bridge.outbound.transport import Deadline, Scope
 from crm_bridge.outbound.vendor import PATIENCE
 from crm_bridge.settings import Tenant
+from crm_bridge.sources import SourceSettings
 from crm_bridge.storage.operation import SHARDS, State
+from crm_bridge.storage.requests import RequestState
 from crm_bridge.tenant_parts import has_webhook, joined, split
 from crm_bridge.vendors import REGISTRY, Entry
+from operations.flows import flows
+from sources.models import RequestListing
+from sources.requests import find
 
 MESSAGES: Final = "ApproximateNumberOfMessages"
 CLOCK_TOLERANCE = 30
@@ -77,6 +82,9 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
     yield _found(tenant, "settings", named, "" if named else "no vendor is named", result=Result.FAILED)
     yield from _keys(bridge, tenant, settings)
     yield _in_review(bridge, tenant)
+    if sources := settings.all_sources():
+        yield _sources(sources, used)
+        yield _quarantine(tenant)
     for entry in used:
         yield from _vendor(bridge, tenant, entry)
 
@@ -205,3 +213,20 @@ def _in_review(bridge: Bridge, tenant: str) -> Finding:
     problem = f"{len(in_review)}{' or more' if more else ''} wait for a person" if in_review else ""
     what = f"`crm-bridge operations list {tenant} --state needs_review` shows them."
     return _found(tenant, "needs review", "none", problem, what)
+
+
+def _sources(sources: Mapping[str, SourceSettings], used: Sequence[Entry]) -> Finding:
+    reached = {function for entry in used for function in entry.functions}
+    named = {event.flow for source in sources.values() for event in source.events}
+    lacking = ", ".join(sorted(flow for flow in named if flows()[flow].function not in reached))
+    problem = f"their events would wait, because the vendor of {lacking} is not named" if lacking else ""
+    ok = ", ".join(f"{name} ({source.preset})" for name, source in sorted(sources.items()))
+    return _found("sources", "settings", ok, problem, "Add the vendor's block.", result=Result.FAILED)
+
+
+def _quarantine(tenant: str) -> Finding:
+    listing = RequestListing(state=RequestState.QUARANTINED, limit=100)
+    found, more = find(tenant, listing)
+    problem = f"{len(found)}{' or more' if more else ''} wait for a person" if found else ""
+    what = f"`crm-bridge requests {tenant} --state quarantined` shows them."
+    return _found("sources", "events in quarantine", "none", problem, what)

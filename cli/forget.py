@@ -23,6 +23,7 @@ from crm_bridge.engine import KEEP, REPLACEABLE
 from crm_bridge.ids import canonical
 from crm_bridge.storage.links import Identity, joined, parted
 from crm_bridge.storage.operation import Operation, State, operation_id
+from crm_bridge.storage.requests import StoredRequest
 from crm_bridge.webhooks import FLOW as WEBHOOK
 from operations.flows import flows, searched_kinds
 from operations.handler import FIRST_LOOKED_AT
@@ -44,6 +45,8 @@ class _Found:
     operations: dict[str, Operation] = field(default_factory=dict)
     records: list[Identity] = field(default_factory=list)
     """Those that are no CRM's: also Egito's records that are deleted by now, to which no link leads."""
+    requests: list[StoredRequest] = field(default_factory=list)
+    """Requests that carried one of the ids."""
 
     @property
     def people(self) -> list[str]:
@@ -56,6 +59,7 @@ class _Found:
             "operations": len(self.operations),
             "links": sum(map(len, self.links.values())),
             "people": len(self.people),
+            "requests": len(self.requests),
             "stays_at_vendors": [_name(one) for one in self.ids if one.system not in ("crm", "connector", "intouch")],
             "linked_and_not_erased": list(map(_name, self.others)),
         }
@@ -78,7 +82,7 @@ def forget(
     output, found = bridge.output, _find(bridge, name, wanted)
     unfinished = [one for one in found.operations.values() if one.state not in REPLACEABLE | {State.SUCCEEDED}]
     report = found.report(name)
-    if not (found.operations or found.links or found.people):
+    if not (found.operations or found.links or found.people or found.requests):
         raise WrongInputError(f'No data found for "{wanted}". Give SYSTEM/ENTITY/ID, for instance crm/customer/C-1001.')
     output.table(
         ("where", "what", "number"),
@@ -86,6 +90,7 @@ def forget(
             ("operations", ", ".join(sorted({one.flow for one in found.operations.values()})), report["operations"]),
             ("links", ", ".join(report["ids"]), report["links"]),
             ("people", "hashes of names, e-mails and mobiles", report["people"]),
+            ("requests", "refused, or in quarantine", report["requests"]),
         ],
     )
     if found.others:
@@ -132,6 +137,9 @@ def _find(bridge: Bridge, tenant: str, wanted: str) -> _Found:
     for more in (_of_records, _without_links):  # webhooks too of what the first finds
         for one in [*more(bridge, tenant, found)]:
             found.operations[one.operation_id] = one
+    carried = dict.fromkeys((record, *(one.id for one in found.ids)))
+    requests = [one for carried_id in carried for one in bridge.runtime.requests.of(tenant, carried_id)]
+    found.requests = list({one.id: one for one in requests}.values())
     return found
 
 
@@ -205,6 +213,8 @@ def _erase(bridge: Bridge, tenant: str, found: _Found) -> None:
                 raise WrongInputError("A save of this person is being sent. Run the same command again in a minute.")
             People(runtime.people, runtime.links, tenant, "", runtime.clock).erase(person)
             progress.advance("people")
+        for request in found.requests:
+            runtime.requests.erase(request)
         for record in found.records:
             if not runtime.locks.erase(tenant, turns_of_record(record), now=int(runtime.clock() * 1000)):
                 raise WrongInputError("A change of this record is being sent. Run the same command again in a minute.")

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from cli.command import WrongInputError
 from cli.output import visible
 from crm_bridge.errors import FieldError
 from crm_bridge.settings import Tenant, parse_tenant, tenant_model
+from crm_bridge.sources import SourceSettings
+from operations.flows import flows
 
 
 def read_document(file: Path) -> str:
@@ -27,9 +30,23 @@ def read_document(file: Path) -> str:
 def valid(bridge: Bridge, document: str) -> Tenant:
     """Return the settings in a document. Raises WrongInputError, which names the fields and repeats no values."""
     try:
-        return parse_tenant(document, bridge.local_hosts)
+        tenant = parse_tenant(document, bridge.local_hosts)
+        fields = tuple(unreached(tenant.all_sources()))
     except ValidationError as error:
-        raise WrongInputError("The settings are not valid. Nothing was stored.", field_errors(error)) from None
+        fields = field_errors(error)
+    if fields:
+        raise WrongInputError("The settings are not valid. Nothing was stored.", fields)
+    return tenant
+
+
+def unreached(sources: Mapping[str, SourceSettings]) -> Iterator[FieldError]:
+    """Yield the entries of sources whose flow no source reaches."""
+    reached = sorted(name for name, flow in flows().items() if flow.from_source)
+    for source, settings in sources.items():
+        for number, event in enumerate(settings.events):
+            if event.flow not in reached:
+                field = f"sources.{source}.events.{number}.flow"
+                yield FieldError(field, f"is no flow that a source reaches: {', '.join(reached)}")
 
 
 def shown_if_valid(bridge: Bridge, document: str) -> dict[str, Any]:
@@ -54,7 +71,7 @@ def refuse_secrets(changes: Sequence[str]) -> None:
     for change in changes:
         setting, has_value, value = change.partition("=")
         values = _flat(_as_json(value), setting) if has_value else {}
-        if secrets := sorted(name for name, part in values.items() if name in secret_settings() and part is not None):
+        if secrets := sorted(name for name, part in values.items() if part is not None and _is_secret(name)):
             raise WrongInputError(
                 f"{', '.join(secrets)}: an argument stays in the shell's history, and others on this machine see it. "
                 "Leave =VALUE out, and you are asked for it; or give all settings with --file. Nothing was stored."
@@ -70,7 +87,10 @@ def schema_of_tenants() -> dict[str, Any]:
 
 @cache
 def secret_settings() -> frozenset[str]:
-    """Return the names of all settings that are not shown: secrets, as illu.api_key, and addresses with a token."""
+    """Return the names of all settings that are not shown: secrets, as illu.api_key, and addresses with a token.
+
+    A `*` stands for a name that the tenant chooses.
+    """
     schema = tenant_model().model_json_schema()
 
     def secrets(part: Mapping[str, Any], name: str) -> Iterator[str]:
@@ -82,8 +102,16 @@ def secret_settings() -> frozenset[str]:
             yield from secrets(option, name)
         for member, inner in part.get("properties", {}).items():
             yield from secrets(inner, f"{name}.{member}".strip("."))
+        for inner in part.get("patternProperties", {}).values():
+            yield from secrets(inner, f"{name}.*")
+        if items := part.get("items"):
+            yield from secrets(items, name)
 
     return frozenset(secrets(schema, ""))
+
+
+def _is_secret(setting: str) -> bool:
+    return any(fnmatchcase(setting, name) for name in secret_settings())
 
 
 def changed(before: str, changes: Sequence[str], unset: Sequence[str]) -> str:

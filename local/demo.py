@@ -140,12 +140,18 @@ class Player:
         event = load_event(*step.event.split("/")) if step.event else {}
         http = event.get("requestContext", {}).get("http", {})
         method, path = step.request.split(" ", 1) if step.request else (http["method"], http["path"])
-        body = {**json.loads(event.get("body") or "{}"), **step.set}
-        body.pop(step.without, None)
+        body = json.loads(event.get("body") or "{}")
+        if isinstance(body, dict):
+            body = {**body, **step.set}
+            body.pop(step.without, None)
         printed = re.sub(r"\{\w+\}", "{id}", path).replace(f"/connector/clubs/{CLUB}", "…")
-        sent = [method, printed, body.get({"/sites": "customer_id", "/jobs": "ticket_id"}.get(path, ""), "")]
+        named = {"/sites": "customer_id", "/jobs": "ticket_id"}.get(path)
+        sent = [method, printed, body.get(named, "") if named else ""]
         path = path.replace("…", f"/connector/clubs/{CLUB}").format_map(self._ids)
-        headers = {"Authorization": event.get("headers", {}).get("authorization", f"Bearer {self._stack.api_key}")}
+        own = event.get("headers", {})
+        headers = {"Authorization": own.get("authorization", f"Bearer {self._stack.api_key}")}
+        if "x-api-key" in own:
+            headers = {"x-api-key": own["x-api-key"]}
         if step.key:
             key = self._keys[step.key]
             headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -161,6 +167,10 @@ class Player:
             self._pass(seconds)
         if step.keep:
             self._ids[step.keep] = response.json().get("recordID", "")
+        if path.startswith("/requests?"):
+            self._ids["request"] = response.json()["requests"][0]["id"]
+        if path.startswith(("/in/", "/requests/")):
+            self._stack.deliver()  # it was put on its queue at once
         if response.status_code == HTTPStatus.ACCEPTED:
             self._ids["operation"] = response.headers["Location"].rpartition("/")[2]
         self._stack.illu.alterations = ()
@@ -193,6 +203,11 @@ class Player:
                 stack.put_secret("demo", stack.demo_tenant())
             case "Egito revokes the token":
                 stack.egito.revoke()
+            case "the tenant mends the mapping of its source":
+                document = json.loads(stack.demo_tenant())
+                (entry,) = document["sources"]["hubspot"]["events"]
+                entry["expression"] = entry["expression"].replace("(latitude)", "(latitude || gps_latitude)")
+                stack.put_secret("demo", json.dumps(document))
             case "the receiver wants no more webhooks":
                 stack.receiver.refuses_with = HTTPStatus.GONE
             case message:
@@ -235,6 +250,8 @@ def summary(response: requests.Response) -> str:
     match body:
         case {"message": text, "result": result, **more} if "active" not in more:
             return f"{result}: {text}"
+        case {"state": state, "sender": sender}:
+            return f"{state}, from {sender}"
         case {"errors": errors}:
             return "\n".join(f"{error['field']}: {error['message']}" for error in errors)
         case {"title": title, "status": status, "detail": detail}:
@@ -254,6 +271,10 @@ def summary(response: requests.Response) -> str:
             return f"fields that Egito lacks: {', '.join(missing) or 'none'}"
         case {"staff": rows} | {"leadSources": rows}:
             return "\n".join(f"{row['name']} {row['id']}" for row in rows)
+        case {"stored": _, "quarantined": _}:
+            return ", ".join(f"{state} {number}" for state, number in body.items() if number)
+        case {"requests": [{"state": state, "errors": [wrong, *_]}, *_]}:
+            return f"{state}: {wrong['field']} {wrong['message']}"
         case {"operations": operations}:
             flows = Counter(operation["flow"] for operation in operations)
             return "\n".join(f"{flow}: {count}" for flow, count in sorted(flows.items())) or "nothing"

@@ -47,6 +47,24 @@ UPYA_KEY = "crmb_demo-upya-key-for-this-machine-and-no-other"
 WEBHOOK_TENANT = "demo-webhook"
 WEBHOOK_KEY = "crmb_demo-webhooks-key-for-this-machine-no-other"
 """The API key of a third tenant, which receives webhooks."""
+SOURCE_SECRET = "hubspot-demo-secret-for-this-machine-only"  # noqa: S105
+SOURCES: dict[str, object] = {
+    "hubspot": {
+        "preset": "hubspot-workflow",
+        "proof": "header",
+        "secrets": [SOURCE_SECRET],
+        "events": [
+            {
+                "when": "type == 'company'",
+                "flow": "create_site",
+                "version": "1",
+                "expression": "{customer_id: hs_object_id, name: name, address: address, "
+                "latitude: to_number(latitude), longitude: to_number(longitude)}",
+            }
+        ],
+    }
+}
+"""The demo tenant's, which the events in `events/sources/` are sent to."""
 SCOPES = scopes() | {"operations:read", "operations:resolve"}
 PORTS = 2 + len(REGISTRY)
 """Of a stack, from `port` on: the gateway, the embedded AWS, and a simulator for each vendor."""
@@ -191,7 +209,7 @@ class Stack:
 
     def demo_tenant(self) -> str:
         """Return the document of a tenant whose vendors are the simulators."""
-        return json.dumps(self._blocks(is_for_callers=True))
+        return json.dumps({**self._blocks(is_for_callers=True), "sources": SOURCES})
 
     def _blocks(self, *, is_for_callers: bool) -> dict[str, object]:
         of = (one for entry, one in self._simulators.items() if entry.is_for_callers is is_for_callers)
@@ -201,7 +219,7 @@ class Stack:
         """The same with mappings for Upya's records. Its client records here have a position, in members of ours."""
         position = {"version": "1", "expression": "{latitude: gps.latitude, longitude: gps.longitude}"}
         mappings = {"create_site": {"built_in": "upya", **position}, "create_job": {"built_in": "upya"}}
-        return json.dumps({**json.loads(self.demo_tenant()), "mappings": mappings})
+        return json.dumps({**self._blocks(is_for_callers=True), "mappings": mappings})
 
     def webhook_tenant(self) -> str:
         """The demo tenant's with an address for webhooks, the simulated receiver's."""

@@ -42,6 +42,7 @@ from openapi.routes import (
 )
 from openapi.schemas import REF, components
 from operations.handler import SCOPES
+from sources import requests as stored_requests
 
 ROOT = TEMPLATE.parent
 DOCUMENT = ROOT / "docs" / "openapi.json"
@@ -150,9 +151,11 @@ def _tag(route: ApiRoute) -> str:
 def _operation(where: ApiRoute, route: Route) -> Node:
     examples = examples_of(f"{where.method} {where.path}")
     operation: Node = {"operationId": route.name, "tags": [_tag(where)], "summary": route.summary}
-    scopes = SCOPES | record_routes.SCOPES
+    scopes = SCOPES | record_routes.SCOPES | stored_requests.SCOPES
     needed = f"Needs the scope `{scopes.get(f'{where.method} {where.path}', _tag(where))}`."
-    operation["description"] = f"{route.description} {needed}".strip()
+    operation["description"] = route.description if route.by_proof else f"{route.description} {needed}".strip()
+    if route.by_proof:
+        operation["security"] = []
     parameters = [*_in_path(where.path, examples), *_in_query(route)]
     if route.takes_key:
         description, schema = IDEMPOTENCY_KEY
@@ -235,6 +238,8 @@ def _response(path: str, route: Route, status: int, examples: Iterable[Recorded]
         made["content"] = {JSON: {"schema": {"$ref": REF + name}}}
         if speaks_xml(path):
             made["content"][XML] = {}
+        if route.by_proof and status == 200:
+            made["content"]["text/xml"] = {}
         for one in examples:
             if one.status == status:
                 made["content"][one.media_type].setdefault("examples", {})[one.name[1]] = {"value": one.body}

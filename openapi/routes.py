@@ -14,11 +14,14 @@ from connector_receiver.models import Check, LeadSourceSave, PersonSave
 from connector_receiver.record_models import ChangedRecord, RecordCreation, RecordPage, RecordUpdate, StoredRecord
 from crm_bridge import Flow
 from crm_bridge.fields import LONGEST_ID
-from crm_bridge.responses import OPERATION_ID, Accepted
+from crm_bridge.responses import OPERATION_ID, REQUEST_ID, Accepted
 from key_link.models import EntityTypes, KeyLink, KeyLinkPage, KeyLinkSearch, StoredKeyLink, Systems
 from operations import handler as operations
 from operations.flows import flows
 from operations.models import LinkSearch, Listing, Resolution
+from sources import requests as stored_requests
+from sources.intake import ROUTE as INTAKE
+from sources.models import RequestListing, TakenIn
 from status_update.models import NewStatus, Services, StatusUpdated
 
 type Schema = Mapping[str, object]
@@ -50,11 +53,14 @@ class Route:
     """It is no event, and asks a vendor before it responds."""
     problems: tuple[int, ...] = ()
     """Besides those that follow from the rest."""
+    by_proof: bool = False
+    """Its caller proves who it is in a way of its own, and has no API key."""
 
     def all_problems(self, path: str) -> set[int]:
         """Return the statuses of its problems. Which problems a status may have is in `crm_bridge.errors`."""
-        found = {401, 403, 429, 500, 503, *self.problems}
-        found |= {404} if "{" in path else set()
+        found = {401, 429, 500, 503, *self.problems}
+        if not self.by_proof:
+            found |= {403, 404} if "{" in path else {403}
         found |= {400, 413, 415, 422} if self.body else set()
         found |= {422} if self.query else set()
         found |= {409, 410, 422, 502} if self.accepted else set()
@@ -73,7 +79,7 @@ def _save(name: str, summary: str) -> Route:
 
 def _of_handler(key: str, **more: object) -> Route:
     """Return what the handler itself says of a route: by its name, its docstring and the type that it returns."""
-    handler = (operations.ROUTES | record_routes.ROUTES)[key]
+    handler = (operations.ROUTES | record_routes.ROUTES | stored_requests.ROUTES)[key]
     summary, _, description = (handler.__doc__ or "").partition("\n")
     (result,) = get_args(get_type_hints(handler)["return"])
     name = to_camel(handler.__name__.strip("_"))
@@ -209,6 +215,21 @@ ROUTES = {
     "GET /operations/summary": _of_handler("GET /operations/summary"),
     "GET /operations/{id}": _of_handler("GET /operations/{id}"),
     "POST /operations/{id}/resolve": _of_handler("POST /operations/{id}/resolve", body=Resolution, problems=(409,)),
+    INTAKE: Route(
+        "receiveFromSource",
+        "A sender that cannot shape its requests",
+        TakenIn,
+        (200, 202),
+        description="The body, the headers and the proof are the sender's own, as the preset of the source says. The "
+        "same 401 for an unknown tenant, an unknown source and a wrong proof. 503 if not all events could be stored: "
+        "send the same again. To Salesforce the response is an acknowledgement in XML.",
+        problems=(400, 413, 415, 422),
+        by_proof=True,
+    ),
+    "GET /requests": _of_handler("GET /requests", query=RequestListing),
+    "GET /requests/{id}": _of_handler("GET /requests/{id}"),
+    "POST /requests/{id}/resend": _of_handler("POST /requests/{id}/resend", problems=(409, 422)),
+    "POST /requests/{id}/discard": _of_handler("POST /requests/{id}/discard", problems=(409,)),
     "GET /links": _of_handler("GET /links", query=LinkSearch, problems=(404,)),
     "GET /links/{system}/{entity}/{id}": _of_handler("GET /links/{system}/{entity}/{id}", problems=(422,)),
 }
@@ -223,6 +244,9 @@ PARAMETERS: Mapping[str, tuple[str, Schema]] = {
     "members/{id}": _PERSON,
     "lead-sources/{id}": ("As in the list.", _TEXT),
     "operations/{id}": ("As in `operation_id`.", {"type": "string", "pattern": OPERATION_ID}),
+    "requests/{id}": ("As in the list.", {"type": "string", "pattern": REQUEST_ID}),
+    "in/{tenant}": ("The tenant that the sender belongs to.", {"type": "string", "minLength": 1}),
+    "{tenant}/{source}": ("The name of one of the tenant's `sources`.", {"type": "string", "minLength": 1}),
     "key-links/{id}": ("Rev.io's id of the key link.", {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}),
     "services/{service}": ("Its id, its key or its name, in whatever case.", _ID),
     "records/{entity}": ("As Egito writes it, and one of the tenant's `egito.records`: `Contact`.", _NAME),

@@ -13,7 +13,7 @@ from crm_bridge.telemetry import logger
 
 NEVER_LOGGED = (
     *("crmb_", "whsec_", "good-key", "illu-key", "illu-demo-key", "a-secret", "hush-hush", "Moi Ave", "Bearer "),
-    *("/webhooks", "b2Ytbm8t"),
+    *("/webhooks", "b2Ytbm8t", "hubspot-demo-secret"),
 )
 """The keys, secrets and addresses that tests use."""
 

@@ -152,6 +152,9 @@ class MemoryDynamoDb:
     def batch_get_item(self, **arguments: object) -> object:
         return self._make_api_call("BatchGetItem", arguments)
 
+    def batch_write_item(self, **arguments: object) -> object:
+        return self._make_api_call("BatchWriteItem", arguments)
+
     def transact_write_items(self, **arguments: object) -> object:
         return self._make_api_call("TransactWriteItems", arguments)
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crm_bridge import Cardinality, Context, Create, Identity, Import, Kind, Link, Match
+from crm_bridge import Cardinality, Context, Create, FromSource, Identity, Import, Kind, Link, Match
 from crm_bridge import Change as Changes
 from crm_bridge.engine import DUE, Ending
 from crm_bridge.errors import CannotLookError, Event, NoSuchRecordError, OpposedError
@@ -40,6 +40,7 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
         to_command=lambda link: NewKeyLink(link=link),
         calls=3,  # it is looked for before it is made, in both forms of a Salesforce id
     )
+    from_source = FromSource(KeyLink, lambda link, now: NewKeyLink(link=link, asked_at=int(now * 1_000_000)))
 
     def key(self, command: NewKeyLink) -> str:
         return pair(command.link)

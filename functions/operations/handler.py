@@ -24,6 +24,8 @@ READ_SCOPE = "operations:read"
 RESOLVE_SCOPE = "operations:resolve"
 PAYLOAD_SCOPE = "operations:payload"
 """With READ_SCOPE: what the CRM sent, and what candidates at the vendor are called."""
+SETTINGS_OF = ("create_site", "key_link", "connector_receiver")
+"""Functions whose settings it may read, to verify ids. The first that a tenant has say how long to keep requests."""
 OPERATION_ID = "op_[0-9a-f]{32}"
 FIRST_LOOKED_AT = (State.NEEDS_REVIEW, State.UNCONFIRMED, State.WAITING, State.SENDING, State.REJECTED, State.SUCCEEDED)
 """The order of the states in a list: what needs a person comes first."""
@@ -199,4 +201,6 @@ SCOPES = {**dict.fromkeys(ROUTES, READ_SCOPE), "POST /operations/{id}/resolve": 
 def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> Mapping[str, object]:
     if event.get("routeKey") == "GET /console":
         return page(context.aws_request_id)
-    return respond(event, context, ROUTES, function="operations", scopes=SCOPES, keys=runtime().keys)
+    return respond(
+        event, context, ROUTES, function="operations", scopes=SCOPES, keys=runtime().keys, settings_of=SETTINGS_OF
+    )

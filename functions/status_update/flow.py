@@ -1,13 +1,14 @@
 """status_update: a service that is impaired, down or back is shown so on IzzitUp's status page."""
 
 import unicodedata
+from datetime import UTC, datetime
 
-from crm_bridge import Change
-from crm_bridge.errors import NoSuchRecordError, WrongFieldError
+from crm_bridge import Change, FromSource
+from crm_bridge.errors import FieldError, InvalidError, NoSuchRecordError, WrongFieldError
 from crm_bridge.sequence import Turns
 from crm_bridge.storage.links import joined
 from crm_bridge.vendors.izzitup import VENDOR, IzzitUp, IzzitUpService
-from status_update.models import NewStatus, StatusChange, StatusUpdated
+from status_update.models import AHEAD, NewStatus, ServiceStatusSent, StatusChange, StatusUpdated
 
 SERVICES_MAX_AGE = 60.0
 SERVICES_MIN_AGE = 10.0
@@ -16,11 +17,22 @@ SPACING = 1.0
 """Seconds from one call to the next: IzzitUp documents no limit, so it is treated gently."""
 
 
+def change_of(sent: ServiceStatusSent, now: datetime) -> StatusChange:
+    """Return the change that was sent. Raises InvalidError if it is in the future."""
+    if sent.occurred_at > now + AHEAD:
+        raise InvalidError(
+            "Correct the fields named in errors.",
+            fields=[FieldError("occurred_at", f"is in the future; here it is {now:%Y-%m-%dT%H:%M:%SZ}")],
+        )
+    return StatusChange.model_construct(**dict(sent), arrived_at=now)
+
+
 class UpdateStatus(Change[StatusChange, IzzitUp, StatusUpdated], name="status_update"):
     """One change at a time, in whichever function it is made; of those that come late, only what is newer counts."""
 
     event_route, event_model = "PUT /services/{service}/status", NewStatus
     key_says_all = True
+    from_source = FromSource(ServiceStatusSent, lambda sent, now: change_of(sent, datetime.fromtimestamp(now, UTC)))
 
     def key(self, command: StatusChange) -> str:
         return joined(command.service.casefold(), command.status.name.lower(), command.occurred_at.isoformat())

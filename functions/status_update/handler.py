@@ -1,16 +1,12 @@
 """Entry of status_update: HTTP and queue events in, responses out."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from crm_bridge import Function
-from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.inbound.api import Request, Response, ask, receive, run, to_response, validated
 from crm_bridge.runtime import runtime
-from status_update.flow import UpdateStatus
-from status_update.models import NewStatus, StatusChange
-
-AHEAD = timedelta(minutes=5)
-"""So far a CRM's clock may be ahead of ours; what is further on is a mistake."""
+from status_update.flow import UpdateStatus, change_of
+from status_update.models import NewStatus, ServiceStatusSent
 
 
 def _list(request: Request) -> Response:
@@ -25,20 +21,8 @@ def _list(request: Request) -> Response:
 def _update(request: Request) -> Response:
     now = datetime.fromtimestamp(runtime().clock(), UTC)
     sent, mapping = receive(request, UpdateStatus.function, NewStatus)
-    if sent.occurred_at and sent.occurred_at > now + AHEAD:
-        raise InvalidError(
-            "Correct the fields named in errors.",
-            fields=[FieldError("occurred_at", f"is in the future; here it is {now:%Y-%m-%dT%H:%M:%SZ}")],
-        )
-    command = validated(
-        StatusChange,
-        {
-            "service": request.path["service"],
-            "status": int(sent.status),
-            "occurred_at": sent.occurred_at or now,
-            "arrived_at": now,
-        },
-    )
+    members = {"service": request.path["service"], "status": int(sent.status), "occurred_at": sent.occurred_at or now}
+    command = change_of(validated(ServiceStatusSent, members), now)
     return to_response(run(request, UpdateStatus, command, mapping), UpdateStatus)
 
 

@@ -13,6 +13,8 @@ from crm_bridge.vendors.izzitup import ServiceStatus
 _STATUSES = {key: status for status in ServiceStatus for key in (status.name.lower(), str(int(status)))}
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+AHEAD = timedelta(minutes=5)
+"""So far a CRM's clock may be ahead of ours; what is further on is a mistake."""
 
 
 def _status(value: object) -> object:
@@ -80,11 +82,16 @@ class NewStatus(Command):
     """When it became so; without it, when it arrives here."""
 
 
-class StatusChange(NewStatus):
-    """The status that a service had from a time on."""
+class ServiceStatusSent(NewStatus):
+    """The status that a service had from a time on, as a source says it: without the time, a repetition is another."""
 
     service: Service
     occurred_at: Time
+
+
+class StatusChange(ServiceStatusSent):
+    """The status that a service had from a time on."""
+
     arrived_at: Time
     """By the bridge's clock. It orders statuses of one time, and limits the effect of a clock that is ahead."""
 

@@ -80,6 +80,15 @@ def test_any_id_finds_the_operation(console: Console, tenant: Tenant, wanted: st
     assert [row.get_attribute("data-operation") for row in console.all("#list button")] == [made["operation_id"]]
 
 
+def test_an_id_finds_a_request_that_was_refused(console: Console, tenant: Tenant) -> None:
+    assert tenant.create_site(customer_id="C-7", latitude=91).status_code == 422
+    console.sign_in(tenant.key)
+    console("#wanted").send_keys("C-7", Keys.ENTER)
+    console.says("1 found.")
+    (row,) = console.all("#list .kept")
+    assert row.text.startswith("refused\nPOST /sites C-7\n422 invalid; latitude")
+
+
 def test_an_id_that_nothing_is_known_by_finds_nothing(console: Console, tenant: Tenant) -> None:
     tenant.create_site()
     console.sign_in(tenant.key)

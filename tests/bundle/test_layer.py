@@ -181,7 +181,7 @@ from crm_bridge.runtime import runtime
 runtime()
 print(gc.isenabled(), gc.get_freeze_count() > 10_000)
 """
-    names = ("OPERATIONS", "LINKS", "API_KEYS", "LOCKS", "PEOPLE", "TOKENS")
+    names = ("OPERATIONS", "LINKS", "API_KEYS", "LOCKS", "PEOPLE", "TOKENS", "REQUESTS")
     environment = {f"{name}_TABLE": "a-table" for name in names}
     environment |= {"API_KEY_HEADERS": "", "KEY_RATE": "1", "KEY_BURST": "1", "SECRET_PREFIX": "", **_account()}
     assert in_the_layer(script, AWS_LAMBDA_FUNCTION_NAME="f", **environment) == "False False\nTrue True\n"

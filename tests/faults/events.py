@@ -348,6 +348,35 @@ def _record_ids(stack: Stack, entity: str, named: str, mark: str) -> list[str]:
     return _ids(stack.egito.records[entity], named, mark, "id")
 
 
+def from_source(number: int) -> Event:
+    """A sender's list: two new customers, one that is no customer, and the first one again."""
+    mark = f"s{number}."
+    sites: list[Record] = [_site(number), {**_site(number), "name": f"Branch {mark}{TEXT}", "longitude": 36.0062}]
+    companies = [
+        {
+            **{name: str(value) for name, value in site.items()},
+            "type": "company",
+            "hs_object_id": f"C-{mark}{place}",
+        }
+        for place, site in enumerate(sites, 1)
+    ]
+    return Event(
+        "events of a source",
+        "illu POST /orgs/{}/sites",
+        "POST",
+        lambda _: "/in/{tenant}/hubspot",
+        [*companies, {"type": "contact", "hs_object_id": "7"}, companies[0]],
+        lambda stack: sorted(_sites(stack, mark), key=lambda site: str(site["longitude"])),
+        sites,
+        lambda stack: [
+            (f"crm/customer/C-{mark}{place}", f"illu/site/{found['site_id']}")
+            for place, site in enumerate(sites, 1)
+            for found in stack.illu.sites
+            if mark in str(as_sent(found["name"])) and found["longitude"] == site["longitude"]
+        ],
+    )
+
+
 KINDS: tuple[Callable[[int], Event], ...] = (
     create_site,
     create_job,
@@ -363,4 +392,5 @@ KINDS: tuple[Callable[[int], Event], ...] = (
     create_record,
     change_record,
     delete_record,
+    from_source,
 )

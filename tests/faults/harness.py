@@ -51,7 +51,7 @@ from crm_bridge.storage.operation import Operation, State
 from dispatcher import handler as dispatcher
 from local.gateway import FunctionFailedError, invoke
 from local.server import Server, cut
-from local.stack import SCOPES
+from local.stack import SCOPES, SOURCE_SECRET
 from local.template import Function
 from local.vendors.alterations import as_sent
 from tests.faults import child
@@ -241,7 +241,7 @@ class World:
 
     def _empty_tables(self) -> None:
         """To look for something takes the longer, the more there is."""
-        names = [os.environ[f"{table}_TABLE"] for table in ("OPERATIONS", "LINKS", "PEOPLE", "LOCKS")]
+        names = [os.environ[f"{table}_TABLE"] for table in ("OPERATIONS", "LINKS", "PEOPLE", "LOCKS", "REQUESTS")]
         if isinstance(self.stack.aws, MemoryAws):
             self.stack.aws.memory.empty(*names)
         elif self.stack.aws:
@@ -432,6 +432,8 @@ class World:
         self, tenant: str, method: str, path: str, body: object = None, *, later: bool = False
     ) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.tenants[tenant]}"}
+        if path.startswith("/in/"):
+            path, headers = path.replace("{tenant}", tenant), {"x-api-key": SOURCE_SECRET}
         if later:
             headers["Prefer"] = "respond-async"
         return self._session.request(method, self.stack.url + path, json=body, headers=headers, timeout=120)

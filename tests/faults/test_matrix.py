@@ -64,6 +64,28 @@ def test_there_is_one_effect_in_the_end_when_a_call_fails(worlds: Worlds, kind: 
     assert [result for result in results if result.verdict != "once"] == []
 
 
+STORED, HANDED_OVER = "DynamoDB PutItem operations", "SQS SendMessageBatch"
+
+
+@pytest.mark.parametrize(
+    ("call", "nth", "fault"),
+    [
+        (STORED, 1, "killed before"),
+        (STORED, 1, "killed after"),
+        (STORED, 2, "killed after"),
+        (STORED, 1, "closed, done"),
+        (HANDED_OVER, 1, "killed before"),
+        (HANDED_OVER, 1, "killed after"),
+        (HANDED_OVER, 1, "closed, not done"),
+        (HANDED_OVER, 1, "closed, done"),
+    ],
+)
+def test_no_event_of_a_list_is_lost_or_sent_twice_when_its_acceptance_fails(
+    worlds: Worlds, call: str, nth: int, fault: str
+) -> None:
+    assert run(cell(fault, "events of a source", call, nth), worlds).verdict == "once"
+
+
 @pytest.mark.parametrize("kind", ["create_site", "create_job", "save prospect"])
 def test_a_person_decides_when_the_vendor_cannot_be_asked(worlds: Worlds, kind: str) -> None:
     in_doubt, sure = (

@@ -40,13 +40,15 @@ def test_all_that_belongs_to_a_customer_is_erased(crm: Crm, cli: CommandLine) ->
         "operations": 2,
         "links": told.json["links"],
         "people": 0,
+        "requests": 0,
         "stays_at_vendors": ["illu/site/4711", "illu/job/801"],
         "linked_and_not_erased": [],
     }
     stored = crm.stored()
     assert [text for text in PERSONAL if text in stored] == []
-    assert crm.get(f"/links/crm/customer/{CUSTOMER}").status_code == 404
     assert cli("forget", "demo", CUSTOMER, "--yes").code == 2
+    assert crm.get(f"/links/crm/customer/{CUSTOMER}").status_code == 404
+    assert cli("forget", "demo", CUSTOMER, "--yes", "--json").json["requests"] == 1  # that somebody looked for it
 
 
 def test_an_event_that_comes_again_after_it_was_erased_is_not_sent(crm: Crm, cli: CommandLine) -> None:
@@ -208,6 +210,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def everything(crm: Crm) -> None:
     a_customer_with_a_job(crm)
     saved(crm)
+    assert crm.create_site(name=None).status_code == 422
     crm.stack.illu.fail(Kind.UNAVAILABLE)
     crm.create_site(customer_id="C-2")
     crm.post("/key-links", {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "X"})

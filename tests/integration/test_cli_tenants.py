@@ -86,7 +86,7 @@ def test_the_crms_key_may_neither_look_nor_decide_and_a_persons_key_may(
 
 
 def test_the_command_line_knows_every_scope_that_a_function_asks_for(stack: Stack) -> None:
-    flows = {function.package for function in stack.template.functions.values()} - {"operations", "webhook"}
+    flows = {function.package for function in stack.template.functions.values()} - {"operations", "webhook", "sources"}
     asked = {*operations.SCOPES.values(), operations.PAYLOAD_SCOPE, record_routes.SCOPE} | (flows - {"dispatcher"})
     assert asked == keys.SCOPES
 

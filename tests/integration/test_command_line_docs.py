@@ -119,6 +119,7 @@ def test_every_command_is_in_the_page() -> None:
         "tenant": ("add", "schema", "set", "show", "remove", "key add", "key list", "key revoke"),
         "import": ("sites", "jobs", "key-links"),
         "operations": ("list", "show", "resolve", "retry"),
+        "requests": ("acme",),
         "links": ("find", "export", "import", "check"),
         "mapping": ("try",),
     }

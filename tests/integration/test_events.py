@@ -23,7 +23,10 @@ def invoke(stack: Stack, event: str) -> Any:
 def steady(answer: Recorded) -> str:
     """Without times and ids, which are others every time."""
     return re.sub(
-        r"\d{4}-\d\d-\d\d[T ][\d:.]+(\+00:00|Z)?|\.\d{10}\.|\b(op|p)_[0-9a-f]{32}", "…", json.dumps(asdict(answer))
+        r"\d{4}-\d\d-\d\d[T ][\d:.]+(\+00:00|Z)?|\.\d{10}\.|\b(op|p|req)_[0-9a-f]{32}"
+        r"|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",
+        "…",
+        json.dumps(asdict(answer)),
     )
 
 

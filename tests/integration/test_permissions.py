@@ -114,6 +114,8 @@ def asked_for() -> set[Permission]:
         _has_no_settings(world)
         _gets_a_new_token(world)
         _deletes_a_linked_record(world)
+        _ends_a_quarantine(world)
+        _reaches_every_flow(world)
         return world.asked
 
 
@@ -308,6 +310,30 @@ def _deletes_a_linked_record(world: Recorder) -> None:
     assert world._request(tenant, "POST", "/records/Contact", body) == 201
     record = world.stack.egito.records["Contact"][-1]["id"]
     assert world._request(tenant, "DELETE", f"/records/Contact/{record}", None) == 204
+
+
+def _ends_a_quarantine(world: Recorder) -> None:
+    world.take_in()
+    assert (
+        world._request(world.tenant, "POST", "/in/{tenant}/hubspot", [{"type": "company", "hs_object_id": "1"}]) == 200
+    )
+    (bad,) = world._answer(world.tenant, "GET", "/requests").json()["requests"]
+    assert world._request(world.tenant, "POST", f"/requests/{bad['id']}/discard", None) == 200
+
+
+def _reaches_every_flow(world: Recorder) -> None:
+    events: dict[str, dict[str, object]] = {
+        "create_job": {"ticket_id": "T-1", "customer_id": "C-1", "name": "Meter"},
+        "create_key_link": {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1, "external_id": "X"},
+        "status_update": {"service": "1", "status": "outage", "occurred_at": "2026-11-30T08:00:00Z"},
+    }
+    routes = [
+        {"when": event, "flow": event, "version": "1", "expression": event}  # each event is a member of its own
+        for event in events
+    ]
+    world.take_in(lambda _, document: document["sources"]["hubspot"].update(events=routes))
+    body = [{flow: event} for flow, event in events.items()]
+    assert world._answer(world.tenant, "POST", "/in/{tenant}/hubspot", body).json()["stored"] == len(events)
 
 
 # ---------------------------------------------------------------------- what is granted

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import ParameterTypeDef
 
 SUFFIX = "-20261129"
-TABLES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "LOCKS_TABLE", "PEOPLE_TABLE")
+TABLES = ("OPERATIONS_TABLE", "LINKS_TABLE", "API_KEYS_TABLE", "LOCKS_TABLE", "PEOPLE_TABLE", "REQUESTS_TABLE")
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.memory import MemoryDynamoDb, MemorySecrets
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-TABLES = ("Operations", "Links", "ApiKeys", "Locks", "People")
+TABLES = ("Operations", "Links", "ApiKeys", "Locks", "People", "Requests")
 BURST = 20
 """Requests that one API key may send at once."""
 KEPT: DefaultConfig = {"core": {"reset_boto3_session": False}}

@@ -52,6 +52,7 @@ class Door:
     def __init__(self, tables: Tables) -> None:
         self.keys = tables.keys
         self.seen: list[Request] = []
+        self.kept: list[dict[str, Any]] = []
         self.raises: Exception | None = None
         self.during: Callable[[], None] = lambda: None
         tables.keys.add(GOOD, "acme", frozenset({"pets"}), "test")
@@ -92,8 +93,27 @@ class Door:
 
 
 @pytest.fixture
-def door(tables: Tables) -> Door:
-    return Door(tables)
+def door(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> Door:
+    door = Door(tables)
+    monkeypatch.setattr("crm_bridge.inbound.refusals.keep_refused", lambda *_, **what: door.kept.append(what))
+    return door
+
+
+def test_what_is_refused_is_kept_when_its_caller_is_known(door: Door) -> None:
+    door.ask()
+    door.ask(authorization=f"Bearer {WRONG}")
+    assert door.kept == []
+    door.ask('{"name": "too long"}')
+    door.ask(authorization=f"Bearer {OTHER}")
+    door.ask("{")
+    assert [(one["tenant"], one["route"], one["sender"], one["body"]) for one in door.kept] == [
+        ("acme", "POST /pets", "test", {"name": "too long"}),
+        ("acme", "POST /pets", "test", None),
+        ("acme", "POST /pets", "test", None),
+    ]
+    door.raises = StorageError("later")
+    door.ask()
+    assert len(door.kept) == 3
 
 
 def test_answers_what_the_route_says(door: Door) -> None:

@@ -15,6 +15,7 @@ from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import ProblemError
 from crm_bridge.mapping import PayloadMapping, mappings_model
 from crm_bridge.settings import parse_tenant, tenant_model
+from crm_bridge.sources import EventRoute, SourceSettings
 from crm_bridge.vendors import vendors
 from crm_bridge.vendors.connector_settings import ClubSettings
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS, LeadSourceMap, Paging, PeopleMap, RecordMap, StaffMap
@@ -63,7 +64,8 @@ def test_every_setting_of_a_tenant_is_in_the_table() -> None:
     listed = {name for row in rows for name in re.findall(r"\w+\.\w+", row)}
     blocks: dict[str, type[BaseModel]] = {model.block: model for vendor in vendors() for model in vendor.blocks()}
     blocks["mappings"] = mappings_model()
-    assert set(tenant_model().model_fields) - {"has_webhook"} == set(blocks)  # which is not the tenant's to say
+    others = {"has_webhook", "keep_requests_days", "sources"}  # the first is not the tenant's to say
+    assert set(tenant_model().model_fields) - others == set(blocks)
     assert listed == {f"{block}.{name}" for block, model in blocks.items() for name in model.model_fields}
 
 
@@ -75,6 +77,14 @@ def test_every_member_of_a_map_of_egito_is_named_and_every_field_with_its_defaul
             assert f"`{name}`" in CONFIGURATION
     for theirs, egitos in PERSON_FIELDS.items():
         assert f"| `{theirs}` | `{egitos}` |" in CONFIGURATION
+
+
+def test_every_member_of_a_source_is_in_the_tables() -> None:
+    assert "`keep_requests_days`" in CONFIGURATION
+    tables = CONFIGURATION.partition("### Sources\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", tables, re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"\w+", row)}
+    assert {*SourceSettings.model_fields, *EventRoute.model_fields} <= listed
 
 
 def test_every_member_of_a_mapping_is_in_the_table() -> None:

@@ -16,7 +16,7 @@ from operations.models import Resolution
 ROOT = Path(__file__).parents[2]
 GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 REPLACED = re.compile(
-    r"\b(parked|parks|in_review|redeliver\w*|adopt(s|ed|ing)?|abandon(s|ed|ing)?|resends?|resent|natural[ _]keys?"
+    r"\b(parked|parks|in_review|redeliver\w*|adopt(s|ed|ing)?|abandon(s|ed|ing)?|natural[ _]keys?"
     r"|callbacks?)\b",
     re.IGNORECASE,
 )

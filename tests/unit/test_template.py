@@ -17,6 +17,7 @@ from dispatcher.handler import LENT, LONGEST_RUN
 from local.stack import VISIBILITY
 from local.template import TEMPLATE, Template, bundle_template
 from openapi.routes import PAGES
+from sources.intake import ROUTE as INTAKE
 from tests.sam_template import (
     EXAMPLES,
     FUNCTIONS,
@@ -59,7 +60,7 @@ def test_every_handler_is_there_and_answers_every_route_of_the_template(template
         called = getattr(entry, handler)
         assert callable(called)
         routes = {f"{route.method} {route.path}" for route in template.routes if route.function == name}
-        assert routes - {*PAGES} == set(getattr(called, "routes", None) or getattr(entry, "ROUTES", {}))
+        assert routes - {*PAGES, INTAKE} == set(getattr(called, "routes", None) or getattr(entry, "ROUTES", {}))
 
 
 def test_the_functions_get_exactly_the_variables_that_the_code_reads() -> None:

@@ -67,7 +67,13 @@ def test_an_operation_raises_one_alarm_whatever_it_needs_review_for() -> None:
         if name == "NeedsReview"
     ]
     parking = [event for (_, event), state in TRANSITIONS.items() if state is State.NEEDS_REVIEW]
-    assert sorted(watched) == sorted(set(parking) - {Event.UNLINKED})  # that is a person's own decision
+    assert sorted(watched) == sorted({*parking, "quarantined"} - {Event.UNLINKED})  # that is a person's own decision
+
+
+def test_no_alarm_watches_more_metrics_than_cloudwatch_takes() -> None:
+    """A hard limit. Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-limits.html"""
+    for alarm in ALARMS.values():
+        assert sum("MetricStat" in query for query in alarm.get("Metrics", ())) <= 10
 
 
 def test_every_vendor_and_every_queue_has_its_alarm() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crm_bridge.tenant_parts import PARTS
-from crm_bridge.vendors import PART_OF
+from crm_bridge.vendors import PART_OF, SOURCES
 from local.template import Template, bundle_template
 from operations.flows import flows
 from tests import granted
@@ -59,6 +59,8 @@ def test_each_function_reads_its_own_part_of_a_tenant_and_only_webhook_reads_tha
     makes = {PART_OF[flow.function] for flow in flows().values() if not flow.is_repeatable}
     assert parts_read_by("OperationsFunction") == makes < set(PARTS) - {"webhook"}
     assert parts_read_by("DispatcherFunction") == set()
+    assert parts_read_by("SourcesFunction") == {SOURCES}
+    assert not [function for function in FUNCTIONS if SOURCES in parts_read_by(function) and "Sources" not in function]
 
 
 def test_no_policy_reaches_further_than_it_must() -> None:

@@ -24,7 +24,7 @@ if _pydantic:
 ON_LAMBDA: bool = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
 
 from crm_bridge.engine import Context, Required  # noqa: E402 - after what is above
-from crm_bridge.flow import Change, Command, Create, Flow, Import, Kind, Match, Need, Result  # noqa: E402
+from crm_bridge.flow import Change, Command, Create, Flow, FromSource, Import, Kind, Match, Need, Result  # noqa: E402
 from crm_bridge.function import Function  # noqa: E402
 from crm_bridge.outbound.vendor import Vendor  # noqa: E402
 from crm_bridge.settings import Settings  # noqa: E402
@@ -37,6 +37,7 @@ __all__ = [
     "Context",
     "Create",
     "Flow",
+    "FromSource",
     "Function",
     "Identity",
     "Import",

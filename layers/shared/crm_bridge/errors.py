@@ -21,6 +21,7 @@ BridgeError
 │   └── UnavailableError          503  nothing was accepted; send the same again
 │       ├── StorageError          DynamoDB or Secrets Manager did not respond
 │       └── NotConfiguredError    the tenant's secret lacks what the flow needs
+│           └── NoSettingsError       there is no such secret
 ├── PoisonError                   the bridge fails on an operation again and again
 ├── LinkTakenError                the id belongs to another operation's link already
 ├── OvertakenError                what is written along with an operation was changed by another
@@ -216,6 +217,10 @@ class NotConfiguredError(UnavailableError):
 
     retry_after = 300
     """A function reads a tenant's secret again after this time."""
+
+
+class NoSettingsError(NotConfiguredError):
+    """There is no secret, or it is marked for deletion."""
 
 
 class PoisonError(BridgeError):

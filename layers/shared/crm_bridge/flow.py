@@ -62,6 +62,16 @@ class Import:
 
 
 @dataclass(frozen=True)
+class FromSource:
+    """How an event of a source (see `crm_bridge.sources`) becomes a command of a flow."""
+
+    sent: type[BaseModel] | None = None
+    """What a source's expression yields; None: the flow's command."""
+    to_command: Callable[[Any, float], BaseModel] | None = None
+    """Makes the command of that and of the time (epoch seconds), if it is something else. Raises InvalidError."""
+
+
+@dataclass(frozen=True)
 class Match[ResultT]:
     """A record at the vendor that a command may have made. `created_at` is None where the vendor does not give it.
 
@@ -102,6 +112,9 @@ class Flow[CommandT: BaseModel, VendorT: Vendor[Any], ResultT: BaseModel](ABC):
     """The kinds of records that lead to this flow's events when only an id is given."""
     imports: ClassVar[Import | None] = None
     """How past events are imported from a file."""
+    from_source: ClassVar[FromSource | None] = None
+    """How a source's events become commands; None: no source reaches this flow. A flow with a `claim` of its own cannot
+    be reached by one."""
     command: type[CommandT]
     vendor: type[VendorT]
     result: type[ResultT]

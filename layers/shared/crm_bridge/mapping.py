@@ -108,8 +108,8 @@ class PayloadMapping(BaseModel):
         return {
             "label": self.label,
             "expression": self.expression,
-            "received": _shape(payload),
-            "yielded": _shape(yielded),
+            "received": shape_of(payload),
+            "yielded": shape_of(yielded),
         }
 
 
@@ -173,10 +173,10 @@ def _functions(node: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
             yield from _functions(child)
 
 
-def _shape(value: JsonValue) -> object:
-    """The same structure with kinds in place of values."""
+def shape_of(value: JsonValue) -> object:
+    """Return the same structure with kinds in place of values."""
     if isinstance(value, dict):
-        return {name: _shape(member) for name, member in value.items()}
+        return {name: shape_of(member) for name, member in value.items()}
     if isinstance(value, list):
-        return [_shape(member) for member in value[:3]]
+        return [shape_of(member) for member in value[:3]]
     return {str: "text", bool: "true or false", int: "number", float: "number"}.get(type(value), "null")

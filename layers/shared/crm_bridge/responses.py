@@ -9,9 +9,12 @@ from pydantic import Field, JsonValue, WithJsonSchema
 
 from crm_bridge.errors import Event
 from crm_bridge.storage.operation import State
+from crm_bridge.storage.requests import RequestState
 
 OPERATION_ID = "^op_[0-9a-f]{32}$"
 type OperationId = Annotated[str, Field(pattern=OPERATION_ID)]
+REQUEST_ID = "^req_[0-9a-f]{32}$"
+type RequestId = Annotated[str, Field(pattern=REQUEST_ID)]
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """ISO 8601 in UTC."""
 
@@ -65,6 +68,33 @@ class OperationSummary(TypedDict):
     updated_at: Time
 
 
+class InvalidField(TypedDict):
+    field: str
+    message: str
+
+
+class RequestSummary(TypedDict):
+    """A request that was refused, or an event in quarantine."""
+
+    id: RequestId
+    state: RequestState
+    received_at: Time
+    route: str
+    sender: str
+    """The API key's label, or the source's name."""
+    ids: list[str]
+    """Those that it carried."""
+    status: int
+    """The response to its caller; of an event in quarantine, what it would have been without quarantine."""
+    problem: str
+    """The kind of problem, as at the end of a problem's `type`."""
+    errors: list[InvalidField]
+    request_id: str
+    """By which the log knows it."""
+    operation_id: str | None
+    """The operation that it was about, or that it became when it was sent again."""
+
+
 class LinkedRecord(TypedDict):
     """The id of a record in a system."""
 
@@ -102,11 +132,6 @@ class SettledOperation(TypedDict):
 
 
 # ---------------------------------------------------------------------- of what went wrong
-
-
-class InvalidField(TypedDict):
-    field: str
-    message: str
 
 
 class ExplainedMapping(TypedDict):

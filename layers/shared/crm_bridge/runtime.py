@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crm_bridge.outbound.oauth import Tokens
     from crm_bridge.storage.documents import Documents
     from crm_bridge.storage.locks import Locks
+    from crm_bridge.storage.requests import Requests
 
 
 class Clock:
@@ -74,6 +75,17 @@ class Runtime:
         return Locks(self.dynamodb, os.environ["LOCKS_TABLE"])
 
     @cached_property
+    def source_buckets(self) -> TokenBuckets:
+        """How many requests a source may send, as `keys` limits those of an API key."""
+        return _buckets(self.clock)
+
+    @cached_property
+    def requests(self) -> "Requests":
+        from crm_bridge.storage.requests import Requests
+
+        return Requests(self.dynamodb, os.environ["REQUESTS_TABLE"], self.clock)
+
+    @cached_property
     def people(self) -> "Documents":
         return self._documents(os.environ["PEOPLE_TABLE"])
 
@@ -89,6 +101,10 @@ class Runtime:
         return Documents(self.dynamodb, table)
 
 
+def _buckets(clock: Clock) -> TokenBuckets:
+    return TokenBuckets(float(os.environ["KEY_RATE"]), int(os.environ["KEY_BURST"]), clock)
+
+
 @cache
 def runtime() -> Runtime:
     """The variables are those of `Globals` in template.yaml; a missing one is a KeyError that names it."""
@@ -97,7 +113,6 @@ def runtime() -> Runtime:
     operations = Operations(client, os.environ["OPERATIONS_TABLE"])
     links = Links(client, os.environ["LINKS_TABLE"])
     key_headers = tuple(name.strip().lower() for name in os.environ["API_KEY_HEADERS"].split(",") if name.strip())
-    buckets = TokenBuckets(float(os.environ["KEY_RATE"]), int(os.environ["KEY_BURST"]), clock)
     tenants = Tenants(aws.client("secretsmanager"), os.environ["SECRET_PREFIX"])
     transport = Transport(breaker=Breaker(clock), on_this_machine=local_hosts())
     queues = Queues(lambda: aws.client("sqs"), os.environ)
@@ -109,7 +124,7 @@ def runtime() -> Runtime:
         dynamodb=client,
         operations=operations,
         links=links,
-        keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, buckets, clock),
+        keys=ApiKeys(client, os.environ["API_KEYS_TABLE"], key_headers, _buckets(clock), clock),
         tenants=tenants,
         transport=transport,
         queues=queues,

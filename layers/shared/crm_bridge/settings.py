@@ -4,15 +4,16 @@ vendor that it uses. A vendor's own settings are in its file, in `crm_bridge.ven
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property, lru_cache
-from typing import Annotated, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     PrivateAttr,
     SecretStr,
     ValidationInfo,
@@ -23,10 +24,14 @@ from crm_bridge import ON_LAMBDA
 from crm_bridge.errors import NotConfiguredError
 from crm_bridge.mapping import Mappings, mappings_model
 from crm_bridge.outbound.public_addresses import is_public_host
-from crm_bridge.vendors import vendors
+from crm_bridge.vendors import SOURCES, vendors
+
+if TYPE_CHECKING:
+    from crm_bridge.sources import SourceSettings
 
 _NETLOC = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 """A host, which may have a port, and no login."""
+KEEP_REQUESTS_DAYS = 30
 MASK = "**********"
 """Shown instead of a secret, as pydantic does."""
 
@@ -132,6 +137,8 @@ class Tenant(Settings):
     """By flow: how the JSON of a CRM that cannot shape its payload becomes an event."""
     has_webhook: bool = False
     """Written by the command line: whether there is a `webhook`, for the functions that must not read it."""
+    keep_requests_days: Annotated[int, Field(ge=0, le=90)] = KEEP_REQUESTS_DAYS
+    """Days for which a request that was refused, or is in quarantine, can be found. 0 keeps none that was refused."""
 
     _document: SecretStr = PrivateAttr(SecretStr(""))
 
@@ -146,6 +153,11 @@ class Tenant(Settings):
         if found is None:
             raise NotConfiguredError(f"The tenant's secret has no {model.block} block. Add it, then send again.")
         return found
+
+    def all_sources(self) -> "Mapping[str, SourceSettings]":
+        """Return the settings of the tenant's sources by their names."""
+        sources: Mapping[str, SourceSettings] = getattr(self, SOURCES, {})
+        return sources
 
     def shown(self) -> dict[str, Any]:
         blocks = {name: value.shown() for name, value in self if isinstance(value, Settings)}
@@ -164,6 +176,12 @@ def tenant_model(part: str | None = None) -> type[Tenant]:
     blocks: dict[str, Any] = {
         model.block: (model | None, None) for vendor in vendors(part) for model in vendor.blocks()
     }
+    if part in (None, SOURCES):
+        from crm_bridge.sources import SourceSettings
+
+        name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+        told = "By name: the senders that cannot shape their requests."
+        blocks[SOURCES] = (dict[name, SourceSettings], Field({}, description=told, max_length=50))
     blocks["mappings"] = (mappings_model(), mappings_model()())
     return cast("type[Tenant]", create_model("Tenant", __base__=Tenant, __doc__=Tenant.__doc__, **blocks))
 

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from crm_bridge.vendors import PART_OF, REGISTRY
+from crm_bridge.vendors import PART_OF, REGISTRY, SOURCES
 
-PARTS = tuple(entry.part for entry in REGISTRY)
+PARTS = (*(entry.part for entry in REGISTRY), SOURCES)
 EMPTY = "{}"
 """The text of a part without settings."""
+KEEP_REQUESTS = "keep_requests_days"
+"""What every part with settings says, so that no function has to read another's secret for it."""
 WEBHOOK = "webhook"
 """The part that other parts say about whether it is there."""
 
@@ -17,7 +19,8 @@ WEBHOOK = "webhook"
 @cache
 def blocks_of() -> Mapping[str, tuple[str, ...]]:
     """Return the blocks of each part."""
-    return {entry.part: tuple(model.block for model in entry.vendor().blocks()) for entry in REGISTRY}
+    of_vendors = {entry.part: tuple(model.block for model in entry.vendor().blocks()) for entry in REGISTRY}
+    return {**of_vendors, SOURCES: (SOURCES,)}
 
 
 def split(document: str) -> dict[str, str]:
@@ -41,6 +44,8 @@ def split(document: str) -> dict[str, str]:
         content |= {"mappings": mapped} if mapped else {}
         if content and has_webhook and part != WEBHOOK:
             content["has_webhook"] = True
+        if content and whole.get(KEEP_REQUESTS) is not None:
+            content[KEEP_REQUESTS] = whole[KEEP_REQUESTS]
         parts[part] = (json.dumps(content, indent=2, ensure_ascii=False) if content else EMPTY) + space
     webhook = parts.pop(WEBHOOK)
     return {WEBHOOK: webhook, **parts} if has_webhook else {**parts, WEBHOOK: webhook}

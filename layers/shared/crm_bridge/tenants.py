@@ -1,5 +1,7 @@
 """Tenants: their settings, out of Secrets Manager."""
 
+import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -7,7 +9,7 @@ from aws_lambda_powertools.utilities.parameters import GetParameterError, Secret
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
-from crm_bridge.errors import NotConfiguredError, StorageError
+from crm_bridge.errors import NoSettingsError, NotConfiguredError, StorageError
 from crm_bridge.outbound.public_addresses import local_hosts
 from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.vendors import PART_OF
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 SECRET_MAX_AGE = 300
 """Seconds for which a tenant's settings are kept."""
+MISSING_MAX_AGE, MOST_MISSING = 60.0, 1000
+"""Seconds for which `find` believes that a secret is missing, and the most that are remembered as missing."""
 NO_SECRET = ("ResourceNotFoundException", "InvalidRequestException")
 """What AWS says of a secret that is not there, and of one that is marked for deletion."""
 
@@ -54,7 +58,7 @@ class _Secrets(SecretsProvider):
             document = self.client.get_secret_value(SecretId=name).get("SecretString", "")  # none if it is binary
         except (ClientError, BotoCoreError) as error:
             if isinstance(error, ClientError) and error.response["Error"]["Code"] in NO_SECRET:
-                raise NotConfiguredError(f"There is no secret {name}. Create it, then send again.") from None
+                raise NoSettingsError(f"There is no secret {name}. Create it, then send again.") from None
             raise StorageError("Secrets Manager did not respond. Send the same request again.") from None
         try:
             return parse_tenant(document, local_hosts(), self._part_of(name))
@@ -69,13 +73,32 @@ class Tenants:
     def __init__(self, client: "SecretsManagerClient", prefix: str) -> None:
         self._secrets = _Secrets(client, prefix)
         self._prefix = prefix
+        self._missing: dict[tuple[str, str], float] = {}
+
+    def find(self, name: str, function: str) -> Tenant | None:
+        """Return the same as `get`; None if there is no secret, which is then not asked for again for a minute.
+
+        So whoever makes up tenants' names has few of them looked up twice. Raises NotConfiguredError, StorageError.
+        """
+        key, now = (name, function), time.monotonic()
+        if now < self._missing.get(key, 0):
+            return None
+        try:
+            return self.get(name, function)
+        except NoSettingsError:
+            self._missing.pop(key, None)  # so that the newest comes last
+            self._missing[key] = now + MISSING_MAX_AGE
+            if len(self._missing) > MOST_MISSING:
+                with suppress(StopIteration, KeyError, RuntimeError):  # another thread was quicker
+                    del self._missing[next(iter(self._missing))]
+            return None
 
     def get(self, name: str, function: str, *, fresh: bool = False) -> Tenant:
         """Return the part of a tenant's settings that a function needs; the rest is in secrets that others read.
 
         `fresh` reads past the cache. Raises NotConfiguredError, StorageError.
         """
-        secret = f"{self._prefix}{PART_OF[function]}/{name}"
+        secret = f"{self._prefix}{PART_OF.get(function, function)}/{name}"
         try:
             return cast("Tenant", self._secrets.get(secret, max_age=SECRET_MAX_AGE, force_fetch=fresh))
         except GetParameterError as error:  # which is raised instead of whatever went wrong

@@ -105,6 +105,7 @@ class Engine:
         self._credentials = Credentials(transport, services)
         self._settling = Settling(services.operations, services.links, queues, services.clock)
         review = Review(self, services, self._settling, self._credentials, policy)
+        self.hand_over = self._settling.hand_over
         self.link_existing, self.request_retry, self.discard, self.unlink = (
             review.link_existing,
             review.request_retry,
@@ -141,9 +142,7 @@ class Engine:
         was sent.
         """
         run = self.bind(flow, tenant, deadline)
-        key = run.key(command)
-        payload, digest = command.model_dump_json(), fingerprint(compared(command))
-        new_id = flow.operation_id(tenant, key)
+        new_id = flow.operation_id(tenant, run.key(command))
         add_to_log(operation_id=new_id)
         try:
             vendor = self._credentials.client(run)
@@ -152,41 +151,70 @@ class Engine:
             known = self._operations.get(new_id)
             if known is None or known.state in REPLACEABLE:
                 raise
-            return self._known(flow, known, digest)
-        now = self._now()
-        claimed = Operation(
-            operation_id=new_id,
-            tenant=tenant,
-            flow=flow.name,
-            function=flow.function,
-            event_key=key,
-            state=TRANSITIONS[None, Event.ACCEPTED if later else Event.CLAIMED],
-            fingerprint=digest,
-            payload=payload,
-            tries=0 if later else 1,
-            lease=uuid.uuid4().hex,
-            **self._settling.at_once(now)
-            if later
-            else DueTimes(due_at=self._lease_end(now, deadline), lent_until=None),
-            created_at=now,
-            updated_at=now,
-            first_sent_at=None if later else now,
-            sent_to=run.account(vendor),
-            mapping=mapping,
-            notifies=run.context.settings.has_webhook,
-        )
-        claim = run.claim(command, claimed, later=later)
+            return self._known(flow, known, fingerprint(compared(command)))
+        new = self._accepted(run, command, mapping=mapping, notifies=run.context.settings.has_webhook)
+        new = new.model_copy(update={"sent_to": run.account(vendor)})
+        if not later:
+            new = self._claimed(new, deadline)
+        claim = run.claim(command, new, later=later)
         if claim is None:
-            claim = self._operations.create(claimed, over=REPLACEABLE, over_undone=over_undone)
+            claim = self._operations.create(new, over=REPLACEABLE, over_undone=over_undone)
         if not claim.won and _is_held(claim.operation):
-            claim = self._queued(claimed, claim.operation, now)
+            claim = self._queued(new, claim.operation)
             later = claim.won
         if not claim.won:
-            return self._known(flow, claim.operation, digest)
+            return self._known(flow, claim.operation, new.fingerprint)
         if later:
             self._settling.hand_over(claim.operation)
             return Outcome(claim.operation, ran=False)
         return self._send(run, command, claim.operation, vendor)
+
+    def accept[C: BaseModel, V: Vendor[Any], R: BaseModel](
+        self,
+        flow: type[Flow[C, V, R]],
+        command: C,
+        *,
+        tenant: str,
+        deadline: Deadline,
+        notifies: bool,
+        mapping: str | None = None,
+    ) -> Claim:
+        """Store a command of which nobody waits for the result: one round trip, and no setting of the vendor is read.
+
+        If it was stored before, the claim is not won, whatever became of it. The caller passes the operation of a claim
+        that is won to `hand_over`. The vendor's account is stored when the operation is sent first. The flow has no
+        `claim` of its own. Raises RunningError, StorageError; then nothing was stored.
+        """
+        run = self.bind(flow, tenant, deadline)
+        new = self._accepted(run, command, mapping=mapping, notifies=notifies)
+        claim = self._operations.create(new, over=REPLACEABLE)
+        return self._queued(new, claim.operation) if not claim.won and _is_held(claim.operation) else claim
+
+    def _accepted[C: BaseModel, V: Vendor[Any], R: BaseModel](
+        self, run: Flow[C, V, R], command: C, *, mapping: str | None, notifies: bool
+    ) -> Operation:
+        now, key, tenant = self._now(), run.key(command), run.context.tenant
+        return Operation(
+            operation_id=run.operation_id(tenant, key),
+            tenant=tenant,
+            flow=run.name,
+            function=run.function,
+            event_key=key,
+            state=TRANSITIONS[None, Event.ACCEPTED],
+            fingerprint=fingerprint(compared(command)),
+            payload=command.model_dump_json(),
+            lease=uuid.uuid4().hex,
+            **self._settling.at_once(now),
+            created_at=now,
+            updated_at=now,
+            mapping=mapping,
+            notifies=notifies,
+        )
+
+    def _claimed(self, new: Operation, deadline: Deadline) -> Operation:
+        due = DueTimes(due_at=self._lease_end(new.created_at, deadline), lent_until=None)
+        state = TRANSITIONS[None, Event.CLAIMED]
+        return new.model_copy(update={**due, "state": state, "tries": 1, "first_sent_at": new.created_at})
 
     def retry(
         self,
@@ -241,9 +269,9 @@ class Engine:
             return self._look(flow, command, decision.operation)
         return self._send(flow, command, decision.operation)
 
-    def _queued(self, claimed: Operation, there: Operation, now: int) -> Claim:
+    def _queued(self, claimed: Operation, there: Operation) -> Claim:
         """Accept it in the place of an operation that has ended, and that another change holds."""
-        claim = self._operations.queue(queued(claimed, there, now, self._policy), there)
+        claim = self._operations.queue(queued(claimed, there, claimed.created_at, self._policy), there)
         if claim.won or claim.operation.state not in REPLACEABLE | {State.SUCCEEDED}:
             return claim
         raise RunningError(  # the change that held it has just ended
@@ -276,6 +304,9 @@ class Engine:
             account = flow.account(vendor)
             if flow.is_repeatable and is_elsewhere(context.operation or operation, account):
                 raise CannotLookError("it is about an account that the tenant no longer names", vendor=vendor.name)
+            if (context.operation or operation).sent_to is None:
+                # If the function dies while it sends, this is where to look for what it made.
+                self._operations.note_account(operation, account)
             context.operation = (context.operation or operation).model_copy(update={"sent_to": account})
             try:
                 return flow.send(command, vendor)

@@ -1,8 +1,10 @@
 """Writes the end of an attempt: the operation, its links, the webhook and what the flow adds, in one transaction."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import batched
 from typing import TYPE_CHECKING, TypedDict
 
 from crm_bridge.engine.context import Ending
@@ -10,7 +12,7 @@ from crm_bridge.engine.decide import Decision
 from crm_bridge.engine.policy import HANDED_OVER, MOST_ENDINGS
 from crm_bridge.engine.states import DUE
 from crm_bridge.errors import Event, LinkTakenError, OvertakenError, QueueError, StorageError
-from crm_bridge.outbound.queues import Message, Queues
+from crm_bridge.outbound.queues import BATCH, Message, Queues
 from crm_bridge.storage.links import Links
 from crm_bridge.storage.operation import Operation, State
 from crm_bridge.storage.operations import Operations
@@ -150,19 +152,24 @@ class Settling:
         handed_over = now + HANDED_OVER if self._queues else None
         return {"due_at": handed_over or now, "lent_until": handed_over}
 
-    def hand_over(self, operation: Operation | None) -> None:
-        """Put it on its function's queue, if it was written with the times of `at_once`.
+    def hand_over(self, *operations: Operation | None) -> None:
+        """Put each on its function's queue, if it was written with the times of `at_once`; ten of a function in a call.
 
         If that fails, or the function dies before it, the operation is due when HANDED_OVER is over, and the dispatcher
         finds it. A message that arrives later than that does no more harm than one of the dispatcher's
         (`Operations.lend`).
         """
         queues = self._queues
-        if operation is None or operation.lent_until is None or queues is None or operation.function not in queues:
+        if queues is None:
             return
-        message = Message(operation.operation_id, operation.tenant, operation.lent_until)
-        try:
-            if not queues.send(operation.function, [message]):
-                logger().warning("not handed over")
-        except QueueError as error:
-            logger().warning("not handed over", extra={"exception_name": str(error)})
+        messages = defaultdict[str, list[Message]](list)
+        for one in operations:
+            if one and one.lent_until is not None and one.function in queues:
+                messages[one.function].append(Message(one.operation_id, one.tenant, one.lent_until))
+        for function, of_function in messages.items():
+            for some in batched(of_function, BATCH, strict=False):
+                try:
+                    if len(queues.send(function, some)) < len(some):
+                        logger().warning("not handed over")
+                except QueueError as error:
+                    logger().warning("not handed over", extra={"exception_name": str(error)})

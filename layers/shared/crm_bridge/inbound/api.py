@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pydantic_core
@@ -86,6 +86,11 @@ class Request:
     """The body once it was read."""
 
     @property
+    def parsed(self) -> JsonValue:
+        """The body's JSON if a route has read it; else None."""
+        return self._parsed[0] if self._parsed else None
+
+    @property
     def wants_later(self) -> bool:
         """RFC 7240: the caller would rather have a 202 at once than wait for the vendor."""
         preferences = self.headers.get("prefer", "").lower().split(",")
@@ -97,16 +102,7 @@ class Request:
 
     def mapped[M: BaseModel](self, model: type[M], flow: str, mapping: PayloadMapping) -> M:
         """What `mapping` makes of the body, as `model`. Raises ProblemError as `parse` does."""
-        payload = self.json()
-        yielded = mapping.apply(flow, payload)
-        try:
-            return validated(model, yielded)
-        except InvalidError as error:
-            raise InvalidError(
-                f"The tenant's mapping {mapping.label} did not make a valid command of what was sent. Correct either.",
-                fields=error.fields,
-                extensions={"mapping": mapping.explained(payload, yielded)},
-            ) from None
+        return mapped(self.json(), model, flow, mapping)
 
     def query_as[M: BaseModel](self, model: type[M]) -> M:
         """The parameters after the `?` as `model`. Raises InvalidError."""
@@ -140,6 +136,19 @@ class Request:
         if not isinstance(parsed, dict):
             raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
         return parsed
+
+
+def mapped[M: BaseModel](payload: JsonValue, model: type[M], flow: str, mapping: PayloadMapping) -> M:
+    """Return what `mapping` makes of a payload, as `model`. Raises InvalidError."""
+    yielded = mapping.apply(flow, payload)
+    try:
+        return validated(model, yielded)
+    except InvalidError as error:
+        raise InvalidError(
+            f"The tenant's mapping {mapping.label} did not make a valid command of what was sent. Correct either.",
+            fields=error.fields,
+            extensions={"mapping": mapping.explained(payload, yielded)},
+        ) from None
 
 
 def json_value(text: str) -> JsonValue:
@@ -231,10 +240,13 @@ def respond(
     keys: ApiKeys,
     scopes: Mapping[str, str] | None = None,
     language: Language = unchanged,
+    settings_of: Sequence[str] = (),
 ) -> dict[str, object]:
     """Answer an API Gateway HTTP API event (payload format 2.0). Never raises: what fails becomes a problem document.
 
     `function` is its name in the log, and the scope that a key needs for a route that `scopes` does not name.
+    `settings_of` are the functions whose part of the tenant's settings this one may read; by default its own.
+    An authenticated request that is refused is kept, see `refusals`.
 
     Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
     """
@@ -243,52 +255,87 @@ def respond(
     request_id = context.aws_request_id
     bind_log(flow=function, request_id=request_id, route=route)
     headers = proxied.headers  # their names in lower case
+    request: Request | None = None
+
+    def routed() -> Response:
+        nonlocal request
+        request = _request(proxied, context, headers, keys)
+        return _routed(request, route, routes, function=function, keys=keys, scopes=scopes or {})
+
+    response = answered(routed, request_id)
+    if request is not None and 400 <= response.status < 500:
+        from crm_bridge.inbound.refusals import keep_refused
+
+        keep_refused(
+            response,
+            context,
+            tenant=request.caller.tenant,
+            route=route,
+            sender=request.caller.label,
+            body=request.parsed,
+            ids=request.path.values(),
+            settings_of=settings_of or (function,),
+        )
+    log_response(response.status)
+    return as_lambda(language(route, headers, response), request_id)
+
+
+def answered(make: Callable[[], Response], request_id: str) -> Response:
+    """Return the response that `make` returns, or the problem document of what it raises. Never raises."""
     try:
-        response = _routed(proxied, context, headers, routes, function=function, keys=keys, scopes=scopes or {})
+        response = make()
     except ProblemError as problem:
-        response = _problem(problem, request_id)
+        response = to_problem(problem)
     except VendorError as error:
-        response = _problem(_as_problem(error), request_id)
+        response = to_problem(_as_problem(error))
     except Exception as error:  # noqa: BLE001 - the entry: nothing may leave the function unanswered
         report_defect(error)
-        defect = InternalError("The bridge failed. What it had accepted is kept, and repeating is safe.")
-        response = _problem(defect, request_id)
-    log_response(response.status)
-    return _as_lambda(language(route, headers, response), request_id)
+        response = to_problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
+    if isinstance(response.body, Mapping) and "doc_url" in response.body:
+        return replace(response, body={**response.body, "request_id": request_id})
+    return response
+
+
+def _request(
+    event: APIGatewayProxyEventV2, context: LambdaContext, headers: Mapping[str, str], keys: ApiKeys
+) -> Request:
+    """Return the request, whose caller is known then. Raises UnauthenticatedError, StorageError."""
+    caller = keys.caller(headers)
+    add_to_log(tenant=caller.tenant, api_key=caller.label)
+    return Request(
+        caller=caller,
+        deadline=deadline_of(context),
+        path=event.path_parameters,
+        headers=headers,
+        body=body_of(event),
+        query=event.query_string_parameters,
+    )
 
 
 def _routed(
-    event: APIGatewayProxyEventV2,
-    context: LambdaContext,
-    headers: Mapping[str, str],
+    request: Request,
+    route_key: str,
     routes: Mapping[str, Route],
     *,
     function: str,
     keys: ApiKeys,
     scopes: Mapping[str, str],
 ) -> Response:
-    caller = keys.caller(headers)
-    add_to_log(tenant=caller.tenant, api_key=caller.label)
-    keys.take_token(caller)
-    scope = scopes.get(event.route_key, function)
-    if scope not in caller.scopes:
+    keys.take_token(request.caller)
+    scope = scopes.get(route_key, function)
+    if scope not in request.caller.scopes:
         raise ForbiddenError(f"This API key lacks the scope {scope}.")
-    route = routes.get(event.route_key)
+    route = routes.get(route_key)
     if route is None:
-        raise NotFoundError(f"There is no route {event.route_key}.")
-    return route(
-        Request(
-            caller=caller,
-            deadline=Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE),
-            path=event.path_parameters,
-            headers=headers,
-            body=_body(event),
-            query=event.query_string_parameters,
-        )
-    )
+        raise NotFoundError(f"There is no route {route_key}.")
+    return route(request)
 
 
-def _body(event: APIGatewayProxyEventV2) -> bytes:
+def deadline_of(context: LambdaContext) -> Deadline:
+    return Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE)
+
+
+def body_of(event: APIGatewayProxyEventV2) -> bytes:
     """Not by `decoded_body`, which fails on what is not UTF-8, nor by `json_body`, which takes NaN."""
     body = event.body or ""
     return base64.b64decode(body) if event.is_base64_encoded else body.encode()
@@ -379,7 +426,7 @@ def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemE
     return kind(detail, fields=fields, headers=headers, operation_id=operation_id)
 
 
-def _problem(problem: ProblemError, request_id: str) -> Response:
+def to_problem(problem: ProblemError) -> Response:
     """Source: https://www.rfc-editor.org/rfc/rfc9457"""
     body: dict[str, object] = {
         "type": PROBLEM_TYPE + problem.kind,
@@ -387,7 +434,6 @@ def _problem(problem: ProblemError, request_id: str) -> Response:
         "status": problem.status,
         "detail": problem.detail,
         "retryable": problem.retryable,
-        "request_id": request_id,
         "doc_url": DOC_URL + problem.kind,
     }
     if problem.operation_id:
@@ -399,7 +445,7 @@ def _problem(problem: ProblemError, request_id: str) -> Response:
     return Response(problem.status, body, {**headers, "Content-Type": "application/problem+json"})
 
 
-def _as_lambda(response: Response, request_id: str) -> dict[str, object]:
+def as_lambda(response: Response, request_id: str) -> dict[str, object]:
     kind = {} if response.body is None else {"Content-Type": JSON}
     of_all = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", REQUEST_ID: request_id}
     return {

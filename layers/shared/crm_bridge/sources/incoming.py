@@ -45,4 +45,5 @@ class Accepted:
 
 def unauthenticated() -> UnauthenticatedError:
     """Return the error for an unknown tenant, an unknown source and a wrong proof alike."""
-    return UnauthenticatedError("Unknown source, or the request does not prove who sent it.")
+    detail = "Unknown source, or the request does not prove who sent it."
+    return UnauthenticatedError(detail, headers={"WWW-Authenticate": "Bearer"})

@@ -7,8 +7,8 @@ from functools import cache
 import jmespath
 from pydantic import JsonValue
 
-from crm_bridge.errors import TooLargeError
-from crm_bridge.inbound.api import Response
+from crm_bridge.errors import TooLargeError, UnavailableError
+from crm_bridge.inbound.api import Response, to_problem
 from crm_bridge.mapping import FAILURES
 from crm_bridge.sources.incoming import MOST_EVENTS, Accepted, Incoming, SourceEvent, unauthenticated
 from crm_bridge.sources.settings import SourceSettings
@@ -104,4 +104,5 @@ def try_again(settings: SourceSettings) -> Response:
     """Return the response to a request whose events could not all be stored. A sender that repeats, repeats it."""
     if settings.answer_used() == "soap ack":
         return _ack(is_stored=False)
-    return Response(503, {"retryable": True}, {"Retry-After": str(TRY_AGAIN_AFTER)})
+    detail = "Not all events could be stored. Send the same request again."
+    return to_problem(UnavailableError(detail, headers={"Retry-After": str(TRY_AGAIN_AFTER)}))

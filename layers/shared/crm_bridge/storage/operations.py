@@ -144,6 +144,20 @@ class Operations(OperationReader):
                 return Claim(there.lease == lease, there)
         return Claim(True, as_operation(response["Attributes"]))
 
+    def note_account(self, operation: Operation, account: str) -> None:
+        """Store where an operation is about to be sent; its caller holds the lease. Raises StorageError."""
+        with guarded():
+            self._client.update_item(
+                TableName=self._table,
+                Key=key_of(operation.operation_id),
+                UpdateExpression="SET sent_to = :account",
+                ConditionExpression="#lease = :lease AND #state = :sending",
+                ExpressionAttributeNames={"#lease": "lease", "#state": "state"},
+                ExpressionAttributeValues=serialize(
+                    {":account": account, ":lease": operation.lease, ":sending": State.SENDING.value}
+                ),
+            )
+
     def queue(self, operation: Operation, behind: Operation) -> Claim:
         """Store an operation in the place of one that is held, so that it waits for the same. Raises StorageError."""
         replaced = self.replaced(behind, operation)["Put"]

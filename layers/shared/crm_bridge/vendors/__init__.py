@@ -44,6 +44,8 @@ REGISTRY = (
 )
 PART_OF = {function: entry.part for entry in REGISTRY for function in entry.functions}
 """By function: the part of a tenant's document that it needs."""
+SOURCES = "sources"
+"""The part that is no vendor's, its only block, and the function that reads it: the tenant's senders."""
 
 
 def called_functions() -> frozenset[str]:

@@ -1,0 +1,54 @@
+"""Makes commands of the events of sources."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from pydantic import BaseModel, JsonValue
+
+from crm_bridge import Flow
+from crm_bridge.errors import InvalidError
+from crm_bridge.inbound.api import mapped
+from crm_bridge.sources import EventRoute, SourceSettings
+from crm_bridge.vendors import called_functions
+
+type AnyFlow = type[Flow[Any, Any, Any]]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """An event as a command of a flow, and what made it."""
+
+    flow: AnyFlow
+    command: BaseModel = field(repr=False)
+    mapping: str
+
+
+def command_of(settings: SourceSettings, source: str, payload: JsonValue, now: float) -> Mapped | None:
+    """Return the command that the source's settings make of an event; None if no entry fits. Raises InvalidError."""
+    route = next((one for one in settings.events if one.fits(payload)), None)
+    if route is None:
+        return None
+    flow = _flow(route.flow)
+    reached = flow.from_source if flow else None
+    if flow is None or reached is None:
+        raise InvalidError(f"No source reaches a flow {route.flow}. Correct the events of the source {source}.")
+    command = mapped(payload, reached.sent or flow.command, flow.function, route.mapping)
+    if reached.to_command:
+        command = reached.to_command(command, now)
+    return Mapped(flow, command, label(source, route))
+
+
+def label(source: str, route: EventRoute) -> str:
+    return f"{source} {route.version}"
+
+
+@cache
+def _flow(name: str) -> AnyFlow | None:
+    """Return the flow with this name. Its function is imported, which mostly has the same name."""
+    for function in sorted(called_functions(), key=lambda function: (function != name, function)):
+        flows: dict[str, AnyFlow] = import_module(f"{function}.handler").lambda_handler.flows
+        if name in flows:
+            return flows[name]
+    return None
