@@ -84,6 +84,7 @@ def test_the_flat_edition_leaves_out_what_has_no_plain_types_and_nothing_else() 
         "DELETE /records/{entity}/{id}",
         "GET /records/{entity}",  # fields of any type
         "GET /records/{entity}/{id}",
+        "POST /in/{tenant}/{source}",  # a body of the sender's own
         "POST /records/{entity}",
         "PUT /records/{entity}/{id}",
     }
