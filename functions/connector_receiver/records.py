@@ -39,6 +39,8 @@ DELETED = "deleted"
 
 
 class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record", function="connector_receiver"):
+    key_parts = ("entity", "key")
+
     def key(self, command: NewRecord) -> str:
         return joined(command.entity, command.key)
 
@@ -98,6 +100,8 @@ class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record",
 class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_record", function="connector_receiver"):
     """One change of a record at a time. Of each field, the last change that was asked for counts."""
 
+    key_parts = ("entity", "id", "asked_at")
+
     def key(self, command: RecordChange) -> str:
         return joined(command.entity, command.id, str(command.asked_at))
 
@@ -118,6 +122,7 @@ class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_reco
 
 class DeleteRecord(Change[RecordDeletion, Egito, StoredRecord], name="delete_record", function="connector_receiver"):
     success = 204
+    key_parts = ("entity", "id", "asked_at")
 
     def key(self, command: RecordDeletion) -> str:
         return joined(command.entity, command.id, str(command.asked_at))

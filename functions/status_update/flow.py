@@ -20,6 +20,7 @@ class UpdateStatus(Change[StatusChange, IzzitUp, StatusUpdated], name="status_up
     """One change at a time, in whichever function it is made; of those that come late, only what is newer counts."""
 
     key_says_all = True
+    key_parts = ("service", "status", "occurred_at")
 
     def key(self, command: StatusChange) -> str:
         return joined(command.service.casefold(), command.status.name.lower(), command.occurred_at.isoformat())
