@@ -27,9 +27,11 @@ async function loadOperation(id, quiet) {
     make("section", {class: "card"},
       make("h2", {}, badge(one.state, "state"), ` ${label(one.flow)} ${keyOf(one)}`),
       make("p", {id: "next", class: `next tinted ${one.state}`}, ...nextStep(one)),
-      candidates(one), decisions(one), facts(one)),
+      candidates(one), decisions(one)),
     make("div", {class: "two"},
-      make("div", {}, make("section", {class: "card"}, make("h2", {}, "Time line"), timeLine(one))),
+      make("div", {},
+        make("section", {class: "card"}, make("h2", {}, "Time line"), timeLine(one)),
+        make("section", {class: "card"}, make("h2", {}, "Details"), facts(one))),
       make("div", {},
         make("section", {class: "card"}, make("h2", {}, "Request"), request(one)),
         make("section", {class: "card"}, make("h2", {}, "Result"), one.result ? make("pre", {}, JSON.stringify(one.result, null, 2)) : make("p", {class: "dim"}, "None yet.")),
@@ -95,9 +97,11 @@ function candidates(one) {
     make("ul", {id: "candidates"},
       card("This event", "ours", [["Key", keyOf(one)], ...(mayName && name ? [["Name", String(name)]] : []), ["Accepted", exact(one.created_at)]]),
       ...one.candidates.map((found, place) => card(`Candidate ${place + 1}`, null,
-        [["ID", found.id], ...(mayName ? [["Name", `${found.name || "(empty)"}${name && found.name === name ? " (the same)" : ""}`]] : []), ["Created", found.created_at || "not known"]],
-        mayDecide() ? make("button", {type: "button", id: `link-candidate-${place}`, onclick: () => decide(one, linking(one, found.id), found.id)}, `Link ${found.id} …`) : null))));
+        [["ID", found.id], ...(mayName ? [["Name", `${found.name || "(empty)"}${name && found.name === name ? " (the same)" : ""}`]] : []), ["Created", madeAt(found.created_at)]],
+        mayDecide() ? make("button", {type: "button", id: `link-candidate-${place}`, class: "primary", onclick: () => decide(one, linking(one, found.id), found.id)}, `Link ${found.id} …`) : null))));
 }
+// As the vendor shows it; without a zone nobody knows which time it is.
+const madeAt = (time) => !time ? "not known" : /(Z|[+-]\d\d:?\d\d)$/.test(time) && Date.parse(time) ? exact(time) : `${time} (no zone)`;
 function graph(links) {
   if (!links.length) return make("p", {class: "dim"}, "None.");
   const nodes = new Map(), name = (end) => `${end.system} ${end.entity}`;
@@ -133,7 +137,8 @@ function choices(one) {
     : `${event} is sent to ${vendor} again, within about a minute. If ${vendor} has done it already, it will be there twice.`};
   const discard = {action: "discard", label: "Discard", kind: "danger",
     what: `${event} is given up: it is not sent, and what the CRM sent is deleted here. If the CRM sends it again, it is sent to ${vendor} without a look.`};
-  return isRepeatable ? [retry, discard] : [linking(one), retry, discard];
+  if (isRepeatable) return [retry, discard];
+  return [one.candidates.length ? {...linking(one), label: "Link another", kind: ""} : linking(one), retry, discard];
 }
 function decisions(one) {
   const last = one.last_attempt && one.last_attempt.event;
@@ -146,7 +151,7 @@ function decisions(one) {
       what: `The links of ${eventOf(one)} are deleted, and it waits for a decision again. Nothing is sent to ${vendorOf(one)}. Its record stays, and so does what used the link, such as a job at that site.`})));
   if (one.state !== "needs_review") return null;
   return make("div", {}, make("p", {}, one.candidates.length ? "Or, if none of them is it:" : `Look at ${vendorOf(one)}, then decide:`),
-    make("div", {class: "row"}, ...choices(one).map(button)), make("p", {}));
+    make("div", {class: "row"}, ...choices(one).map(button)));
 }
 // `candidate` is the id that has to be typed, `doubted` one that the vendor could not verify.
 function decide(one, choice, candidate = null, doubted = null) {
@@ -154,7 +159,7 @@ function decide(one, choice, candidate = null, doubted = null) {
   $("confirm-title").textContent = `${choice.label}: ${keyOf(one)}`;
   $("confirm-what").textContent = choice.what;
   $("confirm-yes").textContent = choice.label;
-  $("confirm-yes").className = choice.kind === "primary" ? "primary" : choice.kind;
+  $("confirm-yes").className = choice.kind;
   $("confirm-no").className = choice.kind === "primary" ? "" : "primary";
   $("confirm-ask").hidden = !isLink || isAgain;
   $("vendor-id-label").textContent = candidate === null ? "The vendor's id of the record" : `Type ${candidate} to confirm`;
