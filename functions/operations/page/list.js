@@ -3,8 +3,8 @@ const SPANS = {"": ["Any time", 0], "1h": ["In the last hour", 1], "24h": ["In t
 const FILTERS = {  // what an address may say, and which values of it are valid
   id: (value) => value.length <= 1000,
   state: (value) => STATES.includes(value),
-  flow: (value) => value in FLOWS,
-  since: (value) => value in SPANS,
+  flow: (value) => Object.hasOwn(FLOWS, value),
+  since: (value) => Object.hasOwn(SPANS, value),
   text: (value) => value.length <= 200,
 };
 const PAGE = 50, MOST_ROWS = 1000;
