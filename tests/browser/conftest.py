@@ -96,7 +96,7 @@ class Console:
 
     def sign_in(self, key: str) -> None:
         self("#key").send_keys(key, Keys.ENTER)
-        self.until(lambda: self("#overview").is_displayed())
+        self.until(lambda: self("#overview").is_displayed() and not self("#list").get_attribute("aria-busy"))
 
     def finds(self, number: int) -> None:
         self.until(lambda: self("#count").text == f"{number} found")

@@ -97,7 +97,7 @@ def test_the_first_row_that_was_found_is_in_sight(
     found = console("#list a").rect
     assert browser.execute_script("return scrollY") == 0
     assert found["y"] + found["height"] <= height
-    assert browser.execute_script("return document.activeElement.dataset.operation")
+    console.until(lambda: browser.switch_to.active_element.get_attribute("data-operation"))
 
 
 def test_the_ring_around_the_field_for_the_key_covers_no_text(console: Console) -> None:

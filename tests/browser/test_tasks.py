@@ -10,6 +10,7 @@ import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.support.ui import Select
 
+from cli.cells import escaped, unescaped
 from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
@@ -251,6 +252,33 @@ def test_twenty_refreshes_lose_neither_place_nor_focus_nor_shift_anything(
     assert browser.execute_script("return window.shifts") == 0
 
 
+def test_a_refresh_keeps_the_focus_in_an_operation_also_when_it_changes(
+    console: Console, tenant: Tenant, browser: Chrome
+) -> None:
+    tenant.stack.illu.fail(Kind.UNAVAILABLE)
+    operation = tenant.create_site().json()["operation_id"]
+    console.sign_in(tenant.key)
+    console.show(operation)
+    before = console("#state")
+    refreshed(console)
+    assert console("#state") == before  # nothing was drawn anew
+    tenant.stack.move_clock(60)
+    tenant.stack.deliver_due()
+    browser.execute_script("document.querySelector('#message').textContent = ''")
+    refreshed(console)
+    assert console("#state").text == "Succeeded"
+    assert browser.switch_to.active_element.get_attribute("id") == "back"
+
+
+def test_an_id_is_found_in_whichever_state_it_is(console: Console, tenant: Tenant) -> None:
+    tenant.create_site(customer_id="C-1")
+    console.sign_in(tenant.key)
+    console.go("state=waiting")
+    console.finds(0)
+    console("#wanted").send_keys("C-1", Keys.ENTER)
+    console.finds(1)
+
+
 # ---------------------------------------------------------------- do
 
 
@@ -344,23 +372,25 @@ def test_a_key_that_may_only_look_cannot_retry_all(console: Console, stack: Stac
 def test_what_is_listed_is_exported_and_no_spreadsheet_runs_it(
     console: Console, tenant: Tenant, browser: Chrome, tmp_path: Path
 ) -> None:
-    formula = '=HYPERLINK("http://x";"y");-1'
-    first, second = store(formula, at=int(time.time())), store("C-2", at=int(time.time()) - 5)
+    formulas = ['=HYPERLINK("http://x";"y");-1', "+1", "-1", "@x", "'=1", "a;=b", "a\t+1", "\uff1d1", "C-2", '"a", b']
+    for number, key in enumerate(formulas):
+        store(key, at=int(time.time()) - number)
     store("C-3", State.REJECTED, at=int(time.time()))
     behavior = {"behavior": "allow", "downloadPath": str(tmp_path)}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", behavior)
     console.sign_in(tenant.key)
     console.go("state=needs_review")
-    console.finds(2)
+    console.finds(len(formulas))
     console("#export-csv").click()
     console.until(lambda: (tmp_path / "operations.csv").exists())
-    console.says("2 operations exported.")
+    console.says(f"{len(formulas)} operations exported.")
     with (tmp_path / "operations.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["operation_id"] for row in rows] == [first, second]
-    assert rows[0]["event_key"] == '\'=HYPERLINK("http://x";"y");\'-1'
+    assert rows[0]["event_key"].startswith("'=")
+    assert [row["event_key"] for row in rows] == [escaped(key) for key in formulas]  # by the command line's own rule
+    assert [unescaped(row["event_key"]) for row in rows] == formulas
     assert rows[1]["reason"] == "who knows"
     console("#export-json").click()
     console.until(lambda: (tmp_path / "operations.json").exists())
     exported = json.loads((tmp_path / "operations.json").read_text(encoding="utf-8"))
-    assert [one["event_key"] for one in exported] == [formula, "C-2"]
+    assert [one["event_key"] for one in exported] == formulas

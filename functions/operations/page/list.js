@@ -40,7 +40,9 @@ function fillFilters() {
   $("overview").classList.toggle("filtered", isFiltered());
 }
 function apply() {
-  const address = addressOf({id: $("wanted").value.trim(), state: view.state, flow: $("flow").value, since: $("since").value, text: $("text").value.trim()});
+  const id = $("wanted").value.trim();
+  const state = id && id !== view.id ? "" : view.state;  // an id is found in whichever state it is
+  const address = addressOf({id, state, flow: $("flow").value, since: $("since").value, text: $("text").value.trim()});
   if (address === `#${location.hash.slice(1)}`) attempt(() => show());
   else location.hash = address;
 }

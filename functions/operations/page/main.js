@@ -17,7 +17,11 @@ async function show(isOlder = true) {
   fillFilters();
   drawStates();
   drawPlot();
-  await Promise.all([isOlder ? loadOverview() : null, loadList()]);
+  await Promise.all([isOlder ? loadOverview() : null, loadList().then(() => view === wanted && focusRow(left))]);
+  tick();
+}
+// The row of the operation that was left, or the first one that a search has found.
+function focusRow(left) {
   const row = left && $("list").querySelector(`[data-operation=${left}]`);
   if (row) row.focus();
   else if (isSearch) $("list").querySelector("a")?.focus();
@@ -32,7 +36,7 @@ addEventListener("hashchange", () => {
 let isStale = false;
 async function refresh(quiet) {
   await attempt(async () => {
-    if (view.operation) await Promise.all([loadOverview(), loadOperation(view.operation, true)]);
+    if (view.operation) await loadOperation(view.operation, true);
     else if (!view.unknown) await Promise.all([loadOverview(), loadList(Math.max(PAGE, rows.length))]);
     tick();
     if (!quiet) say("Up to date.");

@@ -179,7 +179,7 @@ function decide(one, choice, candidate = null, doubted = null) {
       if (error instanceof Refused && error.mustConfirm) return decide(one, {...choice, kind: "danger", what: error.detail}, null, id);
       throw error;
     }
-    await Promise.all([loadOperation(one.operation_id, false), loadOverview()]);
+    await loadOperation(one.operation_id, false);
     say(`Done: its state is ${label(after.state).toLowerCase()} now.`);
   });
   dialog.showModal();
