@@ -14,6 +14,9 @@ DOCS_SET_UP := $(VENV)-docs/lib/python3.13/site-packages/.set-up
 CHECKOV_SET_UP := $(VENV)-checkov/lib/python3.13/site-packages/.set-up
 CLIENTS_SET_UP := $(VENV)-clients/lib/python3.13/site-packages/.set-up
 SAM := MAKEFLAGS= PYTHON=python3.13 PATH="$(CURDIR)/$(BIN):$$PATH" SAM_CLI_TELEMETRY=0 $(VENV)-sam/bin/sam
+AXE := .axe/axe.min.js
+AXE_VERSION := 4.14.1
+AXE_SHA512 := 1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5
 
 ARCHITECTURE ?= arm64
 THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
@@ -55,13 +58,13 @@ docs: $(DOCS_SET_UP) ## Build the documentation as a site, into site/
 unit: $(SET_UP) ## Tests without a network, and small models of the protocols
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit tests/models
 
-integration: $(SET_UP) chromium ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
+integration: $(SET_UP) chromium $(AXE) ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/faults tests/browser tests/extending tests/integration
 
 clients: $(SET_UP) $(CLIENTS_SET_UP) ## A client that is generated out of docs/openapi-clients.json, whole and in use
 	$(BIN)/pytest tests/clients
 
-browser: $(SET_UP) chromium ## Only the tests of the console in a real browser, Debian's chromium
+browser: $(SET_UP) chromium $(AXE) ## Only the tests of the console in a real browser, Debian's chromium
 	$(BIN)/pytest tests/browser
 
 chromium:
@@ -69,6 +72,13 @@ chromium:
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium chromium-driver >/dev/null; } || \
 		echo "chromium cannot be installed here; the tests will say what is missing."
+
+# Looks for what somebody who sees, hears or moves differently cannot use; only the tests of the console run it.
+$(AXE):
+	@mkdir -p $(@D) && cd $(@D) && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null && \
+		echo "$(AXE_SHA512)  axe-core-$(AXE_VERSION).tgz" | shasum -a 512 -c --status && \
+		tar -xzf axe-core-$(AXE_VERSION).tgz --strip-components=1 package/axe.min.js || \
+		echo "axe-core cannot be had here by npm; the tests will say what is missing."
 
 screenshots: $(SET_UP) ## Write the pictures in docs/images anew
 	@$(BIN)/python -m tests.browser.screenshots
@@ -163,7 +173,7 @@ lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	done
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-clients $(VENV)-docs site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-clients $(VENV)-docs .axe site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements-dev.txt pyproject.toml

@@ -18,6 +18,8 @@ from crm_bridge.vendors.egito import VENDOR, Egito
 class CreateLeadSource(
     Create[NewLeadSource, Egito, LeadSource], name="create_lead_source", function="connector_receiver"
 ):
+    key_parts = ("dictionary", "name")
+
     def key(self, command: NewLeadSource) -> str:
         return joined(command.dictionary, plain(command.name))
 
@@ -54,6 +56,8 @@ class ChangeLeadSource(
     Change[LeadSourceName, Egito, LeadSource], name="change_lead_source", function="connector_receiver"
 ):
     """One change at a time, and the last one that was asked for counts."""
+
+    key_parts = ("id", "asked_at")
 
     def key(self, command: LeadSourceName) -> str:
         return joined(command.id, str(command.asked_at))

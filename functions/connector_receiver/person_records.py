@@ -29,6 +29,8 @@ _NAMES = ("firstname", "lastname")
 class CreatePersonRecord(
     Create[NewPersonRecord, Egito, PersonRecord], name="create_person_record", function="connector_receiver"
 ):
+    key_parts = ("person_id", "system", "entity")
+
     def key(self, command: NewPersonRecord) -> str:
         return joined(command.person_id, *kind(command.account, command.entity))
 

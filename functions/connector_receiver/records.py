@@ -42,6 +42,7 @@ DELETED = "deleted"
 
 class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record", function="connector_receiver"):
     event_route, event_model = "POST /records/{entity}", RecordCreation
+    key_parts = ("entity", "key")
 
     def key(self, command: NewRecord) -> str:
         return joined(command.entity, command.key)
@@ -103,6 +104,7 @@ class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_reco
     """One change of a record at a time. Of each field, the last change that was asked for counts."""
 
     event_route, event_model = "PUT /records/{entity}/{id}", RecordUpdate
+    key_parts = ("entity", "id", "asked_at")
 
     def key(self, command: RecordChange) -> str:
         return joined(command.entity, command.id, str(command.asked_at))
@@ -124,6 +126,7 @@ class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_reco
 
 class DeleteRecord(Change[RecordDeletion, Egito, StoredRecord], name="delete_record", function="connector_receiver"):
     success = 204
+    key_parts = ("entity", "id", "asked_at")
 
     def key(self, command: RecordDeletion) -> str:
         return joined(command.entity, command.id, str(command.asked_at))

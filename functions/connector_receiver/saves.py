@@ -38,6 +38,8 @@ type Values = dict[str, str | int | bool | None]
 
 
 class SavePerson(Change[PersonToSave, Egito, Saved], name="save_person", function="connector_receiver"):
+    key_parts = ("person_id", "arrived_at", "fingerprint")
+
     def key(self, command: PersonToSave) -> str:
         said = fingerprint(command.model_dump_json())[:8]  # two may arrive in the same microsecond
         return joined(command.person_id, str(command.arrived_at), said)

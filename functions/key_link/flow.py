@@ -31,6 +31,7 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
 
     event_route, event_model = "POST /key-links", KeyLink
     key_says_all = True
+    key_parts = ("system", "entity_type", "internal_id", "external_id")
     kinds = (Kind("revio", "key_link"), Kind("revio", "customer"))
     imports = Import(
         "key-links",
@@ -118,6 +119,8 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
 
 class _OneAtATime[C: KeyLinkDeletion, R: StoredKeyLink | DeletedKeyLink](Changes[C, Revio, R]):
     """One change of a key link at a time, and the last one that was asked for counts."""
+
+    key_parts = ("id", "asked_at")
 
     def key(self, command: C) -> str:
         return joined(str(command.id), str(command.asked_at))

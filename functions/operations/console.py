@@ -1,9 +1,11 @@
-"""The console: one static page, which asks the API with the key that somebody types into it."""
+"""The console: one static page, which asks the API with the key that somebody types into it.
+
+Its parts are in `page/`: markup, style, and a script for each subject. Here they become one file.
+"""
 
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,8 +14,11 @@ from crm_bridge.inbound.api import REQUEST_ID
 from crm_bridge.vendors import called_functions
 from operations.flows import flows
 
-VENDORS = "{/* by flow */}"
-"""In the page: takes the name of each flow's vendor."""
+PAGE = Path(__file__).with_name("page")
+STYLE = "console.css"
+SCRIPTS = ("parts.js", "session.js", "overview.js", "list.js", "bulk.js", "operation.js", "main.js")
+FLOWS = "{/* by name */}"
+"""In the script: takes what the page knows of each flow."""
 OWN = "your own system"
 
 
@@ -29,10 +34,11 @@ def page(request_id: str) -> Mapping[str, object]:
 
 @cache
 def _page() -> tuple[str, Mapping[str, str]]:
-    text = Path(__file__).with_name("console.html").read_text(encoding="utf-8")
-    text = text.replace(VENDORS, json.dumps(_vendors()))
+    style = _read(STYLE)
+    script = f'"use strict";\n(() => {{\n{"".join(map(_read, SCRIPTS))}}})();\n'.replace(FLOWS, json.dumps(_flows()))
+    text = _read("console.html").replace("/* style */", style).replace("/* script */", script)
     policy = (
-        f"default-src 'none'; script-src {_hash(text, 'script')}; style-src {_hash(text, 'style')}; "
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return text, {
@@ -46,13 +52,23 @@ def _page() -> tuple[str, Mapping[str, str]]:
     }
 
 
-def _vendors() -> dict[str, str]:
-    """Return where the events of each flow go."""
+def _read(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+def _flows() -> dict[str, dict[str, object]]:
+    """Return of each flow where its events go, whether a repeat is harmless, and what the parts of its keys are."""
     called = called_functions()
-    return {name: flow.vendor.name if flow.function in called else OWN for name, flow in flows().items()}
+    return {
+        name: {
+            "vendor": flow.vendor.name if flow.function in called else OWN,
+            "repeatable": flow.is_repeatable,
+            "key": flow.key_parts,
+        }
+        for name, flow in flows().items()
+    }
 
 
-def _hash(text: str, tag: str) -> str:
-    """What a browser computes of the only element with this tag before it heeds it."""
-    (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+def _hash(content: str) -> str:
+    """What a browser computes of an element with this content before it heeds it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

@@ -4,6 +4,7 @@ A vendor is called only to verify the id of a record that a person links.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,17 @@ from crm_bridge.storage.operation import Operation, OperationSummary, State, ope
 from crm_bridge.telemetry import add_to_log, logger
 from operations.console import page
 from operations.flows import flow_of, flows, searched_kinds
-from operations.models import Link, Links, LinkSearch, Listing, OperationDetails, OperationPage, Resolution, Summary
+from operations.models import (
+    Deployment,
+    Link,
+    Links,
+    LinkSearch,
+    Listing,
+    OperationDetails,
+    OperationPage,
+    Resolution,
+    Summary,
+)
 from operations.summary import READ, summary
 
 READ_SCOPE = "operations:read"
@@ -37,13 +48,14 @@ def _list_operations(request: Request) -> JsonResponse[OperationPage]:
     Without `state` what needs a person comes first. A change shows up a moment later. `id` searches instead.
     """
     listing = request.query_as(Listing)
+    since = int(listing.since.timestamp()) if listing.since else 0
     if listing.id is not None:
         known = [
             one
             for one in sorted(
                 _known_by(request.caller.tenant, listing.id), key=lambda one: one.updated_at, reverse=True
             )
-            if listing.state in (None, one.state) and listing.flow in (None, one.flow)
+            if listing.state in (None, one.state) and listing.flow in (None, one.flow) and one.updated_at >= since
         ][: listing.limit]
         return JsonResponse(200, {"operations": [OperationSummary.to_response(one) for one in known], "next": None})
     states = [listing.state] if listing.state else list(FIRST_LOOKED_AT)
@@ -56,7 +68,12 @@ def _list_operations(request: Request) -> JsonResponse[OperationPage]:
     going_on = None
     for state in states:
         some, after = runtime().operations.listed(
-            request.caller.tenant, state, flow=listing.flow, limit=listing.limit - len(found), after=after
+            request.caller.tenant,
+            state,
+            flow=listing.flow,
+            limit=listing.limit - len(found),
+            after=after,
+            since=since,
         )
         found += some
         if len(found) == listing.limit and not after:
@@ -92,8 +109,12 @@ def _summarize_operations(request: Request) -> JsonResponse[Summary]:
             request.caller.tenant, state, flow=None, limit=READ, after=None
         )
         more[state] = after is not None
-    now = int(runtime().clock())
-    return JsonResponse(200, summary(newest, more, now, request.caller.scopes))
+    here: Deployment = {
+        "tenant": request.caller.tenant,
+        "stage": os.environ["SECRET_PREFIX"].split("/")[1],
+        "region": runtime().dynamodb.meta.region_name,
+    }
+    return JsonResponse(200, summary(newest, more, int(runtime().clock()), request.caller.scopes, here))
 
 
 def _get_operation(request: Request) -> JsonResponse[OperationDetails]:

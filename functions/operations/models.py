@@ -3,7 +3,16 @@
 import re
 from typing import Annotated, Literal, NotRequired, Self, TypedDict
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
 from crm_bridge.fields import AnyId, Id, JsonSchema, Schema, Text, composed, without_unseen, without_unseen_schema
 from crm_bridge.responses import Candidate, LinkedRecord, Operation, OperationId, OperationSummary, Time
@@ -68,6 +77,16 @@ def _flow_names(schema: JsonSchema) -> JsonSchema:
     return {**schema, "enum": sorted(flows())}
 
 
+TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+
+
+def _written_out(value: object) -> object:
+    # A number may be seconds or milliseconds.
+    if not isinstance(value, str) or not re.fullmatch(TIME.strip("^$"), value):
+        raise ValueError("must be a time as in ISO 8601, with a zone: 2026-11-30T08:00:00Z")
+    return value
+
+
 class Listing(BaseModel):
     """What `GET /operations` may ask for."""
 
@@ -87,6 +106,8 @@ class Listing(BaseModel):
     """Of the operation, of what it is about, or of what it is linked to."""
     state: State | None = None
     flow: Annotated[str, AfterValidator(_flow), Schema(_flow_names)] | None = None
+    since: Annotated[AwareDatetime, BeforeValidator(_written_out), Schema(pattern=TIME)] | None = None
+    """Leaves out what changed last before this time."""
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     after: Annotated[str, AfterValidator(_place), Schema(pattern=PLACE)] | None = None
 
@@ -152,7 +173,16 @@ class VendorSummary(TypedDict):
     """How many are waiting or unconfirmed."""
 
 
-class Summary(TypedDict):
+class Deployment(TypedDict):
+    """Where the bridge runs, and for whom it answers."""
+
+    tenant: str
+    stage: str
+    """As in the names of the stack and of its secrets."""
+    region: str
+
+
+class Summary(Deployment):
     """How a tenant's operations stand."""
 
     at: Time

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from crm_bridge.storage.operation import OperationSummary, State, as_time
 from operations.flows import flows
-from operations.models import HourSummary, Summary, VendorSummary
+from operations.models import Deployment, HourSummary, Summary, VendorSummary
 
 READ = 500
 """Operations of each state that are read, in the order of the list; the cost does not grow with the table."""
@@ -16,11 +16,16 @@ UNSETTLED = (State.WAITING, State.UNCONFIRMED)
 
 
 def summary(
-    newest: Mapping[State, Sequence[OperationSummary]], more: Mapping[State, bool], now: int, scopes: Iterable[str]
+    newest: Mapping[State, Sequence[OperationSummary]],
+    more: Mapping[State, bool],
+    now: int,
+    scopes: Iterable[str],
+    here: Deployment,
 ) -> Summary:
     """Return it of `newest`, up to READ of each state in the order of the list; `more` says of which there are more."""
     everything = [one for some in newest.values() for one in some]
     return {
+        **here,
         "at": as_time(now),
         "states": {
             state: {"count": len(some), "more": more[state], "flows": _sorted(Counter(one.flow for one in some))}

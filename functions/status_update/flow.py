@@ -33,6 +33,7 @@ class UpdateStatus(Change[StatusChange, IzzitUp, StatusUpdated], name="status_up
     event_route, event_model = "PUT /services/{service}/status", NewStatus
     key_says_all = True
     from_source = FromSource(ServiceStatusSent, lambda sent, now: change_of(sent, datetime.fromtimestamp(now, UTC)))
+    key_parts = ("service", "status", "occurred_at")
 
     def key(self, command: StatusChange) -> str:
         return joined(command.service.casefold(), command.status.name.lower(), command.occurred_at.isoformat())

@@ -63,7 +63,7 @@ def requested(chrome: Chrome) -> set[str]:
         message: dict[str, Any] = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             url = urlsplit(message["params"]["request"]["url"])
-            if url.scheme not in ("data", "chrome", "about"):
+            if url.scheme not in ("data", "blob", "chrome", "about"):
                 hosts.add(url.netloc)
     return hosts
 

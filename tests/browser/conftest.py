@@ -96,9 +96,17 @@ class Console:
 
     def sign_in(self, key: str) -> None:
         self("#key").send_keys(key, Keys.ENTER)
-        self.until(lambda: self("#overview").is_displayed())
+        self.until(lambda: self("#overview").is_displayed() and not self("#list").get_attribute("aria-busy"))
+
+    def finds(self, number: int) -> None:
+        self.until(lambda: self("#count").text == f"{number} found")
+
+    def go(self, address: str) -> None:
+        """Open an address of the page, as by a link."""
+        self.browser.execute_script("location.hash = arguments[0]", address)
 
     def show(self, operation: str) -> None:
+        self.until(lambda: self.all(f"[data-operation={operation}]"))
         self(f"[data-operation={operation}]").click()
         self.until(lambda: self("#detail").is_displayed() and self.all("#state"))
 

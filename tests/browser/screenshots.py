@@ -12,9 +12,11 @@ from selenium.webdriver import Chrome
 
 from local.stack import SCOPES
 from local.template import TEMPLATE
+from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.browser.chromium import chromium, look
 from tests.browser.conftest import Console, Tenant
+from tests.integration.conftest import SITE
 from tests.stack import Stack
 
 IMAGES = TEMPLATE.parent / "docs/images"
@@ -22,7 +24,7 @@ PEOPLE = ("Shop 12, Kitale", "Clinic, Eldoret", "School, Kapsabet", "Mill, Bungo
 
 
 def fill(tenant: Tenant) -> str:
-    """A day with an outage, and something for a person to decide; the id of that."""
+    """A day with an outage, and something for a person to decide; the id of an operation with candidates."""
     stack = tenant.stack
     headers = {"Authorization": f"Bearer {tenant.key}"}
     stack.move_clock(-9 * 3600)
@@ -35,7 +37,16 @@ def fill(tenant: Tenant) -> str:
     requests.post(f"{stack.url}/key-links", json=link, headers=headers, timeout=60)
     ticket = {"ticket_id": "T-501", "name": "The meter shows nothing", "customer_id": "C-1000"}
     requests.post(f"{stack.url}/jobs", json=ticket, headers=headers, timeout=60)
-    in_review = tenant.in_review(customer_id="C-2001", name="Pump station, Turkana")
+    stack.illu.alterations = (ALTERATIONS["cut at 20 bytes"],)
+    stack.illu.fail(Kind.CLOSE_AFTER)
+    site = {"customer_id": "C-2000", "name": "Dispensary, Lodwar, beside the market", "latitude": 3.1191}
+    in_review: str = tenant.create_site(**site).json()["operation_id"]
+    stack.illu.add_site("Lodwar clinic", 3.1191, SITE["longitude"], "A104")
+    for _ in range(3):
+        stack.move_clock(90)
+        stack.deliver_due()
+    stack.illu.alterations = ()
+    tenant.in_review(customer_id="C-2001", name="Pump station, Turkana")
     requests.put(f"{stack.url}/services/MAIL/status", json={"status": "outage"}, headers=headers, timeout=60)
     stack.illu.fail(Kind.UNAVAILABLE, times=3, seconds=600)
     for number in range(3):
@@ -68,21 +79,20 @@ def main() -> None:
                 stack.tenant_name, frozenset({"operations:read", "operations:resolve", "operations:payload"}), "support"
             )
         )
+        console.until(lambda: console.all("#list a"))
         take(chrome, "overview", 900)
         look(chrome, scheme="dark")
         console.show(in_review)
-        take(chrome, "operation", 760)
-        look(chrome, width=380, height=800)
-        chrome.execute_script("location.hash = ''")
-        console.until(lambda: console("#overview").is_displayed())
-        drawn = "return document.querySelector('#plot svg').viewBox.baseVal.width"
-        console.until(lambda: chrome.execute_script(drawn) < 400)
+        take(chrome, "operation", 900)
+        look(chrome, width=390, height=800)
+        console.go("")
+        console.until(lambda: console.all("#list a") and not console.all("#detail *"))
         take(chrome, "phone", 800)
         look(chrome)
-        chrome.execute_script("location.hash = arguments[0]", in_review)
-        console.until(lambda: console.all("#decide-retry"))
-        console("#decide-retry").click()
-        take(chrome, "decision", 760)
+        console.go(in_review)
+        console.until(lambda: console.all("#link-candidate-0"))
+        console("#link-candidate-0").click()
+        take(chrome, "decision", 900)
 
 
 if __name__ == "__main__":

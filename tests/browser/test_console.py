@@ -23,29 +23,29 @@ def test_somebody_signs_in_and_sees_the_vendors_and_what_came(console: Console, 
     tenant.create_site(customer_id="C-2")
     console.sign_in(tenant.key)
     assert not console("#sign-in").is_displayed()
-    rows = [row.text for row in console.all("#list button")]
+    rows = [row.text for row in console.all("#list a")]
     assert len(rows) == 2
-    assert rows[0].startswith("waiting")
+    assert rows[0].startswith("Waiting")
     assert "illu answered 503" in rows[0]
     assert "C-1" in rows[1]
     (vendor,) = console.all("#vendors li")
-    assert "illu failing" in vendor.text
+    assert "illu Failing" in vendor.text
     assert "1 not settled" in vendor.text
     assert console("#plot svg").get_attribute("aria-label") == "At most 2 in an hour, 2 in all"
     assert [chip.text for chip in console.all("#states button")][:4] == [
-        "all 2",
-        "needs_review 0",
-        "unconfirmed 0",
-        "waiting 1",
+        "All 2",
+        "Needs review 0",
+        "Unconfirmed 0",
+        "Waiting 1",
     ]
 
 
 def test_each_states_name_fits_into_its_column(console: Console, tenant: Tenant) -> None:
     tenant.create_site(customer_id="C-1")
     console.sign_in(tenant.key)
-    cell = """const cell = document.querySelector("#list .state");
-        cell.textContent = arguments[0];
-        return cell.scrollWidth > cell.clientWidth;"""
+    cell = """const cell = document.querySelector("#list .badge");
+        cell.textContent = arguments[0].replace("_", " ");
+        return cell.offsetWidth > 8.5 * 15;"""
     assert [state for state in State if console.browser.execute_script(cell, state)] == []
 
 
@@ -55,7 +55,7 @@ def test_a_wrong_key_is_refused_and_shows_nothing(console: Console, tenant: Tena
     console.says("The API key is unknown, disabled or expired")
     assert console("#sign-in").is_displayed()
     assert not console("#overview").is_displayed()
-    assert console.all("#list button") == []
+    assert console.all("#list a") == []
     # The browser itself notes that an answer was 401, whatever a page does about it; nothing else may stand there.
     noted = complaints(browser)
     assert noted
@@ -76,8 +76,8 @@ def test_any_id_finds_the_operation(console: Console, tenant: Tenant, wanted: st
     names = {"customer's site": str(made["site_id"]), "operation": made["operation_id"]}
     console.sign_in(tenant.key)
     console("#wanted").send_keys(names.get(wanted, wanted), Keys.ENTER)
-    console.says("1 found.")
-    assert [row.get_attribute("data-operation") for row in console.all("#list button")] == [made["operation_id"]]
+    console.finds(1)
+    assert [row.get_attribute("data-operation") for row in console.all("#list a")] == [made["operation_id"]]
 
 
 def test_an_id_finds_a_request_that_was_refused(console: Console, tenant: Tenant) -> None:
@@ -93,10 +93,10 @@ def test_an_id_that_nothing_is_known_by_finds_nothing(console: Console, tenant: 
     tenant.create_site()
     console.sign_in(tenant.key)
     console("#wanted").send_keys("C-none", Keys.ENTER)
-    console.says("0 found.")
-    assert console("#none").text == "Nothing is known by the id C-none."
+    console.finds(0)
+    assert console("#none strong").text == "No operation found with the id C-none."
     console("#clear").click()
-    console.until(lambda: len(console.all("#list button")) == 1)
+    console.until(lambda: len(console.all("#list a")) == 1)
 
 
 def test_an_operation_shows_its_time_line_answer_and_links(console: Console, tenant: Tenant) -> None:
@@ -106,11 +106,11 @@ def test_an_operation_shows_its_time_line_answer_and_links(console: Console, ten
     tenant.stack.deliver_due()
     console.sign_in(tenant.key)
     console.show(operation)
-    assert console("#state").text == "succeeded"
+    assert console("#state").text == "Succeeded"
     line = [entry.text for entry in console.all("ol.line li")]
     assert len(line) == 3
     assert "illu answered 503" in line[1]
-    assert line[2].startswith("done")
+    assert line[2].startswith("Done")
     assert '"customer_id": "C-1001"' in console("#detail").text
     label = console("#detail svg").get_attribute("aria-label")
     assert re.fullmatch(r"crm customer C-1001 is illu site \d+", label or "")
@@ -140,7 +140,7 @@ def test_a_key_that_may_only_look_is_told_which_scope_decides_and_gets_no_button
     assert "operations:resolve" in console("#may-not-decide").text
     assert console.all("[id^=decide-]") == []
     browser.execute_script("location.hash = arguments[0]", done)
-    console.until(lambda: console("#state").text == "succeeded")
+    console.until(lambda: console("#state").text == "Succeeded")
     assert console.all("#may-not-decide, [id^=decide-]") == []
     console("#sign-out").click()
     console.sign_in(tenant.key)
@@ -156,7 +156,7 @@ def test_an_operation_in_doubt_is_linked_and_the_vendor_holds_one(
     site_id = str(before[-1]["site_id"])
     console.sign_in(tenant.key)
     console.show(operation)
-    assert console("#state").text == "needs_review"
+    assert console("#state").text == "Needs review"
     console("#decide-link").click()
     assert "Nothing is made at illu." in console("#confirm-what").text
     assert not console("#vendor-id-again").is_displayed()
@@ -171,7 +171,7 @@ def test_an_operation_in_doubt_is_linked_and_the_vendor_holds_one(
     console.until(lambda: console("#vendor-id-again").is_displayed())
     console("#vendor-id-again").send_keys(site_id, Keys.ENTER)
     console.says("its state is succeeded now")
-    assert console("#state").text == "succeeded"
+    assert console("#state").text == "Succeeded"
     assert console("#detail svg").get_attribute("aria-label") == f"crm customer C-7 is illu site {site_id}"
     assert tenant.stack.illu.sites == before
     assert [note for note in complaints(browser) if "status of 422" not in note] == []
@@ -186,13 +186,13 @@ def test_a_wrong_link_is_undone_and_another_one_made(console: Console, tenant: T
     console.show(operation)
     console("#decide-unlink").click()
     assert "so does what used the link" in console("#confirm-what").text
-    assert "main" in (console("#confirm-no").get_attribute("class") or "")
+    assert "primary" in (console("#confirm-no").get_attribute("class") or "")
     assert "danger" in (console("#confirm-yes").get_attribute("class") or "")
     console("#confirm-no").click()
-    assert console("#state").text == "succeeded"
+    assert console("#state").text == "Succeeded"
     console("#decide-unlink").click()
     console("#confirm-yes").click()
-    console.says("its state is needs_review now")
+    console.says("its state is needs review now")
     assert "it was illu site 123456" in console("#detail").text
     assert console.all("#decide-unlink") == []
     assert console.all("#decide-link") != []
@@ -213,13 +213,13 @@ def test_an_operation_is_sent_again_only_after_the_warning(console: Console, ten
     console("#decide-retry").click()
     assert "it will be there twice" in console("#confirm-what").text
     console("#confirm-no").click()
-    assert console("#state").text == "needs_review"
+    assert console("#state").text == "Needs review"
     console("#decide-retry").click()
     console("#confirm-yes").click()
     console.says("its state is waiting now")
     tenant.stack.deliver_due()
     console("#refresh").click()
-    console.until(lambda: console("#state").text == "succeeded")
+    console.until(lambda: console("#state").text == "Succeeded")
     assert len(tenant.stack.illu.sites) == sites + 1
 
 
@@ -242,7 +242,7 @@ def test_what_cannot_be_done_is_told_in_the_apis_words(console: Console, tenant:
     console("#decide-link").click()
     console("#vendor-id").send_keys("north", Keys.ENTER)
     console.says("Give illu's site_id, which is a number.")
-    assert console("#state").text == "needs_review"
+    assert console("#state").text == "Needs review"
     assert [note for note in complaints(browser) if "status of 422" not in note] == []
 
 
@@ -251,14 +251,14 @@ def test_a_tenant_sees_nothing_of_another(console: Console, stack: Stack, tenant
     stack.put_secret("other", stack.demo_tenant())
     key = stack.add_key("other", frozenset({"operations:read"}), "another tenant's")
     console.sign_in(key)
-    assert console.all("#list button") == []
+    assert console.all("#list a") == []
     for wanted in ("C-secret", str(made["site_id"]), made["operation_id"]):
         console("#wanted").clear()
         console("#wanted").send_keys(wanted, Keys.ENTER)
         console.until(lambda wanted=wanted: wanted in console("#none").text)  # type: ignore[misc]
-        console.says("0 found.")
+        console.finds(0)
     browser.execute_script("location.hash = arguments[0]", made["operation_id"])
-    console.says("There is no operation with this id.")
+    console.until(lambda: "There is no operation with this id." in console("#detail").text)
     assert "C-secret" not in console("#detail").text
     assert [note for note in complaints(browser) if "status of 404" not in note] == []
 
@@ -285,7 +285,7 @@ def test_everything_can_be_done_with_the_keyboard(console: Console, tenant: Tena
     console.until(lambda: console("#overview").is_displayed())
     press("/")
     press("C-11", Keys.ENTER)
-    console.says("1 found.")
+    console.finds(1)
     press(Keys.ENTER)  # the first that was found has the focus
     console.until(lambda: console.all("#state"))
     press(Keys.ESCAPE)

@@ -91,7 +91,7 @@ def test_it_is_in_every_list(crm: Crm, stack: Stack) -> None:
         assert len(crm.get(f"/operations?id={known_by}").json()["operations"]) == 1
     summary = {one["vendor"]: one["state"] for one in crm.get("/operations/summary").json()["vendors"]}
     assert summary["Zendesk"] == "responding"
-    assert '"create_organization": "Zendesk"' in str(console.page("")["body"])
+    assert '"create_organization": {"vendor": "Zendesk"' in str(console.page("")["body"])
     assert json.loads(stack.demo_tenant())["zendesk"]["search_lag"] == 30
     mapping = {"create_organization": {"version": "1", "expression": "{company_id: id}"}}
     assert parse_tenant(json.dumps({"mappings": mapping})).mappings.of("create_organization")

@@ -1,16 +1,20 @@
 """The events in events/: each does what its name says."""
 
 import json
+import os
 import re
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from crm_bridge.runtime import runtime
+from crm_bridge.storage.links import parted
 from crm_bridge.vendors import called_functions
 from local.events import EVENTS, function_of, load_event
 from local.vendors.simulator import Kind
 from openapi.recorded import Recorded, as_recorded, recorded
+from operations.flows import flows
 from tests.cases import CASES, QUEUED
 from tests.stack import Stack
 
@@ -41,6 +45,14 @@ def test_an_event_does_what_its_name_says(stack: Stack, event: str, before: list
     answer = invoke(stack, event)
     assert answer["statusCode"] == status, answer["body"]
     assert steady(as_recorded(event, answer)) in RECORDED
+    assert_parts_of_keys_have_names()
+
+
+def assert_parts_of_keys_have_names() -> None:
+    """The console shows the parts of an event key by the names that its flow gives them."""
+    for item in runtime().dynamodb.scan(TableName=os.environ["OPERATIONS_TABLE"])["Items"]:
+        flow, key = item["flow"]["S"], item["event_key"]["S"]
+        assert len(parted(key)) == (len(flows()[flow].key_parts) or 1), (flow, key)
 
 
 def test_the_late_event_is_ignored(stack: Stack) -> None:

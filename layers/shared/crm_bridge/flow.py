@@ -102,6 +102,8 @@ class Flow[CommandT: BaseModel, VendorT: Vendor[Any], ResultT: BaseModel](ABC):
     """What a caller sends, or a mapping makes: the command, unless the function adds to it."""
     is_repeatable: ClassVar[bool]
     """Whether sending the same twice is harmless."""
+    key_parts: ClassVar[tuple[str, ...]] = ()
+    """What the parts of an event key are that is `joined`, for the people who read it; empty if it is one id."""
     key_says_all: ClassVar[bool] = False
     """Whether the event key holds all that the event says, so that the same event never says something else."""
     success: ClassVar[int]

@@ -99,6 +99,27 @@ def test_goes_on_with_another_filter_as_far_as_that_makes_sense(crm: Crm, many: 
     assert listed(crm, after=after, state=other).json() == {"operations": [], "next": None}
 
 
+def test_lists_what_changed_last_at_a_time_or_later(crm: Crm, many: list[str]) -> None:
+    changed = {one["operation_id"]: one["updated_at"] for one in listed(crm).json()["operations"]}
+    for since in sorted(set(changed.values())):
+        wanted = [one for one in many if changed[one] >= since]
+        zoned = since.replace("+00:00", "Z")
+        for limit in (1, 3, 100):
+            found = pages(crm, limit=limit, since=zoned)
+            assert list(itertools.chain(*found)) == wanted, (since, limit)
+    newest = max(changed.values()).replace("+00:00", "Z")
+    assert ids(listed(crm, since=newest, state="succeeded")) == [
+        one for one in chosen(many, state="succeeded") if changed[one] >= max(changed.values())
+    ]
+    assert ids(listed(crm, since="2999-01-01T00:00:00+03:00")) == []
+
+
+def test_a_search_leaves_out_what_changed_last_before_a_time(crm: Crm) -> None:
+    site = crm.create_site().json()["operation_id"]
+    assert ids(listed(crm, id="C-1001", since="2020-01-01T00:00:00Z")) == [site]
+    assert ids(listed(crm, id="C-1001", since="2999-01-01T00:00:00Z")) == []
+
+
 BAD_PARAMETERS = [
     ("limit=0", "limit"),
     ("limit=-1", "limit"),
@@ -124,6 +145,12 @@ BAD_PARAMETERS = [
     (f"after=needs_review.{FIRST}.op_{'0' * 32}%0A", "after"),
     (f"after=needs_review.{FIRST}", "after"),
     (f"after=needs_review.{quote('١٢٣')}.op_{'0' * 32}", "after"),
+    ("since=", "since"),
+    ("since=1764547200", "since"),
+    ("since=2026-11-30", "since"),
+    ("since=2026-11-30T08:00:00", "since"),
+    ("since=2026-13-30T08:00:00Z", "since"),
+    ("since=garbage", "since"),
     ("order=newest", "order"),
     ("tenant=umbrella", "tenant"),
 ]

@@ -151,6 +151,7 @@ def test_nothing_is_known_before_the_first_event(crm: Crm) -> None:
     summary = summarized(crm)
     assert {state: one["count"] for state, one in summary["states"].items()} == dict.fromkeys(ORDER, 0)
     assert len(summary["hours"]) == 24
+    assert (summary["tenant"], summary["stage"], summary["region"]) == ("demo", "dev", "eu-west-1")
     assert {one["state"] for one in summary["vendors"]} == {"nothing known"}
 
 

@@ -72,6 +72,8 @@ class _Index(NamedTuple):
     partitions: Sequence[str]
     prefix: str
     newest_first: bool
+    earliest: int = 0
+    """The time before which entries are left out."""
 
     def place(self, operation_id: str, at: int) -> _Place:
         """Return where an entry comes: by time, then by partition. Within a partition DynamoDB's own order counts."""
@@ -126,25 +128,27 @@ class OperationReader:
         return found
 
     def listed(
-        self, tenant: str, state: State, *, flow: str | None, limit: int, after: tuple[str, int] | None
+        self, tenant: str, state: State, *, flow: str | None, limit: int, after: tuple[str, int] | None, since: int = 0
     ) -> tuple[list[OperationSummary], tuple[str, int] | None]:
         """Return a page of a tenant's operations in one state; and where to go on, if there may be more.
 
         Those that are settled come with the latest changed first, the others with the first due first. `after` is the
-        id of the one before, and when it changed or is due. The indexes show a change a moment later, what changes
-        between two pages may be on both or on neither, and a page may be short. Raises StorageError.
+        id of the one before, and when it changed or is due. Those that changed last before `since` are left out. The
+        indexes show a change a moment later, what changes between two pages may be on both or on neither, and a page
+        may be short. Raises StorageError.
         """
         wanted = {"flow": flow} if flow else {}
         if state in LISTED:
             keys = [f"{tenant}#{shard}" for shard in LISTING_SHARDS]
-            index = _Index(LISTING_INDEX, "listed", "standing", keys, f"{state}#", newest_first=True)
+            index = _Index(LISTING_INDEX, "listed", "standing", keys, f"{state}#", newest_first=True, earliest=since)
             entries, going_on = self._page(index, wanted, limit, after)
             return [OperationSummary.model_validate(entry) for entry in entries], going_on
         index = _Index(DUE_INDEX, "due_shard", "due", SHARDS, f"{tenant}#", newest_first=False)
         entries, going_on = self._page(index, {**wanted, "state": state.value}, limit, after)
         ids = [str(entry["operation_id"]) for entry in entries]
         there = self.many(ids)
-        return [there[one].summary for one in ids if one in there and there[one].state is state], going_on
+        listed = [there[one] for one in ids if one in there and there[one].state is state]
+        return [one.summary for one in listed if one.updated_at >= since], going_on
 
     def _page(
         self, index: _Index, wanted: Mapping[str, str], limit: int, after: tuple[str, int] | None
@@ -170,6 +174,7 @@ class OperationReader:
         self, index: _Index, number: int, wanted: Mapping[str, str], limit: int, after: tuple[str, int] | None
     ) -> _Partition:
         first, last = index.bounds(number, after)
+        first = max(first, index.earliest)
         values = {
             ":key": index.partitions[number],
             ":first": f"{index.prefix}{first:010}",
