@@ -1,6 +1,7 @@
 """What a flow may use during one run besides its vendor: settings, our own tables, and other events."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from pydantic import BaseModel
@@ -103,8 +104,12 @@ class Context:
         """Epoch seconds."""
         return self.services.clock
 
-    def require[C: BaseModel, R: BaseModel](self, need: Need[C, R]) -> Required[R]:
+    def require[C: BaseModel, R: BaseModel](
+        self, need: Need[C, R], *, read: Mapping[str, Operation | None] = MappingProxyType({})
+    ) -> Required[R]:
         """Return the result of another event, which is sent now if it was not sent before.
+
+        `read` are operations that this run has read just now, by their ids: that one is not read again if it is there.
 
         Raises NotYetError if it is not done yet: then this event waits, and is sent right after it. Raises MissingError
         if nobody has sent it; RefusedError or NeedlessError if it will not be done; NotDoneError; StorageError.
@@ -114,7 +119,7 @@ class Context:
             raise RefusedError(f"{need.what} needs itself", vendor=vendor)
         if need.command is not None and self.deadline.remaining() < 2 * SHORTEST_CALL:
             raise NotDoneError(f"no time was left to make {need.what} first", vendor=vendor)
-        there = self.operations.get(operation_id)
+        there = read[operation_id] if operation_id in read else self.operations.get(operation_id)
         if need.command is None:
             if there and there.state in DUE | {State.NEEDS_REVIEW}:
                 self.wait_for(there, _not_there(need, there), vendor=vendor)
