@@ -105,11 +105,19 @@ def _save(request: Request) -> Response:
         club_id,
         runtime().clock,
         is_undecided=partial(_ask_if_undecided, request) if asks else None,
-        also=sight.readings,
+        also=sight.of,
+        besides=sight.lead_sources,
     )
-    traits = Hasher(connector.match_key.get_secret_value(), connector.phone_country).traits(fields)
-    for _ in range(MOST_TRIES):
-        recognised = people.look(traits, person_id=person_id, connector_id=connector_id)
+    hasher = Hasher(connector.match_key.get_secret_value(), connector.phone_country)
+    derived_id = hasher.person_id(tenant, club_id, connector_id) if connector_id else None
+    for number in range(MOST_TRIES):
+        recognised = people.look(
+            hasher.traits(fields),
+            person_id=person_id,
+            connector_id=connector_id,
+            derived_id=derived_id,
+            again=number > 0,
+        )
         if recognised is None:
             raise NotFoundError("This tenant has no person with this recordID. Send the save without it.")
         save = command(recognised.person_id, has_namesake=asks and recognised.namesake).after(sight.seen(recognised))

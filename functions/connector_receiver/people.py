@@ -77,6 +77,10 @@ class Hasher:
             mobile=None if mobile is None else self._hashed("mobile", _number(mobile, self._country)),
         )
 
+    def person_id(self, tenant: str, club_id: str, connector_id: str) -> str:
+        """Return the id that a person gets who is first seen with an id of the Connector's."""
+        return f"p_{self._hashed('person', joined(tenant, club_id, connector_id))}"
+
     def _hashed(self, kind: str, text: str) -> str:
         """Empty for an empty text."""
         return hmac.digest(self._key, f"{kind}\0{text}".encode(), hashlib.sha256).hex()[:32] if text else ""
@@ -96,36 +100,46 @@ class People:
     clock: Callable[[], float]
     is_undecided: Callable[[str], bool] | None = None
     """Whether a person's record waits for a decision. None: nobody is asked about people of the same name."""
-    also: Callable[[str | None], Sequence[Reading[Any]]] = lambda _: ()
-    """What is read at once with a person, or with those of a name as long as it is not known who it is."""
+    also: Callable[[str], Sequence[Reading[Any]]] = lambda _: ()
+    """What is read at once with the person who has an id."""
+    besides: Sequence[Reading[Any]] = ()
+    """What else is to be read."""
 
-    def look(self, traits: Traits, *, person_id: str | None, connector_id: str | None) -> Recognised | None:
-        """Return who it is; somebody new gets an id. None: there is nobody with this `person_id`."""
+    def look(
+        self,
+        traits: Traits,
+        *,
+        person_id: str | None,
+        connector_id: str | None,
+        derived_id: str | None = None,
+        again: bool = False,
+    ) -> Recognised | None:
+        """Return who it is; somebody new gets an id. None: there is nobody with this `person_id`.
+
+        `derived_id` is probably the id of the person with this `connector_id`, and becomes the id of somebody new who
+        has one, unless anything is left of a person who had it and was erased. `again`: what was read at first was
+        changed meanwhile.
+        """
         names = self.documents.reading(self._name_key(self.club_id, traits.name))
-        linked = [self._link(connector_id)] if connector_id else []
-        several = namesake = False
-        known_id = person_id
+        links = [self._link(connector_id)] if connector_id else []
+        read_id = person_id or derived_id
+        person = self._reading(read_id) if read_id else []
+        self.documents.read_at_once(names, *links, *person, *self.besides)
+        linked_id = next((one.value.id for one in links if one.value), None)
+        known_id, several, namesake = person_id or linked_id, False, False
         if known_id is None:
-            self.documents.read_at_once(names, *linked, *self.also(None))
-            known_id = next((one.value.id for one in linked if one.value), None)
-            linked = []
-        if known_id is None:
-            fitting = _fitting(names.value.content, traits, connector_id)
-            known_id, several = (fitting[0] if len(fitting) == 1 else None), len(fitting) > 1
-            if not fitting:
-                alike = _alike(names.value.content, traits, connector_id)
-                namesake = bool(alike)
-                known_id = self._asked_about(alike)
-        of_id, person = known_id or f"p_{uuid.uuid4().hex}", Document()
-        if known_id:
-            document = self.documents.reading(self._person_key(known_id))
-            self.documents.read_at_once(document, *([names] if person_id else []), *linked, *self.also(known_id))
-            person = document.value
-        if person_id and not person.version:
+            known_id, several, namesake = self._by_name(names.value, traits, connector_id)
+        of_id = known_id or self._new_id(derived_id, person)
+        if of_id != read_id:
+            person = self._reading(of_id)
+            if known_id:
+                self.documents.read_at_once(*person)
+        document: Document = person[0].value
+        if person_id and not document.version:
             return None
-        before = person.content
+        before = document.content
         bind = connector_id if connector_id not in before.get("connector_ids", ()) else None
-        if any(one.value for one in linked):
+        if person_id and linked_id:
             bind = None  # it is somebody else's; our own id counts
         after = {
             "club_id": self.club_id,
@@ -138,12 +152,13 @@ class People:
         }
         if after == before:
             return Recognised(of_id, known_id is not None, several, namesake)
-        changes, crowded = self._changes(of_id, person, after, names.value)
+        changes, left, crowded = self._changes(of_id, document, after, names.value, again=again)
 
         def writes(operation_id: str) -> "Sequence[TransactWriteItemTypeDef]":
             link = Link(Identity("intouch", "person", bind or ""), identity(of_id), cardinality=Cardinality.MANY_TO_ONE)
             puts = self.links.puts(self.tenant, [link], operation_id, self.clock()) if bind else ()
-            return [*self.documents.writes(changes, operation_id), *puts]
+            leaves = [self.documents.removing(left, of_id, operation_id)] if left else []
+            return [*self.documents.writes(changes, operation_id), *leaves, *puts]
 
         return Recognised(of_id, known_id is not None, several, namesake or crowded, crowded, writes)
 
@@ -163,6 +178,25 @@ class People:
                 return True
         raise StorageError("Too many at once change people of this name. Try again.")
 
+    def _reading(self, person_id: str) -> list[Reading[Any]]:
+        """Return all that is read of a person, the document first."""
+        return [self.documents.reading(self._person_key(person_id)), *self.also(person_id)]
+
+    def _by_name(self, names: Document, traits: Traits, connector_id: str | None) -> tuple[str | None, bool, bool]:
+        """Return who of this name it is, if it is one of them; whether several fit, and whether somebody is alike."""
+        fitting = _fitting(names.content, traits, connector_id)
+        if fitting:
+            return (fitting[0] if len(fitting) == 1 else None), len(fitting) > 1, False
+        alike = _alike(names.content, traits, connector_id)
+        return self._asked_about(alike), False, bool(alike)
+
+    @staticmethod
+    def _new_id(derived_id: str | None, read: Sequence[Reading[Any]]) -> str:
+        """Return the id of somebody new: another than the derived one, if anything is left of somebody who had that."""
+        if derived_id and not any(one.item for one in read):
+            return derived_id
+        return f"p_{uuid.uuid4().hex}"
+
     def _asked_about(self, alike: Mapping[str, Any]) -> str | None:
         """The person of this name about whom somebody is being asked: the same save sent again is the same question."""
         if self.is_undecided is None:
@@ -170,20 +204,24 @@ class People:
         return next((one for one, told in alike.items() if told.get("asked") and self.is_undecided(one)), None)
 
     def _changes(
-        self, person_id: str, person: Document, after: Mapping[str, Any], namesakes: Document
-    ) -> tuple[dict[str, Change], bool]:
-        """What is to be written; and whether there is no place for the person among those of this name."""
+        self, person_id: str, person: Document, after: Mapping[str, Any], namesakes: Document, *, again: bool
+    ) -> tuple[dict[str, Change], str | None, bool]:
+        """Return what is to be written; which document the person is to be taken out of, unread; and whether there is
+        no place for the person among those of this name."""
         changes, before = {self._person_key(person_id): Change(person, after)}, person.content
-        key = self._name_key(self.club_id, after["name"])
+        key, left = self._name_key(self.club_id, after["name"]), None
         crowded = len(namesakes.content) >= MOST_NAMESAKES and person_id not in namesakes.content
         if not crowded:
             told = {name: after[name] for name in ("email", "mobile", "one_of_several", "asked")}
             entry = {**told, "linked": bool(after["connector_ids"])}
             changes[key] = Change(namesakes, {**namesakes.content, person_id: entry})
         if before and (old := self._name_key(before["club_id"], before["name"])) != key:
-            others = self.documents.get(old)
-            changes[old] = Change(others, {one: told for one, told in others.content.items() if one != person_id})
-        return changes, crowded
+            left = old
+            if again:  # there may be no such document
+                others = self.documents.get(old)
+                content = {one: told for one, told in others.content.items() if one != person_id}
+                changes[old], left = Change(others, content), None
+        return changes, left, crowded
 
     def _link(self, connector_id: str) -> Reading[Identity | None]:
         return self.links.reading(self.tenant, Identity("intouch", "person", connector_id), *PERSON)

@@ -227,6 +227,13 @@ class _Save:
             with suppress(NoSuchRecordError):  # somebody has deleted it
                 self.egito.update(prospects.entity, record_id, prospects.on_conversion)
 
+    def _is_last(self, its_map: PeopleMap) -> bool:
+        """Return whether nothing is left to be done at Egito once there is a new record."""
+        prospects = self._settings.prospects
+        if its_map.entity == prospects.entity:
+            return its_map is prospects or not prospects.on_conversion
+        return not prospects.on_conversion or self._records.making(prospects.entity) is None
+
     def _updated(self, entity: str, record_id: str, values: Mapping[str, object]) -> None:
         try:
             self.egito.update(entity, record_id, values)
@@ -244,7 +251,7 @@ class _Save:
         )
         need = Need(CreatePersonRecord, "the person's record", new, since=command.arrived_at, replaces=True)
         try:
-            made = self.context.require(need, read=self._records.read)
+            made = self.context.require(need, read=self._records.read, is_last=self._is_last(its_map))
         except NotYetError as error:
             if error.is_in_doubt:  # it may have been made of this save
                 raise HalfDoneError(error.message, vendor=VENDOR, retry_after=AFTER_THE_RECORD) from None

@@ -95,46 +95,34 @@ class Sight:
     settings: EgitoSettings | None
     has_lead_source: bool
     """Whether the save names one."""
-    _row: Reading[Lock] | None = None
-    _operations: dict[str, Reading[Operation | None]] = field(default_factory=dict)
-    _lead_sources: Reading[Document] | None = None
 
-    def readings(self, person_id: str | None) -> Sequence[Reading[Any]]:
-        """Return what is to be read at once with a person; None: nobody knows yet who it is."""
-        self._row, self._operations = None, {}
-        readings: list[Reading[Any]] = []
-        if self.has_lead_source and self._lead_sources is None:
-            self._lead_sources = self.services.people.reading(document_key(self.tenant))
-            readings.append(self._lead_sources)
-        if person_id is not None:
-            self._row = self.services.locks.reading(self.tenant, row_of_person(person_id))
-            reading = self.services.operations.reading
-            self._operations = {one: reading(one) for one in self._making(person_id)}
-            readings += [self._row, *self._operations.values()]
-        return readings
+    def __post_init__(self) -> None:
+        key = document_key(self.tenant)
+        self.lead_sources = [self.services.people.reading(key)] if self.has_lead_source else []
+
+    def of(self, person_id: str) -> Sequence[Reading[Any]]:
+        """Return what is to be read at once with a person."""
+        self._row = self.services.locks.reading(self.tenant, row_of_person(person_id))
+        self._operations = {one: self.services.operations.reading(one) for one in self._making(person_id)}
+        return [self._row, *self._operations.values()]
 
     def seen(self, recognised: Recognised) -> Seen:
-        """Return what was read. Somebody new has nothing."""
-        return Seen(
-            row=self._row.value if self._row else Lock("", 0),
-            operations={one: reading.value for one, reading in self._operations.items()}
-            or dict.fromkeys(self._making(recognised.person_id)),
-            lead_sources=self._lead_sources.value if self._lead_sources else None,
-            recognised=recognised,
-        )
+        """Return what was read of the person that `of` was called for last."""
+        return self._seen(row=self._row.value, recognised=recognised)
 
     def in_turn(self, person_id: str) -> Seen:
         """Read what a save needs that has the turn already."""
-        readings = self.readings(person_id)
-        self.services.people.read_at_once(*[one for one in readings if one is not self._row])
-        return Seen(
-            operations={one: reading.value for one, reading in self._operations.items()},
-            lead_sources=self._lead_sources.value if self._lead_sources else None,
-        )
+        self.of(person_id)
+        self.services.people.read_at_once(*self._operations.values(), *self.lead_sources)
+        return self._seen()
 
-    def _making(self, person_id: str) -> list[str]:
+    def _seen(self, **others: Any) -> Seen:
+        operations = {one: reading.value for one, reading in self._operations.items()}
+        return Seen(operations=operations, lead_sources=next((one.value for one in self.lead_sources), None), **others)
+
+    def _making(self, person_id: str) -> Sequence[str]:
+        """Return the ids of the operations that make the person's records."""
         if self.settings is None:
             return []
-        entities = dict.fromkeys((self.settings.prospects.entity, self.settings.members.entity))
-        ids = [making_id(self.tenant, person_id, self.settings.base_url, entity) for entity in entities]
-        return list(dict.fromkeys(ids))
+        maps, account = (self.settings.prospects, self.settings.members), self.settings.base_url
+        return list(dict.fromkeys(making_id(self.tenant, person_id, account, one.entity) for one in maps))

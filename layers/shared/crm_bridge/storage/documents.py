@@ -86,6 +86,20 @@ class Documents:
         """The writes of `changes`, for a transaction; `writer` stands in them for whoever makes it."""
         return [self._write(key, change, writer) for key, change in changes.items()]
 
+    def removing(self, key: str, member: str, writer: str) -> "TransactWriteItemTypeDef":
+        """The write that takes a member out of a document, whoever has written the others. It fails without one."""
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _key(key),
+                "UpdateExpression": "SET #version = #version + :one, writer = :writer REMOVE content.#member",
+                "ConditionExpression": "attribute_exists(#version)",
+                "ExpressionAttributeNames": {"#version": "version", "#member": member},
+                "ExpressionAttributeValues": serialize({":one": 1, ":writer": writer}),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+
     def _write(self, key: str, change: Change, writer: str) -> "TransactWriteItemTypeDef":
         unchanged: _Condition = {
             # A version that was read must still be there, or what somebody has erased would come back.
