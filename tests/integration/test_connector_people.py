@@ -81,7 +81,7 @@ def test_a_record_id_is_only_told_when_it_is_stored(crm: Crm, monkeypatch: pytes
     person = saved(crm, uuid="u-1")
 
     def fail(*_: object, **__: object) -> None:
-        raise StorageError("The bridge's storage did not answer.")
+        raise StorageError("The bridge's storage did not respond.")
 
     monkeypatch.setattr(Operations, "create", fail)
     known, new = save(crm, person), save(crm, uuid="u-2", lastname="Other")

@@ -387,11 +387,11 @@ class _Model:
 
 
 def _sent(state: State, what: str, kind: int, event: int) -> Iterator[tuple[str, State, bool]]:
-    """A call to Egito, and whether its answer is known."""
+    """A call to Egito, and whether its response is known."""
     yield f"does: {what}", _lands(state, what, kind, event), True
     if state.losses:
         rare = state._replace(losses=state.losses - 1)
-        yield f"does: {what}, and the answer is lost", _lands(rare, what, kind, event), False
+        yield f"does: {what}, and the response is lost", _lands(rare, what, kind, event), False
         yield f"loses: {what}", rare, False
         yield f"is late: {what}", rare._replace(on_the_way=(*rare.on_the_way, (what, kind, event))), False
 

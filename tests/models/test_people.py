@@ -12,16 +12,16 @@ IS_LONG = bool(os.environ.get("LONG"))
 
 SMALL: dict[str, dict[str, Any]] = {
     "a conversion, with a kill": {"saves": "PM", "kills": 1},
-    "a conversion, with a lost answer": {"saves": "PM", "losses": 1},
+    "a conversion, with a lost response": {"saves": "PM", "losses": 1},
     "a conversion that comes late, with a kill": {"saves": "MP", "kills": 1},
     "somebody new, sent twice": {"saves": "P", "callers": 2, "kills": 1, "losses": 1},
 }
 LARGE: dict[str, dict[str, Any]] = {
-    "two saves, with a kill and a lost answer": {"saves": "PP", "kills": 1, "losses": 1},
-    "a conversion that comes late, with a lost answer": {"saves": "MP", "losses": 1},
+    "two saves, with a kill and a lost response": {"saves": "PP", "kills": 1, "losses": 1},
+    "a conversion that comes late, with a lost response": {"saves": "MP", "losses": 1},
     "a conversion between two saves": {"saves": "PMP"},
 }
-LOST, LATE = "a conversion, with a lost answer", "a conversion that comes late, with a kill"
+LOST, LATE = "a conversion, with a lost response", "a conversion that comes late, with a kill"
 NOTICED_BY = {"prospect since ever": LATE, "wait for the member": LATE, "take over": LATE, "ask for the member": LOST}
 
 

@@ -15,7 +15,7 @@ SHIPPED = operation_id("acme", SHIP, "1")
 
 
 def writes_of(bench: Bench, call: Callable[[], object], *, lost: str = "") -> list[str]:
-    """The writes that a call makes; the answer to the first of the kind `lost` gets lost, and it is repeated."""
+    """The writes that a call makes; the response to the first of the kind `lost` gets lost, so it is repeated."""
     client: Any = bench.tables.operations._client
     real, made = client._make_api_call, []
 

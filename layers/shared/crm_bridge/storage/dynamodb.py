@@ -89,7 +89,7 @@ def guarded() -> Iterator[None]:
     except (ClientError, BotoCoreError) as error:
         # The message of an AWS error can repeat a key or a value; its code cannot.
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-        raise StorageError(f"The bridge's storage did not answer ({code}). Send the same request again.") from error
+        raise StorageError(f"The bridge's storage did not respond ({code}). Send the same request again.") from error
 
 
 def through_conflicts[T](call: Callable[[], T]) -> T:
@@ -122,8 +122,8 @@ def read_at_once(client: "DynamoDBClient", readings: Sequence[Reading[Any]]) -> 
     """Read these items as they are at one and the same time, in one round trip. Raises StorageError."""
     gets: Sequence[Any] = [{"Get": {"TableName": one.table, "Key": one.key}} for one in readings]
     with guarded():
-        answer = through_conflicts(lambda: client.transact_get_items(TransactItems=gets))
-    for one, found in zip(readings, answer["Responses"], strict=True):
+        response = through_conflicts(lambda: client.transact_get_items(TransactItems=gets))
+    for one, found in zip(readings, response["Responses"], strict=True):
         one.item = found.get("Item", {})
 
 

@@ -132,12 +132,12 @@ class Links:
         for some in batched(sorted(set().union(*keys)), BATCH, strict=False):
             wanted = [serialize({"identity": identity, "partner": partner}) for identity, partner in some]
             with guarded():
-                answer = self._client.batch_get_item(
+                response = self._client.batch_get_item(
                     RequestItems={self._table: {"Keys": wanted, "ConsistentRead": True}}
                 )
-            if answer["UnprocessedKeys"]:
+            if response["UnprocessedKeys"]:
                 raise StorageError("The bridge's storage is throttled. Send the same request again.")
-            items = [deserialize(item) for item in answer["Responses"][self._table]]
+            items = [deserialize(item) for item in response["Responses"][self._table]]
             held |= {(str(i["identity"]), str(i["partner"])) for i in items if i["operation_id"] != operation_id}
         return [not held.isdisjoint(some) for some in keys]
 
@@ -174,14 +174,14 @@ class Links:
         if not keys:
             return []
         with guarded():
-            answer = self._client.batch_get_item(
+            response = self._client.batch_get_item(
                 RequestItems={
                     self._table: {"Keys": [serialize(row.key(tenant)) for row in keys.values()], "ConsistentRead": True}
                 }
             )
-        if answer["UnprocessedKeys"]:
+        if response["UnprocessedKeys"]:
             raise StorageError("The bridge's storage is throttled. Send the same request again.")
-        items = [deserialize(item) for item in answer["Responses"][self._table]]
+        items = [deserialize(item) for item in response["Responses"][self._table]]
         held = [keys[str(i["identity"]), str(i["partner"])] for i in items if i["operation_id"] == operation_id]
         return [self._delete(tenant, row, operation_id) for row in held]
 
