@@ -121,6 +121,7 @@ class MemoryDynamoDb:
             "Scan": self._scan,
             "BatchGetItem": self._batch_get,
             "BatchWriteItem": self._batch_write,
+            "TransactGetItems": self._transact_get,
             "TransactWriteItems": self._transact,
         }
         """By DynamoDB's names."""
@@ -154,6 +155,9 @@ class MemoryDynamoDb:
 
     def batch_write_item(self, **arguments: object) -> object:
         return self._make_api_call("BatchWriteItem", arguments)
+
+    def transact_get_items(self, **arguments: object) -> object:
+        return self._make_api_call("TransactGetItems", arguments)
 
     def transact_write_items(self, **arguments: object) -> object:
         return self._make_api_call("TransactWriteItems", arguments)
@@ -196,6 +200,9 @@ class MemoryDynamoDb:
         table = self._tables[asked["TableName"]]
         item = table.items.get(_exact(table, asked["Key"]))
         return {"Item": item} if item else {}
+
+    def _transact_get(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"Responses": [self._get(one["Get"]) for one in asked["TransactItems"]]}
 
     def _put(self, asked: dict[str, Any]) -> dict[str, Any]:
         table = self._tables[asked["TableName"]]

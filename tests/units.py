@@ -105,7 +105,7 @@ class Meter:
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         environ["wsgi.input"] = BytesIO(body)
         action, asked = target.removeprefix(DYNAMODB), json.loads(body)
-        if action in ("GetItem", "BatchGetItem", "Query"):
+        if action in ("GetItem", "BatchGetItem", "TransactGetItems", "Query"):
             response = b"".join(self.behind(environ, start_response))
             self._count_reads(action, asked, json.loads(response))
             return [response]
@@ -128,6 +128,11 @@ class Meter:
                 absent = len(request["Keys"]) - len(found)
                 units = sum(max(1, ceil(size(item) / (4 * KB))) for item in found) + absent
                 self.reads[_named(table)] += units if request.get("ConsistentRead") else units / 2
+            return
+        if action == "TransactGetItems":  # in a transaction each takes twice as many units
+            for one, found in zip(asked["TransactItems"], told.get("Responses", ()), strict=False):
+                units = 2 * max(1, ceil(size(found.get("Item", {})) / (4 * KB)))
+                self.reads[_named(one["Get"]["TableName"])] += units
             return
         items = told["Items"] if action == "Query" else [told["Item"]] if "Item" in told else []
         units = max(1, ceil(sum(size(item) for item in items) / (4 * KB)))

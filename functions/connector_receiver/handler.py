@@ -20,19 +20,23 @@ from connector_receiver.models import (
     PersonSave,
     PersonToSave,
 )
-from connector_receiver.people import Hasher, People, Recognised
-from connector_receiver.person_records import CreatePersonRecord, is_undecided
+from connector_receiver.people import MOST_TRIES, Hasher, People, Recognised
+from connector_receiver.person_records import CreatePersonRecord, Records
 from connector_receiver.receiver import Receiver
 from connector_receiver.records import ChangeRecord, CreateRecord, DeleteRecord
 from connector_receiver.saves import SavePerson
+from connector_receiver.seen import Sight
 from crm_bridge import Function
 from crm_bridge.errors import (
     FieldError,
     InvalidError,
     NoSuchRecordError,
+    NotConfiguredError,
     NotFoundError,
+    OvertakenError,
     ProblemError,
     RefusedError,
+    StorageError,
 )
 from crm_bridge.fields import LONGEST_ID, Id, may_have_become
 from crm_bridge.ids import canonical
@@ -40,7 +44,7 @@ from crm_bridge.inbound.api import Request, Response, ask, run, to_response
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import Operation, State
 from crm_bridge.vendors.connector_settings import ConnectorSettings
-from crm_bridge.vendors.egito_settings import PeopleMap
+from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap
 
 OUR_ID = "p_[0-9a-f]{32}"
 LATER = "Accepted, and saved as soon as Egito takes it."
@@ -93,6 +97,7 @@ def _save(request: Request) -> Response:
         )
 
     asks = connector.ask_about_namesakes
+    sight = Sight(runtime(), tenant, _egito_settings(tenant), bool(fields.get("leadSource")))
     people = People(
         runtime().people,
         runtime().links,
@@ -100,22 +105,36 @@ def _save(request: Request) -> Response:
         club_id,
         runtime().clock,
         is_undecided=partial(_ask_if_undecided, request) if asks else None,
+        also=sight.of,
+        besides=sight.lead_sources,
     )
-    recognised = people.recognised(
-        Hasher(connector.match_key.get_secret_value(), connector.phone_country).traits(fields),
-        person_id=person_id,
-        connector_id=connector_id,
-        by=lambda person_id: SavePerson.operation_id(tenant, SavePerson().key(command(person_id))),
-    )
-    if recognised is None:
-        raise NotFoundError("This tenant has no person with this recordID. Send the save without it.")
-    try:
-        asked = asks and recognised.namesake
-        outcome = run(request, SavePerson, command(recognised.person_id, has_namesake=asked))
-        response = to_response(outcome, SavePerson)
-    except ProblemError as problem:
-        problem.extensions["recordID"] = recognised.person_id
-        raise
+    hasher = Hasher(connector.match_key.get_secret_value(), connector.phone_country)
+    derived_id = hasher.person_id(tenant, club_id, connector_id) if connector_id else None
+    for number in range(MOST_TRIES):
+        recognised = people.look(
+            hasher.traits(fields),
+            person_id=person_id,
+            connector_id=connector_id,
+            derived_id=derived_id,
+            again=number > 0,
+        )
+        if recognised is None:
+            raise NotFoundError("This tenant has no person with this recordID. Send the save without it.")
+        save = command(recognised.person_id, has_namesake=asks and recognised.namesake).after(sight.seen(recognised))
+        is_stored = recognised.known
+        try:
+            outcome = run(request, SavePerson, save)
+            is_stored = True
+            response = to_response(outcome, SavePerson)
+            break
+        except OvertakenError:  # somebody else was quicker in writing what was read
+            continue
+        except ProblemError as problem:
+            if is_stored:
+                problem.extensions["recordID"] = recognised.person_id
+            raise
+    else:
+        raise StorageError("Too many at once send people of this name. Send the same request again.")
     body = response.body if isinstance(response.body, dict) else {}
     doubt = _doubt(recognised)
     if outcome.operation.state is not State.SUCCEEDED:
@@ -128,8 +147,15 @@ def _save(request: Request) -> Response:
     return Response(201 if body.pop("created", False) else response.status, body, response.headers)
 
 
+def _egito_settings(tenant: str) -> EgitoSettings | None:
+    try:
+        return runtime().tenants.get(tenant, FUNCTION).require(EgitoSettings)
+    except NotConfiguredError:  # the save itself says so
+        return None
+
+
 def _ask_if_undecided(request: Request, person_id: str) -> bool:
-    return ask(request, CreatePersonRecord, lambda flow, egito: is_undecided(flow.context, egito, person_id))
+    return ask(request, CreatePersonRecord, lambda flow, egito: Records(flow.context, egito, person_id).is_undecided())
 
 
 def _doubt(recognised: Recognised) -> str:

@@ -13,7 +13,7 @@ from connector_receiver.models import LeadSource
 from crm_bridge.cache import Cache
 from crm_bridge.errors import StorageError
 from crm_bridge.outbound.transport import Scope
-from crm_bridge.storage.documents import Change, Documents
+from crm_bridge.storage.documents import Change, Document, Documents
 from crm_bridge.storage.links import joined
 from crm_bridge.vendors.egito import Egito, EgitoEntry
 
@@ -42,8 +42,9 @@ class LeadSources:
         key = (self.egito.destination, "dictionary", kind)
         return self.cache.get_or_load(self.scope, key, lambda: self.egito.dictionary(kind), max_age=max_age)
 
-    def all(self, max_age: float = 0) -> list[LeadSource]:
-        return self._merged(self.entries(max_age), self.documents.get(self._key).content)
+    def all(self, max_age: float = 0, read: Document | None = None) -> list[LeadSource]:
+        """`read`: what the bridge keeps, if it was just read."""
+        return self._merged(self.entries(max_age), (read or self.documents.get(self._key)).content)
 
     def in_dictionary(self, name: str) -> LeadSource | None:
         """The entry of the dictionary with this name."""
@@ -52,10 +53,10 @@ class LeadSources:
         known = [one for one in self._merged(entries, self.documents.get(self._key).content) if one.id in ids]
         return named(known, name, by_id=False)
 
-    def meant(self, given: str) -> LeadSource | None:
-        """The one with this id, else the one with this name."""
+    def meant(self, given: str, read: Document | None = None) -> LeadSource | None:
+        """The one with this id, else the one with this name. `read`: what the bridge keeps, if it was just read."""
         for max_age in (MAX_AGE, 0):
-            if found := named(self.all(max_age), given):
+            if found := named(self.all(max_age, read if max_age else None), given):
                 return found
         return None
 
@@ -88,7 +89,7 @@ class LeadSources:
 
     @property
     def _key(self) -> str:
-        return joined(self.scope.tenant, "lead sources")
+        return document_key(self.scope.tenant)
 
     def _place(self, lead_source_id: str) -> str:
         """Where it stands in what is kept: that of a dictionary is of this Egito, in another the same id is another."""
@@ -101,6 +102,11 @@ class LeadSources:
         for one, told in egitos.items():
             told |= {name: value for name, value in kept.get(self._place(one), {}).items() if value is not None}
         return [LeadSource(id=one, **told) for one, told in (egitos | ours).items()]
+
+
+def document_key(tenant: str) -> str:
+    """Return the key of the document in which the bridge keeps a tenant's lead sources."""
+    return joined(tenant, "lead sources")
 
 
 def named(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> LeadSource | None:

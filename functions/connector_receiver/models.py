@@ -6,7 +6,7 @@ What the Connector sends has the Connector's own tag names. Source: "Connector A
 import re
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PrivateAttr,
     StringConstraints,
 )
 from pydantic.alias_generators import to_camel
@@ -32,6 +33,9 @@ from crm_bridge.fields import (
     text_of_whole_number,
 )
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
+
+if TYPE_CHECKING:
+    from connector_receiver.seen import Seen
 
 LAST_SENTINEL = date(1900, 1, 1)
 """Systems that know no date of birth write one up to this, or one in the future: .NET 0001-01-01 and 9999-12-31,
@@ -219,6 +223,18 @@ class PersonToSave(Command):
     arrived_at: int
     has_namesake: bool = False
     """Whether a person decides first if it is the one of the same name that is known."""
+    _seen: "Seen | None" = PrivateAttr(default=None)
+    """What was read of the person when it arrived; it is no part of the event."""
+
+    def after(self, seen: "Seen") -> Self:
+        """Return it, to be claimed together with what was `seen`."""
+        command = self.model_copy()
+        command._seen = seen  # noqa: SLF001 - its own
+        return command
+
+    @property
+    def seen(self) -> "Seen | None":
+        return self._seen
 
 
 class NewPersonRecord(Command):

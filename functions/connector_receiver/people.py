@@ -10,13 +10,17 @@ import html
 import re
 import unicodedata
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crm_bridge.errors import StorageError
 from crm_bridge.storage.documents import Change, Document, Documents
+from crm_bridge.storage.dynamodb import Reading
 from crm_bridge.storage.links import Cardinality, Identity, Link, Links, joined
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 MOST_TRIES = 30
 """So often others may be quicker in writing what was read."""
@@ -40,6 +44,8 @@ class Recognised:
 
     `namesake`: somebody of this name is known in the club, and nothing that was sent tells the two apart.
     `crowded`: too many people of this name are known, so this one is not looked for by name.
+    `writes` returns what is to be stored of the person, for the transaction that claims the operation with this id. It
+    fails if somebody has written any of it since it was read.
     """
 
     person_id: str
@@ -47,6 +53,9 @@ class Recognised:
     several: bool = False
     namesake: bool = False
     crowded: bool = False
+    writes: "Callable[[str], Sequence[TransactWriteItemTypeDef]]" = field(
+        default=lambda _: (), compare=False, repr=False
+    )
 
 
 class Hasher:
@@ -68,6 +77,10 @@ class Hasher:
             mobile=None if mobile is None else self._hashed("mobile", _number(mobile, self._country)),
         )
 
+    def person_id(self, tenant: str, club_id: str, connector_id: str) -> str:
+        """Return the id that a person gets who is first seen with an id of the Connector's."""
+        return f"p_{self._hashed('person', joined(tenant, club_id, connector_id))}"
+
     def _hashed(self, kind: str, text: str) -> str:
         """Empty for an empty text."""
         return hmac.digest(self._key, f"{kind}\0{text}".encode(), hashlib.sha256).hex()[:32] if text else ""
@@ -87,20 +100,67 @@ class People:
     clock: Callable[[], float]
     is_undecided: Callable[[str], bool] | None = None
     """Whether a person's record waits for a decision. None: nobody is asked about people of the same name."""
+    also: Callable[[str], Sequence[Reading[Any]]] = lambda _: ()
+    """What is read at once with the person who has an id."""
+    besides: Sequence[Reading[Any]] = ()
+    """What else is to be read."""
 
-    def recognised(
-        self, traits: Traits, *, person_id: str | None, connector_id: str | None, by: Callable[[str], str]
+    def look(
+        self,
+        traits: Traits,
+        *,
+        person_id: str | None,
+        connector_id: str | None,
+        derived_id: str | None = None,
+        again: bool = False,
     ) -> Recognised | None:
-        """Who it is; somebody new gets an id. None: there is nobody with this `person_id`.
+        """Return who it is; somebody new gets an id. None: there is nobody with this `person_id`.
 
-        `by` gives the id of the operation that is noted for a link with the Connector's id.
+        `derived_id` is probably the id of the person with this `connector_id`, and becomes the id of somebody new who
+        has one, unless anything is left of a person who had it and was erased. `again`: what was read at first was
+        changed meanwhile.
         """
-        new_id = f"p_{uuid.uuid4().hex}"
-        for _ in range(MOST_TRIES):
-            found = self._once(traits, person_id, connector_id, new_id, by)
-            if found is not _OVERTAKEN:
-                return found
-        raise StorageError("Too many at once send people of this name. Send the same request again.")
+        names = self.documents.reading(self._name_key(self.club_id, traits.name))
+        links = [self._link(connector_id)] if connector_id else []
+        read_id = person_id or derived_id
+        person = self._reading(read_id) if read_id else []
+        self.documents.read_at_once(names, *links, *person, *self.besides)
+        linked_id = next((one.value.id for one in links if one.value), None)
+        known_id, several, namesake = person_id or linked_id, False, False
+        if known_id is None:
+            known_id, several, namesake = self._by_name(names.value, traits, connector_id)
+        of_id = known_id or self._new_id(derived_id, person)
+        if of_id != read_id:
+            person = self._reading(of_id)
+            if known_id:
+                self.documents.read_at_once(*person)
+        document: Document = person[0].value
+        if person_id and not document.version:
+            return None
+        before = document.content
+        bind = connector_id if connector_id not in before.get("connector_ids", ()) else None
+        if person_id and linked_id:
+            bind = None  # it is somebody else's; our own id counts
+        after = {
+            "club_id": self.club_id,
+            "name": traits.name,
+            "email": before.get("email", "") if traits.email is None else traits.email,
+            "mobile": before.get("mobile", "") if traits.mobile is None else traits.mobile,
+            "connector_ids": [*before.get("connector_ids", ()), *([bind] if bind else [])],
+            "one_of_several": several or before.get("one_of_several", False),
+            "asked": (namesake and self.is_undecided is not None) or before.get("asked", False),
+        }
+        if after == before:
+            return Recognised(of_id, known_id is not None, several, namesake)
+        changes, left, crowded = self._changes(of_id, document, after, names.value, again=again)
+
+        def writes(operation_id: str) -> "Sequence[TransactWriteItemTypeDef]":
+            link = Link(Identity("intouch", "person", bind or ""), identity(of_id), cardinality=Cardinality.MANY_TO_ONE)
+            puts = self.links.puts(self.tenant, [link], operation_id, self.clock()) if bind else ()
+            leaves = [self.documents.removing(left, of_id, operation_id)] if left else []
+            return [*self.documents.writes(changes, operation_id), *leaves, *puts]
+
+        return Recognised(of_id, known_id is not None, several, namesake or crowded, crowded, writes)
 
     def erase(self, person_id: str) -> bool:
         """Erase what a person is recognised by; the same person sent again is somebody new. False if not found."""
@@ -118,47 +178,24 @@ class People:
                 return True
         raise StorageError("Too many at once change people of this name. Try again.")
 
-    def _once(
-        self, traits: Traits, person_id: str | None, connector_id: str | None, new_id: str, by: Callable[[str], str]
-    ) -> "Recognised | None":
-        namesakes: Document | None = None
-        several = namesake = False
-        known_id = person_id or (self._linked(connector_id) if connector_id else None)
-        if known_id is None:
-            namesakes = self.documents.get(self._name_key(self.club_id, traits.name))
-            fitting = _fitting(namesakes.content, traits, connector_id)
-            known_id, several = (fitting[0] if len(fitting) == 1 else None), len(fitting) > 1
-            if not fitting:
-                alike = _alike(namesakes.content, traits, connector_id)
-                namesake = bool(alike)
-                known_id = self._asked_about(alike)
-        of_id = known_id or new_id
-        person = self.documents.get(self._person_key(of_id)) if known_id else Document()
-        if person_id and not person.version:
-            return None
-        before = person.content
-        bind = connector_id is not None and connector_id not in before.get("connector_ids", ())
-        if bind and known_id == person_id and person_id and self._linked(connector_id or ""):
-            bind = False  # it is somebody else's; our own id counts
-        after = {
-            "club_id": self.club_id,
-            "name": traits.name,
-            "email": before.get("email", "") if traits.email is None else traits.email,
-            "mobile": before.get("mobile", "") if traits.mobile is None else traits.mobile,
-            "connector_ids": [*before.get("connector_ids", ()), *([connector_id] if bind else [])],
-            "one_of_several": several or before.get("one_of_several", False),
-            "asked": (namesake and self.is_undecided is not None) or before.get("asked", False),
-        }
-        crowded = False
-        if after != before:
-            changes, crowded = self._changes(of_id, person, before, after, namesakes)
-            link = Link(
-                Identity("intouch", "person", connector_id or ""), identity(of_id), cardinality=Cardinality.MANY_TO_ONE
-            )
-            puts = list(self.links.puts(self.tenant, [link], by(of_id), self.clock())) if bind else []
-            if not self.documents.write(changes, puts):
-                return _OVERTAKEN
-        return Recognised(of_id, known_id is not None, several, namesake or crowded, crowded)
+    def _reading(self, person_id: str) -> list[Reading[Any]]:
+        """Return all that is read of a person, the document first."""
+        return [self.documents.reading(self._person_key(person_id)), *self.also(person_id)]
+
+    def _by_name(self, names: Document, traits: Traits, connector_id: str | None) -> tuple[str | None, bool, bool]:
+        """Return who of this name it is, if it is one of them; whether several fit, and whether somebody is alike."""
+        fitting = _fitting(names.content, traits, connector_id)
+        if fitting:
+            return (fitting[0] if len(fitting) == 1 else None), len(fitting) > 1, False
+        alike = _alike(names.content, traits, connector_id)
+        return self._asked_about(alike), False, bool(alike)
+
+    @staticmethod
+    def _new_id(derived_id: str | None, read: Sequence[Reading[Any]]) -> str:
+        """Return the id of somebody new: another than the derived one, if anything is left of somebody who had that."""
+        if derived_id and not any(one.item for one in read):
+            return derived_id
+        return f"p_{uuid.uuid4().hex}"
 
     def _asked_about(self, alike: Mapping[str, Any]) -> str | None:
         """The person of this name about whom somebody is being asked: the same save sent again is the same question."""
@@ -167,30 +204,27 @@ class People:
         return next((one for one, told in alike.items() if told.get("asked") and self.is_undecided(one)), None)
 
     def _changes(
-        self,
-        person_id: str,
-        person: Document,
-        before: Mapping[str, Any],
-        after: Mapping[str, Any],
-        read: Document | None,
-    ) -> tuple[dict[str, Change], bool]:
-        """What is to be written; and whether there is no place for the person among those of this name."""
-        changes = {self._person_key(person_id): Change(person, after)}
-        key = self._name_key(self.club_id, after["name"])
-        namesakes = read or self.documents.get(key)
+        self, person_id: str, person: Document, after: Mapping[str, Any], namesakes: Document, *, again: bool
+    ) -> tuple[dict[str, Change], str | None, bool]:
+        """Return what is to be written; which document the person is to be taken out of, unread; and whether there is
+        no place for the person among those of this name."""
+        changes, before = {self._person_key(person_id): Change(person, after)}, person.content
+        key, left = self._name_key(self.club_id, after["name"]), None
         crowded = len(namesakes.content) >= MOST_NAMESAKES and person_id not in namesakes.content
         if not crowded:
             told = {name: after[name] for name in ("email", "mobile", "one_of_several", "asked")}
             entry = {**told, "linked": bool(after["connector_ids"])}
             changes[key] = Change(namesakes, {**namesakes.content, person_id: entry})
         if before and (old := self._name_key(before["club_id"], before["name"])) != key:
-            others = self.documents.get(old)
-            changes[old] = Change(others, {one: told for one, told in others.content.items() if one != person_id})
-        return changes, crowded
+            left = old
+            if again:  # there may be no such document
+                others = self.documents.get(old)
+                content = {one: told for one, told in others.content.items() if one != person_id}
+                changes[old], left = Change(others, content), None
+        return changes, left, crowded
 
-    def _linked(self, connector_id: str) -> str | None:
-        link = self.links.one(self.tenant, Identity("intouch", "person", connector_id), *PERSON)
-        return link.id if link else None
+    def _link(self, connector_id: str) -> Reading[Identity | None]:
+        return self.links.reading(self.tenant, Identity("intouch", "person", connector_id), *PERSON)
 
     def _person_key(self, person_id: str) -> str:
         return joined(self.tenant, "person", person_id)
@@ -200,7 +234,6 @@ class People:
 
 
 PERSON = ("connector", "person")
-_OVERTAKEN = Recognised("", known=False)
 
 
 def identity(person_id: str) -> Identity:

@@ -1,6 +1,7 @@
 """create_person_record: a person's record is made at Egito, and linked to the person."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from connector_receiver.models import NewPersonRecord, PersonRecord, SharedRecord
@@ -35,11 +36,13 @@ class CreatePersonRecord(
         return joined(command.person_id, *kind(command.account, command.entity))
 
     def send(self, command: NewPersonRecord, vendor: Egito) -> PersonRecord:
-        prospects = vendor.settings.prospects.entity
-        if command.entity == prospects and has_become_a_member(self.context, vendor, command.person_id):
-            # it waited, and what it says goes into the member's record
+        operation = self.context.operation
+        has_waited = operation is None or operation.was is not None  # else the save has just asked, in its turn
+        is_prospects = command.entity == vendor.settings.prospects.entity
+        if is_prospects and has_waited and Records(self.context, vendor, command.person_id).has_become_a_member():
+            # what it says goes into the member's record
             raise RefusedError("the person is a member by now, and needs no prospect's record", vendor=VENDOR)
-        if command.has_namesake and not _is_decided(self.context.operation):
+        if command.has_namesake and not _is_decided(operation):
             raise SeveralFoundError(
                 "somebody of this name is known in this club. Link the record of that person if it is the same one; "
                 "else retry, and a new record is made",
@@ -101,41 +104,69 @@ def kind(account: str, entity: str) -> tuple[str, str]:
     return urlsplit(account).netloc.casefold(), entity.casefold()
 
 
-def record_of(context: Context, egito: Egito, person_id: str, entity: str) -> str | None:
-    """Return the id of a person's record. Raises StorageError."""
-    link = context.links.one(context.tenant, identity(person_id), *kind(egito.destination, entity))
-    return link.id if link else None
+def making_id(tenant: str, person_id: str, account: str, entity: str) -> str:
+    """Return the id of the operation that makes a person's record."""
+    return CreatePersonRecord.operation_id(tenant, joined(person_id, *kind(account, entity)))
 
 
-def making_of(context: Context, egito: Egito, person_id: str, entity: str) -> Operation | None:
-    """Return the operation that makes a person's record, or has made it. Raises StorageError."""
-    record = NewPersonRecord(person_id=person_id, account=egito.destination, entity=entity, fields={})
-    return context.operations.get(CreatePersonRecord.operation_id(context.tenant, CreatePersonRecord().key(record)))
+@dataclass
+class Records:
+    """A person's records, as the operations that make them say. `read` are those that were read, by their ids.
+
+    Only a save that has the person's turn begins a record; what has begun goes on without it.
+    """
+
+    context: Context
+    egito: Egito
+    person_id: str
+    read: dict[str, Operation | None] = field(default_factory=dict)
+
+    def making(self, entity: str) -> Operation | None:
+        """Return the operation that makes the record, or has made it. Raises StorageError."""
+        operation_id = self._id(entity)
+        if operation_id not in self.read:
+            self.read[operation_id] = self.context.operations.get(operation_id)
+        return self.read[operation_id]
+
+    def making_by_now(self, entity: str) -> Operation | None:
+        """The same, read again if it may have changed since. Raises StorageError."""
+        making = self.making(entity)
+        if making and making.state not in (State.SUCCEEDED, State.REJECTED):
+            del self.read[self._id(entity)]
+        return self.making(entity)
+
+    def made(self, entity: str) -> None:
+        """It has been made: what was read before is no longer true."""
+        self.read.pop(self._id(entity), None)
+
+    def id(self, entity: str) -> str | None:
+        """Return the id of the record, if it is made. Raises StorageError."""
+        return _made(self.making(entity))
+
+    def has_become_a_member(self) -> bool:
+        """Return whether a member's record is there or on its way, where members are another entity than prospects: so
+        also if the save that converts has only got half way. Raises StorageError."""
+        entity = self.egito.settings.members.entity
+        if entity == self.egito.settings.prospects.entity:
+            return False
+        making = self.making(entity)
+        is_made = _made(making) is not None
+        return is_made or (making is not None and making.state in DUE | {State.NEEDS_REVIEW})
+
+    def is_undecided(self) -> bool:
+        """Return whether a person who was asked about has no record yet, and may still get one. Raises StorageError."""
+        settings = self.egito.settings
+        makings = [self.making(entity) for entity in (settings.prospects.entity, settings.members.entity)]
+        return not any(making and making.state in (State.SUCCEEDED, State.REJECTED) for making in makings)
+
+    def _id(self, entity: str) -> str:
+        return making_id(self.context.tenant, self.person_id, self.egito.destination, entity)
 
 
-def being_made(context: Context, egito: Egito, person_id: str, entity: str) -> Operation | None:
-    """Return the operation that makes a person's record, if it is on its way. Raises StorageError."""
-    operation = making_of(context, egito, person_id, entity)
-    return operation if operation and operation.state in DUE | {State.NEEDS_REVIEW} else None
-
-
-def is_undecided(context: Context, egito: Egito, person_id: str) -> bool:
-    """Return whether a person who was asked about has no record yet, and may still get one. Raises StorageError."""
-    entities = {egito.settings.prospects.entity, egito.settings.members.entity}
-    makings = [making_of(context, egito, person_id, entity) for entity in entities]
-    return not any(making and making.state in (State.SUCCEEDED, State.REJECTED) for making in makings)
-
-
-def has_become_a_member(context: Context, egito: Egito, person_id: str) -> bool:
-    """Return whether a member's record is there or on its way, where members are another entity than prospects: so
-    also if the save that converts has only got half way."""
-    entity = egito.settings.members.entity
-    if entity == egito.settings.prospects.entity:
-        return False
-    return (
-        record_of(context, egito, person_id, entity) is not None
-        or being_made(context, egito, person_id, entity) is not None
-    )
+def _made(making: Operation | None) -> str | None:
+    if making is None or making.state is not State.SUCCEEDED or making.result is None:
+        return None
+    return PersonRecord.model_validate_json(making.result).id
 
 
 def _is_decided(making: Operation | None) -> bool:

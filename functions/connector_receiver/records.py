@@ -17,7 +17,7 @@ from connector_receiver.record_models import (
     RecordUpdate,
     StoredRecord,
 )
-from connector_receiver.saves import turns_of_person
+from connector_receiver.seen import turns_of_person
 from crm_bridge import Change, Context, Create, Identity, Link, Match
 from crm_bridge.errors import (
     CannotLookError,

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
 
 from connector_receiver.lead_sources import MAX_AGE as LEAD_SOURCES_MAX_AGE
 from connector_receiver.lead_sources import plain
 from connector_receiver.models import NewPersonRecord, PersonToSave, Saved, UserType
-from connector_receiver.person_records import CreatePersonRecord, being_made, has_become_a_member, record_of
+from connector_receiver.person_records import CreatePersonRecord, Records
 from connector_receiver.receiver import Receiver
+from connector_receiver.seen import CLUB, Seen, Sight, times_of, turns_of_person
 from crm_bridge import Change, Context, Need
 from crm_bridge.errors import (
     ContractBrokenError,
@@ -21,14 +22,12 @@ from crm_bridge.errors import (
     RefusedError,
     SignInRefusedError,
 )
-from crm_bridge.sequence import Turns
 from crm_bridge.storage.links import joined
-from crm_bridge.storage.operation import State, fingerprint
+from crm_bridge.storage.operation import Operation, State, fingerprint
+from crm_bridge.storage.operations import Claim
 from crm_bridge.vendors.egito import VENDOR, Egito
 from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap
 
-CLUB = "club"
-"""What a save says besides its fields."""
 STAFF_MAX_AGE, STAFF_MIN_AGE = 300.0, 10.0
 """Seconds for which the staff that is remembered is believed, and for which somebody is believed not to be in it."""
 AFTER_THE_RECORD = 5
@@ -44,20 +43,19 @@ class SavePerson(Change[PersonToSave, Egito, Saved], name="save_person", functio
         said = fingerprint(command.model_dump_json())[:8]  # two may arrive in the same microsecond
         return joined(command.person_id, str(command.arrived_at), said)
 
+    def claim(self, command: PersonToSave, operation: Operation, *, later: bool) -> Claim | None:
+        return command.seen.claim(self.context, command, operation, later=later) if command.seen else None
+
     def send(self, command: PersonToSave, vendor: Egito) -> Saved:
-        return _Save(Receiver(self.context, vendor)).run(command)
+        return _Save(Receiver(self.context, vendor), command).run()
 
 
-def turns_of_person(context: Context, person_id: str) -> Turns:
-    """Return the turns at a person's records: one change at a time."""
-    return Turns(context, joined("connector person", person_id), VENDOR)
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Save:
     """One save of a person."""
 
     _receiver: Receiver
+    _command: PersonToSave
 
     @property
     def context(self) -> Context:
@@ -71,18 +69,30 @@ class _Save:
     def _settings(self) -> EgitoSettings:
         return self._receiver.settings
 
-    def run(self, command: PersonToSave) -> Saved:
+    @cached_property
+    def _seen(self) -> Seen:
+        """What is there in the turn: read with the claim that took it, or else now."""
+        seen = self._command.seen
+        if seen and seen.turn and seen.turn is self.context.ending and not seen.turn.is_over:
+            return seen
+        has_lead_source = bool(self._command.fields.get("leadSource"))
+        sight = Sight(self.context.services, self.context.tenant, self._settings, has_lead_source)
+        return sight.in_turn(self._command.person_id)
+
+    @cached_property
+    def _records(self) -> Records:
+        return Records(self.context, self.egito, self._command.person_id, dict(self._seen.operations))
+
+    def run(self) -> Saved:
         """One save of a person at a time; and of what is late, only what nothing later said."""
-        times = dict.fromkeys([*command.fields, CLUB], command.arrived_at)
-        if command.fields["userType"] == UserType.PROSPECT:
-            times["userType"] = 0  # nobody becomes a prospect again who was a member
+        command = self._command
         saved = turns_of_person(self.context, command.person_id).apply_each(
-            times, lambda fresh: self._save(command, fresh)
+            times_of(command), lambda fresh: self._save(command, fresh)
         )
         if saved:
             return saved
-        if has_become_a_member(self.context, self.egito, command.person_id):
-            self._convert(command.person_id)  # the prospect's record may have come into being only now
+        if self._records.has_become_a_member():
+            self._convert()  # the prospect's record may have come into being only now
         _, lacks = self._values(self._settings.members, command.fields)
         message = "Not needed: a later save of this person has come first."
         if lacks:
@@ -91,11 +101,7 @@ class _Save:
 
     def _save(self, command: PersonToSave, fresh: Set[str]) -> Saved:
         kind = command.fields["userType"]
-        is_prospect = (
-            kind == UserType.PROSPECT
-            and "userType" in fresh
-            and not has_become_a_member(self.context, self.egito, command.person_id)
-        )
+        is_prospect = kind == UserType.PROSPECT and "userType" in fresh and not self._records.has_become_a_member()
         its_map = self._settings.prospects if is_prospect else self._settings.members
         # Of what a later save said, too: that it lacks an owner is true of this save as well.
         values, lacks = self._values(its_map, command.fields)
@@ -107,18 +113,23 @@ class _Save:
             return {name: value for name, value in values.items() if name not in left_out}
 
         not_said = {"userType"} if kind == UserType.PROSPECT and not is_prospect else set()
-        record_id = record_of(self.context, self.egito, command.person_id, its_map.entity)
+        record_id = self._records.id(its_map.entity)
         created = False
         if record_id is None:
-            # All of it: a later save may have been sent, but it is in no record yet, and Egito wants a whole one.
-            whole = {**without(not_said), **of_club}
-            new = {**its_map.defaults, **self._from_prospect(command.person_id, its_map), **whole}
+            # All of it, because Egito wants a whole record. What a later save said is in the prospect's, if anywhere.
+            there = self._from_prospect(its_map, of_club)
+            newer = {**without(not_said | (command.fields.keys() - fresh)), **(of_club if CLUB in fresh else {})}
+            older = {
+                name: value for name, value in {**without(not_said | fresh), **of_club}.items() if name not in there
+            }
+            taken_over = {name: value for name, value in there.items() if value != ""}
+            new = {**its_map.defaults, **older, **taken_over, **newer}
             record_id, created = self._created(command, its_map, new)
         if not created:
             changed = without(not_said | (command.fields.keys() - fresh))
             self._updated(its_map.entity, record_id, {**changed, **(of_club if CLUB in fresh else {})})
         if not is_prospect:
-            self._convert(command.person_id)
+            self._convert()
         if kind == UserType.PROSPECT and not is_prospect:
             lacks.append("as the member that this person is by now")
         if lacks:
@@ -155,7 +166,7 @@ class _Save:
 
     def _lead_source(self, given: str) -> str | None:
         sources = self._receiver.lead_sources
-        meant = next(iter(self._if_shown(lambda: [sources.meant(given)])), None)
+        meant = next(iter(self._if_shown(lambda: [sources.meant(given, self._seen.lead_sources)])), None)
         if meant is None or sources.dictionary is None:
             return meant.name if meant else None
         for max_age in (LEAD_SOURCES_MAX_AGE, 0):  # it may have been made a moment ago
@@ -179,14 +190,10 @@ class _Save:
                 raise
             return []
 
-    def _from_prospect(self, person_id: str, its_map: PeopleMap) -> Values:
-        """What a member's new record takes over from the prospect's."""
+    def _from_prospect(self, its_map: PeopleMap, of_club: Values) -> Values:
+        """What the prospect's record says in the fields of a member's new one."""
         prospects = self._settings.prospects
-        record_id = (
-            record_of(self.context, self.egito, person_id, prospects.entity)
-            if its_map.entity != prospects.entity
-            else None
-        )
+        record_id = self._records.id(prospects.entity) if its_map.entity != prospects.entity else None
         if record_id is None:
             return {}
         try:
@@ -199,23 +206,35 @@ class _Save:
         for name in prospects.fields.keys() & its_map.fields.keys() - {"userType"}:
             source, target = prospects.fields[name], its_map.fields[name]
             value = record.get(source.field)
-            if isinstance(value, str | int | bool) and value != "":
+            if isinstance(value, str | int | bool):
                 ours = {str(theirs): ours for ours, theirs in source.values.items()}.get(str(value), value)
                 taken[target.field] = target.values.get(str(ours), ours)
+        for name in of_club:
+            value = record.get(name)
+            if isinstance(value, str | int | bool):
+                taken[name] = value
         return taken
 
-    def _convert(self, person_id: str) -> None:
+    def _convert(self) -> None:
         prospects = self._settings.prospects
         if not prospects.on_conversion:
             return
-        record_id = record_of(self.context, self.egito, person_id, prospects.entity)
+        # Whoever goes on making it now sees that the member's record is there, or has it on the way already.
+        making = self._records.making_by_now(prospects.entity)
+        record_id = self._records.id(prospects.entity)
         if record_id is None:
-            making = being_made(self.context, self.egito, person_id, prospects.entity)
             if making and making.state in (State.SENDING, State.UNCONFIRMED):
                 self.context.wait_for(making, "the prospect's record is on its way")
         else:
             with suppress(NoSuchRecordError):  # somebody has deleted it
                 self.egito.update(prospects.entity, record_id, prospects.on_conversion)
+
+    def _is_last(self, its_map: PeopleMap) -> bool:
+        """Return whether nothing is left to be done at Egito once there is a new record."""
+        prospects = self._settings.prospects
+        if its_map.entity == prospects.entity:
+            return its_map is prospects or not prospects.on_conversion
+        return not prospects.on_conversion or self._records.making(prospects.entity) is None
 
     def _updated(self, entity: str, record_id: str, values: Mapping[str, object]) -> None:
         try:
@@ -234,11 +253,12 @@ class _Save:
         )
         need = Need(CreatePersonRecord, "the person's record", new, since=command.arrived_at, replaces=True)
         try:
-            made = self.context.require(need)
+            made = self.context.require(need, read=self._records.read, is_last=self._is_last(its_map))
         except NotYetError as error:
             if error.is_in_doubt:  # it may have been made of this save
                 raise HalfDoneError(error.message, vendor=VENDOR, retry_after=AFTER_THE_RECORD) from None
             raise
         except RefusedError as error:  # to the club's staff the record is the save
             raise error.__cause__ or error from None
+        self._records.made(its_map.entity)
         return made.result.id, made.is_new

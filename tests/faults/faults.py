@@ -62,7 +62,7 @@ class Call:
 
     @property
     def only_reads(self) -> bool:
-        return self.what.startswith(("GET ", "GetItem", "Query", "BatchGetItem", "GetSecretValue"))
+        return self.what.startswith(("GET ", "GetItem", "Query", "BatchGetItem", "TransactGetItems", "GetSecretValue"))
 
 
 @dataclass(frozen=True)

@@ -655,13 +655,14 @@ _ITEM_ACTIONS = {
     "Update": "UpdateItem",
     "Delete": "DeleteItem",
     "ConditionCheck": "ConditionCheckItem",
+    "Get": "GetItem",
 }
 
 
 def _needs(service: str, action: str, asked: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
     """Source: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html"""
     match service, action:
-        case "DynamoDB", "TransactWriteItems":  # is no action of its own
+        case "DynamoDB", "TransactWriteItems" | "TransactGetItems":  # are no actions of their own
             parts = [(kind, part) for item in asked["TransactItems"] for kind, part in item.items()]
             return frozenset((f"dynamodb:{_ITEM_ACTIONS[kind]}", part["TableName"]) for kind, part in parts)
         case "DynamoDB", _:

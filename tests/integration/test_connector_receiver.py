@@ -922,6 +922,18 @@ def test_a_lead_is_converted_when_it_was_made_after_the_member(crm: Crm, egito: 
     assert [lead["notes"] for lead in egito.records["Lead"]] in ([], ["won"])
 
 
+def test_a_late_conversion_takes_over_what_a_later_save_said(crm: Crm, egito: EgitoSimulator) -> None:
+    change_tenant(crm.stack, **LEAD_AND_CONTACT, clubs=CLUBS)
+    late = {"uuid": "u-1", "userType": "MEMBER", "city": "Kraków", "company": "Acme", "zipcode": "30-001"}
+    accepted = crm.post(f"/connector/clubs/{CLUB}/members", {**ADA, **late}, headers={"Prefer": "respond-async"})
+    saved(crm, club=OTHER_CLUB, uuid="u-1", city="Gdańsk", company="")
+    assert crm.settle(accepted)["state"] == "succeeded"
+    contact = the_record(egito)
+    assert (contact["city"], contact["company"], contact["club"]) == ("Gdańsk", "", "Harbour")
+    assert (contact["zipCode"], contact["type"]) == ("30-001", "MEMBER")
+    assert the_record(egito, "Lead")["notes"] == "won"
+
+
 def test_a_member_is_saved_when_the_converted_lead_was_deleted_by_hand(crm: Crm, egito: EgitoSimulator) -> None:
     change_tenant(crm.stack, **LEAD_AND_CONTACT)
     record_id = saved(crm)

@@ -301,3 +301,38 @@ def test_a_value_is_in_no_message_when_a_write_fails(documents: Documents) -> No
         documents.write({"a-secret-key": Change(NEW, {"access_token": "hush" * 120_000})})  # more than 400 KB
     assert [text for text in ("hush", "a-secret-key") if text in f"{caught.value!r} {caught.value.detail}"] == []
     assert documents.get("a-secret-key") == NEW
+
+
+# ---------------------------------------------------------------- read at once, and changed unread
+
+
+def test_items_of_all_kinds_are_read_at_once(documents: Documents) -> None:
+    documents.write({"a": Change(NEW, {"is": "a"})})
+    readings = [documents.reading("a"), documents.reading("b")]
+    calls: list[str] = []
+    client: Any = documents._client
+    real = client._make_api_call
+
+    def counted(name: str, arguments: dict[str, object]) -> object:
+        calls.append(name)
+        return real(name, arguments)
+
+    client._make_api_call = counted
+    documents.read_at_once(*readings)
+    assert [reading.value for reading in readings] == [Document(1, {"is": "a"}), NEW]
+    assert calls == ["TransactGetItems"]
+
+
+def test_a_member_is_taken_out_whoever_has_written_the_others(documents: Documents) -> None:
+    documents.write({"a": Change(NEW, {"one": {"is": 1}, "two": {"is": 2}})})
+    read = documents.get("a")
+    for member in ("one", "nobody"):
+        documents._client.transact_write_items(TransactItems=[documents.removing("a", member, "op_1")])
+    assert documents.get("a") == Document(3, {"two": {"is": 2}})
+    assert not documents.write({"a": Change(read, {"one": {"is": 1}})})  # it must not come back
+
+
+def test_no_document_comes_into_being_when_a_member_is_taken_out(documents: Documents) -> None:
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        documents._client.transact_write_items(TransactItems=[documents.removing("a", "one", "op_1")])
+    assert documents.get("a") == NEW

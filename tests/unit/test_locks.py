@@ -6,12 +6,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from botocore.exceptions import ClientError
 
 from crm_bridge import aws
 from crm_bridge.engine import Context
 from crm_bridge.errors import Event, MaybeDoneError, NotYetError, OvertakenError, StorageError
 from crm_bridge.outbound.transport import Deadline
 from crm_bridge.sequence import Turns
+from crm_bridge.storage.dynamodb import read_at_once, reasons_of
 from crm_bridge.storage.locks import Lock, Locks, Note
 from crm_bridge.storage.operation import Operation, State
 from crm_bridge.storage.operations import Operations
@@ -382,3 +384,45 @@ def test_is_a_storage_error_when_the_table_does_not_answer(desk: Desk) -> None:
         gone.take("ann")
     with pytest.raises(StorageError):
         gone.end("ann")
+
+
+# ---------------------------------------------------------------- a turn that is taken by the write that claims
+
+
+def claim(desk: Desk, read: Lock, holder: str = "me", now: int = NOW) -> bool:
+    """Take the turn if the row is as it was read."""
+    write = desk.locks.taking("acme", "izzitup", frozenset({NEW}), read, holder=holder, until=now + TURN)
+    try:
+        desk.locks._client.transact_write_items(TransactItems=[{"Update": write}])
+    except ClientError as error:
+        return not reasons_of(error)  # which raises it if no condition has failed
+    return True
+
+
+def read_row(desk: Desk) -> Lock:
+    reading = desk.locks.reading("acme", "izzitup")
+    read_at_once(desk.locks._client, [reading])
+    return reading.value
+
+
+def test_the_turn_is_taken_when_the_row_is_as_it_was_read(desk: Desk) -> None:
+    assert read_row(desk) == Lock("", 0)
+    assert claim(desk, read_row(desk), "one")
+    desk.end("one", applied={"web": 7}, notes={NEW})
+    assert claim(desk, read_row(desk), "other")
+    assert read_row(desk) == Lock("other", NOW + TURN, applied={"web": 7}, notes=frozenset({NEW}))
+
+
+def test_the_turn_is_not_taken_when_another_has_had_it_since(desk: Desk) -> None:
+    for read in (read_row(desk), Lock("", 0)):
+        desk.take("one", notes={NEW})
+        assert not claim(desk, read)
+        desk.end("one", notes={NEW})
+        assert not claim(desk, read)
+
+
+def test_the_turn_is_not_taken_when_it_has_ended_since(desk: Desk) -> None:
+    desk.take("one", notes={NEW})
+    read = read_row(desk)
+    desk.end("one", applied={"web": 7}, notes={NEW})
+    assert not claim(desk, read)

@@ -1,16 +1,19 @@
 """People: what compares equal of names and numbers, and what happens when a name is too frequent."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import phonenumbers
 import pytest
+from botocore.exceptions import ClientError
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 from connector_receiver import people as module
 from connector_receiver.people import Hasher, People, Recognised, Traits
 from crm_bridge import aws
-from crm_bridge.storage.documents import Documents
+from crm_bridge.storage.documents import Change, Document, Documents
 from crm_bridge.storage.links import Links
 
 KEY = "a-key-that-is-used-by-nobody-else"
@@ -144,13 +147,18 @@ def people(stores: Mapping[str, str]) -> People:
 
 
 def seen(people: People, number: int, *, connector_id: str | None = None, person_id: str | None = None) -> Recognised:
-    found = people.recognised(
-        traits(email=f"{number}@mail.example"),
-        person_id=person_id,
-        connector_id=connector_id,
-        by=lambda person_id: f"op_{person_id}",
-    )
+    found = stored(people, traits(email=f"{number}@mail.example"), connector_id=connector_id, person_id=person_id)
     assert found is not None
+    return found
+
+
+def stored(
+    people: People, traits: Traits, *, connector_id: str | None = None, person_id: str | None = None
+) -> Recognised | None:
+    """Who it is, after what is new of the person was written."""
+    found = people.look(traits, person_id=person_id, connector_id=connector_id)
+    if found and (writes := found.writes("op_1")):
+        people.documents._client.transact_write_items(TransactItems=writes)
     return found
 
 
@@ -191,7 +199,7 @@ def test_there_is_a_place_again_when_somebody_has_another_name(people: People, m
     monkeypatch.setattr(module, "MOST_NAMESAKES", 5)
     first, *_ = [seen(people, number) for number in range(5)]
     renamed = Hasher(KEY, "PL").traits({"firstname": "Eva", "lastname": "Nowak", "email": "eva@mail.example"})
-    assert people.recognised(renamed, person_id=first.person_id, connector_id=None, by=str)
+    assert stored(people, renamed, person_id=first.person_id)
     assert not seen(people, 6).crowded
     assert seen(people, 6).known
 
@@ -216,20 +224,15 @@ def test_nobody_is_erased_who_is_not_there(people: People) -> None:
     assert not people.erase("p_nobody")
 
 
-def test_an_erased_person_does_not_come_back_by_a_save_that_had_read_it(
-    people: People, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_erased_person_does_not_come_back_by_a_save_that_had_read_it(people: People) -> None:
     person = seen(people, 1).person_id
-    write = people.documents.write
-
-    def erase_first(*changes: Any) -> bool:
-        monkeypatch.undo()
-        people.erase(person)
-        return write(*changes)
-
-    monkeypatch.setattr(people.documents, "write", erase_first)
     renamed = Hasher(KEY, "PL").traits({"firstname": "Eva", "lastname": "Nowak"})
-    assert people.recognised(renamed, person_id=person, connector_id=None, by=str) is None
+    found = people.look(renamed, person_id=person, connector_id=None)
+    assert found
+    people.erase(person)
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        people.documents._client.transact_write_items(TransactItems=found.writes("op_1"))
+    assert people.look(renamed, person_id=person, connector_id=None) is None
 
 
 def test_a_full_document_is_far_below_what_the_table_takes(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,3 +246,67 @@ def test_a_full_document_is_far_below_what_the_table_takes(people: People, monke
     ]
     per_person = len(str(item)) / 20  # the notation of a type is longer than what is billed
     assert per_person * 1000 < 300_000
+
+
+# ---------------------------------------------------------------- the id of somebody new
+
+
+def derived(people: People, connector_id: str = "u-1") -> str:
+    return Hasher(KEY).person_id(people.tenant, people.club_id, connector_id)
+
+
+def looked(people: People, connector_id: str, **options: Any) -> Recognised:
+    options = {"derived_id": derived(people, connector_id), **options}
+    found = people.look(traits(email="a@mail.example"), person_id=None, connector_id=connector_id, **options)
+    assert found
+    return found
+
+
+def test_somebody_new_gets_the_id_that_is_derived_from_the_connectors(people: People) -> None:
+    assert looked(people, "u-1").person_id == derived(people)
+    assert re.fullmatch("p_[0-9a-f]{32}", derived(people))
+    ids = {
+        Hasher(key).person_id(*of, "u-1") for key in (KEY, "another") for of in (("a", "k"), ("a#k", ""), ("b", "k"))
+    }
+    assert len(ids) == 6
+
+
+def test_a_person_is_read_in_one_call_when_the_id_is_the_derived_one(people: People) -> None:
+    new = looked(people, "u-1")
+    people.documents._client.transact_write_items(TransactItems=new.writes("op_1"))
+    client: Any = people.documents._client
+    real, calls = client._make_api_call, []
+
+    def counted(name: str, arguments: dict[str, object]) -> object:
+        calls.append(name)
+        return real(name, arguments)
+
+    client._make_api_call = counted
+    assert looked(people, "u-1") == Recognised(new.person_id, known=True)
+    assert len(calls) == 1
+    assert looked(people, "u-1", derived_id="p_of_another_key").person_id == new.person_id
+
+
+def test_somebody_new_gets_another_id_when_something_is_left_of_who_had_the_derived_one(people: People) -> None:
+    people.documents.write({"left": Change(Document(), {"of": "an event that was erased"})})
+    left = replace(people, also=lambda one: [people.documents.reading("left" if one == derived(people) else one)])
+    found = looked(left, "u-1")
+    assert not found.known
+    assert found.person_id != derived(people)
+    assert looked(replace(people, besides=[people.documents.reading("left")]), "u-1").person_id == derived(people)
+
+
+def test_a_person_is_renamed_when_there_is_no_document_of_the_old_name(people: People) -> None:
+    person = seen(people, 1).person_id
+    people.documents.write({key: Change(people.documents.get(key), None) for key in [name_key(people)]})
+    renamed = Hasher(KEY, "PL").traits({"firstname": "Eva", "lastname": "Nowak", "email": "1@mail.example"})
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        stored(people, renamed, person_id=person)
+    found = people.look(renamed, person_id=person, connector_id=None, again=True)
+    assert found
+    people.documents._client.transact_write_items(TransactItems=found.writes("op_1"))
+    assert stored(people, renamed) == Recognised(person, known=True)
+
+
+def name_key(people: People) -> str:
+    return people._name_key(people.club_id, traits().name)

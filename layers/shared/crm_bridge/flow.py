@@ -21,7 +21,8 @@ from crm_bridge.storage.operation import Operation, operation_id
 from crm_bridge.storage.operations import Claim
 
 if TYPE_CHECKING:
-    from crm_bridge.engine.context import Context, Ending
+    from crm_bridge.engine.context import Context
+    from crm_bridge.engine.settling import Ending
 
 
 class Command(BaseModel):

@@ -157,9 +157,11 @@ class Turns:
         is not finished comes first, SignInPausedError if these credentials were refused before, StorageError, and what
         `work` raises.
         """
-        if isinstance(self.context.ending, Turn):  # it was at something else
-            self.context.ending.end()
-        turn = self.begin(times, sign_in=sign_in)
+        turn = self.context.ending
+        if not isinstance(turn, Turn) or turn.turns.name != self.name or turn.is_over:
+            if isinstance(turn, Turn):  # it was at something else
+                turn.end()
+            turn = self.begin(times, sign_in=sign_in)
         if not turn.fresh:
             return None
         turn.wait_for_newer()
@@ -178,11 +180,28 @@ class Turns:
         """A turn, which ends with the operation of the run. Raises NotDoneError, SignInPausedError, StorageError."""
         operation = self.context.operation
         assert operation
-        mine = frozenset(Note(operation.operation_id, at, what) for what, at in times.items())
-        lock = self._take(mine, sign_in)
-        fresh = {what: at for what, at in times.items() if lock.applied.get(what, 0) <= at}
-        self.context.ending = turn = Turn(self, lock, mine, fresh)
+        mine = _notes(operation, times)
+        turn = self._turn(self._take(mine, sign_in), mine, times)
+        self.context.ending = turn
         return turn
+
+    def taking(
+        self, times: Mapping[str, int], read: Lock, operation: Operation
+    ) -> "tuple[TransactWriteItemTypeDef, Turn] | None":
+        """Return the write that takes the turn for an operation that it claims, and the turn; None if another has it.
+
+        The write fails if another has had the turn since the row was `read`.
+        """
+        if read.busy_until > self.clock() * 1000:
+            return None
+        mine, holder, until = _notes(operation, times), operation.lease or "", (operation.due_at or 0) * 1000
+        write = self.locks.taking(self.tenant, self.name, mine, read, holder=holder, until=until)
+        lock = Lock(holder, until, applied=read.applied, notes=read.notes | mine)
+        return {"Update": write}, self._turn(lock, mine, times)
+
+    def _turn(self, lock: Lock, mine: frozenset[Note], times: Mapping[str, int]) -> Turn:
+        fresh = {what: at for what, at in times.items() if lock.applied.get(what, 0) <= at}
+        return Turn(self, lock, mine, fresh)
 
     def _take(self, notes: frozenset[Note], sign_in: str) -> "Lock":
         holder, deadline = uuid.uuid4().hex, self.context.deadline
@@ -212,3 +231,7 @@ class Turns:
             if deadline.remaining() - pause < 2 * SHORTEST_CALL:
                 raise NotDoneError("other changes come first", vendor=self.vendor)
             time.sleep(pause)
+
+
+def _notes(operation: Operation, times: Mapping[str, int]) -> frozenset[Note]:
+    return frozenset(Note(operation.operation_id, at, what) for what, at in times.items())

@@ -21,7 +21,7 @@ from tests.unit.engine.conftest import Bench, Order, Receipt, Shop, failing, hit
 SHIP = "ship_orders"
 
 
-def shipping(bench: Bench, **options: Any) -> Any:
+def shipping(bench: Bench, *, is_last: bool = False, **options: Any) -> Any:
     """Return a flow that ships an order once it is placed. `options` are those of the need."""
 
     class Ship(Create[Order, Shop, Receipt], name=SHIP, function="orders"):
@@ -30,7 +30,7 @@ def shipping(bench: Bench, **options: Any) -> Any:
 
         def send(self, command: Order, vendor: Shop) -> Receipt:  # noqa: ARG002
             need = {"key": command.number, "what": "the order", "command": command, **options}
-            placed = self.context.require(Need(bench.flow, **need))
+            placed = self.context.require(Need(bench.flow, **need), is_last=is_last)
             return Receipt(receipt=placed.result.receipt + (1000 if placed.is_new else 2000))
 
         def find(self, command: Order, vendor: Shop) -> Iterator[Match[Receipt]]:  # noqa: ARG002

@@ -5,9 +5,10 @@ happens next, and reads and writes nothing; `engine` claims, sends and looks up;
 operation in one transaction; `review` has the decisions that a person makes.
 """
 
-from crm_bridge.engine.context import Context, Ending, Required
+from crm_bridge.engine.context import Context, Required
 from crm_bridge.engine.engine import Engine, Outcome
 from crm_bridge.engine.policy import HANDED_OVER, KEEP, KEEP_ATTEMPTS, MOST_ENDINGS, POLICY, Policy
+from crm_bridge.engine.settling import Ending
 from crm_bridge.engine.states import DUE, HELD_BACK, REPLACEABLE, TRANSITIONS, UNLINKABLE
 
 __all__ = [

@@ -1,10 +1,12 @@
 """What a flow may use during one run besides its vendor: settings, our own tables, and other events."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from pydantic import BaseModel
 
+from crm_bridge.engine.settling import Ending, Together
 from crm_bridge.engine.states import DUE
 from crm_bridge.errors import (
     ErasedError,
@@ -26,22 +28,11 @@ from crm_bridge.storage.operation import Operation, State
 from crm_bridge.storage.operations import Operations
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
-
     from crm_bridge.engine.engine import Engine
 
 
 AFTER_THE_OTHER = 5
 """Seconds after which an event follows the one that it waits for, if that one does not wake it."""
-
-
-class Ending(Protocol):
-    """What a flow writes in the transaction that settles its operation."""
-
-    def writes(self, settled: Operation, event: Event) -> "Sequence[TransactWriteItemTypeDef]": ...
-
-    def adapts(self, event: Event, there: Sequence[Mapping[str, Any] | None]) -> bool:
-        """Return whether it has other writes for the items that the tables have instead (see OvertakenError)."""
 
 
 class Required[ResultT](NamedTuple):
@@ -103,8 +94,13 @@ class Context:
         """Epoch seconds."""
         return self.services.clock
 
-    def require[C: BaseModel, R: BaseModel](self, need: Need[C, R]) -> Required[R]:
+    def require[C: BaseModel, R: BaseModel](
+        self, need: Need[C, R], *, read: Mapping[str, Operation | None] = MappingProxyType({}), is_last: bool = False
+    ) -> Required[R]:
         """Return the result of another event, which is sent now if it was not sent before.
+
+        `read` are operations that this run has read just now, by their ids: that one is not read again if it is there.
+        `is_last`: this event calls no vendor after that one, so both are settled in one transaction.
 
         Raises NotYetError if it is not done yet: then this event waits, and is sent right after it. Raises MissingError
         if nobody has sent it; RefusedError or NeedlessError if it will not be done; NotDoneError; StorageError.
@@ -114,7 +110,7 @@ class Context:
             raise RefusedError(f"{need.what} needs itself", vendor=vendor)
         if need.command is not None and self.deadline.remaining() < 2 * SHORTEST_CALL:
             raise NotDoneError(f"no time was left to make {need.what} first", vendor=vendor)
-        there = self.operations.get(operation_id)
+        there = read[operation_id] if operation_id in read else self.operations.get(operation_id)
         if need.command is None:
             if there and there.state in DUE | {State.NEEDS_REVIEW}:
                 self.wait_for(there, _not_there(need, there), vendor=vendor)
@@ -132,7 +128,12 @@ class Context:
             )
         try:
             outcome = self._engine.run(
-                need.flow, need.command, tenant=self.tenant, deadline=self.deadline, over_undone=need.replaces
+                need.flow,
+                need.command,
+                tenant=self.tenant,
+                deadline=self.deadline,
+                over_undone=need.replaces,
+                settles=not is_last,
             )
         except (RunningError, UnavailableError):
             raise NotYetError(f"{need.what} is being made", vendor=vendor, waits_for=operation_id) from None
@@ -147,6 +148,8 @@ class Context:
             why = _not_there(need, operation) + (f": {error.message}" if error else "")
             is_in_doubt = outcome.ran and operation.state is State.UNCONFIRMED
             self.wait_for(operation, why, vendor=vendor, is_in_doubt=is_in_doubt)
+        if outcome.unsettled:
+            self.ending = Together(outcome.unsettled, self.ending)
         return Required(need.flow.result.model_validate_json(operation.result), outcome.ran)
 
     def wait_for(self, other: Operation, why: str, *, vendor: str | None = None, is_in_doubt: bool = False) -> NoReturn:

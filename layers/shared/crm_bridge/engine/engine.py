@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from crm_bridge.engine.context import Context, Ending
+from crm_bridge.engine.context import Context
 from crm_bridge.engine.credentials import Credentials
 from crm_bridge.engine.decide import (
     Broken,
@@ -35,7 +35,7 @@ from crm_bridge.engine.decide import (
 from crm_bridge.engine.policy import POLICY, Policy
 from crm_bridge.engine.record import is_elsewhere, stored_result
 from crm_bridge.engine.review import Review
-from crm_bridge.engine.settling import DueTimes, Settling
+from crm_bridge.engine.settling import DueTimes, Ending, Settling, Unsettled
 from crm_bridge.engine.states import DUE, REPLACEABLE, TRANSITIONS
 from crm_bridge.errors import (
     CannotLookError,
@@ -68,6 +68,7 @@ class Outcome:
 
     `result` is the whole result as JSON, if this call received it from the vendor; the operation keeps only the ids.
     `changed` is true if the same event was accepted before with another payload, so that this one was not sent.
+    `unsettled` is what is still to be written, if the caller settles it together with an event of its own.
     """
 
     operation: Operation
@@ -75,6 +76,7 @@ class Outcome:
     error: VendorError | None = None
     result: str | None = field(default=None, repr=False)
     changed: bool = False
+    unsettled: Unsettled | None = field(default=None, repr=False)
 
 
 class Engine:
@@ -132,11 +134,13 @@ class Engine:
         later: bool = False,
         mapping: str | None = None,
         over_undone: bool = False,
+        settles: bool = True,
     ) -> Outcome:
         """Send a command that a caller sent, or return what became of the same event before.
 
         With `later` it is only accepted, and is sent from its queue. `mapping` names what made the command.
-        With `over_undone` it replaces an operation that waits and was surely never done.
+        With `over_undone` it replaces an operation that waits and was surely never done. If it is not to `settle`, the
+        caller does so as soon as it was done (`Outcome.unsettled`).
 
         Raises RunningError while another call sends it, and UnavailableError if it could not be accepted; then nothing
         was sent.
@@ -167,7 +171,7 @@ class Engine:
         if later:
             self._settling.hand_over(claim.operation)
             return Outcome(claim.operation, ran=False)
-        return self._send(run, command, claim.operation, vendor)
+        return self._send(run, command, claim.operation, vendor, settles=settles)
 
     def accept[C: BaseModel, V: Vendor[Any], R: BaseModel](
         self,
@@ -296,7 +300,7 @@ class Engine:
         return Outcome(operation, ran=False, changed=changed)
 
     def _send[C: BaseModel, V: Vendor[Any], R: BaseModel](
-        self, flow: Flow[C, V, R], command: C, operation: Operation, vendor: V | None = None
+        self, flow: Flow[C, V, R], command: C, operation: Operation, vendor: V | None = None, *, settles: bool = True
     ) -> Outcome:
         context = flow.context
 
@@ -324,7 +328,7 @@ class Engine:
         operation = context.operation
         if isinstance(sent, Match):
             return self._succeed(flow, command, operation, Event.FOUND, sent.result)
-        return self._succeed(flow, command, operation, Event.DONE, sent)
+        return self._succeed(flow, command, operation, Event.DONE, sent, settles=settles)
 
     def _look[C: BaseModel, V: Vendor[Any], R: BaseModel](
         self, flow: Create[C, V, R], command: C, operation: Operation
@@ -378,20 +382,29 @@ class Engine:
         result: R,
         *,
         may_be_taken: bool = False,
+        settles: bool = True,
     ) -> Outcome:
         """Raises LinkTakenError if another event has linked the record and the caller says that this `may_be`."""
         links, ending = tuple(flow.links(command, result)), flow.context.ending
         decision = self._decide(operation, Succeeded(event, stored_result(result), links))
-        try:
-            saved = self._settling.settle(operation, decision, ending)
-        except (OvertakenError, LinkTakenError) as error:
-            is_taken = isinstance(error, LinkTakenError)
-            if is_taken and may_be_taken:
-                raise
-            failed = NotSettled(event, links, is_taken=is_taken)
-            return self._store(operation, self._decide(operation, failed), ending)
-        is_ours = saved.result == decision.operation.result  # else a later holder of the lease has settled it
-        return Outcome(saved, ran=True, result=plain_json(result.model_dump_json()) if is_ours else None)
+        shown = plain_json(result.model_dump_json())
+
+        def settle() -> Outcome:
+            try:
+                saved = self._settling.settle(operation, decision, ending)
+            except (OvertakenError, LinkTakenError) as error:
+                is_taken = isinstance(error, LinkTakenError)
+                if is_taken and may_be_taken:
+                    raise
+                failed = NotSettled(event, links, is_taken=is_taken)
+                return self._store(operation, self._decide(operation, failed), ending)
+            is_ours = saved.result == decision.operation.result  # else a later holder of the lease has settled it
+            return Outcome(saved, ran=True, result=shown if is_ours else None)
+
+        if settles or ending or decision.notify:
+            return settle()
+        unsettled = Unsettled(self._settling, operation, decision, settle)
+        return Outcome(decision.operation, ran=True, result=shown, unsettled=unsettled)
 
     def _store(self, operation: Operation, decision: Decision, ending: Ending | None = None) -> Outcome:
         stored = self._settling.settle(operation, decision, ending if decision.with_ending else None)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from crm_bridge.engine.context import Ending
 from crm_bridge.engine.credentials import Credentials
 from crm_bridge.engine.policy import Policy
 from crm_bridge.engine.record import is_elsewhere, stored_links, stored_result, with_attempt
-from crm_bridge.engine.settling import Settling
+from crm_bridge.engine.settling import Ending, Settling
 from crm_bridge.engine.states import REPLACEABLE, TRANSITIONS, UNLINKABLE
 from crm_bridge.errors import (
     CannotLookError,

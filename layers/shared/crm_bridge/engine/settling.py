@@ -1,13 +1,12 @@
 """Writes the end of an attempt: the operation, its links, the webhook and what the flow adds, in one transaction."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import batched
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from crm_bridge.engine.context import Ending
 from crm_bridge.engine.decide import Decision
 from crm_bridge.engine.policy import HANDED_OVER, MOST_ENDINGS
 from crm_bridge.engine.states import DUE
@@ -16,7 +15,7 @@ from crm_bridge.outbound.queues import BATCH, Message, Queues
 from crm_bridge.storage.links import Links
 from crm_bridge.storage.operation import Operation, State
 from crm_bridge.storage.operations import Operations
-from crm_bridge.telemetry import count, log_result, logger
+from crm_bridge.telemetry import add_to_log, count, log_result, logger
 from crm_bridge.webhooks import webhook
 
 if TYPE_CHECKING:
@@ -26,6 +25,71 @@ if TYPE_CHECKING:
 class DueTimes(TypedDict):
     due_at: int
     lent_until: int | None
+
+
+class Ending(Protocol):
+    """What a flow writes in the transaction that settles its operation."""
+
+    def writes(self, settled: Operation, event: Event) -> "Sequence[TransactWriteItemTypeDef]": ...
+
+    def adapts(self, event: Event, there: Sequence[Mapping[str, Any] | None]) -> bool:
+        """Return whether it has other writes for the items that the tables have instead (see OvertakenError)."""
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """The end of an event that was done, and that is still to be written. `alone` writes it by itself."""
+
+    settling: "Settling"
+    held: Operation
+    decision: Decision
+    alone: Callable[[], object]
+
+    def writes(self) -> "Sequence[TransactWriteItemTypeDef]":
+        return self.settling.writes(self.held, self.decision)
+
+    def is_written(self) -> None:
+        self.settling.is_settled(self.decision.operation, self.decision)
+
+
+@dataclass
+class Together:
+    """The end of an event and of one that it required, in one transaction.
+
+    If the other one's part cannot be written, that is settled by itself, and this event is not done yet.
+    """
+
+    other: Unsettled
+    ending: Ending | None
+    is_over: bool = False
+    """Whether the other one is settled."""
+    _own: int = 0
+
+    def writes(self, settled: Operation, event: Event) -> "Sequence[TransactWriteItemTypeDef]":
+        own = self.ending.writes(settled, event) if self.ending else ()
+        self._own = len(own)
+        return [*own, *(() if self.is_over else self.other.writes())]
+
+    def adapts(self, event: Event, there: Sequence[Mapping[str, Any] | None]) -> bool:
+        own, others = there[: self._own], there[self._own :]
+        if any(item is not None for item in others):
+            self.end_other()
+        if any(item is not None for item in own):
+            return self.ending is not None and self.ending.adapts(event, own)
+        return event is not Event.DONE
+
+    def end(self, *, is_written: bool) -> None:
+        """After the event was settled, or could not be."""
+        if not is_written:
+            self.end_other()
+        elif not self.is_over:
+            self.is_over = True
+            self.other.is_written()
+
+    def end_other(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.other.alone()
 
 
 class Settling:
@@ -59,29 +123,48 @@ class Settling:
     ) -> Operation:
         changed, event, links = decision.operation, decision.event, decision.links
         assert event
-        writes = [*note, *self._links.puts(held.tenant, links, held.operation_id, changed.updated_at)]
-        if decision.payload_until:
-            writes.append(self._operations.keep_payload(held, decision.payload_until))
         news = self.news(changed) if decision.notify else None
-        if news:
-            writes.append(self._operations.put(news))
+        writes = [*note, *self._follow(held, decision, news)]
         try:
             stored = self.write(changed, event, writes, ending)
         except StorageError:
             stored = held
-        if stored is held or stored.lease != held.lease:
+        is_settled = stored is not held and stored.lease == held.lease
+        if isinstance(ending, Together):
+            ending.end(is_written=is_settled)
+        if not is_settled:
             # A person who has to decide later needs the ids that would be lost here.
             ids = [f"{link.right.system} {link.right.entity} {link.right.id}" for link in links]
             logger().error("not settled", extra={"event": event, "state": changed.state, "made": ids})
             count("NotSettled", flow=held.flow)
             return stored
-        log_result(event, stored.state, stored.tries, changed.attempts[-1].status)
+        self.is_settled(stored, decision)
+        self.hand_over(news)
+        return stored
+
+    def _follow(self, held: Operation, decision: Decision, news: Operation | None) -> "list[TransactWriteItemTypeDef]":
+        """Return what is written with the operation: its links, its payload, and the webhook."""
+        changed = decision.operation
+        writes = [*self._links.puts(held.tenant, decision.links, held.operation_id, changed.updated_at)]
+        if decision.payload_until:
+            writes.append(self._operations.keep_payload(held, decision.payload_until))
+        if news:
+            writes.append(self._operations.put(news))
+        return writes
+
+    def writes(self, held: Operation, decision: Decision) -> "Sequence[TransactWriteItemTypeDef]":
+        """Return all that settles an operation of which nobody is told, for the transaction that settles another."""
+        return [self._operations.settled(decision.operation), *self._follow(held, decision, None)]
+
+    def is_settled(self, stored: Operation, decision: Decision) -> None:
+        """Log and count what was written, and wake those that have waited for it."""
+        attempt = decision.operation.attempts[-1]
+        add_to_log(operation_id=stored.operation_id)
+        log_result(decision.event or attempt.event, stored.state, stored.tries, attempt.status)
         count("Operations", flow=stored.flow, state=stored.state)
         if stored.state is State.NEEDS_REVIEW:
-            count("NeedsReview", reason=changed.attempts[-1].event)
-        self.hand_over(news)
+            count("NeedsReview", reason=attempt.event)
         self.wake_waiters(stored)
-        return stored
 
     def _settle_as_waiter(
         self, held: Operation, decision: Decision, waits_for: str, ending: Ending | None

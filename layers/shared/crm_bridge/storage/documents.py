@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from botocore.exceptions import ClientError
 
-from crm_bridge.storage.dynamodb import deserialize, guarded, reasons_of, serialize, through_conflicts
+from crm_bridge.storage.dynamodb import (
+    Item,
+    Reading,
+    deserialize,
+    guarded,
+    read_at_once,
+    reasons_of,
+    serialize,
+    through_conflicts,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -50,14 +59,21 @@ class Documents:
 
     def get(self, key: str) -> Document:
         with guarded():
-            response = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
-        item = deserialize(response.get("Item", {}))
-        return Document(int(str(item["version"])), item["content"]) if item else Document()  # type: ignore[arg-type]
+            answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
+        return _document(answer.get("Item", {}))
+
+    def reading(self, key: str) -> Reading[Document]:
+        """Return what `get` reads, for `read_at_once`."""
+        return Reading(self._table, _key(key), _document)
+
+    def read_at_once(self, *readings: Reading[Any]) -> None:
+        """Read items of any tables as they are at one and the same time."""
+        read_at_once(self._client, readings)
 
     def write(self, changes: Mapping[str, Change], others: "Sequence[TransactWriteItemTypeDef]" = ()) -> bool:
         """All of it, and `others` along with it, or nothing: False if one of them has been written by somebody else."""
         writer = uuid.uuid4().hex
-        puts = [self._write(key, change, writer) for key, change in changes.items()]
+        puts = self.writes(changes, writer)
         with guarded():
             try:
                 through_conflicts(lambda: self._client.transact_write_items(TransactItems=[*puts, *others]))
@@ -65,6 +81,24 @@ class Documents:
                 # A write whose response was lost is repeated by the AWS client, and fails on its own first success.
                 return any(reason.get("Item", {}).get("writer") == {"S": writer} for reason in reasons_of(error))
         return True
+
+    def writes(self, changes: Mapping[str, Change], writer: str) -> "list[TransactWriteItemTypeDef]":
+        """The writes of `changes`, for a transaction; `writer` stands in them for whoever makes it."""
+        return [self._write(key, change, writer) for key, change in changes.items()]
+
+    def removing(self, key: str, member: str, writer: str) -> "TransactWriteItemTypeDef":
+        """The write that takes a member out of a document, whoever has written the others. It fails without one."""
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _key(key),
+                "UpdateExpression": "SET #version = #version + :one, writer = :writer REMOVE content.#member",
+                "ConditionExpression": "attribute_exists(#version)",
+                "ExpressionAttributeNames": {"#version": "version", "#member": member},
+                "ExpressionAttributeValues": serialize({":one": 1, ":writer": writer}),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
 
     def _write(self, key: str, change: Change, writer: str) -> "TransactWriteItemTypeDef":
         unchanged: _Condition = {
@@ -89,6 +123,11 @@ class Documents:
             ),
         }
         return {"Put": {"TableName": self._table, "Item": item, **unchanged}}
+
+
+def _document(stored: Item) -> Document:
+    item = deserialize(stored)
+    return Document(int(str(item["version"])), item["content"]) if item else Document()  # type: ignore[arg-type]
 
 
 def _key(key: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from time import sleep
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +14,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from crm_bridge.errors import StorageError
 
 if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+type Item = Mapping[str, AttributeValueTypeDef]
 
 _PASSING_REASONS = {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
@@ -98,6 +102,29 @@ def through_conflicts[T](call: Callable[[], T]) -> T:
                 raise
         sleep(random.uniform(0, 0.05 * 2**attempt))
     return call()
+
+
+@dataclass
+class Reading[T]:
+    """An item that is read together with others. `value` is what `parse` makes of it; an absent item is empty."""
+
+    table: str
+    key: "Item"
+    parse: Callable[["Item"], T]
+    item: "Item" = field(default_factory=dict, repr=False)
+
+    @property
+    def value(self) -> T:
+        return self.parse(self.item)
+
+
+def read_at_once(client: "DynamoDBClient", readings: Sequence[Reading[Any]]) -> None:
+    """Read these items as they are at one and the same time, in one round trip. Raises StorageError."""
+    gets: Sequence[Any] = [{"Get": {"TableName": one.table, "Key": one.key}} for one in readings]
+    with guarded():
+        response = through_conflicts(lambda: client.transact_get_items(TransactItems=gets))
+    for one, found in zip(readings, response["Responses"], strict=True):
+        one.item = found.get("Item", {})
 
 
 def _is_passing(error: ClientError) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from crm_bridge.errors import StorageError
 from crm_bridge.ids import canonical
-from crm_bridge.storage.dynamodb import deserialize, guarded, serialize
+from crm_bridge.storage.dynamodb import Item, Reading, deserialize, guarded, serialize
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -115,10 +115,15 @@ class Links:
 
     def one(self, tenant: str, identity: Identity, system: str, entity: str) -> Identity | None:
         """The only partner of that kind that `identity` may have, if it has one. Raises StorageError."""
-        key = _Row(identity, Identity(system, entity, ""), exclusive=True).key(tenant)
+        one = self.reading(tenant, identity, system, entity)
         with guarded():
-            response = self._client.get_item(TableName=self._table, Key=serialize(key), ConsistentRead=True)
-        return _partner(deserialize(response["Item"])).identity if "Item" in response else None
+            one.item = self._client.get_item(TableName=one.table, Key=one.key, ConsistentRead=True).get("Item", {})
+        return one.value
+
+    def reading(self, tenant: str, identity: Identity, system: str, entity: str) -> Reading[Identity | None]:
+        """Return what `one` reads, for `read_at_once`."""
+        key = _Row(identity, Identity(system, entity, ""), exclusive=True).key(tenant)
+        return Reading(self._table, serialize(key), _identity)
 
     def taken(self, tenant: str, groups: Sequence[Sequence[Link]], operation_id: str) -> list[bool]:
         """Of each group of links, whether another operation holds an exclusive end of one. Raises StorageError."""
@@ -250,6 +255,10 @@ def joined(*parts: str) -> str:
 def parted(key: str) -> list[str]:
     """Return the parts that were `joined`."""
     return [part.replace("%23", "#").replace("%25", "%") for part in key.split("#")]
+
+
+def _identity(item: Item) -> Identity | None:
+    return _partner(deserialize(item)).identity if item else None
 
 
 def _partner(item: dict[str, object]) -> Partner:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 from botocore.exceptions import ClientError
 
-from crm_bridge.storage.dynamodb import deserialize, existing, guarded, serialize, through_conflicts
+from crm_bridge.storage.dynamodb import Reading, deserialize, existing, guarded, serialize, through_conflicts
 from crm_bridge.storage.links import joined
 
 if TYPE_CHECKING:
@@ -165,7 +165,31 @@ class Locks:
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
 
+    def reading(self, tenant: str, name: str) -> Reading[Lock]:
+        """Return the row, for `read_at_once`; where there is none, it has no holder."""
+        return Reading(self._table, _key(tenant, name), read_lock)
+
     # -------------------------------------------------------- writes for transactions in which more is marked
+
+    def taking(
+        self, tenant: str, name: str, notes: frozenset[Note], read: Lock, *, holder: str, until: int
+    ) -> "UpdateTypeDef":
+        """The write that gives `holder` the turn if nobody has had it since the row was `read`, nor ended it.
+
+        Each turn has a holder of its own, and its end takes its notes away.
+        """
+        values: dict[str, object] = {":holder": holder, ":until": until, ":nothing": {}, ":notes": _texts(notes)}
+        values |= {":was": read.holder or None, ":noted": _texts(read.notes) or None}
+        return {
+            "TableName": self._table,
+            "Key": _key(tenant, name),
+            "UpdateExpression": "SET holder = :holder, busy_until = :until, "
+            "applied = if_not_exists(applied, :nothing) ADD notes :notes",
+            "ConditionExpression": f"{'holder = :was' if read.holder else 'attribute_not_exists(holder)'} "
+            f"AND {'notes = :noted' if read.notes else 'attribute_not_exists(notes)'}",
+            "ExpressionAttributeValues": serialize(values),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
 
     def beginning(
         self,

@@ -7,7 +7,7 @@ from itertools import batched, count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crm_bridge.errors import StorageError
-from crm_bridge.storage.dynamodb import deserialize, guarded, serialize
+from crm_bridge.storage.dynamodb import Item, Reading, deserialize, guarded, serialize
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -106,6 +106,10 @@ class OperationReader:
         with guarded():
             response = self._client.get_item(TableName=self._table, Key=key_of(operation_id), ConsistentRead=True)
         return as_operation(response["Item"]) if "Item" in response else None
+
+    def reading(self, operation_id: str) -> Reading[Operation | None]:
+        """Return what `get` reads, for `read_at_once`."""
+        return Reading(self._table, key_of(operation_id), _operation_or_none)
 
     def many(self, operation_ids: Sequence[str]) -> dict[str, Operation]:
         """Those of them that there are, by their ids. Raises StorageError."""
@@ -292,6 +296,10 @@ def _as_due(item: "Mapping[str, AttributeValueTypeDef]") -> Due:
     entry = {name: str(value) for name, value in deserialize(item).items()}
     tenant, _, due_at = entry["due"].rpartition("#")
     return Due(entry["operation_id"], tenant, entry["function"], int(due_at))
+
+
+def _operation_or_none(item: Item) -> Operation | None:
+    return as_operation(item) if item else None
 
 
 def as_operation(item: "Mapping[str, AttributeValueTypeDef]") -> Operation:

@@ -235,6 +235,14 @@ class Operations(OperationReader):
         over: State | None,
         lease: str | None,
     ) -> Operation:
+        item = self._write_all(self._settled(operation, over, lease), along, writes)
+        return as_operation(item) if item else operation
+
+    def settled(self, operation: Operation) -> "TransactWriteItemTypeDef":
+        """The write that `save` makes of an operation that is being sent, for the transaction that settles another."""
+        return self._settled(operation, State.SENDING, operation.lease)
+
+    def _settled(self, operation: Operation, over: State | None, lease: str | None) -> "TransactWriteItemTypeDef":
         put: TransactWriteItemTypeDef = {
             "Put": {
                 "TableName": self._table,
@@ -253,8 +261,7 @@ class Operations(OperationReader):
                     {":lease": lease, ":over": over.value, ":waiters": waiters or None}
                 ),
             }
-        item = self._write_all(put, along, writes)
-        return as_operation(item) if item else operation
+        return put
 
     def _write_all(
         self,
