@@ -1,4 +1,4 @@
-"""Cold start: from nothing to the first answer, under AWS's runtime interface emulator."""
+"""Cold start: from nothing to the first response, under AWS's runtime interface emulator."""
 
 import random
 import subprocess
@@ -16,7 +16,7 @@ def measure(runs: int, against: Sequence[Subject], say: Callable[[str], None]) -
     """Return the milliseconds of `runs` cold starts of each subject. Every round has its own order.
 
     Our function and its peers are packaged both ways, the builds in `against` as they are.
-    A cold start is a fresh runtime's first answer: the emulator starts the runtime when the first event comes.
+    A cold start is a fresh runtime's first response: the emulator starts the runtime when the first event comes.
     """
     subjects: list[tuple[Key, Subject]] = []
     for subject in (FLOOR, *COMPARED):
@@ -39,8 +39,8 @@ def _start(subject: Subject, environment: dict[str, str]) -> float:
         subject.function, subject.handler, 29, environment, subprocess.DEVNULL, build=subject.build
     ) as emulator:
         begun = time.perf_counter()
-        answer = emulator.invoke(event)
+        response = emulator.invoke(event)
         took = time.perf_counter() - begun
-    if answer["statusCode"] not in (200, 201):
-        raise AssertionError(f"{subject.name} answered {answer['statusCode']}")
+    if response["statusCode"] not in (200, 201):
+        raise AssertionError(f"{subject.name} answered {response['statusCode']}")
     return took * 1000

@@ -30,7 +30,7 @@ KEYS = ("operation_id", "id", "key_hash", "identity", "lock", "document")
 type Order = dict[str, Any]
 type Handler = Callable[[Mapping[str, Any], Context], Any]
 type Asked = Mapping[str, Any]
-type Answer = tuple[int, Mapping[str, Any]]
+type AwsResponse = tuple[int, Mapping[str, Any]]
 """A status, and what is answered with it."""
 
 
@@ -69,7 +69,7 @@ LOG = Counted()
 class Surroundings:
     """AWS's tables, secret and queues and a vendor that gives each record a new id.
 
-    `writes` are DynamoDB's units, with those of the two indexes. `spent` is what answering took, in seconds of the
+    `writes` are DynamoDB's units, with those of the two indexes. `spent` is what the responses took, in seconds of the
     processor and of the clock. `aws_takes` and `vendor_takes` let a call last so many seconds. Conditions are kept as
     far as the subjects rely on them: what must be new is.
     """
@@ -92,10 +92,10 @@ class Surroundings:
         aws.send = lambda _, request: self._timed(self._aws, request)
         vendor.send = lambda adapter, request, **_: self._timed(self._vendor, adapter, request)
 
-    def _timed(self, answer: Callable[..., Any], *asked: Any) -> Any:
+    def _timed(self, response: Callable[..., Any], *asked: Any) -> Any:
         processor, clock = time.thread_time(), time.perf_counter()
         try:
-            return answer(*asked)
+            return response(*asked)
         finally:
             with self._lock:
                 self.spent[0] += time.thread_time() - processor
@@ -107,10 +107,10 @@ class Surroundings:
             self.calls["vendor"] += 1
             self._records += 1
             body = json.dumps({"site_id": self._records}).encode()
-        answer = urllib3.HTTPResponse(
+        response = urllib3.HTTPResponse(
             io.BytesIO(body), {"Content-Type": "application/json"}, status=201, preload_content=False
         )
-        return adapter.build_response(request, answer)
+        return adapter.build_response(request, response)
 
     def _aws(self, request: Any) -> Any:
         time.sleep(self.aws_takes) if self.aws_takes else None
@@ -138,11 +138,11 @@ class Surroundings:
         )
         items[key] = item
 
-    def _GetItem(self, asked: Asked) -> Answer:
+    def _GetItem(self, asked: Asked) -> AwsResponse:
         items, key = self._place(asked["TableName"], asked["Key"])
         return 200, {"Item": items[key]} if key in items else {}
 
-    def _PutItem(self, asked: Asked) -> Answer:
+    def _PutItem(self, asked: Asked) -> AwsResponse:
         items, key = self._place(asked["TableName"], asked["Item"])
         if "ConditionExpression" in asked and key in items:
             self.writes += 1  # DynamoDB charges for one that fails as well
@@ -151,7 +151,7 @@ class Surroundings:
         self._put(asked["TableName"], asked["Item"])
         return 200, {}
 
-    def _UpdateItem(self, asked: Asked) -> Answer:
+    def _UpdateItem(self, asked: Asked) -> AwsResponse:
         items, key = self._place(asked["TableName"], asked["Key"])
         self.writes += 1
         if self._due:
@@ -163,13 +163,13 @@ class Surroundings:
             item[names.get(name, name)] = values[value]
         return 200, {}
 
-    def _TransactWriteItems(self, asked: Asked) -> Answer:
+    def _TransactWriteItems(self, asked: Asked) -> AwsResponse:
         for write in asked["TransactItems"]:
             self._put(write["Put"]["TableName"], write["Put"]["Item"])
             self.writes += 1  # each counts twice
         return 200, {}
 
-    def _Query(self, asked: Asked) -> Answer:
+    def _Query(self, asked: Asked) -> AwsResponse:
         """Of the due index: as many as were ordered, of all tenants, spread over all shards. None of them is lent, or
         needs a person.
         """
@@ -197,24 +197,24 @@ class Surroundings:
 
     # ------------------------------------------------------------------ the others
 
-    def _GetSecretValue(self, asked: Asked) -> Answer:
+    def _GetSecretValue(self, asked: Asked) -> AwsResponse:
         return 200, {"Name": asked["SecretId"], "SecretString": self._secret}
 
-    def _SendMessageBatch(self, asked: Asked) -> Answer:
+    def _SendMessageBatch(self, asked: Asked) -> AwsResponse:
         taken = [{"Id": entry["Id"], "MessageId": entry["Id"], "MD5OfMessageBody": ""} for entry in asked["Entries"]]
         return 200, {"Successful": taken, "Failed": []}
 
 
 def measured(handler: Handler, events: Iterable[Asked], around: Surroundings) -> list[list[float]]:
-    """Milliseconds of the processor and of the clock for each event, without what answering its calls took."""
+    """Milliseconds of the processor and of the clock for each event, without the time of its simulated calls."""
     found = []
     for event in events:
         around.spent = [0.0, 0.0]
         processor, clock = time.process_time(), time.perf_counter()
-        answer = handler(event, Context())
+        response = handler(event, Context())
         took = (time.process_time() - processor, time.perf_counter() - clock)
-        if answer["statusCode"] not in (200, 201):
-            raise AssertionError(f"answered {answer['statusCode']}: {answer['body']}")
+        if response["statusCode"] not in (200, 201):
+            raise AssertionError(f"answered {response['statusCode']}: {response['body']}")
         found.append([1000 * (all_of_it - left_out) for all_of_it, left_out in zip(took, around.spent, strict=True)])
     return found
 

@@ -255,7 +255,7 @@ class Import[M: BaseModel]:
     def _pause(self, vendor: str, progress: Progress) -> None:
         """Wait while the vendor is down, or has asked for time."""
         transport, clock = self._bridge.runtime.transport, self._bridge.runtime.clock
-        while (left := max(transport.held_until(vendor, self._tenant), self._resume_at) - clock()) > 0:
+        while (left := max(transport.retry_at(vendor, self._tenant), self._resume_at) - clock()) > 0:
             progress.say(f"{vendor} is down or asks for time, trying again in {left:.0f} s")
             time.sleep(min(1.0, left))
         progress.say("")

@@ -41,7 +41,7 @@ DYNAMODB = "DynamoDB_20120810."
 
 
 class _Handler(QuickHandler, MotoRequestHandler):
-    """moto's view of a request, with our way of answering."""
+    """moto's view of a request, with our way of responding."""
 
 
 class _Moto(DomainDispatcherApplication):

@@ -14,6 +14,7 @@ import requests
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from samtranslator.yaml_helper import yaml_parse
@@ -29,7 +30,15 @@ from local.vendors.webhook import ReceiverSimulator
 
 LOG = Path(".local/demo.log")
 STEPS = Path(__file__).with_suffix(".yaml")
-WIDTH = 156
+NARROWEST, WIDEST = 80, 120
+"""Columns. 80 are also those of a file or a pipe."""
+NEXT = """What to try next:
+
+  make run                       leaves it running, and says what to send to it
+  http://127.0.0.1:3000/console  then shows what happens there
+  export CRM_BRIDGE_LOCAL=1      lets the command line work on it, as in:
+  .venv/bin/crm-bridge operations list demo
+"""
 TIMEOUT = 30
 FINAL = ("succeeded", "rejected", "needs_review")
 
@@ -99,6 +108,12 @@ class Chapter(BaseModel):
     title: str
     vendor: str
     steps: list[Step | Literal["pause"]]
+
+    @property
+    def holder(self) -> str:
+        """Who has the records that are printed."""
+        names = {"revio": "Rev.io", "izzitup": "IzzitUp", "receiver": "received", "egito": "Egito"}
+        return names.get(self.vendor.removeprefix("records of ").lower(), self.vendor)
 
 
 class Player:
@@ -281,17 +296,20 @@ def summary(response: requests.Response) -> str:
             return f"{name} {source_id}"
         case {"entity": entity, "id": record_id}:
             return f"{entity} {record_id}"
-    names = ("job_id", "site_id", "state", "reason")
-    return "\n".join([*(f"{name} {body[name]}" for name in names if name in body), *body.get("warnings", [])])
+        case {"state": state, "reason": reason}:
+            return f"{state}: {reason}"
+    ids = ", ".join(f"{name} {body[name]}" for name in ("job_id", "site_id", "state") if name in body)
+    return "\n".join([ids, *body.get("warnings", [])])
 
 
 def main() -> int:
     chapters = TypeAdapter(list[Chapter]).validate_python(yaml_parse(STEPS.read_text()))
-    console = Console(file=sys.stdout, width=WIDTH, highlight=False)  # standard output as it is before the redirection
+    console = Console(file=sys.stdout, highlight=False)  # standard output as it is before the redirection
+    console.width = min(max(console.width, NARROWEST), WIDEST) if console.is_terminal else NARROWEST
     LOG.parent.mkdir(exist_ok=True)
     wrong: list[str] = []
     with LOG.open("w") as log, redirect_stdout(log), DemoStack(background=False, aws_over_http=False) as stack:
-        console.print("\n[bold]CRM Bridge[/bold] is running on this machine, beside it simulated vendors.")
+        console.print("\n[bold]CRM Bridge[/bold] is running on this machine, beside simulated vendors.")
         player = Player(stack)
         for chapter in chapters:
             wrong += _play(console, stack, player, chapter)
@@ -301,49 +319,61 @@ def main() -> int:
         console.print(f"\n[bold red]{len(wrong)} of {count} steps went wrong:[/bold red] {'; '.join(wrong)}.")
     else:
         console.print(f"\n[bold green]All {count} steps went right.[/bold green]", end=" ")
-    console.print(f"The functions' log is in {LOG}.")
+    console.print(f"The functions' log is in {LOG}.\n\n{NEXT}", end="")
     return 1 if wrong else 0
 
 
 def _play(console: Console, stack: DemoStack, player: Player, chapter: Chapter) -> list[str]:
     """Play and print a chapter. Return which of its steps went wrong."""
-    table = Table(box=SIMPLE_HEAD)
-    for name, width in (("", 1), ("What happens", 41), ("Request", 30), ("Status", 6), ("Answer", 36)):
-        table.add_column(name, min_width=width, max_width=width, overflow="fold")
-    table.add_column("The vendor holds")
+    console.print()
+    console.rule(Text(chapter.title, "bold"), align="left", style="dim")
     wrong = []
-    expected = ""
+    expected, printed = "", [""]
     for step in chapter.steps:
         if step == "pause":
-            table.add_section()
+            console.print()
             continue
         request, status, text = player.play(step)
-        lines = records_of(stack, chapter.vendor)
+        records = records_of(stack, chapter.vendor)
         if "holds" in step.model_fields_set and step.holds is not None:
             expected = step.holds
         is_right = status == step.status and all(part in text for part in step.says)
-        is_right = is_right and (step.holds is None or "; ".join(lines) == expected)
+        is_right = is_right and (step.holds is None or "; ".join(records) == expected)
         wrong += [] if is_right else [step.what]
-        mark = Text("✓", "green") if is_right else Text("✗", "bold red")
-        table.add_row(mark, step.what, request, str(status), text, "" if step.holds is None else "\n".join(lines))
-    console.print(f"\n[bold]{chapter.title}[/bold]", table)
+        _print_step(console, step.what, f"{request}  {status}", is_right=is_right)
+        news = (
+            [] if step.holds is None or records == printed else [f"{chapter.holder}: {', '.join(records) or 'nothing'}"]
+        )
+        for line in [*text.splitlines(), *news]:
+            console.print(Padding(Text(line, "cyan" if line in news else "dim"), (0, 0, 0, 6), expand=False))
+        printed = records if news else printed
     return wrong
 
 
+def _print_step(console: Console, what: str, request: str, *, is_right: bool) -> None:
+    """Print a step in one line, with its request at the right; in two if there is not enough room."""
+    mark = Text("  ✓ ", "green") if is_right else Text("  ✗ ", "bold red")
+    room = console.width - len(mark) - len(what) - len(request)
+    if room >= 2:
+        console.print(mark, what, " " * room, request, sep="", soft_wrap=True)
+    else:
+        console.print(mark, what, sep="", soft_wrap=True)
+        console.print(request, justify="right")
+
+
 def _print_records(console: Console, stack: DemoStack) -> None:
-    key_link = "integration_key_link_id integration_system_id internal_id external_id"
-    person = "id firstName lastName type status email mobile trialStart ownerId source club"
+    key_link = "integration_key_link_id internal_id external_id"
     tables: tuple[tuple[str, str, Sequence[Mapping[str, Any]]], ...] = (
-        ("The sites that illu holds in the end", "site_id name latitude longitude", stack.illu.sites),
-        ("The jobs", "job_id site_id name notes", stack.illu.jobs),
-        ("The key links that Rev.io holds", key_link, stack.revio.key_links),
-        ("The people that Egito holds", person, stack.egito.records["Contact"]),
+        ("The sites at illu", "site_id name latitude longitude", stack.illu.sites),
+        ("The jobs at illu", "job_id site_id name notes", stack.illu.jobs),
+        ("The key links at Rev.io", key_link, stack.revio.key_links),
+        ("The people at Egito", "id firstName lastName type status mobile", stack.egito.records["Contact"]),
     )
     for title, names, records in tables:
         table = Table(*names.split(), box=SIMPLE_HEAD)
         for record in records:
             table.add_row(*(" ".join(str(record.get(name, "")).split()) for name in names.split()))
-        console.print(f"\n{title}:", table)
+        console.print(f"\n{title} in the end:", table)
 
 
 if __name__ == "__main__":

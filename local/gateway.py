@@ -148,12 +148,12 @@ class Gateway:
             return _message(503, "Service Unavailable", {"Retry-After": "1"})
         event = http_event(request, route, path_parameters, body)
         try:
-            answer = invoke(self._functions[route.function], event)
+            response = invoke(self._functions[route.function], event)
         except FunctionFailedError:
             return _message(500, "Internal Server Error")
-        content = answer.get("body") or ""
-        data = base64.b64decode(content) if answer.get("isBase64Encoded") else content.encode()
-        return Response(data, status=answer["statusCode"], headers=answer.get("headers"))
+        content = response.get("body") or ""
+        data = base64.b64decode(content) if response.get("isBase64Encoded") else content.encode()
+        return Response(data, status=response["statusCode"], headers=response.get("headers"))
 
 
 @cache
@@ -243,10 +243,10 @@ class QueueDelivery:
 
     def _process(self, messages: "Sequence[MessageTypeDef]") -> None:
         try:
-            answer = invoke(self.function, {"Records": [_record(message, self.queue_arn) for message in messages]})
+            response = invoke(self.function, {"Records": [_record(message, self.queue_arn) for message in messages]})
         except FunctionFailedError:
             return  # the batch stays on the queue
-        failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+        failed = {failure["itemIdentifier"] for failure in response["batchItemFailures"]}
         for message in messages:
             if message["MessageId"] not in failed:
                 self.sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])

@@ -27,7 +27,7 @@ class PortInUseError(Exception):
 
 
 class QuickHandler(WSGIRequestHandler):
-    """Writes an answer in one piece: in two, each would wait 40 ms for an acknowledgement."""
+    """Writes a response in one piece: in two, each would wait 40 ms for an acknowledgement."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -147,7 +147,7 @@ class Server:
 
 
 def cut(connection: socket.socket) -> None:
-    """End a connection without an answer."""
+    """End a connection without a response."""
     with suppress(OSError):  # the other side may have been quicker
         connection.shutdown(socket.SHUT_RDWR)
 

@@ -314,7 +314,7 @@ def _webhook() -> Node:
     return {
         "operationId": "operationSettled",
         "tags": [WEBHOOK],
-        "summary": "What became of what was answered 202",
+        "summary": "The result of an event that got 202",
         "description": "Sent to the address in the tenant's `webhook`, as Standard Webhooks 1.0 says.",
         "security": [],
         "parameters": parameters,

@@ -1,6 +1,6 @@
 """What the local stack really answered to the events in events/: the examples of the document.
 
-`python -m tests.record_answers` writes them anew; tests/integration/test_events.py says whether they are still true.
+`python -m tests.record_responses` writes them anew; tests/integration/test_events.py says whether they are still true.
 """
 
 import json
@@ -32,11 +32,11 @@ class Recorded:
         return flow, case
 
 
-def as_recorded(event: str, answer: Mapping[str, Any]) -> Recorded:
+def as_recorded(event: str, response: Mapping[str, Any]) -> Recorded:
     """A function's answer to API Gateway."""
-    kind = answer["headers"].get("Content-Type", "").partition(";")[0]
-    text = re.sub(SIMULATOR, EGITO, answer["body"])
-    return Recorded(event, answer["statusCode"], kind, json.loads(text) if kind.endswith("json") else text)
+    kind = response["headers"].get("Content-Type", "").partition(";")[0]
+    text = re.sub(SIMULATOR, EGITO, response["body"])
+    return Recorded(event, response["statusCode"], kind, json.loads(text) if kind.endswith("json") else text)
 
 
 @cache

@@ -80,7 +80,7 @@ class LogLine:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ConnectorResponse:
     """`body` is empty if there was no answer, or one in another language. In XML all values are texts."""
 
     status: int
@@ -98,7 +98,7 @@ class Answer:
 class CallFailedError(Exception):
     """A list can't be had, or a lead source can't be saved; `answer` is the last one that came."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ConnectorResponse) -> None:
         super().__init__(answer.message)
         self.answer = answer
 
@@ -163,7 +163,7 @@ class Connector:
         path = f"/lead-sources/{quote(lead_source_id, safe='')}"
         return self._save_lead_source("PUT", path, {"name": name, "active": active})
 
-    def save(self, person: Person, *, by_id: bool = True) -> Answer:
+    def save(self, person: Person, *, by_id: bool = True) -> ConnectorResponse:
         """The last answer to it, which is in the log too. Our id is learned from every answer that has one.
 
         Without `by_id` it is sent as if no answer had ever told our id: the UUID alone says who it is.
@@ -223,13 +223,13 @@ class Connector:
         _add_texts(ET.SubElement(root, "userInfo"), fields)
         return _xml_document(root)
 
-    def _ask(self, method: str, path: str, document: bytes | None = None) -> Answer:
+    def _ask(self, method: str, path: str, document: bytes | None = None) -> ConnectorResponse:
         *_, answer = self._answers(method, path, document)
         if answer.result == "ERROR":
             raise CallFailedError(answer)
         return answer
 
-    def _answers(self, method: str, path: str, document: bytes | None) -> Iterator[Answer]:
+    def _answers(self, method: str, path: str, document: bytes | None) -> Iterator[ConnectorResponse]:
         """One for each attempt; the request stays the same, whatever the answers tell."""
         for attempt in range(self._attempts):
             if attempt:
@@ -239,7 +239,7 @@ class Connector:
             if not answer.unsettled:
                 break
 
-    def _send(self, method: str, path: str, document: bytes | None) -> Answer:
+    def _send(self, method: str, path: str, document: bytes | None) -> ConnectorResponse:
         mimetype = f"application/{self._language}"
         headers = {"Accept": mimetype} | ({} if document is None else {"Content-Type": mimetype})
         try:
@@ -253,7 +253,7 @@ class Connector:
                 allow_redirects=False,  # a redirected POST would become a GET
             )
         except _LOST:
-            return Answer(NO_ANSWER, "ERROR", "The partner system did not answer.")
+            return ConnectorResponse(NO_ANSWER, "ERROR", "The partner system did not answer.")
         return _answer(response, self._language)
 
 
@@ -280,14 +280,16 @@ def _add_texts(parent: ET.Element, values: Mapping[str, str | bool]) -> None:
         ET.SubElement(parent, name).text = value if isinstance(value, str) else str(value).lower()
 
 
-def _answer(response: requests.Response, language: Language) -> Answer:
+def _answer(response: requests.Response, language: Language) -> ConnectorResponse:
     status = response.status_code
     body = _read(response, language)
     if body is None:
-        return Answer(status, "ERROR", f"The partner system answered {status} without readable {language.upper()}.")
+        return ConnectorResponse(
+            status, "ERROR", f"The partner system answered {status} without readable {language.upper()}."
+        )
     told = _RESULTS.get(_text(body, "result"), "INFO" if status // 100 == 2 else "ERROR")
     message = _text(body, "message") or f"The partner system answered {status}."
-    return Answer(status, told, message, _text(body, "recordID") or None, body)
+    return ConnectorResponse(status, told, message, _text(body, "recordID") or None, body)
 
 
 def _read(response: requests.Response, language: Language) -> dict[str, object] | None:

@@ -267,7 +267,7 @@ def _change_lead_source(request: Request) -> Response:
 
 
 def _kept(request: Request, response: Response, *, active: bool | None, is_egitos: bool) -> Response:
-    """The answer, after the bridge has noted what Egito cannot: whether it is in use, and names of our own."""
+    """The response, after the bridge has noted what Egito cannot: whether it is in use, and names of our own."""
     body = response.body if isinstance(response.body, dict) else {}
     if "id" not in body:  # it is not made yet; the Connector saves it again, or does without
         return response

@@ -8,7 +8,7 @@ from connector_receiver.person_records import NOT_WHOLE
 from connector_receiver.receiver import Receiver
 from connector_receiver.saves import AFTER_THE_RECORD
 from crm_bridge import Change, Create, Match
-from crm_bridge.errors import NoSuchRecordError, NotShownError
+from crm_bridge.errors import IncompleteSearchError, NoSuchRecordError
 from crm_bridge.fields import may_have_become
 from crm_bridge.sequence import Turns
 from crm_bridge.storage.links import joined
@@ -35,7 +35,7 @@ class CreateLeadSource(
             if may_have_become(command.name, entry.name):
                 yield Match(LeadSource(id=entry.id, name=entry.name), None, False, entry.id, entry.name)
         if not vendor.settings.lists_everything:
-            raise NotShownError(NOT_WHOLE, vendor=VENDOR)
+            raise IncompleteSearchError(NOT_WHOLE, vendor=VENDOR)
 
     def existing(self, command: NewLeadSource, record_id: str) -> LeadSource:
         return LeadSource(id=record_id, name=command.name)

@@ -11,8 +11,8 @@ from crm_bridge.errors import (
     CannotLookError,
     Event,
     FieldError,
+    IncompleteSearchError,
     InvalidError,
-    NotShownError,
     RefusedError,
     SeveralFoundError,
 )
@@ -63,7 +63,7 @@ class CreatePersonRecord(
                 shown = " ".join(filter(None, (texts[name] for name in sorted(names))))
                 yield Match(PersonRecord(entity=command.entity, id=record_id), None, certain, record_id, shown)
         if not vendor.settings.lists_everything:
-            raise NotShownError(NOT_WHOLE, vendor=VENDOR)
+            raise IncompleteSearchError(NOT_WHOLE, vendor=VENDOR)
 
     def existing(self, command: NewPersonRecord, record_id: str) -> PersonRecord:
         record = SharedRecord if command.has_namesake else PersonRecord

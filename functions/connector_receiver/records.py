@@ -21,9 +21,9 @@ from crm_bridge.errors import (
     CannotLookError,
     Event,
     FieldError,
+    IncompleteSearchError,
     InvalidError,
     NoSuchRecordError,
-    NotShownError,
     RefusedError,
 )
 from crm_bridge.fields import may_have_become
@@ -63,9 +63,9 @@ class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record",
                 certain = reference is not None and _text(record.get(reference)) == command.key
                 yield Match(self._stored(command, record_id), None, certain, record_id, f"{command.entity} {record_id}")
         if reference is None:
-            raise NotShownError(NO_REFERENCE, vendor=VENDOR)
+            raise IncompleteSearchError(NO_REFERENCE, vendor=VENDOR)
         if not vendor.settings.lists_everything:
-            raise NotShownError(NOT_WHOLE, vendor=VENDOR)
+            raise IncompleteSearchError(NOT_WHOLE, vendor=VENDOR)
 
     def existing(self, command: NewRecord, record_id: str) -> StoredRecord:
         return self._stored(command, record_id)

@@ -45,7 +45,7 @@ def read[M: BaseModel](request: Request, model: type[M]) -> M:
 
 
 def told(headers: Mapping[str, str], response: Response) -> Response:
-    """The answer in the caller's language. A problem gets a result and a sentence, as every answer to a save has."""
+    """Return the response in the caller's language. A problem has a result and a sentence, as the others have."""
     body = response.body
     if response.status >= 400 and isinstance(body, Mapping):
         if body["type"] == PROBLEM_TYPE + RefusedByVendorError.kind:  # its errors name Egito's fields, not the caller's

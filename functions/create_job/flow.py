@@ -21,7 +21,7 @@ class CreateJob(Create[NewJob, Illu, JobCreated], name="create_job", route="POST
     """A new request or ticket.
 
     The ticket becomes a job at its customer's site. `ticket_id` is what makes the event unique. A customer without a
-    site, and without `site` in the request, is answered 409.
+    site, and without `site` in the request, gets 409.
     """
 
     about = Kind("crm", "ticket")

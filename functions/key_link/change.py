@@ -76,19 +76,19 @@ class Change:
     def claim(self, operation: Operation, *, later: bool) -> Claim:
         """Claim or accept the change, and mark all that it holds. Raises StorageError."""
         for _ in range(MOST_ENDINGS):
-            self._see()
-            with_turn = not later and self._can_take() and not self.obstacle()
+            self._read_current_ties()
+            with_turn = not later and self._may_begin() and not self.obstacle()
             along = self._marks(operation, with_turn=with_turn, accepts=not with_turn)
             claimed = operation.model_copy(update={"holds": self.holds})
             try:
                 claim = self.context.operations.create(claimed, over=REPLACEABLE, along=[write for _, write in along])
             except OvertakenError as overtaken:
-                self._learn(along, overtaken)
+                self._note_overtaken(along, overtaken)
                 continue
             self.context.operation = claim.operation
             self._is_marked(along)
             if claim.won and with_turn:
-                self._has(Lock(operation.lease or "", (operation.due_at or 0) * 1000))
+                self._has_begun(Lock(operation.lease or "", (operation.due_at or 0) * 1000))
             return claim
         raise StorageError("The key link's events change again and again. Send the same request again.")
 
@@ -113,7 +113,7 @@ class Change:
         assert self.turn
         self.ties, self.finders = {}, frozenset()
         for _ in range(MOST_ENDINGS):
-            self._see()
+            self._read_current_ties()
             if obstacle := self.obstacle():
                 raise NotDoneError(obstacle, vendor=VENDOR)
             along = self._marks(self.context.operation, with_turn=False, accepts=False)
@@ -121,7 +121,7 @@ class Change:
             try:
                 stored = self.context.operations.save(operation, along=[write for _, write in along])
             except OvertakenError as overtaken:
-                self._learn(along, overtaken)
+                self._note_overtaken(along, overtaken)
                 continue
             if stored != operation:
                 raise NotDoneError("another function runs it by now", vendor=VENDOR)
@@ -131,10 +131,10 @@ class Change:
         raise NotDoneError("the key link's events change again and again", vendor=VENDOR)
 
     @property
-    def is_known(self) -> bool:
+    def is_holder_certain(self) -> bool:
         """Whether an event of ours is sure to have the key link, and none that could have it is on its way."""
         sources = [self.seen.get(event) for event in self.ties]
-        return bool(sources) and all(one is None or self._has_it(one) for one in sources)
+        return bool(sources) and all(one is None or self._has_key_link(one) for one in sources)
 
     def obstacle(self) -> str | None:
         """Why the event of the new pair cannot be reserved."""
@@ -147,7 +147,7 @@ class Change:
             return "an event that says the same is on its way, and comes first"
         return None
 
-    def _see(self) -> None:
+    def _read_current_ties(self) -> None:
         if not self.ties or self.finders:
             self.ties = self._read_ties(self.key_link_id)
 
@@ -193,7 +193,7 @@ class Change:
         if there and there.state is State.WAITING and there.held:
             conditions.append("#state = :there AND attribute_exists(held)")
             values[":there"] = State.WAITING.value
-        elif event in self.ties and (there is None or self._has_it(there)):
+        elif event in self.ties and (there is None or self._has_key_link(there)):
             conditions.append("#state = :there AND begins_with(#result, :result)")
             values |= {":there": State.SUCCEEDED.value, ":result": self._result}
         elif not is_target or (accepts and self.obstacle()):
@@ -211,18 +211,16 @@ class Change:
             changes = ["reserved = :reserved"]
             values |= {":ours": self._reserved_for(""), ":reserved": self._reserved_for(operation.operation_id)}
             if there is None and event not in self.ties:
-                made = self._made_for_this(operation).model_dump(mode="json", exclude_none=True)
-                placeholder = {
-                    one: value for one, value in made.items() if one not in ("operation_id", "held", "reserved")
-                }
+                made = self._placeholder(operation).model_dump(mode="json", exclude_none=True)
+                placeholder = {one: made[one] for one in made if one not in ("operation_id", "held", "reserved")}
                 names = {name: f"#{name}" if name in ("state", "function") else name for name in placeholder}
                 changes += [f"{names[name]} = if_not_exists({names[name]}, :{name})" for name in placeholder]
                 values |= {f":{name}": value for name, value in placeholder.items()}
         setting = f"SET {', '.join(changes)} " if changes else ""
         return self.context.operations.update(event, f"{setting}ADD held :held", " AND ".join(conditions), values)
 
-    def _learn(self, along: "Sequence[tuple[str, TransactWriteItemTypeDef]]", overtaken: OvertakenError) -> None:
-        for (event, _), item in zip(along, overtaken.there, strict=True):
+    def _note_overtaken(self, along: "Sequence[tuple[str, TransactWriteItemTypeDef]]", error: OvertakenError) -> None:
+        for (event, _), item in zip(along, error.there, strict=True):
             if item is None:
                 continue
             if event and item:
@@ -248,10 +246,10 @@ class Change:
                 if is_target:
                     changes["reserved"] = self._reserved_for(operation.operation_id)
                 self.seen[event] = there.model_copy(update=changes)
-                if is_target and there.result and not self._has_it(there):
+                if is_target and there.result and not self._has_key_link(there):
                     self.stale = self._read_ties(key_link_id(there.result)).get(event)
 
-    def _can_take(self) -> bool:
+    def _may_begin(self) -> bool:
         """Whether the turn may be free, and no newer change is noted or was made."""
         row = self.row
         return row is None or (
@@ -260,7 +258,7 @@ class Change:
             and all(note.at <= self.asked_at for note in row.notes)
         )
 
-    def _has(self, lock: Lock) -> None:
+    def _has_begun(self, lock: Lock) -> None:
         operation = self.context.operation
         assert operation
         notes = frozenset({self._note(operation)})
@@ -275,7 +273,7 @@ class Change:
         self.along = [("", write) for write in self._row(settled, is_over=is_over)]
         if is_over:
             for one in sorted({*settled.holds, *self.holds} - self.gone):
-                self.along += [(one, write) for write in self._let_go(one, settled, is_done=is_done)]
+                self.along += [(one, write) for write in self._release(one, settled, is_done=is_done)]
         if is_done:
             self.along += [("links", write) for write in self._links(settled)]
         return [write for _, write in self.along]
@@ -307,14 +305,14 @@ class Change:
             ]
         return ()
 
-    def _let_go(self, event: str, settled: Operation, *, is_done: bool) -> "Sequence[TransactWriteItemTypeDef]":
+    def _release(self, event: str, settled: Operation, *, is_done: bool) -> "Sequence[TransactWriteItemTypeDef]":
         """What becomes of an event that is held, when the change is done or refused."""
         there, operations, mine = self.seen.get(event), self.context.operations, settled.operation_id
         if there is None:  # it is as it was when it was held
-            return [self._let_go_as_held(event, settled, is_done=is_done)]
+            return [self._release_unchanged(event, settled, is_done=is_done)]
         if mine not in there.held:
             return ()
-        if not is_done and _is_made_for_this(there):
+        if not is_done and _is_placeholder(there):
             return [operations.delete(there)]
         after = self._after(there, settled, is_done=is_done)
         writes = [operations.replaced(there, after)]
@@ -322,17 +320,17 @@ class Change:
             writes.append(operations.put(webhook(after)))
         return writes
 
-    def _let_go_as_held(self, event: str, settled: Operation, *, is_done: bool) -> "TransactWriteItemTypeDef":
+    def _release_unchanged(self, event: str, settled: Operation, *, is_done: bool) -> "TransactWriteItemTypeDef":
         operations, now = self.context.operations, settled.updated_at
         is_target = self.target is not None and event == self.target.operation_id
         values: dict[str, object] = {":held": {settled.operation_id} | self._overtaken(), ":mine": settled.operation_id}
         if is_target and event not in self.ties:
-            made = self._made_for_this(settled)
+            made = self._placeholder(settled)
             if not is_done:
                 return operations.delete(made)
             return operations.replaced(made, self._after(made, settled, is_done=True))
         if is_done and event in self.ties and not is_target:
-            attempt = Attempt(at=now, event=Event.WITHDRAWN, reason=self._why(settled)).model_dump(
+            attempt = Attempt(at=now, event=Event.WITHDRAWN, reason=self._reason(settled)).model_dump(
                 mode="json", exclude_none=True
             )
             state = TRANSITIONS[State.SUCCEEDED, Event.WITHDRAWN]
@@ -377,14 +375,14 @@ class Change:
                 "lent_until": None,
                 "expires_at": None,
             }
-        elif is_done and self._has_it(there):
+        elif is_done and self._has_key_link(there):
             event = Event.WITHDRAWN
             changes |= {"result": None, "links": (), "expires_at": now + KEEP}
         elif there.state is State.WAITING:
             changes |= {"due_at": now, "lent_until": None}
         if event:
             changes |= {"state": TRANSITIONS[there.state, event], "updated_at": now}
-            attempt = Attempt(at=now, event=event, reason=self._why(settled))
+            attempt = Attempt(at=now, event=event, reason=self._reason(settled))
             changes |= {"attempts": (*there.attempts[1 - KEEP_ATTEMPTS :], attempt), "last_attempt": attempt}
         return there.model_copy(update=changes)
 
@@ -401,12 +399,12 @@ class Change:
         deletes = [*self.stale.own, *self.stale.others] if self.stale else []
         for event, ties in untied.items():
             there = self.seen.get(event)
-            has_another = there is not None and there.state is State.SUCCEEDED and not self._has_it(there)
+            has_another = there is not None and there.state is State.SUCCEEDED and not self._has_key_link(there)
             deletes += [*ties.own, *([] if has_another else ties.others)]
         once = {_place(write): write for write in deletes if _place(write) not in places | self.untied}
         return [*puts, *once.values()]
 
-    # ------------------------------------------------------------------ small things
+    # ------------------------------------------------------------------ names, notes and reads
 
     @property
     def name(self) -> str:
@@ -429,7 +427,7 @@ class Change:
         """Return how a result begins that has this key link."""
         return f'{{"id":{self.key_link_id},'
 
-    def _has_it(self, event: Operation) -> bool:
+    def _has_key_link(self, event: Operation) -> bool:
         return event.state is State.SUCCEEDED and (event.result or "").startswith(self._result)
 
     def _note(self, operation: Operation) -> Note:
@@ -439,10 +437,10 @@ class Change:
         """Changes of one key link take a reservation over from one another: they are made one after the other."""
         return f"{self.key_link_id}#{operation}"
 
-    def _why(self, settled: Operation) -> str:
+    def _reason(self, settled: Operation) -> str:
         return f"by a {'change' if self.target else 'deletion'} of key link {self.key_link_id}, {settled.operation_id}"
 
-    def _made_for_this(self, operation: Operation) -> Operation:
+    def _placeholder(self, operation: Operation) -> Operation:
         """The new pair's event as this change has stored it, if there was none."""
         assert self.target
         return Operation(
@@ -474,7 +472,7 @@ def row_name(key_link_id: int) -> str:
     return f"revio key_link {key_link_id}"
 
 
-def _is_made_for_this(event: Operation) -> bool:
+def _is_placeholder(event: Operation) -> bool:
     return event.state is State.REJECTED and event.last_attempt is None and len(event.held) == 1
 
 

@@ -61,15 +61,15 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
         try:
             for found in vendor.key_links_of(command.link.internal_id, criteria.search):
                 if criteria.fit(found):
-                    if exact := key_links.still(found.id, criteria):
+                    if exact := key_links.reread(found.id, criteria):
                         self._ends_as_found(command, since)
-                        yield Match(key_links.shown(exact), exact.created_at)
+                        yield Match(key_links.to_stored(exact), exact.created_at)
                         return
                 elif criteria.may_fit(found):
                     compared += 1
                     if compared > MOST_COMPARED or not key_links.is_linked(found.id):
-                        shown = key_links.shown(found)
-                        yield Match(shown, found.created_at, False, str(found.id), found.external_id)
+                        altered = key_links.to_stored(found)
+                        yield Match(altered, found.created_at, False, str(found.id), found.external_id)
         except CannotLookError:
             stored = self._found(command, key_links)
             if stored is None:
@@ -94,7 +94,7 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
         ]
 
     def discarded(self, operation: Operation) -> Ending:  # noqa: ARG002
-        return Finding(self.context, 0, 0)
+        return FoundEnding(self.context, 0, 0)
 
     def _found(self, command: NewKeyLink, key_links: KeyLinks) -> StoredKeyLink | None:
         """Return the key link that says this already.
@@ -108,14 +108,14 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
         return stored
 
     def _ends_as_found(self, command: NewKeyLink, since: int) -> None:
-        self.context.ending = Finding(self.context, command.asked_at, since)
+        self.context.ending = FoundEnding(self.context, command.asked_at, since)
 
     def _now(self) -> int:
         """Return the time in epoch milliseconds."""
         return int(self.context.clock() * 1000)
 
 
-class _InTurn[C: KeyLinkDeletion, R: StoredKeyLink | DeletedKeyLink](Changes[C, Revio, R]):
+class _OneAtATime[C: KeyLinkDeletion, R: StoredKeyLink | DeletedKeyLink](Changes[C, Revio, R]):
     """One change of a key link at a time, and the last one that was asked for counts."""
 
     def key(self, command: C) -> str:
@@ -139,7 +139,7 @@ class _InTurn[C: KeyLinkDeletion, R: StoredKeyLink | DeletedKeyLink](Changes[C, 
         return Change(self.context, command.id, command.asked_at, target)
 
     @contextmanager
-    def _in_turn(self, command: C) -> Iterator[Change]:
+    def _exclusive(self, command: C) -> Iterator[Change]:
         change = self.context.ending
         if not isinstance(change, Change):
             change = self._change(command)
@@ -150,14 +150,14 @@ class _InTurn[C: KeyLinkDeletion, R: StoredKeyLink | DeletedKeyLink](Changes[C, 
 
     def _wait_for_others(self, change: Change, before: RevioKeyLink, key_links: KeyLinks) -> None:
         """Raises NotYetError while an earlier event that says what there is now may still find it, or has made it."""
-        shown = key_links.shown(before)
-        event = CreateKeyLink.operation_id(self.context.tenant, pair(shown))
+        current = key_links.to_stored(before)
+        event = CreateKeyLink.operation_id(self.context.tenant, pair(current))
         if event in change.holds:
             return
         there = self.context.operations.get(event)
         if there is None:
             return
-        if there.state is State.SUCCEEDED and there.result and key_link_id(there.result) == shown.id:
+        if there.state is State.SUCCEEDED and there.result and key_link_id(there.result) == current.id:
             change.mark()  # it has it by now
         elif there.state in (State.SENDING, State.UNCONFIRMED) or (
             there.state in DUE and there.unconfirmed_since is not None
@@ -168,7 +168,7 @@ class _InTurn[C: KeyLinkDeletion, R: StoredKeyLink | DeletedKeyLink](Changes[C, 
 
 
 class ChangeKeyLink(
-    _InTurn[KeyLinkChange, StoredKeyLink],
+    _OneAtATime[KeyLinkChange, StoredKeyLink],
     Changes[KeyLinkChange, Revio, StoredKeyLink],
     name="change_key_link",
     function="key_link",
@@ -176,13 +176,13 @@ class ChangeKeyLink(
     def send(self, command: KeyLinkChange, vendor: Revio) -> StoredKeyLink:
         """Raises NoSuchRecordError, OpposedError, NeedlessError."""
         key_links = KeyLinks(self.context, vendor)
-        with self._in_turn(command) as change:
+        with self._exclusive(command) as change:
             criteria, record = key_links.criteria(command.link), vendor.record(command.id)
             before = key_link_of(record)
             is_same = criteria.fit(before) and before.external_id == command.link.external_id
             if not is_same:  # else it was changed before, and only the rest is left to do
                 self._wait_for_others(change, before, key_links)
-                others = [_shown_to(change, criteria, key_links), key_links.stored(command.link)]
+                others = [_key_link_of_target(change, criteria, key_links), key_links.stored(command.link)]
                 other = next((one.id for one in others if one and one.id != command.id), None)
                 if other is not None:
                     raise OpposedError(f"Rev.io's key link {other} says this already", vendor=VENDOR)
@@ -192,7 +192,7 @@ class ChangeKeyLink(
 
 
 class DeleteKeyLink(
-    _InTurn[KeyLinkDeletion, DeletedKeyLink],
+    _OneAtATime[KeyLinkDeletion, DeletedKeyLink],
     Changes[KeyLinkDeletion, Revio, DeletedKeyLink],
     name="delete_key_link",
     function="key_link",
@@ -201,24 +201,24 @@ class DeleteKeyLink(
 
     def send(self, command: KeyLinkDeletion, vendor: Revio) -> DeletedKeyLink:
         """Delete it; one that is gone already is deleted, so that repeating it is safe."""
-        with self._in_turn(command) as change, suppress(NoSuchRecordError):
-            if not change.is_known:
+        with self._exclusive(command) as change, suppress(NoSuchRecordError):
+            if not change.is_holder_certain:
                 self._wait_for_others(change, vendor.key_link(command.id), KeyLinks(self.context, vendor))
             vendor.delete_key_link(command.id)
         return DeletedKeyLink(id=command.id)
 
 
-def _shown_to(change: Change, criteria: Criteria, key_links: KeyLinks) -> StoredKeyLink | None:
+def _key_link_of_target(change: Change, criteria: Criteria, key_links: KeyLinks) -> StoredKeyLink | None:
     """Return the key link that the new pair's event has, if it still says so: a search may be behind."""
     event = change.seen.get(change.target.operation_id) if change.target else None
     if event and event.result and key_link_id(event.result) != change.key_link_id:
-        record = key_links.still(key_link_id(event.result), criteria)
-        return key_links.shown(record) if record else None
+        record = key_links.reread(key_link_id(event.result), criteria)
+        return key_links.to_stored(record) if record else None
     return None
 
 
 @dataclass
-class Finding:
+class FoundEnding:
     """The end of an operation that found its key link at Rev.io instead of making one (see `engine.Ending`)."""
 
     context: Context

@@ -19,7 +19,7 @@ SHOWN_NAMES = 50
 
 @dataclass(frozen=True)
 class Criteria:
-    """What Rev.io is asked for, what its answers must then have (it may compare loosely), and the names of that."""
+    """What Rev.io is asked for, what its responses must then have (it may compare loosely), and the names of that."""
 
     search: Mapping[str, str]
     exact: Mapping[str, object]
@@ -59,7 +59,7 @@ class KeyLinks:
 
     def get(self, key_link_id: int) -> StoredKeyLink:
         """Raises NoSuchRecordError."""
-        return self.shown(self.revio.key_link(key_link_id))
+        return self.to_stored(self.revio.key_link(key_link_id))
 
     def page(self, wanted: KeyLinkSearch) -> tuple[list[StoredKeyLink], bool]:
         """One page, without what does not fit exactly, and whether there are more."""
@@ -70,10 +70,10 @@ class KeyLinks:
                 found = self.revio.page_of_key_links({**search, **inferred}, wanted.page, wanted.page_size)
             except RefusedError:  # only the names and the external id are documented as searchable
                 found = self.revio.page_of_key_links(search, wanted.page, wanted.page_size)
-            shown = [self.shown(record) for record in found.key_links if criteria.fit(record)]
-            if shown or found.has_more:
+            found_links = [self.to_stored(record) for record in found.key_links if criteria.fit(record)]
+            if found_links or found.has_more:
                 break
-        return shown, found.has_more
+        return found_links, found.has_more
 
     def stored(self, link: KeyLink) -> StoredKeyLink | None:
         """The key link that says this already. Several would say the same, so the first will do.
@@ -82,11 +82,11 @@ class KeyLinks:
         """
         criteria = self.criteria(link)
         for found in (one for search in criteria.searches() for one in self.revio.key_links(search)):
-            if criteria.fit(found) and (record := self.still(found.id, criteria)):
-                return self.shown(record)
+            if criteria.fit(found) and (record := self.reread(found.id, criteria)):
+                return self.to_stored(record)
         return None
 
-    def still(self, key_link_id: int, criteria: Criteria) -> RevioKeyLink | None:
+    def reread(self, key_link_id: int, criteria: Criteria) -> RevioKeyLink | None:
         """The key link as it is now: what a search finds may have been changed or deleted a moment ago."""
         with suppress(NoSuchRecordError):
             record = self.revio.key_link(key_link_id)
@@ -118,11 +118,11 @@ class KeyLinks:
         exact: dict[str, object] = {}
         names: dict[str, str] = {}
         if wanted.system is not None:
-            system = self._named("system", wanted.system)
+            system = self._by_name("system", wanted.system)
             search["system_name"] = names["system"] = system.name
             exact["integration_system_id"] = system.id
         if wanted.entity_type is not None:
-            entity_type = self._named("entity_type", wanted.entity_type)
+            entity_type = self._by_name("entity_type", wanted.entity_type)
             search["entity_type_name"] = names["entity_type"] = entity_type.name
             exact["integration_entity_type_id"] = entity_type.id
         if wanted.internal_id is not None:
@@ -132,7 +132,7 @@ class KeyLinks:
             exact["external_id"] = wanted.external_id
         return Criteria(search, exact, names)
 
-    def _named(self, kind: NameKind, name: str) -> RevioNamed:
+    def _by_name(self, kind: NameKind, name: str) -> RevioNamed:
         """Raises WrongFieldError, which lists the names that there are."""
         for max_age in (NAMES_MAX_AGE, NAMES_MIN_AGE):  # Rev.io may have got a new one
             named = self.names(kind, max_age)
@@ -143,7 +143,7 @@ class KeyLinks:
         message = f"Rev.io has {'several' if hits else 'none'} of this name; there are {there_are}"
         raise WrongFieldError(message, vendor=VENDOR, field=kind)
 
-    def shown(self, record: RevioKeyLink) -> StoredKeyLink:
+    def to_stored(self, record: RevioKeyLink) -> StoredKeyLink:
         systems = {system.id: system.name for system in self.names("system")}
         entity_types = {entity_type.id: entity_type.name for entity_type in self.names("entity_type")}
         names = {

@@ -18,7 +18,7 @@ OWN = "your own system"
 
 @cache
 def page() -> Mapping[str, object]:
-    """The answer to `GET /console`. Nothing runs in the page, or is loaded or asked by it, but what stands in it.
+    """The response to `GET /console`. Nothing runs in the page, or is loaded or asked by it, but what stands in it.
 
     Source: https://www.w3.org/TR/CSP3/
     """

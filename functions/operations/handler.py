@@ -115,7 +115,7 @@ def _resolve_operation(request: Request) -> JsonResponse[responses.Operation]:
     """Decide what needs review, or undo a link
 
     `link`: the vendor has it, under this id, which is verified at the vendor. 422 if it is not the right one; also if
-    it cannot be verified, until `confirmed` is true; 503 if the vendor does not answer. `retry`: the vendor does not
+    it cannot be verified, until `confirmed` is true; 503 if the vendor does not respond. `retry`: the vendor does not
     have it. `discard`: it is not to be done. `unlink`: the link that a person or a look-up made is wrong; it is
     deleted, and the operation needs review again. 409 if the operation is in no state for this, or the id is linked
     to something else.

@@ -54,7 +54,7 @@ PLACE = rf"^({'|'.join(State)})\.[0-9]{{1,10}}\.op_[0-9a-f]{{32}}$"
 
 def _place(value: str) -> str:
     if not re.fullmatch(PLACE.strip("^$"), value):
-        raise ValueError("give what stood under next in the answer before")
+        raise ValueError("give what stood under next in the response before")
     return value
 
 
@@ -142,7 +142,7 @@ class HourSummary(TypedDict):
 class VendorSummary(TypedDict):
     vendor: str
     """`webhook` is the tenant's own system."""
-    state: Literal["answering", "failing", "nothing known"]
+    state: Literal["responding", "failing", "nothing known"]
     """As far as the tenant's operations tell; nobody is asked."""
     last_success: Time | None
     last_failure: Time | None

@@ -63,7 +63,7 @@ def _vendor(vendor: str, operations: Sequence[OperationSummary]) -> VendorSummar
     is_failing = last is not None and (last_worked is None or last.updated_at >= last_worked)
     return {
         "vendor": vendor,
-        "state": "failing" if is_failing else "answering" if worked else "nothing known",
+        "state": "failing" if is_failing else "responding" if worked else "nothing known",
         "last_success": as_time(last_worked),
         "last_failure": as_time(last.updated_at) if last else None,
         "reason": last.last_attempt.reason if last and last.last_attempt else None,

@@ -53,7 +53,7 @@ from crm_bridge.sources import (
 from crm_bridge.sources.incoming import MAX_BODY
 from crm_bridge.storage.operation import Operation
 from crm_bridge.storage.requests import RequestState, ids_in, shape_as_json
-from crm_bridge.telemetry import add_to_log, bind_log, count, log_answer, logger, report_defect
+from crm_bridge.telemetry import add_to_log, bind_log, count, log_response, logger, report_defect
 from crm_bridge.vendors import SOURCES
 from sources.flows import Mapped, command_of
 
@@ -97,7 +97,7 @@ def take_in(event: Mapping[str, Any], context: LambdaContext) -> Mapping[str, ob
     """Answer a request of a sender. Never raises."""
     bind_log(flow=SOURCES, request_id=context.aws_request_id, route=ROUTE)
     response = answered(lambda: _taken_in(APIGatewayProxyEventV2(dict(event)), context))
-    log_answer(response.status)
+    log_response(response.status)
     return as_lambda(response)
 
 

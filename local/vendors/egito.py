@@ -178,7 +178,7 @@ class EgitoSimulator(Simulator):
     error_shape: Literal["strings", "objects", "default_messages"] = "objects"
     """Of the elements of `errors`: texts, or objects that hold the text as `message` or as `defaultMessage`."""
     error_status: int = 200
-    """HTTP status of an answer with `errors`."""
+    """HTTP status of a response with `errors`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

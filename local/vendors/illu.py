@@ -79,7 +79,7 @@ class IlluSimulator(Simulator):
             Example("A new customer becomes a site. Send it twice: there is still one.", "POST", "/sites", CUSTOMER),
             Example("The links of that customer.", "GET", "/links/crm/customer/C-1001"),
             Example(
-                "Let illu do the next one, but lose its answer: you are answered 202. Within two minutes the bridge "
+                "Let illu do the next one, but lose its response: you get 202. Within two minutes the bridge "
                 "finds the site by itself.",
                 "POST",
                 "/sites",

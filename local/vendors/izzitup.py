@@ -86,14 +86,14 @@ class IzzitUpSimulator(Simulator):
     locks_after: int | None = None
     """After so many failed sign-ins all fail, with the right password too."""
     failures: list[str] = field(default_factory=list)
-    """Messages of FAILURES that answer the next calls with a body, whatever they ask; nothing is done then."""
+    """Messages of FAILURES that response the next calls with a body, whatever they ask; nothing is done then."""
     failure_status: int = 200
     """HTTP status of the documented failures."""
     list_shape: Literal["array", "object", "bare"] = "array"
     """`data` is an array, or an object by id; or there is no envelope, only the array."""
     lists_hidden: bool = True
     notice_first: bool = False
-    """A call with a body is answered 200 with a PHP notice that repeats that body, and then the JSON."""
+    """A call with a body gets 200 with a PHP notice that repeats that body, and then the JSON."""
     answers_without_data: bool = False
     """`data` is an empty string after a status was set, as it is after a failure."""
 

@@ -30,20 +30,20 @@ class Kind(StrEnum):
     REFUSE = "refuse"
     """No connection is accepted for `seconds`."""
     DELAY = "delay"
-    """The answer comes `seconds` late."""
+    """The response comes `seconds` late."""
     TOO_MANY = "too_many"
     """429 with `Retry-After: seconds`."""
     UNAVAILABLE = "unavailable"
     """503 with `Retry-After: seconds`."""
     TOO_MANY_AFTER = "too_many_after"
     UNAVAILABLE_AFTER = "unavailable_after"
-    """The same although the vendor has done it, as a proxy may answer."""
+    """The same although the vendor has done it, as a proxy may respond."""
     ERROR_BEFORE = "error_before"
     ERROR_AFTER = "error_after"
     """500."""
     CLOSE_BEFORE = "close_before"
     CLOSE_AFTER = "close_after"
-    """The connection ends without an answer."""
+    """The connection ends without a response."""
     WRONG_STATUS = "wrong_status"
     """It does it, and answers 200 whatever the documentation says."""
     HTML = "html"
@@ -207,7 +207,7 @@ class Simulator(ABC):
 
     @staticmethod
     def _spared(fault: Fault) -> Response | None:
-        """The answer of a vendor that did nothing, or None if this fault lets it work."""
+        """The response of a vendor that did nothing, or None if this fault lets it work."""
         match fault.kind:
             case Kind.TOO_MANY | Kind.UNAVAILABLE:
                 return Simulator._try_later(fault)

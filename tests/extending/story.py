@@ -90,7 +90,7 @@ def test_it_is_in_every_list(crm: Crm, stack: Stack) -> None:
     for known_by in ("7001", "35436"):  # the company's id and the organization's, without their kinds
         assert len(crm.get(f"/operations?id={known_by}").json()["operations"]) == 1
     summary = {one["vendor"]: one["state"] for one in crm.get("/operations/summary").json()["vendors"]}
-    assert summary["Zendesk"] == "answering"
+    assert summary["Zendesk"] == "responding"
     assert '"create_organization": "Zendesk"' in str(console.page()["body"])
     assert json.loads(stack.demo_tenant())["zendesk"]["search_lag"] == 30
     mapping = {"create_organization": {"version": "1", "expression": "{company_id: id}"}}

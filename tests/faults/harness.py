@@ -224,7 +224,7 @@ class World:
         self.seen, self.sent, self.operators, self.moved = [], [], 0, 0.0
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
+    def responding(self) -> Iterator[None]:
         """While a call is at AWS or a vendor, which goes on after whoever made it was killed."""
         with self._answered:
             self._answering += 1
@@ -611,7 +611,7 @@ class _Tap:
             return Response()(environ, start_response)
         environ["wsgi.input"] = BytesIO(content)
         call = _call(self._service, request.method, request.path, dict(request.headers), content)
-        with self._world.answering():
+        with self._world.responding():
             return self._answer(environ, start_response, call)
 
     def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse", call: Call) -> Iterable[bytes]:

@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass
 class ScriptedIllu:
-    """illu on loopback, answering what it was told to and keeping what it was asked."""
+    """illu on loopback, responding what it was told to and keeping what it was asked."""
 
     answer: Response = field(default_factory=lambda: Response("{}"))
     asked: list[Asked] = field(default_factory=list)

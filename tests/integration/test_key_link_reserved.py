@@ -15,7 +15,7 @@ def test_a_rejected_event_that_has_gone_since_it_was_seen_is_made_as_a_whole(
 ) -> None:
     """Another change of the same key link takes back the event that it had reserved, or the event expires."""
     key_link_id = crm.post("/key-links", LINK).json()["id"]
-    see = Change._see
+    see = Change._read_current_ties
     shown: list[str] = []
 
     def with_what_has_gone(change: Change) -> None:
@@ -28,7 +28,7 @@ def test_a_rejected_event_that_has_gone_since_it_was_seen_is_made_as_a_whole(
             changes = {"operation_id": shown[0], "state": State.REJECTED, "result": None}
             change.seen[shown[0]] = known.model_copy(update=changes)
 
-    monkeypatch.setattr(Change, "_see", with_what_has_gone)
+    monkeypatch.setattr(Change, "_read_current_ties", with_what_has_gone)
     url = f"{crm.stack.url}/key-links/{key_link_id}"
     changed = crm.session.put(url, json=OTHER, headers=crm.headers, timeout=60)
     assert (changed.status_code, changed.json()["external_id"]) == (200, "002")

@@ -35,6 +35,8 @@ from tests.stack import Stack
 
 ROOT = TEMPLATE.parent
 README = (ROOT / "README.md").read_text()
+PAGE = ROOT / "docs/demo.md"
+"""`REWRITE=1` writes its transcript anew."""
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -46,16 +48,28 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 # ---------------------------------------------------------------- make demo
 
 
-def test_the_demo_goes_right_prints_what_the_readme_shows_and_logs_no_secret(tmp_path: Path) -> None:
+def test_the_demo_goes_right_prints_what_the_pages_show_and_logs_no_secret(tmp_path: Path) -> None:
     finished = run("local.demo", cwd=tmp_path)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert finished.stderr == ""
-    shown = re.search(r"\$ make demo\n(.*?)```", README, re.DOTALL)
-    assert shown
-    assert _lines(finished.stdout) == _lines(shown[1])
+    printed = _lines(finished.stdout)
+    assert max(map(len, printed)) <= 80
+    if os.environ.get("REWRITE"):
+        page = PAGE.read_text()
+        PAGE.write_text(page.replace(_transcript(page), "\n".join(printed) + "\n"))
+    assert printed == _lines(_transcript(PAGE.read_text()))
+    beginning, dots, _ = _transcript(README).partition("...")
+    assert dots
+    assert printed[: len(_lines(beginning))] == _lines(beginning)
     log = (tmp_path / LOG).read_text()
     assert '"message":"operation"' in log
     assert [secret for secret in NEVER_LOGGED if secret in log] == []
+
+
+def _transcript(page: str) -> str:
+    found = re.search(r"\$ make demo\n(.*?)```", page, re.DOTALL)
+    assert found
+    return found[1]
 
 
 def _lines(text: str) -> list[str]:

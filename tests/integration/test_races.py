@@ -17,9 +17,9 @@ from crm_bridge.vendors.revio import Revio
 from local.vendors.simulator import Kind
 from tests.integration import izzitup_calls as statuses
 from tests.integration import test_connector_receiver as people
-from tests.integration import test_key_link as key_links
 from tests.integration.conftest import Crm
-from tests.integration.test_key_link import KEY_LINK, OTHER, delete, link_up, put
+from tests.integration.key_link import conftest as key_links
+from tests.integration.key_link.conftest import KEY_LINK, OTHER, delete, link_up, put
 
 ASYNC = {"Prefer": "respond-async"}
 LATER: dict[str, Any] = {**KEY_LINK, "internal_id": 3055, "external_id": "001-later"}

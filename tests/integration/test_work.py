@@ -41,7 +41,14 @@ def test_nothing_is_read_parsed_or_made_twice_for_a_new_site(stack: Stack) -> No
     event = {**event, "body": json.dumps({**json.loads(event["body"]), "customer_id": "C-2"})}
     with counted() as calls:
         assert invoke(function, event)["statusCode"] == 201
-    once = ("Request._read", "Answer._parsed", "Vendor.__init__", "Engine.run", "Settling._settle", "Transport.call")
+    once = (
+        "Request._read",
+        "VendorResponse._parsed",
+        "Vendor.__init__",
+        "Engine.run",
+        "Settling._settle",
+        "Transport.call",
+    )
     assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
     assert calls["_Secrets._get"] == 0  # the settings are in memory
     assert sum(calls.values()) <= MOST_CALLS

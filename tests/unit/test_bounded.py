@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from crm_bridge.errors import ContractBrokenError
-from crm_bridge.outbound.response import MOST_CONTAINERS, MOST_ELEMENTS, Answer
+from crm_bridge.outbound.response import MOST_CONTAINERS, MOST_ELEMENTS, VendorResponse
 from crm_bridge.vendors import izzitup
 
 
@@ -61,8 +61,8 @@ def test_a_reply_of_izzitup_is_found_behind_what_stands_before_it(before: str) -
     assert izzitup._json(before + REPLY + "<!-- end -->") == json.loads(REPLY)
 
 
-def body(content: bytes) -> Answer:
-    return Answer("illu", 200, {}, content, ())
+def body(content: bytes) -> VendorResponse:
+    return VendorResponse("illu", 200, {}, content, ())
 
 
 @pytest.mark.parametrize(

@@ -97,15 +97,15 @@ def test_lets_another_through_when_the_one_that_finds_out_never_comes_back(break
 
 def test_tells_until_when_calls_are_held_back(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, FAILURES - 1)
-    assert breaker.held_until("shop", ACME) == 0
+    assert breaker.retry_at("shop", ACME) == 0
     fail(breaker, 1)
-    assert breaker.held_until("shop", ACME) == clock() + SHORTEST_PAUSE
-    assert breaker.held_until("another", ACME) == 0
+    assert breaker.retry_at("shop", ACME) == clock() + SHORTEST_PAUSE
+    assert breaker.retry_at("another", ACME) == 0
     clock.move(SHORTEST_PAUSE)
     assert admitted(breaker)
-    assert breaker.held_until("shop", ACME) == clock() + LONGEST_PAUSE
+    assert breaker.retry_at("shop", ACME) == clock() + LONGEST_PAUSE
     breaker.worked(HOST, ACME)
-    assert breaker.held_until("shop", ACME) == 0
+    assert breaker.retry_at("shop", ACME) == 0
 
 
 # ---------------------------------------------------------------- several tenants
@@ -115,7 +115,7 @@ def test_what_fails_for_one_tenant_is_not_down_for_another(breaker: Breaker) -> 
     fail(breaker, FAILURES)
     assert not admitted(breaker)
     assert not breaker.is_down("shop", "umbrella")
-    assert breaker.held_until("shop", "umbrella") == 0
+    assert breaker.retry_at("shop", "umbrella") == 0
     assert all(admitted(breaker, tenant="umbrella") for _ in range(3 * FAILURES))
 
 

@@ -18,7 +18,7 @@ from crm_bridge.vendors.illu import IlluSettings
 from local.template import TEMPLATE
 
 ROOT = TEMPLATE.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DEPLOY = (ROOT / "docs/deploy.md").read_text()
 TEMPLATE_SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 

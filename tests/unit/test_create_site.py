@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from create_site.flow import CreateSite
 from create_site.models import NewSite, SiteCreated
-from crm_bridge.errors import NotConfiguredError, NotShownError
+from crm_bridge.errors import IncompleteSearchError, NotConfiguredError
 from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.settings import Tenant
 from crm_bridge.storage.links import Identity, Link
@@ -97,7 +97,7 @@ def test_says_that_nothing_is_proved_when_illu_was_asked_by_the_name() -> None:
     illu = FakeIllu(listed(), path="/sites?name={name}")
     hits = iter(FLOW.find(COMMAND, illu))
     assert next(hits).result.site_id == 4711
-    with pytest.raises(NotShownError, match=r"\{name\} from `site_list_path`"):
+    with pytest.raises(IncompleteSearchError, match=r"\{name\} from `site_list_path`"):
         next(hits)
     assert illu.names == ["Shop 12, Kitale"]
 

@@ -85,8 +85,8 @@ def test_no_function_gets_a_service_name_which_would_be_one_more_dimension_of_ea
 
 
 def test_a_function_ends_before_the_api_gives_up_and_its_queue_waits_twice_as_long(template: Template) -> None:
-    answering = {route.function for route in template.routes} | {source.function for source in template.queue_sources}
-    for name in answering:
+    responding = {route.function for route in template.routes} | {source.function for source in template.queue_sources}
+    for name in responding:
         assert template.functions[name].timeout <= 29
     for source in template.queue_sources:
         assert isinstance(source.queue_arn, dict)

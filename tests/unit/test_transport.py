@@ -20,11 +20,11 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.outbound.breaker import FAILURES, Breaker
-from crm_bridge.outbound.response import Answer, expect
+from crm_bridge.outbound.response import VendorResponse, expect
 from crm_bridge.outbound.transport import (
     CONNECT_TIMEOUT,
-    MAX_ANSWER,
     MAX_IDLE,
+    MAX_RESPONSE,
     READ_TIMEOUT,
     SHORTEST_CALL,
     Deadline,
@@ -85,7 +85,9 @@ def transport(wire: Wire, clock: Clock) -> Transport:
     return transport
 
 
-def call(transport: Transport, url: str = URL, *, seconds: float = 20, vendor: str = "shop", **options: Any) -> Answer:
+def call(
+    transport: Transport, url: str = URL, *, seconds: float = 20, vendor: str = "shop", **options: Any
+) -> VendorResponse:
     options = {"headers": {"Authorization": "Bearer k"}, "body": {"number": 1}, **options}
     return transport.call(vendor, "POST", url, deadline=Deadline(seconds), **options)
 
@@ -293,7 +295,7 @@ def test_maybe_done_when_it_failed_after_it_left(transport: Transport, wire: Wir
     with pytest.raises(MaybeDoneError) as raised:
         call(transport)
     assert (raised.value.message, raised.value.vendor) == (
-        f"the answer of shop was lost ({type(error).__name__})",
+        f"the response of shop was lost ({type(error).__name__})",
         "shop",
     )
 
@@ -326,7 +328,7 @@ def test_a_vendor_that_answers_with_failures_is_left_alone(transport: Transport,
         assert not transport.is_down("shop", "")
         fails(transport)
     assert transport.is_down("shop", "")
-    assert transport.held_until("shop", "") > transport.held_until("another", "") == 0
+    assert transport.retry_at("shop", "") > transport.retry_at("another", "") == 0
     assert not transport.is_down("another", "")
     assert "is down" in fails(transport)
     assert len(wire.requests) == FAILURES
@@ -379,24 +381,24 @@ def test_what_fails_for_one_tenant_or_is_used_up_by_it_is_not_anothers(transport
 # ---------------------------------------------------------------- how much is read
 
 
-@pytest.mark.parametrize("size", [0, MAX_ANSWER - 1, MAX_ANSWER])
+@pytest.mark.parametrize("size", [0, MAX_RESPONSE - 1, MAX_RESPONSE])
 def test_an_answer_is_read_whole(transport: Transport, wire: Wire, size: int) -> None:
     wire.body = bytes(size)
     assert call(transport).body == bytes(size)
 
 
-@pytest.mark.parametrize(("size", "limit"), [(MAX_ANSWER + 1, MAX_ANSWER), (200_001, 200_000)])
+@pytest.mark.parametrize(("size", "limit"), [(MAX_RESPONSE + 1, MAX_RESPONSE), (200_001, 200_000)])
 def test_maybe_done_when_the_answer_is_too_large(transport: Transport, wire: Wire, size: int, limit: int) -> None:
     wire.body = bytes(size)
     with pytest.raises(MaybeDoneError):
-        call(transport, max_answer=limit)
+        call(transport, max_response=limit)
     wire.body = bytes(limit)
-    assert len(call(transport, max_answer=limit).body) == limit
+    assert len(call(transport, max_response=limit).body) == limit
 
 
 def test_an_answer_that_is_not_wanted_is_not_read(transport: Transport, wire: Wire) -> None:
     wire.body = bytes(1000)
-    assert call(transport, max_answer=None).body == b""
+    assert call(transport, max_response=None).body == b""
     assert wire.raw.closed or wire.raw.tell() == 0
 
 

@@ -23,7 +23,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.outbound.findings import Result, asked
-from crm_bridge.outbound.response import Answer
+from crm_bridge.outbound.response import VendorResponse
 from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.settings import Settings, Tenant, parse_tenant
@@ -52,11 +52,11 @@ class Wire(Transport):
 
     def __init__(self, status: int = 200, body: object = None, error: VendorError | None = None) -> None:
         super().__init__()
-        self.answer = Answer("Shop", status, {}, b"" if body is None else json.dumps(body).encode(), ())
+        self.answer = VendorResponse("Shop", status, {}, b"" if body is None else json.dumps(body).encode(), ())
         self.error = error
         self.calls: list[tuple[str, str, object]] = []
 
-    def call(self, vendor: str, method: str, url: str, **given: Any) -> Answer:
+    def call(self, vendor: str, method: str, url: str, **given: Any) -> VendorResponse:
         assert vendor == "Shop"
         self.calls.append((method, url, given["body"]))
         self.given = given

@@ -205,7 +205,7 @@ class Network:
 def call(url: str = URL, transport: Transport | None = None) -> NotDoneError:
     with pytest.raises(NotDoneError) as raised:
         (transport or Transport()).call(
-            "acme", "POST", url, deadline=Deadline(20), headers={}, body=b"{}", max_answer=None
+            "acme", "POST", url, deadline=Deadline(20), headers={}, body=b"{}", max_response=None
         )
     return raised.value
 

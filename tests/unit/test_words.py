@@ -11,7 +11,7 @@ from crm_bridge.engine import POLICY
 from crm_bridge.engine.decide import candidates_of
 from crm_bridge.errors import RefusedError, VendorError, WrongFieldError
 from crm_bridge.flow import Match
-from crm_bridge.outbound.response import MAX_WORDS, Answer
+from crm_bridge.outbound.response import MAX_WORDS, VendorResponse
 from crm_bridge.vendors.egito import usable_id
 from crm_bridge.vendors.illu import IlluJob
 from crm_bridge.words import LONGEST, plain, plain_json
@@ -40,7 +40,7 @@ def test_a_vendors_words_are_one_plain_line_wherever_they_are_kept(words: str, k
     (candidate,) = candidates_of([Match(IlluJob(job_id="1"), None, False, "1", words)], POLICY)
     assert candidate.name == kept
     body = json.dumps({"message": words}).encode()
-    assert Answer("acme", 422, {}, body, ()).words() == kept
+    assert VendorResponse("acme", 422, {}, body, ()).words() == kept
 
 
 @settings(deadline=None)
@@ -53,12 +53,12 @@ def test_nothing_that_cannot_be_seen_is_left_of_any_text(text: str) -> None:
 
 def test_a_message_is_bounded() -> None:
     assert len(RefusedError("x" * 10_000_000, vendor="acme").message) == LONGEST
-    assert len(Answer("acme", 422, {}, b"x" * 100_000, ()).words()) == MAX_WORDS
+    assert len(VendorResponse("acme", 422, {}, b"x" * 100_000, ()).words()) == MAX_WORDS
 
 
 def test_a_secret_does_not_appear_when_what_hid_it_is_dropped() -> None:
     for written in ("s3\u200bcret-key", "s3cret\u202e-key", "s3cret-\x1bkey", "s3cret-key"):
-        shown = Answer("acme", 401, {}, f"Bad key {written}.".encode(), ("s3cret-key",)).words()
+        shown = VendorResponse("acme", 401, {}, f"Bad key {written}.".encode(), ("s3cret-key",)).words()
         assert "s3cret-key" not in shown
 
 

@@ -1,4 +1,4 @@
-"""The plain construction: boto3, requests, a conditional write before the vendor's call, its answer stored afterwards.
+"""The plain construction: boto3, requests, a conditional write before the vendor's call; the response is stored.
 
 Logs and metrics are Powertools'. Sources:
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.ConditionExpressions.html

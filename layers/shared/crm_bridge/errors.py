@@ -19,7 +19,7 @@ BridgeError
 │   ├── InternalError             500  a defect of ours; what was stored heals by itself
 │   ├── BrokenContractError       502  the vendor answered nonsense; the bridge finds out what it did
 │   └── UnavailableError          503  nothing was accepted; send the same again
-│       ├── StorageError          DynamoDB or Secrets Manager did not answer
+│       ├── StorageError          DynamoDB or Secrets Manager did not respond
 │       └── NotConfiguredError    the tenant's secret lacks what the flow needs
 │           └── NoSettingsError       there is no such secret
 ├── PoisonError                   the bridge fails on an operation again and again
@@ -42,7 +42,7 @@ BridgeError
     │   ├── ContractBrokenError   it answered, but not as its documentation says
     │   └── HalfDoneError         a part of it may be done, and nothing is on its way
     ├── CannotLookError           the vendor cannot be asked: a person decides
-    │   └── NotShownError             it does not show it, which proves nothing: a person decides in the end
+    │   └── IncompleteSearchError             it does not show it, which proves nothing: a person decides in the end
     └── SeveralFoundError         it was asked, and what fits is not clear: a person decides
 """
 
@@ -98,7 +98,7 @@ class FieldError:
 
 
 class ProblemError(BridgeError):
-    """Becomes the answer `status` with an `application/problem+json` body.
+    """Becomes the response `status` with an `application/problem+json` body.
 
     `detail` is shown to the caller: it says what to do and never repeats the input.
     """
@@ -193,7 +193,7 @@ class InternalError(ProblemError):
 
 
 class BrokenContractError(ProblemError):
-    status, kind, title = 502, "broken-contract", "The vendor's answer makes no sense"
+    status, kind, title = 502, "broken-contract", "The vendor's response makes no sense"
     retryable = True
 
 
@@ -203,13 +203,13 @@ class UnavailableError(ProblemError):
 
 
 class StorageError(UnavailableError):
-    """DynamoDB or Secrets Manager did not answer, even after repeats."""
+    """DynamoDB or Secrets Manager did not respond, even after repeats."""
 
     retry_after = 5
 
 
 class QueueError(BridgeError):
-    """SQS did not answer, even after repeats. What was to be on a queue is due in the table all the same."""
+    """SQS did not respond, even after repeats. What was to be on a queue is due in the table all the same."""
 
 
 class NotConfiguredError(UnavailableError):
@@ -351,7 +351,7 @@ class CannotLookError(VendorError):
     event = Event.IN_DOUBT
 
 
-class NotShownError(CannotLookError):
+class IncompleteSearchError(CannotLookError):
     pass
 
 

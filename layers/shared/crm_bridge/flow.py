@@ -179,7 +179,7 @@ class Create[CommandT: BaseModel, VendorT: Vendor[Any], ResultT: BaseModel](Flow
     def find(self, command: CommandT, vendor: VendorT) -> Iterable[Match[ResultT]]:
         """Return all records at the vendor that this command could have made, also if the vendor altered the texts.
 
-        Raises VendorError, CannotLookError; NotShownError after the last record, if there may be others.
+        Raises VendorError, CannotLookError; IncompleteSearchError after the last record, if there may be others.
         """
 
     def existing(self, command: CommandT, record_id: str) -> ResultT:  # noqa: ARG002 - for those who have none

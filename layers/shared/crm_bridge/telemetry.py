@@ -72,7 +72,7 @@ def log_result(event: str, state: str, tries: int, vendor_status: int | None) ->
     _of_thread.has_result = True
 
 
-def log_answer(status: int) -> None:
+def log_response(status: int) -> None:
     """Log what a request was answered, unless its operation's line has said so: that it went well."""
     if status >= HTTPStatus.BAD_REQUEST or not getattr(_of_thread, "has_result", False):
         logger().info("answered", extra={"status": status})

@@ -113,7 +113,7 @@ class Notebook(Documents):
         assert not others
         with self._lock:
             if self.failing:
-                raise StorageError("The bridge's storage did not answer.")
+                raise StorageError("The bridge's storage did not respond.")
             if any(self.get(key).version != change.read.version for key, change in changes.items()):
                 return False
             self.held |= {

@@ -85,7 +85,7 @@ def test_nothing_is_lost_when_no_token_comes(crm: Crm, kind: Kind) -> None:
 def test_nothing_is_lost_when_the_token_comes_too_late(crm: Crm) -> None:
     crm.stack.egito.fail_token(Kind.DELAY, seconds=2)
     accepted = save(crm)
-    expect_waiting(accepted, "the answer of Egito was lost (TimeoutError)")
+    expect_waiting(accepted, "the response of Egito was lost (TimeoutError)")
     assert crm.settle(accepted)["state"] == "succeeded"
     assert saved_names(crm.stack) == ["Lis 1"]
 

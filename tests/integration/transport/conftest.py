@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from crm_bridge.errors import VendorError
-from crm_bridge.outbound.response import Answer, expect
-from crm_bridge.outbound.transport import MAX_ANSWER, Deadline, Transport
+from crm_bridge.outbound.response import VendorResponse, expect
+from crm_bridge.outbound.transport import MAX_RESPONSE, Deadline, Transport
 from local.server import HOST
 from tests.integration.sockets import Vendor, Vendors
 
@@ -40,7 +40,9 @@ class Bridge:
         self.transport._adapter.close()
         self.transport = Transport(on_this_machine=frozenset({HOST}))
 
-    def call(self, url: str, *, seconds: float = 20, method: str = "POST", max_answer: int = MAX_ANSWER) -> Answer:
+    def call(
+        self, url: str, *, seconds: float = 20, method: str = "POST", max_response: int = MAX_RESPONSE
+    ) -> VendorResponse:
         answer = self.transport.call(
             "acme",
             method,
@@ -49,7 +51,7 @@ class Bridge:
             headers=HEADERS,
             body=BODY if method == "POST" else None,
             secrets=(KEY,),
-            max_answer=max_answer,
+            max_response=max_response,
         )
         expect(answer, 201)
         return answer

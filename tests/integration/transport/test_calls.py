@@ -1,6 +1,6 @@
 """What may have happened when a call fails: the decision that everything rests on, over real sockets on loopback.
 
-What a response means once it was read is in unit/test_answer.py.
+What a response means once it was read is in unit/test_vendor_response.py.
 """
 
 import gzip
@@ -30,7 +30,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.outbound.breaker import Breaker
-from crm_bridge.outbound.transport import MAX_ANSWER, Transport, changing_nothing
+from crm_bridge.outbound.transport import MAX_RESPONSE, Transport, changing_nothing
 from local.server import HOST
 from tests.integration.sockets import (
     QUERY,
@@ -284,9 +284,9 @@ LOST: dict[str, Behaviour] = {
     "long header": says(head(201, b"X: " + b"x" * 70_000) + b"{}"),
     "no chunk": says(head(201, CHUNKED) + b"what\r\n{}\r\n0\r\n\r\n"),
     "no gzip": says(head(201, GZIP, b"Content-Length: 2") + b"{}"),
-    "too large": answers(201, b"x" * (MAX_ANSWER + 1)),
+    "too large": answers(201, b"x" * (MAX_RESPONSE + 1)),
     "gzip bomb": answers(201, gzip.compress(bytes(50_000_000)), GZIP),
-    "too large without length": says(head(201) + b"x" * (MAX_ANSWER + 1)),
+    "too large without length": says(head(201) + b"x" * (MAX_RESPONSE + 1)),
     "endless": endless_chunks,
 }
 
@@ -315,9 +315,9 @@ def test_maybe_done_when_no_answer_comes_in_time(
 
 
 def test_answer_when_it_is_just_not_too_large(bridge: Bridge, vendors: Vendors) -> None:
-    vendor = vendors(answers(201, b"x" * 100), answers(201, b"x" * MAX_ANSWER))
-    assert len(bridge.call(vendor.url, max_answer=100).body) == 100
-    assert len(bridge.call(vendor.url).body) == MAX_ANSWER
+    vendor = vendors(answers(201, b"x" * 100), answers(201, b"x" * MAX_RESPONSE))
+    assert len(bridge.call(vendor.url, max_response=100).body) == 100
+    assert len(bridge.call(vendor.url).body) == MAX_RESPONSE
 
 
 # ------------------------------------------------------------------ nothing is given away, nothing comes along

@@ -9,8 +9,8 @@ import urllib3.connection
 from werkzeug.wrappers import Response
 
 from crm_bridge.errors import MaybeDoneError, NotDoneError
-from crm_bridge.outbound.response import Answer, expect
-from crm_bridge.outbound.transport import MAX_ANSWER, MAX_IDLE, Deadline, Transport
+from crm_bridge.outbound.response import VendorResponse, expect
+from crm_bridge.outbound.transport import MAX_IDLE, MAX_RESPONSE, Deadline, Transport
 from local.server import HOST, Server
 from tests.integration.sockets import Behaviour, Vendors, answers, head, says
 
@@ -19,11 +19,11 @@ ENDS = says(head(201, b"Content-Length: 2") + b"{}")
 
 
 @pytest.fixture
-def call() -> Iterator[Callable[[str], Answer]]:
+def call() -> Iterator[Callable[[str], VendorResponse]]:
     """Creates something at an address, always by the same transport."""
     transport = Transport(on_this_machine=frozenset({HOST}))
 
-    def call(url: str) -> Answer:
+    def call(url: str) -> VendorResponse:
         answer = transport.call("acme", "POST", url, deadline=Deadline(20), headers={}, body={})
         expect(answer, 201)
         return answer
@@ -32,7 +32,7 @@ def call() -> Iterator[Callable[[str], Answer]]:
     transport._adapter.close()
 
 
-type Call = Callable[[str], Answer]
+type Call = Callable[[str], VendorResponse]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_connection_is_not_used_again_when_only_another_host_was_called(
 
 @pytest.mark.parametrize(
     "failure",
-    [says(head(201, b"Content-Length: 9") + b"{"), answers(201, b"x" * (4 * MAX_ANSWER))],
+    [says(head(201, b"Content-Length: 9") + b"{"), answers(201, b"x" * (4 * MAX_RESPONSE))],
     ids=["cut", "too large"],
 )
 def test_connection_is_not_used_again_when_its_answer_was_not_read(

@@ -15,8 +15,8 @@ from crm_bridge import Change, Create, Identity, Link, Match, Vendor
 from crm_bridge.engine import Engine, Outcome
 from crm_bridge.errors import (
     CannotLookError,
+    IncompleteSearchError,
     MaybeDoneError,
-    NotShownError,
     NotYetError,
     VendorError,
 )
@@ -53,7 +53,7 @@ class World:
     sent: list[Order] = field(default_factory=list)
     there: Match[Receipt] | None = None
     """A record that the vendor has before anything is sent."""
-    not_shown: NotShownError | None = None
+    not_shown: IncompleteSearchError | None = None
     """The error in which a look-up ends after its matches."""
     looks: int = 0
     search_lag: int = 120

@@ -14,12 +14,12 @@ from crm_bridge.errors import (
     ContractBrokenError,
     Event,
     HalfDoneError,
+    IncompleteSearchError,
     MaybeDoneError,
     MissingError,
     NeedlessError,
     NoSuchRecordError,
     NotDoneError,
-    NotShownError,
     NotYetError,
     RefusedError,
     SignInRefusedError,
@@ -113,7 +113,7 @@ BROKEN, HALF_DONE = failure(ContractBrokenError, status=200), failure(HalfDoneEr
 MISSING, NEEDLESS, NO_RECORD = failure(MissingError), failure(NeedlessError), failure(NoSuchRecordError, status=404)
 LATER, NO_SIGN_IN = failure(TryLaterError, status=429), failure(SignInRefusedError, status=401)
 NOT_YET = NotYetError("because", vendor="shop", waits_for="op_2")
-CANNOT_LOOK, NOT_SHOWN = failure(CannotLookError), failure(NotShownError)
+CANNOT_LOOK, NOT_SHOWN = failure(CannotLookError), failure(IncompleteSearchError)
 
 WAITS: dict[str, Any] = {"state": State.WAITING, "due_at": NOW + 30}
 WAITS_AGAIN: dict[str, Any] = {"state": State.WAITING, "due_at": NOW + 120}

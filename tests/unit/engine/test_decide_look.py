@@ -23,7 +23,7 @@ from crm_bridge.engine.decide import (
 )
 from crm_bridge.errors import (
     Event,
-    NotShownError,
+    IncompleteSearchError,
     SeveralFoundError,
     VendorError,
 )
@@ -85,7 +85,7 @@ SHOWN: dict[int, Candidate] = {receipt: Candidate(id=str(receipt), name="") for 
 
 
 def looked(*matches: Match[Receipt], taken: Sequence[bool] = (), not_shown: VendorError | None = None) -> Looked:
-    assert not_shown is None or isinstance(not_shown, NotShownError)
+    assert not_shown is None or isinstance(not_shown, IncompleteSearchError)
     return Looked(matches, taken or [False] * len(matches), LAG, not_shown)
 
 

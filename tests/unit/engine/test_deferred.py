@@ -7,9 +7,9 @@ from crm_bridge.errors import (
     CannotLookError,
     ContractBrokenError,
     Event,
+    IncompleteSearchError,
     MaybeDoneError,
     NotDoneError,
-    NotShownError,
     RefusedError,
     SignInRefusedError,
     TryLaterError,
@@ -50,7 +50,7 @@ def test_is_sent_again_once_a_look_after_the_search_lag_found_nothing(deferred: 
     assert deferred.stored().deferred_at is None
 
 
-@pytest.mark.parametrize("error", [CannotLookError, NotShownError])
+@pytest.mark.parametrize("error", [CannotLookError, IncompleteSearchError])
 def test_is_sent_again_when_the_vendor_cannot_be_asked_but_only_asked_for_time(
     deferred: Bench, error: type[VendorError]
 ) -> None:

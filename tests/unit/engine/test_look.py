@@ -9,9 +9,9 @@ from crm_bridge.errors import (
     CannotLookError,
     ContractBrokenError,
     Event,
+    IncompleteSearchError,
     MaybeDoneError,
     NotDoneError,
-    NotShownError,
     RefusedError,
     SignInRefusedError,
     StorageError,
@@ -89,7 +89,7 @@ def test_waits_out_the_search_lag_when_a_record_only_may_be_the_one(unconfirmed:
 
 
 def test_what_was_found_counts_when_the_vendor_may_not_show_everything(unconfirmed: Bench) -> None:
-    unconfirmed.shop.not_shown = failing(NotShownError)  # type: ignore[assignment]
+    unconfirmed.shop.not_shown = failing(IncompleteSearchError)  # type: ignore[assignment]
     unconfirmed.shop.hits = [hit(101, unconfirmed.clock)]
     unconfirmed.retry()
     assert (unconfirmed.linked(), len(unconfirmed.shop.sent)) == (["101"], 1)
@@ -97,7 +97,7 @@ def test_what_was_found_counts_when_the_vendor_may_not_show_everything(unconfirm
 
 def test_needs_review_when_all_that_is_shown_is_anothers_and_there_may_be_more(unconfirmed: Bench) -> None:
     unconfirmed.run("other")
-    unconfirmed.shop.not_shown = failing(NotShownError)  # type: ignore[assignment]
+    unconfirmed.shop.not_shown = failing(IncompleteSearchError)  # type: ignore[assignment]
     unconfirmed.shop.hits = [hit(102, unconfirmed.clock)]
     unconfirmed.clock.move(unconfirmed.shop.search_lag)
     unconfirmed.retry()
@@ -331,7 +331,7 @@ def test_says_how_many_records_fit_when_a_person_has_to_decide(unconfirmed: Benc
 def test_needs_review_after_the_search_lag_when_the_vendor_shows_nothing_that_would_prove_it(
     unconfirmed: Bench,
 ) -> None:
-    unconfirmed.shop.hits = failing(NotShownError)
+    unconfirmed.shop.hits = failing(IncompleteSearchError)
     unconfirmed.retry()
     waiting = unconfirmed.stored()
     assert (waiting.state, waiting.attempts[-1].event) == (State.UNCONFIRMED, Event.NOT_FOUND_YET)

@@ -19,9 +19,9 @@ from crm_bridge.engine.states import DUE, HELD_BACK, TRANSITIONS
 from crm_bridge.errors import (
     CannotLookError,
     Event,
+    IncompleteSearchError,
     MissingError,
     NeedlessError,
-    NotShownError,
     NotYetError,
     RefusedError,
     SeveralFoundError,
@@ -93,7 +93,7 @@ class Looked:
     matches: Sequence[Match[BaseModel]]
     taken: Sequence[bool]
     search_lag: int
-    not_shown: NotShownError | None = None
+    not_shown: IncompleteSearchError | None = None
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ from crm_bridge.errors import (
     CannotLookError,
     ErasedError,
     Event,
+    IncompleteSearchError,
     LinkTakenError,
-    NotShownError,
     OvertakenError,
     PoisonError,
     RunningError,
@@ -335,14 +335,14 @@ class Engine:
         """Ask the vendor what it has of this command, then link a record, wait, send once more, or ask a person."""
         flow.context.operation = operation
 
-        def find(vendor: V) -> tuple[Sequence[Match[R]], int, NotShownError | None]:
+        def find(vendor: V) -> tuple[Sequence[Match[R]], int, IncompleteSearchError | None]:
             if is_elsewhere(operation, flow.account(vendor)):
                 raise CannotLookError("it was sent to an account that the tenant no longer names", vendor=vendor.name)
             found: list[Match[R]] = []
             try:
                 for one in flow.find(command, vendor):
                     found.append(one)  # noqa: PERF402 - the records before an error count too
-            except NotShownError as error:
+            except IncompleteSearchError as error:
                 return found, vendor.search_lag, error
             return found, vendor.search_lag, None
 

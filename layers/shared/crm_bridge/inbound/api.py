@@ -50,7 +50,7 @@ from crm_bridge.outbound.transport import RESERVE, Deadline
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.api_keys import ApiKeys, Caller
 from crm_bridge.storage.operation import State, as_time
-from crm_bridge.telemetry import add_to_log, bind_log, log_answer, report_defect
+from crm_bridge.telemetry import add_to_log, bind_log, log_response, report_defect
 
 MAX_BODY = 128 * 1024
 JSON = "application/json"
@@ -269,7 +269,7 @@ def respond(
             ids=request.path.values(),
             settings_of=settings_of or (function,),
         )
-    log_answer(response.status)
+    log_response(response.status)
     return as_lambda(language(route, headers, response))
 
 
@@ -358,7 +358,7 @@ def run[C: BaseModel](
 
 
 def ask[F: Flow[Any, Any, Any], T](request: Request, flow: type[F], question: Callable[[F, Any], T]) -> T:
-    """Return the answer of a vendor to a question that changes nothing. It gets the flow, and the vendor's client.
+    """Return the response of a vendor to a question that changes nothing. It gets the flow, and the vendor's client.
 
     Raises VendorError, NotConfiguredError.
     """
@@ -379,7 +379,7 @@ def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
         is_done_now = outcome.ran and operation.attempts[-1].event is Event.DONE
         return Response(flow.success if is_done_now else 200, body)
     if operation.state is State.SENDING and operation.notifies:
-        # The write that settled it got no answer. If it was made, nobody is told any more; so it is no 202.
+        # The write that settled it got no response. If it was made, nobody is told any more; so it is no 202.
         raise RunningError(
             "What became of it could not be written down for sure. Ask again after the time in Retry-After.",
             headers={"Retry-After": "2"},

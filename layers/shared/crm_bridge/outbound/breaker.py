@@ -67,13 +67,13 @@ class Breaker:
         with self._lock:
             return any(self._down(vendor, tenant))
 
-    def held_until(self, vendor: str, tenant: str) -> float:
+    def retry_at(self, vendor: str, tenant: str) -> float:
         """When a call to it is let through again, by this clock; 0 if it is not down."""
         with self._lock:
             return max((one.retry_at for one in self._down(vendor, tenant)), default=0.0)
 
     def failed(self, vendor: str, host: str, tenant: str) -> None:
-        """A call brought no answer, or one that says that the vendor is not well (5xx)."""
+        """A call brought no response, or one that says that the vendor is not well (5xx)."""
         with self._lock:
             now = self._clock()
             failing = self._failing.setdefault(host, {}).setdefault(tenant, _Failing(vendor))

@@ -80,10 +80,10 @@ class Queues:
             for number, message in enumerate(messages)
         ]
         try:
-            answer = self.client.send_message_batch(QueueUrl=self._urls[function], Entries=entries)
+            response = self.client.send_message_batch(QueueUrl=self._urls[function], Entries=entries)
         except (ClientError, BotoCoreError) as error:
             raise QueueError(type(error).__name__) from error
-        return {messages[int(one["Id"])].operation_id for one in answer.get("Successful", ())}
+        return {messages[int(one["Id"])].operation_id for one in response.get("Successful", ())}
 
 
 def _of_functions(environment: Mapping[str, str], suffix: str) -> dict[str, str]:

@@ -40,8 +40,8 @@ DEEPEST = 200
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a vendor answered, whatever its status. Its repr shows no customer data and no secret."""
+class VendorResponse:
+    """A vendor's response of any status. Its repr shows no customer data and no secret."""
 
     vendor: str
     status: int
@@ -83,8 +83,8 @@ class Answer:
         return parsed, _secrets(self.secrets, SHORTEST_SECRET).masked(text) == text
 
     def masked(self, parsed: Any) -> Any:
-        """Return a part of this answer as it may be stored and returned: without the secrets that it was asked with, in
-        whatever way they are written (see `_as_written`), also in members' names. Numbers are left as they are.
+        """Return a part of this response as it may be stored and returned: without the secrets of the request, in any
+        form (see `_as_written`), also in members' names. Numbers are left as they are.
         """
         return _masked(parsed, _secrets(self.secrets, SHORTEST_SECRET).masked)
 
@@ -92,7 +92,7 @@ class Answer:
         """The body in the charset that its Content-Type names, else in UTF-8. Raises CharsetError."""
         return text_of(self.body, charset(self.headers.get("Content-Type", "")))
 
-    def text_to_show(self) -> str:
+    def readable_text(self) -> str:
         """The same, with what cannot be read replaced."""
         try:
             return self.text()
@@ -103,7 +103,7 @@ class Answer:
         """The vendor's own words in an error: the usual members of a JSON object, or plain text; never markup, and
         never a whole object, which could be what we sent.
         """
-        text = self.text_to_show()
+        text = self.readable_text()
         try:
             parsed = json.loads(text)
         except (ValueError, RecursionError):
@@ -201,25 +201,25 @@ def _said(value: object, depth: int = 0) -> str:
     return value if isinstance(value, str) else ""
 
 
-def expect(answer: Answer, *statuses: int) -> None:
+def expect(response: VendorResponse, *statuses: int) -> None:
     """Returns if the status is one of `statuses`; else raises the VendorError that says what may have happened."""
-    if answer.status in statuses:
+    if response.status in statuses:
         return
-    raise _error(answer)
+    raise _error(response)
 
 
-def _error(answer: Answer) -> VendorError:
-    words = answer.words() if answer.status >= 400 else _moved_to(answer)
-    message = f"{answer.vendor} answered {answer.status}" + (f": {words}" if words else "")
+def _error(response: VendorResponse) -> VendorError:
+    words = response.words() if response.status >= 400 else _moved_to(response)
+    message = f"{response.vendor} answered {response.status}" + (f": {words}" if words else "")
     kind: type[VendorError]
-    match answer.status:
+    match response.status:
         case 301 | 307 | 308 if words:  # the request was not handled, and is to be sent to another address
             kind = AddressMovedError
         case 401 | 403:  # never the event's fault: a key was changed, or a right is missing
             kind = SignInRefusedError
         case 429:
             kind = TryLaterError
-        case 503 if answer.retry_after is not None:
+        case 503 if response.retry_after is not None:
             kind = TryLaterError
         case 408:  # the vendor gave up waiting for the request; how much of it arrived is not said
             kind = MaybeDoneError
@@ -229,18 +229,18 @@ def _error(answer: Answer) -> VendorError:
             kind = MaybeDoneError
         case _:
             kind = ContractBrokenError
-    return kind(message, vendor=answer.vendor, status=answer.status, retry_after=answer.retry_after)
+    return kind(message, vendor=response.vendor, status=response.status, retry_after=response.retry_after)
 
 
-def _moved_to(answer: Answer) -> str:
+def _moved_to(response: VendorResponse) -> str:
     """Return where a 301, 307 or 308 redirects to, for the operator: the host only, because path and query may carry
     secrets. Empty if the response is no such redirect, or names no address.
 
     Source: https://www.rfc-editor.org/rfc/rfc9110#section-15.4
     """
-    if answer.status not in (301, 307, 308):
+    if response.status not in (301, 307, 308):
         return ""
-    location = answer.headers.get("Location", "").strip()
+    location = response.headers.get("Location", "").strip()
     try:
         to = urlsplit(location)
         host, port = to.hostname or "", to.port
@@ -249,7 +249,7 @@ def _moved_to(answer: Answer) -> str:
     if not location or to.scheme not in ("", "http", "https") or not re.fullmatch(r"[a-z0-9.:-]{0,253}", host):
         return ""
     place = f"to {host}" + (f":{port}" if port else "") if host else "to another path on the same host"
-    return answer.shown(f"the address has moved {place}. Correct its base_url")
+    return response.shown(f"the address has moved {place}. Correct its base_url")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -33,14 +33,14 @@ from crm_bridge.errors import (
 from crm_bridge.outbound.breaker import Breaker
 from crm_bridge.outbound.connections import CuttableAdapter, Exchange
 from crm_bridge.outbound.public_addresses import PublicAdapter
-from crm_bridge.outbound.response import Answer
+from crm_bridge.outbound.response import VendorResponse
 from crm_bridge.telemetry import measure
 
 CONNECT_TIMEOUT = 3.05
 READ_TIMEOUT = 20.0
 SHORTEST_CALL = 5.0
-"""A call is not begun with less time than this: its answer might be lost for no other reason."""
-MAX_ANSWER = 64 * 1024
+"""A call is not begun with less time than this: its response might be lost for no other reason."""
+MAX_RESPONSE = 64 * 1024
 """Bytes; so much fits into an operation's record. What lists records takes more."""
 MAX_IDLE = 4.0
 """Seconds of the wall clock. A pooled connection that was idle for longer may be dead without a sign.
@@ -133,7 +133,7 @@ class Transport:
         # tenant for another, and heed proxies and .netrc of the machine.
         self._adapter: BaseAdapter = CuttableAdapter()
         self._public: BaseAdapter = PublicAdapter()
-        # It warns of odd answers with the whole URL, and a URL may hold a customer's name.
+        # It warns of odd responses with the whole URL, and a URL may hold a customer's name.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._used_at: dict[str, float] = {}
 
@@ -154,16 +154,16 @@ class Transport:
         body: object = None,
         form: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
-        max_answer: int | None = MAX_ANSWER,
+        max_response: int | None = MAX_RESPONSE,
         pace: Pace | None = None,
-    ) -> Answer:
+    ) -> VendorResponse:
         """One request, never repeated; `body` is sent as JSON, or else `form` as an HTML form's fields.
 
-        Bytes are JSON already. With a `pace` it may wait for its turn first. Without `max_answer` the answer's body is
+        Bytes are JSON already. With a `pace` it may wait for its turn first. Without `max_response` the body is
         not read. Nothing is called but public addresses, with TLS, and what is `on_this_machine`.
 
         Raises NotDoneError where a body cannot have reached the vendor, be it because the vendor is down and this is
-        not the call that finds out; else MaybeDoneError where no whole answer came back. An answer of any status is
+        not the call that finds out; else MaybeDoneError where no whole response came back. A response of any status is
         returned: see `expect`.
         """
         if pace:
@@ -183,15 +183,15 @@ class Transport:
 
         exchange = Exchange()
 
-        def answered() -> Answer:
+        def receive() -> VendorResponse:
             timeouts = (CONNECT_TIMEOUT, READ_TIMEOUT)
-            with exchange.running(), adapter.send(request.prepare(), stream=True, timeout=timeouts) as response:
-                received = b"" if max_answer is None else _read(response, max_answer)
-                return Answer(vendor, response.status_code, response.headers, received, secrets)
+            with exchange.running(), adapter.send(request.prepare(), stream=True, timeout=timeouts) as raw:
+                content = b"" if max_response is None else _read(raw, max_response)
+                return VendorResponse(vendor, raw.status_code, raw.headers, content, secrets)
 
         begun = self._clock()
         try:
-            answer = _within(remaining, answered)
+            response = _within(remaining, receive)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
             self._breaker.failed(vendor, host, tenant)
             # The text of these errors shows the URL, so only their kind is told.
@@ -200,20 +200,20 @@ class Transport:
             exchange.cut()  # its thread would go on for as long as the vendor likes
             if is_held_back:
                 raise NotDoneError(f"{vendor} could not be reached ({name})", vendor=vendor) from None
-            raise MaybeDoneError(f"the answer of {vendor} was lost ({name})", vendor=vendor) from None
+            raise MaybeDoneError(f"the response of {vendor} was lost ({name})", vendor=vendor) from None
         finally:
             measure("VendorLatency", round(1000 * (self._clock() - begun), 1), "Milliseconds", vendor=vendor)
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._breaker.failed(vendor, host, tenant)
         else:
             self._breaker.worked(host, tenant)
-        return answer
+        return response
 
     def is_down(self, vendor: str, tenant: str) -> bool:
         return self._breaker.is_down(vendor, tenant)
 
-    def held_until(self, vendor: str, tenant: str) -> float:
-        return self._breaker.held_until(vendor, tenant)
+    def retry_at(self, vendor: str, tenant: str) -> float:
+        return self._breaker.retry_at(vendor, tenant)
 
     def _wait_for(self, pace: Pace, vendor: str, deadline: Deadline) -> None:
         """Raises NotDoneError if its turn comes too late for this deadline."""
@@ -253,7 +253,7 @@ def _encoded(body: object, form: Mapping[str, str] | None) -> tuple[_Body | None
 
 @contextmanager
 def changing_nothing() -> Iterator[None]:
-    """Around a call that only asks, or may be repeated: if its answer was lost, it is not done, and never in doubt."""
+    """Around a call that may be repeated: if its response is lost, it counts as not done, and never as in doubt."""
     try:
         yield
     except ContractBrokenError:
@@ -270,7 +270,7 @@ def _read(response: requests.Response, limit: int) -> bytes:
     for piece in response.iter_content(64 * 1024):
         body += piece
         if len(body) > limit:
-            raise urllib3.exceptions.HTTPError("the answer is too large")
+            raise urllib3.exceptions.HTTPError("the response is too large")
     return bytes(body)
 
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from crm_bridge.errors import ContractBrokenError
 from crm_bridge.outbound.findings import Finding, asked
-from crm_bridge.outbound.response import Answer, expect
-from crm_bridge.outbound.transport import MAX_ANSWER, Deadline, Pace, Transport, changing_nothing
+from crm_bridge.outbound.response import VendorResponse, expect
+from crm_bridge.outbound.transport import MAX_RESPONSE, Deadline, Pace, Transport, changing_nothing
 from crm_bridge.services import Services
 from crm_bridge.settings import Settings, Tenant
 
@@ -98,12 +98,12 @@ class Vendor[SettingsT: Settings]:
         """Return how many calls the account takes in a time, if the vendor limits them."""
         return None
 
-    def expect(self, answer: Answer, *statuses: int) -> None:
+    def expect(self, response: VendorResponse, *statuses: int) -> None:
         """Raise the VendorError that fits, unless the response has one of `statuses`.
 
         A subclass overrides this if its vendor reports failures in other ways, such as in the body.
         """
-        expect(answer, *statuses)
+        expect(response, *statuses)
 
     def check(self) -> Iterator[Finding]:
         """Yield what `crm-bridge doctor` is to know: whether the vendor responds, and takes the credentials.
@@ -118,29 +118,29 @@ class Vendor[SettingsT: Settings]:
 
     # ------------------------------------------------------------------ calls
 
-    def get(self, path: str, *statuses: int, max_answer: int = MAX_ANSWER) -> Answer:
+    def get(self, path: str, *statuses: int, max_response: int = MAX_RESPONSE) -> VendorResponse:
         """Return the response to a GET, which is harmless to repeat: if it fails, it is surely not done."""
         with changing_nothing():
-            answer = self.call("GET", path, max_answer=max_answer)
-            self.expect(answer, *statuses)
-        return answer
+            response = self.call("GET", path, max_response=max_response)
+            self.expect(response, *statuses)
+        return response
 
-    def post(self, path: str, body: object, *statuses: int) -> Answer:
+    def post(self, path: str, body: object, *statuses: int) -> VendorResponse:
         """Return the response to a POST of JSON. It is sent once, and never repeated here."""
         return self._sent("POST", path, body, statuses)
 
-    def put(self, path: str, body: object, *statuses: int) -> Answer:
+    def put(self, path: str, body: object, *statuses: int) -> VendorResponse:
         """Return the response to a PUT of JSON."""
         return self._sent("PUT", path, body, statuses)
 
-    def delete(self, path: str, *statuses: int) -> Answer:
+    def delete(self, path: str, *statuses: int) -> VendorResponse:
         """Return the response to a DELETE."""
         return self._sent("DELETE", path, None, statuses)
 
-    def _sent(self, method: str, path: str, body: object, statuses: tuple[int, ...]) -> Answer:
-        answer = self.call(method, path, body)
-        self.expect(answer, *statuses)
-        return answer
+    def _sent(self, method: str, path: str, body: object, statuses: tuple[int, ...]) -> VendorResponse:
+        response = self.call(method, path, body)
+        self.expect(response, *statuses)
+        return response
 
     def call(
         self,
@@ -151,8 +151,8 @@ class Vendor[SettingsT: Settings]:
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
-        max_answer: int | None = MAX_ANSWER,
-    ) -> Answer:
+        max_response: int | None = MAX_RESPONSE,
+    ) -> VendorResponse:
         """Return the response to one request, whatever its status (see `Transport.call`).
 
         `headers` and `secrets` are added to those of every call.
@@ -166,16 +166,18 @@ class Vendor[SettingsT: Settings]:
             body=body,
             form=form,
             secrets=(*secrets, *self.secrets()),
-            max_answer=max_answer,
+            max_response=max_response,
             pace=self.pace(),
         )
 
-    def read[ModelT: BaseModel](self, answer: Answer, model: type[ModelT], member: str | None = None) -> ModelT:
+    def read[ModelT: BaseModel](
+        self, response: VendorResponse, model: type[ModelT], member: str | None = None
+    ) -> ModelT:
         """Return the body of a response, or one `member` of it, as a `model`.
 
         Raises ContractBrokenError, which names the members that are missing or wrong, and shows no values.
         """
-        parsed = answer.json()
+        parsed = response.json()
         if member is not None:
             parsed = parsed.get(member) if isinstance(parsed, dict) else None
         try:
@@ -183,5 +185,5 @@ class Vendor[SettingsT: Settings]:
         except ValidationError as error:
             places = (".".join(map(str, detail["loc"])) or member or "object" for detail in error.errors())
             wrong = ", ".join([*dict.fromkeys(places)][:MOST_NAMED])
-            message = f"{self.name} answered {answer.status} without a usable {wrong}"
-            raise ContractBrokenError(message, vendor=self.name, status=answer.status) from None
+            message = f"{self.name} answered {response.status} without a usable {wrong}"
+            raise ContractBrokenError(message, vendor=self.name, status=response.status) from None

@@ -120,8 +120,10 @@ class ApiKeys:
     def _read(self, hashed: str, now: float) -> "_CachedCaller":
         with guarded():
             # Consistent, so that a key works as soon as it is made.
-            answer = self._client.get_item(TableName=self._table, Key={"key_hash": {"S": hashed}}, ConsistentRead=True)
-        item = deserialize(answer.get("Item", {}))
+            response = self._client.get_item(
+                TableName=self._table, Key={"key_hash": {"S": hashed}}, ConsistentRead=True
+            )
+        item = deserialize(response.get("Item", {}))
         expires = int(str(item["expires_at"])) if "expires_at" in item else None
         if not item or item.get("disabled") or (expires is not None and expires <= now):
             raise _refusal()

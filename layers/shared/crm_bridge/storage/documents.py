@@ -50,8 +50,8 @@ class Documents:
 
     def get(self, key: str) -> Document:
         with guarded():
-            answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
-        item = deserialize(answer.get("Item", {}))
+            response = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
+        item = deserialize(response.get("Item", {}))
         return Document(int(str(item["version"])), item["content"]) if item else Document()  # type: ignore[arg-type]
 
     def write(self, changes: Mapping[str, Change], others: "Sequence[TransactWriteItemTypeDef]" = ()) -> bool:

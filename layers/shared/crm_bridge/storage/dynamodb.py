@@ -85,7 +85,7 @@ def guarded() -> Iterator[None]:
     except (ClientError, BotoCoreError) as error:
         # The message of an AWS error can repeat a key or a value; its code cannot.
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-        raise StorageError(f"The bridge's storage did not answer ({code}). Send the same request again.") from error
+        raise StorageError(f"The bridge's storage did not respond ({code}). Send the same request again.") from error
 
 
 def through_conflicts[T](call: Callable[[], T]) -> T:

@@ -117,8 +117,8 @@ class Links:
         """The only partner of that kind that `identity` may have, if it has one. Raises StorageError."""
         key = _Row(identity, Identity(system, entity, ""), exclusive=True).key(tenant)
         with guarded():
-            answer = self._client.get_item(TableName=self._table, Key=serialize(key), ConsistentRead=True)
-        return _partner(deserialize(answer["Item"])).identity if "Item" in answer else None
+            response = self._client.get_item(TableName=self._table, Key=serialize(key), ConsistentRead=True)
+        return _partner(deserialize(response["Item"])).identity if "Item" in response else None
 
     def taken(self, tenant: str, groups: Sequence[Sequence[Link]], operation_id: str) -> list[bool]:
         """Of each group of links, whether another operation holds an exclusive end of one. Raises StorageError."""
@@ -127,12 +127,12 @@ class Links:
         for some in batched(sorted(set().union(*keys)), BATCH, strict=False):
             wanted = [serialize({"identity": identity, "partner": partner}) for identity, partner in some]
             with guarded():
-                answer = self._client.batch_get_item(
+                response = self._client.batch_get_item(
                     RequestItems={self._table: {"Keys": wanted, "ConsistentRead": True}}
                 )
-            if answer["UnprocessedKeys"]:
+            if response["UnprocessedKeys"]:
                 raise StorageError("The bridge's storage is throttled. Send the same request again.")
-            items = [deserialize(item) for item in answer["Responses"][self._table]]
+            items = [deserialize(item) for item in response["Responses"][self._table]]
             held |= {(str(i["identity"]), str(i["partner"])) for i in items if i["operation_id"] != operation_id}
         return [not held.isdisjoint(some) for some in keys]
 
@@ -169,14 +169,14 @@ class Links:
         if not keys:
             return []
         with guarded():
-            answer = self._client.batch_get_item(
+            response = self._client.batch_get_item(
                 RequestItems={
                     self._table: {"Keys": [serialize(row.key(tenant)) for row in keys.values()], "ConsistentRead": True}
                 }
             )
-        if answer["UnprocessedKeys"]:
+        if response["UnprocessedKeys"]:
             raise StorageError("The bridge's storage is throttled. Send the same request again.")
-        items = [deserialize(item) for item in answer["Responses"][self._table]]
+        items = [deserialize(item) for item in response["Responses"][self._table]]
         held = [keys[str(i["identity"]), str(i["partner"])] for i in items if i["operation_id"] == operation_id]
         return [self._delete(tenant, row, operation_id) for row in held]
 

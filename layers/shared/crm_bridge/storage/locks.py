@@ -59,7 +59,7 @@ class Lock:
 class Locks:
     """The account table. One instance per execution environment; threads may share it. Its methods raise StorageError.
 
-    A write whose answer got lost is repeated by the AWS client and may fail on its own first success; hence the holder.
+    The AWS client repeats a write whose response was lost, which may fail on its own first success; hence the holder.
     """
 
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
@@ -77,7 +77,7 @@ class Locks:
         sign_in: str,
         notes: frozenset[Note] = frozenset(),
     ) -> Lock:
-        """Give `holder` the turn, unless another has it or these credentials were refused: the answer tells."""
+        """Give `holder` the turn, unless another has it or these credentials were refused: the response tells."""
         values: dict[str, object] = {
             ":holder": holder,
             ":until": until,
@@ -88,7 +88,7 @@ class Locks:
         }
         with guarded():
             try:
-                answer = through_conflicts(
+                response = through_conflicts(
                     lambda: self._client.update_item(
                         TableName=self._table,
                         Key=_key(tenant, name),
@@ -103,7 +103,7 @@ class Locks:
                 )
             except ClientError as error:
                 return read_lock(existing(error))
-        return read_lock(answer["Attributes"])
+        return read_lock(response["Attributes"])
 
     def end_turn(
         self,
@@ -280,8 +280,8 @@ class Locks:
     def has_refused(self, tenant: str, name: str, what: str) -> bool:
         """Whether `what` was refused, ever, where nobody takes turns."""
         with guarded():
-            answer = self._client.get_item(TableName=self._table, Key=_key(tenant, name), ConsistentRead=True)
-        return what in cast("set[str]", deserialize(answer.get("Item", {})).get("refused", ()))
+            response = self._client.get_item(TableName=self._table, Key=_key(tenant, name), ConsistentRead=True)
+        return what in cast("set[str]", deserialize(response.get("Item", {})).get("refused", ()))
 
     def refuse(self, tenant: str, name: str, what: str) -> None:
         with guarded():

@@ -102,8 +102,8 @@ class OperationReader:
     def get(self, operation_id: str) -> Operation | None:
         """Raises StorageError."""
         with guarded():
-            answer = self._client.get_item(TableName=self._table, Key=key_of(operation_id), ConsistentRead=True)
-        return as_operation(answer["Item"]) if "Item" in answer else None
+            response = self._client.get_item(TableName=self._table, Key=key_of(operation_id), ConsistentRead=True)
+        return as_operation(response["Item"]) if "Item" in response else None
 
     def many(self, operation_ids: Sequence[str]) -> dict[str, Operation]:
         """Those of them that there are, by their ids. Raises StorageError."""
@@ -112,13 +112,13 @@ class OperationReader:
             keys: Sequence[Mapping[str, Any]] = [key_of(one) for one in some]
             while keys:
                 with guarded():
-                    answer = self._client.batch_get_item(
+                    response = self._client.batch_get_item(
                         RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
                     )
-                for item in answer["Responses"].get(self._table, ()):
+                for item in response["Responses"].get(self._table, ()):
                     operation = as_operation(item)
                     found[operation.operation_id] = operation
-                unprocessed = answer["UnprocessedKeys"]
+                unprocessed = response["UnprocessedKeys"]
                 left = unprocessed[self._table]["Keys"] if self._table in unprocessed else ()
                 if len(left) == len(keys):
                     raise StorageError("The bridge's storage is throttled. Send the same request again.")
@@ -199,11 +199,11 @@ class OperationReader:
     def _read(self, index: _Index, partition: _Partition) -> list[tuple[_Place, dict[str, object]]]:
         """Return the next entries of a partition, each with its place."""
         with guarded():
-            answer = self._client.query(**partition.query)
-        entries = [deserialize(item) for item in answer["Items"]]
-        if "LastEvaluatedKey" in answer:
-            partition.query |= {"ExclusiveStartKey": answer["LastEvaluatedKey"], "Limit": LISTING_BATCH}
-            last = deserialize(answer["LastEvaluatedKey"])
+            response = self._client.query(**partition.query)
+        entries = [deserialize(item) for item in response["Items"]]
+        if "LastEvaluatedKey" in response:
+            partition.query |= {"ExclusiveStartKey": response["LastEvaluatedKey"], "Limit": LISTING_BATCH}
+            last = deserialize(response["LastEvaluatedKey"])
             partition.last = (str(last["operation_id"]), time_of(last[index.sort]))
             partition.reached = index.place(*partition.last)
         else:
@@ -225,17 +225,17 @@ class OperationReader:
         while True:
             query["ExpressionAttributeValues"] = serialize({":shard": shard, ":after": after})
             with guarded():
-                answer = self._client.query(**query)
-            found = [_as_due(item) for item in answer["Items"]]
+                response = self._client.query(**query)
+            found = [_as_due(item) for item in response["Items"]]
             read.update(one.tenant for one in found)
             yield [one for one in found if one.due_at <= now]
-            if "LastEvaluatedKey" not in answer:
+            if "LastEvaluatedKey" not in response:
                 return
             if found[-1].due_at > now or read[found[-1].tenant] >= MOST_DUE:
                 after = f"{found[-1].tenant}#~"  # behind all times
                 query.pop("ExclusiveStartKey", None)
             else:
-                query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+                query["ExclusiveStartKey"] = response["LastEvaluatedKey"]
 
     def oldest_in_review(self, shard: str) -> int | None:
         """Since when the oldest operation of one shard has needed a person; None if there is none.
@@ -243,14 +243,14 @@ class OperationReader:
         In epoch seconds, for all tenants. Raises StorageError.
         """
         with guarded():
-            answer = self._client.query(
+            response = self._client.query(
                 TableName=self._table,
                 IndexName=DUE_INDEX,
                 KeyConditionExpression="due_shard = :shard AND begins_with(due, :person)",
                 ExpressionAttributeValues=serialize({":shard": shard, ":person": PERSON}),
                 Limit=1,
             )
-        return next((time_of(deserialize(item)["due"]) for item in answer["Items"]), None)
+        return next((time_of(deserialize(item)["due"]) for item in response["Items"]), None)
 
     def lent(self, shard: str, tenant: str, now: int, until: int) -> Counter[str]:
         """Return how many operations of a tenant in one shard are lent, at most `until`, by function.
@@ -260,14 +260,14 @@ class OperationReader:
         """
         values = {":shard": shard, ":first": timed(tenant, now + 1), ":last": timed(tenant, until)}
         with guarded():
-            answer = self._client.query(
+            response = self._client.query(
                 TableName=self._table,
                 IndexName=DUE_INDEX,
                 KeyConditionExpression="due_shard = :shard AND due BETWEEN :first AND :last",
                 FilterExpression="attribute_exists(lent_until)",
                 ExpressionAttributeValues=serialize(values),
             )
-        return Counter(_as_due(item).function for item in answer["Items"])
+        return Counter(_as_due(item).function for item in response["Items"])
 
 
 def key_of(operation_id: str) -> "dict[str, AttributeValueTypeDef]":

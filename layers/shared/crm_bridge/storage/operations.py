@@ -41,7 +41,7 @@ class _Condition(TypedDict):
 class Operations(OperationReader):
     """The operation table. One instance per execution environment; threads may share it.
 
-    A conditional write whose answer got lost is repeated by the AWS client, and then fails on its own first success.
+    A conditional write whose response got lost is repeated by the AWS client, and then fails on its own first success.
     Every method therefore compares the lease that it wrote before it believes to have lost.
     """
 
@@ -83,12 +83,12 @@ class Operations(OperationReader):
             return Claim(there.lease == operation.lease, there)
         with guarded():
             try:
-                answer = through_conflicts(lambda: self._client.put_item(**put, ReturnValues="ALL_OLD"))
+                response = through_conflicts(lambda: self._client.put_item(**put, ReturnValues="ALL_OLD"))
             except ClientError as error:
                 there = as_operation(existing(error))
                 return Claim(there.lease == operation.lease, there)
-        if "Attributes" in answer:
-            replaced = as_operation(answer["Attributes"])
+        if "Attributes" in response:
+            replaced = as_operation(response["Attributes"])
             operation = operation.model_copy(update={"attempts": replaced.attempts})
         return Claim(True, operation)
 
@@ -120,7 +120,7 @@ class Operations(OperationReader):
         }
         with guarded():
             try:
-                answer = through_conflicts(
+                response = through_conflicts(
                     lambda: self._client.update_item(
                         TableName=self._table,
                         Key=key_of(operation_id),
@@ -142,7 +142,7 @@ class Operations(OperationReader):
                     return None
                 there = as_operation(item)
                 return Claim(there.lease == lease, there)
-        return Claim(True, as_operation(answer["Attributes"]))
+        return Claim(True, as_operation(response["Attributes"]))
 
     def note_account(self, operation: Operation, account: str) -> None:
         """Store where an operation is about to be sent; its caller holds the lease. Raises StorageError."""
@@ -310,8 +310,8 @@ class Operations(OperationReader):
     def kept_payload(self, operation: Operation) -> str | None:
         """Return what `keep_payload` wrote; None if there is nothing, or no longer. Raises StorageError."""
         with guarded():
-            answer = self._client.get_item(TableName=self._table, Key=key_of(_kept(operation)), ConsistentRead=True)
-        return str(deserialize(answer["Item"])["payload"]) if "Item" in answer else None
+            response = self._client.get_item(TableName=self._table, Key=key_of(_kept(operation)), ConsistentRead=True)
+        return str(deserialize(response["Item"])["payload"]) if "Item" in response else None
 
     def drop_payload(self, operation: Operation) -> "TransactWriteItemTypeDef":
         """The write that deletes what `keep_payload` wrote."""
@@ -345,7 +345,7 @@ class Operations(OperationReader):
         lend = ", lent_until = :lent" if lent_until else ""
         with guarded():
             try:
-                answer = through_conflicts(
+                response = through_conflicts(
                     lambda: self._client.update_item(
                         TableName=self._table,
                         Key=key_of(operation_id),
@@ -369,7 +369,7 @@ class Operations(OperationReader):
             except ClientError as error:
                 existing(error)
                 return None
-        return as_operation(answer["Attributes"])
+        return as_operation(response["Attributes"])
 
     def lend(self, due: Due, until: int, sent_by: int) -> bool:
         """Lend it to a message that is sent by `sent_by` and lives `until`; False if it is not due any more.

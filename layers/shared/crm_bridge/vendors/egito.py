@@ -29,7 +29,7 @@ from crm_bridge.fields import LONGEST_ID
 from crm_bridge.ids import has_unseen
 from crm_bridge.outbound.findings import Finding, Result
 from crm_bridge.outbound.oauth import Grant, Login, Tokens
-from crm_bridge.outbound.response import Answer, basic, expect
+from crm_bridge.outbound.response import VendorResponse, basic, expect
 from crm_bridge.outbound.transport import Deadline, Transport, changing_nothing
 from crm_bridge.outbound.vendor import PATIENCE, Vendor
 from crm_bridge.services import Services
@@ -40,7 +40,7 @@ from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap, StaffMem
 from crm_bridge.words import plain
 
 VENDOR = "Egito"
-MAX_ANSWER = 16 * 1024 * 1024
+MAX_RESPONSE = 16 * 1024 * 1024
 """Bytes: a list may hold all the people of a club."""
 MAX_PAGES = 100
 LONGEST_LIFE = 24 * 3600
@@ -124,9 +124,8 @@ class Egito(Vendor[EgitoSettings]):
         return cls(settings, transport, deadline, services.tokens, login, connector)
 
     def secrets(self) -> tuple[str, ...]:
-        settings = self.settings
-        secret, password = settings.api_secret.get_secret_value(), settings.password.get_secret_value()
-        return secret, password, basic(settings.api_id, secret), basic(settings.username, password)
+        secret, password = self.settings.api_secret.get_secret_value(), self.settings.password.get_secret_value()
+        return secret, password, basic(self.settings.api_id, secret), basic(self.settings.username, password)
 
     def sign_in(self) -> None:
         """Get a token, unless there is a valid one. Whether Egito accepts it shows in the next call."""
@@ -280,7 +279,7 @@ class Egito(Vendor[EgitoSettings]):
         with changing_nothing():
             return _parsed(self._signed_in("GET", entity, method, parameters), masks=masks)
 
-    def _save(self, entity: str, method: str, fields: Mapping[str, object]) -> Answer:
+    def _save(self, entity: str, method: str, fields: Mapping[str, object]) -> VendorResponse:
         return self._signed_in("POST", entity, method, {}, fields)
 
     def _signed_in(
@@ -290,17 +289,17 @@ class Egito(Vendor[EgitoSettings]):
         method: str,
         parameters: Mapping[str, str],
         fields: Mapping[str, object] | None = None,
-    ) -> Answer:
+    ) -> VendorResponse:
         token = self._tokens.get(self._login, self._deadline)
-        answer = self._with_token(verb, f"{entity}/{method}", parameters, fields, token)
-        if answer.status == 401:  # it has expired or was revoked; a request that is not let in is not done
+        response = self._with_token(verb, f"{entity}/{method}", parameters, fields, token)
+        if response.status == 401:  # it has expired or was revoked; a request that is not let in is not done
             token = self._tokens.get(self._login, self._deadline, rejected=token)
-            answer = self._with_token(verb, f"{entity}/{method}", parameters, fields, token)
-        return answer
+            response = self._with_token(verb, f"{entity}/{method}", parameters, fields, token)
+        return response
 
     def _with_token(
         self, verb: str, path: str, parameters: Mapping[str, str], fields: Mapping[str, object] | None, token: str
-    ) -> Answer:
+    ) -> VendorResponse:
         settings = self.settings
         headers = {"Authorization": f"Bearer {token}"} if settings.token_in == "header" else {}  # noqa: S105
         query = {**parameters, **({} if headers else {"access_token": token})}
@@ -312,7 +311,7 @@ class Egito(Vendor[EgitoSettings]):
             form=dict(_form(fields)) if as_form and fields is not None else None,
             headers=headers,
             secrets=(token,),
-            max_answer=MAX_ANSWER,
+            max_response=MAX_RESPONSE,
         )
 
     def _grant(self, refresh_token: str | None, deadline: Deadline) -> Grant:
@@ -333,20 +332,21 @@ class Egito(Vendor[EgitoSettings]):
         """
         in_query = self.settings.token_parameters == "query"  # noqa: S105
         with changing_nothing():
-            answer = self.within(deadline).call(
+            response = self.within(deadline).call(
                 "POST",
                 "/oauth/token" + (f"?{urlencode(parameters)}" if in_query else ""),
                 form={} if in_query else parameters,
                 secrets=secrets,
             )
-        members = _token_members(answer)
+        members = _token_members(response)
         errors = _token_errors(members)
-        is_passing = answer.status in (408, 429) or answer.status >= 500 or any(map(_PASSING_ERRORS.fullmatch, errors))
-        if not is_passing and _is_refusal(answer.status, errors):
-            named = next((error for error in errors if error in _OAUTH_ERRORS), answer.status)
-            raise SignInPausedError(f"Egito refused the login ({named})", vendor=VENDOR, status=answer.status)
+        status = response.status
+        is_passing = status in (408, 429) or status >= 500 or any(map(_PASSING_ERRORS.fullmatch, errors))
+        if not is_passing and _is_refusal(status, errors):
+            named = next((error for error in errors if error in _OAUTH_ERRORS), status)
+            raise SignInPausedError(f"Egito refused the login ({named})", vendor=VENDOR, status=status)
         try:
-            expect(replace(answer, body=b""), 200)  # its words may be the address, in whatever spelling
+            expect(replace(response, body=b""), 200)  # its words may be the address, in whatever spelling
             return _granted(members)
         except (RefusedError, MaybeDoneError) as failed:  # it is not about the login, and a token harms nobody
             failure: NotDoneError = NotDoneError(failed.message, vendor=VENDOR, status=failed.status)
@@ -357,12 +357,12 @@ class Egito(Vendor[EgitoSettings]):
         raise failure
 
 
-def _token_members(answer: Answer) -> Mapping[str, object]:
+def _token_members(response: VendorResponse) -> Mapping[str, object]:
     """Return the members of a token response: those of a JSON object, or the fields of a form (as GitHub sends)."""
-    parsed = _json(answer, masks=False)
+    parsed = _json(response, masks=False)
     if isinstance(parsed, dict):
         return parsed
-    text = answer.body.decode("ascii", errors="replace").strip()
+    text = response.body.decode("ascii", errors="replace").strip()
     return dict(parse_qsl(text)) if re.fullmatch("[A-Za-z0-9%+&=._~*-]+", text) else {}
 
 
@@ -394,34 +394,34 @@ def _granted(parsed: Mapping[str, object]) -> Grant:
     )
 
 
-def _parsed(answer: Answer, *, masks: bool = True) -> Any:
+def _parsed(response: VendorResponse, *, masks: bool = True) -> Any:
     """Return the parsed response, if it is no failure. Raises VendorError.
 
     A failure is an object with a list of `errors`, and comes with status 200 as well.
     """
-    parsed = _json(answer, masks=masks)
+    parsed = _json(response, masks=masks)
     errors = parsed.get("errors") if isinstance(parsed, dict) else None
-    if errors and (answer.status < 300 or answer.status in (400, 404, 409, 422)):
-        words = answer.shown(_flat(errors)) or "it did not say why"
-        refused = RefusedError(f"Egito: {words}", vendor=VENDOR, status=answer.status)
-        refused.fields = [FieldError(name, plain(answer.shown(text))) for name, text in _by_field(errors)][:MOST_ERRORS]
+    if errors and (response.status < 300 or response.status in (400, 404, 409, 422)):
+        reason = response.shown(_flat(errors)) or "it did not say why"
+        refused = RefusedError(f"Egito: {reason}", vendor=VENDOR, status=response.status)
+        refused.fields = [FieldError(name, plain(response.shown(text))) for name, text in _by_field(errors)]
         raise refused
-    expect(answer, *range(200, 300))
-    if parsed is None and answer.body.strip() not in (b"", b"null"):
-        raise ContractBrokenError("Egito answered something else than JSON", vendor=VENDOR, status=answer.status)
+    expect(response, *range(200, 300))
+    if parsed is None and response.body.strip() not in (b"", b"null"):
+        raise ContractBrokenError("Egito answered something else than JSON", vendor=VENDOR, status=response.status)
     return parsed
 
 
-def _json(answer: Answer, *, masks: bool) -> Any:
+def _json(response: VendorResponse, *, masks: bool) -> Any:
     """Return the parsed response; None if it is not JSON."""
     try:
-        return answer.json(masks=masks)
+        return response.json(masks=masks)
     except ContractBrokenError:
         return None
 
 
-def _saved(answer: Answer) -> Record:
-    parsed = _parsed(answer)
+def _saved(response: VendorResponse) -> Record:
+    parsed = _parsed(response)
     if not isinstance(parsed, dict):
         raise ContractBrokenError("Egito said neither that it saved nor why it did not", vendor=VENDOR)
     return parsed
@@ -434,9 +434,9 @@ def usable_id(record: Record) -> str | None:
     return str(value) if usable and not has_unseen(str(value)) else None
 
 
-def _saved_id(answer: Answer, entity: str) -> str:
+def _saved_id(response: VendorResponse, entity: str) -> str:
     """Return the id of the record that was saved. Raises VendorError."""
-    for held in _levels(_parsed(answer), entity):
+    for held in _levels(_parsed(response), entity):
         if isinstance(held, dict) and (record_id := usable_id(held)):
             return record_id
     raise ContractBrokenError("Egito answered with a record that has no id", vendor=VENDOR)
@@ -480,8 +480,8 @@ def _flat(errors: object) -> str:
 
 
 def _by_field(errors: object) -> Iterator[tuple[str, str]]:
-    """Yield the field and the text of those of `errors` that name a field."""
-    for error in errors if isinstance(errors, list) else []:
+    """Yield the field and the text of those of the first MOST_ERRORS `errors` that name a field."""
+    for error in errors[:MOST_ERRORS] if isinstance(errors, list) else []:
         if isinstance(error, dict) and isinstance(error.get("field"), str) and error["field"]:
             yield error["field"][:LONGEST_FIELD], _flat({**error, "field": None})
 

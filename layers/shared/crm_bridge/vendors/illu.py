@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from crm_bridge.errors import CannotLookError, NoSuchRecordError, NotShownError
+from crm_bridge.errors import CannotLookError, IncompleteSearchError, NoSuchRecordError
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.ids import has_unseen
 from crm_bridge.outbound.findings import Finding
-from crm_bridge.outbound.response import Answer
+from crm_bridge.outbound.response import VendorResponse
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.settings import HeaderSecret, Prompt, Settings, VendorUrl
 
@@ -190,11 +190,11 @@ class Illu(Vendor[IlluSettings]):
         return found or self._missing("job", self.settings.job_list_path)
 
     def expect_all_sites(self) -> None:
-        """Raise NotShownError if a site may exist that `list_sites` does not return, because illu altered its name."""
+        """Raise IncompleteSearchError if `list_sites` may not return a site because illu altered its name."""
         self._expect_all("site_list_path", self.settings.site_list_path)
 
     def expect_all_jobs(self) -> None:
-        """Raise NotShownError if a job may exist that `list_jobs` does not return."""
+        """Raise IncompleteSearchError if a job may exist that `list_jobs` does not return."""
         self._expect_all("job_list_path", self.settings.job_list_path)
 
     def check(self) -> Iterator[Finding]:
@@ -211,16 +211,16 @@ class Illu(Vendor[IlluSettings]):
     def _expect_all(self, setting: str, path: str | None) -> None:
         if path and NAME in path:
             message = f"illu was asked by the name, and may have stored it altered: remove {NAME} from `{setting}`"
-            raise NotShownError(message, vendor=VENDOR)
+            raise IncompleteSearchError(message, vendor=VENDOR)
 
     def _list[T](self, setting: str, path: str | None, name: str, adapter: TypeAdapter[list[T]]) -> list[T]:
         if path is None:
             raise CannotLookError(f"Cannot check in illu: set `{setting}` to enable the look-up", vendor=VENDOR)
         fills = {"{org_id}": str(self.settings.org_id), NAME: quote(name, safe="")}
         filled = re.sub(r"\{(?:org_id|name)\}", lambda place: fills[place[0]], path)
-        answer = self.get(filled, 200, max_answer=MAX_LIST)
+        response = self.get(filled, 200, max_response=MAX_LIST)
         try:
-            return adapter.validate_python(_whole_list(answer))
+            return adapter.validate_python(_whole_list(response))
         except ValidationError:
             raise CannotLookError("illu's list lacks what it takes to recognise a record", vendor=VENDOR) from None
 
@@ -229,10 +229,10 @@ class Illu(Vendor[IlluSettings]):
         return f"/orgs/{self.settings.org_id}"
 
 
-def _whole_list(answer: Answer) -> list[object]:
+def _whole_list(response: VendorResponse) -> list[object]:
     """Return the list. Raises CannotLookError if any other member of the response may mean that there is more of it."""
-    parsed = answer.json()
-    if "next" not in answer.headers.get("Link", "").lower():
+    parsed = response.json()
+    if "next" not in response.headers.get("Link", "").lower():
         if isinstance(parsed, list):
             return parsed
         if isinstance(parsed, Mapping):

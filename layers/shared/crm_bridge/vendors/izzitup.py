@@ -23,7 +23,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.outbound.findings import Finding
-from crm_bridge.outbound.response import Answer, basic, expect
+from crm_bridge.outbound.response import VendorResponse, basic, expect
 from crm_bridge.outbound.transport import changing_nothing
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.settings import LoginSecret, Prompt, Settings, VendorUrl
@@ -139,7 +139,7 @@ class IzzitUp(Vendor[IzzitUpSettings]):
         Source: the REST API page; the form of the list is not documented, so all likely ones are accepted.
         """
         with changing_nothing():
-            parsed = _parsed(self.call("GET", PATH, max_answer=MAX_LIST))
+            parsed = _parsed(self.call("GET", PATH, max_response=MAX_LIST))
         data = parsed.get("data") if isinstance(parsed, dict) else parsed
         try:
             return _SERVICES.validate_python(list(data.values()) if isinstance(data, dict) else data)
@@ -167,7 +167,7 @@ class IzzitUp(Vendor[IzzitUpSettings]):
             "user": settings.user,
             "pwd": settings.password.get_secret_value(),
         }
-        parsed = _parsed(self.call("POST", PATH, action, max_answer=MAX_LIST))
+        parsed = _parsed(self.call("POST", PATH, action, max_response=MAX_LIST))
         if not isinstance(parsed, dict) or parsed.get("result") != "Success":
             raise ContractBrokenError("IzzitUp said neither success nor a failure that is documented", vendor=VENDOR)
         try:
@@ -176,28 +176,28 @@ class IzzitUp(Vendor[IzzitUpSettings]):
             return None
 
 
-def _parsed(answer: Answer) -> Any:
+def _parsed(response: VendorResponse) -> Any:
     """Return the parsed response, if it is no failure. Raises VendorError.
 
     A failure comes with status 200, or any other. Only documented words are taken from it: any other text may repeat
     the request.
     """
-    parsed = _json(answer.text_to_show())
+    parsed = _json(response.readable_text())
     if isinstance(parsed, dict):
         result, message = (str(parsed.get(name)).strip() for name in ("result", "message"))
         for (kind, words), error in FAILURES.items():
             # A refused login is one, whatever kind of failure it is called.
             if message.startswith(words) and (result == kind or error is SignInFailedError):
-                raise error(f"IzzitUp: {words}", vendor=VENDOR, status=answer.status)
-    if answer.status == 401:  # whoever says so, it was the login that was refused
+                raise error(f"IzzitUp: {words}", vendor=VENDOR, status=response.status)
+    if response.status == 401:  # whoever says so, it was the login that was refused
         raise SignInFailedError("IzzitUp answered 401", vendor=VENDOR, status=401)
     try:
-        expect(replace(answer, body=b""), 200)
+        expect(replace(response, body=b""), 200)
     except RefusedError as error:  # the web server's word, not IzzitUp's
         raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
     if parsed is None:
         raise ContractBrokenError("IzzitUp answered something else than JSON", vendor=VENDOR, status=200)
-    return answer.masked(parsed)
+    return response.masked(parsed)
 
 
 def _json(text: str) -> Any:

@@ -22,7 +22,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.fields import Number
 from crm_bridge.outbound.findings import Finding
-from crm_bridge.outbound.response import Answer, basic
+from crm_bridge.outbound.response import VendorResponse, basic
 from crm_bridge.outbound.transport import Pace
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.settings import HeaderSecret, LoginPart, LoginSecret, Prompt, Settings, VendorUrl
@@ -142,14 +142,14 @@ class Revio(Vendor[RevioSettings]):
     def pace(self) -> Pace:
         return Pace(self.destination, self.settings.calls_per_minute // PARTS, MINUTE / PARTS)
 
-    def expect(self, answer: Answer, *statuses: int) -> None:
+    def expect(self, response: VendorResponse, *statuses: int) -> None:
         """Rev.io may also refuse with `ok: false` in the body, whatever its status."""
-        if 200 <= answer.status < 300 and _members(answer).get("ok") is False:
-            words = answer.words() or "it gave no reason"
-            message = f"{VENDOR} answered {answer.status}, ok: false: {words}"
-            raise RefusedError(message, vendor=VENDOR, status=answer.status)
+        if 200 <= response.status < 300 and _members(response).get("ok") is False:
+            words = response.words() or "it gave no reason"
+            message = f"{VENDOR} answered {response.status}, ok: false: {words}"
+            raise RefusedError(message, vendor=VENDOR, status=response.status)
         try:
-            super().expect(answer, *statuses)
+            super().expect(response, *statuses)
         except NotDoneError as error:
             if error.status == 429 and error.retry_after is None:
                 error.retry_after = MINUTE  # the limit is one of calls in a minute
@@ -223,7 +223,7 @@ class Revio(Vendor[RevioSettings]):
         """
         return _members(self._record(key_link_id), masks=False)
 
-    def _record(self, key_link_id: int) -> Answer:
+    def _record(self, key_link_id: int) -> VendorResponse:
         return self._existing(self.get(self._path("IntegrationKeyLink", key_link_id), 200, 404))
 
     def create_key_link(self, members: Mapping[str, object]) -> int:
@@ -231,8 +231,8 @@ class Revio(Vendor[RevioSettings]):
 
         Source: https://developers.rev.io/docs/integration-linking-solution, https://developers.rev.io/docs/status-codes
         """
-        answer = self.post(self._path("IntegrationKeyLink"), members, 201)
-        made = _id_of(_members(answer), answer.headers.get("Location", ""))
+        response = self.post(self._path("IntegrationKeyLink"), members, 201)
+        made = _id_of(_members(response), response.headers.get("Location", ""))
         if made is None:
             raise ContractBrokenError("Rev.io answered 201 without an id", vendor=VENDOR, status=201)
         return made
@@ -261,12 +261,12 @@ class Revio(Vendor[RevioSettings]):
             lambda named: ", ".join(system.name for system in named) or "there are none",
         )
 
-    def _existing(self, answer: Answer) -> Answer:
+    def _existing(self, response: VendorResponse) -> VendorResponse:
         """Return the response to a request for one record. Raises NoSuchRecordError if that record does not exist."""
-        if answer.status == 404:
+        if response.status == 404:
             self._page("IntegrationKeyLink", {}, 1, 1)  # and not the address
             raise NoSuchRecordError("Rev.io has no key link with this id", vendor=VENDOR, status=404)
-        return answer
+        return response
 
     def _pages(self, resource: Resource, search: Mapping[str, str]) -> Iterator[list[Any]]:
         """Yield pages until there is no more. A short page may not be the last: Rev.io may return fewer than asked."""
@@ -283,12 +283,12 @@ class Revio(Vendor[RevioSettings]):
     def _page(self, resource: Resource, search: Mapping[str, str], page: int, size: int) -> tuple[list[Any], bool]:
         query = {**search, "page": str(page), "page_size": str(size)}
         encoded = urlencode({f"search.{name}": value for name, value in query.items()})
-        answer = self.get(f"{self._path(resource)}?{encoded}", 200, 404, max_answer=MAX_LIST)
-        if answer.status == 404:
+        response = self.get(f"{self._path(resource)}?{encoded}", 200, 404, max_response=MAX_LIST)
+        if response.status == 404:
             raise NotDoneError(
                 "Rev.io does not know this address: check base_url and plural_paths", vendor=VENDOR, status=404
             )
-        members = _members(answer)
+        members = _members(response)
         records = members.get("records")
         if not isinstance(records, list):
             raise ContractBrokenError("Rev.io answered without records", vendor=VENDOR, status=200)
@@ -299,12 +299,12 @@ class Revio(Vendor[RevioSettings]):
         return f"/{resource}{plural}" + ("" if key is None else f"/{key}")
 
 
-def _members(answer: Answer, *, masks: bool = True) -> Mapping[str, Any]:
+def _members(response: VendorResponse, *, masks: bool = True) -> Mapping[str, Any]:
     """Return the members of a response, which may be empty. Raises ContractBrokenError if it is no object."""
-    parsed = answer.json(masks=masks) if answer.body.strip() else {}
+    parsed = response.json(masks=masks) if response.body.strip() else {}
     if not isinstance(parsed, dict):
         raise ContractBrokenError(
-            f"{VENDOR} answered something else than an object", vendor=VENDOR, status=answer.status
+            f"{VENDOR} answered something else than an object", vendor=VENDOR, status=response.status
         )
     return parsed
 

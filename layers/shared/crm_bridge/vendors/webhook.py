@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationInf
 from crm_bridge.errors import NeedlessError
 from crm_bridge.outbound.findings import Finding, Result
 from crm_bridge.outbound.public_addresses import is_public
-from crm_bridge.outbound.response import Answer
+from crm_bridge.outbound.response import VendorResponse
 from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.services import Services
@@ -91,7 +91,7 @@ class Webhook(Vendor[WebhookSettings]):
     def address(self) -> str:
         return self.settings.url
 
-    def notify(self, webhook_id: str, body: bytes) -> Answer:
+    def notify(self, webhook_id: str, body: bytes) -> VendorResponse:
         """Return the response to a signed POST, of which only the status is read.
 
         Each attempt is signed anew, because an old signature is refused. Raises NotDoneError, MaybeDoneError.
@@ -104,7 +104,7 @@ class Webhook(Vendor[WebhookSettings]):
             "webhook-timestamp": str(timestamp),
             "webhook-signature": " ".join(signatures),
         }
-        return self.call("POST", "", body, headers=headers, max_answer=None)
+        return self.call("POST", "", body, headers=headers, max_response=None)
 
     def check(self) -> Iterator[Finding]:
         """Look the address up. Nothing is sent to it."""

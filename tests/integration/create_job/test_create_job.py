@@ -1,39 +1,16 @@
-"""create_job from the CRM's call to illu and back, over real HTTP."""
+"""A ticket becomes a job at its customer's site, once."""
 
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
-import requests
 
-from create_site.flow import CreateSite
-from crm_bridge.outbound.transport import Deadline
 from crm_bridge.runtime import runtime
-from crm_bridge.storage.operation import operation_id
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
-from tests.integration.conftest import ROUNDS, SITE, Crm
-
-JOB: dict[str, Any] = {"ticket_id": "T-501", "customer_id": "C-1001", "name": "Meter does not count"}
-DETAILS = {name: SITE[name] for name in ("name", "latitude", "longitude", "address")}
-
-
-def create_job(crm: Crm, **changes: object) -> requests.Response:
-    return crm.post("/jobs", {name: value for name, value in {**JOB, **changes}.items() if value is not None})
-
-
-@pytest.fixture
-def at_home(crm: Crm) -> Crm:
-    """A CRM whose customer has a site."""
-    assert crm.create_site().status_code == 201
-    return crm
-
-
-def linked(crm: Crm, path: str) -> set[tuple[str, str]]:
-    return {(link["entity"], link["id"]) for link in crm.get(f"/links/{path}").json().get("links", [])}
-
+from tests.integration.conftest import ROUNDS, Crm
+from tests.integration.create_job.conftest import DETAILS, JOB, create_job, linked
 
 # ---------------------------------------------------------------- done
 
@@ -374,113 +351,6 @@ def test_needs_review_when_jobs_are_asked_for_by_a_name_that_illu_altered(at_hom
     operation = at_home.settle(create_job(at_home))
     assert (operation["state"], len(at_home.stack.illu.jobs)) == ("needs_review", 1)
     assert "job_list_path" in operation["attempts"][-1]["reason"]
-
-
-# ---------------------------------------------------------------- a job that waits for its site
-
-
-def minutes_until_done(crm: Crm, accepted: requests.Response) -> int:
-    """Simulated minutes, with the dispatcher in each, until a job is made."""
-    for minute in range(60):
-        if crm.get(accepted.headers["Location"]).json()["state"] == "succeeded":
-            return minute
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
-    raise AssertionError("it waits for more than an hour")
-
-
-def late_site(crm: Crm, *, attempts: int) -> requests.Response:
-    """A site that is not there yet, and several attempts of illu's away."""
-    crm.stack.illu.fail(Kind.TOO_MANY, times=attempts, seconds=0)
-    return crm.create_site()
-
-
-@pytest.mark.parametrize("attempts", [2, 3])
-def test_a_job_is_made_in_the_minute_after_its_site(crm: Crm, attempts: int) -> None:
-    site = late_site(crm, attempts=attempts)
-    crm.stack.move_clock(25)
-    job = create_job(crm)
-    assert job.json()["state"] == "waiting"
-    assert crm.settle(site)["state"] == "succeeded"
-    assert crm.get(job.headers["Location"]).json()["state"] in ("waiting", "succeeded")
-    assert minutes_until_done(crm, job) <= 1
-    assert len(crm.stack.illu.jobs) == 1
-
-
-def test_a_job_that_brought_its_site_along_is_made_in_the_minute_after_it(crm: Crm) -> None:
-    crm.stack.illu.fail(Kind.TOO_MANY, times=3, seconds=0)
-    job = create_job(crm, site=DETAILS)
-    site = crm.get(f"/operations/{operation_id('demo', 'create_site', 'C-1001')}")
-    while crm.get(f"/operations/{site.json()['operation_id']}").json()["state"] != "succeeded":
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
-    assert minutes_until_done(crm, job) <= 1
-    assert (len(crm.stack.illu.sites), len(crm.stack.illu.jobs)) == (1, 1)
-
-
-@pytest.mark.parametrize("decision", [{"action": "link", "id": "4711", "confirmed": True}, {"action": "retry"}])
-def test_a_job_is_made_in_the_minute_after_a_person_decided_about_its_site(
-    crm: Crm, decision: dict[str, object]
-) -> None:
-    tenant = json.loads(crm.stack.demo_tenant())
-    del tenant["illu"]["site_list_path"]
-    crm.stack.put_secret("demo", json.dumps(tenant))
-    crm.stack.illu.fail(Kind.CLOSE_AFTER)
-    site = crm.create_site()
-    job = create_job(crm)
-    assert crm.settle(site)["state"] == "needs_review"
-    for _ in range(30):
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
-    crm.post(f"{site.headers['Location']}/resolve", decision)
-    crm.stack.deliver_due()
-    assert minutes_until_done(crm, job) <= 1
-    assert len(crm.stack.illu.jobs) == 1
-
-
-def test_each_of_several_jobs_is_made_in_the_minute_after_their_site(crm: Crm) -> None:
-    site = late_site(crm, attempts=3)
-    jobs = [create_job(crm, ticket_id=f"T-{number}") for number in range(5)]
-    assert crm.settle(site)["state"] == "succeeded"
-    assert max(minutes_until_done(crm, job) for job in jobs) <= 1
-    assert len(crm.stack.illu.jobs) == 5
-
-
-def test_another_customers_job_goes_on_as_it_would_have(crm: Crm) -> None:
-    crm.create_site(customer_id="C-other")
-    crm.stack.illu.fail(Kind.MOVED, times=2)  # surely not done, so nothing is looked for
-    other = create_job(crm, ticket_id="T-other", customer_id="C-other")
-    site = crm.create_site()
-    due_at = crm.get(other.headers["Location"]).json()["due_at"]
-    job = create_job(crm)
-    crm.stack.illu.heal()
-    engine = runtime().engine
-    operation = site.json()["operation_id"]
-    runtime().operations.hasten(runtime().operations.get(operation), int(runtime().clock()))  # type: ignore[arg-type]
-    engine.retry({CreateSite.name: CreateSite}, operation, tenant="demo", deadline=Deadline(20))
-    assert crm.get(f"/operations/{operation}").json()["state"] == "succeeded"
-    assert crm.get(other.headers["Location"]).json()["due_at"] == due_at
-    crm.stack.deliver()  # without the dispatcher
-    assert crm.get(job.headers["Location"]).json()["state"] == "succeeded"
-    assert crm.get(other.headers["Location"]).json()["due_at"] == due_at
-
-
-def test_nothing_is_lost_when_a_job_and_its_site_settle_at_once(
-    crm: Crm,
-    eager_switches: None,  # noqa: ARG001 - it works by being there
-) -> None:
-    for number in range(ROUNDS):
-        customer, crm.stack.illu.search_lag = f"C-{number}", 0
-
-        def both(send: bool, customer: str = customer, number: int = number) -> requests.Response:
-            site = crm.create_site(customer_id=customer, name=customer) if send else None
-            return site or create_job(crm, ticket_id=f"T-{number}", customer_id=customer, site=None)
-
-        with ThreadPoolExecutor(2) as pool:
-            _, job = pool.map(both, (True, False))
-        if job.status_code == 202:
-            assert minutes_until_done(crm, job) <= 1
-    assert len(crm.stack.illu.sites) == ROUNDS
 
 
 # ---------------------------------------------------------------- the wire, and races

@@ -1,4 +1,4 @@
-"""`python -m tests.record_answers`: write openapi/recorded.json anew, out of a local stack for each event."""
+"""`python -m tests.record_responses`: write openapi/recorded.json anew, out of a local stack for each event."""
 
 import sys
 

@@ -21,14 +21,14 @@ from crm_bridge.errors import (
     TryLaterError,
     VendorError,
 )
-from crm_bridge.outbound.response import MAX_WORDS, Answer, basic, expect
+from crm_bridge.outbound.response import MAX_WORDS, VendorResponse, basic, expect
 from crm_bridge.outbound.transport import changing_nothing
 
 
 def answer(
     body: bytes, *, status: int = 422, secrets: tuple[str, ...] = (), headers: Mapping[str, str] | None = None
-) -> Answer:
-    return Answer("shop", status, headers or {}, body, secrets)
+) -> VendorResponse:
+    return VendorResponse("shop", status, headers or {}, body, secrets)
 
 
 def error_of(status: int, body: bytes = b"", **headers: str) -> VendorError:
@@ -144,7 +144,7 @@ def test_json_can_be_stored_when_the_vendor_cut_a_character_in_half() -> None:
 
 def test_an_answer_shows_nothing_when_it_is_printed() -> None:
     one = answer(b'"Wanjiru"', headers={"X-Echo": "Moi Avenue"}, secrets=("s3cret",))
-    assert repr(one) == str(one) == "Answer(vendor='shop', status=422)"
+    assert repr(one) == str(one) == "VendorResponse(vendor='shop', status=422)"
 
 
 # ---------------------------------------------------------------- words
