@@ -146,7 +146,8 @@ class Engine:
         was sent.
         """
         run = self.bind(flow, tenant, deadline)
-        new_id = flow.operation_id(tenant, run.key(command))
+        key = run.key(command)
+        new_id = flow.operation_id(tenant, key)
         add_to_log(operation_id=new_id)
         try:
             vendor = self._credentials.client(run)
@@ -156,7 +157,7 @@ class Engine:
             if known is None or known.state in REPLACEABLE:
                 raise
             return self._known(flow, known, fingerprint(compared(command)))
-        new = self._accepted(run, command, mapping=mapping, notifies=run.context.settings.has_webhook)
+        new = self._accepted(run, new_id, key, command, mapping=mapping, notifies=run.context.settings.has_webhook)
         new = new.model_copy(update={"sent_to": run.account(vendor)})
         if not later:
             new = self._claimed(new, deadline)
@@ -190,17 +191,19 @@ class Engine:
         `claim` of its own. Raises RunningError, StorageError; then nothing was stored.
         """
         run = self.bind(flow, tenant, deadline)
-        new = self._accepted(run, command, mapping=mapping, notifies=notifies)
+        key = run.key(command)
+        new_id = flow.operation_id(tenant, key)
+        new = self._accepted(run, new_id, key, command, mapping=mapping, notifies=notifies)
         claim = self._operations.create(new, over=REPLACEABLE)
         return self._queued(new, claim.operation) if not claim.won and _is_held(claim.operation) else claim
 
     def _accepted[C: BaseModel, V: Vendor[Any], R: BaseModel](
-        self, run: Flow[C, V, R], command: C, *, mapping: str | None, notifies: bool
+        self, run: Flow[C, V, R], new_id: str, key: str, command: C, *, mapping: str | None, notifies: bool
     ) -> Operation:
-        now, key, tenant = self._now(), run.key(command), run.context.tenant
+        now = self._now()
         return Operation(
-            operation_id=run.operation_id(tenant, key),
-            tenant=tenant,
+            operation_id=new_id,
+            tenant=run.context.tenant,
             flow=run.name,
             function=run.function,
             event_key=key,

@@ -115,7 +115,7 @@ class Requests:
     def new(self, tenant: str, state: RequestState, days: int, **members: Any) -> StoredRequest:
         """Return a request that has come in now, and that is kept for so many days."""
         now = self._clock()
-        at = f"{place_in_time(now)}{secrets.token_hex(10)}"
+        at = f"{place_in_time(now)}{secrets.token_hex(9)}"
         expires_at = int(now) + days * DAY
         return StoredRequest(at=at, tenant=tenant, state=state, received_at=int(now), expires_at=expires_at, **members)
 
@@ -293,7 +293,7 @@ def shape_as_json(shape: object) -> str | None:
 
 def place_in_time(seconds: float) -> str:
     """Return the first place of this time (epoch seconds)."""
-    return f"{max(0, int(seconds * 1000)):012x}"
+    return f"{max(0, int(seconds * 1_000_000)):014x}"
 
 
 def _is_id(name: str, value: object) -> bool:
