@@ -49,6 +49,7 @@ class Unsettled:
         return self.settling.writes(self.held, self.decision)
 
     def is_written(self) -> None:
+        add_to_log(operation_id=self.held.operation_id)
         self.settling.is_settled(self.decision.operation, self.decision)
 
 
@@ -132,6 +133,7 @@ class Settling:
         is_settled = stored is not held and stored.lease == held.lease
         if isinstance(ending, Together):
             ending.end(is_written=is_settled)
+            add_to_log(operation_id=held.operation_id)
         if not is_settled:
             # A person who has to decide later needs the ids that would be lost here.
             ids = [f"{link.right.system} {link.right.entity} {link.right.id}" for link in links]
@@ -159,7 +161,6 @@ class Settling:
     def is_settled(self, stored: Operation, decision: Decision) -> None:
         """Log and count what was written, and wake those that have waited for it."""
         attempt = decision.operation.attempts[-1]
-        add_to_log(operation_id=stored.operation_id)
         log_result(decision.event or attempt.event, stored.state, stored.tries, attempt.status)
         count("Operations", flow=stored.flow, state=stored.state)
         if stored.state is State.NEEDS_REVIEW:
