@@ -47,7 +47,7 @@ def doctor(bridge: Bridge, name: Name) -> None:
         except StorageError as error:
             findings.append(Finding("bridge", "storage", Result.FAILED, error.detail, "The rest was not checked."))
     output.document([finding._asdict() for finding in findings])
-    output.table(("about", "check", "result", "detail"), [finding[:4] for finding in findings])
+    output.table(("about", "check", "result", "detail"), [finding[:4] for finding in findings], head=3)
     for finding in findings:
         if finding.what_to_do:
             output.line(f"{finding.about}, {finding.check}: {finding.what_to_do}", style="bold")
@@ -204,4 +204,4 @@ def _in_review(bridge: Bridge, tenant: str) -> Finding:
     in_review, more = bridge.runtime.operations.listed(tenant, State.NEEDS_REVIEW, flow=None, limit=100, after=None)
     problem = f"{len(in_review)}{' or more' if more else ''} wait for a person" if in_review else ""
     what = f"`crm-bridge operations list {tenant} --state needs_review` shows them."
-    return _found(tenant, "operations that need review", "none", problem, what)
+    return _found(tenant, "needs review", "none", problem, what)

@@ -19,7 +19,7 @@ from crm_bridge.storage.operation import Operation, OperationSummary, State, ope
 from operations.flows import flow_of, flows
 from operations.handler import FIRST_LOOKED_AT
 
-COLUMNS = ("state", "flow", "event key", "last attempt", "due", "changed")
+COLUMNS = ("state", "flow", "event key", "last attempt", "due", "changed", "operation")
 RETRIED = (State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
 VERIFYING = 30.0
 """Seconds that a vendor has to verify an id."""
@@ -69,7 +69,7 @@ def list_operations(
     """A tenant's operations. What needs a person comes first, then what was changed last."""
     found = list(islice(_found(bridge, name, [state] if state else FIRST_LOOKED_AT, flow, reason), limit))
     bridge.output.document([one.to_response() for one in found])
-    bridge.output.table(COLUMNS, map(_row, found))
+    bridge.output.table(COLUMNS, map(_row, found), head=3)
     if not found:
         bridge.output.line("There is none.")
     if len(found) == limit:
@@ -188,7 +188,7 @@ def retry(
     minutes = len(chosen) / rate
     report = {"operations": len(chosen), "left_to_a_person": len(found) - len(chosen), "minutes": round(minutes, 1)}
     if dry_run:
-        bridge.output.table(COLUMNS, map(_row, chosen))
+        bridge.output.table(COLUMNS, map(_row, chosen), head=3)
     bridge.output.line(f"{len(chosen):,} operations, {rate:,} a minute, so within {max(1, round(minutes)):,} min.")
     if len(found) > len(chosen):
         bridge.output.line(
@@ -240,7 +240,8 @@ def _found(
 def _row(one: OperationSummary) -> tuple[object, ...]:
     last = one.last_attempt
     attempt = f"{last.event}{': ' if last.reason else ''}{last.reason}" if last else ""
-    return one.state, one.flow, one.event_key, attempt, moment(one.due_at), moment(one.updated_at)
+    times = moment(one.due_at), moment(one.updated_at)
+    return one.state, one.flow, one.event_key, attempt, *times, one.operation_id
 
 
 def _document(operation: Operation, *, payload: bool) -> dict[str, Any]:
@@ -266,7 +267,7 @@ def _print(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
     )
     rows: list[tuple[object, ...]] = [(moment(operation.created_at), "accepted", "", "")]
     rows += [(moment(one.at), one.event, one.reason, one.status) for one in operation.attempts]
-    output.table(("when", "what", "reason", "vendor's status"), rows)
+    output.table(("when", "what", "reason", "status"), rows)
     if operation.result:
         output.line(f"result  {operation.result}")
     for left, right in operation.links:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +27,8 @@ STYLES = {
 """A word that is a cell of its own is coloured; it says the same without."""
 
 
+NARROWEST, GAP = 28, 3
+"""Columns to which the widest one may be folded, and between two."""
 _NOT_VISIBLE = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 """Categories: control, format, private use, surrogate, and Unicode's own line and paragraph separators."""
 
@@ -59,15 +62,37 @@ class Output:
         if not self.as_json:
             self.screen.print(Text(visible(text), style=style))
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Nothing if there are no rows."""
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row))
-        if table.rows and not self.as_json:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, head: int = 2) -> None:
+        """Print rows side by side, in which at most the widest column is folded; or one below the other, if that is too
+        wide: a row's first `head` cells in a line, and below it what else the row has.
+
+        A column without a value is left out. Print nothing if there are no rows.
+        """
+        cells = [[_cell(value) for value in row] for row in rows]
+        widths = [max((row[number].cell_len for row in cells), default=0) for number in range(len(columns))]
+        if not cells or self.as_json:
+            return
+        shown = [number for number, width in enumerate(widths) if width]
+        needed = [max(widths[number], cell_len(columns[number])) for number in shown]
+        foldable = max(needed)
+        if sum(needed) - foldable + min(foldable, NARROWEST) + GAP * len(needed) <= self.screen.width:
+            table = Table(box=SIMPLE_HEAD, pad_edge=False)
+            for number in shown:
+                table.add_column(columns[number], overflow="fold", no_wrap=widths[number] < foldable)
+            for row in cells:
+                table.add_row(*(row[number] for number in shown))
             self.screen.print(table)
+            return
+        for row in cells:
+            for cell, width in zip(row[: head - 1], widths, strict=False):
+                cell.pad_right(width - cell.cell_len + GAP)
+            self.screen.print(" ", *row[:head], sep="", overflow="fold")
+            rest = Table.grid(padding=(0, 2))
+            for number in shown:
+                if number >= head and row[number]:
+                    rest.add_row(Text(f"   {columns[number]}", style="dim"), row[number])
+            if rest.rows:
+                self.screen.print(rest)
 
     def pairs(self, pairs: Mapping[str, object]) -> None:
         """Names and values, one below the other; what has none is left out."""

@@ -130,7 +130,8 @@ def set_settings(
         bridge.output.document({"tenant": name, "changed": []})
         bridge.output.line("Nothing would change.")
         return
-    bridge.output.table(("setting", "before", "after"), rows)
+    shown = [(place, *("not set" if value == "" else value for value in values)) for place, *values in rows]
+    bridge.output.table(("setting", "before", "after"), shown)
     if not yes:
         confirm(f"Store this for {name}?")
     # What is new for this tenant is encrypted with the same key as what there is.

@@ -158,7 +158,7 @@ class CommandLine:
         self._stack = stack
 
     def __call__(self, *arguments: str, input: str | None = None) -> Told:  # noqa: A002 - as it is called for processes
-        environment = {"CRM_BRIDGE_STACK": LOCAL_STACK, "COLUMNS": "120"}
+        environment = {"CRM_BRIDGE_STACK": LOCAL_STACK, "COLUMNS": "80"}
         result = CliRunner().invoke(app, [*arguments], input=input, env=environment)
         self._stack.move_clock(0)  # a command has a runtime of its own, which knows nothing of a time moved on
         if result.exception and not isinstance(result.exception, SystemExit):

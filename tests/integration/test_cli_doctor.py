@@ -108,7 +108,7 @@ def test_what_waits_for_a_person_or_for_too_long_is_told(crm: Crm, cli: CommandL
     assert crm.post("/sites", {**SITE, "customer_id": "C-2"}, headers={"Prefer": "respond-async"}).status_code == 202
     found = results(cli)
     assert found["bridge backlog"] == "warning"
-    assert found["demo operations that need review"] == "ok"
+    assert found["demo needs review"] == "ok"
 
 
 def test_a_key_that_expires_soon_or_allows_nothing_is_told_and_others_are_not(stack: Stack, cli: CommandLine) -> None:

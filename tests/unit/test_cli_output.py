@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -102,6 +103,49 @@ def test_a_listed_operation_is_visible(capsys: pytest.CaptureFixture[str]) -> No
     output.screen = Console(width=400)
     output.table(COLUMNS, [_row(SUMMARY)])
     assert is_visible(capsys.readouterr().out, 2)
+
+
+WAITING = (
+    "waiting",
+    "create_site",
+    "C-1",
+    "not done: illu answered 503: " + "busy " * 9,
+    "",
+    "2026-11-30 08:00:00 UTC",
+    "op_1",
+)
+
+
+def lines(capsys: pytest.CaptureFixture[str], width: int, *rows: Sequence[object]) -> list[str]:
+    output = Output(as_json=False)
+    output.screen = Console(width=width)
+    output.table(COLUMNS, rows, head=3)
+    found = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, found)) <= width
+    return [line for line in found if line]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_rows_are_printed_one_below_the_other_when_they_are_too_wide(
+    capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    done = ("succeeded", "create_site", "C-1002", "done", "", "2026-11-30 08:00:00 UTC", "op_2")
+    first, *_, second, _attempt, _changed, last = lines(capsys, width, WAITING, done)
+    assert first == " waiting     create_site   C-1"
+    assert second == " succeeded   create_site   C-1002"
+    assert last.split() == ["operation", "op_2"]
+
+
+def test_a_row_is_one_line_without_its_empty_column_when_the_width_suffices(capsys: pytest.CaptureFixture[str]) -> None:
+    head, _, row = lines(capsys, 200, WAITING)
+    assert "due" not in head.split()
+    assert row.split() == " ".join(map(str, WAITING)).split()
+
+
+def test_only_the_widest_column_is_folded_when_that_suffices(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, first, *more = lines(capsys, 120, WAITING)
+    assert first.split()[-1] == "op_1"
+    assert "busy" in more[0]
 
 
 def test_links_are_visible_in_a_terminal_and_as_they_are_in_a_pipe(
