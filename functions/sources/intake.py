@@ -4,6 +4,7 @@ Each event is stored by itself, so what was stored before a failure is stored: t
 event that is not valid goes into quarantine and does not keep the others out.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -107,17 +108,24 @@ def _taken_in(event: APIGatewayProxyEventV2, context: LambdaContext) -> Response
     if len(incoming.body) > MAX_BODY:  # also of whoever does not exist
         raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
     source = _source(event.path_parameters, context)
+    unreadable: list[Invalid] = []
+    events: list[SourceEvent] = []
     try:
         events = receive(source.settings, incoming, runtime().clock())
     except UnauthenticatedError:
         count("SourceRefused", reason="proof")
         raise unauthenticated() from None
-    except ProblemError as problem:
-        return _refused(source, problem, None)
+    except ProblemError as problem:  # the sender has proved itself, and may drop what is refused
+        unreadable = [Invalid(_unread(incoming.body), problem)]
     add_to_log(tenant=source.tenant, source=source.name)
     if runtime().source_buckets.take(f"{source.tenant}#{source.name}"):
         return try_again(source.settings)
-    return _accepted(source, events)
+    return _accepted(source, unreadable or [_prepared(source, one) for one in events])
+
+
+def _unread(body: bytes) -> SourceEvent:
+    """Return a body that cannot be split into events as one event, for a person who looks at it."""
+    return SourceEvent(hashlib.sha256(body).hexdigest(), body.decode(errors="replace"))
 
 
 def _source(path: Mapping[str, str], context: LambdaContext) -> Source:
@@ -152,18 +160,18 @@ def _refused(source: Source, problem: ProblemError, body: JsonValue) -> Response
 # ---------------------------------------------------------------------- events
 
 
-def _accepted(source: Source, events: Sequence[SourceEvent]) -> Response:
-    """Store the events of a request, and return the response to it."""
+def _accepted(source: Source, events: Sequence[Mapped | Invalid | None]) -> Response:
+    """Store the events of a request, and return the response to it; None is one that no entry of the settings fits."""
     quarantines = source.settings.invalid == "quarantine" and source.part.keep_requests_days > 0
     refused: list[Invalid] = []
     jobs: list[Job] = []
     for event in events:
-        match _prepared(source, event):
+        match event:
             case None:
                 jobs.append(lambda: Kept.IGNORED)
             case Mapped() as command:
                 jobs.append(partial(_store, source, command))
-            case invalid if quarantines and len(_payload(event)) <= LARGEST_PAYLOAD:
+            case invalid if quarantines and len(_payload(invalid.event)) <= LARGEST_PAYLOAD:
                 jobs.append(partial(_quarantine, source, invalid))
             case invalid:
                 refused.append(invalid)
