@@ -16,9 +16,9 @@ from crm_bridge.tenants import SECRET_MAX_AGE
 from local.stack import DEMO_TENANT
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.connector.conftest import ADA, save, saved
 from tests.integration.operations.conftest import JOB, KEY_LINK
 from tests.integration.record_calls import ASYNC, change, create, created, delete, system
-from tests.integration.test_connector_receiver import ADA, save, saved
 
 CUSTOMER = str(SITE["customer_id"])
 TICKET = str(JOB["ticket_id"])

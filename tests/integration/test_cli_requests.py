@@ -7,7 +7,7 @@ import pytest
 
 from crm_bridge.runtime import runtime
 from tests.integration.conftest import CommandLine, Crm, rows
-from tests.integration.test_sources import EXPRESSION, SECRET, SOURCE, Sender, company
+from tests.integration.sources.conftest import EXPRESSION, SECRET, SOURCE, Sender, company
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import operation_id
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.connector.conftest import WITHOUT_REFERENCE, change_tenant, save, the_record
+from tests.integration.connector.conftest import in_review as reviewed_record
 from tests.integration.operations.conftest import COMMANDS, FLOWS, JOB, store
 from tests.integration.operations.test_decisions import in_review, made_by_hand
-from tests.integration.test_connector_receiver import WITHOUT_REFERENCE, change_tenant, save, the_record
-from tests.integration.test_connector_receiver import in_review as reviewed_record
 from tests.stack import Stack
 
 SITE_ID = operation_id("demo", "create_site", str(SITE["customer_id"]))

@@ -16,8 +16,8 @@ from crm_bridge.vendors.izzitup import IzzitUp
 from crm_bridge.vendors.revio import Revio
 from local.vendors.simulator import Kind
 from tests.integration import izzitup_calls as statuses
-from tests.integration import test_connector_receiver as people
 from tests.integration.conftest import Crm
+from tests.integration.connector import conftest as people
 from tests.integration.key_link import conftest as key_links
 from tests.integration.key_link.conftest import KEY_LINK, OTHER, delete, link_up, put
 

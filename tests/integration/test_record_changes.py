@@ -13,8 +13,8 @@ from crm_bridge.outbound.queues import Message
 from crm_bridge.runtime import runtime
 from crm_bridge.vendors.egito import VENDOR, Egito
 from local.vendors.simulator import Kind
-from tests.integration import test_connector_receiver as people
 from tests.integration.conftest import Crm, rows
+from tests.integration.connector import conftest as people
 from tests.integration.record_calls import (
     ASYNC,
     JAN,

@@ -13,7 +13,7 @@ from crm_bridge.vendors.egito import Egito
 from local.vendors.egito import EgitoSimulator
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm
-from tests.integration.test_connector_receiver import LEAD_AND_CONTACT, change_tenant, outcome, save, saved, the_record
+from tests.integration.connector.conftest import LEAD_AND_CONTACT, change_tenant, outcome, save, saved, the_record
 from tests.stack import Stack
 
 

@@ -10,7 +10,7 @@ import pytest
 from crm_bridge.errors import StorageError
 from crm_bridge.storage.requests import Requests
 from tests.integration.conftest import Crm, rows
-from tests.integration.test_sources import SECRET, Sender
+from tests.integration.sources.conftest import SECRET, Sender
 
 ORGANIZATION = "00D000000000001AAA"
 
