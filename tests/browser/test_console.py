@@ -84,9 +84,11 @@ def test_an_id_finds_a_request_that_was_refused(console: Console, tenant: Tenant
     assert tenant.create_site(customer_id="C-7", latitude=91).status_code == 422
     console.sign_in(tenant.key)
     console("#wanted").send_keys("C-7", Keys.ENTER)
-    console.says("1 found.")
-    (row,) = console.all("#list .kept")
-    assert row.text.startswith("refused\nPOST /sites C-7\n422 invalid; latitude")
+    console.finds(1)
+    assert console.all("#list li") == []
+    (row,) = console.all("#refused li")
+    assert row.text.startswith("Refused\nPOST /sites C-7\n")
+    assert "\n422 invalid; latitude" in row.text
 
 
 def test_an_id_that_nothing_is_known_by_finds_nothing(console: Console, tenant: Tenant) -> None:
