@@ -1,1 +1,1 @@
-"""`crm-bridge`, the command line: turn a tenant up, check it, import what it has, look up, repair."""
+"""`crm-bridge`, the command line: onboard a tenant, check it, import its records, look up, repair."""

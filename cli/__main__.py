@@ -2,6 +2,8 @@
 
 import sys
 import unicodedata
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from typer.main import get_command
@@ -22,9 +24,27 @@ from cli.tenants import app as tenants
 
 app = typer.Typer(
     name="crm-bridge",
-    help="Turn a tenant of CRM Bridge up, check it, import what it has, look up, repair.",
+    help="Onboard the tenants of CRM Bridge, check them, import their records, look up, repair.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"crm-bridge {version('crm-bridge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Only what is common to all commands."""
+
+
 app.add_typer(tenants, name="tenant")
 command(app)(doctor)
 command(app)(forget)

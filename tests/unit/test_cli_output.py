@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from cli import links, prompts
-from cli.__main__ import main
+from cli.__main__ import app, main
 from cli.operations import COLUMNS, _row
 from cli.output import Output, print_traceback, visible
 from cli.progress import progress_of
@@ -184,3 +185,10 @@ def test_an_argument_with_a_control_character_is_refused_before_it_is_repeated(
         main()
     assert tuple(capsys.readouterr()) == ("", "An argument contains a control character. Remove it.\n")
     assert sys.excepthook is print_traceback
+
+
+@pytest.mark.parametrize("option", ["--version", "-h"])
+def test_the_version_and_the_help_are_printed_without_a_bridge(option: str) -> None:
+    printed = CliRunner().invoke(app, [option])
+    assert printed.exit_code == 0
+    assert ("crm-bridge 0.1.0" if option == "--version" else "operations") in printed.output
