@@ -90,7 +90,10 @@ def _message(stack: Stack, queue: str) -> dict[str, Any]:
 
 
 def _forget_operations() -> None:
-    """Empty the tables, so that the events are new again."""
+    """Empty tables and queues, so that the events are new again: those of a source were put on a queue at once."""
+    sqs = boto3.client("sqs")
+    for queue in sqs.list_queues()["QueueUrls"]:
+        sqs.purge_queue(QueueUrl=queue)
     dynamodb = boto3.client("dynamodb")
     for table in dynamodb.list_tables()["TableNames"]:
         keys = [key["AttributeName"] for key in dynamodb.describe_table(TableName=table)["Table"]["KeySchema"]]
@@ -130,7 +133,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str
     return {step: (both[0][step], both[1][step]) for step in here}
 
 
-_ID = re.compile(r"[0-9a-f]{32}")
+_ID = re.compile("[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def comparable(answers: Mapping[str, Any], kept: Set[str], begin: datetime) -> dict[str, str]:
