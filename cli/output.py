@@ -83,11 +83,13 @@ class Output:
                 table.add_row(*(row[number] for number in shown))
             self.screen.print(table)
             return
+        while head > 1 and sum(widths[:head]) + GAP * head > self.screen.width:
+            head -= 1
         for row in cells:
             for cell, width in zip(row[: head - 1], widths, strict=False):
                 cell.pad_right(width - cell.cell_len + GAP)
             self.screen.print(" ", *row[:head], sep="", overflow="fold")
-            rest = Table.grid(padding=(0, 2))
+            rest = _names_and_values()
             for number in shown:
                 if number >= head and row[number]:
                     rest.add_row(Text(f"   {columns[number]}", style="dim"), row[number])
@@ -96,7 +98,7 @@ class Output:
 
     def pairs(self, pairs: Mapping[str, object]) -> None:
         """Names and values, one below the other; what has none is left out."""
-        grid = Table.grid(padding=(0, 2))
+        grid = _names_and_values()
         for name, value in pairs.items():
             if value:
                 grid.add_row(Text(name, style="dim"), _cell(value))
@@ -106,6 +108,13 @@ class Output:
     def notice(self, text: str, style: str = "") -> None:
         """What is not the result: progress, questions, errors."""
         self.notices.print(Text(visible(text), style=style))
+
+
+def _names_and_values() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")  # an id must not be cut
+    return grid
 
 
 def moment(seconds: int | None) -> str:

@@ -137,6 +137,13 @@ def test_rows_are_printed_one_below_the_other_when_they_are_too_wide(
     assert last.split() == ["operation", "op_2"]
 
 
+def test_nothing_is_cut_off_when_the_first_cells_are_too_long_for_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    key = "salesforce#customer#" + "001XX0000ABCDEF" * 4
+    found = lines(capsys, 80, ("waiting", "create_key_link", key, *WAITING[3:]))
+    assert found[0] == " waiting   create_key_link"
+    assert key in "".join(line.strip() for line in found).replace("event key  ", "")
+
+
 def test_a_row_is_one_line_without_its_empty_column_when_the_width_suffices(capsys: pytest.CaptureFixture[str]) -> None:
     head, _, row = lines(capsys, 200, WAITING)
     assert "due" not in head.split()
