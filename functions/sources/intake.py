@@ -116,6 +116,8 @@ def _taken_in(event: APIGatewayProxyEventV2, context: LambdaContext) -> Response
         count("SourceRefused", reason="proof")
         raise unauthenticated() from None
     except ProblemError as problem:  # the sender has proved itself, and may drop what is refused
+        if source.settings.proof_used().is_in_body:
+            return _refused(source, problem, None)
         unreadable = [Invalid(_unread(incoming.body), problem)]
     add_to_log(tenant=source.tenant, source=source.name)
     if runtime().source_buckets.take(f"{source.tenant}#{source.name}"):

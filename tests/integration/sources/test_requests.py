@@ -103,3 +103,15 @@ def test_a_body_that_cannot_be_read_is_in_quarantine_once(sender: Sender, kind: 
     assert sender.sites == []
     sender.use({**SOURCE, "invalid": "refuse"})
     assert send().status_code == kept["status"]
+
+
+def test_a_body_that_has_the_secret_in_it_is_not_stored_when_it_cannot_be_split(sender: Sender) -> None:
+    sender.use({**{name: value for name, value in SOURCE.items() if name != "key"}, "preset": "zoho-notification"})
+    body = {"token": SECRET, "ids": [str(number) for number in range(501)], "module": "Leads"}
+    url = f"{sender.crm.stack.url}/in/demo/crm"
+    refused = sender.crm.session.post(url, json=body, timeout=60)
+    assert 400 < refused.status_code < 500
+    assert refused.status_code != 401
+    (kept,) = rows("REQUESTS_TABLE")
+    assert kept["state"] == "refused"
+    assert SECRET not in str(kept)

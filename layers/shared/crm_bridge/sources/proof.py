@@ -9,7 +9,7 @@ import hmac
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, JsonValue
 
@@ -28,6 +28,9 @@ type Read = Callable[[], JsonValue]
 
 class Proof(ABC):
     """One way to prove who sent a request."""
+
+    is_in_body: ClassVar[bool] = False
+    """Whether the body has a secret in it, so that a body that was not split into events must not be stored."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -118,6 +121,7 @@ class BodyToken(Proof):
 
     name: str
     takes = frozenset({"parameter"})
+    is_in_body = True
 
     def holds(self, settings: "SourceSettings", incoming: Incoming, now: float, read: Read) -> bool:  # noqa: ARG002
         try:
