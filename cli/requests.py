@@ -27,7 +27,7 @@ class Action(StrEnum):
 
 
 CONSEQUENCES = {
-    Action.RESEND: "The source's present settings map this event anew, and it is sent to the vendor.",
+    Action.RESEND: "The source's present settings map this event again, and it is sent to the vendor.",
     Action.DISCARD: "This event is not sent, and its payload is deleted. It does not come back when it is repeated.",
 }
 

@@ -313,7 +313,7 @@ WEBHOOK_HEADERS: Mapping[str, tuple[str, Schema]] = {
     ),
 }
 WEBHOOK_RESPONSES = {
-    "2XX": "Told. The body is not read.",
+    "2XX": "Notified. The body is not read.",
     "410": "Nothing more is sent there until the tenant's secret changes.",
-    "default": "It is told again, after 30 s at first, for 66 hours or so.",
+    "default": "It is notified again, after 30 s at first, for 66 hours or so.",
 }

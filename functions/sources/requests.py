@@ -70,7 +70,7 @@ def _get_request(request: Request) -> JsonResponse[RequestDetails]:
 def _resend_request(request: Request) -> JsonResponse[RequestDetails]:
     """Send an event in quarantine again
 
-    The source's present settings map it anew, and it is accepted as if it had just come in. 409 if it is not in
+    The source's present settings map it again, and it is accepted as if it had just come in. 409 if it is not in
     quarantine, 422 if it is still not valid.
     """
     sent = resend(_stored(request), request.deadline, by=request.caller.label)
