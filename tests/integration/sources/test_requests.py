@@ -1,12 +1,14 @@
 """Requests that were refused are kept, and found."""
 
 import json
+import re
 
 import pytest
 import requests
 
 from crm_bridge.errors import StorageError
 from crm_bridge.runtime import runtime
+from crm_bridge.sources import PRESETS
 from crm_bridge.storage.requests import Requests
 from tests.integration.conftest import rows
 from tests.integration.sources.conftest import SECRET, SOURCE, Sender, body_of, company, counts
@@ -115,3 +117,19 @@ def test_a_body_that_has_the_secret_in_it_is_not_stored_when_it_cannot_be_split(
     (kept,) = rows("REQUESTS_TABLE")
     assert kept["state"] == "refused"
     assert SECRET not in str(kept)
+
+
+def test_a_session_of_salesforce_is_not_stored_when_there_are_too_many_notifications(sender: Sender) -> None:
+    preset = PRESETS["salesforce-outbound"]
+    source = {name: value for name, value in SOURCE.items() if name != "key"}
+    sender.use({**source, "preset": preset.name, "organization_id": "00DX00000000001"})
+    sample = preset.sample.replace(b'<SessionId xsi:nil="true"/>', b"<SessionId>a-session</SessionId>")
+    (notification,) = re.findall(b"<Notification>.*</Notification>", sample, re.DOTALL)
+    url = f"{sender.crm.stack.url}/in/demo/crm?key={SECRET}"
+    body = sample.replace(notification, 501 * notification)
+    refused = sender.crm.session.post(url, data=body, headers=preset.sample_headers, timeout=60)
+    assert 400 < refused.status_code < 500
+    assert refused.status_code != 401
+    (kept,) = rows("REQUESTS_TABLE")
+    assert kept["state"] == "refused"
+    assert "a-session" not in str(kept)

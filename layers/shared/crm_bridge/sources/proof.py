@@ -144,6 +144,7 @@ class Organization(Proof):
     member: str
     needs = frozenset({"organization_id"})
     takes = frozenset({"parameter"})
+    is_in_body = True  # an outbound message may have the id of a session
 
     def holds(self, settings: "SourceSettings", incoming: Incoming, now: float, read: Read) -> bool:
         if not self.query.holds(settings, incoming, now, read):
