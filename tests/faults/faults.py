@@ -118,3 +118,38 @@ FAULTS = (
 
 TAKEN_AT_ITS_WORD = frozenset({"429, done", "503, done"})
 """What a vendor that cannot be asked must not do; see docs/reliability.md."""
+
+
+HOURS = 3 * 3600
+"""Seconds of an outage."""
+
+
+@dataclass
+class Plan:
+    """A fault that is to come: at the `nth` call of this name, or at the first that it fits."""
+
+    fault: Fault
+    name: str | None
+    nth: int
+    hit: Call | None = None
+    hit_at: float = 0
+    ids: set[str] = field(default_factory=set)
+
+    def hits(self, call: Call, now: float) -> bool:
+        if self.hit:
+            match self.fault.span:
+                case Span.ATTEMPT:
+                    return False
+                case Span.CALL:
+                    return call.id == self.hit.id
+                case Span.INVOCATION:
+                    return call.service == self.hit.service
+                case Span.HOURS:
+                    return call.service == self.hit.service and now < self.hit_at + HOURS
+        if not self.fault.fits(call) or self.name not in (None, call.name) or call.id in self.ids:
+            return False
+        if self.fault.act is Act.KILL and call.pid is None:
+            return False
+        self.ids.add(call.id)
+        self.hit, self.hit_at = (call, now) if len(self.ids) == self.nth else (None, 0)
+        return self.hit is not None

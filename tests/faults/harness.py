@@ -5,12 +5,10 @@ Calls are real HTTP to the real handlers, and from them to the embedded AWS and 
 
 import json
 import os
-import re
 import signal
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +20,7 @@ from multiprocessing.context import ForkServerProcess
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.endpoint
@@ -35,34 +33,32 @@ from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, 
 from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.dynamodb.models import dynamodb_backends
 from urllib3 import HTTPResponse
-from werkzeug.exceptions import ClientDisconnected
 from werkzeug.test import create_environ
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Response
 
 import local.gateway
 import local.stack
 from crm_bridge import aws
 from crm_bridge.engine import DUE
-from crm_bridge.errors import Event as Happening
 from crm_bridge.outbound import transport
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.dynamodb import deserialize
 from crm_bridge.storage.operation import Operation, State
 from dispatcher import handler as dispatcher
 from local.gateway import FunctionFailedError, invoke
-from local.server import Server, cut
+from local.server import Server
 from local.stack import SCOPES, SOURCE_SECRET
 from local.template import Function
-from local.vendors.alterations import as_sent
 from tests.faults import child
+from tests.faults.checks import made_at_the_vendor
 from tests.faults.events import Event, tenant
-from tests.faults.faults import AWS, Act, Call, Fault, Span
+from tests.faults.faults import AWS, Act, Call, Fault, Plan, Span
+from tests.faults.wire import Tap, call_of, detoured, headers_of, refusing_invalid_names
 from tests.memory_aws import MemoryAws
 from tests.stack import Stack
 from tests.versions import quick_versions
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
@@ -73,11 +69,7 @@ READ_TIMEOUT = 0.5
 PATIENCE, PAUSE = 17, 60
 """So often a caller sends what was not accepted, and so many seconds lie in between: longer than an operation belongs
 to its message (LENT), which is said to be running meanwhile even if its worker was killed before it took it up."""
-HOURS = 3 * 3600
-"""Seconds of an outage."""
 MOST_ROUNDS = 60
-_SERVICES = {"DynamoDB_20120810": "DynamoDB", "secretsmanager": "SecretsManager", "AmazonSQS": "SQS"}
-_CHECKPOINT = re.compile("/2025-12-01/durable-executions/.+/checkpoint")
 _NOT_THE_BUNDLES = (
     "Scan",
     "ReceiveMessage",
@@ -106,37 +98,6 @@ class Sent:
     @property
     def is_to_be_sent(self) -> bool:
         return not self.told or self.told[-1] in (409, 429, *range(500, 600))
-
-
-@dataclass
-class Plan:
-    """A fault that is to come: at the `nth` call of this name, or at the first that it fits."""
-
-    fault: Fault
-    name: str | None
-    nth: int
-    hit: Call | None = None
-    hit_at: float = 0
-    ids: set[str] = field(default_factory=set)
-
-    def hits(self, call: Call, now: float) -> bool:
-        if self.hit:
-            match self.fault.span:
-                case Span.ATTEMPT:
-                    return False
-                case Span.CALL:
-                    return call.id == self.hit.id
-                case Span.INVOCATION:
-                    return call.service == self.hit.service
-                case Span.HOURS:
-                    return call.service == self.hit.service and now < self.hit_at + HOURS
-        if not self.fault.fits(call) or self.name not in (None, call.name) or call.id in self.ids:
-            return False
-        if self.fault.act is Act.KILL and call.pid is None:
-            return False
-        self.ids.add(call.id)
-        self.hit, self.hit_at = (call, now) if len(self.ids) == self.nth else (None, 0)
-        return self.hit is not None
 
 
 class World:
@@ -309,7 +270,7 @@ class World:
             self._faults.enter_context(patch.object(requests.adapters.HTTPAdapter, "send", self._vendor_send()))
             if not self._aws_without_http:
                 self._faults.enter_context(patch.object(botocore.httpsession.URLLib3Session, "send", self._aws_send()))
-            self._faults.enter_context(patch.object(socket, "getaddrinfo", _resolved(socket.getaddrinfo)))
+            self._faults.enter_context(patch.object(socket, "getaddrinfo", refusing_invalid_names(socket.getaddrinfo)))
         with self._plan_lock:
             self._plans.append(plan)
         self.start_cold()
@@ -369,42 +330,10 @@ class World:
         """What a person does who looks at the vendor: link what is there, else send it again."""
         for operation in in_review:
             self.operators += 1
-            there = self._made_at_the_vendor(operation)
+            there = made_at_the_vendor(self, operation)
             body = {"action": "link", "id": there, "confirmed": True} if there else {"action": "retry"}
             told = self._request(operation.tenant, "POST", f"/operations/{operation.operation_id}/resolve", body)
             assert told == 200, (told, operation.event_key, body)
-
-    def too_many(self) -> list[str]:
-        """Events that have more effects than they may have at any time."""
-        return [
-            f"{sent.event.kind} has {len(held)} effects, not {len(sent.event.wanted)}"
-            for sent in self._last_sent()
-            if sent.event.wanted and len(held := sent.event.held(self.stack)) > len(sent.event.wanted)
-        ]
-
-    def unaccepted(self) -> list[Sent]:
-        """Of each event that no caller was told to be accepted, how it was sent last."""
-        accepted = {id(sent.event) for sent in self.sent if sent.is_accepted}
-        return [sent for sent in self._last_sent() if id(sent.event) not in accepted]
-
-    def check(self) -> list[str]:
-        """What is not as it must be, once all is settled."""
-        now = int(time.time() + self.stack._ahead)
-        wrong = [_unfinished(one, now) for one in self.operations() if not is_finished(one)]
-        wrong += [f"{sent.event.kind} was not accepted ({sent.told})" for sent in self.unaccepted()]
-        for sent in self._last_sent():
-            event, held = sent.event, sent.event.held(self.stack)
-            if len(held) > len(event.wanted):
-                wrong.append(f"{event.kind} has {len(held)} effects, not {len(event.wanted)}")
-            elif held != event.wanted:
-                wrong.append(f"{event.kind} left {held}")
-            wrong += [f"{one} is not linked to {other}" for one, other in self._loose_ends(sent)]
-            wrong += [f"{one} is still linked" for one in event.untied if self._linked(sent.tenant, one)]
-        return wrong
-
-    def _last_sent(self) -> list[Sent]:
-        """Each event once."""
-        return list({id(sent.event): sent for sent in self.sent}.values())
 
     def operations(self) -> list[Operation]:
         """All of these tenants, read in a way that the bundle does not, so that no fault hits it."""
@@ -426,9 +355,9 @@ class World:
     # ------------------------------------------------------------------ its callers
 
     def _request(self, tenant: str, method: str, path: str, body: object, *, later: bool = False) -> int:
-        return self._answer(tenant, method, path, body, later=later).status_code
+        return self.answer(tenant, method, path, body, later=later).status_code
 
-    def _answer(
+    def answer(
         self, tenant: str, method: str, path: str, body: object = None, *, later: bool = False
     ) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.tenants[tenant]}"}
@@ -437,43 +366,6 @@ class World:
         if later:
             headers["Prefer"] = "respond-async"
         return self._session.request(method, self.stack.url + path, json=body, headers=headers, timeout=120)
-
-    def _linked(self, tenant: str, identity: str) -> set[str]:
-        path = "/".join(quote(part, safe="") for part in identity.split("/"))
-        answer = self._answer(tenant, "GET", f"/links/{path}")
-        assert answer.status_code in (200, 404), answer.status_code
-        return {"/".join((link["system"], link["entity"], link["id"])) for link in answer.json().get("links", [])}
-
-    def _loose_ends(self, sent: Sent) -> list[tuple[str, str]]:
-        return [
-            (one, other)
-            for group in sent.event.ties(self.stack)
-            for one in group
-            for other in sorted({*group} - {one} - self._linked(sent.tenant, one))
-        ]
-
-    def _made_at_the_vendor(self, operation: Operation) -> str | None:
-        """The id of the record that this operation made, as a person would find it; None if there is none."""
-        payload = json.loads(operation.payload or "{}")
-        egito = self.stack.egito
-        match operation.flow:
-            case "create_site":
-                return _one(self.stack.illu.sites, "name", payload["name"], "site_id")
-            case "create_key_link":
-                link = payload["link"]
-                of_it = [one for one in self.stack.revio.key_links if one["internal_id"] == link["internal_id"]]
-                return _one(of_it, "external_id", link["external_id"], "integration_key_link_id")
-            case "create_job":
-                return _one(self.stack.illu.jobs, "name", payload["name"], "job_id")
-            case "create_person_record":
-                record = payload["fields"]["lastName"]
-                return _one(egito.records[payload["entity"]], "lastName", record, "id")
-            case "create_record":
-                named = "name" if payload["entity"] == "Order" else "lastName"
-                return _one(egito.records[payload["entity"]], named, payload["fields"][named], "id")
-            case "create_lead_source":
-                return _one(egito.dictionaries[payload["dictionary"]], "name", payload["name"], "id")
-        return None
 
     # ------------------------------------------------------------------ its functions
 
@@ -501,7 +393,7 @@ class World:
     # ------------------------------------------------------------------ its network
 
     def _tap(self, service: str, server: Server) -> None:
-        server._app = _Tap(self, service, server._app)
+        server._app = Tap(self, service, server._app)
 
     def arrived(self, call: Call, *, before_it_leaves: bool = False) -> Fault | None:
         """What is to happen to this call. A detour is taken at the caller's end, all else at the other."""
@@ -540,7 +432,7 @@ class World:
     def _aws_answer(self, request: Any) -> Any:
         """In the place of `URLLib3Session.send`, also for what its servers and connections would do."""
         assert self.stack.aws
-        call = _call("AWS", request.method, "/", _headers(request), request.body or b"")
+        call = call_of("AWS", request.method, "/", headers_of(request), request.body or b"")
         fault = self.arrived(call, before_it_leaves=True) or self.arrived(call)
         if fault and fault.act is Act.DETOUR:
             raise EndpointConnectionError(endpoint_url=request.url)
@@ -566,7 +458,7 @@ class World:
     def _asked_of_aws(self, request: Any) -> Response:
         assert self.stack.aws
         environ = create_environ(
-            "/", request.url, method=request.method, headers=_headers(request), data=request.body or b""
+            "/", request.url, method=request.method, headers=headers_of(request), data=request.body or b""
         )
         return Response.from_app(self.stack.aws._answer, environ, buffered=True)
 
@@ -577,8 +469,8 @@ class World:
         def send(adapter: Any, request: requests.PreparedRequest, **options: Any) -> requests.Response:
             url = urlsplit(str(request.url))
             if service := services.get(url.netloc):  # else it is a caller of the bundle
-                call = _call(service, str(request.method), url.path, {}, b"")
-                request.url = _detoured(str(request.url), self.arrived(call, before_it_leaves=True))
+                call = call_of(service, str(request.method), url.path, {}, b"")
+                request.url = detoured(str(request.url), self.arrived(call, before_it_leaves=True))
             return real(adapter, request, **options)
 
         return send
@@ -588,141 +480,14 @@ class World:
 
         def send(session: Any, request: Any) -> Any:
             path = urlsplit(request.url).path
-            call = _call("AWS", request.method, path, _headers(request), request.body or b"")
-            request.url = _detoured(request.url, self.arrived(call, before_it_leaves=True))
+            call = call_of("AWS", request.method, path, headers_of(request), request.body or b"")
+            request.url = detoured(request.url, self.arrived(call, before_it_leaves=True))
             return real(session, request)
 
         return send
-
-
-class _Tap:
-    """In front of a server: tells the world of each request, and does to it what the world wants."""
-
-    def __init__(self, world: World, service: str, app: "WSGIApplication") -> None:
-        self._world = world
-        self._service = service
-        self._app = app
-
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        request = Request(environ)
-        try:
-            content = request.get_data()
-        except ClientDisconnected:  # it was killed for another call, at the same time
-            return Response()(environ, start_response)
-        environ["wsgi.input"] = BytesIO(content)
-        call = _call(self._service, request.method, request.path, dict(request.headers), content)
-        with self._world.responding():
-            return self._answer(environ, start_response, call)
-
-    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse", call: Call) -> Iterable[bytes]:
-        fault = self._world.arrived(call)
-        if fault is None:
-            return self._app(environ, start_response)
-        if fault.done:
-            Response.from_app(self._app, environ, buffered=True).close()
-        self._world.do(fault, call)
-        match fault.act:
-            case Act.AGAIN | Act.ASK:
-                return self._app(environ, start_response)
-            case Act.ANSWER:
-                return Response(fault.body, fault.status, fault.headers)(environ, start_response)
-        cut(environ["werkzeug.socket"])
-        return Response()(environ, start_response)
-
-
-def _call(service: str, method: str, path: str, headers: Mapping[str, str], content: bytes) -> Call:
-    told = {name.lower(): value for name, value in headers.items()}
-    target = told.get("x-amz-target", "")
-    agent = re.search(rf"{child.NAME}-(\d+)", told.get("user-agent", ""))
-    pid = int(agent[1]) if agent else None
-    if _CHECKPOINT.fullmatch(path):
-        actions = "+".join(update["Action"] for update in json.loads(content).get("Updates", ()))
-        return Call("Lambda", f"CheckpointDurableExecution {actions}", told["amz-sdk-invocation-id"], pid)
-    if not target:
-        return Call(service, f"{method} {re.sub('/[0-9]+(?=/|$)', '/{}', path)}", uuid.uuid4().hex, pid)
-    service, _, action = target.partition(".")
-    asked = json.loads(content)
-    tables = [asked.get("TableName"), *asked.get("RequestItems", ())]
-    tables += [part["TableName"] for item in asked.get("TransactItems", ()) for part in item.values()]
-    names = {name: variable.removesuffix("_TABLE").lower() for variable, name in os.environ.items()}
-    about = "+".join(dict.fromkeys(names.get(table, "?") for table in tables if table))
-    what = " ".join(filter(None, (action, about, asked.get("IndexName"))))
-    return Call(_SERVICES[service], what, told["amz-sdk-invocation-id"], pid, _needs(_SERVICES[service], action, asked))
-
-
-_ITEM_ACTIONS = {
-    "Put": "PutItem",
-    "Update": "UpdateItem",
-    "Delete": "DeleteItem",
-    "ConditionCheck": "ConditionCheckItem",
-    "Get": "GetItem",
-}
-
-
-def _needs(service: str, action: str, asked: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
-    """Source: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html"""
-    match service, action:
-        case "DynamoDB", "TransactWriteItems" | "TransactGetItems":  # are no actions of their own
-            parts = [(kind, part) for item in asked["TransactItems"] for kind, part in item.items()]
-            return frozenset((f"dynamodb:{_ITEM_ACTIONS[kind]}", part["TableName"]) for kind, part in parts)
-        case "DynamoDB", _:
-            index = f"/index/{asked['IndexName']}" if "IndexName" in asked else ""
-            tables = [asked["TableName"]] if "TableName" in asked else asked["RequestItems"]
-            return frozenset((f"dynamodb:{action}", table + index) for table in tables)
-        case "SQS", _:
-            return frozenset({(f"sqs:{action.removesuffix('Batch')}", asked.get("QueueUrl", ""))})
-        case _:
-            return frozenset({(f"secretsmanager:{action}", asked.get("SecretId", ""))})
 
 
 def _tables() -> dict[str, Any]:
     """Those of the embedded DynamoDB, by name."""
     tables: dict[str, Any] = dynamodb_backends[ACCOUNT][os.environ["AWS_DEFAULT_REGION"]].tables
     return tables
-
-
-def _headers(request: Any) -> dict[str, str]:
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items()}
-
-
-def _detoured(url: str, fault: Fault | None) -> str:
-    if fault is None:
-        return url
-    parts = urlsplit(url)
-    detour = urlsplit(fault.detour.format(netloc=parts.netloc))
-    return parts._replace(scheme=detour.scheme, netloc=detour.netloc).geturl()
-
-
-def _resolved(real: Callable[..., Any]) -> Callable[..., Any]:
-    """Names that there cannot be are not even asked for, so that no name server is needed."""
-
-    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
-        if isinstance(host, str) and host.endswith(".invalid"):
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return real(host, *arguments, **options)
-
-    return getaddrinfo
-
-
-def is_finished(operation: Operation) -> bool:
-    """Also what was withdrawn after it had succeeded, and a change that a later one has made needless."""
-    last = operation.last_attempt
-    return operation.state is State.SUCCEEDED or (
-        last is not None and (last.event is Happening.WITHDRAWN or "by a later request" in last.reason)
-    )
-
-
-def _unfinished(operation: Operation, now: int) -> str:
-    """In one line, for whoever asks why it did not end; `now` in epoch seconds of the world."""
-    times = {
-        name: None if at is None else at - now
-        for name in ("first_sent_at", "updated_at", "due_at", "lent_until")
-        for at in [getattr(operation, name)]
-    }
-    attempts = [f"{one.at - now}: {one.event} {one.reason}" for one in operation.attempts]
-    return f"{operation.flow} is {operation.state} (seconds from now: {times}; attempts: {attempts})"
-
-
-def _one(records: Iterable[Mapping[str, object]], member: str, value: object, id_member: str) -> str | None:
-    """By what was sent: a person sees through what the vendor made of it."""
-    return next((str(record[id_member]) for record in records if as_sent(record.get(member)) == value), None)

@@ -25,9 +25,10 @@ from typing import Any
 from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
 from tests.faults import durable, peer
+from tests.faults.checks import broken_rules, is_finished
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, TAKEN_AT_ITS_WORD, Act, Call, Fault
-from tests.faults.harness import World, is_finished
+from tests.faults.harness import World
 from tests.stack import Stack
 
 PEERS: dict[str, type[World]] = {
@@ -174,7 +175,7 @@ def calls(world: World, kind: str, settings: str, stage: str) -> list[tuple[str,
         world.send(event)
     world.settle()
     seen = world.seen[before:]
-    assert not world.check(), (kind, settings, stage, world.check())
+    assert not broken_rules(world), (kind, settings, stage, broken_rules(world))
     found: list[tuple[str, int]] = []
     counted: Counter[str] = Counter()
     for function, call in seen:
@@ -254,7 +255,7 @@ def _run(cell: Cell, world: World) -> Result:
     if not cell.stage:
         world.send(event)
     world.settle()
-    wrong = world.check()
+    wrong = broken_rules(world)
     if plan.hit is None:
         wrong += NOT_MADE
     may_be_needed = cell.settings == "cannot be asked" or cell.settings in ALTERED

@@ -34,9 +34,10 @@ from hypothesis.stateful import (
 from crm_bridge.outbound.transport import AFTER_DEADLINE
 from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
+from tests.faults.checks import broken_rules, too_many, unaccepted
 from tests.faults.events import KINDS, Event
-from tests.faults.faults import FAULTS, Fault
-from tests.faults.harness import FUNCTION_TIMEOUT, Plan, World
+from tests.faults.faults import FAULTS, Fault, Plan
+from tests.faults.harness import FUNCTION_TIMEOUT, World
 from tests.faults.matrix import USUAL, Worlds, altering, may_come
 
 STEPS = 3
@@ -132,7 +133,7 @@ class Schedule(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_wrong_yet(self) -> None:
-        assert self.world.too_many() == []
+        assert too_many(self.world) == []
         for sending in [one for one in self.world.operations() if one.state is State.SENDING]:
             lease = (sending.due_at or 0) - sending.updated_at
             assert lease <= LONGEST_LEASE or sending.lent_until is not None
@@ -140,10 +141,10 @@ class Schedule(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.world.heal()
         self.world.start_cold()
-        for sent in self.world.unaccepted():
+        for sent in unaccepted(self.world):
             self.world.send(sent.event, sent.tenant)
         self.world.settle()
-        wrong = self.world.check()
+        wrong = broken_rules(self.world)
         self.played["schedules"] += 1
         self.played["events"] += len(self.world.operations())
         self.played["decided by a person"] += self.world.operators

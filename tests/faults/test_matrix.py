@@ -11,6 +11,7 @@ from crm_bridge.engine import Engine
 from crm_bridge.storage.operation import Operation
 from crm_bridge.storage.operations import Claim, Operations, _item
 from tests.faults import durable, peer
+from tests.faults.checks import broken_rules
 from tests.faults.events import KINDS, Event
 from tests.faults.harness import World
 from tests.faults.matrix import (
@@ -246,7 +247,7 @@ def test_there_is_one_effect_when_the_same_comes_several_times_at_once(
         sent = world.send(event, callers=RACERS)
         world.settle()
         assert all(one.is_accepted for one in sent), event.kind
-        assert world.check() == []
+        assert broken_rules(world) == []
 
 
 def test_there_is_one_effect_when_two_workers_get_the_same_message(
@@ -262,4 +263,4 @@ def test_there_is_one_effect_when_two_workers_get_the_same_message(
         world.pass_time(60, deliver=False)
         assert world.deliver_to_both()
         world.settle()
-        assert world.check() == []
+        assert broken_rules(world) == []

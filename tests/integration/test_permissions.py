@@ -317,7 +317,7 @@ def _ends_a_quarantine(world: Recorder) -> None:
     assert (
         world._request(world.tenant, "POST", "/in/{tenant}/hubspot", [{"type": "company", "hs_object_id": "1"}]) == 200
     )
-    (bad,) = world._answer(world.tenant, "GET", "/requests").json()["requests"]
+    (bad,) = world.answer(world.tenant, "GET", "/requests").json()["requests"]
     assert world._request(world.tenant, "POST", f"/requests/{bad['id']}/discard", None) == 200
 
 
@@ -333,7 +333,7 @@ def _reaches_every_flow(world: Recorder) -> None:
     ]
     world.take_in(lambda _, document: document["sources"]["hubspot"].update(events=routes))
     body = [{flow: event} for flow, event in events.items()]
-    assert world._answer(world.tenant, "POST", "/in/{tenant}/hubspot", body).json()["stored"] == len(events)
+    assert world.answer(world.tenant, "POST", "/in/{tenant}/hubspot", body).json()["stored"] == len(events)
 
 
 # ---------------------------------------------------------------------- what is granted
