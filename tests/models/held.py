@@ -9,7 +9,34 @@ before the turn is over. `RULES` are what the protocol rests on; `without` leave
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tests.models.search import Found, search, unused
+from tests.models.key_link_state import (
+    ABSENT,
+    DONE,
+    OPEN,
+    PARKED,
+    REJECTED,
+    SENDING,
+    UNKNOWN,
+    WAITING,
+    Change,
+    Event,
+    Function,
+    Row,
+    State,
+    added,
+    at_step,
+    ended,
+    key_link_changed,
+    key_link_made,
+    name_of,
+    replaced_at,
+    swapped,
+    unused_lease,
+    with_change,
+    with_event,
+    with_row,
+)
+from tests.models.search import Found, search
 
 RULES = {
     "hold": "a change holds the event that has the key link, as soon as it is accepted",
@@ -23,87 +50,6 @@ RULES = {
     "earlier ones first": "a change waits for an earlier event that may have made the key link",
     "release": "a change that is refused lets go what it held",
 }
-
-ABSENT, SENDING, WAITING, UNKNOWN, DONE, REJECTED, PARKED = (
-    "absent",
-    "sending",
-    "waiting",
-    "unconfirmed",
-    "done",
-    "no",
-    "needs_review",
-)
-OPEN = (SENDING, WAITING, UNKNOWN)
-
-
-class Event(NamedTuple):
-    """Of a pair. `held` are the numbers of changes, `reserved` is one; `tied` is the key link that its links name."""
-
-    state: str = ABSENT
-    answer: int = 0
-    tied: int = 0
-    held: frozenset[int] = frozenset()
-    reserved: int = 0
-    doubt: bool = False
-    lease: int = 0
-    expired: bool = False
-    asked: int = 0
-    made: int = 0
-    """How many key links it has made since it was asked for."""
-
-
-class Change(NamedTuple):
-    key_link: int
-    pair: str
-    """Empty for a deletion."""
-    state: str = ABSENT
-    doubt: bool = False
-    lease: int = 0
-    expired: bool = False
-    asked: int = 0
-
-
-class Row(NamedTuple):
-    """Of a key link. `found_by` is the pair whose event found it last."""
-
-    holder: int = 0
-    busy: bool = False
-    applied: int = 0
-    notes: frozenset[int] = frozenset()
-    found_by: str = ""
-
-
-class Function(NamedTuple):
-    """`of` is a pair, or the number of a change. `sees` is what it has read: pairs, or a key link."""
-
-    of: str | int
-    at: str
-    lease: int = 0
-    worker: bool = False
-    sees: tuple[str | int, ...] = ()
-    overtaken: bool = False
-    """Whether a change of what it found has ended since it began to look."""
-
-
-class State(NamedTuple):
-    there: frozenset[tuple[int, str]]
-    """What Rev.io has."""
-    events: tuple[tuple[str, Event], ...]
-    changes: tuple[Change, ...]
-    rows: tuple[Row, ...]
-    functions: tuple[Function, ...]
-    on_the_way: tuple[tuple[str, int, str], ...]
-    told: frozenset[tuple[str, int]]
-    """Pairs whose request came when all changes had been accepted, and the key link that it was answered with."""
-    late: frozenset[str]
-    """Pairs that were asked for when all changes had been accepted."""
-    clock: int
-    last: int
-    """The number of the newest key link."""
-    kills: int
-    losses: int
-    decided: bool = False
-    """Whether a person has."""
 
 
 class Model(NamedTuple):
@@ -198,15 +144,15 @@ def _steps(state: State, model: Model) -> Iterator[tuple[str, State]]:
     for function in dict.fromkeys(state.functions):
         if state.kills and function.lease:
             yield (
-                f"{_name(function)} is killed before it does: {function.at}",
-                _gone(state._replace(kills=state.kills - 1), function),
+                f"{name_of(function)} is killed before it does: {function.at}",
+                ended(state._replace(kills=state.kills - 1), function),
             )
         yield from _post(state, function, model) if isinstance(function.of, str) else _change(state, function, model)
     for number, (what, key_link, pair) in enumerate(state.on_the_way):
         rest = state._replace(on_the_way=state.on_the_way[:number] + state.on_the_way[number + 1 :])
         yield (
             f"{what} {key_link or ''} {pair} lands late",
-            _done(rest, key_link, pair) if key_link else _made(rest, pair),
+            key_link_changed(rest, key_link, pair) if key_link else key_link_made(rest, pair),
         )
     yield from _time_passes(state)
     yield from _a_person(state)
@@ -224,57 +170,63 @@ def _post(state: State, me: Function, model: Model) -> Iterator[tuple[str, State
             if not model.ordered or all(change.state != ABSENT for change in state.changes):
                 comes_after = {pair} if model.ordered and model.later else set()
                 asked = state._replace(clock=state.clock + 1, late=state.late | comes_after)
-                yield f"{pair} is asked for", _at(asked, me, "claim", sees=(asked.clock,))
+                yield f"{pair} is asked for", at_step(asked, me, "claim", sees=(asked.clock,))
         case "claim" if me.worker:
             due = event.state in (WAITING, UNKNOWN) or (event.state == SENDING and event.expired)
             if due and not (event.held and model.has("hold while it waits")):
                 doubt = event.doubt or event.state != WAITING
                 yield f"{pair} is claimed again", _looks(state, me, event._replace(doubt=doubt))
             else:
-                yield f"{pair} is not due", _gone(state, me)
+                yield f"{pair} is not due", ended(state, me)
         case "claim":
             (asked_at,) = me.sees
             assert isinstance(asked_at, int)
             if event.held and event.state not in OPEN:
                 waits = event._replace(state=WAITING, answer=0, doubt=False, asked=asked_at, made=0)
-                yield f"{pair} waits behind a change", _gone(_with(state, pair, waits), me)
+                yield f"{pair} waits behind a change", ended(with_event(state, pair, waits), me)
             elif event.state in (ABSENT, REJECTED):
                 yield f"{pair} is claimed", _looks(state, me, event._replace(asked=asked_at, doubt=False, made=0))
             elif event.state == DONE:
                 told = {(pair, event.answer)} if pair in state.late else set()
-                yield f"{pair} is answered: {event.answer}", _gone(state._replace(told=state.told | told), me)
+                yield (
+                    f"{pair} is answered: {event.answer}",
+                    ended(state._replace(told=state.told | told), me),
+                )
             else:
-                yield f"{pair} is known: {event.state}", _gone(state, me)
+                yield f"{pair} is known: {event.state}", ended(state, me)
         case "look":
             for found in [one for one, of in sorted(state.there) if of == pair] or [0]:
                 step = "found" if found else "create"
-                yield f"{pair} finds {found or 'nothing'}", _at(state, me, step, sees=(found,))
+                yield f"{pair} finds {found or 'nothing'}", at_step(state, me, step, sees=(found,))
         case "create":
             new = state.last + 1
-            yield f"{pair} becomes {new}", _at(_made(state, pair), me, "made", sees=(new,))
+            yield f"{pair} becomes {new}", at_step(key_link_made(state, pair), me, "made", sees=(new,))
             if state.losses:
                 rare = state._replace(losses=state.losses - 1)
-                yield f"{pair} becomes {new}, the answer is lost", _at(_made(rare, pair), me, "maybe")
+                yield f"{pair} becomes {new}, the answer is lost", at_step(key_link_made(rare, pair), me, "maybe")
                 late = rare._replace(on_the_way=(*rare.on_the_way, ("create", 0, pair)))
-                yield f"{pair} is late", _at(late, me, "maybe")
+                yield f"{pair} is late", at_step(late, me, "maybe")
         case "found" | "made" if mine:
             (key_link,) = me.sees
             assert isinstance(key_link, int)
             if me.at == "found" and not _may_have(state, key_link, event, me, model):
                 to = event._replace(state=UNKNOWN if event.doubt else WAITING)
-                yield f"{pair} must not have {key_link} and waits", _gone(_with(state, pair, to), me)
+                yield f"{pair} must not have {key_link} and waits", ended(with_event(state, pair, to), me)
                 return
             has = event._replace(state=DONE, answer=key_link, tied=key_link, doubt=False)
-            settled = _with(state, pair, has)
+            settled = with_event(state, pair, has)
             if me.at == "found" and key_link <= len(state.rows) and model.has("found: say so"):
-                settled = _row(settled, key_link, state.rows[key_link - 1]._replace(found_by=pair))
+                settled = with_row(settled, key_link, state.rows[key_link - 1]._replace(found_by=pair))
             if not me.worker and pair in state.late:
                 settled = settled._replace(told=state.told | {(pair, key_link)})
-            yield f"{pair} settles with {key_link}", _gone(settled, me)
+            yield f"{pair} settles with {key_link}", ended(settled, me)
         case "maybe" if mine:
-            yield f"{pair} is in doubt", _gone(_with(state, pair, event._replace(state=UNKNOWN, doubt=True)), me)
+            yield (
+                f"{pair} is in doubt",
+                ended(with_event(state, pair, event._replace(state=UNKNOWN, doubt=True)), me),
+            )
         case "found" | "made" | "maybe":
-            yield f"{pair} was overtaken", _gone(state, me)
+            yield f"{pair} was overtaken", ended(state, me)
 
 
 def _may_have(state: State, key_link: int, event: Event, me: Function, model: Model) -> bool:
@@ -290,9 +242,9 @@ def _may_have(state: State, key_link: int, event: Event, me: Function, model: Mo
 
 def _looks(state: State, me: Function, event: Event) -> State:
     assert isinstance(me.of, str)
-    lease = _unused(state)
-    claimed = _with(state, me.of, event._replace(state=SENDING, lease=lease, expired=False))
-    return _at(claimed, me._replace(overtaken=False), "look", lease=lease, sees=())
+    lease = unused_lease(state)
+    claimed = with_event(state, me.of, event._replace(state=SENDING, lease=lease, expired=False))
+    return at_step(claimed, me._replace(overtaken=False), "look", lease=lease, sees=())
 
 
 # ---------------------------------------------------------------------- a change
@@ -305,30 +257,33 @@ def _change(state: State, me: Function, model: Model) -> Iterator[tuple[str, Sta
     mine = change.state == SENDING and change.lease == me.lease and not change.expired
     match me.at:
         case "ask" if change.key_link in dict(state.there):
-            changes = _set(state.changes, number, change._replace(asked=state.clock + 1))
+            changes = replaced_at(state.changes, number, change._replace(asked=state.clock + 1))
             asked = state._replace(clock=state.clock + 1, changes=changes)
-            yield f"change {number} is asked for", _at(asked, me, "see, to accept" if model.later else "see, to claim")
+            yield (
+                f"change {number} is asked for",
+                at_step(asked, me, "see, to accept" if model.later else "see, to claim"),
+            )
         case "claim":
             if change.state in (WAITING, UNKNOWN) or (change.state == SENDING and change.expired):
-                lease = _unused(state)
+                lease = unused_lease(state)
                 doubt = change.doubt or change.state == SENDING
-                claimed = _changed(
+                claimed = with_change(
                     state, number, change._replace(state=SENDING, lease=lease, expired=False, doubt=doubt)
                 )
-                yield f"change {number} is claimed again", _at(claimed, me, "see", lease=lease)
+                yield f"change {number} is claimed again", at_step(claimed, me, "see", lease=lease)
             else:
-                yield f"change {number} is not due", _gone(state, me)
+                yield f"change {number} is not due", ended(state, me)
         case "see, to accept" | "see, to claim" | "see":
             tied = tuple(pair for pair, event in state.events if event.tied == change.key_link)
             yield (
                 f"change {number} sees {''.join(tied) or 'nobody'}",
-                _at(state, me, me.at.replace("see", "mark"), sees=tied),
+                at_step(state, me, me.at.replace("see", "mark"), sees=tied),
             )
         case "mark, to accept" | "mark, to claim" | "mark":
             if me.at == "mark" and not mine:
-                yield f"change {number} was overtaken", _gone(state, me)
+                yield f"change {number} was overtaken", ended(state, me)
             elif model.has("found: say so") and row.found_by and row.found_by not in me.sees:
-                yield f"change {number} sees again", _at(state, me, me.at.replace("mark", "see"))
+                yield f"change {number} sees again", at_step(state, me, me.at.replace("mark", "see"))
             else:
                 yield from _marks(state, me, model)
         case "begin" if mine:
@@ -340,34 +295,34 @@ def _change(state: State, me: Function, model: Model) -> Iterator[tuple[str, Sta
             is_open = any(events[str(pair)].state in OPEN and not events[str(pair)].held for pair in me.sees)
             if change.pair or not known or is_open:
                 pair = dict(state.there).get(change.key_link, "")
-                yield f"change {number} reads {pair or 'nothing'}", _at(state, me, "check", sees=(pair,))
+                yield f"change {number} reads {pair or 'nothing'}", at_step(state, me, "check", sees=(pair,))
             else:
-                yield f"change {number} goes on", _at(state, me, "call", sees=())
+                yield f"change {number} goes on", at_step(state, me, "call", sees=())
         case "check" if mine:
             yield from _checks(state, me, model)
         case "search" if mine:
             others = [key_link for key_link, of in state.there if of == change.pair and key_link != change.key_link]
-            yield f"change {number} finds {others}", _at(state, me, "refused" if others else "call", sees=())
+            yield f"change {number} finds {others}", at_step(state, me, "refused" if others else "call", sees=())
         case "call":
             if not mine:
-                yield f"change {number} was overtaken", _gone(state, me)
+                yield f"change {number} was overtaken", ended(state, me)
                 return
             what = "change" if change.pair else "delete"
-            done = _done(state, change.key_link, change.pair)
-            yield f"change {number} is done", _at(done, me, "settle", sees=())
+            done = key_link_changed(state, change.key_link, change.pair)
+            yield f"change {number} is done", at_step(done, me, "settle", sees=())
             if state.losses:
                 rare, done = state._replace(losses=state.losses - 1), done._replace(losses=state.losses - 1)
-                yield f"change {number} is done, the answer is lost", _at(done, me, "maybe")
-                yield f"change {number} is lost", _at(rare, me, "maybe")
+                yield f"change {number} is done, the answer is lost", at_step(done, me, "maybe")
+                yield f"change {number} is lost", at_step(rare, me, "maybe")
                 late = rare._replace(on_the_way=(*rare.on_the_way, (what, change.key_link, change.pair)))
-                yield f"change {number} is late", _at(late, me, "maybe")
-                yield f"change {number} is refused", _at(rare, me, "refused")
-                yield f"change {number} is surely not done", _at(rare, me, "not done")
+                yield f"change {number} is late", at_step(late, me, "maybe")
+                yield f"change {number} is refused", at_step(rare, me, "refused")
+                yield f"change {number} is surely not done", at_step(rare, me, "not done")
         case "settle" | "maybe" | "not done" | "refused" | "begin" | "check" | "search":
             if not mine or row.holder != me.lease:
-                yield f"change {number} was overtaken", _gone(state, me)
+                yield f"change {number} was overtaken", ended(state, me)
             else:
-                yield f"change {number} settles: {me.at}", _gone(_settled(state, me, me.at, model), me)
+                yield f"change {number} settles: {me.at}", ended(_settled(state, me, me.at, model), me)
 
 
 def _marks(state: State, me: Function, model: Model) -> Iterator[tuple[str, State]]:
@@ -376,15 +331,17 @@ def _marks(state: State, me: Function, model: Model) -> Iterator[tuple[str, Stat
     number, change = me.of, state.changes[me.of - 1]
     row = state.rows[change.key_link - 1]
     accept = me.at == "mark, to accept"
-    lease = me.lease or (0 if accept else _unused(state))
-    marked = _changed(state, number, change._replace(state=WAITING if accept else SENDING, lease=lease, expired=False))
+    lease = me.lease or (0 if accept else unused_lease(state))
+    marked = with_change(
+        state, number, change._replace(state=WAITING if accept else SENDING, lease=lease, expired=False)
+    )
     notes = row.notes | {number} if model.has("note") else row.notes
-    marked = _row(marked, change.key_link, row._replace(notes=notes))
+    marked = with_row(marked, change.key_link, row._replace(notes=notes))
     holding = marked
     for pair in me.sees:
         event = dict(state.events)[str(pair)]
         if _holdable(event, change.key_link) and model.has("hold"):
-            holding = _with(holding, str(pair), event._replace(held=event.held | {number}))
+            holding = with_event(holding, str(pair), event._replace(held=event.held | {number}))
     waits = False
     if change.pair:
         event = dict(holding.events)[change.pair]
@@ -395,24 +352,25 @@ def _marks(state: State, me: Function, model: Model) -> Iterator[tuple[str, Stat
             pass
         elif (free or not model.has("reserve for one")) and not is_open:
             reserved = event._replace(held=event.held | {number}, reserved=number)
-            holding = _with(holding, change.pair, reserved)
+            holding = with_event(holding, change.pair, reserved)
         else:
             waits = True
     if accept:
-        yield f"change {number} is accepted", _gone(holding, me)
+        yield f"change {number} is accepted", ended(holding, me)
         return
     newer = {note for note in row.notes if state.changes[note - 1].asked > change.asked}
+    waiting = with_change(holding, number, holding.changes[number - 1]._replace(state=WAITING))
+    took = with_row(holding, change.key_link, holding.rows[change.key_link - 1]._replace(holder=lease, busy=True))
     if row.busy:  # accepted without its turn; it waits for that, and sees again
-        yield f"change {number} is claimed without its turn", _gone(_waits(holding, number), me)
+        yield f"change {number} is claimed without its turn", ended(waiting, me)
     elif row.applied > change.asked:
-        took = _row(holding, change.key_link, holding.rows[change.key_link - 1]._replace(holder=lease, busy=True))
         late = me._replace(lease=lease)
-        yield f"change {number} is too old", _gone(_settled(_swap(took, me, late), late, "superseded", model), late)
+        too_late = _settled(swapped(took, me, late), late, "superseded", model)
+        yield f"change {number} is too old", ended(too_late, late)
     elif waits or newer:
-        yield f"change {number} waits for its turn", _gone(_waits(holding, number), me)
+        yield f"change {number} waits for its turn", ended(waiting, me)
     else:
-        took = _row(holding, change.key_link, holding.rows[change.key_link - 1]._replace(holder=lease, busy=True))
-        yield f"change {number} has its turn", _at(took, me, "begin", lease=lease, sees=me.sees)
+        yield f"change {number} has its turn", at_step(took, me, "begin", lease=lease, sees=me.sees)
 
 
 def _holdable(event: Event, key_link: int) -> bool:
@@ -425,27 +383,23 @@ def _checks(state: State, me: Function, model: Model) -> Iterator[tuple[str, Sta
     number, change, (pair,) = me.of, state.changes[me.of - 1], me.sees
     event = dict(state.events).get(str(pair), Event())
     if not pair:
-        yield f"change {number}: it is gone", _at(state, me, "refused" if change.pair else "settle", sees=())
+        yield f"change {number}: it is gone", at_step(state, me, "refused" if change.pair else "settle", sees=())
     elif event.state == DONE and event.answer == change.key_link and number not in event.held and model.has("hold"):
         row = state.rows[change.key_link - 1]._replace(busy=False)
-        yield f"change {number} sees again", _at(_row(state, change.key_link, row), me, "see", sees=())
+        yield f"change {number} sees again", at_step(with_row(state, change.key_link, row), me, "see", sees=())
     elif (
         model.has("earlier ones first")
         and event.asked < change.asked
         and (event.state in (SENDING, UNKNOWN) or (event.state == WAITING and event.doubt))
         and number not in event.held
     ):
-        yield f"change {number} waits for {pair}", _at(state, me, "not done", sees=())
+        yield f"change {number} waits for {pair}", at_step(state, me, "not done", sees=())
     elif not change.pair:
-        yield f"change {number} goes on", _at(state, me, "call", sees=())
+        yield f"change {number} goes on", at_step(state, me, "call", sees=())
     elif pair == change.pair:
-        yield f"change {number}: it says so already", _at(state, me, "settle", sees=())
+        yield f"change {number}: it says so already", at_step(state, me, "settle", sees=())
     else:
-        yield f"change {number} goes on", _at(state, me, "search", sees=())
-
-
-def _waits(state: State, number: int) -> State:
-    return _changed(state, number, state.changes[number - 1]._replace(state=WAITING))
+        yield f"change {number} goes on", at_step(state, me, "search", sees=())
 
 
 def _settled(state: State, me: Function, outcome: str, model: Model) -> State:
@@ -462,8 +416,8 @@ def _settled(state: State, me: Function, outcome: str, model: Model) -> State:
     )
     states = {"settle": DONE, "superseded": REJECTED, "maybe": UNKNOWN, "not done": WAITING}
     to = states.get(outcome, PARKED if change.doubt else REJECTED)
-    state = _row(state, change.key_link, row)
-    state = _changed(state, number, change._replace(state=to, doubt=change.doubt or outcome == "maybe", lease=0))
+    state = with_row(state, change.key_link, row)
+    state = with_change(state, number, change._replace(state=to, doubt=change.doubt or outcome == "maybe", lease=0))
     if outcome == "settle":
         state = _replaced(state, number, change)
         functions = [
@@ -496,14 +450,16 @@ def _replaced(state: State, number: int, change: Change) -> State:
             for other, one in enumerate(state.changes, 1)
             if one.key_link == change.key_link and one.asked < change.asked
         }
-        state = _with(state, pair, to._replace(held=to.held - {number} - (overtaken if number in to.held else set())))
+        state = with_event(
+            state, pair, to._replace(held=to.held - {number} - (overtaken if number in to.held else set()))
+        )
     return state
 
 
 def _released(state: State, number: int) -> State:
     for pair, event in state.events:
         reserved = 0 if event.reserved == number else event.reserved
-        state = _with(state, pair, event._replace(held=event.held - {number}, reserved=reserved))
+        state = with_event(state, pair, event._replace(held=event.held - {number}, reserved=reserved))
     return state
 
 
@@ -511,26 +467,14 @@ def _a_person(state: State) -> Iterator[tuple[str, State]]:
     for number, change in enumerate(state.changes, 1):
         if change.state == PARKED:
             row = state.rows[change.key_link - 1]
-            let = _released(_row(state, change.key_link, row._replace(notes=row.notes - {number})), number)
-            discarded = _changed(let, number, change._replace(state=REJECTED))
+            let = _released(with_row(state, change.key_link, row._replace(notes=row.notes - {number})), number)
+            discarded = with_change(let, number, change._replace(state=REJECTED))
             yield f"a person discards change {number}", discarded._replace(decided=True)
-            again = _changed(state, number, change._replace(state=WAITING, doubt=False))
+            again = with_change(state, number, change._replace(state=WAITING, doubt=False))
             yield f"a person retries change {number}", again._replace(decided=True)
 
 
-# ---------------------------------------------------------------------- Rev.io, time, and small things
-
-
-def _done(state: State, key_link: int, pair: str) -> State:
-    """What there is after a change, or after a deletion if `pair` is empty. What is gone is not changed."""
-    rest = frozenset((one, of) for one, of in state.there if one != key_link)
-    return state._replace(there=rest | {(key_link, pair)} if pair and rest != state.there else rest)
-
-
-def _made(state: State, pair: str) -> State:
-    event = dict(state.events)[pair]
-    made = _with(state, pair, event._replace(made=event.made + 1))
-    return made._replace(there=state.there | {(state.last + 1, pair)}, last=state.last + 1)
+# ---------------------------------------------------------------------- time
 
 
 def _time_passes(state: State) -> Iterator[tuple[str, State]]:
@@ -552,52 +496,4 @@ def _time_passes(state: State) -> Iterator[tuple[str, State]]:
     for of, op in all_ops:
         due = op.state in (WAITING, UNKNOWN) or (op.state == SENDING and op.expired)
         if due and not any(function.worker and function.of == of for function in state.functions):
-            yield f"{_name(Function(of, ''))} is due", _add(state, Function(of, "claim", worker=True))
-
-
-def _name(function: Function) -> str:
-    return function.of if isinstance(function.of, str) else f"change {function.of}"
-
-
-def _with(state: State, pair: str, event: Event) -> State:
-    return state._replace(events=tuple((one, event if one == pair else there) for one, there in state.events))
-
-
-def _changed(state: State, number: int, change: Change) -> State:
-    return state._replace(changes=_set(state.changes, number, change))
-
-
-def _row(state: State, key_link: int, row: Row) -> State:
-    return state._replace(rows=_set(state.rows, key_link, row))
-
-
-def _set[T](items: tuple[T, ...], number: int, item: T) -> tuple[T, ...]:
-    return (*items[: number - 1], item, *items[number:])
-
-
-def _add(state: State, function: Function) -> State:
-    return state._replace(functions=tuple(sorted((*state.functions, function), key=str)))
-
-
-def _swap(state: State, one: Function, other: Function) -> State:
-    return _add(_gone(state, one), other)
-
-
-def _at(state: State, me: Function, step: str, *, lease: int = 0, sees: tuple[str | int, ...] | None = None) -> State:
-    moved = me._replace(at=step, lease=lease or me.lease, sees=me.sees if sees is None else sees)
-    return _swap(state, me, moved)
-
-
-def _gone(state: State, me: Function) -> State:
-    functions = list(state.functions)
-    functions.remove(me)
-    return state._replace(functions=tuple(functions))
-
-
-def _unused(state: State) -> int:
-    return unused(
-        (event.lease for _, event in state.events if event.state == SENDING),
-        (change.lease for change in state.changes if change.state == SENDING),
-        (function.lease for function in state.functions),
-        (row.holder for row in state.rows),
-    )
+            yield f"{name_of(Function(of, ''))} is due", added(state, Function(of, "claim", worker=True))
