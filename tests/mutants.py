@@ -32,7 +32,7 @@ TREE = ROOT / ".mutants"
 PAGE = ROOT / "docs" / "mutants.md"
 LAID_OUT = ("layers/shared/crm_bridge", "local", "tests", "template.yaml", "pyproject.toml")
 """What mutmut works on, side by side, because it takes a module's name from its path."""
-FEW_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_timeout"}
+FEW_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_timeout,_hypothesis_pytestplugin"}
 """The others take longer to begin than most of these tests take in all, and each mutant begins anew."""
 ENOUGH = 0.9
 KILLED = ("killed", "timeout")

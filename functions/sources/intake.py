@@ -7,6 +7,7 @@ event that is not valid goes into quarantine and does not keep the others out.
 import hashlib
 import json
 import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def take_in(event: Mapping[str, Any], context: LambdaContext) -> Mapping[str, ob
 
 
 def _taken_in(event: APIGatewayProxyEventV2, context: LambdaContext) -> Response:
-    incoming = Incoming("POST", event.headers, event.query_string_parameters, body_of(event))
+    incoming = Incoming("POST", event.headers, event.query_string_parameters, body_of(event), _fingerprint(event))
     if len(incoming.body) > MAX_BODY:  # also of whoever does not exist
         raise TooLargeError(f"Send at most {MAX_BODY} bytes.")
     source = _source(event.path_parameters, context)
@@ -123,6 +124,19 @@ def _taken_in(event: APIGatewayProxyEventV2, context: LambdaContext) -> Response
     if runtime().source_buckets.take(f"{source.tenant}#{source.name}"):
         return try_again(source.settings)
     return _accepted(source, unreadable or [_prepared(source, one) for one in events])
+
+
+def _fingerprint(event: APIGatewayProxyEventV2) -> str:
+    """Return the SHA-256 fingerprint of the client's certificate; empty without mutual TLS.
+
+    Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-mutual-tls.html
+    """
+    certificate = event.request_context.authentication
+    try:
+        der = ssl.PEM_cert_to_DER_cert(certificate.client_cert_pem.strip()) if certificate else b""
+    except (KeyError, ValueError):
+        return ""
+    return hashlib.sha256(der).hexdigest() if der else ""
 
 
 def _unread(body: bytes) -> SourceEvent:

@@ -22,6 +22,8 @@ class Incoming:
     """Names in lower case."""
     query: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    certificate: str = ""
+    """The SHA-256 fingerprint of the client's TLS certificate, in lower-case hex; empty if there was none."""
 
 
 @dataclass(frozen=True)

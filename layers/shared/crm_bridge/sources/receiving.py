@@ -11,6 +11,7 @@ from crm_bridge.errors import TooLargeError, UnavailableError
 from crm_bridge.inbound.api import Response, to_problem
 from crm_bridge.mapping import FAILURES
 from crm_bridge.sources.incoming import MOST_EVENTS, Accepted, Incoming, SourceEvent, unauthenticated
+from crm_bridge.sources.proof import is_one_of
 from crm_bridge.sources.settings import SourceSettings
 
 LONGEST_KEY = 500
@@ -22,12 +23,13 @@ TRY_AGAIN_AFTER = 30
 def receive(settings: SourceSettings, incoming: Incoming, now: float) -> list[SourceEvent]:
     """Return the events in a request. `now` is in epoch seconds.
 
-    Raises UnauthenticatedError (no proof, a wrong one or an old one: always with the same text), TooLargeError,
-    UnsupportedMediaTypeError, NotJsonError, NotXmlError, InvalidError.
+    Raises UnauthenticatedError (no proof, a wrong one, an old one, another certificate: always with the same text),
+    TooLargeError, UnsupportedMediaTypeError, NotJsonError, NotXmlError, InvalidError.
     """
     preset, proof = settings.preset_class(), settings.proof_used()
     read = cache(lambda: preset.read(incoming))
-    if not proof.holds(settings, incoming, now, read):
+    has_certificate = not settings.certificates or is_one_of(incoming.certificate, settings.certificates)
+    if not (proof.holds(settings, incoming, now, read) and has_certificate):
         raise unauthenticated()
     payloads = preset.split(proof.without(read(), settings), incoming)
     if len(payloads) > MOST_EVENTS:

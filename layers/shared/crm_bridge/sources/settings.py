@@ -1,5 +1,6 @@
 """The settings of a source: how a sender proves itself, and which of its events are which flow's."""
 
+import re
 from typing import Annotated, Literal, Self
 
 import jmespath
@@ -34,6 +35,13 @@ def _preset_name(value: str) -> str:
     return value
 
 
+def _plain_fingerprint(value: str) -> str:
+    plain = value.replace(":", "").lower()
+    if not re.fullmatch("[0-9a-f]{64}", plain):
+        raise ValueError("must be the SHA-256 fingerprint of a certificate, 64 hexadecimal digits")
+    return plain
+
+
 def _without_escapes(value: str) -> str:
     # HubSpot decodes some of them before it signs.
     if "%" in value:
@@ -45,6 +53,8 @@ type Expression = Annotated[str, Field(min_length=1, max_length=LONGEST_EXPRESSI
 type KeyPart = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_key_part)]
 type SourceSecret = Annotated[HeaderSecret, Field(min_length=16, max_length=500)]
 type SignedUrl = Annotated[VendorUrl, AfterValidator(_without_escapes)]
+type Fingerprint = Annotated[str, Field(min_length=64, max_length=95), AfterValidator(_plain_fingerprint)]
+"""As `openssl x509 -noout -fingerprint -sha256` shows it; colons and case do not matter."""
 type PresetName = Annotated[str, AfterValidator(_preset_name), Schema(enum=sorted(PRESETS))]
 
 
@@ -94,6 +104,8 @@ class SourceSettings(Settings):
     """The name of the parameter or of the body's member that has the secret, if it is not the preset's."""
     organization_id: Annotated[str, Field(pattern="^[A-Za-z0-9]{15}([A-Za-z0-9]{3})?$")] | None = None
     """The id of the sender's organization at Salesforce."""
+    certificates: Annotated[tuple[Fingerprint, ...], Field(max_length=2)] = ()
+    """The client certificates one of which the sender must use besides its proof, at an address with mutual TLS."""
     signature: Signature | None = None
     """The scheme of an own system that signs its requests."""
     url: SignedUrl | None = None
