@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from crm_bridge.errors import StorageError
-from crm_bridge.storage.links import LONGEST_KEY, Cardinality, Identity, Link, Links, Partner, joined
+from crm_bridge.storage.links import LONGEST_KEY, Cardinality, Identity, Link, Links, Partner, joined, parted
 from tests.unit.conftest import Tables
 from tests.variants import IS_LONG
 
@@ -135,6 +135,20 @@ def test_any_id_is_kept_as_it_is_and_apart_from_all_others(tables: Tables, odd: 
     for other in ("a", "a#b#c", "a%2523b", odd + "#", odd.replace("#", "%23") + "x"):
         assert partners(tables, "acme", Identity("crm", "a", other)) == []
     assert partners(tables, "acme", Identity("crm#a", "", odd)) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        (Identity("salesforce", "account", "001Dn00000abcDEIAY"), True),
+        (Identity("salesforce", "account", "001Dn00000abcDE"), True),
+        (Identity("salesforce", "account", "001Dn00000abcDF"), False),
+        (Identity("salesforce", "contact", "001Dn00000abcDE"), False),
+        (Identity("hubspot", "account", "001Dn00000abcDE"), False),
+    ],
+)
+def test_the_same_record_is_known_in_either_form_of_its_id(other: Identity, *, is_same: bool) -> None:
+    assert Identity("salesforce", "account", "001Dn00000abcDE").is_same(other) is is_same
 
 
 # ---------------------------------------------------------------- the only partner
@@ -276,6 +290,7 @@ def test_what_decides_is_never_read_from_a_copy_that_may_be_stale(tables: Tables
 )
 def test_keys_are_readable_and_written_as_they_were_years_ago(parts: tuple[str, ...], key: str) -> None:
     assert joined(*parts) == key
+    assert parted(key) == list(parts)
 
 
 def test_an_id_that_no_key_can_hold_is_linked_to_nothing(tables: Tables) -> None:

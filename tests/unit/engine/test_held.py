@@ -61,3 +61,16 @@ def test_is_to_be_asked_for_again_when_it_is_let_go_in_the_very_moment(
     with pytest.raises(RunningError):
         bench.run()
     assert bench.run().operation.state is State.SUCCEEDED
+
+
+def test_says_when_to_ask_again_when_it_is_let_go_in_the_very_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = held(bench, State.SUCCEEDED)
+    free = there.model_copy(update={"held": frozenset()})
+    monkeypatch.setattr(bench.tables.operations, "queue", lambda *_: Claim(False, free))
+    with pytest.raises(RunningError) as raised:
+        bench.run()
+    assert raised.value.headers == {"Retry-After": "1"}
+    assert raised.value.operation_id == there.operation_id
+    assert "being changed" in raised.value.detail

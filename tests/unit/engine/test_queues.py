@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from crm_bridge.engine import HANDED_OVER
+from crm_bridge.errors import NotDoneError
 from crm_bridge.outbound.queues import Queues
 from crm_bridge.storage.operation import State, operation_id
-from tests.unit.engine.conftest import Bench
+from tests.unit.engine.conftest import Bench, failing
 
 
 class Sqs:
@@ -59,6 +60,20 @@ def test_what_its_queue_does_not_take_is_due_after_a_minute_and_the_log_says_so(
     bench.clock.move(HANDED_OVER)
     assert bench.retry()
     assert bench.stored().state is State.SUCCEEDED
+
+
+def test_a_webhook_is_lent_to_its_message(told: Bench) -> None:
+    sqs = with_queues(told, "webhook")
+    told.shop.answers = [failing(NotDoneError)]
+    told.run()
+    told.wait_until_due()
+    told.retry()
+    until = int(told.clock.now) + HANDED_OVER
+    (message,) = sqs.sent
+    assert json.loads(message["MessageBody"])["lent_until"] == until
+    sent = told.tables.operations.get(json.loads(message["MessageBody"])["operation_id"])
+    assert sent
+    assert (sent.due_at, sent.lent_until) == (until, until)
 
 
 def test_what_has_no_queue_waits_for_the_dispatcher(bench: Bench) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from crm_bridge import Create, Match, Need
+from crm_bridge.engine.context import AFTER_THE_OTHER
 from crm_bridge.errors import (
     MaybeDoneError,
     MissingError,
@@ -70,6 +71,18 @@ def test_it_waits_for_what_is_not_done_and_is_due_right_after_it(bench: Bench) -
     assert woken.due_at == bench.clock.now
 
 
+@pytest.mark.parametrize(("due_in", "after"), [(100, 100), (0, 0), (-50, 0), (None, 0)])
+def test_it_is_told_to_wait_until_after_the_other_is_due(bench: Bench, due_in: int | None, after: int) -> None:
+    now = int(bench.clock.now)
+    bench.run()
+    other = bench.stored().model_copy(update={"due_at": None if due_in is None else now + due_in})
+    with pytest.raises(NotYetError) as raised:
+        bench.engine.bind(bench.flow, "acme", Deadline(21, bench.clock)).context.wait_for(other, "first that one")
+    assert raised.value.retry_after == after + AFTER_THE_OTHER
+    assert (raised.value.vendor, raised.value.waits_for) == ("shop", other.operation_id)
+    assert not raised.value.is_in_doubt
+
+
 def test_the_error_names_the_vendor_of_what_it_waits_for(bench: Bench) -> None:
     flow = shipping(bench)
     flow.vendor = type("Carrier", (flow.vendor,), {"name": "carrier"})
@@ -122,6 +135,13 @@ def test_what_a_person_discarded_is_sent_again_only_for_a_later_event(
         assert (shipped.state, len(unconfirmed.shop.sent)) == (State.REJECTED, 1)
         assert error
         assert error.message == "a person discarded the order; send its event again"
+
+
+def test_what_the_vendor_refused_is_sent_again(bench: Bench) -> None:
+    bench.shop.answers = [failing(RefusedError)]
+    bench.run()
+    assert ship(bench)[0].state is State.SUCCEEDED
+    assert len(bench.shop.sent) == 2
 
 
 def test_what_waits_is_replaced_only_if_the_need_says_so(bench: Bench) -> None:

@@ -59,6 +59,18 @@ def test_waits_for_its_own_next_try_when_nobody_will_wake_it(bench: Bench, missi
     assert waits(bench).due_at == int(bench.clock.now) + POLICY.retry_delays[0]
 
 
+def test_waits_for_its_own_next_try_when_the_other_one_cannot_be_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run()
+    monkeypatch.setattr(bench.tables.operations, "get", raising(StorageError("throttled")))
+    bench.shop.waits_for = operation_id("acme", "orders", "1")
+    outcome = bench.run("later")
+    monkeypatch.undo()
+    assert bench.stored("later") == outcome.operation
+    assert outcome.operation.due_at == int(bench.clock.now) + POLICY.retry_delays[0]
+
+
 def test_more_than_enough_wait_for_their_own_next_try(unconfirmed: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crm_bridge.storage.operations.MOST_WAITERS", 2)
     for number in ("a", "b", "c"):

@@ -93,6 +93,11 @@ def test_nothing_is_claimed_or_woken_when_the_message_names_another_tenant(table
     assert there(tables) == one
 
 
+def dues(tables: Tables, now: int) -> list[Due]:
+    """Return what the dispatcher finds, tenant by tenant."""
+    return [one for page in tables.operations.due(operation().shard, now) for one in page]
+
+
 def lend(tables: Tables) -> Due:
     store(tables, operation())
     ((one,),) = tables.operations.due(operation().shard, NOW)
@@ -116,6 +121,7 @@ def test_is_lent_once(tables: Tables) -> None:
     one = lend(tables)
     assert not tables.operations.lend(one, LATER + 1, SENT_BY + 1)
     assert there(tables).due_at == SENT_BY
+    assert dues(tables, SENT_BY) == [Due(one.operation_id, "acme", "create_site", SENT_BY)]
 
 
 def test_is_not_extended_when_it_was_taken_up_or_lent_again(tables: Tables) -> None:
@@ -138,6 +144,7 @@ def test_is_as_before_when_it_is_taken_back(tables: Tables) -> None:
     assert not tables.operations.take_back(one, LATER, SENT_BY + 1)
     assert tables.operations.take_back(one, LATER, SENT_BY)
     assert there(tables) == operation()
+    assert dues(tables, NOW) == [one]
 
 
 def test_nothing_is_lent_when_it_is_gone(tables: Tables) -> None:
@@ -209,6 +216,7 @@ def test_what_waits_is_woken(tables: Tables) -> None:
     one = store(tables, operation(state=State.WAITING, due_at=LATER))
     woken = tables.operations.wake(one.operation_id, "acme", NOW, due_at=NOW, lent_until=None)
     assert woken == there(tables) == one.model_copy(update={"due_at": NOW})
+    assert dues(tables, NOW) == [Due(one.operation_id, "acme", "create_site", NOW)]
 
 
 def test_what_waits_is_woken_for_a_message(tables: Tables) -> None:

@@ -75,6 +75,7 @@ def test_what_waits_is_hastened(tables: Tables, state: State) -> None:
     one = store(tables, operation(state=state))
     assert tables.operations.hasten(one, NOW - 7)
     assert there(tables) == one.model_copy(update={"due_at": NOW - 7})
+    assert list(tables.operations.due(one.shard, NOW)) == [[Due(one.operation_id, "acme", "create_site", NOW - 7)]]
 
 
 def test_what_has_changed_or_is_on_a_queue_is_not_hastened(tables: Tables) -> None:
