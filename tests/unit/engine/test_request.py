@@ -1,5 +1,7 @@
 """A request: what it is answered, and that the same event is sent once."""
 
+from typing import Any
+
 import pytest
 
 from crm_bridge.engine import Outcome
@@ -11,6 +13,7 @@ from crm_bridge.errors import (
     RunningError,
     VendorError,
 )
+from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
 from tests.unit.engine.conftest import LEASE, Bench, Receipt, failing
@@ -149,3 +152,15 @@ def test_takes_the_place_of_one_that_waits_only_if_it_is_told_to(bench: Bench) -
     assert not bench.run(note="second").ran
     assert bench.run(note="third", over_undone=True).operation.state is State.SUCCEEDED
     assert [order.note for order in bench.shop.sent] == ["first", "third"]
+
+
+def test_a_question_is_asked_of_the_flows_own_vendor(bench: Bench) -> None:
+    flow = bench.engine.bind(bench.flow, "acme", Deadline(21, bench.clock))
+    asked: list[object] = []
+
+    def question(shop: Any) -> str:
+        asked.append((type(shop), shop.world))
+        return "the answer"
+
+    assert bench.engine.ask(flow, question) == "the answer"
+    assert asked == [(bench.flow.vendor, bench.shop)]
