@@ -1,23 +1,38 @@
 """An event that needs another one, which is sent first if it was not sent before."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from crm_bridge import Create, Match, Need
 from crm_bridge.engine.context import AFTER_THE_OTHER
+from crm_bridge.engine.settling import Ending, Together
 from crm_bridge.errors import (
     MaybeDoneError,
     MissingError,
+    NeedlessError,
     NotDoneError,
     NotYetError,
     RefusedError,
     VendorError,
 )
-from crm_bridge.outbound.transport import Deadline
+from crm_bridge.outbound.transport import SHORTEST_CALL, Deadline
 from crm_bridge.storage.operation import Operation, State, operation_id
-from tests.unit.engine.conftest import Bench, Order, Receipt, Shop, failing, hit, park
+from tests.unit.engine.conftest import (
+    Bench,
+    ChangeOrder,
+    Order,
+    PlaceOrder,
+    Receipt,
+    Shop,
+    failing,
+    hit,
+    of_world,
+    park,
+    raising,
+)
+from tests.unit.engine.test_queues import with_queues
 
 SHIP = "ship_orders"
 
@@ -89,7 +104,12 @@ def test_the_error_names_the_vendor_of_what_it_waits_for(bench: Bench) -> None:
     bench.shop.answers = [failing(NotDoneError)]
     outcome = bench.engine.run(flow, Order(number="1"), tenant="acme", deadline=Deadline(21, bench.clock))
     assert outcome.error
-    assert outcome.error.vendor == "shop"
+    assert (outcome.error.vendor, outcome.error.message) == ("shop", "the order is not there yet (waiting): because")
+    without = shipping(bench, command=None, key="1")
+    without.vendor = flow.vendor
+    outcome = bench.engine.run(without, Order(number="2"), tenant="acme", deadline=Deadline(21, bench.clock))
+    assert outcome.error
+    assert (outcome.error.vendor, outcome.error.message) == ("shop", "the order is not there yet (waiting)")
 
 
 def test_it_is_told_if_what_it_has_sent_may_be_done(bench: Bench) -> None:
@@ -118,7 +138,7 @@ def test_it_is_refused_when_what_it_needs_is_refused(bench: Bench, answer: Vendo
     shipped, error = ship(bench)
     assert shipped.state is State.REJECTED
     assert error
-    assert (error.message, error.status) == (message, answer.status)
+    assert (error.message, error.status, error.vendor) == (message, answer.status, "shop")
 
 
 @pytest.mark.parametrize(("since", "is_sent"), [(None, False), (-1, False), (0, False), (1, True)])
@@ -134,7 +154,7 @@ def test_what_a_person_discarded_is_sent_again_only_for_a_later_event(
     else:
         assert (shipped.state, len(unconfirmed.shop.sent)) == (State.REJECTED, 1)
         assert error
-        assert error.message == "a person discarded the order; send its event again"
+        assert (error.message, error.vendor) == ("a person discarded the order; send its event again", "shop")
 
 
 def test_what_the_vendor_refused_is_sent_again(bench: Bench) -> None:
@@ -165,21 +185,21 @@ def test_without_a_command_it_waits_for_an_event_that_is_on_its_way(bench: Bench
     shipped, error = ship(bench, "1", command=None)
     assert (shipped.state, len(bench.shop.sent)) == (State.WAITING, 1)
     assert isinstance(error, NotYetError)
-    assert error.message == f"the order is not there yet ({state})"
+    assert (error.message, error.vendor) == (f"the order is not there yet ({state})", "shop")
 
 
 def test_without_a_command_the_caller_is_told_what_is_missing(bench: Bench) -> None:
     shipped, error = ship(bench, command=None, if_missing="Place the order first.")
     assert (shipped.state, bench.shop.sent) == (State.REJECTED, [])
     assert isinstance(error, MissingError)
-    assert error.message == "Place the order first."
+    assert (error.message, error.vendor) == ("Place the order first.", "shop")
 
 
 def test_nothing_is_begun_when_no_time_is_left(bench: Bench) -> None:
     shipped, error = ship(bench, seconds=1.5)
     assert (shipped.state, bench.shop.sent) == (State.WAITING, [])
     assert error
-    assert error.message == "no time was left to make the order first"
+    assert (error.message, error.vendor) == ("no time was left to make the order first", "shop")
 
 
 def test_an_event_cannot_need_itself(bench: Bench) -> None:
@@ -195,7 +215,7 @@ def test_an_event_cannot_need_itself(bench: Bench) -> None:
     assert outcome.operation.operation_id == operation_id("acme", SHIP, "1")
     assert outcome.operation.state is State.REJECTED
     assert outcome.error
-    assert outcome.error.message == "the shipment needs itself"
+    assert (outcome.error.message, outcome.error.vendor) == ("the shipment needs itself", "shop")
 
 
 def test_it_waits_while_another_function_sends_what_it_needs(bench: Bench) -> None:
@@ -213,6 +233,9 @@ def test_it_waits_while_another_function_sends_what_it_needs(bench: Bench) -> No
     shipped, error = ship(bench)
     assert (shipped.state, bench.stored().state) == (State.WAITING, State.SENDING)
     assert isinstance(error, NotYetError)
+    assert (error.message, error.vendor) == ("the order is being made", "shop")
+    assert error.waits_for == bench.stored().operation_id
+    assert bench.stored().waiters == {shipped.operation_id}
 
 
 def test_it_is_refused_when_the_data_of_what_it_needs_were_erased(bench: Bench) -> None:
@@ -221,4 +244,58 @@ def test_it_is_refused_when_the_data_of_what_it_needs_were_erased(bench: Bench) 
     shipped, error = ship(bench)
     assert shipped.state is State.REJECTED
     assert error
-    assert error.message == "the data of the order were erased"
+    assert (error.message, error.vendor) == ("the data of the order were erased", "shop")
+
+
+@pytest.mark.parametrize(("seconds", "is_sent"), [(2 * SHORTEST_CALL - 0.01, False), (2 * SHORTEST_CALL, True)])
+def test_begun_only_if_there_is_time_for_two_calls(bench: Bench, seconds: float, *, is_sent: bool) -> None:
+    ship(bench, seconds=seconds)
+    assert bool(bench.shop.sent) is is_sent
+
+
+def test_what_this_run_has_read_is_not_read_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.shop.answers = [failing(NotDoneError)]
+    bench.run()
+    there = bench.stored()
+    monkeypatch.setattr(bench.tables.operations, "get", raising(AssertionError("was read")))
+    context = bench.engine.bind(bench.flow, "acme", Deadline(21, bench.clock)).context
+    with pytest.raises(NotYetError):
+        context.require(Need(bench.flow, "the order", key="1"), read={there.operation_id: there})
+
+
+def test_a_change_is_needless_when_a_person_discarded_what_it_needs(unconfirmed: Bench) -> None:
+    unconfirmed.discard(park(unconfirmed))
+    need = Need(unconfirmed.flow, "the order", Order(number="1"))
+    for flow, kind in ((ChangeOrder, NeedlessError), (PlaceOrder, RefusedError)):
+        bound = of_world(flow, unconfirmed.shop)
+        context = unconfirmed.engine.bind(bound, "acme", Deadline(21, unconfirmed.clock)).context
+        with pytest.raises(kind) as raised:
+            context.require(need)
+        assert type(raised.value) is kind
+
+
+def test_what_is_lent_to_a_message_is_continued_at_once(bench: Bench) -> None:
+    with_queues(bench, "orders")
+    bench.shop.answers = [failing(MaybeDoneError)]
+    bench.run()
+    lent = bench.stored().model_copy(update={"due_at": 2**33, "lent_until": 2**33})
+    bench.tables.operations.save(lent, over=State.UNCONFIRMED)
+    bench.shop.hits = [hit(101, bench.clock)]
+    shipped, _ = ship(bench)
+    assert (shipped.state, bench.shop.looks) == (State.SUCCEEDED, 1)
+
+
+def test_both_ends_are_written_with_what_the_flow_adds(bench: Bench) -> None:
+    first = cast("Ending", object())
+    context = bench.engine.bind(bench.flow, "acme", Deadline(21, bench.clock)).context
+    context.ending = first
+    context.require(Need(bench.flow, "the order", Order(number="1")), is_last=True)
+    assert isinstance(context.ending, Together)
+    assert context.ending.ending is first
+
+
+def test_what_is_needed_is_settled_by_itself_unless_it_is_the_last_call(bench: Bench) -> None:
+    context = bench.engine.bind(bench.flow, "acme", Deadline(21, bench.clock)).context
+    context.require(Need(bench.flow, "the order", Order(number="1")))
+    assert context.ending is None
+    assert bench.stored().state is State.SUCCEEDED

@@ -1,10 +1,21 @@
 """The decisions of a person about an operation that needs review."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
 from crm_bridge.engine import POLICY
-from crm_bridge.errors import CannotLookError, ConflictError, Event, MaybeDoneError, OvertakenError
+from crm_bridge.errors import (
+    CannotLookError,
+    ConflictError,
+    Event,
+    FieldError,
+    InvalidError,
+    MaybeDoneError,
+    NoSuchRecordError,
+    OvertakenError,
+)
 from crm_bridge.storage.operation import Operation, State
 from tests.unit.engine.conftest import Bench, Receipt, failing, hit
 
@@ -72,6 +83,43 @@ def test_cannot_be_decided_when_it_is_not_in_review(unconfirmed: Bench) -> None:
     with pytest.raises(ConflictError):
         unconfirmed.link_existing(done, "1", by="ops")
     assert unconfirmed.stored().state is State.UNCONFIRMED
+
+
+def test_nothing_can_be_linked_to_an_event_that_makes_no_record(in_review: Bench) -> None:
+    before = in_review.stored()
+    in_review.let_repeat()
+    with pytest.raises(ConflictError, match="makes no record"):
+        in_review.link_existing(before, "101", by="ops")
+    assert in_review.stored() == before
+
+
+def test_an_id_of_no_record_is_named_in_the_error(in_review: Bench) -> None:
+    in_review.shop.verified = failing(NoSuchRecordError)
+    for confirmed in (False, True):
+        with pytest.raises(InvalidError, match="because") as raised:
+            in_review.link_existing(in_review.stored(), "101", by="ops", confirmed=confirmed)
+        assert raised.value.fields == (FieldError("id", "is not the id of a record"),)
+
+
+def test_what_the_flow_adds_is_written_when_a_person_discards(
+    in_review: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    class Release:
+        def writes(self, settled: Operation, event: Event) -> Any:
+            asked.append((settled.state, event))
+            return [in_review.tables.operations.put(settled.model_copy(update={"operation_id": "op_released"}))]
+
+    def discarded(flow: Any, operation: Operation) -> Any:
+        asked.append((flow.context.tenant, flow.context.deadline.remaining(), operation))
+        return Release()
+
+    before = in_review.stored()
+    monkeypatch.setattr(in_review.flow, "discarded", discarded, raising=False)
+    in_review.discard(before)
+    assert asked == [("acme", 21, before), (State.REJECTED, Event.DISCARDED)]
+    assert in_review.tables.operations.get("op_released")
 
 
 def test_says_why_a_decision_does_not_count(in_review: Bench) -> None:

@@ -48,7 +48,8 @@ def test_is_linked_only_after_a_confirmation_when_the_vendor_cannot_verify_it(
 
 def test_is_linked_only_after_a_confirmation_when_it_was_sent_to_another_account(in_review: Bench) -> None:
     in_review.shop.destination = "https://shop.example/2"
-    with pytest.raises(UnconfirmedError, match="an account that the tenant no longer names"):
+    said = "Cannot verify the id at the vendor: it was sent to an account that the tenant no longer names. "
+    with pytest.raises(UnconfirmedError, match=f"^{said}"):
         in_review.link_existing(in_review.stored(), "101", by="ops")
     assert not [asked for asked in in_review.shop.asked if asked[0] == "verify"]
     assert in_review.link_existing(in_review.stored(), "101", by="ops", confirmed=True).state is State.SUCCEEDED
@@ -153,6 +154,12 @@ def test_what_the_bridge_made_itself_is_not_unlinked(bench: Bench) -> None:
     with pytest.raises(ConflictError, match="that a person or a look-up linked"):
         bench.engine.unlink(bench.stored(), by="ops")
     assert bench.linked() == ["101"]
+
+
+def test_what_has_no_history_is_not_unlinked(linked: Bench) -> None:
+    with pytest.raises(ConflictError, match="that a person or a look-up linked"):
+        linked.engine.unlink(linked.stored().model_copy(update={"attempts": ()}), by="ops")
+    assert linked.linked() == ["101"]
 
 
 def test_only_what_has_succeeded_is_unlinked(in_review: Bench) -> None:
