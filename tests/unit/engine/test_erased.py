@@ -47,9 +47,36 @@ def test_an_erased_event_is_not_sent_again(bench: Bench) -> None:
     bench.run()
     bench.engine.erase(bench.stored(), by="ops")
     for note in ("as ordered", "changed"):
-        with pytest.raises(ErasedError):
+        with pytest.raises(ErasedError, match="data were erased") as raised:
             bench.run(note=note)
+        assert raised.value.operation_id == bench.stored().operation_id
     assert len(bench.shop.sent) == 1
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.REJECTED])
+def test_nothing_is_erased_when_somebody_has_changed_the_operation(bench: Bench, state: State) -> None:
+    if state is State.REJECTED:
+        bench.shop.answers = [failing(RefusedError)]
+    bench.run()
+    there = bench.stored()
+    before = there.model_copy(update={"lease": "another"})
+    with pytest.raises(ConflictError, match="changed meanwhile|Somebody else was quicker"):
+        bench.engine.erase(before, by="ops")
+    assert bench.stored() == there
+
+
+def test_an_erased_event_has_a_new_lease_and_no_mapping(bench: Bench) -> None:
+    """Whoever has read it before can change it no longer."""
+    bench.run(mapping="crm 1")
+    before = bench.stored()
+    assert before.mapping == "crm 1"
+    in_table = before.model_copy(update={"payload": "{}"})
+    bench.tables.operations.save(in_table, over=State.SUCCEEDED)
+    bench.engine.erase(bench.stored(), by="ops")
+    after = bench.stored()
+    assert (after.payload, after.mapping) == (None, None)
+    assert after.lease
+    assert after.lease != before.lease
 
 
 def test_a_refused_event_is_erased_whole_and_may_come_again(bench: Bench) -> None:
