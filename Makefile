@@ -22,6 +22,8 @@ ARCHITECTURE ?= arm64
 THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
+# pip trusts the machine's certificates, such as a company proxy's; uv does so only when told.
+export UV_SYSTEM_CERTS ?= 1
 # Otherwise each of the many processes of a test run compiles all modules and tests for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -50,8 +52,9 @@ check: $(SET_UP) ## Formatting, lint, types, the template
 secure: $(CHECKOV_SET_UP) ## The template by Checkov's security rules; exceptions are in .checkov.yaml and beside the resource
 	$(VENV)-checkov/bin/checkov --config-file .checkov.yaml
 
+# Not with --quiet: mkdocs then drops the warnings before --strict counts them.
 docs: $(DOCS_SET_UP) ## Build the documentation as a site, into site/
-	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
 	@! grep -rlE '<(script|link|img|iframe)[^>]+(src|href)="?(https?:)?//' --include=*.html site || \
 		{ echo "These pages would load something from another host."; exit 1; }
 
@@ -177,8 +180,12 @@ clean: ## Remove what was installed and built
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements-dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || \
-		{ echo "Python 3.13 is needed, and $(PYTHON) is not it. Name one: make PYTHON=/path/to/python3.13"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || { printf '%s\n' \
+		"$(PYTHON) is not Python 3.13 with venv, or is missing. Install it, and run the same command again:" \
+		"  Debian 13, or WSL with it       sudo apt install python3.13-venv" \
+		"  older Debian, Ubuntu, WSL       curl -LsSf https://astral.sh/uv/install.sh | sh; then, in a new shell: uv python install 3.13" \
+		"  macOS                           brew install python@3.13" \
+		"Or name one that is not on the path: make PYTHON=/path/to/python3.13"; exit 1; }
 	@echo "Setting up $(VENV) ..."
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.txt >$(VENV)/uv.txt  # uv takes seconds, and pip minutes
