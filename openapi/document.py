@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from connector_receiver import record_routes
 from connector_receiver.responses import ConnectorProblem
-from crm_bridge import errors
+from crm_bridge import __version__, errors
 from crm_bridge.errors import ProblemError
 from crm_bridge.inbound.api import JSON, PROBLEM_TYPE, REQUEST_ID
 from crm_bridge.responses import Problem, Processed, SettledOperation
@@ -80,7 +80,7 @@ def document() -> Node:
         "openapi": "3.1.1",
         "info": {
             "title": "CRM Bridge",
-            "version": project["version"],
+            "version": __version__,
             "summary": project["description"],
             "description": "Sending an event again is always safe. What is said here in types, api.md says in words.",
             "license": {"name": project["license"], "identifier": project["license"]},
