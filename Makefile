@@ -25,7 +25,7 @@ export UV_SYSTEM_CERTS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions readability lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -156,6 +156,9 @@ long: $(SET_UP) ## The long runs: integration tests compared with moto, a thousa
 	LONG=1 $(BIN)/pytest --hypothesis-profile=default -n auto --maxprocesses 8 --timeout 3600 tests/unit tests/models
 	LONG=1 $(BIN)/pytest --hypothesis-profile=default -n $(WORKERS) --timeout 3600 tests/faults
 	LONG=1 $(BIN)/pytest -n 2 --dist loadfile tests/bundle
+
+readability: $(SET_UP) ## How easy each page is to read, and the longest sentences; OPTIONS="--commit v1.0.0" measures another version
+	@$(BIN)/python -m docs.readability $(OPTIONS)
 
 permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of what the functions ask of AWS
 	REWRITE=1 $(BIN)/pytest -q tests/integration/test_permissions.py
