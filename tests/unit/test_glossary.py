@@ -10,7 +10,7 @@ import pytest
 
 from crm_bridge.errors import Event, ProblemError
 from crm_bridge.storage.operation import State
-from docs.readability import sentences
+from docs.readability import sentences, syllables
 from operations.flows import flows
 from operations.models import Resolution
 
@@ -129,3 +129,37 @@ def messages(tree: ast.Module) -> Iterator[tuple[int, str]]:
 def test_docstrings_of_functions_and_messages_begin_with_their_subject_or_verb(page: str) -> None:
     tree = ast.parse((ROOT / page).read_text())
     assert [(line, text) for line, text in [*functions(tree), *messages(tree)] if INVERTED.match(text)] == []
+
+
+PAGE = """# What a heading says
+
+One [link](https://example.org/What) and `code`. Another
+sentence, with **weight**.
+
+| What | a table |
+|---|---|
+
+```bash
+What is run
+```
+
+* An item: a colon and; a semicolon end nothing
+* Another. `x` begins one
+
+<!-- What is hidden -->
+"""
+
+
+def test_headings_tables_code_and_addresses_are_not_measured() -> None:
+    assert [(one.line, one.text) for one in sentences(PAGE)] == [
+        (3, "One link and Code."),
+        (3, "Another sentence, with weight."),
+        (13, "An item: a colon and; a semicolon end nothing"),
+        (14, "Another."),
+        (14, "Code begins one"),
+    ]
+
+
+def test_syllables_are_counted_as_they_are_spoken() -> None:
+    counts = {"any": 2, "rule": 1, "rules": 1, "changes": 2, "tables": 2, "deleted": 3, "used": 1, "API": 3, "by": 1}
+    assert {word: syllables(word) for word in counts} == counts
