@@ -7,12 +7,9 @@ BIN := $(VENV)/bin
 WORKERS = $(shell $(PYTHON) -c 'import os; print(min(8, 2 + os.cpu_count()))')
 # Inside the folder that would be missed first if somebody deleted a part of it.
 SET_UP := $(VENV)/lib/python3.13/site-packages/.set-up
-# SAM CLI pins its own boto3, and what is tested as AWS runs it must not find anything but AWS's runtime and itself.
-SAM_SET_UP := $(VENV)-sam/lib/python3.13/site-packages/.set-up
-RUNTIME_SET_UP := $(VENV)-runtime/lib/python3.13/site-packages/.set-up
-DOCS_SET_UP := $(VENV)-docs/lib/python3.13/site-packages/.set-up
-CHECKOV_SET_UP := $(VENV)-checkov/lib/python3.13/site-packages/.set-up
-CLIENTS_SET_UP := $(VENV)-clients/lib/python3.13/site-packages/.set-up
+# Each group of pyproject.toml that fits no other has an environment of its own: $(VENV)-sam, $(VENV)-docs and so on.
+SEPARATE := sam checkov clients docs runtime
+set_up = $(VENV)-$(1)/lib/python3.13/site-packages/.set-up
 SAM := MAKEFLAGS= PYTHON=python3.13 PATH="$(CURDIR)/$(BIN):$$PATH" SAM_CLI_TELEMETRY=0 $(VENV)-sam/bin/sam
 AXE := .axe/axe.min.js
 AXE_VERSION := 4.14.1
@@ -22,11 +19,13 @@ ARCHITECTURE ?= arm64
 THIS_MACHINE := $(if $(filter x86_64,$(shell uname -m)),x86_64,arm64)
 BUNDLE := .aws-sam/bundle/.built
 
+# pip trusts the machine's certificates, such as a company proxy's; uv does so only when told.
+export UV_SYSTEM_CERTS ?= 1
 # Otherwise each of the many processes of a test run compiles all modules and tests for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions readability lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -47,11 +46,12 @@ check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/mypy
 	AWS_DEFAULT_REGION=eu-west-1 $(BIN)/cfn-lint template.yaml
 
-secure: $(CHECKOV_SET_UP) ## The template by Checkov's security rules; exceptions are in .checkov.yaml and beside the resource
+secure: $(call set_up,checkov) ## The template by Checkov's security rules; exceptions are in .checkov.yaml and beside the resource
 	$(VENV)-checkov/bin/checkov --config-file .checkov.yaml
 
-docs: $(DOCS_SET_UP) ## Build the documentation as a site, into site/
-	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
+# Not with --quiet: mkdocs then drops the warnings before --strict counts them.
+docs: $(call set_up,docs) ## Build the documentation as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
 	@! grep -rlE '<(script|link|img|iframe)[^>]+(src|href)="?(https?:)?//' --include=*.html site || \
 		{ echo "These pages would load something from another host."; exit 1; }
 
@@ -61,7 +61,7 @@ unit: $(SET_UP) ## Tests without a network, and small models of the protocols
 integration: $(SET_UP) chromium $(AXE) ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/faults tests/browser tests/extending tests/integration
 
-clients: $(SET_UP) $(CLIENTS_SET_UP) ## A client that is generated out of docs/openapi-clients.json, whole and in use
+clients: $(SET_UP) $(call set_up,clients) ## A client that is generated out of docs/openapi-clients.json, whole and in use
 	$(BIN)/pytest tests/clients
 
 browser: $(SET_UP) chromium $(AXE) ## Only the tests of the console in a real browser, Debian's chromium
@@ -86,7 +86,7 @@ screenshots: $(SET_UP) ## Write the pictures in docs/images anew
 fuzz: $(SET_UP) ## Made-up requests, each answered as docs/openapi.json says; OPTIONS="--long --examples 100" makes more
 	@$(BIN)/python -m tests.fuzz $(OPTIONS)
 
-build: $(SET_UP) $(SAM_SET_UP) ## Build what is deployed, for arm64; ARCHITECTURE=x86_64 makes it for the other
+build: $(SET_UP) $(call set_up,sam) ## Build what is deployed, for arm64; ARCHITECTURE=x86_64 makes it for the other
 	ARCHITECTURE=$(ARCHITECTURE) $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
 	@$(BIN)/python -m local.artifacts
 
@@ -97,13 +97,13 @@ build-compare: build ## The same, and beside it what SAM's own builder for Pytho
 	$(SAM) build --template .aws-sam/default.yaml --base-dir . --build-dir .aws-sam/default --parameter-overrides Architecture=$(ARCHITECTURE)
 	@$(BIN)/python -m local.artifacts --beside .aws-sam/default
 
-bundle: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) ## Tests of what is built, under AWS's own runtime
+bundle: $(SET_UP) $(call set_up,sam) $(call set_up,runtime) $(BUNDLE) ## Tests of what is built, under AWS's own runtime
 	$(BIN)/pytest -n 2 --dist loadfile tests/bundle
 
 # That, and the peers, as SAM builds by default; and the peers with bytecode.
 BY_DEFAULT := .aws-sam/by-default/.built
 PEERS := .aws-sam/peers/.built
-bench: $(SET_UP) $(SAM_SET_UP) $(RUNTIME_SET_UP) $(BUNDLE) $(BY_DEFAULT) $(PEERS) ## Measure beside three peers, and write docs/performance.md (a quarter of an hour; OPTIONS="--only cold")
+bench: $(SET_UP) $(call set_up,sam) $(call set_up,runtime) $(BUNDLE) $(BY_DEFAULT) $(PEERS) ## Measure beside three peers, and write docs/performance.md (a quarter of an hour; OPTIONS="--only cold")
 	@$(BIN)/python -m bench $(OPTIONS)
 
 $(BY_DEFAULT): $(BUNDLE)
@@ -111,7 +111,7 @@ $(BY_DEFAULT): $(BUNDLE)
 	$(SAM) build --template .aws-sam/default.yaml --base-dir . --build-dir $(@D) --parameter-overrides Architecture=$(THIS_MACHINE)
 	@touch $@
 
-$(PEERS): $(SAM_SET_UP) bench/template.yaml $(wildcard bench/peers/*/*)
+$(PEERS): $(call set_up,sam) bench/template.yaml $(wildcard bench/peers/*/*)
 	$(SAM) build --template bench/template.yaml --build-dir $(@D) --parameter-overrides Architecture=$(THIS_MACHINE)
 	@rm -rf $(@D)-compiled && cp -R $(@D) $(@D)-compiled
 	@$(BIN)/python -m compileall -q --invalidation-mode unchecked-hash $(@D)-compiled
@@ -126,14 +126,14 @@ sam-api: $(BUNDLE) ## The HTTP API in containers on port 3010, beside a `make ru
 	@$(BIN)/python -m local.sam start-api $(OPTIONS)
 
 # Beside what is deployed, which may be for another architecture.
-$(BUNDLE): $(SAM_SET_UP) template.yaml $(shell find functions layers -type f -not -path '*/__pycache__/*')
+$(BUNDLE): $(call set_up,sam) template.yaml $(shell find functions layers -type f -not -path '*/__pycache__/*')
 	ARCHITECTURE=$(THIS_MACHINE) $(SAM) build --build-dir $(@D) --parameter-overrides Architecture=$(THIS_MACHINE)
 	@touch $@
 
 smoke: build ## A scratch stack on AWS from nothing to nothing: STACK=crm-bridge-smoke OPTIONS="--vendors https://your-tunnel"
 	@$(BIN)/python -m tests.smoke --stack $(STACK) $(OPTIONS)
 
-smoke-emulator: $(SET_UP) $(SAM_SET_UP) $(BUNDLE) ## The same on ministack, which needs no account; says what that cannot do
+smoke-emulator: $(SET_UP) $(call set_up,sam) $(BUNDLE) ## The same on ministack, which needs no account; says what that cannot do
 	@$(BIN)/python -m tests.smoke --stack crm-bridge-smoke --emulator $(OPTIONS)
 
 faults: $(SET_UP) ## The fault matrix: every call of every flow fails in every way (long; OPTIONS="--flow key_link")
@@ -157,61 +157,47 @@ long: $(SET_UP) ## The long runs: integration tests compared with moto, a thousa
 	LONG=1 $(BIN)/pytest --hypothesis-profile=default -n $(WORKERS) --timeout 3600 tests/faults
 	LONG=1 $(BIN)/pytest -n 2 --dist loadfile tests/bundle
 
+readability: $(SET_UP) ## How easy each page is to read, and the longest sentences; OPTIONS="--commit v1.0.0" measures another version
+	@$(BIN)/python -m docs.readability $(OPTIONS)
+
 permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of what the functions ask of AWS
 	REWRITE=1 $(BIN)/pytest -q tests/integration/test_permissions.py
 
 openapi: $(SET_UP) ## Write docs/openapi.json, its other editions and docs/problems.md, out of models, routes and recorded answers
 	@$(BIN)/python -m openapi
 
-LOCKED := layers/shared/requirements requirements-dev requirements-sam requirements-checkov requirements-clients requirements-docs tests/bundle/requirements \
-	$(patsubst %.in,%,$(wildcard bench/peers/*/requirements.in))
+LOCK := $(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url \
+	--no-emit-find-links --quiet
+PEERS_LOCKED := $(patsubst %.in,%,$(wildcard bench/peers/*/requirements.in))
 # The package that is left out is an asset store of mermaid's package for PyPI, which nothing here reads.
-lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
-	for name in $(LOCKED); do \
-		$(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url \
-			--no-emit-find-links --no-emit-package artoo-artifacts --quiet $$name.in -o $$name.txt || exit 1; \
-	done
+lock: $(SET_UP) ## Renew the exact, hashed requirements of the groups in pyproject.toml
+	$(LOCK) --group layer -o layers/shared/requirements.txt
+	$(LOCK) --group dev --constraints layers/shared/requirements.txt -o requirements/dev.txt
+	for group in $(SEPARATE); do $(LOCK) --group $$group --no-emit-package artoo-artifacts -o requirements/$$group.txt || exit 1; done
+	for peer in $(PEERS_LOCKED); do $(LOCK) $$peer.in -o $$peer.txt || exit 1; done
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-clients $(VENV)-docs .axe site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(addprefix $(VENV)-,$(SEPARATE)) .axe site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
-$(SET_UP): requirements-dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || \
-		{ echo "Python 3.13 is needed, and $(PYTHON) is not it. Name one: make PYTHON=/path/to/python3.13"; exit 1; }
+$(SET_UP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || { printf '%s\n' \
+		"$(PYTHON) is not Python 3.13 with venv, or is missing. Install it, and run the same command again:" \
+		"  Debian 13, or WSL with it       sudo apt install python3.13-venv" \
+		"  older Debian, Ubuntu, WSL       curl -LsSf https://astral.sh/uv/install.sh | sh; then, in a new shell: uv python install 3.13" \
+		"  macOS                           brew install python@3.13" \
+		"Or name one that is not on the path: make PYTHON=/path/to/python3.13"; exit 1; }
 	@echo "Setting up $(VENV) ..."
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	@sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.txt >$(VENV)/uv.txt  # uv takes seconds, and pip minutes
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements/dev.txt >$(VENV)/uv.txt  # uv takes seconds, and pip minutes
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(SAM_SET_UP): requirements-sam.txt | $(SET_UP)
-	@echo "Setting up $(VENV)-sam ..."
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-sam
-	@$(BIN)/uv pip install --quiet --python $(VENV)-sam --require-hashes -r $<
-	@touch $@
-
-$(RUNTIME_SET_UP): tests/bundle/requirements.txt | $(SET_UP)
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-runtime
-	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(VENV)-runtime --require-hashes -r $<
-	@touch $@
-
-$(CHECKOV_SET_UP): requirements-checkov.txt | $(SET_UP)
-	@echo "Setting up $(VENV)-checkov ..."
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-checkov
-	@$(BIN)/uv pip install --quiet --python $(VENV)-checkov --require-hashes -r $<
-	@touch $@
-
-$(CLIENTS_SET_UP): requirements-clients.txt | $(SET_UP)
-	@echo "Setting up $(VENV)-clients ..."
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-clients
-	@$(BIN)/uv pip install --quiet --python $(VENV)-clients --require-hashes -r $<
-	@touch $@
-
-$(DOCS_SET_UP): requirements-docs.txt | $(SET_UP)
-	@echo "Setting up $(VENV)-docs ..."
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-docs
-	@$(BIN)/uv pip install --quiet --python $(VENV)-docs --require-hashes --no-deps -r $<
+# All that is to be installed is in the locked files, so nothing is resolved again.
+$(foreach group,$(SEPARATE),$(call set_up,$(group))): $(VENV)-%/lib/python3.13/site-packages/.set-up: requirements/%.txt | $(SET_UP)
+	@echo "Setting up $(VENV)-$* ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-$*
+	@$(BIN)/uv pip install --quiet $(if $(filter runtime,$*),--compile-bytecode) --python $(VENV)-$* --require-hashes --no-deps -r $<
 	@touch $@

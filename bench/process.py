@@ -49,7 +49,7 @@ ENVIRONMENT = {
 
 
 def run(subject: Subject, what: str, **order: object) -> Any:
-    """What the runner measured. Raises AssertionError with what the process said if it failed; TimeoutExpired."""
+    """Return what the runner measured. Raises AssertionError with the process's output if it failed; TimeoutExpired."""
     event = load_event("create_site", "new")
     body = json.loads(event["body"]) | {"customer_id": "C-NUMBER", "name": "Shop NUMBER"}
     illu = {"base_url": "https://illu.example", "org_id": 88, "api_key": "of-no-use"}

@@ -246,7 +246,7 @@ def _targets(found: Found) -> Table:
         ),
     ]
     rows = [[name, target, value, "yes" if met else "**no**"] for name, target, value, met in checks]
-    return Table("What was to be reached", ("", "target", "found", "reached"), rows)
+    return Table("Targets", ("", "target", "found", "reached"), rows)
 
 
 def _at_most(name: str, value: float, most: float) -> tuple[str, str, str, bool]:

@@ -2,7 +2,6 @@
 
 import sys
 import unicodedata
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -21,6 +20,7 @@ from cli.output import Output, print_traceback
 from cli.requests import requests
 from cli.tail import tail
 from cli.tenants import app as tenants
+from crm_bridge import __version__
 
 app = typer.Typer(
     name="crm-bridge",
@@ -32,7 +32,7 @@ app = typer.Typer(
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        typer.echo(f"crm-bridge {version('crm-bridge')}")
+        typer.echo(f"crm-bridge {__version__}")
         raise typer.Exit
 
 

@@ -46,7 +46,7 @@ def escaped(cell: object) -> str:
 
 
 def unescaped(cell: str) -> str:
-    """What was escaped, as it was; and the text in `="001"`, which keeps a spreadsheet from taking it for a number."""
+    """Return the text before it was escaped; and that of `="001"`, which a spreadsheet does not take for a number."""
     if text := re.fullmatch('="(.*)"', cell, re.DOTALL):
         return text[1].replace('""', '"')
     return re.sub(f"{_BEGINS}'{_RUNS}", "", cell)

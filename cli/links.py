@@ -91,7 +91,7 @@ def find(
     entity: Annotated[str, typer.Argument(help="As customer, ticket, site, job, key_link.")],
     record: Annotated[str, typer.Argument(metavar="ID")],
 ) -> None:
-    """What a record is linked to."""
+    """Show what a record is linked to."""
     identity = validated(LinkSearch, {"system": system, "entity": entity, "id": record}).identity
     partners = bridge.runtime.links.of(name, identity)
     if not partners:

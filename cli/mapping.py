@@ -44,11 +44,11 @@ def _mapped_flow(name: str) -> type[Flow[Any, Any, Any]]:
 def try_mapping(
     bridge: Bridge,
     flow: Annotated[Any, typer.Argument(metavar="FLOW", parser=_mapped_flow, help="The flow: create_site, ...")],
-    file: Annotated[Path, typer.Argument(help="What the CRM sends, as JSON; - for standard input.")],
+    file: Annotated[Path, typer.Argument(help="A payload as the CRM sends it, as JSON; - for standard input.")],
     tenant: Annotated[str | None, typer.Option(help="Try the mapping of this tenant.")] = None,
     expression: Annotated[Path | None, typer.Option(help="Try the JMESPath expression in this file.")] = None,
 ) -> None:
-    """What a mapping makes of a payload. Nothing is stored or sent.
+    """Show what a mapping makes of a payload. Nothing is stored or sent.
 
     With both --tenant and --expression, the expression takes the place of the tenant's own, and is compared with it.
     """
@@ -99,12 +99,12 @@ def _tried(expression: str, stored: PayloadMapping | None) -> PayloadMapping:
 
 
 class _Result:
-    """What a mapping makes of a payload."""
+    """The outcome of one mapping of one payload."""
 
     def __init__(self, flow: type[Flow[Any, Any, Any]], mapping: PayloadMapping, payload: JsonValue) -> None:
         trace = Trace(payload)
         self.made, self.errors = _run(flow, mapping, trace)
-        """What the flow gets, and None if an expression fails; what is wrong."""
+        """Return what the flow gets, or None if an expression fails, and what is wrong."""
         self.unread = trace.unread()[:MOST_UNREAD] if self.made is not None else []
 
     def differences(self, before: "_Result") -> list[tuple[str, JsonValue, JsonValue]]:

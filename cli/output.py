@@ -106,7 +106,7 @@ class Output:
             self.screen.print(grid)
 
     def notice(self, text: str, style: str = "") -> None:
-        """What is not the result: progress, questions, errors."""
+        """Print what is not the result: progress, questions, errors."""
         self.notices.print(Text(visible(text), style=style))
 
 

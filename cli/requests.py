@@ -38,7 +38,7 @@ def requests(
     wanted: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="A request's id, or one that it carried: a ticket's, ...")
     ] = None,
-    action: Annotated[Action | None, typer.Argument(help="What to do with an event in quarantine.")] = None,
+    action: Annotated[Action | None, typer.Argument(help="The decision on an event in quarantine.")] = None,
     state: Annotated[RequestState | None, typer.Option("--state", help="Only those in this state.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
     payload: Annotated[bool, typer.Option("--payload", help="Also what the source sent, while in quarantine.")] = False,

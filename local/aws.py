@@ -147,7 +147,7 @@ class EmbeddedAws:
 
     @contextmanager
     def without_connections(self) -> Iterator[None]:
-        """What this process asks through boto3's default session is answered where it is asked, in half of the time."""
+        """Answer the calls through boto3's default session in this process, in half of the time."""
         boto3.setup_default_session(botocore_session=_session())
         assert boto3.DEFAULT_SESSION
         events: Any = boto3.DEFAULT_SESSION.events

@@ -159,7 +159,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a function gets in its environment, wherever it runs."""
+        """Return the environment of a function, wherever it runs."""
         names = {name for function in self.template.functions.values() for name in function.environment}
         return {name: value for name, value in os.environ.items() if name in names or name in ONLY_HERE}
 

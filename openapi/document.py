@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from connector_receiver import record_routes
 from connector_receiver.responses import ConnectorProblem
-from crm_bridge import errors
+from crm_bridge import __version__, errors
 from crm_bridge.errors import ProblemError
 from crm_bridge.inbound.api import JSON, PROBLEM_TYPE, REQUEST_ID
 from crm_bridge.responses import Problem, Processed, SettledOperation
@@ -58,7 +58,7 @@ type Node = dict[str, Any]
 
 
 def text() -> str:
-    """What `docs/openapi.json` has to be."""
+    """Return what `docs/openapi.json` has to be."""
     written = json.dumps(document(), indent=1, ensure_ascii=False)
     return re.sub("[\U00010000-\U0010ffff]", lambda rare: json.dumps(rare[0])[1:-1], written) + "\n"
 
@@ -80,9 +80,9 @@ def document() -> Node:
         "openapi": "3.1.1",
         "info": {
             "title": "CRM Bridge",
-            "version": project["version"],
+            "version": __version__,
             "summary": project["description"],
-            "description": "Sending an event again is always safe. What is said here in types, api.md says in words.",
+            "description": "Sending an event again is always safe. These are the types of what api.md describes.",
             "license": {"name": project["license"], "identifier": project["license"]},
         },
         "externalDocs": {"description": "The same in words", "url": "api.md"},
@@ -331,7 +331,7 @@ def _by_route() -> Mapping[str, list[Recorded]]:
 
 
 def _fields(key: str) -> Mapping[str, str]:
-    """What the table in the route's section of docs/api.md says of each field."""
+    """Return what the table in the route's section of docs/api.md says of each field."""
     api = (ROOT / "docs" / "api.md").read_text()
     section = api.partition(f"\n## `{key}`")[2].partition("\n## ")[0]
     found: dict[str, str] = {}

@@ -72,7 +72,7 @@ def _event(name: str, summary: str, result: type | None, *statuses: int, **more:
 
 
 def _save(name: str, summary: str) -> Route:
-    text = "One call makes and updates. What is left out, or null, stays as it is; an empty text empties it."
+    text = "One call makes and updates. A field that is left out, or null, stays as it is; an empty text empties it."
     saved, accepted = connector.PersonSaved, connector.PersonAccepted
     return _event(name, summary, saved, 201, 200, description=text, body=PersonSave, accepted=accepted)
 
@@ -146,7 +146,7 @@ ROUTES = {
         "A service is impaired, down or back",
         StatusUpdated,
         200,
-        description="What is older than the last status applied gets 200 with `ignored`, and changes nothing.",
+        description="A status older than the last one applied gets 200 with `ignored`, and changes nothing.",
         body=NewStatus,
     ),
     f"POST {_CLUB}/prospects": _save("saveProspect", "The InTouch Connector saves a prospect"),
@@ -267,7 +267,7 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
     "X-Request-Id": ("By it the request is found in the bridge's log.", {"type": "string"}),
 }
 IDEMPOTENCY_KEY = (
-    "What makes the event unique for the tenant and the entity, with or without quotes; else `external_id` does.",
+    "Makes the event unique for the tenant and the entity, with or without quotes; else `external_id` does.",
     {"$ref": "#/components/schemas/AnyId"},
 )
 PREFER = "`respond-async` (RFC 7240): answer 202 at once, and send the event within about a minute."
@@ -279,18 +279,18 @@ STATUSES = {
     400: "The body cannot be read.",
     401: "No API key, or none that is valid.",
     403: "The key lacks the scope.",
-    404: "What is addressed is not there.",
+    404: "There is no such record.",
     409: "The same event is being processed right now, or something else must be there first.",
     410: "The event was processed, and its data were erased since. It was not sent.",
     413: "More than 128 KiB; or more than 10 MB, which API Gateway refuses.",
     415: "A content type that is not taken. None at all is taken for JSON.",
     422: "`errors` names every wrong field; or the vendor refused, in its words.",
     429: "The key sends too many requests, or API Gateway throttles. Send the same again.",
-    500: "The bridge failed. What it had accepted heals by itself.",
+    500: "The bridge failed. An accepted event heals by itself.",
     502: "The vendor answered, but not as documented. An event is kept, and the bridge finds out.",
     503: "Not accepted. Send it again.",
 }
-ASKED = "What was asked for."
+ASKED = "The requested data."
 FROM_THE_GATEWAY = (413, 429, 500, 503)
 """Statuses that API Gateway answers as well, with a message instead of a problem."""
 

@@ -159,7 +159,7 @@ def _ask_if_undecided(request: Request, person_id: str) -> bool:
 
 
 def _doubt(recognised: Recognised) -> str:
-    """What the Connector is to know of a person who may be somebody else; empty if there is no doubt."""
+    """Return what the Connector is to know of a person who may be somebody else; empty if there is no doubt."""
     if recognised.crowded:
         return "Too many people of this name are known: send this one with its recordID, or it becomes another record."
     if recognised.several:

@@ -35,7 +35,7 @@ class LeadSources:
     scope: Scope
 
     def entries(self, max_age: float = 0) -> list[EgitoEntry]:
-        """What the dictionary has, if there is one."""
+        """Return the dictionary's entries; none if there is no dictionary."""
         kind = self.dictionary
         if kind is None:
             return []
@@ -74,7 +74,7 @@ class LeadSources:
         raise StorageError("Too many at once change lead sources. Send the same request again.")
 
     def keep(self, lead_source: LeadSource, *, name_is_egitos: bool) -> None:
-        """What is to be told of it from now on, besides what Egito says."""
+        """Store what the list shows of it from now on, besides what Egito says."""
         there = [entry.name for entry in self.entries(MAX_AGE) if entry.id == lead_source.id]
         is_egitos = name_is_egitos or there == [lead_source.name]
         for _ in range(MOST_TRIES):

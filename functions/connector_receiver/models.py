@@ -187,7 +187,7 @@ class PersonSave(BaseModel):
     """The id or the name of a lead source."""
 
     def fields(self) -> dict[str, str]:
-        """What was given, by the Connector's names."""
+        """Return the fields that were given, by the Connector's names."""
         given = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return {name: given[name] for name in PERSON_FIELDS if name in given}
 

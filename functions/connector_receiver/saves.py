@@ -71,7 +71,7 @@ class _Save:
 
     @cached_property
     def _seen(self) -> Seen:
-        """What is there in the turn: read with the claim that took it, or else now."""
+        """Return what is there in the turn: read with the claim that took it, or else now."""
         seen = self._command.seen
         if seen and seen.turn and seen.turn is self.context.ending and not seen.turn.is_over:
             return seen
@@ -139,7 +139,7 @@ class _Save:
         return Saved(result="INFO", message=message, recordID=command.person_id, created=created)
 
     def _values(self, its_map: PeopleMap, fields: Mapping[str, str]) -> tuple[Values, list[str]]:
-        """What goes to Egito, by its names; and what does not."""
+        """Return the values that go to Egito, by its names, and the names of those that do not."""
         values: Values = {}
         lacks = []
         for name, text in fields.items():
@@ -191,7 +191,7 @@ class _Save:
             return []
 
     def _from_prospect(self, its_map: PeopleMap, of_club: Values) -> Values:
-        """What the prospect's record says in the fields of a member's new one."""
+        """Return the values of the prospect's record that a member's new one has fields for."""
         prospects = self._settings.prospects
         record_id = self._records.id(prospects.entity) if its_map.entity != prospects.entity else None
         if record_id is None:

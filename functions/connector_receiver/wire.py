@@ -102,7 +102,7 @@ def _leaves(root: ET.Element) -> Iterator[tuple[str, str | None]]:
 
 
 def _sentence(problem: Mapping[str, object]) -> str:
-    """What is wrong, in a line for people who do not run this."""
+    """Return what is wrong, in a line for people who do not run this."""
     wrong = problem.get("errors")
     if not isinstance(wrong, list) or not wrong:
         return _line(f"Not saved. {problem['detail']}")

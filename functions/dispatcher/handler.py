@@ -97,7 +97,7 @@ def _read(run: Run, shard: str) -> Sequence[Due]:
 
 
 def _by_function(due: Iterable[Due]) -> dict[str, dict[str, deque[Due]]]:
-    """What is due of each tenant, the oldest first, by function and tenant."""
+    """Return what is due of each tenant, the oldest first, by function and tenant."""
     found: dict[str, dict[str, deque[Due]]] = {}
     for one in sorted(due, key=lambda one: one.due_at):
         found.setdefault(one.function, {}).setdefault(one.tenant, deque()).append(one)

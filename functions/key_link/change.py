@@ -235,7 +235,7 @@ class Change:
                     self.finders |= {self.row.found_by}
 
     def _is_marked(self, along: "Sequence[tuple[str, TransactWriteItemTypeDef]]") -> None:
-        """What it has seen is held by now. A key link that the new pair's event had before is about to lose it."""
+        """Record that this change holds what it has seen. The new pair's event is about to lose an older key link."""
         operation = self.context.operation
         assert operation
         for event, _ in along:
@@ -306,7 +306,7 @@ class Change:
         return ()
 
     def _release(self, event: str, settled: Operation, *, is_done: bool) -> "Sequence[TransactWriteItemTypeDef]":
-        """What becomes of an event that is held, when the change is done or refused."""
+        """Return the writes that release a held event when the change is done or refused."""
         there, operations, mine = self.seen.get(event), self.context.operations, settled.operation_id
         if there is None:  # it is as it was when it was held
             return [self._release_unchanged(event, settled, is_done=is_done)]
@@ -387,7 +387,7 @@ class Change:
         return there.model_copy(update=changes)
 
     def _links(self, settled: Operation) -> "Sequence[TransactWriteItemTypeDef]":
-        """What ties the new pair's event to the key link, and deletes of all else that is tied to it."""
+        """Return the writes that tie the new pair's event to the key link, and delete all else that is tied to it."""
         puts = []
         untied = {
             event: ties for event, ties in self.ties.items() if not self.target or event != self.target.operation_id

@@ -129,7 +129,7 @@ class _OneAtATime[C: KeyLinkDeletion, R: StoredKeyLink | DeletedKeyLink](Changes
         return self._change(command).claim(operation, later=later)
 
     def discarded(self, operation: Operation) -> Ending:
-        """What the change holds is released."""
+        """Release what the change holds."""
         self.context.operation = operation
         return self._change(self.command.model_validate_json(operation.payload or ""))
 

@@ -36,7 +36,7 @@ class Criteria:
         return [{**self.search, "external_id": form} for form in forms(wanted)] if wanted else [self.search]
 
     def may_fit(self, record: RevioKeyLink) -> bool:
-        """Whatever Rev.io may have made of the text in it."""
+        """Return whether it may be the one, whatever Rev.io has made of its text."""
         return all(getattr(record, name) == value for name, value in self.exact.items() if isinstance(value, int))
 
     def stored(self, key_link_id: int) -> StoredKeyLink:

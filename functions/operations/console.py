@@ -70,5 +70,5 @@ def _flows() -> dict[str, dict[str, object]]:
 
 
 def _hash(content: str) -> str:
-    """What a browser computes of an element with this content before it heeds it."""
+    """Return the hash that a browser computes of an element with this content before it runs or applies it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

@@ -43,7 +43,7 @@ FIRST_LOOKED_AT = (State.NEEDS_REVIEW, State.UNCONFIRMED, State.WAITING, State.S
 
 
 def _list_operations(request: Request) -> JsonResponse[OperationPage]:
-    """What is on its way, and what is stuck
+    """List operations: those on their way, and those that are stuck
 
     Without `state` what needs a person comes first. A change shows up a moment later. `id` searches instead.
     """
@@ -118,7 +118,7 @@ def _summarize_operations(request: Request) -> JsonResponse[Summary]:
 
 
 def _get_operation(request: Request) -> JsonResponse[OperationDetails]:
-    """What became of an event"""
+    """Get what became of an event"""
     operation = _operation(request)
     may_see_payload = PAYLOAD_SCOPE in request.caller.scopes
     shown: OperationDetails = {

@@ -60,5 +60,5 @@ def stored(text: str, alterations: Sequence[Alteration]) -> Stored:
 
 
 def as_sent(value: object) -> object:
-    """What a member of a stored record was before any alteration."""
+    """Return the member of a stored record as it was before any alteration."""
     return value.sent if isinstance(value, Stored) else value

@@ -422,7 +422,7 @@ class EgitoSimulator(Simulator):
         return json_response(listed if self.list_shape == "array" else {self.list_shape: listed})
 
     def _altered(self, entity: str, values: Record) -> Record:
-        """What must not be blank does not become so."""
+        """Return the altered record, in which nothing has become blank that must not be."""
         texts = {n: self.altered(v) for n, v in values.items() if n in _FREE_TEXTS and isinstance(v, str)}
         return {**values, **{n: text for n, text in texts.items() if text or n not in self.required.get(entity, ())}}
 

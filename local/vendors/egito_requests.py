@@ -59,7 +59,7 @@ def _nested(flat: dict[str, str]) -> Record:
 
 
 def page_of(status: int) -> Response:
-    """What the web server says when the request never got as far as the application."""
+    """Return the web server's response to a request that never got as far as the application."""
     title = f"HTTP Status {status} - {HTTPStatus(status).phrase}"
     text = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
     return Response(text, status, mimetype="text/html")

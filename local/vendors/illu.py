@@ -86,7 +86,7 @@ class IlluSimulator(Simulator):
                 {**CUSTOMER, "customer_id": "C-1002", "name": "Shop 2, Eldoret"},
                 Kind.CLOSE_AFTER,
             ),
-            Example("What became of it.", "GET", "/operations?id=C-1002"),
+            Example("The outcome.", "GET", "/operations?id=C-1002"),
         )
 
     def add_site(self, name: str, latitude: float, longitude: float, address: str) -> dict[str, object]:

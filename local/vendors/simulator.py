@@ -121,7 +121,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def held(self) -> dict[str, object]:
-        """What the vendor holds, by kind of record."""
+        """Return the vendor's records, by kind."""
 
     def examples(self) -> Sequence[Example]:
         """Return requests whose effect can be seen here."""

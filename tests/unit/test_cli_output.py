@@ -17,6 +17,7 @@ from cli.operations import COLUMNS, _row
 from cli.output import Output, print_traceback, visible
 from cli.progress import progress_of
 from cli.prompts import confirm
+from crm_bridge import __version__
 from crm_bridge.errors import Event
 from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import Attempt, OperationSummary, State
@@ -198,4 +199,4 @@ def test_an_argument_with_a_control_character_is_refused_before_it_is_repeated(
 def test_the_version_and_the_help_are_printed_without_a_bridge(option: str) -> None:
     printed = CliRunner().invoke(app, [option])
     assert printed.exit_code == 0
-    assert ("crm-bridge 0.1.0" if option == "--version" else "operations") in printed.output
+    assert (f"crm-bridge {__version__}" if option == "--version" else "operations") in printed.output

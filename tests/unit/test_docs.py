@@ -173,3 +173,10 @@ def test_the_readme_names_every_flow_and_the_commands() -> None:
         assert f"`{flow}`" in readme
     for command in ("make demo", "make test", "make run"):
         assert command in readme
+
+
+def test_the_site_is_built_so_that_warnings_count() -> None:
+    """With --quiet, mkdocs drops its warnings before --strict counts them, and a dead link builds."""
+    (command,) = re.findall(r"^\t.*mkdocs build.*$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert "--strict" in command
+    assert "--quiet" not in command

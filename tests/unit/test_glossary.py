@@ -1,4 +1,4 @@
-"""docs/glossary.md has every state, event, decision and problem type; the words that they replaced are gone."""
+"""docs/glossary.md has every state, event, decision and problem type; pages and messages are in plain words."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ import pytest
 
 from crm_bridge.errors import Event, ProblemError
 from crm_bridge.storage.operation import State
+from docs.readability import sentences, syllables
 from operations.flows import flows
 from operations.models import Resolution
 
@@ -87,3 +88,78 @@ PAGES = [
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in HISTORY])
 def test_no_replaced_word_is_left(page: str) -> None:
     assert [(line, found[0]) for line, text in texts(ROOT / page) for found in REPLACED.finditer(text)] == []
+
+
+LONGEST_SENTENCE = 45
+INVERTED = re.compile(r"[\"'(]*(What|Whatever|Whichever|Whoever|So much)\b(?!.*\?$)")
+"""A sentence that begins so has to be read to its end to find its subject. A question may."""
+RECORDS = "docs/decisions/"
+"""Says what was decided on a day, in the words of that day."""
+WRITTEN = [page for page in PAGES if page.endswith(".md") and not page.startswith(RECORDS)] + [
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+]
+MODULES = [page for page in PAGES if page.endswith(".py")]
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_no_sentence_of_a_page_is_inverted_or_longer_than_people_can_follow(page: str) -> None:
+    found = list(sentences((ROOT / page).read_text()))
+    assert [(one.line, one.text) for one in found if INVERTED.match(one.text)] == []
+    assert [(one.line, one.text) for one in found if len(one.words) > LONGEST_SENTENCE] == []
+
+
+def functions(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Return the first sentence of each function's docstring, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(node)):
+            yield node.lineno, text.partition(". ")[0]
+
+
+def messages(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Return the sentences of texts that end as one does and are no docstring."""
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in docstrings)
+    for node in constants:
+        if isinstance(node.value, str) and node.value.rstrip().endswith("."):
+            yield from ((node.lineno, one.text) for one in sentences(node.value))
+
+
+@pytest.mark.parametrize("page", MODULES)
+def test_docstrings_of_functions_and_messages_begin_with_their_subject_or_verb(page: str) -> None:
+    tree = ast.parse((ROOT / page).read_text())
+    assert [(line, text) for line, text in [*functions(tree), *messages(tree)] if INVERTED.match(text)] == []
+
+
+PAGE = """# What a heading says
+
+One [link](https://example.org/What) and `code`. Another
+sentence, with **weight**.
+
+| What | a table |
+|---|---|
+
+```bash
+What is run
+```
+
+* An item: a colon and; a semicolon end nothing
+* Another. `x` begins one
+
+<!-- What is hidden -->
+"""
+
+
+def test_headings_tables_code_and_addresses_are_not_measured() -> None:
+    assert [(one.line, one.text) for one in sentences(PAGE)] == [
+        (3, "One link and Code."),
+        (3, "Another sentence, with weight."),
+        (13, "An item: a colon and; a semicolon end nothing"),
+        (14, "Another."),
+        (14, "Code begins one"),
+    ]
+
+
+def test_syllables_are_counted_as_they_are_spoken() -> None:
+    counts = {"any": 2, "rule": 1, "rules": 1, "changes": 2, "tables": 2, "deleted": 3, "used": 1, "API": 3, "by": 1}
+    assert {word: syllables(word) for word in counts} == counts

@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+__version__ = "1.0.0"
+
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     # A cold start is mostly imports. Imported modules stay, so a search for garbage among them finds nothing
     # (`runtime` switches it on again), nor are there plug-ins of pydantic to look for.

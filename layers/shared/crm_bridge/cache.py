@@ -18,7 +18,7 @@ class Cache:
         self._known: dict[tuple[Scope, Hashable], tuple[float, Any]] = {}
 
     def get_or_load[T](self, scope: Scope, what: Hashable, read: Callable[[], T], *, max_age: float) -> T:
-        """What `read` gave at most `max_age` seconds ago, or gives now. Whatever it raises is not remembered.
+        """Return what `read` gave at most `max_age` seconds ago, or gives now. An error that it raises is not cached.
 
         Only the same tenant recalls it, and only with the same version of its secret.
         """

@@ -112,7 +112,7 @@ def _serialized(value: str, info: SerializationInfo) -> str:
 
 
 def compared(command: BaseModel) -> str:
-    """What `command` says, as JSON, the same in whatever form its ids are."""
+    """Return what `command` says, as JSON, the same in whatever form its ids are."""
     return command.model_dump_json(context=COMPARED)
 
 

@@ -137,7 +137,7 @@ class Flow[CommandT: BaseModel, VendorT: Vendor[Any], ResultT: BaseModel](ABC):
 
     @property
     def context(self) -> "Context":
-        """What this run may use besides the vendor."""
+        """Return what this run may use besides the vendor."""
         assert self._context, "this flow was made without a context"
         return self._context
 

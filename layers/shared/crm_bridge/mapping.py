@@ -80,7 +80,7 @@ class PayloadMapping(BaseModel):
         return " + ".join(filter(None, (built_in, self.version)))
 
     def apply(self, flow: str, payload: JsonValue) -> dict[str, JsonValue]:
-        """What the flow's command is to be made of. Raises InvalidError."""
+        """Return what the flow's command is to be made of. Raises InvalidError."""
         members: dict[str, JsonValue] = {}
         for expression in self.expressions(flow):
             try:
@@ -104,7 +104,7 @@ class PayloadMapping(BaseModel):
         )
 
     def explained(self, payload: JsonValue, yielded: JsonValue = None) -> dict[str, object]:
-        """What went in and what came out, as kinds of values: the values are the CRM's own."""
+        """Return what went in and what came out, as kinds of values: the values are the CRM's own."""
         return {
             "label": self.label,
             "expression": self.expression,

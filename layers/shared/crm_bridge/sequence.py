@@ -149,7 +149,7 @@ class Turns:
     def apply_each[T](
         self, times: Mapping[str, int], work: Callable[[Set[str]], T], *, sign_in: str = NO_SIGN_IN
     ) -> T | None:
-        """What `work` gives when its turn has come. It gets those of `times` that nothing later was applied to.
+        """Return what `work` gives when its turn has come. It gets those of `times` that nothing later was applied to.
 
         None if there are none of them. `times` are in epoch microseconds. The turn ends when the operation of the run
         is settled. `work` must be something that can be done twice without harm.

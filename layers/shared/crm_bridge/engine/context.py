@@ -78,7 +78,7 @@ class Context:
 
     @property
     def scope(self) -> Scope:
-        """What everything that is remembered of the vendor belongs to: the tenant, and this version of its settings."""
+        """Return the key of all that is cached of the vendor: the tenant, and this version of its settings."""
         return Scope(self.tenant, self.settings.version)
 
     @property

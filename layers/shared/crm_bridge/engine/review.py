@@ -280,7 +280,7 @@ def _payload(in_review: Operation) -> str:
     """Return the payload. Raises ConflictError if it is no longer stored."""
     if in_review.payload is None:
         raise ConflictError(
-            "What the CRM sent is no longer kept, so this can neither be sent nor linked. Discard it, then let the CRM "
+            "The payload is no longer kept, so this can neither be sent nor linked. Discard it, then let the CRM "
             "send the event again."
         )
     return in_review.payload

@@ -213,7 +213,7 @@ class Settling:
             except OvertakenError as overtaken:
                 if ending is None or not ending.adapts(event, overtaken.there):
                     raise
-        raise StorageError("What ends with it changes again and again.")
+        raise StorageError("The operations that end with it change again and again.")
 
     def news(self, settled: Operation) -> Operation:
         """Return the operation that sends the tenant a webhook about `settled`."""

@@ -101,7 +101,7 @@ class Request:
         return validated(model, self._object(self.json()))
 
     def mapped[M: BaseModel](self, model: type[M], flow: str, mapping: PayloadMapping) -> M:
-        """What `mapping` makes of the body, as `model`. Raises ProblemError as `parse` does."""
+        """Return what `mapping` makes of the body, as `model`. Raises ProblemError as `parse` does."""
         return mapped(self.json(), model, flow, mapping)
 
     def query_as[M: BaseModel](self, model: type[M]) -> M:
@@ -290,7 +290,9 @@ def answered(make: Callable[[], Response], request_id: str) -> Response:
         response = to_problem(_as_problem(error))
     except Exception as error:  # noqa: BLE001 - the entry: nothing may leave the function unanswered
         report_defect(error)
-        response = to_problem(InternalError("The bridge failed. What it had accepted is kept, and repeating is safe."))
+        response = to_problem(
+            InternalError("The bridge failed. An accepted event is kept. It is safe to send it again.")
+        )
     if isinstance(response.body, Mapping) and "doc_url" in response.body:
         return replace(response, body={**response.body, "request_id": request_id})
     return response
@@ -391,7 +393,7 @@ def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
     if operation.state is State.SENDING and operation.notifies:
         # The write that settled it got no response. If it was made, nobody is told any more; so it is no 202.
         raise RunningError(
-            "What became of it could not be written down for sure. Ask again after the time in Retry-After.",
+            "The bridge could not store its outcome for sure. Ask again after the time in Retry-After.",
             headers={"Retry-After": "2"},
             operation_id=operation.operation_id,
         )

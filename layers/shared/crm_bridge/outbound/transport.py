@@ -242,7 +242,7 @@ class Transport:
 
 
 def _encoded(body: object, form: Mapping[str, str] | None) -> tuple[_Body | None, Mapping[str, str]]:
-    """What is sent, and the header that says as what; a form without a field is sent as nothing at all."""
+    """Return the body and its `Content-Type`; a form without a field is sent without a body."""
     if body is not None:
         content = body if isinstance(body, bytes) else json.dumps(body, allow_nan=False).encode()
         return _Body(content), {"Content-Type": "application/json"}

@@ -168,7 +168,7 @@ class ApiKeys:
         return sorted((ApiKey.model_validate(item) for item in items), key=lambda key: (key.created_at, key.key_hash))
 
     def revoke(self, key: "ApiKey") -> None:
-        """Whoever has it is refused from now on, at the latest in KEY_MAX_AGE seconds. Raises StorageError."""
+        """Refuse the key from now on, at the latest in KEY_MAX_AGE seconds. Raises StorageError."""
         with guarded():
             self._client.update_item(
                 TableName=self._table,

@@ -142,7 +142,7 @@ class Links:
         return [not held.isdisjoint(some) for some in keys]
 
     def ties(self, tenant: str, identity: Identity) -> "dict[str, Ties]":
-        """What it takes to untie `identity`, by the operation that tied it. Only for links of many to many.
+        """Return what it takes to untie `identity`, by the operation that tied it. Only for links of many to many.
 
         Raises StorageError.
         """
