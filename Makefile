@@ -26,7 +26,7 @@ BUNDLE := .aws-sam/bundle/.built
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz wheel build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -85,6 +85,9 @@ screenshots: $(SET_UP) ## Write the pictures in docs/images anew
 
 fuzz: $(SET_UP) ## Made-up requests, each answered as docs/openapi.json says; OPTIONS="--long --examples 100" makes more
 	@$(BIN)/python -m tests.fuzz $(OPTIONS)
+
+wheel: $(SET_UP) ## Build the command line as a wheel, into dist/
+	@$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python
 
 build: $(SET_UP) $(SAM_SET_UP) ## Build what is deployed, for arm64; ARCHITECTURE=x86_64 makes it for the other
 	ARCHITECTURE=$(ARCHITECTURE) $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
@@ -173,7 +176,7 @@ lock: $(SET_UP) ## Renew the exact, hashed requirements out of the *.in files
 	done
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-clients $(VENV)-docs .axe site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-sam $(VENV)-runtime $(VENV)-checkov $(VENV)-clients $(VENV)-docs .axe dist site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements-dev.txt pyproject.toml
