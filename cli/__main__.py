@@ -19,6 +19,7 @@ from cli.mapping import app as mapping
 from cli.operations import app as operations
 from cli.output import Output, print_traceback
 from cli.requests import requests
+from cli.show import show
 from cli.tail import tail
 from cli.tenants import app as tenants
 
@@ -52,6 +53,7 @@ app.add_typer(importing, name="import")
 app.add_typer(operations, name="operations")
 app.add_typer(mapping, name="mapping")
 command(app)(send)
+command(app)(show)
 command(app)(tail)
 command(app)(requests)
 command(links)(check)

@@ -92,6 +92,13 @@ class Bridge:
     def dynamodb(self) -> "DynamoDBClient":
         return cast("DynamoDBClient", self._client("dynamodb"))
 
+    def tenants(self) -> list[str]:
+        """Return the names of all tenants, which are in the names of their secrets."""
+        prefixes = tuple(self.secret_name(part, "") for part in PARTS)
+        pages = self.secrets.get_paginator("list_secrets").paginate(Filters=[{"Key": "name", "Values": prefixes}])
+        secrets = [secret["Name"] for page in pages for secret in page["SecretList"]]
+        return sorted({secret.rpartition("/")[2] for secret in secrets if secret.startswith(prefixes)})
+
     def parts(self, tenant: str) -> dict[str, str]:
         """Return the texts of a tenant's secrets by part (see `crm_bridge.tenant_parts.split`)."""
         secrets = self.secrets

@@ -10,7 +10,7 @@ import typer
 
 from cli.bridge import Bridge
 from cli.command import DryRun, Name, WrongInputError, Yes, command
-from cli.output import moment
+from cli.output import Output, moment
 from cli.prompts import confirm, confirm_id
 from crm_bridge.engine import UNLINKABLE
 from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
@@ -54,6 +54,7 @@ FlowOption = Annotated[
     str | None, typer.Option("--flow", help="Only those of this flow.", parser=_flow, metavar="FLOW")
 ]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only those whose last attempt has this reason.")]
+Payload = Annotated[bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many.")]
 
 
@@ -83,9 +84,7 @@ def show(
     wanted: Annotated[
         str, typer.Argument(metavar="ID", help="An operation's id, or a customer's, ticket's, ... at the CRM.")
     ],
-    payload: Annotated[
-        bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")
-    ] = False,
+    payload: Payload = False,
 ) -> None:
     """An event's history, its result, its links, and what can be done now."""
     ids = [wanted, *(operation_id(name, flow, wanted) for flow in flows())]
@@ -95,9 +94,9 @@ def show(
             f"{name} has no operation {wanted}. `crm-bridge operations list {name}` shows those that there are."
         )
     found.sort(key=lambda one: one.created_at)
-    bridge.output.document([_document(one, payload=payload) for one in found])
+    bridge.output.document([document(one, payload=payload) for one in found])
     for one in found:
-        _print(bridge, one, payload=payload)
+        print_operation(bridge.output, one, payload=payload)
 
 
 @command(app)
@@ -244,21 +243,19 @@ def _row(one: OperationSummary) -> tuple[object, ...]:
     return one.state, one.flow, one.event_key, attempt, *times, one.operation_id
 
 
-def _document(operation: Operation, *, payload: bool) -> dict[str, Any]:
-    document: dict[str, Any] = {**operation.to_response()} | {
-        "candidates": operation.candidates_response(names=payload)
-    }
+def document(operation: Operation, *, payload: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {**operation.to_response(), "candidates": operation.candidates_response(names=payload)}
     if payload:
-        document["payload"] = json.loads(operation.payload) if operation.payload else None
-    return document
+        shown["payload"] = json.loads(operation.payload) if operation.payload else None
+    return shown
 
 
-def _print(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
-    output = bridge.output
+def print_operation(output: Output, operation: Operation, *, payload: bool) -> None:
     output.line()
     output.pairs(
         {
             "operation": operation.operation_id,
+            "tenant": operation.tenant,
             "event": f"{operation.flow} {operation.event_key}",
             "state": operation.state,
             "due": moment(operation.due_at),

@@ -8,7 +8,7 @@ import typer
 
 from cli.bridge import Bridge
 from cli.command import Name, WrongInputError, Yes
-from cli.output import moment
+from cli.output import Output, moment
 from cli.prompts import confirm
 from crm_bridge.errors import InvalidError, NotFoundError
 from crm_bridge.outbound.transport import Deadline
@@ -51,7 +51,8 @@ def requests(
         return
     found, more = _found(name, RequestListing(id=wanted, state=state, limit=min(limit, PAGE)), limit)
     if wanted and len(found) == 1:
-        _show(bridge, found[0], payload=payload)
+        bridge.output.document(document(found[0], payload=payload))
+        print_request(bridge.output, found[0], payload=payload)
         return
     bridge.output.document([one.to_response() for one in found])
     bridge.output.table(("received", "request", "state", "ids"), map(_row, found))
@@ -106,15 +107,18 @@ def _act(bridge: Bridge, request: StoredRequest, action: Action, *, yes: bool) -
     bridge.output.line("Discarded." if action is Action.DISCARD else done)
 
 
-def _show(bridge: Bridge, request: StoredRequest, *, payload: bool) -> None:
-    output = bridge.output
-    document: dict[str, Any] = {**details(request)}
+def document(request: StoredRequest, *, payload: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {**details(request)}
     if payload:
-        document["payload"] = json.loads(request.payload) if request.payload else None
-    output.document(document)
+        shown["payload"] = json.loads(request.payload) if request.payload else None
+    return shown
+
+
+def print_request(output: Output, request: StoredRequest, *, payload: bool) -> None:
     output.pairs(
         {
             "request": request.id,
+            "tenant": request.tenant,
             "state": request.state,
             "received": moment(request.received_at),
             "route": request.route,

@@ -70,10 +70,7 @@ def add(
 @command(app, "list")
 def list_tenants(bridge: Bridge) -> None:
     """The tenants of this bridge."""
-    prefixes = tuple(bridge.secret_name(part, "") for part in PARTS)
-    pages = bridge.secrets.get_paginator("list_secrets").paginate(Filters=[{"Key": "name", "Values": prefixes}])
-    secrets = [secret["Name"] for page in pages for secret in page["SecretList"]]
-    names = sorted({secret.rpartition("/")[2] for secret in secrets if secret.startswith(prefixes)})
+    names = bridge.tenants()
     bridge.output.document(names)
     for name in names:
         bridge.output.line(name)
