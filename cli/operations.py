@@ -10,6 +10,7 @@ import typer
 
 from cli.bridge import Bridge
 from cli.command import DryRun, Name, WrongInputError, Yes, command
+from cli.flows import flow_names
 from cli.output import Output, moment
 from cli.prompts import confirm, confirm_id
 from crm_bridge.engine import UNLINKABLE
@@ -43,17 +44,11 @@ CONSEQUENCES = {
 }
 
 
-def _flow(name: str) -> str:
-    if name not in flows():
-        raise typer.BadParameter(f"the flows are {', '.join(sorted(flows()))}")
-    return name
-
-
 StateOption = Annotated[State | None, typer.Option("--state", help="Only those in this state.")]
-FlowOption = Annotated[
-    str | None, typer.Option("--flow", help="Only those of this flow.", parser=_flow, metavar="FLOW")
+FlowOption = Annotated[str | None, typer.Option("--flow", help="Only those of this flow.", **flow_names())]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Only those with this text in the reason of their last attempt.")
 ]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only those whose last attempt has this reason.")]
 Payload = Annotated[bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many.")]
 
@@ -232,8 +227,13 @@ def _found(
     bridge: Bridge, tenant: str, states: Sequence[State], flow: str | None, reason: str | None
 ) -> Iterator[OperationSummary]:
     for one in bridge.listed(tenant, states, flow):
-        if reason is None or (one.last_attempt and reason.casefold() in one.last_attempt.reason.casefold()):
+        if has_reason(one, reason):
             yield one
+
+
+def has_reason(one: OperationSummary, reason: str | None) -> bool:
+    """Return whether the reason of the last attempt has this text, in capitals or not; True without a text."""
+    return reason is None or (one.last_attempt is not None and reason.casefold() in one.last_attempt.reason.casefold())
 
 
 def _row(one: OperationSummary) -> tuple[object, ...]:
