@@ -169,7 +169,12 @@ def stored(bridge: Bridge, tenant: str) -> Iterator[StoredLink]:
         ExpressionAttributeValues=serialize({":tenant": joined(tenant, "")}),
     )
     with guarded():
-        items = [deserialize(item) for page in pages for item in page["Items"]]
+        estimate = bridge.dynamodb.describe_table(TableName=bridge.links_table)["Table"]["ItemCount"]
+        items = []
+        with progress_of(bridge.output, "reading links", estimate) as progress:
+            for page in pages:
+                items += [deserialize(item) for item in page["Items"]]
+                progress.advance("read", page["ScannedCount"])
     # The key has an id's canonical form, and the link in the other direction the form in which it was sent.
     partners = [Identity(*(str(item[f"partner_{part}"]) for part in ("system", "entity", "id"))) for item in items]
     original = {replace(one, id=canonical(one.id)): one.id for one in partners}

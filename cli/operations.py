@@ -12,6 +12,7 @@ from cli.bridge import Bridge
 from cli.command import DryRun, Name, WrongInputError, Yes, command
 from cli.flows import flow_names
 from cli.output import Output, moment
+from cli.progress import progress_of
 from cli.prompts import confirm, confirm_id
 from crm_bridge.engine import UNLINKABLE
 from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
@@ -194,7 +195,12 @@ def retry(
     if not yes:
         confirm("Retry them?")
     begun = int(bridge.runtime.clock())
-    retried = sum(_retried(bridge, one, begun + number * 60 // rate) for number, one in enumerate(chosen))
+    retried = 0
+    with progress_of(bridge.output, "operations", len(chosen)) as progress:
+        for number, one in enumerate(chosen):
+            is_due = _retried(bridge, one, begun + number * 60 // rate)
+            retried += is_due
+            progress.advance("due" if is_due else "left alone")
     bridge.output.document({**report, "retried": retried})
     bridge.output.line(f"{retried:,} are due from now on. `crm-bridge operations list {name}` shows their states.")
 

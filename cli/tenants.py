@@ -15,6 +15,7 @@ from cli.command import Name, WrongInputError, Yes, command
 from cli.keys import EXPIRES, Expires, Label, NewKey, Scopes
 from cli.keys import app as keys
 from cli.output import Output
+from cli.progress import progress_of
 from cli.prompts import confirm, prompt_for_tenant
 from cli.purge import purge as purge_tables
 from cli.settings import (
@@ -190,8 +191,11 @@ def remove(
 def _purge(bridge: Bridge, tenant: str, *, wait: bool) -> None:
     """Erase all data, once no function has the keys and settings in its cache any more."""
     if wait:
-        bridge.output.notice(f"Waiting {SECRET_MAX_AGE} s, until no function uses the keys and settings any more.")
-        time.sleep(SECRET_MAX_AGE)
+        bridge.output.notice("Waiting until no function uses the keys and settings any more.")
+        with progress_of(bridge.output, "seconds", SECRET_MAX_AGE) as progress:
+            for _ in range(SECRET_MAX_AGE):
+                time.sleep(1)
+                progress.advance("waited")
     erased = purge_tables(bridge, tenant)
     bridge.output.document({"tenant": tenant, "erased": erased})
     bridge.output.table(("table", "items erased"), list(erased.items()))
