@@ -55,7 +55,21 @@ EXPECTED = (NotAllWellError, WrongInputError, BridgeError, ClientError, BotoCore
 Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")]
-File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .csv file with a header, or a .jsonl file.")]
+
+
+def _input(name: str) -> Path:
+    """Typer's own check takes `-` for a file that does not exist."""
+    if name != "-" and (not Path(name).exists() or Path(name).is_dir()):
+        raise typer.BadParameter(f"There is no file {name}.")
+    return Path(name)
+
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        parser=_input, metavar="FILE", help="A .csv file with a header, or a .jsonl file; - for standard input."
+    ),
+]
 
 
 def _option(help_text: str, *names: str, **options: Any) -> Any:

@@ -45,6 +45,8 @@ def doctor(bridge: Bridge, name: Name) -> None:
     """Check a tenant from end to end. Nothing is changed, here or at a vendor."""
     output, findings = bridge.output, []
     with Status("Checking ...", console=output.notices) as status:
+        if output.as_json:
+            status.stop()
         try:
             for finding in _findings(bridge, name):
                 findings.append(finding)

@@ -158,6 +158,8 @@ class Import[M: BaseModel]:
 
     def run(self, file: Path, *, dry_run: bool, rate: int | None, result: Path | None, wait: int, yes: bool) -> None:
         """Raise NotAllWellError if a row was not done."""
+        if result is None and str(file) == "-":
+            raise WrongInputError("Name the result file with --result, because the rows come from standard input.")
         result = result or file.with_name(f"{file.name}.result.csv")
         refuse_special(result)  # before anything is sent
         rate = rate or self._kind.rate(self._bridge, self._tenant)  # first: a flow needs the bridge's tables

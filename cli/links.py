@@ -105,14 +105,14 @@ def find(
 def export(
     bridge: Bridge,
     name: Name,
-    file: Annotated[Path | None, typer.Argument(help="The file to write; else standard output.")] = None,
+    file: Annotated[Path, typer.Argument(help="The file to write; - for standard output.")] = Path("-"),
 ) -> None:
     """All links of a tenant as CSV, each once. It reads the whole table of links."""
     found = list(stored(bridge, name))
     if bridge.output.as_json:
         bridge.output.document([one.document() for one in found])
         return
-    with opened(file) if file else nullcontext(sys.stdout) as target:
+    with nullcontext(sys.stdout) if str(file) == "-" else opened(file) as target:
         safe = visible if target.isatty() else str
         writer = csv.writer(target, lineterminator="\n")
         writer.writerow(COLUMNS)
