@@ -1,5 +1,6 @@
 """The commands, by what they are about."""
 
+import os
 import sys
 import unicodedata
 from importlib.metadata import version
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from cli.command import ExitCode, command
+from cli.command import ExitCode, command, print_error
 from cli.doctor import doctor
 from cli.events import send
 from cli.forget import forget
@@ -66,7 +67,17 @@ def main() -> None:
     if any(unicodedata.category(one) == "Cc" and one not in "\n\t" for one in "".join(sys.argv[1:])):
         Output(as_json=False).notice("An argument contains a control character. Remove it.", style="bold red")
         sys.exit(ExitCode.WRONG_INPUT)
-    get_command(app)()  # not `app()`, which has a hook of its own
+    run = get_command(app)  # not `app`, which has a hook of its own
+    if "--json" not in sys.argv:
+        run()
+    try:
+        sys.exit(run(standalone_mode=False))
+    except typer.TyperException as error:  # an unknown option, for instance
+        print_error(Output(as_json=True), error.format_message())
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        sys.exit(ExitCode.NOT_ALL_WELL)
 
 
 if __name__ == "__main__":

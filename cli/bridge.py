@@ -112,7 +112,7 @@ class Bridge:
         """Return the same. Raises NotConfiguredError if there is no secret."""
         if parts := self.parts(tenant):
             return parts
-        raise NotConfiguredError(f"There is no tenant {tenant}. `crm-bridge tenant list` shows those that there are.")
+        raise NotConfiguredError(f"There is no tenant {tenant}. `crm-bridge tenant list` lists the tenants.")
 
     def secret_name(self, part: str, tenant: str) -> str:
         return f"{self._outputs['SecretPrefix']}{part}/{tenant}"
@@ -207,7 +207,7 @@ class Bridge:
         found = {output["OutputKey"]: output["OutputValue"] for output in outputs}
         if missing := sorted(set(OUTPUTS.values()) - found.keys()):
             raise NotFoundError(
-                f"The stack {self.stack} has no output {', '.join(missing)}: it is no bridge, or of another version. "
-                "Deploy the version that this command line is of."
+                f"The stack {self.stack} has no output {', '.join(missing)}: it is not a CRM Bridge, or of "
+                "another version. The stack and the command line must be of the same version."
             )
         return found

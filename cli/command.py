@@ -53,7 +53,7 @@ class NotAllWellError(Exception):
 EXPECTED = (NotAllWellError, WrongInputError, BridgeError, ClientError, BotoCoreError, typer.Abort, KeyboardInterrupt)
 
 Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")]
 
 
@@ -109,7 +109,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
             except EXPECTED as error:
                 code, message = _ending(error)
                 if message:
-                    _print_error(bridge.output, message, getattr(error, "fields", ()))
+                    print_error(bridge.output, message, getattr(error, "fields", ()))
                 raise typer.Exit(code) from None
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
@@ -142,7 +142,7 @@ def _ending(error: BaseException) -> tuple[ExitCode, str]:
     return ExitCode.STOPPED, "Interrupted. Progress is saved; run the same command to resume."
 
 
-def _print_error(output: Output, message: str, fields: Sequence[FieldError]) -> None:
+def print_error(output: Output, message: str, fields: Sequence[FieldError] = ()) -> None:
     if output.as_json:
         errors = [{"field": field.field, "message": field.message} for field in fields]
         sys.stderr.write(json.dumps({"error": message, "errors": errors}) + "\n")
@@ -160,7 +160,7 @@ def _message_of_aws(error: ClientError | BotoCoreError) -> str:
         case NoRegionError():
             return "No AWS region is known. Name it with --region, or set AWS_REGION."
         case ProfileNotFound():
-            return f"{error}. `aws configure list-profiles` lists those that there are."
+            return f"{error}. `aws configure list-profiles` lists the profiles."
         case ClientError():
             details = error.response["Error"]
             return f"AWS refused {error.operation_name} ({details['Code']}): {details['Message']}"

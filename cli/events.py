@@ -34,15 +34,17 @@ def read_event(file: Path) -> JsonValue:
     """Return the JSON in a file. Raises WrongInputError if the API would not accept it, and repeats nothing of it."""
     text = read_document(file)
     if len(text.encode()) > MAX_BODY:
-        raise WrongInputError(f"{file} is larger than {MAX_BODY} bytes, which is what the API accepts.")
+        raise WrongInputError(f"{file} is larger than the {MAX_BODY:,} bytes that the API accepts.")
     try:
         parsed: JsonValue = json.loads(text, object_pairs_hook=once, parse_constant=_refuse)
     except InvalidError as error:
         raise WrongInputError(f"{file} cannot be used.", error.fields) from None
     except json.JSONDecodeError as error:
-        raise WrongInputError(f"{file} is no JSON: {error.msg}, line {error.lineno}, column {error.colno}.") from None
+        raise WrongInputError(
+            f"{file} is not valid JSON: {error.msg}, line {error.lineno}, column {error.colno}."
+        ) from None
     except (ValueError, RecursionError):
-        raise WrongInputError(f"{file} is no JSON that the API accepts.") from None
+        raise WrongInputError(f"{file} is not JSON that the API accepts.") from None
     return parsed
 
 
@@ -78,7 +80,7 @@ def send(
         )  # fmt: skip
     except requests.RequestException as error:
         raise UnavailableError(
-            f"No response of {address} ({type(error).__name__}). The event may have arrived. Run the same command "
+            f"No response from {address} ({type(error).__name__}). The event may have arrived. Run the same command "
             "again: it has no second effect."
         ) from None
     _print(bridge, response)

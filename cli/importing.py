@@ -90,9 +90,9 @@ KINDS: tuple[Kind[Any], ...] = tuple(
     if (declared := flow.imports)
 )
 
-Rate = Annotated[int | None, typer.Option(min=1, help="Rows a minute at most. Else what suits the vendor.")]
-ResultFile = Annotated[Path | None, typer.Option(help="The result file. Else beside the file, as FILE.result.csv.")]
-Wait = Annotated[int, typer.Option(min=0, help="Minutes to wait at the end for what the bridge finishes by itself.")]
+Rate = Annotated[int | None, typer.Option(min=1, help="Rows a minute at most. By default what suits the vendor.")]
+ResultFile = Annotated[Path | None, typer.Option(help="The result file. By default FILE.result.csv, beside the file.")]
+Wait = Annotated[int, typer.Option(min=0, help="Minutes to wait for rows that the bridge finishes by itself.")]
 
 
 def _add_command(kind: Kind[Any]) -> None:
@@ -169,7 +169,7 @@ class Import[M: BaseModel]:
             self._output.document({"dry_run": True, **plan.report()})
         else:
             if plan.to_send and not yes:
-                confirm(f"Send {len(plan.to_send):,} of them?")
+                confirm(f"Send {len(plan.to_send):,} rows?")
             begun = time.monotonic()
             try:
                 self._send(plan.to_send, rate)
@@ -198,9 +198,9 @@ class Import[M: BaseModel]:
                 if number == row.line:
                     line = Line(row.line, "", key, operation_id, command=event)
                 elif content == content_before:
-                    line = Line(row.line, "repeated", key, detail=f"says the same as line {number}")
+                    line = Line(row.line, "repeated", key, detail=f"repeats line {number}")
                 else:
-                    line = Line(row.line, "invalid", key, detail=f"says something else of it than line {number}")
+                    line = Line(row.line, "invalid", key, detail=f"differs from line {number}, which has the same id")
                 if key != key_before:
                     line.warning = f"has the id of line {number} in another form: {key} is {key_before}"
                 lines.append(line)
@@ -251,14 +251,14 @@ class Import[M: BaseModel]:
                 for future in sending:
                     future.result()
             except KeyboardInterrupt:
-                progress.say("stopping, as soon as the rows that are being sent are done")
+                progress.say("Stopping after the rows that are being sent ...")
                 raise
 
     def _pause(self, vendor: str, progress: Progress) -> None:
         """Wait while the vendor is down, or has asked for time."""
         transport, clock = self._bridge.runtime.transport, self._bridge.runtime.clock
         while (left := max(transport.retry_at(vendor, self._tenant), self._resume_at) - clock()) > 0:
-            progress.say(f"{vendor} is down or asks for time, trying again in {left:.0f} s")
+            progress.say(f"{vendor} is down or asks for a pause. Trying again in {left:.0f} s")
             time.sleep(min(1.0, left))
         progress.say("")
 
@@ -300,7 +300,7 @@ class Import[M: BaseModel]:
         pending = [line for line in lines if line.state in DUE]
         if not pending:
             return
-        with progress_of(self._output, "the bridge goes on with", len(pending)) as progress:
+        with progress_of(self._output, "unfinished", len(pending)) as progress:
             while pending and time.monotonic() < end:
                 time.sleep(LOOK_AGAIN)
                 operations = self._bridge.runtime.operations.many([line.operation_id for line in pending])

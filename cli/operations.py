@@ -17,9 +17,9 @@ from cli.prompts import confirm, confirm_id
 from crm_bridge.engine import UNLINKABLE
 from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
 from crm_bridge.outbound.transport import Deadline
-from crm_bridge.storage.operation import Operation, OperationSummary, State, operation_id
-from operations.flows import flow_of, flows
-from operations.handler import FIRST_LOOKED_AT
+from crm_bridge.storage.operation import Operation, OperationSummary, State
+from operations.flows import flow_of
+from operations.handler import FIRST_LOOKED_AT, known_by
 
 COLUMNS = ("state", "flow", "event key", "last attempt", "due", "changed", "operation")
 RETRIED = (State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
@@ -37,11 +37,11 @@ class Action(StrEnum):
 
 
 CONSEQUENCES = {
-    Action.LINK: "The vendor's record {id} is written down as what {event} became. Nothing is sent.",
-    Action.RETRY: "{event} is sent to the vendor again. If the vendor has done it already, it will be there twice.",
-    Action.DISCARD: "{event} is given up: it is not sent, and what the CRM sent is deleted. The CRM may send it again.",
+    Action.LINK: "{event} is linked with the vendor's record {id}. Nothing is sent.",
+    Action.RETRY: "{event} is sent to the vendor again. If the vendor has done it already, there will be a duplicate.",
+    Action.DISCARD: "{event} is not sent, and its payload is deleted. The CRM may send it again.",
     Action.UNLINK: "The links of {event} are deleted, and it waits for a decision again. Nothing is sent. The vendor's "
-    "record stays, and so does what used the link, such as a job at that site.",
+    "record stays, and so does a record that was made by the link, such as a job at that site.",
 }
 
 
@@ -63,12 +63,12 @@ def list_operations(
     reason: ReasonOption = None,
     limit: LimitOption = 50,
 ) -> None:
-    """A tenant's operations. What needs a person comes first, then what was changed last."""
+    """List a tenant's operations: those that need a person first, then those that were changed last."""
     found = list(islice(_found(bridge, name, [state] if state else FIRST_LOOKED_AT, flow, reason), limit))
     bridge.output.document([one.to_response() for one in found])
     bridge.output.table(COLUMNS, map(_row, found), head=3)
     if not found:
-        bridge.output.line("There is none.")
+        bridge.output.line("No operations found.")
     if len(found) == limit:
         bridge.output.line(f"There may be more; --limit shows them. These are the first {limit}.")
 
@@ -82,12 +82,12 @@ def show(
     ],
     payload: Payload = False,
 ) -> None:
-    """An event's history, its result, its links, and what can be done now."""
-    ids = [wanted, *(operation_id(name, flow, wanted) for flow in flows())]
-    found = [one for one in bridge.runtime.operations.many(ids).values() if one.tenant == name]
+    """Show an event's history, its result, its links, and what can be done now."""
+    _ = bridge.runtime  # what is below asks for it by itself
+    found = known_by(name, wanted)
     if not found:
         raise NotFoundError(
-            f"{name} has no operation {wanted}. `crm-bridge operations list {name}` shows those that there are."
+            f"{name} has no operation {wanted}. `crm-bridge operations list {name}` lists the operations."
         )
     found.sort(key=lambda one: one.created_at)
     bridge.output.document([document(one, payload=payload) for one in found])
@@ -117,9 +117,9 @@ def resolve(
     The id that `link` is given is verified at the vendor. Where that is not possible it has to be typed twice.
     """
     if (action is Action.LINK) is (vendor_id is None):
-        raise WrongInputError("Give the vendor's id with link (--id), and with nothing else.")
+        raise WrongInputError("The decision link needs --id, and no other decision takes it.")
     if confirmed and action is not Action.LINK:
-        raise WrongInputError("Give --confirmed with link, and with nothing else.")
+        raise WrongInputError("Only the decision link takes --confirmed.")
     operation = bridge.operation(wanted)
     if action is Action.UNLINK and not _is_unlinkable(operation):
         raise WrongInputError("Only a record that a person or a look-up linked can be unlinked.")
@@ -169,10 +169,10 @@ def retry(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Make operations that wait due now, for instance once credentials are corrected.
+    """Make waiting operations due now, for instance once credentials are corrected.
 
-    What may be done already is looked for first, as always. Of what needs review only what was surely not done is
-    retried; see `resolve` for the rest.
+    If an operation may be done already, the vendor is asked first, as always. Of those that need review, only those
+    that were surely not done are retried; `resolve` decides about the others.
     """
     if state not in (None, *RETRIED):
         raise WrongInputError("Only an operation that is waiting, unconfirmed or in review can be retried.")

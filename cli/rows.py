@@ -57,7 +57,7 @@ def rows[M: BaseModel](file: Path, model: type[M], as_json: Sequence[str] = ()) 
             for line, members, size in _csv(lines, model, as_json) if is_csv else _jsonl(lines):
                 yield _checked(line, members, size, model, IN_CSV if is_csv else None)
     except (OSError, UnicodeDecodeError) as error:
-        raise WrongInputError(f"{file} cannot be read as UTF-8 ({type(error).__name__}).") from None
+        raise WrongInputError(f"Cannot read {file} as UTF-8 ({type(error).__name__}).") from None
 
 
 def _opened(file: Path) -> IO[str]:
@@ -87,7 +87,7 @@ def _object(text: str) -> Members:
         return error.fields[0]
     except (ValueError, RecursionError):
         members = None
-    return members if isinstance(members, dict) else FieldError("the line", "is no JSON object")
+    return members if isinstance(members, dict) else FieldError("the line", "is not a JSON object")
 
 
 def _csv(lines: IO[str], model: type[BaseModel], as_json: Sequence[str]) -> Iterator[tuple[int, Members, int]]:
@@ -97,8 +97,8 @@ def _csv(lines: IO[str], model: type[BaseModel], as_json: Sequence[str]) -> Iter
     unknown = sorted({column.partition(".")[0] for column in columns} - model.model_fields.keys())
     if unknown or not columns:
         raise WrongInputError(
-            f"The first line must name the columns; {', '.join(unknown) or 'nothing'} is not known. "
-            f"Known are {', '.join(model.model_fields)}."
+            f"{f'Unknown column {", ".join(unknown)}' if unknown else 'No columns'} in the first line. "
+            f"The columns are {', '.join(model.model_fields)}."
         )
     whole = {column.partition(".")[0] for column in columns if "." in column} & set(columns)
     if twice := sorted({column for column, times in Counter(columns).items() if times > 1} | whole):

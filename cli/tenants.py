@@ -46,7 +46,7 @@ def add(
     bridge: Bridge,
     name: Name,
     file: Annotated[
-        Path | None, typer.Option(help="The settings as JSON, - for standard input. Else you are asked.")
+        Path | None, typer.Option(help="The settings as JSON, - for standard input. Without it you are asked.")
     ] = None,
     scope: Scopes = None,
     label: Label = "CRM",
@@ -55,14 +55,16 @@ def add(
 ) -> None:
     """Onboard a tenant: check its settings, store them as its secrets, make its first API key."""
     if not re.fullmatch("[a-z0-9][a-z0-9-]{0,62}", name):
-        raise WrongInputError("Name a tenant with a-z, 0-9 and -, at most 63 of them.")
+        raise WrongInputError(
+            "The name of a tenant has at most 63 letters a-z, digits and -, and does not begin with -."
+        )
     document = read_document(file) if file else prompt_for_tenant(bridge.output)
     settings = valid(bridge, document)
     if all(text.strip() == EMPTY for text in split(document).values()):
-        raise WrongInputError("There is nothing to store: name a vendor, or a webhook.")
+        raise WrongInputError("The settings have no vendor and no webhook. Nothing was stored.")
     key = NewKey.checked(bridge, scope, label, expires, settings)  # before anything is stored
     if bridge.parts(name):
-        raise WrongInputError(f"There is a tenant {name} already. Change it with `crm-bridge tenant set {name}`.")
+        raise WrongInputError(f"The tenant {name} exists already. Change it with `crm-bridge tenant set {name}`.")
     _store(bridge, name, document, {}, kms_key_id)
     bridge.output.line(f"The tenant {name} is stored: {', '.join(sorted(settings.model_fields_set))}.")
     key.store(bridge, name)
@@ -70,7 +72,7 @@ def add(
 
 @command(app, "list")
 def list_tenants(bridge: Bridge) -> None:
-    """The tenants of this bridge."""
+    """List the tenants of this bridge."""
     names = bridge.tenants()
     bridge.output.document(names)
     for name in names:
@@ -79,7 +81,7 @@ def list_tenants(bridge: Bridge) -> None:
 
 @command(app)
 def show(bridge: Bridge, name: Name) -> None:
-    """A tenant's settings. What is secret is masked."""
+    """Show a tenant's settings. Secrets are masked."""
     settings = bridge.tenant(name).shown()
     bridge.output.document(settings)
     bridge.output.line(json.dumps(settings, indent=2, ensure_ascii=False))
@@ -126,7 +128,7 @@ def set_settings(
     rows = rows or _unfinished(parts, document)
     if not rows:
         bridge.output.document({"tenant": name, "changed": []})
-        bridge.output.line("Nothing would change.")
+        bridge.output.line("No changes.")
         return
     shown = [(place, *("not set" if value == "" else value for value in values)) for place, *values in rows]
     bridge.output.table(("setting", "before", "after"), shown)
@@ -159,7 +161,7 @@ def remove(
     if unfinished and not force:
         more = " or more" if len(unfinished) == MOST_COUNTED else ""
         raise WrongInputError(
-            f"Operations of {name} are not finished ({len(unfinished)}{more}), and never would be. "
+            f"{name} has operations that are not finished ({len(unfinished)}{more}), and never would be. "
             f"See `crm-bridge operations list {name}`, or give --force."
         )
     if not yes:
@@ -182,7 +184,7 @@ def remove(
         bridge.secrets.delete_secret(SecretId=secret, RecoveryWindowInDays=recovery_days)
     bridge.output.document({"tenant": name, "revoked_keys": len(revoked), "recovery_days": recovery_days})
     bridge.output.line(
-        f"{name} is gone, and so are its keys ({len(revoked)}). Its secrets can be restored for {recovery_days} days:"
+        f"Removed {name}, and revoked its keys ({len(revoked)}). Its secrets can be restored for {recovery_days} days:"
     )
     for secret in secrets:
         bridge.output.line(f"  aws secretsmanager restore-secret --secret-id {secret}")

@@ -183,7 +183,7 @@ def test_the_vendors_request_for_time_is_honoured(stack: Stack, cli: CommandLine
     stack.illu.fail(Kind.TOO_MANY, seconds=1)
     told = cli("import", "sites", "demo", str(file), *QUICK)
     assert Counter(line["state"] for line in result(file)) == {"succeeded": 11, "waiting": 1}
-    assert "asks for time" in told.err
+    assert "asks for a pause" in told.err
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -224,8 +225,27 @@ def test_an_argument_with_a_control_character_is_refused_before_it_is_repeated(
     assert sys.excepthook is print_traceback
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["tail", "acme", "--none"], "No such option: --none"),
+        (["tail", "acme", "--flow", "none"], "Choose one of"),
+        (["show"], "ID"),
+        (["import", "sites", "acme", "none.csv"], "There is no file none.csv."),
+    ],
+)
+def test_an_error_is_a_document_when_the_command_is_wrong_and_json_is_wanted(
+    arguments: list[str], error: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["crm-bridge", *arguments, "--json"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    shown = capsys.readouterr()
+    assert (shown.out, error in json.loads(shown.err)["error"]) == ("", True), shown.err
+
+
 @pytest.mark.parametrize("option", ["--version", "-h"])
 def test_the_version_and_the_help_are_printed_without_a_bridge(option: str) -> None:
     printed = CliRunner().invoke(app, [option])
     assert printed.exit_code == 0
-    assert ("crm-bridge 0.1.0" if option == "--version" else "operations") in printed.output
+    assert (f"crm-bridge {version('crm-bridge')}" if option == "--version" else "operations") in printed.output
