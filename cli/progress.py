@@ -45,6 +45,7 @@ class Progress:
             TextColumn("{task.completed:,} of {task.total:,}"),
             TimeRemainingColumn(),
             console=output.notices,
+            transient=True,  # the result says what was done
             disable=output.as_json or not output.notices.is_terminal,
         )
         self._task = self.bar.add_task(visible(what), total=total)

@@ -103,6 +103,15 @@ def test_progress_takes_two_lines_when_the_terminal_is_narrow(width: int) -> Non
     assert below.strip() == "illu is down or asks for time, trying again in 240 s"
 
 
+def test_no_progress_is_shown_when_json_is_wanted_in_a_terminal() -> None:
+    output = Output(as_json=True)
+    output.notices = Console(file=io.StringIO(), force_terminal=True)
+    with progress_of(output, "sites", 1) as progress:
+        progress.advance("succeeded")
+    assert isinstance(output.notices.file, io.StringIO)
+    assert output.notices.file.getvalue() == ""
+
+
 @pytest.mark.parametrize(("as_json", "lines"), [(False, ["Paused.", "sites: 3 of 3 (1 done, 2 failed)"]), (True, [])])
 def test_progress_is_plain_lines_when_there_is_no_terminal_and_nothing_with_json(
     capsys: pytest.CaptureFixture[str], as_json: bool, lines: list[str]
