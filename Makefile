@@ -25,7 +25,7 @@ export UV_SYSTEM_CERTS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions readability lock clean
+.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz wheel build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -85,6 +85,9 @@ screenshots: $(SET_UP) ## Write the pictures in docs/images anew
 
 fuzz: $(SET_UP) ## Made-up requests, each answered as docs/openapi.json says; OPTIONS="--long --examples 100" makes more
 	@$(BIN)/python -m tests.fuzz $(OPTIONS)
+
+wheel: $(SET_UP) ## Build the command line as a wheel, into dist/
+	@$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python
 
 build: $(SET_UP) $(call set_up,sam) ## Build what is deployed, for arm64; ARCHITECTURE=x86_64 makes it for the other
 	ARCHITECTURE=$(ARCHITECTURE) $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
@@ -177,7 +180,7 @@ lock: $(SET_UP) ## Renew the exact, hashed requirements of the groups in pyproje
 	for peer in $(PEERS_LOCKED); do $(LOCK) $$peer.in -o $$peer.txt || exit 1; done
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(addprefix $(VENV)-,$(SEPARATE)) .axe site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(addprefix $(VENV)-,$(SEPARATE)) .axe dist site .aws-sam .local .mutants .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp is written last, so that a set-up that was interrupted is done again, from scratch.
 $(SET_UP): requirements/dev.txt pyproject.toml

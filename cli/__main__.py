@@ -1,5 +1,6 @@
 """The commands, by what they are about."""
 
+import os
 import sys
 import unicodedata
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from cli.command import ExitCode, command
+from cli.command import ExitCode, command, print_error
 from cli.doctor import doctor
 from cli.events import send
 from cli.forget import forget
@@ -18,6 +19,7 @@ from cli.mapping import app as mapping
 from cli.operations import app as operations
 from cli.output import Output, print_traceback
 from cli.requests import requests
+from cli.show import show
 from cli.tail import tail
 from cli.tenants import app as tenants
 from crm_bridge import __version__
@@ -52,6 +54,7 @@ app.add_typer(importing, name="import")
 app.add_typer(operations, name="operations")
 app.add_typer(mapping, name="mapping")
 command(app)(send)
+command(app)(show)
 command(app)(tail)
 command(app)(requests)
 command(links)(check)
@@ -64,7 +67,17 @@ def main() -> None:
     if any(unicodedata.category(one) == "Cc" and one not in "\n\t" for one in "".join(sys.argv[1:])):
         Output(as_json=False).notice("An argument contains a control character. Remove it.", style="bold red")
         sys.exit(ExitCode.WRONG_INPUT)
-    get_command(app)()  # not `app()`, which has a hook of its own
+    run = get_command(app)  # not `app`, which has a hook of its own
+    if "--json" not in sys.argv:
+        run()
+    try:
+        sys.exit(run(standalone_mode=False))
+    except typer.TyperException as error:  # an unknown option, for instance
+        print_error(Output(as_json=True), error.format_message())
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        sys.exit(ExitCode.NOT_ALL_WELL)
 
 
 if __name__ == "__main__":

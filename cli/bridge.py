@@ -92,6 +92,13 @@ class Bridge:
     def dynamodb(self) -> "DynamoDBClient":
         return cast("DynamoDBClient", self._client("dynamodb"))
 
+    def tenants(self) -> list[str]:
+        """Return the names of all tenants, which are in the names of their secrets."""
+        prefixes = tuple(self.secret_name(part, "") for part in PARTS)
+        pages = self.secrets.get_paginator("list_secrets").paginate(Filters=[{"Key": "name", "Values": prefixes}])
+        secrets = [secret["Name"] for page in pages for secret in page["SecretList"]]
+        return sorted({secret.rpartition("/")[2] for secret in secrets if secret.startswith(prefixes)})
+
     def parts(self, tenant: str) -> dict[str, str]:
         """Return the texts of a tenant's secrets by part (see `crm_bridge.tenant_parts.split`)."""
         secrets = self.secrets
@@ -105,7 +112,7 @@ class Bridge:
         """Return the same. Raises NotConfiguredError if there is no secret."""
         if parts := self.parts(tenant):
             return parts
-        raise NotConfiguredError(f"There is no tenant {tenant}. `crm-bridge tenant list` shows those that there are.")
+        raise NotConfiguredError(f"There is no tenant {tenant}. `crm-bridge tenant list` lists the tenants.")
 
     def secret_name(self, part: str, tenant: str) -> str:
         return f"{self._outputs['SecretPrefix']}{part}/{tenant}"
@@ -200,7 +207,7 @@ class Bridge:
         found = {output["OutputKey"]: output["OutputValue"] for output in outputs}
         if missing := sorted(set(OUTPUTS.values()) - found.keys()):
             raise NotFoundError(
-                f"The stack {self.stack} has no output {', '.join(missing)}: it is no bridge, or of another version. "
-                "Deploy the version that this command line is of."
+                f"The stack {self.stack} has no output {', '.join(missing)}: it is not a CRM Bridge, or of "
+                "another version. The stack and the command line must be of the same version."
             )
         return found

@@ -53,9 +53,23 @@ class NotAllWellError(Exception):
 EXPECTED = (NotAllWellError, WrongInputError, BridgeError, ClientError, BotoCoreError, typer.Abort, KeyboardInterrupt)
 
 Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")]
-File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .csv file with a header, or a .jsonl file.")]
+
+
+def _input(name: str) -> Path:
+    """Typer's own check takes `-` for a file that does not exist."""
+    if name != "-" and (not Path(name).exists() or Path(name).is_dir()):
+        raise typer.BadParameter(f"There is no file {name}.")
+    return Path(name)
+
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        parser=_input, metavar="FILE", help="A .csv file with a header, or a .jsonl file; - for standard input."
+    ),
+]
 
 
 def _option(help_text: str, *names: str, **options: Any) -> Any:
@@ -95,7 +109,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
             except EXPECTED as error:
                 code, message = _ending(error)
                 if message:
-                    _print_error(bridge.output, message, getattr(error, "fields", ()))
+                    print_error(bridge.output, message, getattr(error, "fields", ()))
                 raise typer.Exit(code) from None
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
@@ -128,7 +142,7 @@ def _ending(error: BaseException) -> tuple[ExitCode, str]:
     return ExitCode.STOPPED, "Interrupted. Progress is saved; run the same command to resume."
 
 
-def _print_error(output: Output, message: str, fields: Sequence[FieldError]) -> None:
+def print_error(output: Output, message: str, fields: Sequence[FieldError] = ()) -> None:
     if output.as_json:
         errors = [{"field": field.field, "message": field.message} for field in fields]
         sys.stderr.write(json.dumps({"error": message, "errors": errors}) + "\n")
@@ -146,7 +160,7 @@ def _message_of_aws(error: ClientError | BotoCoreError) -> str:
         case NoRegionError():
             return "No AWS region is known. Name it with --region, or set AWS_REGION."
         case ProfileNotFound():
-            return f"{error}. `aws configure list-profiles` lists those that there are."
+            return f"{error}. `aws configure list-profiles` lists the profiles."
         case ClientError():
             details = error.response["Error"]
             return f"AWS refused {error.operation_name} ({details['Code']}): {details['Message']}"

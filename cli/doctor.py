@@ -42,9 +42,11 @@ STACK_EVENTS = "Look at the stack's events."
 
 
 def doctor(bridge: Bridge, name: Name) -> None:
-    """Check a tenant from end to end. Nothing is changed, here or at a vendor."""
+    """Check a tenant from end to end. Nothing is changed, neither here nor at a vendor."""
     output, findings = bridge.output, []
     with Status("Checking ...", console=output.notices) as status:
+        if output.as_json:
+            status.stop()
         try:
             for finding in _findings(bridge, name):
                 findings.append(finding)
@@ -59,7 +61,7 @@ def doctor(bridge: Bridge, name: Name) -> None:
     counts = Counter(finding.result for finding in findings)
     failed, warnings = counts[Result.FAILED], counts[Result.WARNING]
     if failed or warnings:
-        output.line(f"\n{failed} failed, {warnings} to look at.", style="bold red" if failed else "yellow")
+        output.line(f"\nFailed: {failed}. Warnings: {warnings}.", style="bold red" if failed else "yellow")
     else:
         output.line("\nAll is well.", style="green")
     if failed:
@@ -119,7 +121,7 @@ def _clock(bridge: Bridge) -> Finding:
         return Finding("bridge", "clock", Result.NOT_CHECKED, "AWS's response has no date")
     off = before - parsedate_to_datetime(date).astimezone(UTC).timestamp()
     problem = f"this machine is {off:+.0f} s off" if abs(off) > CLOCK_TOLERANCE else ""
-    return _found("bridge", "clock", "this machine's and AWS's agree", problem, "Set this machine's clock.")
+    return _found("bridge", "clock", "this machine and AWS agree", problem, "Set this machine's clock.")
 
 
 def _tables(bridge: Bridge) -> Finding:
@@ -177,7 +179,7 @@ def _secrets(bridge: Bridge, tenant: str) -> Finding:
     parts = bridge.parts(tenant)
     wanted = split(joined(parts.values()))
     wrong = ", ".join(sorted(part for part in parts if has_webhook(parts[part]) != has_webhook(wanted[part])))
-    problem = f"{wrong}: whether there is a webhook is not what the webhook's secret says" if wrong else ""
+    problem = f"{wrong}: has_webhook does not agree with the webhook's secret" if wrong else ""
     what = f"A change was interrupted. Finish it: `crm-bridge tenant show {tenant}`, then `tenant set` it again."
     return _found(tenant, "secrets", ", ".join(parts), problem, what, result=Result.FAILED)
 
@@ -188,13 +190,13 @@ def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
     keys = [key for key in keys if not key.expires_at or key.expires_at > now]
     what = f"crm-bridge tenant key add {tenant}"
     if not keys:
-        yield Finding(tenant, "API keys", Result.FAILED, "there is none that is valid", f"Make one: `{what}`.")
+        yield Finding(tenant, "API keys", Result.FAILED, "no key is valid", f"Make one: `{what}`.")
         return
     allowed = frozenset[str]().union(*(key.scopes for key in keys))
     missing = sorted(used_scopes(settings) - allowed)
     forever = sum(key.expires_at is None for key in keys)
     ok = f"{len(keys)} valid" + (f", {forever} of which never expires" if forever else "")
-    problem = f"none may {', '.join(missing)}" if missing else ""
+    problem = f"no key has the scope {', '.join(missing)}" if missing else ""
     yield _found(tenant, "API keys", ok, problem, f"Make one: `{what} --scope {(missing or [''])[0]}`.")
     for key in keys:
         check = f"API key {key.key_hash[:SHORT_HASH]}"
@@ -219,7 +221,7 @@ def _sources(sources: Mapping[str, SourceSettings], used: Sequence[Entry]) -> Fi
     reached = {function for entry in used for function in entry.functions}
     named = {event.flow for source in sources.values() for event in source.events}
     lacking = ", ".join(sorted(flow for flow in named if flows()[flow].function not in reached))
-    problem = f"their events would wait, because the vendor of {lacking} is not named" if lacking else ""
+    problem = f"the settings have no vendor for {lacking}, so their events would wait" if lacking else ""
     ok = ", ".join(f"{name} ({source.preset})" for name, source in sorted(sources.items()))
     return _found("sources", "settings", ok, problem, "Add the vendor's block.", result=Result.FAILED)
 

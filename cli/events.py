@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Mapping
 from http.client import responses
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -16,9 +17,9 @@ from requests.auth import AuthBase
 
 from cli.bridge import LOCAL_HOSTS, Bridge
 from cli.command import ExitCode, WrongInputError
+from cli.flows import flow_names
 from cli.settings import read_document
 from crm_bridge.errors import InvalidError, UnavailableError
-from crm_bridge.flow import Flow
 from crm_bridge.inbound.api import JSON, MAX_BODY, REQUEST_ID, once
 from operations.flows import flows
 
@@ -33,15 +34,17 @@ def read_event(file: Path) -> JsonValue:
     """Return the JSON in a file. Raises WrongInputError if the API would not accept it, and repeats nothing of it."""
     text = read_document(file)
     if len(text.encode()) > MAX_BODY:
-        raise WrongInputError(f"{file} is larger than {MAX_BODY} bytes, which is what the API accepts.")
+        raise WrongInputError(f"{file} is larger than the {MAX_BODY:,} bytes that the API accepts.")
     try:
         parsed: JsonValue = json.loads(text, object_pairs_hook=once, parse_constant=_refuse)
     except InvalidError as error:
         raise WrongInputError(f"{file} cannot be used.", error.fields) from None
     except json.JSONDecodeError as error:
-        raise WrongInputError(f"{file} is no JSON: {error.msg}, line {error.lineno}, column {error.colno}.") from None
+        raise WrongInputError(
+            f"{file} is not valid JSON: {error.msg}, line {error.lineno}, column {error.colno}."
+        ) from None
     except (ValueError, RecursionError):
-        raise WrongInputError(f"{file} is no JSON that the API accepts.") from None
+        raise WrongInputError(f"{file} is not JSON that the API accepts.") from None
     return parsed
 
 
@@ -49,16 +52,9 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
-def _sent_flow(name: str) -> type[Flow[Any, Any, Any]]:
-    there = {one: flow for one, flow in flows().items() if flow.event_route}
-    if name not in there:
-        raise typer.BadParameter(f"the flows whose events can be sent are {', '.join(sorted(there))}")
-    return there[name]
-
-
 def send(
     bridge: Bridge,
-    flow: Annotated[Any, typer.Argument(metavar="FLOW", parser=_sent_flow, help="The flow: create_site, ...")],
+    flow: Annotated[str, typer.Argument(help="The flow: create_site, ...", **flow_names(attrgetter("event_route")))],
     file: Annotated[Path, typer.Argument(help="The event as JSON, as the CRM sends it; - for standard input.")],
     path: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A part of the path, as service=MAIL.")
@@ -72,7 +68,7 @@ def send(
 
     The API key is read from CRM_BRIDGE_API_KEY, or asked for and not shown.
     """
-    method, _, pattern = flow.event_route.partition(" ")
+    method, _, pattern = flows()[flow].event_route.partition(" ")
     where = _filled(pattern, dict(one.partition("=")[::2] for one in path or []))
     body = json.dumps(read_event(file)).encode()
     address = _checked(url or bridge.api_url)
@@ -84,7 +80,7 @@ def send(
         )  # fmt: skip
     except requests.RequestException as error:
         raise UnavailableError(
-            f"No response of {address} ({type(error).__name__}). The event may have arrived. Run the same command "
+            f"No response from {address} ({type(error).__name__}). The event may have arrived. Run the same command "
             "again: it has no second effect."
         ) from None
     _print(bridge, response)

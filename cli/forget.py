@@ -98,7 +98,7 @@ def forget(
     if unfinished:
         raise WrongInputError(
             f"Nothing was erased: {', '.join(one.operation_id for one in unfinished)} "
-            "have not ended. Wait until they have, or decide about them with `crm-bridge operations resolve`."
+            "are not finished. Wait until they are, or decide about them with `crm-bridge operations resolve`."
         )
     if dry_run:
         output.document({**report, "dry_run": True})

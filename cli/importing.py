@@ -11,7 +11,7 @@ import re
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
@@ -32,6 +32,7 @@ from crm_bridge import Flow
 from crm_bridge.engine import DUE, REPLACEABLE
 from crm_bridge.errors import Event, RunningError, SignInRefusedError, StorageError
 from crm_bridge.fields import compared
+from crm_bridge.flow import Import
 from crm_bridge.inbound.api import CHANGED
 from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.operation import Operation, State, fingerprint
@@ -53,49 +54,12 @@ LOOK_AGAIN = 5.0
 app = typer.Typer(help="Import existing records: customers, tickets, key links.", no_args_is_help=True)
 
 
-@dataclass(frozen=True)
-class Kind[M: BaseModel]:
-    """What a file holds, and how a row of it is sent: what its flow declares (`crm_bridge.flow.Import`)."""
-
-    name: str
-    help: str
-    row: type[M]
-    flow: type[Flow[Any, Any, Any]]
-    id: str
-    """The member of a result that is the new id."""
-    command: Callable[[M], BaseModel]
-    calls: int
-    """Calls that a row takes at most."""
-    as_json: tuple[str, ...]
-
-    def rate(self, bridge: Bridge, tenant: str) -> int:
-        """Return how many rows a minute suit the vendor. Raises NotConfiguredError."""
-        engine = bridge.runtime.engine
-        pace = engine.ask(engine.bind(self.flow, tenant, Deadline(PATIENCE)), lambda vendor: vendor.pace())
-        return round(pace.calls * 60 / pace.seconds) // self.calls if pace else GENTLE
+Rate = Annotated[int | None, typer.Option(min=1, help="Rows a minute at most. By default what suits the vendor.")]
+ResultFile = Annotated[Path | None, typer.Option(help="The result file. By default FILE.result.csv, beside the file.")]
+Wait = Annotated[int, typer.Option(min=0, help="Minutes to wait for rows that the bridge finishes by itself.")]
 
 
-KINDS: tuple[Kind[Any], ...] = tuple(
-    Kind(
-        declared.name,
-        declared.help,
-        declared.row or flow.command,
-        flow,
-        declared.id,
-        declared.to_command or (lambda row: row),
-        declared.calls,
-        declared.as_json,
-    )
-    for flow in flows().values()
-    if (declared := flow.imports)
-)
-
-Rate = Annotated[int | None, typer.Option(min=1, help="Rows a minute at most. Else what suits the vendor.")]
-ResultFile = Annotated[Path | None, typer.Option(help="The result file. Else beside the file, as FILE.result.csv.")]
-Wait = Annotated[int, typer.Option(min=0, help="Minutes to wait at the end for what the bridge finishes by itself.")]
-
-
-def _add_command(kind: Kind[Any]) -> None:
+def _add_command(flow: type[Flow[Any, Any, Any]], declared: Import) -> None:
     def run(
         bridge: Bridge,
         name: Name,
@@ -106,14 +70,16 @@ def _add_command(kind: Kind[Any]) -> None:
         wait: Wait = 15,
         yes: Yes = False,
     ) -> None:
-        Import(bridge, name, kind).run(file, dry_run=dry_run, rate=rate, result=result, wait=wait, yes=yes)
+        one = Run(bridge, name, flow, declared)
+        one.run(file, dry_run=dry_run, rate=rate, result=result, wait=wait, yes=yes)
 
-    run.__doc__ = kind.help
-    command(app, kind.name)(run)
+    run.__doc__ = declared.help
+    command(app, declared.name)(run)
 
 
-for _kind in KINDS:
-    _add_command(_kind)
+for _flow in flows().values():
+    if _flow.imports:
+        _add_command(_flow, _flow.imports)
 
 
 @dataclass
@@ -148,26 +114,31 @@ class Plan:
         }
 
 
-class Import[M: BaseModel]:
-    def __init__(self, bridge: Bridge, tenant: str, kind: Kind[M]) -> None:
+class Run:
+    """The import of a file, whose rows are as its flow declares (`crm_bridge.flow.Import`)."""
+
+    def __init__(self, bridge: Bridge, tenant: str, flow: type[Flow[Any, Any, Any]], declared: Import) -> None:
         self._bridge = bridge
         self._output = bridge.output
         self._tenant = tenant
-        self._kind = kind
+        self._flow = flow
+        self._declared = declared
         self._resume_at = 0.0
 
     def run(self, file: Path, *, dry_run: bool, rate: int | None, result: Path | None, wait: int, yes: bool) -> None:
         """Raise NotAllWellError if a row was not done."""
+        if result is None and str(file) == "-":
+            raise WrongInputError("Name the result file with --result, because the rows come from standard input.")
         result = result or file.with_name(f"{file.name}.result.csv")
         refuse_special(result)  # before anything is sent
-        rate = rate or self._kind.rate(self._bridge, self._tenant)  # first: a flow needs the bridge's tables
+        rate = rate or self._suitable_rate()  # first: a flow needs the bridge's tables
         plan = self._plan(self._checked(file))
         _print_plan(self._output, plan, rate)
         if dry_run:
             self._output.document({"dry_run": True, **plan.report()})
         else:
             if plan.to_send and not yes:
-                confirm(f"Send {len(plan.to_send):,} of them?")
+                confirm(f"Send {len(plan.to_send):,} rows?")
             begun = time.monotonic()
             try:
                 self._send(plan.to_send, rate)
@@ -178,27 +149,33 @@ class Import[M: BaseModel]:
         if any(line.state not in FINE for line in plan.lines):
             raise NotAllWellError
 
+    def _suitable_rate(self) -> int:
+        """Return how many rows a minute suit the vendor. Raises NotConfiguredError."""
+        engine = self._bridge.runtime.engine
+        pace = engine.ask(engine.bind(self._flow, self._tenant, Deadline(PATIENCE)), lambda vendor: vendor.pace())
+        return round(pace.calls * 60 / pace.seconds) // self._declared.calls if pace else GENTLE
+
     # ------------------------------------------------------------------ before
 
     def _checked(self, file: Path) -> list[Line]:
         """Return every line. Of those with the same event, only the first has a command."""
-        flow, kind = self._kind.flow(), self._kind
+        flow, declared = self._flow(), self._declared
         first: dict[str, tuple[int, str, str]] = {}
         lines: list[Line] = []
-        for row in rows(file, kind.row, kind.as_json):
+        for row in rows(file, declared.row or flow.command, declared.as_json):
             if row.value is None:
                 lines.append(Line(row.line, "invalid" if row.errors else "empty", detail=row.problem))
             else:
-                event = kind.command(row.value)
+                event = declared.to_command(row.value) if declared.to_command else row.value
                 key, content = flow.key(event), fingerprint(compared(event))
                 operation_id = flow.operation_id(self._tenant, key)
                 number, content_before, key_before = first.setdefault(operation_id, (row.line, content, key))
                 if number == row.line:
                     line = Line(row.line, "", key, operation_id, command=event)
                 elif content == content_before:
-                    line = Line(row.line, "repeated", key, detail=f"says the same as line {number}")
+                    line = Line(row.line, "repeated", key, detail=f"repeats line {number}")
                 else:
-                    line = Line(row.line, "invalid", key, detail=f"says something else of it than line {number}")
+                    line = Line(row.line, "invalid", key, detail=f"differs from line {number}, which has the same id")
                 if key != key_before:
                     line.warning = f"has the id of line {number} in another form: {key} is {key_before}"
                 lines.append(line)
@@ -231,10 +208,13 @@ class Import[M: BaseModel]:
 
     def _send(self, to_send: Sequence[tuple[Line, BaseModel]], rate: int) -> None:
         """Send all. After an error or an interruption only the rows that are being sent are finished."""
-        transport, vendor = self._bridge.runtime.transport, self._kind.flow.vendor.name
+        transport, vendor = self._bridge.runtime.transport, self._flow.vendor.name
         sending: set[Future[None]] = set()
         turn = time.monotonic()
-        with progress_of(self._output, self._kind.name, len(to_send)) as progress, ThreadPoolExecutor(AT_ONCE) as pool:
+        with (
+            progress_of(self._output, self._declared.name, len(to_send)) as progress,
+            ThreadPoolExecutor(AT_ONCE) as pool,
+        ):
             try:
                 for line, event in to_send:
                     self._pause(vendor, progress)
@@ -249,14 +229,14 @@ class Import[M: BaseModel]:
                 for future in sending:
                     future.result()
             except KeyboardInterrupt:
-                progress.say("stopping, as soon as the rows that are being sent are done")
+                progress.say("Stopping after the rows that are being sent ...")
                 raise
 
     def _pause(self, vendor: str, progress: Progress) -> None:
         """Wait while the vendor is down, or has asked for time."""
         transport, clock = self._bridge.runtime.transport, self._bridge.runtime.clock
         while (left := max(transport.retry_at(vendor, self._tenant), self._resume_at) - clock()) > 0:
-            progress.say(f"{vendor} is down or asks for time, trying again in {left:.0f} s")
+            progress.say(f"{vendor} is down or asks for a pause. Trying again in {left:.0f} s")
             time.sleep(min(1.0, left))
         progress.say("")
 
@@ -265,7 +245,7 @@ class Import[M: BaseModel]:
         for pause in (*STORAGE_PAUSES, None):
             try:
                 outcome = self._bridge.runtime.engine.run(
-                    self._kind.flow, event, tenant=self._tenant, deadline=Deadline(PATIENCE)
+                    self._flow, event, tenant=self._tenant, deadline=Deadline(PATIENCE)
                 )
             except RunningError:
                 line.state, line.detail = State.SENDING, "is being sent by another process"
@@ -286,7 +266,7 @@ class Import[M: BaseModel]:
     def _note(self, line: Line, operation: Operation, *, is_new: bool) -> None:
         line.state = operation.state
         result = json.loads(operation.result) if operation.result else {}
-        line.id = str(result.get(self._kind.id, ""))
+        line.id = str(result.get(self._declared.id, ""))
         if operation.state is State.SUCCEEDED:
             line.detail = "" if is_new else "known already"
         elif operation.last_attempt:
@@ -298,7 +278,7 @@ class Import[M: BaseModel]:
         pending = [line for line in lines if line.state in DUE]
         if not pending:
             return
-        with progress_of(self._output, "the bridge goes on with", len(pending)) as progress:
+        with progress_of(self._output, "unfinished", len(pending)) as progress:
             while pending and time.monotonic() < end:
                 time.sleep(LOOK_AGAIN)
                 operations = self._bridge.runtime.operations.many([line.operation_id for line in pending])

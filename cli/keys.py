@@ -29,13 +29,13 @@ Scopes = Annotated[
     list[str] | None,
     typer.Option(
         "--scope",
-        help="A scope of the key; several may be given: a flow (create_site, ...), operations:read to look at "
-        "operations and links, operations:resolve to decide, operations:payload to see also what was sent. Without it: "
-        "the flows that the tenant uses, which is what its CRM needs.",
+        help="What the key may do; several may be given: a flow (create_site, ...), operations:read to look at "
+        "operations and links, operations:resolve to decide, operations:payload to see also what was sent. By "
+        "default the flows that the tenant uses, which is what its CRM needs.",
     ),
 ]
-Label = Annotated[str, typer.Option(help="Whose key it is. It is in the logs.")]
-Expires = Annotated[str, typer.Option(help="Until when the key works: 90d, a day as 2027-06-30, or never.")]
+Label = Annotated[str, typer.Option(help="Who uses the key. It is in the logs.")]
+Expires = Annotated[str, typer.Option(help="When the key expires: in 90d, on a day as 2027-06-30, or never.")]
 
 
 @command(app, "add")
@@ -50,7 +50,7 @@ def add_key(bridge: Bridge, name: Name, scope: Scopes = None, label: Label = "CR
 
 @command(app, "list")
 def list_keys(bridge: Bridge, name: Name) -> None:
-    """A tenant's API keys, by the beginnings of their hashes."""
+    """List a tenant's API keys, by the beginnings of their hashes."""
     now = bridge.runtime.clock()
     documents, rows = [], []
     for key in bridge.runtime.keys.of(name):
@@ -69,7 +69,7 @@ def revoke(
     name: Name,
     key: Annotated[str, typer.Argument(help="The key, or the beginning of its hash as `key list` shows it.")],
 ) -> None:
-    """Revoke an API key, for ever."""
+    """Revoke an API key for good."""
     found = [
         one
         for one in bridge.runtime.keys.of(name)
@@ -77,7 +77,8 @@ def revoke(
     ]
     if len(found) != 1:
         raise WrongInputError(
-            f"{name} has {'several keys' if found else 'no key'} of this name. See `tenant key list`."
+            f"{name} has {'several keys' if found else 'no key'} with this hash. "
+            f"`crm-bridge tenant key list {name}` lists its keys."
         )
     bridge.runtime.keys.revoke(found[0])
     bridge.output.document({"key": found[0].key_hash[:SHORT_HASH], "label": found[0].label})
@@ -144,9 +145,9 @@ def expiry_of_key(expires: str) -> int | None:
 
 def _checked_scopes(scopes: Sequence[str] | None, settings: Tenant) -> frozenset[str]:
     if unknown := sorted(set(scopes or ()) - SCOPES):
-        raise WrongInputError(f"There is no scope {', '.join(unknown)}; there are {', '.join(sorted(SCOPES))}.")
+        raise WrongInputError(f"Unknown scope {', '.join(unknown)}. The scopes are {', '.join(sorted(SCOPES))}.")
     if not (found := frozenset(scopes or used_scopes(settings))):
-        raise WrongInputError("The settings name no vendor with a flow, so say with --scope what the key may do.")
+        raise WrongInputError("The settings have no vendor with a flow. Give --scope.")
     return found
 
 

@@ -88,7 +88,7 @@ class _Check:
             ids = self._ask(CreateSite, list_ids) if links else set()
             for one in links:
                 if one.right.id not in ids:
-                    what = f"illu does not list it any more; it is linked to {one.left.entity} {one.left.id}"
+                    what = f"illu no longer lists it; it is linked to {one.left.entity} {one.left.id}"
                     yield Disagreement("illu", f"{one.right.entity} {one.right.id}", what)
 
     def revio(self) -> Iterator[Disagreement]:
@@ -105,7 +105,7 @@ class _Check:
             if record is None:
                 yield Disagreement("Rev.io", f"key link {key_link_id}", "Rev.io no longer has it")
             elif ids != {str(record.internal_id), canonical(record.external_id)}:
-                yield Disagreement("Rev.io", f"key link {key_link_id}", "Rev.io has another pair of ids in it")
+                yield Disagreement("Rev.io", f"key link {key_link_id}", "Rev.io has other ids for it")
 
     def egito(self) -> Iterator[Disagreement]:
         settings = self.settings.require(EgitoSettings)
@@ -119,7 +119,7 @@ class _Check:
                 time.sleep(60 / self.rate if number else 0)  # so that live traffic goes on
                 entity = entities[end.entity]
                 if not self._is_at_egito(entity, end.id):
-                    yield Disagreement("Egito", f"{entity} {end.id}", "Egito no longer shows it")
+                    yield Disagreement("Egito", f"{entity} {end.id}", "Egito no longer has it")
                 progress.advance("asked")
 
     def _is_at_egito(self, entity: str, record_id: str) -> bool:

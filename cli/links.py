@@ -91,11 +91,11 @@ def find(
     entity: Annotated[str, typer.Argument(help="As customer, ticket, site, job, key_link.")],
     record: Annotated[str, typer.Argument(metavar="ID")],
 ) -> None:
-    """Show what a record is linked to."""
+    """Find the records that a record is linked to."""
     identity = validated(LinkSearch, {"system": system, "entity": entity, "id": record}).identity
     partners = bridge.runtime.links.of(name, identity)
     if not partners:
-        raise NotFoundError(f"{system} {entity} {record} is linked to nothing.")
+        raise NotFoundError(f"{system} {entity} {record} has no links.")
     found = [StoredLink(identity, one.identity, one.operation_id, int(one.linked_at.timestamp())) for one in partners]
     bridge.output.document([one.document() for one in found])
     bridge.output.table(("system", "entity", "id", "operation"), [one.cells()[3:7] for one in found])
@@ -105,14 +105,14 @@ def find(
 def export(
     bridge: Bridge,
     name: Name,
-    file: Annotated[Path | None, typer.Argument(help="The file to write; else standard output.")] = None,
+    file: Annotated[Path, typer.Argument(help="The file to write; - for standard output.")] = Path("-"),
 ) -> None:
-    """All links of a tenant as CSV, each once. It reads the whole table of links."""
+    """Export all links of a tenant as CSV, each once. The whole table of links is read."""
     found = list(stored(bridge, name))
     if bridge.output.as_json:
         bridge.output.document([one.document() for one in found])
         return
-    with opened(file) if file else nullcontext(sys.stdout) as target:
+    with nullcontext(sys.stdout) if str(file) == "-" else opened(file) as target:
         safe = visible if target.isatty() else str
         writer = csv.writer(target, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -122,7 +122,7 @@ def export(
 
 @command(app, "import")
 def import_links(bridge: Bridge, name: Name, file: File, dry_run: DryRun = False, yes: Yes = False) -> None:
-    """Store which customers and tickets are sites and jobs at illu already, so that they are not created again.
+    """Import links of customers and tickets that are sites and jobs at illu already, so that they are not made again.
 
     The file has the form of `links export`. Nothing is sent. Key links are found at Rev.io by `import key-links`.
     """
@@ -133,12 +133,12 @@ def import_links(bridge: Bridge, name: Name, file: File, dry_run: DryRun = False
     for one in records:
         operation = known.get(one.operation_id(name))
         if operation and not one.is_result_of(operation):
-            wrong[one.line] = f"{one.event_key} is something else already, or on its way: {operation.state}"
+            wrong[one.line] = f"{one.event_key} has another result or is not finished: {operation.state}"
     for line, problem in sorted(wrong.items()):
         output.line(f"line {line}: {problem}", style="red")
     counts = {"new": len(new), "known_already": len(records) - len(new)}
     report = {**counts, "wrong": [{"line": line, "detail": problem} for line, problem in wrong.items()]}
-    output.line(f"{len(new):,} new, {counts['known_already']:,} known already, {len(wrong):,} wrong.")
+    output.line(f"{len(new):,} new, {counts['known_already']:,} known already, {len(wrong):,} invalid.")
     refused: list[dict[str, object]] = []
     if dry_run or not new:
         output.document({"dry_run": dry_run, **report, "written": 0})
@@ -169,7 +169,12 @@ def stored(bridge: Bridge, tenant: str) -> Iterator[StoredLink]:
         ExpressionAttributeValues=serialize({":tenant": joined(tenant, "")}),
     )
     with guarded():
-        items = [deserialize(item) for page in pages for item in page["Items"]]
+        estimate = bridge.dynamodb.describe_table(TableName=bridge.links_table)["Table"]["ItemCount"]
+        items = []
+        with progress_of(bridge.output, "reading links", estimate) as progress:
+            for page in pages:
+                items += [deserialize(item) for item in page["Items"]]
+                progress.advance("read", page["ScannedCount"])
     # The key has an id's canonical form, and the link in the other direction the form in which it was sent.
     partners = [Identity(*(str(item[f"partner_{part}"]) for part in ("system", "entity", "id"))) for item in items]
     original = {replace(one, id=canonical(one.id)): one.id for one in partners}
@@ -217,7 +222,7 @@ class _Record:
             self.flow, self.event_key, self.result, self.links, tenant=tenant, by=bridge.user
         )
         if not is_new and not self.is_result_of(operation):
-            raise ConflictError(f"{self.event_key} is something else already.")
+            raise ConflictError(f"{self.event_key} has another result.")
 
 
 def _read(file: Path) -> tuple[dict[int, str], list[_Record]]:
@@ -230,9 +235,9 @@ def _read(file: Path) -> tuple[dict[int, str], list[_Record]]:
             continue
         left, right = row.value.ends()
         if ((left.system, left.entity), (right.system, right.entity)) not in _KINDS:
-            wrong[row.line] = f"{left.system} {left.entity} and {right.system} {right.entity} are not imported"
+            wrong[row.line] = f"{left.system} {left.entity} and {right.system} {right.entity} cannot be imported"
         elif not re.fullmatch("[1-9][0-9]{0,17}", right.id) and right.entity == "site":
-            wrong[row.line] = "a site's id is a number"
+            wrong[row.line] = "a site's id must be a number"
         else:
             read.append((row.line, left, right))
     site_of = {canonical(left.id): right for _, left, right in read if (left.system, left.entity) == JOB}
@@ -243,7 +248,7 @@ def _read(file: Path) -> tuple[dict[int, str], list[_Record]]:
             created = SiteCreated(site_id=int(right.id), customer_id=left.id)
             records.append(_Record(line, CreateSite, left.id, created, (Link(left, right),)))
         elif (left.system, left.entity) == TICKET and site is None:
-            wrong[line] = f"no line says at which site the job {right.id} is"
+            wrong[line] = f"no line links the job {right.id} to a site"
         elif (left.system, left.entity) == TICKET and site:
             job = JobCreated(job_id=right.id, ticket_id=left.id, site_id=int(site.id))
             links = (Link(left, right), Link(right, site, Cardinality.MANY_TO_ONE))

@@ -10,14 +10,16 @@ import typer
 
 from cli.bridge import Bridge
 from cli.command import DryRun, Name, WrongInputError, Yes, command
-from cli.output import moment
+from cli.flows import flow_names
+from cli.output import Output, moment
+from cli.progress import progress_of
 from cli.prompts import confirm, confirm_id
 from crm_bridge.engine import UNLINKABLE
 from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
 from crm_bridge.outbound.transport import Deadline
-from crm_bridge.storage.operation import Operation, OperationSummary, State, operation_id
-from operations.flows import flow_of, flows
-from operations.handler import FIRST_LOOKED_AT
+from crm_bridge.storage.operation import Operation, OperationSummary, State
+from operations.flows import flow_of
+from operations.handler import FIRST_LOOKED_AT, known_by
 
 COLUMNS = ("state", "flow", "event key", "last attempt", "due", "changed", "operation")
 RETRIED = (State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
@@ -35,25 +37,20 @@ class Action(StrEnum):
 
 
 CONSEQUENCES = {
-    Action.LINK: "The vendor's record {id} is written down as what {event} became. Nothing is sent.",
-    Action.RETRY: "{event} is sent to the vendor again. If the vendor has done it already, it will be there twice.",
-    Action.DISCARD: "{event} is given up: it is not sent, and what the CRM sent is deleted. The CRM may send it again.",
+    Action.LINK: "{event} is linked with the vendor's record {id}. Nothing is sent.",
+    Action.RETRY: "{event} is sent to the vendor again. If the vendor has done it already, there will be a duplicate.",
+    Action.DISCARD: "{event} is not sent, and its payload is deleted. The CRM may send it again.",
     Action.UNLINK: "The links of {event} are deleted, and it waits for a decision again. Nothing is sent. The vendor's "
-    "record stays, and so does what used the link, such as a job at that site.",
+    "record stays, and so does a record that was made by the link, such as a job at that site.",
 }
 
 
-def _flow(name: str) -> str:
-    if name not in flows():
-        raise typer.BadParameter(f"the flows are {', '.join(sorted(flows()))}")
-    return name
-
-
 StateOption = Annotated[State | None, typer.Option("--state", help="Only those in this state.")]
-FlowOption = Annotated[
-    str | None, typer.Option("--flow", help="Only those of this flow.", parser=_flow, metavar="FLOW")
+FlowOption = Annotated[str | None, typer.Option("--flow", help="Only those of this flow.", **flow_names())]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Only those with this text in the reason of their last attempt.")
 ]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only those whose last attempt has this reason.")]
+Payload = Annotated[bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many.")]
 
 
@@ -66,12 +63,12 @@ def list_operations(
     reason: ReasonOption = None,
     limit: LimitOption = 50,
 ) -> None:
-    """A tenant's operations. What needs a person comes first, then what was changed last."""
+    """List a tenant's operations: those that need a person first, then those that were changed last."""
     found = list(islice(_found(bridge, name, [state] if state else FIRST_LOOKED_AT, flow, reason), limit))
     bridge.output.document([one.to_response() for one in found])
     bridge.output.table(COLUMNS, map(_row, found), head=3)
     if not found:
-        bridge.output.line("There is none.")
+        bridge.output.line("No operations found.")
     if len(found) == limit:
         bridge.output.line(f"There may be more; --limit shows them. These are the first {limit}.")
 
@@ -83,21 +80,19 @@ def show(
     wanted: Annotated[
         str, typer.Argument(metavar="ID", help="An operation's id, or a customer's, ticket's, ... at the CRM.")
     ],
-    payload: Annotated[
-        bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")
-    ] = False,
+    payload: Payload = False,
 ) -> None:
-    """An event's history, its result, its links, and what can be done now."""
-    ids = [wanted, *(operation_id(name, flow, wanted) for flow in flows())]
-    found = [one for one in bridge.runtime.operations.many(ids).values() if one.tenant == name]
+    """Show an event's history, its result, its links, and what can be done now."""
+    _ = bridge.runtime  # what is below asks for it by itself
+    found = known_by(name, wanted)
     if not found:
         raise NotFoundError(
-            f"{name} has no operation {wanted}. `crm-bridge operations list {name}` shows those that there are."
+            f"{name} has no operation {wanted}. `crm-bridge operations list {name}` lists the operations."
         )
     found.sort(key=lambda one: one.created_at)
-    bridge.output.document([_document(one, payload=payload) for one in found])
+    bridge.output.document([document(one, payload=payload) for one in found])
     for one in found:
-        _print(bridge, one, payload=payload)
+        print_operation(bridge.output, one, payload=payload)
 
 
 @command(app)
@@ -122,9 +117,9 @@ def resolve(
     The id that `link` is given is verified at the vendor. Where that is not possible it has to be typed twice.
     """
     if (action is Action.LINK) is (vendor_id is None):
-        raise WrongInputError("Give the vendor's id with link (--id), and with nothing else.")
+        raise WrongInputError("The decision link needs --id, and no other decision takes it.")
     if confirmed and action is not Action.LINK:
-        raise WrongInputError("Give --confirmed with link, and with nothing else.")
+        raise WrongInputError("Only the decision link takes --confirmed.")
     operation = bridge.operation(wanted)
     if action is Action.UNLINK and not _is_unlinkable(operation):
         raise WrongInputError("Only a record that a person or a look-up linked can be unlinked.")
@@ -174,10 +169,10 @@ def retry(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Make operations that wait due now, for instance once credentials are corrected.
+    """Make waiting operations due now, for instance once credentials are corrected.
 
-    What may be done already is looked for first, as always. Of what needs review only what was surely not done is
-    retried; see `resolve` for the rest.
+    If an operation may be done already, the vendor is asked first, as always. Of those that need review, only those
+    that were surely not done are retried; `resolve` decides about the others.
     """
     if state not in (None, *RETRIED):
         raise WrongInputError("Only an operation that is waiting, unconfirmed or in review can be retried.")
@@ -200,7 +195,12 @@ def retry(
     if not yes:
         confirm("Retry them?")
     begun = int(bridge.runtime.clock())
-    retried = sum(_retried(bridge, one, begun + number * 60 // rate) for number, one in enumerate(chosen))
+    retried = 0
+    with progress_of(bridge.output, "operations", len(chosen)) as progress:
+        for number, one in enumerate(chosen):
+            is_due = _retried(bridge, one, begun + number * 60 // rate)
+            retried += is_due
+            progress.advance("due" if is_due else "left alone")
     bridge.output.document({**report, "retried": retried})
     bridge.output.line(f"{retried:,} are due from now on. `crm-bridge operations list {name}` shows their states.")
 
@@ -233,8 +233,13 @@ def _found(
     bridge: Bridge, tenant: str, states: Sequence[State], flow: str | None, reason: str | None
 ) -> Iterator[OperationSummary]:
     for one in bridge.listed(tenant, states, flow):
-        if reason is None or (one.last_attempt and reason.casefold() in one.last_attempt.reason.casefold()):
+        if has_reason(one, reason):
             yield one
+
+
+def has_reason(one: OperationSummary, reason: str | None) -> bool:
+    """Return whether the reason of the last attempt has this text, in capitals or not; True without a text."""
+    return reason is None or (one.last_attempt is not None and reason.casefold() in one.last_attempt.reason.casefold())
 
 
 def _row(one: OperationSummary) -> tuple[object, ...]:
@@ -244,21 +249,19 @@ def _row(one: OperationSummary) -> tuple[object, ...]:
     return one.state, one.flow, one.event_key, attempt, *times, one.operation_id
 
 
-def _document(operation: Operation, *, payload: bool) -> dict[str, Any]:
-    document: dict[str, Any] = {**operation.to_response()} | {
-        "candidates": operation.candidates_response(names=payload)
-    }
+def document(operation: Operation, *, payload: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {**operation.to_response(), "candidates": operation.candidates_response(names=payload)}
     if payload:
-        document["payload"] = json.loads(operation.payload) if operation.payload else None
-    return document
+        shown["payload"] = json.loads(operation.payload) if operation.payload else None
+    return shown
 
 
-def _print(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
-    output = bridge.output
+def print_operation(output: Output, operation: Operation, *, payload: bool) -> None:
     output.line()
     output.pairs(
         {
             "operation": operation.operation_id,
+            "tenant": operation.tenant,
             "event": f"{operation.flow} {operation.event_key}",
             "state": operation.state,
             "due": moment(operation.due_at),

@@ -63,8 +63,8 @@ class Output:
             self.screen.print(Text(visible(text), style=style))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, head: int = 2) -> None:
-        """Print rows side by side, in which at most the widest column is folded; or one below the other, if that is too
-        wide: a row's first `head` cells in a line, and below it what else the row has.
+        """Print rows side by side, in which at most the widest column of texts is folded; or one below the other, if
+        that is too wide: a row's first `head` cells in a line, and below it what else the row has.
 
         A column without a value is left out. Print nothing if there are no rows.
         """
@@ -74,11 +74,14 @@ class Output:
             return
         shown = [number for number, width in enumerate(widths) if width]
         needed = [max(widths[number], cell_len(columns[number])) for number in shown]
-        foldable = max(needed)
+        # An id is of no use if it is folded: it cannot be selected, or found, as a whole.
+        foldable = max(
+            (widths[number] for number in shown if any(" " in row[number].plain for row in cells)), default=0
+        )
         if sum(needed) - foldable + min(foldable, NARROWEST) + GAP * len(needed) <= self.screen.width:
             table = Table(box=SIMPLE_HEAD, pad_edge=False)
             for number in shown:
-                table.add_column(columns[number], overflow="fold", no_wrap=widths[number] < foldable)
+                table.add_column(columns[number], overflow="fold", no_wrap=widths[number] != foldable)
             for row in cells:
                 table.add_row(*(row[number] for number in shown))
             self.screen.print(table)

@@ -20,7 +20,7 @@ from crm_bridge.vendors import vendors
 def confirm(question: str) -> None:
     """Raises WrongInputError unless the user says yes."""
     if not sys.stdin.isatty():
-        raise WrongInputError("Give --yes, because nobody can be asked here. Nothing was changed.")
+        raise WrongInputError("There is no terminal to ask for confirmation. Give --yes. Nothing was changed.")
     if not typer.confirm(visible(question), err=True):
         raise WrongInputError("Nothing was changed.")
 
@@ -28,7 +28,7 @@ def confirm(question: str) -> None:
 def confirm_id(record_id: str) -> None:
     """Raises WrongInputError unless the user types the same id again."""
     if not sys.stdin.isatty():
-        raise WrongInputError("Give --confirmed, because nobody can be asked here. Nothing was changed.")
+        raise WrongInputError("There is no terminal to ask for the id. Give --confirmed. Nothing was changed.")
     if str(typer.prompt("Type the id again", err=True)).strip() != record_id.strip():
         raise WrongInputError("The two ids are not the same. Nothing was changed.")
 

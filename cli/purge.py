@@ -50,8 +50,7 @@ def _purged(bridge: Bridge, table: str, tenant: str, now: int) -> int:
             for some in batched(page["Items"], BATCH, strict=False):
                 _delete(bridge, table, some)
                 deleted += len(some)
-            for _ in range(page["ScannedCount"]):
-                progress.advance("read")
+            progress.advance("read", page["ScannedCount"])
     return deleted
 
 

@@ -8,7 +8,7 @@ import typer
 
 from cli.bridge import Bridge
 from cli.command import Name, WrongInputError, Yes
-from cli.output import moment
+from cli.output import Output, moment
 from cli.prompts import confirm
 from crm_bridge.errors import InvalidError, NotFoundError
 from crm_bridge.outbound.transport import Deadline
@@ -44,16 +44,16 @@ def requests(
     payload: Annotated[bool, typer.Option("--payload", help="Also what the source sent, while in quarantine.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Requests that were refused, and events in quarantine. With an ID, what is known of one, and what can be done."""
+    """List requests that were refused, and events in quarantine. With an ID, show one, or decide about it."""
     _ = bridge.runtime  # what is below asks for it by itself
     if action:
         _act(bridge, _one(name, wanted or ""), action, yes=yes)
         return
     found, more = _found(name, RequestListing(id=wanted, state=state, limit=min(limit, PAGE)), limit)
+    bridge.output.document([document(one, payload=payload) if wanted else one.to_response() for one in found])
     if wanted and len(found) == 1:
-        _show(bridge, found[0], payload=payload)
+        print_request(bridge.output, found[0], payload=payload)
         return
-    bridge.output.document([one.to_response() for one in found])
     bridge.output.table(("received", "request", "state", "ids"), map(_row, found))
     if not found:
         bridge.output.line("No requests found. Requests that were accepted are operations.")
@@ -84,7 +84,7 @@ def _one(tenant: str, wanted: str) -> StoredRequest:
     found, _ = find(tenant, RequestListing(id=wanted)) if wanted else ([], None)
     found = [one for one in found if one.id == wanted] or [one for one in found if one.state is quarantined] or found
     if not found:
-        raise NotFoundError(f"{tenant} has no request {wanted}. `crm-bridge requests {tenant}` shows those there are.")
+        raise NotFoundError(f"{tenant} has no request {wanted}. `crm-bridge requests {tenant}` lists them.")
     if len(found) > 1:
         raise WrongInputError(f"Several requests carried this id. Give one of {', '.join(one.id for one in found)}.")
     return found[0]
@@ -102,19 +102,22 @@ def _act(bridge: Bridge, request: StoredRequest, action: Action, *, yes: bool) -
         except InvalidError as error:
             raise WrongInputError(error.detail, error.fields) from None
     bridge.output.document(details(ended))
-    done = f"Accepted: `crm-bridge operations show {ended.tenant} {ended.operation_id}` shows what becomes of it."
+    done = f"Accepted. `crm-bridge show {ended.operation_id}` shows its result."
     bridge.output.line("Discarded." if action is Action.DISCARD else done)
 
 
-def _show(bridge: Bridge, request: StoredRequest, *, payload: bool) -> None:
-    output = bridge.output
-    document: dict[str, Any] = {**details(request)}
+def document(request: StoredRequest, *, payload: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {**details(request)}
     if payload:
-        document["payload"] = json.loads(request.payload) if request.payload else None
-    output.document(document)
+        shown["payload"] = json.loads(request.payload) if request.payload else None
+    return shown
+
+
+def print_request(output: Output, request: StoredRequest, *, payload: bool) -> None:
     output.pairs(
         {
             "request": request.id,
+            "tenant": request.tenant,
             "state": request.state,
             "received": moment(request.received_at),
             "route": request.route,
@@ -131,7 +134,7 @@ def _show(bridge: Bridge, request: StoredRequest, *, payload: bool) -> None:
     )
     output.table(("field", "what is wrong"), [(error.field, error.message) for error in request.errors])
     if request.shape:
-        output.line("What it had, with kinds in place of values:")
+        output.line("The body, with types in place of values:")
         output.line(f"  {request.shape}")
     if payload:
         output.line(f"payload {request.payload or 'is not kept'}")

@@ -1,7 +1,9 @@
 """The rows of a file, each checked like the request that it stands for. Nothing is sent from here."""
 
 import csv
+import io
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,17 +45,25 @@ class Row[M: BaseModel]:
 def rows[M: BaseModel](file: Path, model: type[M], as_json: Sequence[str] = ()) -> Iterator[Row[M]]:
     """Return the rows of a `.jsonl` file, one object in each line, or else of a CSV file whose header names the fields.
 
+    `-` is standard input, which is JSON if it begins with a brace.
     Each line of the file but the header is in one of them. In CSV a dot stands before a field within a field, an empty
     cell is null, and the cells of columns in `as_json` are JSON. Raises WrongInputError if the file cannot be read, or
     its header names an unknown column, or one twice.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            is_csv = file.suffix != ".jsonl"
+        with _opened(file) as lines:
+            is_csv = lines.read(1) != "{" if str(file) == "-" else file.suffix != ".jsonl"
+            lines.seek(0)
             for line, members, size in _csv(lines, model, as_json) if is_csv else _jsonl(lines):
                 yield _checked(line, members, size, model, IN_CSV if is_csv else None)
     except (OSError, UnicodeDecodeError) as error:
-        raise WrongInputError(f"{file} cannot be read as UTF-8 ({type(error).__name__}).") from None
+        raise WrongInputError(f"Cannot read {file} as UTF-8 ({type(error).__name__}).") from None
+
+
+def _opened(file: Path) -> IO[str]:
+    if str(file) != "-":
+        return file.open(encoding="utf-8-sig", newline="")
+    return io.StringIO(sys.stdin.buffer.read().decode("utf-8-sig"), newline="")
 
 
 def _checked[M: BaseModel](line: int, members: Members, size: int, model: type[M], context: str | None) -> Row[M]:
@@ -77,7 +87,7 @@ def _object(text: str) -> Members:
         return error.fields[0]
     except (ValueError, RecursionError):
         members = None
-    return members if isinstance(members, dict) else FieldError("the line", "is no JSON object")
+    return members if isinstance(members, dict) else FieldError("the line", "is not a JSON object")
 
 
 def _csv(lines: IO[str], model: type[BaseModel], as_json: Sequence[str]) -> Iterator[tuple[int, Members, int]]:
@@ -87,8 +97,8 @@ def _csv(lines: IO[str], model: type[BaseModel], as_json: Sequence[str]) -> Iter
     unknown = sorted({column.partition(".")[0] for column in columns} - model.model_fields.keys())
     if unknown or not columns:
         raise WrongInputError(
-            f"The first line must name the columns; {', '.join(unknown) or 'nothing'} is not known. "
-            f"Known are {', '.join(model.model_fields)}."
+            f"{f'Unknown column {", ".join(unknown)}' if unknown else 'No columns'} in the first line. "
+            f"The columns are {', '.join(model.model_fields)}."
         )
     whole = {column.partition(".")[0] for column in columns if "." in column} & set(columns)
     if twice := sorted({column for column, times in Counter(columns).items() if times > 1} | whole):

@@ -24,7 +24,7 @@ def read_document(file: Path) -> str:
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise WrongInputError(f"{file} cannot be read ({type(error).__name__}).") from None
+        raise WrongInputError(f"Cannot read {file} ({type(error).__name__}).") from None
 
 
 def valid(bridge: Bridge, document: str) -> Tenant:
@@ -46,7 +46,7 @@ def unreached(sources: Mapping[str, SourceSettings]) -> Iterator[FieldError]:
         for number, event in enumerate(settings.events):
             if event.flow not in reached:
                 field = f"sources.{source}.events.{number}.flow"
-                yield FieldError(field, f"is no flow that a source reaches: {', '.join(reached)}")
+                yield FieldError(field, f"must be a flow that a source reaches: {', '.join(reached)}")
 
 
 def shown_if_valid(bridge: Bridge, document: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cli.command import Name, WrongInputError, Yes, command
 from cli.keys import EXPIRES, Expires, Label, NewKey, Scopes
 from cli.keys import app as keys
 from cli.output import Output
+from cli.progress import progress_of
 from cli.prompts import confirm, prompt_for_tenant
 from cli.purge import purge as purge_tables
 from cli.settings import (
@@ -45,7 +46,7 @@ def add(
     bridge: Bridge,
     name: Name,
     file: Annotated[
-        Path | None, typer.Option(help="The settings as JSON, - for standard input. Else you are asked.")
+        Path | None, typer.Option(help="The settings as JSON, - for standard input. Without it you are asked.")
     ] = None,
     scope: Scopes = None,
     label: Label = "CRM",
@@ -54,14 +55,16 @@ def add(
 ) -> None:
     """Onboard a tenant: check its settings, store them as its secrets, make its first API key."""
     if not re.fullmatch("[a-z0-9][a-z0-9-]{0,62}", name):
-        raise WrongInputError("Name a tenant with a-z, 0-9 and -, at most 63 of them.")
+        raise WrongInputError(
+            "The name of a tenant has at most 63 letters a-z, digits and -, and does not begin with -."
+        )
     document = read_document(file) if file else prompt_for_tenant(bridge.output)
     settings = valid(bridge, document)
     if all(text.strip() == EMPTY for text in split(document).values()):
-        raise WrongInputError("There is nothing to store: name a vendor, or a webhook.")
+        raise WrongInputError("The settings have no vendor and no webhook. Nothing was stored.")
     key = NewKey.checked(bridge, scope, label, expires, settings)  # before anything is stored
     if bridge.parts(name):
-        raise WrongInputError(f"There is a tenant {name} already. Change it with `crm-bridge tenant set {name}`.")
+        raise WrongInputError(f"The tenant {name} exists already. Change it with `crm-bridge tenant set {name}`.")
     _store(bridge, name, document, {}, kms_key_id)
     bridge.output.line(f"The tenant {name} is stored: {', '.join(sorted(settings.model_fields_set))}.")
     key.store(bridge, name)
@@ -69,11 +72,8 @@ def add(
 
 @command(app, "list")
 def list_tenants(bridge: Bridge) -> None:
-    """The tenants of this bridge."""
-    prefixes = tuple(bridge.secret_name(part, "") for part in PARTS)
-    pages = bridge.secrets.get_paginator("list_secrets").paginate(Filters=[{"Key": "name", "Values": prefixes}])
-    secrets = [secret["Name"] for page in pages for secret in page["SecretList"]]
-    names = sorted({secret.rpartition("/")[2] for secret in secrets if secret.startswith(prefixes)})
+    """List the tenants of this bridge."""
+    names = bridge.tenants()
     bridge.output.document(names)
     for name in names:
         bridge.output.line(name)
@@ -81,7 +81,7 @@ def list_tenants(bridge: Bridge) -> None:
 
 @command(app)
 def show(bridge: Bridge, name: Name) -> None:
-    """A tenant's settings. What is secret is masked."""
+    """Show a tenant's settings. Secrets are masked."""
     settings = bridge.tenant(name).shown()
     bridge.output.document(settings)
     bridge.output.line(json.dumps(settings, indent=2, ensure_ascii=False))
@@ -128,7 +128,7 @@ def set_settings(
     rows = rows or _unfinished(parts, document)
     if not rows:
         bridge.output.document({"tenant": name, "changed": []})
-        bridge.output.line("Nothing would change.")
+        bridge.output.line("No changes.")
         return
     shown = [(place, *("not set" if value == "" else value for value in values)) for place, *values in rows]
     bridge.output.table(("setting", "before", "after"), shown)
@@ -161,7 +161,7 @@ def remove(
     if unfinished and not force:
         more = " or more" if len(unfinished) == MOST_COUNTED else ""
         raise WrongInputError(
-            f"Operations of {name} are not finished ({len(unfinished)}{more}), and never would be. "
+            f"{name} has operations that are not finished ({len(unfinished)}{more}), and never would be. "
             f"See `crm-bridge operations list {name}`, or give --force."
         )
     if not yes:
@@ -184,7 +184,7 @@ def remove(
         bridge.secrets.delete_secret(SecretId=secret, RecoveryWindowInDays=recovery_days)
     bridge.output.document({"tenant": name, "revoked_keys": len(revoked), "recovery_days": recovery_days})
     bridge.output.line(
-        f"{name} is gone, and so are its keys ({len(revoked)}). Its secrets can be restored for {recovery_days} days:"
+        f"Removed {name}, and revoked its keys ({len(revoked)}). Its secrets can be restored for {recovery_days} days:"
     )
     for secret in secrets:
         bridge.output.line(f"  aws secretsmanager restore-secret --secret-id {secret}")
@@ -193,8 +193,11 @@ def remove(
 def _purge(bridge: Bridge, tenant: str, *, wait: bool) -> None:
     """Erase all data, once no function has the keys and settings in its cache any more."""
     if wait:
-        bridge.output.notice(f"Waiting {SECRET_MAX_AGE} s, until no function uses the keys and settings any more.")
-        time.sleep(SECRET_MAX_AGE)
+        bridge.output.notice("Waiting until no function uses the keys and settings any more.")
+        with progress_of(bridge.output, "seconds", SECRET_MAX_AGE) as progress:
+            for _ in range(SECRET_MAX_AGE):
+                time.sleep(1)
+                progress.advance("waited")
     erased = purge_tables(bridge, tenant)
     bridge.output.document({"tenant": tenant, "erased": erased})
     bridge.output.table(("table", "items erased"), list(erased.items()))

@@ -158,7 +158,7 @@ def _banner(stack: Stack) -> None:
     if stack.api_key == DEMO_KEY:
         url = stack.simulator(ReceiverSimulator).url
         lines.append(
-            f"  webhooks {url}   (results of events that got 202 with the key {WEBHOOK_KEY}; {url}/_state shows them)"
+            f"  webhooks  {url}   (results of events that got 202 with the key {WEBHOOK_KEY}; {url}/_state shows them)"
         )
     if stack.aws:
         account = {"AWS_ENDPOINT_URL": stack.aws_url, "AWS_DEFAULT_REGION": REGION, **stack.aws.credentials}

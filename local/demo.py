@@ -37,7 +37,8 @@ NEXT = """What to try next:
   make run                       leaves it running, and says what to send to it
   http://127.0.0.1:3000/console  then shows what happens there
   export CRM_BRIDGE_LOCAL=1      lets the command line work on it, as in:
-  .venv/bin/crm-bridge operations list demo
+  .venv/bin/crm-bridge tail demo
+  .venv/bin/crm-bridge show C-1001
 """
 TIMEOUT = 30
 FINAL = ("succeeded", "rejected", "needs_review")

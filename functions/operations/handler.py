@@ -52,9 +52,7 @@ def _list_operations(request: Request) -> JsonResponse[OperationPage]:
     if listing.id is not None:
         known = [
             one
-            for one in sorted(
-                _known_by(request.caller.tenant, listing.id), key=lambda one: one.updated_at, reverse=True
-            )
+            for one in sorted(known_by(request.caller.tenant, listing.id), key=lambda one: one.updated_at, reverse=True)
             if listing.state in (None, one.state) and listing.flow in (None, one.flow) and one.updated_at >= since
         ][: listing.limit]
         return JsonResponse(200, {"operations": [OperationSummary.to_response(one) for one in known], "next": None})
@@ -85,8 +83,8 @@ def _list_operations(request: Request) -> JsonResponse[OperationPage]:
     return JsonResponse(200, {"operations": [operation.to_response() for operation in found], "next": going_on})
 
 
-def _known_by(tenant: str, record: str) -> list[Operation]:
-    """Operations with this id, about what the CRM knows by it, or linked to what somebody knows by it."""
+def known_by(tenant: str, record: str) -> list[Operation]:
+    """Return the operations with this id, those whose event key it is, and those that linked a record with this id."""
     ids = {operation_id(tenant, flow, record) for flow in flows()}
     if re.fullmatch(OPERATION_ID, record):
         ids.add(record)

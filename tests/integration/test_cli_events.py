@@ -2,14 +2,18 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cli.bridge import Bridge
 from cli.command import ExitCode
 from cli.events import KEY
+from crm_bridge.errors import StorageError
+from crm_bridge.storage.operation import OperationSummary
 from crm_bridge.tenants import SECRET_MAX_AGE
 from local.stack import UPYA_KEY, UPYA_TENANT
 from local.vendors.simulator import Kind
@@ -218,3 +222,46 @@ def test_tail_ends_after_as_many_lines_as_wanted_and_speaks_json(cli: CommandLin
         cli("send", "create_site", "-", input=json.dumps({**SITE, "customer_id": customer}))
     said = cli("tail", "demo", "--last", "2", "--limit", "2", "--json")
     assert [json.loads(line)["state"] for line in said.out.splitlines()] == ["succeeded", "succeeded"]
+
+
+def test_tail_prints_only_what_the_filters_name(stack: Stack, cli: CommandLine, address: str) -> None:  # noqa: ARG001
+    stack.illu.fail(Kind.UNAVAILABLE)
+    for customer in ("C-1", "C-2", "C-3"):
+        cli("send", "create_site", "-", input=json.dumps({**SITE, "customer_id": customer}))
+
+    def keys(*filters: str) -> list[str]:
+        said = cli("tail", "demo", "--limit", "1", "--json", *filters)
+        return [json.loads(line)["event_key"] for line in said.out.splitlines()]
+
+    assert keys("--state", "waiting") == keys("--reason", "ANSWERED 503", "--flow", "create_site") == ["C-1"]
+    assert keys("--state", "succeeded") == ["C-2"]
+    assert "Choose one of" in cli("tail", "demo", "--flow", "none").err
+
+
+def test_tail_goes_on_when_a_look_fails(
+    cli: CommandLine, address: str, monkeypatch: pytest.MonkeyPatch  # noqa: ARG001
+) -> None:  # fmt: skip
+    cli("send", "create_site", "-", input=json.dumps(SITE))
+    listed, failures = Bridge.listed, iter(["DNS", "ThrottlingException"])
+
+    def unreliable(*arguments: Any) -> Iterator[OperationSummary]:
+        if failure := next(failures, None):
+            raise StorageError(f"The bridge's storage did not respond ({failure}). Send the same request again.")
+        return listed(*arguments)
+
+    monkeypatch.setattr(Bridge, "listed", unreliable)
+    monkeypatch.setattr("cli.tail.time", SimpleNamespace(sleep=lambda _: None))
+    said = cli("tail", "demo", "--limit", "1")
+    assert (said.code, "C-1001" in said.out) == (ExitCode.DONE, True)
+    assert said.err == "The bridge's storage did not respond (DNS). Trying again ...\n"
+    monkeypatch.setattr("cli.tail.PATIENCE", 2)
+    failures = iter(["DNS"] * 3)
+    assert cli("tail", "demo", "--limit", "1").code == ExitCode.UNAVAILABLE
+
+
+def test_tail_prints_plain_lines_when_it_is_piped(stack: Stack, cli: CommandLine, address: str) -> None:  # noqa: ARG001
+    stack.illu.fail(Kind.UNAVAILABLE)
+    cli("send", "create_site", "-", input=json.dumps({**SITE, "customer_id": "C-" + "9" * 60}))
+    said = cli("tail", "demo", "--limit", "1").out
+    assert said.endswith("illu answered 503: Service Unavailable\n")
+    assert (said.count("\n"), "\x1b" in said) == (1, False)

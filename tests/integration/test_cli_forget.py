@@ -220,7 +220,7 @@ def test_a_purged_tenant_leaves_nothing(crm: Crm, cli: CommandLine, waits: list[
     everything(crm)
     told = cli("tenant", "remove", DEMO_TENANT, "--purge", "--force", "--yes", "--json")
     assert told.code == 0, told
-    assert waits == [SECRET_MAX_AGE]
+    assert sum(waits) == SECRET_MAX_AGE
     assert all(number for number in told.json["erased"].values()), told.json
     stored: dict[str, list[Any]] = json.loads(crm.stored())
     left = json.dumps(stored)
@@ -257,4 +257,4 @@ def test_what_is_being_sent_stays_until_its_lease_is_over(crm: Crm, cli: Command
     is_being_sent(operation, until=now - 1)
     assert cli(*purge).code == 0
     assert operation not in crm.stored()
-    assert len(waits) == 1
+    assert sum(waits) == SECRET_MAX_AGE

@@ -31,7 +31,7 @@ def test_a_bad_event_is_found_by_its_id(bad: dict[str, Any], cli: CommandLine) -
     assert bad["id"] in shown.out
     assert f"crm-bridge requests demo {bad['id']} resend" in shown.out
     assert "1.02" not in shown.out
-    assert cli("requests", "demo", "C-2", "--payload", "--json").json["payload"]["position"] == {"lat": 1.02}
+    assert cli("requests", "demo", "C-2", "--payload", "--json").json[0]["payload"]["position"] == {"lat": 1.02}
 
 
 def test_a_mended_event_is_sent_again(bad: dict[str, Any], cli: CommandLine, sender: Sender) -> None:

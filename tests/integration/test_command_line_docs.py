@@ -125,4 +125,4 @@ def test_every_command_is_in_the_page() -> None:
     }
     missing = [f"{group} {one}" for group, ones in commands.items() for one in ones if f"{group} {one}" not in text]
     assert missing == []
-    assert all(f"crm-bridge {one} " in text for one in ("doctor", "forget", "send", "tail"))
+    assert all(f"crm-bridge {one} " in text for one in ("doctor", "forget", "send", "show", "tail"))

@@ -15,7 +15,7 @@ from cli import links, prompts
 from cli.__main__ import app, main
 from cli.operations import COLUMNS, _row
 from cli.output import Output, print_traceback, visible
-from cli.progress import progress_of
+from cli.progress import Progress, progress_of
 from cli.prompts import confirm
 from crm_bridge import __version__
 from crm_bridge.errors import Event
@@ -85,6 +85,45 @@ def test_a_bar_shows_what_is_said_as_it_is() -> None:
     assert f"[bold]{SHOWN}" in shown
     assert not (NOT_SHOWN - {"\x1b", "\r"}) & set(shown)
     assert "\x1b]" not in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_progress_takes_two_lines_when_the_terminal_is_narrow(width: int) -> None:
+    output = Output(as_json=False)
+    output.notices = Console(file=io.StringIO(), force_terminal=True, width=width)
+    progress = Progress(output, "sites", 10_000)
+    progress.advance("succeeded", 4_120)
+    progress.advance("needs_review", 3)
+    progress.say("illu is down or asks for time, trying again in 240 s")
+    screen = Console(file=io.StringIO(), width=width)
+    screen.print(progress.bar.get_renderable())
+    assert isinstance(screen.file, io.StringIO)
+    bar, below = screen.file.getvalue().splitlines()
+    assert "4,123 of 10,000" in bar
+    assert below.strip() == "illu is down or asks for time, trying again in 240 s"
+
+
+def test_no_progress_is_shown_when_json_is_wanted_in_a_terminal() -> None:
+    output = Output(as_json=True)
+    output.notices = Console(file=io.StringIO(), force_terminal=True)
+    with progress_of(output, "sites", 1) as progress:
+        progress.advance("succeeded")
+    assert isinstance(output.notices.file, io.StringIO)
+    assert output.notices.file.getvalue() == ""
+
+
+@pytest.mark.parametrize(("as_json", "lines"), [(False, ["Paused.", "sites: 3 of 3 (1 done, 2 failed)"]), (True, [])])
+def test_progress_is_plain_lines_when_there_is_no_terminal_and_nothing_with_json(
+    capsys: pytest.CaptureFixture[str], as_json: bool, lines: list[str]
+) -> None:
+    with progress_of(Output(as_json=as_json), "sites", 2) as progress:
+        progress.say("Paused.")
+        progress.say("")
+        progress.advance("done")
+        progress._next_line = 0.0
+        progress.advance("failed", 2)  # the total was an estimate
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.splitlines()) == ("", lines)
 
 
 def test_a_question_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +232,25 @@ def test_an_argument_with_a_control_character_is_refused_before_it_is_repeated(
         main()
     assert tuple(capsys.readouterr()) == ("", "An argument contains a control character. Remove it.\n")
     assert sys.excepthook is print_traceback
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["tail", "acme", "--none"], "No such option: --none"),
+        (["tail", "acme", "--flow", "none"], "Choose one of"),
+        (["show"], "ID"),
+        (["import", "sites", "acme", "none.csv"], "There is no file none.csv."),
+    ],
+)
+def test_an_error_is_a_document_when_the_command_is_wrong_and_json_is_wanted(
+    arguments: list[str], error: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["crm-bridge", *arguments, "--json"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    shown = capsys.readouterr()
+    assert (shown.out, error in json.loads(shown.err)["error"]) == ("", True), shown.err
 
 
 @pytest.mark.parametrize("option", ["--version", "-h"])

@@ -113,7 +113,7 @@ def test_a_jsonl_file_has_one_object_in_each_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["customer_id,nmae\n", "", "a;b\n"])
 def test_a_header_that_names_something_else_is_refused(file: Path, text: str) -> None:
     file.write_text(text)
-    with pytest.raises(WrongInputError, match="Known are name, latitude"):
+    with pytest.raises(WrongInputError, match="The columns are name, latitude"):
         list(rows(file, NewSite))
 
 
@@ -133,7 +133,7 @@ def test_what_is_not_utf8_is_refused(file: Path) -> None:
 )
 def test_a_header_is_refused_when_it_names_a_column_twice(file: Path, header: str, twice: str | None) -> None:
     file.write_text(f"{header}\n{ROW}")
-    with pytest.raises(WrongInputError, match=f"{twice} more than once" if twice else "is not known"):
+    with pytest.raises(WrongInputError, match=f"{twice} more than once" if twice else "Unknown column Name"):
         list(rows(file, NewSite))
 
 

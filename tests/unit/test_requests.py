@@ -75,6 +75,12 @@ def test_a_request_is_found_by_its_id_and_by_those_that_it_carried(requests: Req
     assert (one.expires_at - one.received_at) == 30 * 86_400
 
 
+def test_a_request_is_found_when_its_id_is_longer_than_what_is_stored_of_it(requests: Requests) -> None:
+    longest = "😀" * 1000  # more bytes than DynamoDB takes in a key
+    one = refused(requests, ids=ids_in({"ticket_id": longest}))
+    assert requests.of("acme", longest) == [one]
+
+
 def test_tenants_whose_names_begin_alike_are_kept_apart(requests: Requests) -> None:
     refused(requests, "acme", ids=("1",))
     refused(requests, "acme-2", ids=("1",))

@@ -189,11 +189,11 @@ class Requests:
         return found, after
 
     def of(self, tenant: str, carried: str, *, limit: int | None = None) -> list[StoredRequest]:
-        """Return the requests that carried an id, the newest first; at most `limit`."""
+        """Return the requests that carried an id, the newest first; at most `limit`. A long id is compared in part."""
         asked: dict[str, Any] = {
             "TableName": self._table,
             "KeyConditionExpression": "place = :place",
-            "ExpressionAttributeValues": serialize({":place": _id_place(tenant, carried)}),
+            "ExpressionAttributeValues": serialize({":place": _id_place(tenant, carried[:LONGEST_ID])}),
             "ScanIndexForward": False,
             "ConsistentRead": True,
         }
