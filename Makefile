@@ -26,7 +26,7 @@ BUNDLE := .aws-sam/bundle/.built
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi pages permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -162,6 +162,9 @@ permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of wh
 
 openapi: $(SET_UP) ## Write docs/openapi.json, its other editions and docs/problems.md, out of models, routes and recorded answers
 	@$(BIN)/python -m openapi
+
+pages: $(SET_UP) ## Write docs/settings.md, docs/command-reference.md and the index of the decisions anew
+	@$(BIN)/python -m docs
 
 LOCKED := layers/shared/requirements requirements-dev requirements-sam requirements-checkov requirements-clients requirements-docs tests/bundle/requirements \
 	$(patsubst %.in,%,$(wildcard bench/peers/*/requirements.in))

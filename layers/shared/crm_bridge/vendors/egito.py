@@ -1,7 +1,7 @@
 """Egito (CRM): https://egito.pl/pomoc/api and https://egito.pl/api/
 
 Its pages show a pattern for addresses, a few entities and how to get a token, but neither field names nor the form of a
-list or an error. docs/vendors.md says which parts are documented and which the bridge assumes.
+list or an error. docs/vendors/egito.md says which parts are documented and which the bridge assumes.
 """
 
 import json
