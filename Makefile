@@ -58,13 +58,13 @@ docs: $(DOCS_SET_UP) ## Build the documentation as a site, into site/
 unit: $(SET_UP) ## Tests without a network, and small models of the protocols
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit tests/models
 
-integration: $(SET_UP) chromium $(AXE) ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
+integration: $(SET_UP) $(DOCS_SET_UP) chromium $(AXE) ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/faults tests/browser tests/extending tests/integration
 
 clients: $(SET_UP) $(CLIENTS_SET_UP) ## A client that is generated out of docs/openapi-clients.json, whole and in use
 	$(BIN)/pytest tests/clients
 
-browser: $(SET_UP) chromium $(AXE) ## Only the tests of the console in a real browser, Debian's chromium
+browser: $(SET_UP) $(DOCS_SET_UP) chromium $(AXE) ## Only the tests of console and documentation in a real browser, Debian's chromium
 	$(BIN)/pytest tests/browser
 
 chromium:
