@@ -71,7 +71,7 @@ def _name(parameter: Parameter) -> str:
 
 def _place(argument: TyperArgument) -> str:
     """Return how an argument stands in the line that is typed."""
-    shown = argument.metavar or _name(argument).upper()
+    shown = (argument.metavar or _name(argument).upper()).strip("[]")
     shown += "..." if argument.nargs == -1 else ""
     return shown if argument.required else f"[{shown}]"
 

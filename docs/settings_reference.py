@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parent / "tenant.json"
 _INTRODUCTION = """\
 # Settings
 
-Every setting of a tenant: what it is called, what it takes, its default, what it means, and an example.
+Every setting of a tenant: its name, what it takes, its default, what it means, and an example.
 [Configuration](configuration.md) explains how settings work together. [tenant.json](tenant.json) is one document with
 all of them, and `crm-bridge tenant schema` prints the JSON Schema. `python -m docs` writes this page.
 
@@ -98,18 +98,13 @@ def section(part: Part) -> str:
     lines = ["", f"## {heading}", ""]
     if meaning := _meaning(part.schema, definitions):
         lines += [meaning, ""]
-    lines += ["| setting | takes | default | meaning | example |", "|---|---|---|---|---|"]
+    lines += ["| setting | takes | meaning and example |", "|---|---|---|"]
     for name, setting in part.schema["properties"].items():
         examples = [one[name] for one in part.examples if isinstance(one, dict) and name in one]
-        default = "required" if name in part.schema.get("required", ()) else _shown(setting.get("default"))
-        cells = (
-            f"`{name}`",
-            kind(setting, definitions),
-            default,
-            _meaning(setting, definitions),
-            *map(_shown, examples[:1]),
-        )
-        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+        is_required = name in part.schema.get("required", ())
+        takes = f"{kind(setting, definitions)}; {'required' if is_required else _default(setting)}"
+        meaning = f"{_meaning(setting, definitions).rstrip('.')}. Example: {''.join(map(_shown, examples[:1]))}"
+        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in (f'`{name}`', takes, meaning))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -146,8 +141,10 @@ def kind(setting: Schema, definitions: Schema) -> str:
     return _TYPES.get(setting.get("type", ""), "any value")
 
 
+def _default(setting: Schema) -> str:
+    return "optional" if setting.get("default") in (None, {}) else f"default {_shown(setting['default'])}"
+
+
 def _shown(value: object) -> str:
-    if value is None:
-        return "none"
     written = json.dumps(value, ensure_ascii=False)
     return f"`{written}`" if len(written) <= _LONGEST else "[tenant.json](tenant.json)"

@@ -16,6 +16,7 @@ BOOSTS = {
     "decisions/": 0.1,
     "mutants": 0.1,
     "vendor-tests": 0.1,
+    "security-tests": 0.1,
     "add-a-flow": 0.3,
     "troubleshooting": 4.0,
     "runbook/": 2.0,

@@ -35,7 +35,7 @@ class ConnectorSettings(Settings):
     client_id: Annotated[
         str, Field(min_length=1, max_length=200), Prompt("Your id of this customer, as InTouch was told it")
     ]
-    """Our id of the customer, as InTouch was told it."""
+    """Our id of the customer, as agreed with InTouch."""
     clubs: Annotated[
         dict[Annotated[str, Field(min_length=1, max_length=100)], ClubSettings],
         Field(min_length=1),
@@ -46,9 +46,9 @@ class ConnectorSettings(Settings):
     """The user name of the Connector's login by HTTP Basic. Any is accepted; the password is an API key with the scope
     `connector_receiver`."""
     scheme: Literal["https"] = "https"
-    """The scheme of this API, as InTouch was told it."""
+    """The scheme of this API, as agreed with InTouch."""
     host: str | None = None
-    """The host of this API, as InTouch was told it."""
+    """The host of this API, as agreed with InTouch."""
     match_key: Annotated[SecretStr, Field(min_length=32), Generated(32)]
     """Random HMAC key for the stored hashes of names and e-mail addresses. Never change it: with another key, no known
     person is recognised by name."""
