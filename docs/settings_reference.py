@@ -30,8 +30,6 @@ _TYPES = {
 }
 _ADDRESSES = frozenset({"VendorUrl", "WebhookUrl", "SignedUrl"})
 _NAMES_OF_EGITO = "EgitoName"
-DAYS = "keep_requests_days"
-"""The only setting that is in no block."""
 _LONGEST = 60
 """Characters of a default or an example that a table shows."""
 
@@ -54,14 +52,15 @@ class Part(NamedTuple):
 def parts() -> list[Part]:
     """Return each object of the document once, those within it right after it."""
     schema = schema_of_tenants()
-    example = json.loads(EXAMPLE.read_text())
-    document = {"properties": {DAYS: schema["properties"].pop(DAYS)}, "description": "At the top of the document."}
-    found = {"": Part([], document, [example])}
-    blocks = sorted(schema["properties"].items(), key=lambda block: block[0] == "mappings")  # after all vendors
-    waiting = [(name, block, [example[name]]) for name, block in blocks]
+    definitions, example = schema["$defs"], json.loads(EXAMPLE.read_text())
+    blocks = {name: part for name, part in schema["properties"].items() if any(objects(name, part, [], definitions))}
+    others = {name: part for name, part in schema["properties"].items() if name not in blocks}
+    found = {"": Part([], {"properties": others, "description": "At the top of the document."}, [example])}
+    names = sorted(blocks, key=lambda name: name == "mappings")  # after all vendors
+    waiting = [(name, blocks[name], [example[name]] if name in example else []) for name in names]
     while waiting:
         place, block, values = waiting.pop(0)
-        for inner, part, examples in objects(place, block, values, schema["$defs"]):
+        for inner, part, examples in objects(place, block, values, definitions):
             if part["title"] in found:
                 found[part["title"]].places.append(inner)
                 continue
