@@ -22,6 +22,8 @@ BOOSTS = {
     "runbook/": 2.0,
 }
 """By how the path of a page begins: how much more a match in it counts than in another page."""
+WIDE = frozenset({"senders.md"})
+"""Pages whose tables need the room of the list of headings."""
 
 
 def on_files(site: Files, config: MkDocsConfig) -> Files:
@@ -33,6 +35,7 @@ def on_files(site: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     boosts = (boost for path, boost in BOOSTS.items() if page.file.src_uri.startswith(path))
     page.meta["search"] = {"boost": next(boosts, 1.0)}
+    page.meta["hide"] = ["toc"] if page.file.src_uri in WIDE else []
     return markdown
 
 
