@@ -25,7 +25,7 @@ export UV_SYSTEM_CERTS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz wheel build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi permissions lock clean
+.PHONY: help demo run test check docs secure unit integration clients browser chromium screenshots fuzz wheel build build-compare bundle bench sam-invoke sam-api smoke smoke-emulator faults faults-long outage onboarding mutants long openapi pages permissions lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -58,13 +58,13 @@ docs: $(call set_up,docs) ## Build the documentation as a site, into site/
 unit: $(SET_UP) ## Tests without a network, and small models of the protocols
 	$(BIN)/pytest -n auto --maxprocesses 8 tests/unit tests/models
 
-integration: $(SET_UP) chromium $(AXE) ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
+integration: $(SET_UP) $(DOCS_SET_UP) chromium $(AXE) ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/faults tests/browser tests/extending tests/integration
 
 clients: $(SET_UP) $(call set_up,clients) ## A client that is generated out of docs/openapi-clients.json, whole and in use
 	$(BIN)/pytest tests/clients
 
-browser: $(SET_UP) chromium $(AXE) ## Only the tests of the console in a real browser, Debian's chromium
+browser: $(SET_UP) $(DOCS_SET_UP) chromium $(AXE) ## Only the tests of console and documentation in a real browser, Debian's chromium
 	$(BIN)/pytest tests/browser
 
 chromium:
@@ -168,6 +168,9 @@ permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of wh
 
 openapi: $(SET_UP) ## Write docs/openapi.json, its other editions and docs/problems.md, out of models, routes and recorded answers
 	@$(BIN)/python -m openapi
+
+pages: $(SET_UP) ## Write docs/settings.md, docs/command-reference.md and the index of the decisions anew
+	@$(BIN)/python -m docs
 
 LOCK := $(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url \
 	--no-emit-find-links --quiet

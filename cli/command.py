@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     """How a command ends."""
 
     DONE = 0
+    """Done."""
     NOT_ALL_WELL = 1
     """It ran, and a check failed, or something was not done; the output says what."""
     WRONG_INPUT = 2

@@ -35,7 +35,7 @@ def confirm_id(record_id: str) -> None:
 
 def prompt_for_tenant(output: Output) -> str:
     """Return the tenant's document. The questions of a block are repeated if the answers are not valid."""
-    output.notice("What does the tenant use? All other settings have a default; see docs/configuration.md.")
+    output.notice("What does the tenant use? All other settings have a default; see docs/settings.md.")
     document = {}
     for settings in (block for vendor in vendors() for block in vendor.blocks()):
         if typer.confirm(f"Does it use {settings.model_config['title']}?", default=False, err=True):

@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE.json",
         help="use this tenant instead of the demo tenant: the document that Secrets Manager would hold, named as the "
-        "file; docs/configuration.md describes it",
+        "file; docs/settings.md describes it",
     )
     made.add_argument(
         "--no-vendors",

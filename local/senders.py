@@ -282,13 +282,13 @@ def survives(sender: Sender, response: Response | None) -> str:
 
 def table(responses: Mapping[str, Response | None]) -> str:
     """Return the table of docs/senders.md. `responses` are those of an outage, by the heading of their column."""
-    heads = ["sender", "waits for", *KINDS, *responses]
+    heads = ["sender", *responses, "waits for", *KINDS]
     rows: list[Sequence[str]] = [heads, ["---"] * len(heads)]
     for sender in SENDERS:
         waits = f"{sender.timeout:g} s" if sender.timeout else "not documented"
         found = [sender.after(kind).words for kind in KINDS]
         ends = [survives(sender, response) for response in responses.values()]
-        rows.append([PRESETS[sender.preset].title, waits, *found, *ends])
+        rows.append([PRESETS[sender.preset].title, *ends, waits, *found])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -19,7 +19,7 @@ _HEAD = """# Problems
 Each type of problem, and what to do. `doc_url` in a problem leads here, relative to the root of this repository;
 [the API](api.md#problems) says what else is in one. `make openapi` writes this page.
 
-Give `request_id` to whoever runs the bridge: every line that the request left in its log has it.
+Give `request_id` to the people who run the bridge: every line of the log about the request has it.
 """
 
 

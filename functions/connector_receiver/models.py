@@ -1,6 +1,6 @@
 """What connector_receiver takes and gives, and the commands of its flows.
 
-What the Connector sends has the Connector's own tag names. Source: "Connector API Guide", see docs/vendors.md.
+What the Connector sends has the Connector's own tag names. Source: "Connector API Guide", see docs/vendors/egito.md.
 """
 
 import re

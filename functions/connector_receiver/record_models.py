@@ -1,6 +1,6 @@
 """The records of Egito as callers send and get them, and the commands that change them.
 
-Names of entities and fields are Egito's own, which its public pages do not list: docs/vendors.md.
+Names of entities and fields are Egito's own, which its public pages do not list: docs/vendors/egito.md.
 """
 
 from typing import Annotated, Literal, TypedDict

@@ -1,6 +1,6 @@
 """create_record, change_record, delete_record: a CRM's own records at Egito, of any entity that the tenant allows.
 
-Source: https://egito.pl/api/, which names the methods; docs/vendors.md says what is assumed.
+Source: https://egito.pl/api/, which names the methods; docs/vendors/egito.md says what is assumed.
 """
 
 from collections.abc import Iterator, Sequence, Set

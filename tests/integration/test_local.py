@@ -199,8 +199,9 @@ def test_the_banner_can_be_pasted(tmp_path: Path) -> None:
     assert len(json.loads(answers[7])["operations"]) == 4
 
 
-def test_the_readmes_session_is_what_it_prints() -> None:
-    session = re.findall(r"^\$ (curl .*)\n(\{.*\})$", README, re.MULTILINE)
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_a_pages_session_is_what_it_prints(page: str) -> None:
+    session = re.findall(r"^\$ (curl .*)\n(\{.*\})$", (ROOT / page).read_text(), re.MULTILINE)
     assert len(session) == 2
     with Stack(background=False) as stack:
         for command, shown in session:

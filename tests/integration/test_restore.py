@@ -1,4 +1,4 @@
-"""The stack on tables that were restored from a backup: the steps of docs/upgrade.md#restore.
+"""The stack on tables that were restored from a backup: the steps of docs/restore.md.
 
 With moto only: ministack refuses to restore a table with indexes ("Some AttributeDefinitions are not used").
 """
@@ -38,6 +38,21 @@ def restore() -> None:
         dynamodb.restore_table_to_point_in_time(
             SourceTableName=table, TargetTableName=table + SUFFIX, UseLatestRestorableTime=True
         )
+
+
+def copy_newer(at: int) -> None:
+    """Copy what was written to operations and links since `at`, as step 4 does."""
+    dynamodb = boto3.client("dynamodb")
+    for name, written in (("OPERATIONS_TABLE", "updated_at"), ("LINKS_TABLE", "linked_at")):
+        table = os.environ[name]
+        newer = dynamodb.scan(
+            TableName=table,
+            FilterExpression="#at >= :at",
+            ExpressionAttributeNames={"#at": written},
+            ExpressionAttributeValues={":at": {"N": str(at)}},
+        )
+        for item in newer["Items"]:
+            dynamodb.put_item(TableName=table + SUFFIX, Item=item)
 
 
 def use_restored(stack: Stack) -> None:
@@ -83,3 +98,25 @@ def test_what_was_restored_is_known_and_goes_on_when_the_stack_is_deployed_with_
     assert crm.settle(waiting)["state"] == "succeeded"
     assert len(crm.get("/operations").json()["operations"]) == 2
     assert counts() == before  # nothing is written to the old tables any more
+
+
+@pytest.mark.parametrize(("is_copied", "sites"), [(True, 2), (False, 3)])
+def test_an_event_that_settled_after_that_second_is_sent_once_more_unless_its_items_are_copied(
+    crm: Crm, is_copied: bool, sites: int
+) -> None:
+    waiting = crm.post("/sites", {**SITE, "customer_id": "C-2", "name": "B"}, headers={"Prefer": "respond-async"})
+    restore()
+    crm.stack.move_clock(60)
+    at = int(crm.stack._clock())
+    assert crm.settle(waiting)["state"] == "succeeded"
+    assert crm.create_site(customer_id="C-3", name="C").status_code == 201
+    if is_copied:
+        copy_newer(at)
+
+    use_restored(crm.stack)
+
+    crm.stack.move_clock(1200)
+    crm.stack.deliver_due()
+    assert len(crm.stack.illu.sites) == sites
+    assert crm.settle(waiting)["state"] == "succeeded"
+    assert crm.get("/links/crm/customer/C-3").status_code == (200 if is_copied else 404)

@@ -24,7 +24,10 @@ TEMPLATE_SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 
 
 def shell_blocks(text: str) -> list[str]:
-    return [dedent(block) for block in re.findall(r"^ *```bash\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)]
+    return [
+        dedent(block)
+        for block in re.findall(r"^ *```bash(?: title=\"[^\"]+\")?\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    ]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.stem)

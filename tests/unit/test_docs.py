@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 from samtranslator.yaml_helper import yaml_parse
 
 from crm_bridge import errors
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import ProblemError
-from crm_bridge.mapping import PayloadMapping, mappings_model
-from crm_bridge.settings import parse_tenant, tenant_model
-from crm_bridge.sources import EventRoute, SourceSettings
-from crm_bridge.vendors import vendors
-from crm_bridge.vendors.connector_settings import ClubSettings
-from crm_bridge.vendors.egito_settings import PERSON_FIELDS, LeadSourceMap, Paging, PeopleMap, RecordMap, StaffMap
+from crm_bridge.mapping import PayloadMapping
+from crm_bridge.settings import parse_tenant
+from crm_bridge.vendors.egito_settings import PERSON_FIELDS, PeopleMap
 from docs import costs
 from local.__main__ import parser
 from local.template import TEMPLATE
@@ -27,6 +23,10 @@ from local.vendors.simulator import Kind
 ROOT = TEMPLATE.parent
 API = (ROOT / "docs/api.md").read_text()
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+BUILD = (ROOT / "docs/build.md").read_text()
+EGITO = (ROOT / "docs/vendors/egito.md").read_text()
+LOCAL_STACK = (ROOT / "docs/local-stack.md").read_text()
+METRICS = (ROOT / "docs/logs-and-metrics.md").read_text()
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 SOURCE: dict[str, Any] = yaml_parse(TEMPLATE.read_text())
 VARIABLES: dict[str, Any] = SOURCE["Globals"]["Function"]["Environment"]["Variables"]
@@ -59,32 +59,11 @@ def test_every_route_has_its_section() -> None:
     assert routes == set(re.findall(r"^## `(.+?)`", API, re.MULTILINE))
 
 
-def test_every_setting_of_a_tenant_is_in_the_table() -> None:
-    rows = re.findall(r"^\| (`\w+\.\w+`(?:, `\w+\.\w+`)*) \|", CONFIGURATION, re.MULTILINE)
-    listed = {name for row in rows for name in re.findall(r"\w+\.\w+", row)}
-    blocks: dict[str, type[BaseModel]] = {model.block: model for vendor in vendors() for model in vendor.blocks()}
-    blocks["mappings"] = mappings_model()
-    others = {"has_webhook", "keep_requests_days", "sources"}  # the first is not the tenant's to say
-    assert set(tenant_model().model_fields) - others == set(blocks)
-    assert listed == {f"{block}.{name}" for block, model in blocks.items() for name in model.model_fields}
-
-
-def test_every_member_of_a_map_of_egito_is_named_and_every_field_with_its_default() -> None:
-    for name in PeopleMap.model_fields:
-        assert f"| `{name}` |" in CONFIGURATION
-    for model in (StaffMap, LeadSourceMap, RecordMap, Paging, ClubSettings):
-        for name in model.model_fields:
-            assert f"`{name}`" in CONFIGURATION
+def test_every_field_of_a_person_is_shown_with_its_field_at_egito() -> None:
     for theirs, egitos in PERSON_FIELDS.items():
-        assert f"| `{theirs}` | `{egitos}` |" in CONFIGURATION
-
-
-def test_every_member_of_a_source_is_in_the_tables() -> None:
-    assert "`keep_requests_days`" in CONFIGURATION
-    tables = CONFIGURATION.partition("### Sources\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", tables, re.MULTILINE)
-    listed = {name for row in rows for name in re.findall(r"\w+", row)}
-    assert {*SourceSettings.model_fields, *EventRoute.model_fields} <= listed
+        assert f"| `{theirs}` | `{egitos}` |" in EGITO
+    for name in PeopleMap.model_fields:
+        assert f"| `{name}` |" in EGITO
 
 
 def test_every_member_of_a_mapping_is_in_the_table() -> None:
@@ -122,7 +101,7 @@ def test_every_variable_is_named() -> None:
     ]
     assert own
     for name in {*VARIABLES, *chain(*own)}:
-        assert f"`{name}`" in CONFIGURATION
+        assert f"`{name}`" in BUILD
 
 
 def test_every_variable_that_the_code_reads_is_set_by_the_template() -> None:
@@ -139,16 +118,16 @@ def test_every_metric_is_named_with_its_dimensions() -> None:
     assert len(told) >= 9
     for metric, arguments in told:
         dimensions = ", ".join(f"`{name}`" for name in re.findall(r"\b(\w+)=", arguments)) or "none"
-        assert re.search(rf"^\| `{metric}` \| {dimensions} \|", CONFIGURATION, re.MULTILINE), metric
+        assert re.search(rf"^\| `{metric}` \| {dimensions} \|", METRICS, re.MULTILINE), metric
 
 
 def test_every_option_and_every_fault_of_the_local_stack_is_named() -> None:
     options = {option for action in parser()._actions for option in action.option_strings if option.startswith("--")}
     assert options >= {"--port", "--tenant", "--no-vendors"}
     for option in options - {"--help"}:
-        assert f"| `{option}" in CONFIGURATION
+        assert f"| `{option}" in LOCAL_STACK
     for kind in Kind:
-        assert f"`{kind}`" in CONFIGURATION
+        assert f"`{kind}`" in LOCAL_STACK
 
 
 def test_the_samconfig_sets_only_parameters_that_there_are() -> None:
@@ -159,7 +138,14 @@ def test_the_samconfig_sets_only_parameters_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")),
+    ],
 )
 def test_every_link_to_a_file_leads_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()

@@ -22,7 +22,7 @@ REPLACED = re.compile(
     re.IGNORECASE,
 )
 """Words that no reader meets any more: `needs_review`, retry, link, discard, event key and webhook took their place."""
-HISTORY = {"docs/decisions/README.md", "docs/mutants.md"}
+HISTORY = {"docs/mutants.md"}
 
 
 def section(title: str) -> set[str]:

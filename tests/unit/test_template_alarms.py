@@ -151,9 +151,9 @@ def test_the_dashboard_is_json_shows_every_alarm_and_names_only_what_there_is() 
     for name in re.findall(r"\$\{(\w+)[.}]", body):
         assert name in RESOURCES or name in SOURCE["Parameters"], name
     metrics = set(re.findall(r"MetricName=\\\"(\w+)\\\"", body)) | {"OldestDueAge", "OldestReviewAge", "Defects"}
-    configuration = (ROOT / "docs/configuration.md").read_text()
+    explained = (ROOT / "docs/logs-and-metrics.md").read_text()
     assert "VendorLatency" in metrics
-    assert not [name for name in metrics if f"\n| `{name}` |" not in configuration]
+    assert not [name for name in metrics if f"\n| `{name}` |" not in explained]
 
 
 def test_a_gradual_deployment_goes_back_on_errors_and_defects_and_dev_has_none() -> None:

@@ -1,7 +1,7 @@
 """Payload mapping: makes a flow's command out of the JSON of a CRM that cannot shape its payload.
 
 A mapping is a JMESPath expression (https://jmespath.org/specification.html) over what the CRM sends. The records of
-Upya are built in, as far as they are known: see docs/vendors.md.
+Upya are built in, as far as they are known: see docs/vendors/illu.md.
 """
 
 from collections.abc import Iterator, Mapping
@@ -60,9 +60,11 @@ class PayloadMapping(BaseModel):
     )
 
     built_in: Literal["upya"] | None = None
+    """A CRM whose records the bridge knows."""
     version: str | None = Field(default=None, min_length=1, max_length=50)
     """The tenant's name for this version of its expression; every operation says which one made it."""
     expression: str | None = Field(default=None, min_length=1, max_length=10_000)
+    """A JMESPath expression that yields an object. Its members come on top of those of `built_in`."""
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:

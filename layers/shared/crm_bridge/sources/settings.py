@@ -64,6 +64,7 @@ class EventRoute(Settings):
     when: Expression | None = None
     """A JMESPath expression on the event that yields true or something that is not empty. Without it: always."""
     flow: Annotated[str, Field(pattern="^[a-z_]{1,50}$")]
+    """The flow whose command it becomes."""
     version: Annotated[str, Field(min_length=1, max_length=50)]
     """The tenant's name for this version of the expression; every operation says which one made it."""
     expression: Expression

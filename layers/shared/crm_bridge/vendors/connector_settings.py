@@ -15,6 +15,8 @@ def _clubs(text: str) -> dict[str, dict[str, str]]:
 
 
 class ClubSettings(Settings):
+    """A club of the customer."""
+
     connector_id: Annotated[str, Field(min_length=1, max_length=200)]
     """The Connector's id of the club."""
     fields: dict[EgitoName, Scalar] = {}
@@ -24,7 +26,7 @@ class ClubSettings(Settings):
 class ConnectorSettings(Settings):
     """What is agreed with InTouch when a customer is onboarded. The password is an API key, and not stored here.
 
-    Source: "Partner Integration Guide" of InTouch, section "Turnup"; see docs/vendors.md.
+    Source: "Partner Integration Guide" of InTouch, section "Turnup"; see docs/vendors/egito.md.
     """
 
     model_config = ConfigDict(title="the InTouch Connector")
@@ -33,24 +35,26 @@ class ConnectorSettings(Settings):
     client_id: Annotated[
         str, Field(min_length=1, max_length=200), Prompt("Your id of this customer, as InTouch was told it")
     ]
-    """Our id of the customer."""
+    """Our id of the customer, as agreed with InTouch."""
     clubs: Annotated[
         dict[Annotated[str, Field(min_length=1, max_length=100)], ClubSettings],
         Field(min_length=1),
         Prompt("Clubs, as OURS=THEIRS with the Connector's id, separated by commas", _clubs),
     ]
-    """By our id of the club, which is in the address of every call."""
+    """By our id of the club, which is in the address of every call: the Connector's id, and fields of its records."""
     user: str = "connector"
-    """The user name of the Connector's login. Any is accepted."""
+    """The user name of the Connector's login by HTTP Basic. Any is accepted; the password is an API key with the scope
+    `connector_receiver`."""
     scheme: Literal["https"] = "https"
+    """The scheme of this API, as agreed with InTouch."""
     host: str | None = None
-    """The host of this API, as InTouch was told it."""
+    """The host of this API, as agreed with InTouch."""
     match_key: Annotated[SecretStr, Field(min_length=32), Generated(32)]
-    """Random HMAC key for the stored hashes of names and e-mail addresses. If it changes, no known person is
-    recognised."""
+    """Random HMAC key for the stored hashes of names and e-mail addresses. Never change it: with another key, no known
+    person is recognised by name."""
     phone_country: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = None
     """The country of phone numbers without a country code, two letters (ISO 3166), as in PL. Without it,
-    +48 601 234 567 and 601 234 567 are two numbers."""
+    +48 601 234 567 and 601 234 567 are two numbers. Set it before the first save."""
     ask_about_namesakes: bool = False
     """Whether a person decides if a new person is the known one of the same name in the same club, where neither an
     e-mail address, nor a mobile number, nor the Connector's id tells them apart. Otherwise a new record is made, with

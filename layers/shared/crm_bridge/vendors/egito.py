@@ -1,7 +1,7 @@
 """Egito (CRM): https://egito.pl/pomoc/api and https://egito.pl/api/
 
 Its pages show a pattern for addresses, a few entities and how to get a token, but neither field names nor the form of a
-list or an error. docs/vendors.md says which parts are documented and which the bridge assumes.
+list or an error. docs/vendors/egito.md says which parts are documented and which the bridge assumes.
 """
 
 import json
@@ -235,7 +235,7 @@ class Egito(Vendor[EgitoSettings]):
     def check(self) -> Iterator[Finding]:
         """Also compare the field maps with a real record. Names of fields only are shown: the values are people's."""
         if self._connector is None:
-            detail, what_to_do = "there is no connector block", "Add it: see configuration.md."
+            detail, what_to_do = "there is no connector block", "Add it: see docs/settings.md."
             yield Finding(VENDOR, "clubs", Result.FAILED, detail, what_to_do)
             return
         clubs = ", ".join(f"{ours} is {club.connector_id}" for ours, club in self._connector.clubs.items())

@@ -23,7 +23,9 @@ class FieldMap(Settings):
     """Where a field goes at Egito, and what its values are called there; a value that is not listed goes as it is."""
 
     field: EgitoName
+    """The field at Egito."""
     values: dict[str, Scalar] = {}
+    """By the Connector's value: the value at Egito."""
 
 
 def _field_map(value: object) -> object:
@@ -62,7 +64,7 @@ PERSON_FIELDS: Mapping[str, str] = {
 """What the Connector sends of a person, and the field at Egito that it goes to unless a tenant says otherwise.
 
 Egito's names are examples: its public pages print none. `GET /connector/clubs/{club_id}/check` compares them with a
-real record. Source of the Connector's names: see docs/vendors.md.
+real record. Source of the Connector's names: see docs/vendors/egito.md.
 """
 
 type PersonMap = Annotated[
@@ -76,11 +78,15 @@ class PeopleMap(Settings):
     """Which records at Egito prospects, or members, are."""
 
     entity: EgitoName = "Contact"
+    """The entity at Egito. If members have another entity than prospects, a member gets a record of its own; if both
+    have the same, the record's type changes."""
     fields: PersonMap = {name: FieldMap(field=field) for name, field in PERSON_FIELDS.items()}
+    """From the Connector's field to Egito's: a name, or `field` and `values`. A field that is not in it is not sent."""
     defaults: dict[EgitoName, Scalar] = {}
     """Values of a new record's other fields, where nothing was sent for them."""
     reference: EgitoName | None = None
-    """The field for the bridge's id of the person. A record whose response was lost is recognised by it."""
+    """The field for the bridge's id of the person. A record whose response was lost is recognised by it; without it,
+    a person decides about such a record."""
     on_conversion: dict[EgitoName, Scalar] = {}
     """Where prospects are another entity than members: the values that a prospect's record gets when the person
     becomes a member."""
@@ -94,16 +100,23 @@ class PeopleMap(Settings):
 
 
 class StaffMember(Settings):
+    """A user of Egito who may own a lead."""
+
     id: Annotated[str, Field(min_length=1, max_length=200)]
+    """The id at Egito."""
     email: str | None = None
+    """The Connector finds the owner of a lead by it."""
     name: str | None = None
+    """Shown to the club's staff."""
 
 
 class StaffMap(Settings):
     """Where the staff list comes from: an entity at Egito, if it shows one, or else a list here."""
 
     entity: EgitoName = "User"
+    """The entity at Egito."""
     email: EgitoName = "email"
+    """The field that has the e-mail address."""
     name: tuple[EgitoName, ...] = ("name",)
     """The fields that make up the name."""
     people: tuple[StaffMember, ...] | None = None
@@ -123,16 +136,21 @@ class RecordMap(Settings):
     """How the records of an entity are sent by a CRM's own events (`/records/{entity}`)."""
 
     reference: EgitoName | None = None
-    """The field for what makes the CRM's event unique. A record whose response was lost is recognised by it."""
+    """A text field at Egito that nothing else uses. It gets the event key of a new record. A record whose response was
+    lost is recognised by it; without it, a person decides about such a record."""
 
 
 class Paging(Settings):
     """How a list is asked for page by page. Egito documents no paging, so none is used unless it is named here."""
 
     page: EgitoName
+    """The parameter that has the number of the page."""
     size: EgitoName
+    """The parameter that has the number of records of a page."""
     first: int = Field(default=1, ge=0, le=1)
+    """The number of the first page."""
     page_size: int = Field(default=100, ge=1, le=1000)
+    """Records of a page."""
 
 
 class EgitoSettings(Settings):
@@ -144,26 +162,37 @@ class EgitoSettings(Settings):
     base_url: Annotated[VendorUrl, Prompt("Address, https://NAME.egito.pl")]
     """`https://NAME.egito.pl`"""
     api_id: Annotated[str, Field(min_length=1, max_length=200), Prompt("Id of the API's client")]
+    """Of a key set of its own: in Egito, Settings, Integrations and data, API."""
     api_secret: Annotated[LoginSecret, Prompt("Its secret")]
+    """Of the same key set."""
     username: Annotated[str, AfterValidator(_egito_user), Prompt("User, as login@firma")]
-    """The login and the application's name: `login@firma`. The bridge has this user's rights."""
+    """The login and the application's name without `.pl`: `login@firma`. The bridge has this user's rights, so give
+    the user only those that are needed."""
     password: Annotated[LoginSecret, Prompt("Password")]
+    """Of the same user."""
     token_parameters: Literal["query", "body"] = "query"  # noqa: S105 - where they stand
     """Where the credentials stand when a token is asked for; the query is documented."""
     token_in: Literal["header", "query"] = "header"  # noqa: S105 - where it stands
     """Where the token stands in a call, which is not documented."""
     body_format: Literal["json", "form"] = "json"
+    """How a record is sent; both are documented."""
     paging: Paging | None = None
+    """The names of the parameters for pages, if lists come in pages."""
     lists_everything: bool = False
     """Whether a list is sure to be complete, so that a record that is not in it does not exist."""
     search_lag: int = Field(default=120, ge=30, le=86_400)
     """Seconds after which a new record is sure to be in a list."""
     prospects: PeopleMap = PeopleMap()
+    """Which records at Egito prospects are."""
     members: PeopleMap = PeopleMap()
+    """Which records at Egito members are."""
     staff: StaffMap = StaffMap()
+    """Where the staff list comes from."""
     lead_sources: LeadSourceMap = LeadSourceMap()
+    """Where the lead sources are stored."""
     records: dict[EgitoName, RecordMap] = {name: RecordMap() for name in ("Account", "Contact", "Opportunity")}
-    """The entities whose records callers may read and write; those here are the ones that Egito's page shows."""
+    """By entity: whose records an API key with the scope `records` may read and write. The list replaces the default
+    one, which has the entities that Egito's page shows; `{}` allows none."""
 
     @model_validator(mode="after")
     def _tell_prospects_from_members(self) -> Self:

@@ -58,12 +58,13 @@ type ListPath = Annotated[str, AfterValidator(_list_path)]
 
 
 class IlluSettings(Settings):
-    """How to reach a tenant's illu organisation. Source: illu integration page, see docs/vendors.md."""
+    """How to reach a tenant's illu organisation. Source: illu integration page, see docs/vendors/illu.md."""
 
     model_config = ConfigDict(title="illu (sites and jobs)")
     block = "illu"
 
     base_url: VendorUrl = "https://api.illu.works"
+    """The address of illu's API."""
     org_id: Annotated[int, Prompt("Organization ID, in illu's Admin Console")] = Field(gt=0)
     """The numeric Organization ID of illu's Admin Console."""
     api_key: Annotated[HeaderSecret, Prompt("API key, shown there too")]
@@ -76,7 +77,8 @@ class IlluSettings(Settings):
     """The same for jobs. Without it, or without `job_reference`, a person decides about a job whose response was
     lost."""
     job_reference: bool = True
-    """Whether the ticket is named at the end of a job's notes. The bridge recognises its own jobs by it."""
+    """Whether the ticket is named at the end of a job's notes. The bridge recognises its own jobs by it, so without it
+    no job can be found."""
     search_lag: int = Field(default=120, ge=30, le=86_400)
     """Seconds after which a new record is sure to be in that list, also if illu was slow to make it."""
 

@@ -45,8 +45,10 @@ class IzzitUpSettings(Settings):
     base_url: Annotated[VendorUrl, Prompt("Address of the application, up to where /api begins")]
     """The address of the application, up to where `/api/services` begins; it often ends in `/public`."""
     user: Annotated[str, Field(min_length=1, max_length=200), Prompt("User")]
-    """Of an account that is used for nothing else: IzzitUp repeats the password in its responses."""
+    """Of an account that may set a status and is used for nothing else: IzzitUp repeats the password in its
+    responses."""
     password: Annotated[LoginSecret, Prompt("Password")]
+    """Of the same account."""
 
 
 class ServiceStatus(IntEnum):

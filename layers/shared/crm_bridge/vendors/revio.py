@@ -1,7 +1,7 @@
 """Rev.io (billing), integration linking: https://developers.rev.io/docs/integration-linking-solution
 
-The reference pages of its three resources are not public, so parts of a record are inferred: docs/vendors.md lists
-them. Where several forms are possible, all are accepted.
+The reference pages of its three resources are not public, so parts of a record are inferred: docs/vendors/revio.md
+lists them. Where several forms are possible, all are accepted.
 """
 
 import re
@@ -52,16 +52,21 @@ class RevioSettings(Settings):
     block = "revio"
 
     base_url: VendorUrl = "https://restapi.rev.io/v1"
+    """The address of Rev.io's API. Rev.io has announced another host."""
     username: Annotated[LoginPart, Prompt("User name")]
+    """Of a user whose role may call the API. It is not an e-mail address."""
     client_code: Annotated[LoginPart, Prompt("Client code, the sub-domain of the Rev.io site")]
-    """The sub-domain of the tenant's Rev.io site. It decides whose data are read and written."""
+    """The sub-domain of the tenant's Rev.io site. It decides whose data are read and written: those of production or
+    of a sandbox."""
     password: Annotated[LoginSecret, Prompt("Password")]
+    """Of the same user."""
     subscription_key: HeaderSecret | None = None
     """Of Rev.io's API management, if the account has one. It is sent in addition to the login."""
     plural_paths: bool = False
     """Whether the resources are called `/IntegrationKeyLinks` and so on; Rev.io's pages use both forms."""
     calls_per_minute: int = Field(default=250, ge=10, le=500)
-    """The most calls of one execution environment. Rev.io allows an account 500, and usually two send events."""
+    """The most calls of one running function, a tenth of it in six seconds. Rev.io allows an account 500, and two
+    functions send what is due (`RevioConcurrency`). Lower it if Rev.io responds with 429."""
     search_lag: int = Field(default=120, ge=30, le=86_400)
     """Seconds after which a new key link is sure to be found by a search."""
 
@@ -158,7 +163,7 @@ class Revio(Vendor[RevioSettings]):
     def system_status(self) -> None:
         """`GET /SystemStatus`: whether the login is accepted. Seen in public code, not documented; only 200 counts.
 
-        Source: docs/vendors.md
+        Source: docs/vendors/revio.md
         """
         self.get("/SystemStatus", 200)
 

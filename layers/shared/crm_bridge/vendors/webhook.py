@@ -56,7 +56,8 @@ class WebhookSettings(Settings):
     url: Annotated[WebhookUrl, Prompt("Address of the tenant's own system")] = Field(
         repr=False, json_schema_extra={"writeOnly": True}
     )
-    """Of the tenant's own system. It may contain a token, so only its host is shown."""
+    """Of the tenant's own system. It may contain a token, so only its host is shown. It must be public, without user
+    and password."""
     secret: Annotated[SigningSecret, Generated(32, "whsec_")]
     """Signs the notifications: `whsec_` and 24 to 64 random bytes in base64."""
     previous_secret: SigningSecret | None = None
