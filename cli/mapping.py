@@ -14,12 +14,12 @@ from cli.command import NotAllWellError, WrongInputError, command
 from cli.events import read_event
 from cli.output import moment
 from cli.settings import field_errors, read_document
-from cli.tracing import Failure, Trace
 from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.flow import Flow
 from crm_bridge.inbound.api import validated
 from crm_bridge.mapping import PayloadMapping, mappings_model
 from crm_bridge.tenants import SECRET_MAX_AGE
+from crm_bridge.tracing import Failure, Trace
 from crm_bridge.vendors import PART_OF
 from operations.flows import flows
 
