@@ -1,7 +1,5 @@
 """Tries the expressions of sources, for the console."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -10,7 +8,7 @@ from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.inbound.api import JsonResponse, Request
 from crm_bridge.responses import Mappings, MappingTrial
 from crm_bridge.runtime import runtime
-from crm_bridge.sources import EventRoute, SourceSettings
+from crm_bridge.sources import SourceSettings
 from crm_bridge.sources.settings import LONGEST_EXPRESSION
 from crm_bridge.telemetry import logger
 from crm_bridge.tenants import MAPPING_MAX_AGE
@@ -82,31 +80,34 @@ def _trial(asked: SourceQuestion, source: str, settings: SourceSettings, *, show
     number = fits if asked.entry is None else asked.entry
     if number is None:
         return ignored
-    route = settings.events[number]
-    target = target_of(route, runtime().clock())
+    target = target_of(source, settings, number, runtime().clock())
     if target is None:
-        return {**ignored, "errors": [{"field": "flow", "message": f"no source reaches a flow {route.flow}"}]}
-    found = try_out(f"{source}/{number}", target, route.mapping, asked.expression, asked.payload, shows=shows)
-    if fits != number:
-        goes = "to no entry, so it is ignored" if fits is None else f"to the entry {source}/{fits}"
-        found["errors"] = [{"field": "when", "message": f"this event goes {goes}"}, *found["errors"]]
-        found["is_valid"] = False
-    return found
+        return {**ignored, "errors": [{"field": "flow", "message": "no source reaches this flow"}]}
+    route = settings.events[number]
+    return try_out(f"{source}/{number}", target, route.mapping, asked.expression, asked.payload, shows=shows)
 
 
-def target_of(route: EventRoute, now: float) -> Target | None:
-    """Return what an entry makes commands for; None if no source reaches its flow."""
-    flow = flow_named(route.flow)
+def target_of(source: str, settings: SourceSettings, number: int, now: float) -> Target | None:
+    """Return what an entry of a source makes commands for; None if no source reaches its flow."""
+    flow = flow_named(settings.events[number].flow)
     reached = flow.from_source if flow else None
     if flow is None or reached is None:
         return None
     to_command = reached.to_command
-    complete = partial(_completed, to_command, now) if to_command else None
-    return Target(flow.name, flow.function, reached.sent or flow.command, complete)
 
+    def complete(sent: Any) -> object:
+        return to_command(sent, now) if to_command else sent
 
-def _completed(to_command: Callable[[Any, float], BaseModel], now: float, sent: Any) -> BaseModel:
-    return to_command(sent, now)
+    def elsewhere(payload: JsonValue) -> str | None:
+        try:
+            fits = fitting(settings, payload)
+        except InvalidError as error:
+            return f"nowhere: {error.detail}"
+        if fits == number:
+            return None
+        return "to no entry, so it is ignored" if fits is None else f"to the entry {source}/{fits}"
+
+    return Target(flow.name, flow.function, reached.sent or flow.command, complete, elsewhere)
 
 
 ROUTES = {"POST /sources/try": _try_source}

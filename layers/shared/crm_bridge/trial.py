@@ -39,6 +39,8 @@ class Target:
     """What the mapping makes."""
     complete: Callable[[Any], object] | None = None
     """Makes the command of that, if it is something else. Raises InvalidError."""
+    elsewhere: Callable[[JsonValue], str | None] | None = None
+    """Says where a payload goes, if that is not here; None if it is."""
 
 
 class Trial:
@@ -48,6 +50,8 @@ class Trial:
         trace = Trace(payload)
         self.made, self.errors = _run(target, mapping, trace)
         """What the flow gets, and None if an expression fails; what is wrong."""
+        if target.elsewhere and (goes := target.elsewhere(payload)):
+            self.errors = (FieldError("when", f"this event goes {goes}"), *self.errors)
         self.unread: Sequence[str] = trace.unread()[:MOST_UNREAD] if self.made is not None else ()
         """Members of the payload that no expression reads."""
 
