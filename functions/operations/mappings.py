@@ -34,12 +34,13 @@ class MappingQuestion(BaseModel):
 
 @cache
 def targets() -> dict[str, Target]:
-    """Return the flows that a tenant's `mappings` make commands for, by their names."""
+    """Return the flows that a tenant's `mappings` make commands for, by their names: the first one of each function."""
     mapped = mappings_model().model_fields
+    first = {flow.function: (name, flow) for name, flow in reversed(flows().items()) if flow.event_route}
     return {
-        name: Target(name, flow.function, flow.event_model)
-        for name, flow in flows().items()
-        if flow.event_route and flow.function in mapped
+        name: Target(name, function, flow.event_model)
+        for function, (name, flow) in reversed(first.items())
+        if function in mapped
     }
 
 
