@@ -80,7 +80,7 @@ def test_the_function_that_fails_is_named_with_its_place(mapped: Crm) -> None:
     )
     assert found["command"] is None
     assert found["errors"] == [
-        {"field": "the expression", "message": "join() takes list of texts, and got list"},
+        {"field": "the expression", "message": "join() takes list of texts, and got number"},
         {"field": "line 2, column 9", "message": "join(' ', [a])"},
     ]
     found = trial(mapped.post("/mappings/try", {"flow": "create_site", "payload": {}, "expression": "{a: "}))
