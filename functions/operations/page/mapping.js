@@ -62,7 +62,7 @@ function activeSince(one) {
   if (!one.is_readable) return [`Whether there is a mapping cannot be seen here. crm-bridge mapping show ${glance.tenant} ${one.name} shows it.`];
   if (one.version === null) return ["There is no mapping yet: what is sent must be what the flow takes."];
   const samples = one.samples.length ? ` ${count(one.samples.length, "sample")}.` : " No samples.";
-  return [`Version ${one.version} `, ...(one.stored_at ? ["is active since ", when(one.stored_at)] : ["is active; since when is not known"]), `.${samples}`];
+  return [`Version ${one.version} `, ...(one.stored_at ? [`is active since ${exact(one.stored_at)}`] : ["is active; since when is not known"]), `.${samples}`];
 }
 
 async function tryMapping() {
@@ -85,7 +85,7 @@ const drawTrial = (parts) => $("try-result").replaceChildren(...parts);
 function result(trial) {
   const title = trial.command === null ? "No command" : trial.is_valid ? `A valid command for ${label(trial.flow).toLowerCase()}` : "Not a valid command";
   const wrong = trial.samples.filter((one) => !one.is_as_expected);
-  const words = (one) => one.differences.map((other) => other.field).concat(one.errors.map((other) => `${other.field} ${other.message}`)).join(", ");
+  const words = (one) => (one.errors.length ? one.errors.map((other) => `${other.field} ${other.message}`) : one.differences.map((other) => other.field)).join(", ");
   return [
     make("h3", {id: "try-title", class: trial.is_valid ? "good" : "problem"}, title),
     trial.errors.length ? make("ul", {id: "try-errors", class: "problem"}, ...trial.errors.map((one) => make("li", {}, make("strong", {}, one.field), ` ${one.message}`))) : null,
@@ -110,6 +110,7 @@ function storing(one) {
     make("p", {class: "dim small"}, `Every function uses it within ${mappings.usedAfter} seconds. Samples that come out otherwise stop it.`),
     make("button", {type: "button", id: "try-save", class: "quiet", onclick: () => download("expression.jmes", "text/plain", `${$("try-expression").value.trim()}\n`)}, "Save the expression")];
 }
+$("try-back").addEventListener("click", () => { location.hash = lastList; });
 $("try-mapping").addEventListener("change", chooseMapping);
 $("try").addEventListener("submit", (event) => {
   event.preventDefault();
