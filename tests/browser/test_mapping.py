@@ -12,8 +12,15 @@ from tests.browser.chromium import complaints
 from tests.browser.conftest import Console, Tenant
 from tests.stack import Stack
 
-COMPANY = {"type": "company", "hs_object_id": "4243", "name": "Shop 43", "address": "Moi Ave", "latitude": "1.5"}
-"""As the demo tenant's source hubspot takes it, but for a longitude."""
+COMPANY = {
+    "type": "company",
+    "hs_object_id": "4243",
+    "name": "Shop 43",
+    "address": "Moi Ave",
+    "latitude": "1.5",
+    "lon": "35.5",
+}
+"""As the demo tenant's source hubspot takes it, but for the name of the longitude."""
 STORED_AT = "2026-11-30T08:00:00+00:00"
 READER = frozenset({"operations:read"})
 
@@ -60,7 +67,7 @@ def test_an_event_in_quarantine_is_tried_until_the_expression_is_right(
     console.try_out(json.dumps(COMPANY))
     assert console("#try-title").text == "Not a valid command"
     assert [one.text for one in console.all("#try-errors li")] == ["longitude is required"]
-    console.try_out(json.dumps(COMPANY), expression.replace("to_number(longitude)", "`35.5`"))
+    console.try_out(json.dumps(COMPANY), expression.replace("longitude)", "lon)"))
     assert console("#try-title").text == "A valid command for create site"
     assert json.loads(console("#try-command").text)["longitude"] == 35.5
     assert [cell.text for cell in console.all("#try-differences td")] == ["longitude", "nothing", "35.5"]
