@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from crm_bridge.mapping import FAILURES
 
-BUDGET = 2_000_000
+BUDGET = 1_000_000
 """Steps of an expression on one payload: nodes that are evaluated, and members and characters that are put together.
 An expression that is tried may be any, such as one that doubles a list again and again.
 """
