@@ -73,9 +73,9 @@ class Sample(BaseModel):
         use_attribute_docstrings=not ON_LAMBDA,
     )
 
-    payload: Annotated[JsonValue, _MASKED] = Field(repr=False, json_schema_extra={"writeOnly": True})
+    payload: Annotated[JsonValue, _MASKED] = Field(repr=False)
     """What the sender sends; of a source, one event."""
-    command: Annotated[dict[str, JsonValue], _MASKED] = Field(repr=False, json_schema_extra={"writeOnly": True})
+    command: Annotated[dict[str, JsonValue], _MASKED] = Field(repr=False)
     """What the expression yields."""
 
     @model_validator(mode="after")
