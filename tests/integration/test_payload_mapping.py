@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import boto3
@@ -13,7 +12,7 @@ from crm_bridge.mapping import BUILT_IN_VERSION
 from crm_bridge.runtime import runtime
 from crm_bridge.tenants import MAPPING_MAX_AGE
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, Crm
+from tests.integration.conftest import SITE, Crm, age
 
 TICKET: dict[str, Any] = {
     "ticketId": "64f0c0ffee",
@@ -226,12 +225,6 @@ def test_the_mapping_counts_when_a_payload_is_valid_with_it_and_without(crm: Crm
 def store_mappings(crm: Crm, **mappings: object) -> None:
     """Store them without a word to the functions that run."""
     crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
-
-
-def age(seconds: float) -> None:
-    """Make what is remembered of secrets older."""
-    for key, kept in runtime().tenants._secrets.store.items():
-        runtime().tenants._secrets.store[key] = kept._replace(ttl=kept.ttl - timedelta(seconds=seconds))
 
 
 def test_a_new_version_makes_the_next_event_when_the_one_before_is_ten_seconds_old(crm: Crm) -> None:
