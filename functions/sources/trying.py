@@ -1,6 +1,6 @@
 """Tries the expressions of sources, for the console."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -12,9 +12,11 @@ from crm_bridge.sources import SourceSettings
 from crm_bridge.sources.settings import LONGEST_EXPRESSION
 from crm_bridge.telemetry import logger
 from crm_bridge.tenants import MAPPING_MAX_AGE
-from crm_bridge.trial import Target, shown_mapping, try_out
 from crm_bridge.vendors import SOURCES
 from sources.flows import fitting, flow_named
+
+if TYPE_CHECKING:
+    from crm_bridge.trial import Target
 
 READ_SCOPE, PAYLOAD_SCOPE = "operations:read", "operations:payload"
 
@@ -40,6 +42,8 @@ def _try_source(request: Request) -> JsonResponse[Mappings]:
     Nothing is stored or sent. Without a payload the entries of all sources are only listed. An expression that is given
     is tried in place of the entry's own, and compared with it.
     """
+    from crm_bridge.trial import shown_mapping  # the function's cold start does not wait for it
+
     asked = request.parse(SourceQuestion)
     part = runtime().tenants.find(request.caller.tenant, SOURCES, max_age=MAPPING_MAX_AGE)
     sources = part.all_sources() if part else {}
@@ -62,6 +66,8 @@ def _try_source(request: Request) -> JsonResponse[Mappings]:
 
 
 def _trial(asked: SourceQuestion, source: str, settings: SourceSettings, *, shows: bool) -> MappingTrial:
+    from crm_bridge.trial import try_out
+
     ignored: MappingTrial = {
         "name": None,
         "flow": None,
@@ -87,8 +93,10 @@ def _trial(asked: SourceQuestion, source: str, settings: SourceSettings, *, show
     return try_out(f"{source}/{number}", target, route.mapping, asked.expression, asked.payload, shows=shows)
 
 
-def target_of(source: str, settings: SourceSettings, number: int, now: float) -> Target | None:
+def target_of(source: str, settings: SourceSettings, number: int, now: float) -> "Target | None":
     """Return what an entry of a source makes commands for; None if no source reaches its flow."""
+    from crm_bridge.trial import Target
+
     flow = flow_named(settings.events[number].flow)
     reached = flow.from_source if flow else None
     if flow is None or reached is None:
