@@ -116,7 +116,11 @@ class Tenants:
         StorageError.
         """
         secret, now = f"{self._prefix}{PART_OF.get(function, function)}/{name}", time.monotonic()
-        is_early = self._secrets.is_older(secret, max_age) and now >= self._not_before.get(secret, 0)
+        is_early = (
+            max_age < SECRET_MAX_AGE
+            and now >= self._not_before.get(secret, 0)
+            and self._secrets.is_older(secret, max_age)
+        )
         try:
             found = self._secrets.get(secret, max_age=SECRET_MAX_AGE, force_fetch=fresh or is_early)
         except GetParameterError as error:  # which is raised instead of whatever went wrong

@@ -53,7 +53,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.storage.api_keys import ApiKeys, Caller
 from crm_bridge.storage.operation import State, as_time
 from crm_bridge.telemetry import add_to_log, bind_log, log_response, report_defect
-from crm_bridge.tenants import MAPPING_MAX_AGE, SECRET_MAX_AGE
+from crm_bridge.tenants import MAPPING_MAX_AGE
 
 MAX_BODY = 128 * 1024
 JSON = "application/json"
@@ -350,17 +350,14 @@ def receive[M: BaseModel](request: Request, function: str, model: type[M]) -> tu
     sender of the flow's own payloads works beside it. Raises ProblemError.
     """
     request.json()  # what is no JSON is none for every tenant
-
-    def mapping(max_age: int) -> PayloadMapping | None:
-        return runtime().tenants.get(request.caller.tenant, function, max_age=max_age).mappings.of(function)
-
-    if mapping(SECRET_MAX_AGE) is None:
+    tenant, tenants = request.caller.tenant, runtime().tenants
+    if tenants.get(tenant, function).mappings.of(function) is None:
         try:
             return request.parse(model), None
         except InvalidError:
-            if mapping(MAPPING_MAX_AGE) is None:  # the first one may have been stored since
-                raise
-    found = mapping(MAPPING_MAX_AGE)
+            if tenants.get(tenant, function, max_age=MAPPING_MAX_AGE).mappings.of(function) is None:
+                raise  # else the first one was stored since
+    found = tenants.get(tenant, function, max_age=MAPPING_MAX_AGE).mappings.of(function)
     if found is None:
         return request.parse(model), None
     try:
