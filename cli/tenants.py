@@ -3,36 +3,27 @@
 import json
 import re
 import time
-from collections.abc import Mapping
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.bridge import Bridge
-from cli.command import Name, WrongInputError, Yes, command
+from cli.command import Accept, Name, WrongInputError, Yes, command
 from cli.keys import EXPIRES, Expires, Label, NewKey, Scopes
 from cli.keys import app as keys
 from cli.output import Output
 from cli.progress import progress_of
 from cli.prompts import confirm, prompt_for_tenant
 from cli.purge import purge as purge_tables
-from cli.settings import (
-    changed,
-    differences,
-    read_document,
-    refuse_secrets,
-    schema_of_tenants,
-    shown_if_valid,
-    valid,
-)
+from cli.settings import changed, read_document, refuse_secrets, schema_of_tenants, valid
+from cli.stored_mappings import run_samples, stamped
+from cli.storing import Before, change_settings, check_sizes, write
 from crm_bridge.storage.operation import State
-from crm_bridge.tenant_parts import EMPTY, PARTS, has_webhook, joined, split
+from crm_bridge.tenant_parts import EMPTY, PARTS, joined, split
 from crm_bridge.tenants import SECRET_MAX_AGE
-
-if TYPE_CHECKING:
-    from mypy_boto3_secretsmanager.type_defs import CreateSecretRequestTypeDef
 
 UNFINISHED = (State.SENDING, State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
 MOST_COUNTED = 400
@@ -65,7 +56,11 @@ def add(
     key = NewKey.checked(bridge, scope, label, expires, settings)  # before anything is stored
     if bridge.parts(name):
         raise WrongInputError(f"The tenant {name} exists already. Change it with `crm-bridge tenant set {name}`.")
-    _store(bridge, name, document, {}, kms_key_id)
+    _ = bridge.runtime  # flows are made of it
+    run_samples(settings, document, accept=False)
+    document = stamped(document, EMPTY, datetime.now(UTC))
+    check_sizes(document)
+    write(bridge, name, document, {}, kms_key_id)
     bridge.output.line(f"The tenant {name} is stored: {', '.join(sorted(settings.model_fields_set))}.")
     key.store(bridge, name)
 
@@ -107,9 +102,10 @@ def set_settings(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="All settings, as JSON; - for standard input.")] = None,
     unset: Annotated[list[str] | None, typer.Option(help="A setting to remove; may be repeated.")] = None,
+    accept: Accept = False,
     yes: Yes = False,
 ) -> None:
-    """Change a tenant's settings. They are checked first, and take effect within five minutes."""
+    """Change a tenant's settings. They are checked first, and mappings are run on their samples."""
     if bool(file) is bool(changes or unset):
         raise WrongInputError("Give either --file, or settings to change.")
     refuse_secrets(changes or [])
@@ -123,24 +119,7 @@ def set_settings(
             ) from None
         before = EMPTY
     document = read_document(file) if file else changed(before, changes or [], unset or [])
-    settings = valid(bridge, document)
-    rows = sorted(differences(shown_if_valid(bridge, before), settings.shown(), before, document))
-    rows = rows or _unfinished(parts, document)
-    if not rows:
-        bridge.output.document({"tenant": name, "changed": []})
-        bridge.output.line("No changes.")
-        return
-    shown = [(place, *("not set" if value == "" else value for value in values)) for place, *values in rows]
-    bridge.output.table(("setting", "before", "after"), shown)
-    if not yes:
-        confirm(f"Store this for {name}?")
-    # What is new for this tenant is encrypted with the same key as what there is.
-    key = bridge.secrets.describe_secret(SecretId=bridge.secret_name(next(iter(parts)), name)).get("KmsKeyId")
-    _store(bridge, name, document, parts, key)
-    bridge.output.document({"tenant": name, "changed": [row[0] for row in rows]})
-    bridge.output.line(
-        f"Stored. Every function uses it within {SECRET_MAX_AGE} s. Check it: `crm-bridge doctor {name}`."
-    )
+    change_settings(bridge, Before(name, parts, before), document, accept=accept, yes=yes)
 
 
 @command(app)
@@ -205,26 +184,3 @@ def _purge(bridge: Bridge, tenant: str, *, wait: bool) -> None:
         "The secrets cannot be restored. Backups of the tables keep the data for up to 35 days, and the records at the "
         "vendors stay."
     )
-
-
-def _store(bridge: Bridge, tenant: str, document: str, there: Mapping[str, str], kms_key_id: str | None) -> None:
-    """Write the parts that differ from those `there`, in the order of `split`. If that is interrupted, each part is the
-    old or the new one, and the same command resumes.
-    """
-    for part, text in split(document).items():
-        name = bridge.secret_name(part, tenant)
-        if part in there:
-            if there[part] != text:
-                bridge.secrets.put_secret_value(SecretId=name, SecretString=text)
-        elif text.strip() != EMPTY:
-            secret: CreateSecretRequestTypeDef = {"Name": name, "SecretString": text}
-            if kms_key_id:
-                secret["KmsKeyId"] = kms_key_id
-            bridge.secrets.create_secret(**secret)
-
-
-def _unfinished(parts: Mapping[str, str], document: str) -> list[tuple[str, object, object]]:
-    """Return the marks of a webhook in other parts that an interrupted command has not changed."""
-    wanted = split(document)
-    marks = {part: (has_webhook(text), has_webhook(wanted[part])) for part, text in parts.items()}
-    return [(f"has_webhook of {part}", *mark) for part, mark in sorted(marks.items()) if mark[0] != mark[1]]

@@ -18,10 +18,12 @@ from crm_bridge.responses import OPERATION_ID, REQUEST_ID, Accepted
 from key_link.models import EntityTypes, KeyLink, KeyLinkPage, KeyLinkSearch, StoredKeyLink, Systems
 from operations import handler as operations
 from operations.flows import flows
+from operations.mappings import MappingQuestion
 from operations.models import LinkSearch, Listing, Resolution
-from sources import requests as stored_requests
+from sources import handler as sources
 from sources.intake import ROUTE as INTAKE
 from sources.models import RequestListing, TakenIn
+from sources.trying import SourceQuestion
 from status_update.models import NewStatus, Services, StatusUpdated
 
 type Schema = Mapping[str, object]
@@ -79,7 +81,7 @@ def _save(name: str, summary: str) -> Route:
 
 def _of_handler(key: str, **more: object) -> Route:
     """Return what the handler itself says of a route: by its name, its docstring and the type that it returns."""
-    handler = (operations.ROUTES | record_routes.ROUTES | stored_requests.ROUTES)[key]
+    handler = (operations.ROUTES | record_routes.ROUTES | sources.ROUTES)[key]
     summary, _, description = (handler.__doc__ or "").partition("\n")
     (result,) = get_args(get_type_hints(handler)["return"])
     name = to_camel(handler.__name__.strip("_"))
@@ -230,6 +232,8 @@ ROUTES = {
     "GET /requests/{id}": _of_handler("GET /requests/{id}"),
     "POST /requests/{id}/resend": _of_handler("POST /requests/{id}/resend", problems=(409, 422)),
     "POST /requests/{id}/discard": _of_handler("POST /requests/{id}/discard", problems=(409,)),
+    "POST /mappings/try": _of_handler("POST /mappings/try", body=MappingQuestion),
+    "POST /sources/try": _of_handler("POST /sources/try", body=SourceQuestion),
     "GET /links": _of_handler("GET /links", query=LinkSearch, problems=(404,)),
     "GET /links/{system}/{entity}/{id}": _of_handler("GET /links/{system}/{entity}/{id}", problems=(422,)),
 }

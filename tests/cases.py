@@ -73,6 +73,7 @@ CASES: list[tuple[str, list[str], int]] = [
     ("sources/show", [], 404),
     ("sources/resend", [], 404),
     ("sources/discard", [], 404),
+    ("sources/try", [], 200),
     ("operations/list", ["create_site/new"], 200),
     ("operations/search", ["create_site/new"], 200),
     ("operations/summary", ["create_site/new"], 200),
@@ -81,6 +82,7 @@ CASES: list[tuple[str, list[str], int]] = [
     ("operations/links_by_query", ["create_site/new"], 200),
     ("operations/resolve", ["create_site/new"], 409),
     ("operations/unlink", ["create_site/new"], 409),
+    ("operations/try_mapping", [], 200),
 ]
 """The event, those that must come before it, the status."""
 QUEUED: list[tuple[str, str, str, list[str]]] = [

@@ -16,7 +16,7 @@ from operations.flows import flows
 
 PAGE = Path(__file__).with_name("page")
 STYLE = "console.css"
-SCRIPTS = ("parts.js", "session.js", "overview.js", "list.js", "bulk.js", "operation.js", "main.js")
+SCRIPTS = ("parts.js", "session.js", "overview.js", "list.js", "bulk.js", "operation.js", "mapping.js", "main.js")
 FLOWS = "{/* by name */}"
 """In the script: takes what the page knows of each flow."""
 OWN = "your own system"
@@ -57,13 +57,14 @@ def _read(name: str) -> str:
 
 
 def _flows() -> dict[str, dict[str, object]]:
-    """Return of each flow where its events go, whether a repeat is harmless, and what the parts of its keys are."""
+    """Return of each flow its vendor and route, whether a repeat is harmless, and what the parts of its keys are."""
     called = called_functions()
     return {
         name: {
             "vendor": flow.vendor.name if flow.function in called else OWN,
             "repeatable": flow.is_repeatable,
             "key": flow.key_parts,
+            "route": flow.event_route,
         }
         for name, flow in flows().items()
     }

@@ -16,8 +16,10 @@ from crm_bridge.runtime import runtime
 from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import Operation, OperationSummary, State, operation_id
 from crm_bridge.telemetry import add_to_log, logger
+from crm_bridge.vendors import PART_OF
 from operations.console import page
 from operations.flows import flow_of, flows, searched_kinds
+from operations.mappings import try_mapping
 from operations.models import (
     Deployment,
     Link,
@@ -205,11 +207,23 @@ def _links(request: Request, search: LinkSearch) -> JsonResponse[Links]:
     return JsonResponse(200, {"links": links})
 
 
+def _try_mapping(request: Request) -> JsonResponse[responses.Mappings]:
+    """What a mapping makes of a payload
+
+    Nothing is stored or sent. Without a payload the tenant's mappings are only listed. An expression that is given is
+    tried in place of the tenant's own, and compared with it. Of a mapping whose settings this function may not read,
+    only what is given is known.
+    """
+    readable = frozenset(PART_OF[function] for function in SETTINGS_OF)
+    return try_mapping(request, readable=readable, shows=PAYLOAD_SCOPE in request.caller.scopes)
+
+
 ROUTES = {
     "GET /operations": _list_operations,
     "GET /operations/summary": _summarize_operations,
     "GET /operations/{id}": _get_operation,
     "POST /operations/{id}/resolve": _resolve_operation,
+    "POST /mappings/try": _try_mapping,
     "GET /links": _search_links,
     "GET /links/{system}/{entity}/{id}": _get_links,
 }

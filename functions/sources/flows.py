@@ -27,10 +27,11 @@ class Mapped:
 
 def command_of(settings: SourceSettings, source: str, payload: JsonValue, now: float) -> Mapped | None:
     """Return the command that the source's settings make of an event; None if no entry fits. Raises InvalidError."""
-    route = next((one for one in settings.events if one.fits(payload)), None)
-    if route is None:
+    number = fitting(settings, payload)
+    if number is None:
         return None
-    flow = _flow(route.flow)
+    route = settings.events[number]
+    flow = flow_named(route.flow)
     reached = flow.from_source if flow else None
     if flow is None or reached is None:
         raise InvalidError(f"No source reaches a flow {route.flow}. Correct the events of the source {source}.")
@@ -40,12 +41,17 @@ def command_of(settings: SourceSettings, source: str, payload: JsonValue, now: f
     return Mapped(flow, command, label(source, route))
 
 
+def fitting(settings: SourceSettings, payload: JsonValue) -> int | None:
+    """Return the number of the entry that an event goes to; None if no entry fits. Raises InvalidError."""
+    return next((number for number, one in enumerate(settings.events) if one.fits(payload)), None)
+
+
 def label(source: str, route: EventRoute) -> str:
     return f"{source} {route.version}"
 
 
 @cache
-def _flow(name: str) -> AnyFlow | None:
+def flow_named(name: str) -> AnyFlow | None:
     """Return the flow with this name. Its function is imported, which mostly has the same name."""
     for function in sorted(called_functions(), key=lambda function: (function != name, function)):
         flows: dict[str, AnyFlow] = import_module(f"{function}.handler").lambda_handler.flows

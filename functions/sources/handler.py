@@ -5,8 +5,11 @@ from typing import Any
 
 from crm_bridge.inbound.api import LambdaContext, respond
 from crm_bridge.runtime import runtime
+from sources import requests, trying
 from sources.intake import ROUTE, take_in
-from sources.requests import ROUTES, SCOPES
+
+ROUTES = requests.ROUTES | trying.ROUTES
+SCOPES = requests.SCOPES | trying.SCOPES
 
 
 def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> Mapping[str, object]:

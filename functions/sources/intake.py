@@ -56,6 +56,7 @@ from crm_bridge.sources.incoming import MAX_BODY
 from crm_bridge.storage.operation import Operation
 from crm_bridge.storage.requests import RequestState, ids_in, shape_as_json
 from crm_bridge.telemetry import add_to_log, bind_log, count, log_response, logger, report_defect
+from crm_bridge.tenants import MAPPING_MAX_AGE
 from crm_bridge.vendors import SOURCES
 from sources.flows import Mapped, command_of
 
@@ -148,7 +149,7 @@ def _source(path: Mapping[str, str], context: LambdaContext) -> Source:
     """Return the source that a path names. Raises UnauthenticatedError, and UnavailableError without a name."""
     tenant, name = path["tenant"], path["source"]
     try:
-        part = runtime().tenants.find(tenant, SOURCES) if NAME.fullmatch(tenant) else None
+        part = runtime().tenants.find(tenant, SOURCES, max_age=MAPPING_MAX_AGE) if NAME.fullmatch(tenant) else None
     except NotConfiguredError:  # whose text has the name of the secret
         logger().error("the settings of sources are not valid", extra={"tenant": tenant})
         raise UnavailableError("The event could not be accepted. Send the same request again.") from None

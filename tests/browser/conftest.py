@@ -110,6 +110,16 @@ class Console:
         self(f"[data-operation={operation}]").click()
         self.until(lambda: self("#detail").is_displayed() and self.all("#state"))
 
+    def try_out(self, payload: str, expression: str | None = None) -> None:
+        """Try a payload in the view of mappings, by the keyboard."""
+        for field, text in (("#try-payload", payload), ("#try-expression", expression)):
+            if text is not None:
+                self(field).send_keys(Keys.CONTROL, "a")
+                self(field).send_keys(text or Keys.DELETE)
+        self.browser.execute_script("document.querySelector('#try-result').replaceChildren()")
+        self("#try-expression").send_keys(Keys.CONTROL, Keys.ENTER)
+        self.until(lambda: self.all("#try-result h3"))
+
     @property
     def message(self) -> str:
         return self("#message").text

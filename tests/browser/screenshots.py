@@ -16,6 +16,7 @@ from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.browser.chromium import chromium, look
 from tests.browser.conftest import Console, Tenant
+from tests.browser.test_mapping import quarantine
 from tests.integration.conftest import SITE
 from tests.stack import Stack
 
@@ -93,6 +94,16 @@ def main() -> None:
         console.until(lambda: console.all("#link-candidate-0"))
         console("#link-candidate-0").click()
         take(chrome, "decision", 900)
+        console("#confirm-no").click()
+        quarantined = quarantine(stack)
+        console.go(f"mapping/{quarantined}")
+        console.until(lambda: console("#try-payload").get_attribute("value"))
+        expression = console("#try-expression").get_attribute("value") or ""
+        console.try_out(
+            console("#try-payload").get_attribute("value") or "",
+            expression.replace("to_number(longitude)", "to_number(longitude || lon)"),
+        )
+        take(chrome, "mapping", 900)
 
 
 if __name__ == "__main__":

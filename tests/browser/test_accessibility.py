@@ -49,11 +49,16 @@ def test_axe_finds_no_violation(
         waiting: "#state",
         in_review: "#decide-retry",
         "nowhere": "#detail #back",
+        "mapping": "#try-active",
     }.items():
         console.go(address)
         console.until(lambda ready=ready: any(one.is_displayed() for one in console.all(ready)))  # type: ignore[misc]
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         found[address] = browser.execute_async_script(CHECK)
+    for expression in ("{name: type, adress: type}", "{name: join(type, type)}"):
+        console.try_out('{"type": "company"}', expression)
+        found[expression] = browser.execute_async_script(CHECK)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     console.go(in_review)
     console.until(lambda: console.all("#decide-retry"))
     console("#decide-retry").click()

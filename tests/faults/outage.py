@@ -187,7 +187,7 @@ class OneTenant(Tenants):
         }
         self._settings = parse_tenant(json.dumps({"revio": settings}), LOCAL_HOSTS)
 
-    def get(self, tenant: str, function: str, *, fresh: bool = False) -> Tenant:  # noqa: ARG002
+    def get(self, name: str, function: str, *, fresh: bool = False, max_age: int = 300) -> Tenant:  # noqa: ARG002
         return self._settings
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -80,6 +80,13 @@ class Crm:
             self.stack.deliver_due()
             passed += minutes
         raise AssertionError(f"not settled: {operation}")
+
+
+def age(seconds: float) -> None:
+    """Make what functions remember of tenants' settings older."""
+    store = runtime().tenants._secrets.store
+    for key, kept in store.items():
+        store[key] = kept._replace(ttl=kept.ttl - timedelta(seconds=seconds))
 
 
 @pytest.fixture(autouse=True)

@@ -69,6 +69,11 @@ def test_the_examples_of_sites_operations_links_and_problems_are_what_is_answere
     assert example["result"] == operation["result"]
 
 
+def test_the_example_of_a_trial_is_what_is_answered(crm: Crm) -> None:
+    answer = crm.post("/mappings/try", json.loads(load_event("operations", "try_mapping")["body"]))
+    assert [answer.json()] == shown("`POST /mappings/try`")
+
+
 def test_the_example_of_a_new_site_is_what_is_answered(crm: Crm) -> None:
     made, _ = without_times(shown("`POST /sites`"))
     assert body(crm.create_site()) == made

@@ -14,7 +14,7 @@ from cli.command import ExitCode
 from cli.events import KEY
 from crm_bridge.errors import StorageError
 from crm_bridge.storage.operation import OperationSummary
-from crm_bridge.tenants import SECRET_MAX_AGE
+from crm_bridge.tenants import MAPPING_MAX_AGE
 from local.stack import UPYA_KEY, UPYA_TENANT
 from local.vendors.simulator import Kind
 from operations.flows import flows
@@ -102,14 +102,14 @@ def test_what_cannot_be_tried_is_wrong_input(cli: CommandLine, tmp_path: Path) -
 
 def test_it_says_since_when_every_function_uses_the_settings(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("mapping", "try", "create_site", "-", "--tenant", UPYA_TENANT)
-    assert "300 s later at the latest" in cli(*arguments, input=json.dumps(CLIENT)).out
+    assert "10 s later at the latest" in cli(*arguments, input=json.dumps(CLIENT)).out
     stored = tried(cli, "--tenant", UPYA_TENANT)
     assert stored["stored_at"] < stored["used_everywhere_since"]
     import time
 
-    later = time.time() + SECRET_MAX_AGE + 1
+    later = time.time() + MAPPING_MAX_AGE + 1
     monkeypatch.setattr("cli.mapping.time", SimpleNamespace(time=lambda: later))
-    assert "Every function uses them.\n" in cli(*arguments, input=json.dumps(CLIENT)).out
+    assert "Every function uses it.\n" in cli(*arguments, input=json.dumps(CLIENT)).out
 
 
 # ---------------------------------------------------------------- send

@@ -121,7 +121,7 @@ def test_every_command_is_in_the_page() -> None:
         "operations": ("list", "show", "resolve", "retry"),
         "requests": ("acme",),
         "links": ("find", "export", "import", "check"),
-        "mapping": ("try",),
+        "mapping": ("try", "show", "diff", "set", "add-sample", "remove-sample"),
     }
     missing = [f"{group} {one}" for group, ones in commands.items() for one in ones if f"{group} {one}" not in text]
     assert missing == []

@@ -10,8 +10,9 @@ import requests
 
 from crm_bridge.mapping import BUILT_IN_VERSION
 from crm_bridge.runtime import runtime
+from crm_bridge.tenants import MAPPING_MAX_AGE
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, Crm
+from tests.integration.conftest import SITE, Crm, age
 
 TICKET: dict[str, Any] = {
     "ticketId": "64f0c0ffee",
@@ -202,10 +203,61 @@ def test_a_flow_without_a_mapping_takes_commands_as_they_are(crm: Crm) -> None:
     assert operation_of(crm, answer)["mapping"] is None
 
 
-def test_a_mapped_flow_takes_no_command_any_longer(upya: Crm) -> None:
+def test_a_command_is_taken_as_it_is_beside_a_mapping(upya: Crm) -> None:
     answer = upya.post("/jobs", JOB)
-    assert answer.status_code == 422
-    assert answer.json()["mapping"]["label"] == UPYA_LABEL
+    assert answer.status_code == 201
+    assert operation_of(upya, answer)["mapping"] is None
+    again = upya.post("/jobs", TICKET)  # the same ticket, as Upya sends it
+    assert (again.status_code, again.json()["job_id"]) == (200, answer.json()["job_id"])
+    assert len(upya.stack.illu.jobs) == 1
+
+
+def test_the_mapping_counts_when_a_payload_is_valid_with_it_and_without(crm: Crm) -> None:
+    use_mappings(crm, create_site=own("merge(@, {customer_id: join('-', ['eu', customer_id])})"))
+    answer = crm.create_site()
+    assert answer.json()["customer_id"] == "eu-C-1001"
+    assert operation_of(crm, answer)["mapping"] == "3"
+
+
+# ---------------------------------------------------------------- a new version
+
+
+def store_mappings(crm: Crm, **mappings: object) -> None:
+    """Store them without a word to the functions that run."""
+    crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
+
+
+def test_a_new_version_makes_the_next_event_when_the_one_before_is_ten_seconds_old(crm: Crm) -> None:
+    use_mappings(crm, create_site=own("merge(@, {name: 'before'})", "1"))
+    store_mappings(crm, create_site=own("merge(@, {name: 'after'})", "2"))
+    assert crm.create_site(customer_id="C-1").status_code == 201
+    age(MAPPING_MAX_AGE + 1)
+    assert crm.create_site(customer_id="C-2").status_code == 201
+    assert [site["name"] for site in crm.stack.illu.sites] == ["before", "after"]
+
+
+def test_the_first_mapping_makes_an_event_that_is_not_valid_without_it(crm: Crm) -> None:
+    use_mappings(crm)
+    sent = {"nr": "C-1", "latitude": 1, "longitude": 2, "address": "Moi Ave"}
+    assert crm.post("/sites", sent).status_code == 422
+    store_mappings(
+        crm, create_site=own("{customer_id: nr, name: nr, latitude: latitude, longitude: longitude, address: address}")
+    )
+    age(MAPPING_MAX_AGE + 1)
+    assert crm.post("/sites", sent).status_code == 201
+
+
+def test_a_mapping_takes_no_more_calls_to_aws_than_none(crm: Crm) -> None:
+    assert crm.stack.aws
+    taken = []
+    for mappings in ({}, {"create_site": own("@")}):
+        use_mappings(crm, **mappings)
+        crm.create_site(customer_id=f"C-{len(mappings)}")  # what a function remembers
+        before = crm.stack.aws.calls.copy()
+        assert crm.create_site(customer_id=f"D-{len(mappings)}").status_code == 201
+        taken.append(crm.stack.aws.calls - before)
+    assert taken[0] == taken[1]
+    assert sum(taken[0].values()) == 2
 
 
 # ---------------------------------------------------------------- what does not fit

@@ -15,7 +15,7 @@ from crm_bridge import tenants
 from crm_bridge.errors import NotConfiguredError, StorageError, UnauthenticatedError
 from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.storage.api_keys import KEY_CACHE, KEY_MAX_AGE, REFUSED_MAX_AGE, hash_api_key, new_api_key
-from crm_bridge.tenants import SECRET_MAX_AGE
+from crm_bridge.tenants import MAPPING_MAX_AGE, SECRET_MAX_AGE
 from crm_bridge.vendors.illu import IlluSettings
 from tests.unit.conftest import Clock, Tables
 
@@ -147,6 +147,61 @@ def test_a_secret_that_is_too_old_is_not_used_when_secrets_manager_is_down(
     for _ in range(2):
         with pytest.raises(StorageError):
             tables.tenants.get("acme", "create_site")
+
+
+def test_a_secret_is_read_again_early_only_for_whoever_maps_events(tables: Tables, wall: Clock) -> None:
+    tables.tenants.get("acme", "create_site")
+    tables.put_secret("acme", illu(api_key="illu-key-2"))
+    wall.move(MAPPING_MAX_AGE)
+    assert _key(tables.tenants.get("acme", "create_site", max_age=MAPPING_MAX_AGE)) == "illu-key-1"
+    wall.move(1)
+    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
+    assert _key(tables.tenants.get("acme", "create_site", max_age=MAPPING_MAX_AGE)) == "illu-key-2"
+
+
+def test_a_secret_is_read_once_in_ten_seconds_when_every_event_is_mapped(
+    tables: Tables, wall: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, calls = tables.tenants._secrets.client, 0
+    read = client.get_secret_value
+
+    def counted(**one: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return read(**one)
+
+    monkeypatch.setattr(client, "get_secret_value", counted)
+    for _ in range(60):
+        tables.tenants.get("acme", "create_site", max_age=MAPPING_MAX_AGE)
+        wall.move(0.5)
+    assert calls == 3
+
+
+def test_the_mapping_that_there_is_goes_on_when_secrets_manager_is_down(
+    tables: Tables, wall: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, calls = 0.0, 0
+
+    def fail(**_: object) -> None:
+        nonlocal calls
+        calls += 1
+        _fail()
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    tables.tenants.get("acme", "create_site")
+    wall.move(MAPPING_MAX_AGE + 1)
+    monkeypatch.setattr(tables.tenants._secrets.client, "get_secret_value", fail)
+    for _ in range(5):  # of which only the first waits for Secrets Manager
+        assert _key(tables.tenants.get("acme", "create_site", max_age=MAPPING_MAX_AGE)) == "illu-key-1"
+    assert calls == 1
+    now += MAPPING_MAX_AGE
+    tables.tenants.get("acme", "create_site", max_age=MAPPING_MAX_AGE)
+    assert calls == 2
+    with pytest.raises(StorageError):
+        tables.tenants.get("acme", "create_site", fresh=True)
+    wall.move(SECRET_MAX_AGE)
+    with pytest.raises(StorageError):
+        tables.tenants.get("acme", "create_site", max_age=MAPPING_MAX_AGE)
 
 
 def test_one_tenant_is_dropped_when_its_secret_is_gone_and_the_others_are_kept(tables: Tables) -> None:

@@ -14,6 +14,7 @@ let isSearch = false;  // whether the first row gets the focus when the list is 
 // Returns null for an address that the page does not know.
 function viewOf(address) {
   if (/^op_[0-9a-f]{32}$/.test(address)) return {operation: address};
+  if (/^mapping(\/req_[0-9a-f]{32})?$/.test(address)) return {mapping: true, request: address.split("/")[1]};
   const entries = [...new URLSearchParams(address)];
   return entries.every(([name, value]) => Object.hasOwn(FILTERS, name) && FILTERS[name](value)) ? Object.fromEntries(entries.filter(([, value]) => value)) : null;
 }
@@ -146,7 +147,7 @@ function requestRow(one) {
     badge(one.state),
     make("span", {class: "what"}, `${one.route} `, make("strong", {}, one.ids.join(", "))),
     make("span", {class: "dim small changed"}, when(one.received_at)),
-    make("span", {class: "small why"}, reasons.join("; ")));
+    make("span", {class: "small why"}, reasons.join("; "), " ", one.problem === "invalid" ? make("a", {href: `#mapping/${one.id}`}, "Try a mapping") : ""));
 }
 function nothing() {
   if (!isFiltered()) return [make("strong", {}, "No event has come yet."), "Events of your CRM appear here as soon as the bridge accepts them."];
@@ -170,10 +171,13 @@ function csv(operations) {
   const line = (one) => ({...one, last_event: one.last_attempt?.event, reason: one.last_attempt?.reason, vendor_status: one.last_attempt?.vendor_status});
   return [COLUMNS, ...operations.map(line).map((one) => COLUMNS.map((name) => one[name]))].map((values) => `${values.map(cell).join(",")}\r\n`).join("");
 }
-function save(name, kind, content) {
+function download(name, kind, content) {
   const address = URL.createObjectURL(new Blob([content], {type: kind}));
   make("a", {href: address, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+function save(name, kind, content) {
+  download(name, kind, content);
   say(`${count(shownRows().length, "operation")} exported${next ? "; there are more that are not listed yet" : ""}.`);
 }
 $("export-csv").addEventListener("click", () => save("operations.csv", "text/csv", csv(shownRows())));

@@ -4,15 +4,20 @@ let lastList = "#";  // the list from which an operation was opened
 async function show(isOlder = true) {
   const wanted = viewOf(location.hash.slice(1)), left = view.operation;
   view = wanted ?? {unknown: true};
-  const isList = wanted !== null && !wanted.operation;
+  const isMapping = wanted !== null && Boolean(wanted.mapping), isList = wanted !== null && !wanted.operation && !isMapping;
   $("overview").hidden = !isList;
-  $("detail").hidden = isList;
+  $("detail").hidden = isList || isMapping;
+  $("mapping").hidden = !isMapping;
   if (wanted === null) return showProblem("There is no such page", "The address leads to nothing in this console.");
   if (wanted.operation) {
     clear("detail");
     return loadOperation(wanted.operation, false);
   }
   clear("detail");
+  if (isMapping) {
+    await loadMapping(wanted.request);
+    return $("try-mapping").focus({preventScroll: true});
+  }
   lastList = location.hash || "#";
   fillFilters();
   drawStates();
@@ -37,6 +42,7 @@ let isStale = false;
 async function refresh(quiet) {
   await attempt(async () => {
     if (view.operation) await loadOperation(view.operation, true);
+    else if (view.mapping) await loadMapping(null, true);
     else if (!view.unknown) await Promise.all([loadOverview(), loadList(Math.max(PAGE, rows.length))]);
     tick();
     if (!quiet) say("Up to date.");
@@ -55,8 +61,8 @@ $("skip").addEventListener("click", (event) => {  // not by its address, which n
 
 addEventListener("keydown", (event) => {
   if (key === null || $("confirm").open || $("bulk").open || event.ctrlKey || event.metaKey || event.altKey) return;
-  const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement, isList = !$("overview").hidden;
-  if (event.key === "Escape" && !isList) location.hash = lastList;
+  const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement || event.target instanceof HTMLTextAreaElement, isList = !$("overview").hidden;
+  if (event.key === "Escape" && !isList && !isTyping) location.hash = lastList;
   else if (event.key === "/" && !isTyping && isList) { event.preventDefault(); $("wanted").focus(); }
   else if (!isTyping && isList && ["j", "k", "ArrowDown", "ArrowUp"].includes(event.key)) {
     const links = [...$("list").querySelectorAll("a")], down = event.key === "j" || event.key === "ArrowDown";

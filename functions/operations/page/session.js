@@ -14,7 +14,7 @@ class Refused extends Error {
 const wordsOf = (error) => error instanceof Refused ? error.message : "The bridge did not respond. Is the network there?";
 async function ask(path, body) {
   const options = {headers: {Authorization: `Bearer ${key}`}, cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer", signal: session.signal};
-  if (body) Object.assign(options, {method: "POST", body: JSON.stringify(body), headers: {...options.headers, "Content-Type": "application/json"}});
+  if (body) Object.assign(options, {method: "POST", body: typeof body === "string" ? body : JSON.stringify(body), headers: {...options.headers, "Content-Type": "application/json"}});
   const response = await fetch(base + path, options);
   const content = await response.json().catch(() => ({}));
   options.signal.throwIfAborted();
@@ -43,8 +43,9 @@ function forget() {
   forgetOverview();
   forgetList();
   forgetOperation();
+  forgetMapping();
   for (const id of ["confirm", "bulk"]) $(id).close("no");
-  for (const id of ["overview", "detail", "sign-out", "refresh", "as-of", "where"]) $(id).hidden = true;
+  for (const id of ["overview", "detail", "mapping", "mappings", "sign-out", "refresh", "as-of", "where"]) $(id).hidden = true;
   clear("confirm-title", "confirm-what", "vendor-id-label", "bulk-title", "bulk-what", "bulk-list", "bulk-typed-label", "bulk-said", "where", "as-of");
   for (const id of ["key", "wanted", "text", "vendor-id", "vendor-id-again", "bulk-typed"]) $(id).value = "";
   document.body.classList.add("out");
@@ -80,7 +81,7 @@ $("sign-in").querySelector("form").addEventListener("submit", async (event) => {
     isSearch = false;
     document.body.classList.remove("out");
     $("sign-in").hidden = true;
-    for (const id of ["sign-out", "refresh", "as-of", "where"]) $(id).hidden = false;
+    for (const id of ["sign-out", "refresh", "as-of", "where", "mappings"]) $(id).hidden = false;
     timer = setInterval(() => isIdle() || document.hidden || $("confirm").open || $("bulk").open || refresh(true), REFRESH);
     await show(false);
   }, (words) => {

@@ -4,14 +4,24 @@ A mapping is a JMESPath expression (https://jmespath.org/specification.html) ove
 Upya are built in, as far as they are known: see docs/vendors/illu.md.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import jmespath
 from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    create_model,
+    model_validator,
+)
 
 from crm_bridge import ON_LAMBDA
 from crm_bridge.errors import InvalidError
@@ -43,6 +53,42 @@ FAILURES = (JMESPathError, ArithmeticError, AttributeError, LookupError, Recursi
 MAPPINGS = "The mappings of a tenant, by flow."
 BUILT_IN_VERSION = "1"
 """Of all that is built in; a change to one of them counts it up."""
+MASK = "**********"
+"""Shown instead of a secret, as pydantic does."""
+MOST_SAMPLES, LARGEST_SAMPLE = 5, 4000
+"""Samples of a mapping, and characters of one as JSON: they are in the tenant's secret, which has 64 KB."""
+
+_MASKED = PlainSerializer(lambda _: MASK, return_type=str)
+"""Of customer data: it is stored as it is, and not shown with the settings."""
+
+
+class Sample(BaseModel):
+    """A payload, and what a mapping shall make of it. A new version that makes something else is not stored."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        defer_build=True,
+        use_attribute_docstrings=not ON_LAMBDA,
+    )
+
+    payload: Annotated[JsonValue, _MASKED] = Field(repr=False)
+    """What the sender sends; of a source, one event."""
+    command: Annotated[dict[str, JsonValue], _MASKED] = Field(repr=False)
+    """What the expression yields."""
+
+    @model_validator(mode="after")
+    def _is_small(self) -> Self:
+        if len(as_json([self.payload, self.command])) > LARGEST_SAMPLE:
+            raise ValueError(f"must have at most {LARGEST_SAMPLE} characters as JSON: leave out what is not mapped")
+        return self
+
+
+type Samples = Annotated[
+    dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")], Sample], Field(max_length=MOST_SAMPLES)
+]
+"""By name."""
 
 
 class PayloadMapping(BaseModel):
@@ -65,6 +111,10 @@ class PayloadMapping(BaseModel):
     """The tenant's name for this version of its expression; every operation says which one made it."""
     expression: str | None = Field(default=None, min_length=1, max_length=10_000)
     """A JMESPath expression that yields an object. Its members come on top of those of `built_in`."""
+    samples: Samples = {}
+    """By name: payloads, and what the mapping makes of them."""
+    stored_at: AwareDatetime | None = Field(default=None, exclude=True)
+    """Written by the command line: when this version was stored."""
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
@@ -173,6 +223,11 @@ def _functions(node: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for child in node["children"]:
         if isinstance(child, dict):  # a slice has plain numbers
             yield from _functions(child)
+
+
+def as_json(value: object) -> str:
+    """Return a value as compact JSON: equal values have the same text, and `1` is not `true`."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def shape_of(value: JsonValue) -> object:

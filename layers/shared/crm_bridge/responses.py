@@ -123,6 +123,84 @@ class Candidate(TypedDict):
     """As the vendor shows it, cut at 200 characters; only for a key with the scope `operations:payload`."""
 
 
+# ---------------------------------------------------------------------- of mappings
+
+
+class ShownSample(TypedDict):
+    """A payload, and what a mapping shall make of it."""
+
+    name: str
+    payload: NotRequired[JsonValue]
+    """This and `command` only for a key with the scope `operations:payload`."""
+    command: NotRequired[dict[str, JsonValue]]
+
+
+class ShownMapping(TypedDict):
+    """A mapping as it is stored."""
+
+    name: str
+    """The flow's, or the source's and the number of the entry in its `events`: `hubspot/0`."""
+    flow: str
+    when: str | None
+    """Which events of a source it is for."""
+    is_readable: bool
+    """False if this function may not read the settings that it is in; then all that follows is unknown."""
+    version: str | None
+    """As operations show it; null if there is none."""
+    expression: str | None
+    stored_at: Time | None
+    """Null if it is unknown: only the command line writes it down."""
+    samples: list[ShownSample]
+
+
+class MappingDifference(TypedDict):
+    """A member of the command that comes out otherwise."""
+
+    field: str
+    active: NotRequired[JsonValue]
+    """As the stored mapping makes it, or a sample expects it; null if it is not there. Of a sample only for a key with
+    the scope `operations:payload`, as `tried`."""
+    tried: NotRequired[JsonValue]
+
+
+class CheckedSample(TypedDict):
+    """What the mapping makes of a sample."""
+
+    name: str
+    is_as_expected: bool
+    errors: list[InvalidField]
+    differences: list[MappingDifference]
+
+
+class MappingTrial(TypedDict):
+    """What a mapping makes of a payload. Nothing was stored or sent."""
+
+    name: str | None
+    """The mapping, as in `mappings`; null if no entry of the source is for this event, so that it would be ignored."""
+    flow: str | None
+    version: str | None
+    """`tried` for an expression that was only tried."""
+    command: dict[str, JsonValue] | None
+    """Null if the expression fails."""
+    is_valid: bool
+    errors: list[InvalidField]
+    """The members of the command that are wrong or unknown, or the function that fails and its place."""
+    not_read: list[str]
+    """Members of the payload that no expression reads, at most 50."""
+    differences: list[MappingDifference]
+    """From what the stored mapping makes of the same payload."""
+    samples: list[CheckedSample]
+
+
+class Mappings(TypedDict):
+    """The mappings that the tenant has, and the result of a trial."""
+
+    mappings: list[ShownMapping]
+    used_after: int
+    """Seconds after which every function uses a version that was stored."""
+    trial: MappingTrial | None
+
+
 class SettledOperation(TypedDict):
     """The webhook about an operation whose caller received 202."""
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _NETLOC = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 """A host, which may have a port, and no login."""
 KEEP_REQUESTS_DAYS = 30
-MASK = "**********"
-"""Shown instead of a secret, as pydantic does."""
 
 
 class Settings(BaseModel):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SECRET_MAX_AGE = 300
 """Seconds for which a tenant's settings are kept."""
+MAPPING_MAX_AGE = 10
+"""Seconds for which a mapping is used before it is read again: so long after it was stored, every function uses it."""
 MISSING_MAX_AGE, MOST_MISSING = 60.0, 1000
 """Seconds for which `find` believes that a secret is missing, and the most that are remembered as missing."""
 NO_SECRET = ("ResourceNotFoundException", "InvalidRequestException")
@@ -49,6 +51,15 @@ class _Secrets(SecretsProvider):
         """Return the part of a tenant's document that is in a secret: `crm-bridge/<stage>/<part>/<tenant>`."""
         return name.removeprefix(self._prefix).partition("/")[0]
 
+    def is_older(self, name: str, seconds: int) -> bool:
+        """Return whether what is kept was read longer ago than that."""
+        kept = self.store.get(self._build_cache_key(name))
+        now = datetime.now()  # noqa: DTZ005 - what Powertools compares with
+        return kept is not None and kept.ttl < now + timedelta(seconds=SECRET_MAX_AGE - seconds)
+
+    def is_kept(self, name: str) -> bool:
+        return self.has_not_expired_in_cache(self._build_cache_key(name))
+
     def drop(self, name: str) -> None:
         self.store.pop(self._build_cache_key(name), None)
 
@@ -68,14 +79,18 @@ class _Secrets(SecretsProvider):
 
 
 class Tenants:
-    """Reads parts of tenants from Secrets Manager, each at most once in five minutes. Threads may share it."""
+    """Reads parts of tenants from Secrets Manager, each at most once in five minutes, or once in MAPPING_MAX_AGE for
+    whoever maps events. Threads may share it.
+    """
 
     def __init__(self, client: "SecretsManagerClient", prefix: str) -> None:
         self._secrets = _Secrets(client, prefix)
         self._prefix = prefix
         self._missing: dict[tuple[str, str], float] = {}
+        self._not_before: dict[str, float] = {}
+        """By secret: when an early reading is tried again after one that failed."""
 
-    def find(self, name: str, function: str) -> Tenant | None:
+    def find(self, name: str, function: str, *, max_age: int = SECRET_MAX_AGE) -> Tenant | None:
         """Return the same as `get`; None if there is no secret, which is then not asked for again for a minute.
 
         So whoever makes up tenants' names has few of them looked up twice. Raises NotConfiguredError, StorageError.
@@ -84,7 +99,7 @@ class Tenants:
         if now < self._missing.get(key, 0):
             return None
         try:
-            return self.get(name, function)
+            return self.get(name, function, max_age=max_age)
         except NoSettingsError:
             self._missing.pop(key, None)  # so that the newest comes last
             self._missing[key] = now + MISSING_MAX_AGE
@@ -93,16 +108,27 @@ class Tenants:
                     del self._missing[next(iter(self._missing))]
             return None
 
-    def get(self, name: str, function: str, *, fresh: bool = False) -> Tenant:
+    def get(self, name: str, function: str, *, fresh: bool = False, max_age: int = SECRET_MAX_AGE) -> Tenant:
         """Return the part of a tenant's settings that a function needs; the rest is in secrets that others read.
 
-        `fresh` reads past the cache. Raises NotConfiguredError, StorageError.
+        What was read longer than `max_age` seconds ago is read again; if Secrets Manager does not respond, it is used
+        all the same until it is SECRET_MAX_AGE old. `fresh` reads past the cache. Raises NotConfiguredError,
+        StorageError.
         """
-        secret = f"{self._prefix}{PART_OF.get(function, function)}/{name}"
+        secret, now = f"{self._prefix}{PART_OF.get(function, function)}/{name}", time.monotonic()
+        is_early = (
+            max_age < SECRET_MAX_AGE
+            and now >= self._not_before.get(secret, 0)
+            and self._secrets.is_older(secret, max_age)
+        )
         try:
-            return cast("Tenant", self._secrets.get(secret, max_age=SECRET_MAX_AGE, force_fetch=fresh))
+            found = self._secrets.get(secret, max_age=SECRET_MAX_AGE, force_fetch=fresh or is_early)
         except GetParameterError as error:  # which is raised instead of whatever went wrong
             cause = error.__context__
             if isinstance(cause, NotConfiguredError):
                 self._secrets.drop(secret)  # a secret that is gone or wrong is not used any further
-            raise cause or error from None
+            if not isinstance(cause, StorageError) or fresh or not self._secrets.is_kept(secret):
+                raise cause or error from None
+            self._not_before[secret] = now + MAPPING_MAX_AGE  # else every event would wait for the time-out
+            found = self._secrets.get(secret, max_age=SECRET_MAX_AGE)
+        return cast("Tenant", found)

@@ -15,11 +15,11 @@ from crm_bridge.outbound.queues import Queues
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import operation_id
 from crm_bridge.storage.operations import Operations
-from crm_bridge.tenants import Tenants
+from crm_bridge.tenants import MAPPING_MAX_AGE, Tenants
 from local.vendors.simulator import Kind
 from operations.flows import flows
-from tests.integration.conftest import SITE, failing, rows
-from tests.integration.sources.conftest import SOURCE, Sender, body_of, company, counts
+from tests.integration.conftest import SITE, age, failing, rows
+from tests.integration.sources.conftest import EXPRESSION, SOURCE, Sender, body_of, company, counts
 
 # ---------------------------------------------------------------------- events
 
@@ -100,6 +100,24 @@ def calls(monkeypatch: pytest.MonkeyPatch, sender: Sender) -> list[str]:  # noqa
 
         monkeypatch.setattr(client, "_make_api_call", call)
     return made
+
+
+def test_a_new_version_of_a_source_makes_the_next_event_when_the_one_before_is_ten_seconds_old(sender: Sender) -> None:
+    document = json.loads(sender.crm.stack.demo_tenant())
+    entry = {**SOURCE["events"][0], "version": "2", "expression": EXPRESSION.replace("name: name", "name: 'after'")}
+    sender.send(company(1))
+    sender.crm.stack.put_secret("demo", json.dumps({**document, "sources": {"crm": {**SOURCE, "events": [entry]}}}))
+    age(MAPPING_MAX_AGE - 5)
+    sender.send(company(2))
+    age(6)
+    sender.send(company(3))
+    listed = sender.crm.get("/operations").json()["operations"]
+    shown = [sender.crm.get(f"/operations/{one['operation_id']}").json() for one in listed]
+    assert sorted((one["event_key"], one["mapping"]) for one in shown) == [
+        ("C-1", "crm 1"),
+        ("C-2", "crm 1"),
+        ("C-3", "crm 2"),
+    ]
 
 
 def test_an_accepted_event_takes_two_calls_one_after_the_other(sender: Sender, calls: list[str]) -> None:

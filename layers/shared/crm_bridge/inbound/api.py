@@ -8,6 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -52,6 +53,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.storage.api_keys import ApiKeys, Caller
 from crm_bridge.storage.operation import State, as_time
 from crm_bridge.telemetry import add_to_log, bind_log, log_response, report_defect
+from crm_bridge.tenants import MAPPING_MAX_AGE
 
 MAX_BODY = 128 * 1024
 JSON = "application/json"
@@ -346,13 +348,26 @@ def body_of(event: APIGatewayProxyEventV2) -> bytes:
 def receive[M: BaseModel](request: Request, function: str, model: type[M]) -> tuple[M, str | None]:
     """Return what the caller sent as `model`, and the name of the mapping that made it, if the tenant has one.
 
-    Raises ProblemError.
+    A mapping is at most MAPPING_MAX_AGE old. What it makes nothing valid of is taken as it is, if that is valid: so a
+    sender of the flow's own payloads works beside it. Raises ProblemError.
     """
     request.json()  # what is no JSON is none for every tenant
-    mapping = runtime().tenants.get(request.caller.tenant, function).mappings.of(function)
-    if mapping is None:
+    tenant, tenants = request.caller.tenant, runtime().tenants
+    if tenants.get(tenant, function).mappings.of(function) is None:
+        try:
+            return request.parse(model), None
+        except InvalidError:
+            if tenants.get(tenant, function, max_age=MAPPING_MAX_AGE).mappings.of(function) is None:
+                raise  # else the first one was stored since
+    found = tenants.get(tenant, function, max_age=MAPPING_MAX_AGE).mappings.of(function)
+    if found is None:
         return request.parse(model), None
-    return request.mapped(model, function, mapping), mapping.label
+    try:
+        return request.mapped(model, function, found), found.label
+    except InvalidError as problem:
+        with suppress(InvalidError):
+            return request.parse(model), None
+        raise problem
 
 
 def run[C: BaseModel](

@@ -4,11 +4,11 @@ import re
 from typing import Annotated, Literal, Self
 
 import jmespath
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, model_validator
 
 from crm_bridge.errors import InvalidError
 from crm_bridge.fields import Schema
-from crm_bridge.mapping import FAILURES, PayloadMapping, check_expression
+from crm_bridge.mapping import FAILURES, PayloadMapping, Samples, check_expression
 from crm_bridge.settings import HeaderSecret, LoginPart, Settings, VendorUrl
 from crm_bridge.sources.preset import Answer, Preset
 from crm_bridge.sources.presets import PRESETS
@@ -69,6 +69,10 @@ class EventRoute(Settings):
     """The tenant's name for this version of the expression; every operation says which one made it."""
     expression: Expression
     """A JMESPath expression on the event that yields the flow's command."""
+    samples: Samples = Field(default_factory=dict)
+    """By name: events, and what the expression makes of them."""
+    stored_at: AwareDatetime | None = Field(default=None, exclude=True)
+    """Written by the command line: when this version was stored."""
 
     def fits(self, payload: JsonValue) -> bool:
         """Return whether the event is one of this flow. Raises InvalidError if `when` fails on it."""
@@ -85,7 +89,9 @@ class EventRoute(Settings):
     @property
     def mapping(self) -> PayloadMapping:
         """The mapping that makes the flow's command."""
-        return PayloadMapping(version=self.version, expression=self.expression)
+        return PayloadMapping(
+            version=self.version, expression=self.expression, samples=self.samples, stored_at=self.stored_at
+        )
 
 
 class SourceSettings(Settings):

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
 from crm_bridge.errors import NeedlessError
+from crm_bridge.mapping import MASK
 from crm_bridge.outbound.findings import Finding, Result
 from crm_bridge.outbound.public_addresses import is_public
 from crm_bridge.outbound.response import VendorResponse
 from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.services import Services
-from crm_bridge.settings import MASK, Generated, Prompt, Settings, Tenant, checked_address
+from crm_bridge.settings import Generated, Prompt, Settings, Tenant, checked_address
 
 VENDOR = "webhook"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cli.tracing import Failure, Trace
+from crm_bridge.tracing import Failure, Trace
 
 PAYLOAD: dict[str, Any] = {
     "number": "C-1",
@@ -81,3 +81,28 @@ def test_deep_payloads_are_searched_to_a_depth_only() -> None:
     trace = Trace(deep)
     trace.run("b")
     assert trace.unread() == ["a"]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        " | ".join(["[@, @]"] * 40),
+        "[`1`] | " + " | ".join(["[@, @][]"] * 60),
+        " | ".join(["[@, @]"] * 15) + " | to_string(@)",
+        "{s: join('', [number, number])} | [@] | " + " | ".join(["[].[s, s][].{s: join('-', [@, @])}"] * 60),
+        f"join('{'-' * 2000}', to_array(range))",
+        " | ".join(["{a: @, b: @}"] * 60),
+        f"many[?contains(to_string(`{[*range(1000)]}`), 'b')]",
+    ],
+)
+def test_an_expression_that_takes_more_and_more_is_stopped(expression: str) -> None:
+    payload: Any = {**PAYLOAD, "many": [{"many": [*range(50)]}] * 3000, "range": [*map(str, range(5000))]}
+    failed = Trace(payload).run(expression)
+    assert isinstance(failed, Failure)
+    assert failed.reason.endswith("takes too many steps")
+
+
+def test_an_expression_has_enough_steps_for_the_largest_body() -> None:
+    payload: Any = {"items": [{"id": str(number), "price": number} for number in range(4000)]}
+    found = Trace(payload).run("{ids: items[].id, dear: items[?price > `3000`].{id: id, price: price}, all: @}")
+    assert isinstance(found, dict)

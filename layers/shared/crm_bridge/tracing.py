@@ -13,6 +13,10 @@ from pydantic import JsonValue
 
 from crm_bridge.mapping import FAILURES
 
+BUDGET = 1_000_000
+"""Steps of an expression on one payload: nodes that are evaluated, and members and characters that are put together.
+An expression that is tried may be any, such as one that doubles a list again and again.
+"""
 MOST_LEVELS = 50
 """Objects within each other that are searched for members which are not read."""
 KINDS = {
@@ -32,6 +36,21 @@ KINDS = {
 """JMESPath's and Python's names of types, in the words of JSON."""
 
 type Node = Mapping[str, Any]
+_BUILD = {
+    "filter_projection",
+    "flatten",
+    "function_expression",
+    "multi_select_dict",
+    "multi_select_list",
+    "projection",
+    "slice",
+    "value_projection",
+}
+"""Nodes whose value is put together."""
+
+
+class TooLongError(ValueError):
+    """An expression takes more steps than there are."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,31 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
         other object gets their identity."""
         self.failed: Node | None = None
         """The call of a function that failed."""
+        self._left = BUDGET
+
+    def visit(self, node: Node, *arguments: Any, **options: Any) -> Any:
+        self._spend(1)
+        found = super().visit(node, *arguments, **options)
+        if node["type"] in _BUILD:
+            self._spend_on(found)
+        return found
+
+    def _spend(self, steps: int) -> None:
+        self._left -= steps
+        if self._left < 0:
+            raise TooLongError
+
+    def _spend_on(self, value: object) -> None:
+        """Spend what it takes to write a value out, in which the same list may be many times."""
+        parts = [value]
+        while parts:
+            part = parts.pop()
+            self._spend(1 + len(part) if isinstance(part, str) else 1)
+            if isinstance(part, dict):
+                parts += part.values()
+            elif isinstance(part, list):
+                self._spend(len(part))
+                parts += part
 
     def run(self, parsed: Node, payload: JsonValue) -> Any:
         self.failed = None
@@ -62,7 +106,11 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
 
     def visit_function_expression(self, node: Node, value: object) -> object:
         try:
-            return super().visit_function_expression(node, value)
+            arguments = [self.visit(child, value) for child in node["children"]]
+            match node["value"], arguments:
+                case "join", [str(separator), list(texts)]:
+                    self._spend(len(separator) * len(texts))
+            return self._functions.call_function(node["value"], arguments)
         except FAILURES:
             self.failed = self.failed or node  # the innermost fails first
             raise
@@ -99,6 +147,8 @@ class Trace:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, TooLongError):
+        return "takes too many steps"
     if isinstance(error, JMESPathTypeError):
         expected = " or ".join(dict.fromkeys(KINDS.get(one, one) for one in error.expected_types))
         return f"takes {expected}, and got {KINDS.get(error.actual_type, error.actual_type)}"
