@@ -1,7 +1,7 @@
 """`crm-bridge operations`: the state of an event, why it waits, and the decisions of a person."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from operations.flows import flow_of, flows
 from operations.handler import FIRST_LOOKED_AT
 
 COLUMNS = ("state", "flow", "event key", "last attempt", "due", "changed", "operation")
+CHANGED_COLUMNS = ("state", "flow", "event key", "not applied", "last", "operation")
 RETRIED = (State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
 VERIFYING = 30.0
 """Seconds that a vendor has to verify an id."""
@@ -64,15 +65,27 @@ def list_operations(
     state: StateOption = None,
     flow: FlowOption = None,
     reason: ReasonOption = None,
+    changed: Annotated[
+        bool,
+        typer.Option("--changed", help="Only those whose event came again with a different payload, not applied."),
+    ] = False,
     limit: LimitOption = 50,
 ) -> None:
     """A tenant's operations. What needs a person comes first, then what was changed last."""
-    found = list(islice(_found(bridge, name, [state] if state else FIRST_LOOKED_AT, flow, reason), limit))
-    bridge.output.document([one.to_response() for one in found])
-    bridge.output.table(COLUMNS, map(_row, found), head=3)
-    if not found:
+    states = [state] if state else FIRST_LOOKED_AT
+    if changed:
+        operations = list(islice(_with_reason(bridge.listed_changed(name, states, flow), reason), limit))
+        bridge.output.document([one.summary_response() for one in operations])
+        bridge.output.table(CHANGED_COLUMNS, map(_changed_row, operations), head=3)
+        number = len(operations)
+    else:
+        found = list(islice(_with_reason(bridge.listed(name, states, flow), reason), limit))
+        bridge.output.document([one.to_response() for one in found])
+        bridge.output.table(COLUMNS, map(_row, found), head=3)
+        number = len(found)
+    if not number:
         bridge.output.line("There is none.")
-    if len(found) == limit:
+    if number == limit:
         bridge.output.line(f"There may be more; --limit shows them. These are the first {limit}.")
 
 
@@ -181,7 +194,8 @@ def retry(
     """
     if state not in (None, *RETRIED):
         raise WrongInputError("Only an operation that is waiting, unconfirmed or in review can be retried.")
-    summaries = list(islice(_found(bridge, name, [state] if state else RETRIED, flow, reason), limit))
+    listed = bridge.listed(name, [state] if state else RETRIED, flow)
+    summaries = list(islice(_with_reason(listed, reason), limit))
     whole = bridge.runtime.operations.many([one.operation_id for one in summaries])
     found = [whole[one.operation_id] for one in summaries if one.operation_id in whole]
     chosen = [one for one in found if _is_safe(one)]
@@ -229,10 +243,8 @@ def _is_safe(operation: Operation) -> bool:
     return operation.unconfirmed_since is None and last is not None and last.event is Event.OUT_OF_ATTEMPTS
 
 
-def _found(
-    bridge: Bridge, tenant: str, states: Sequence[State], flow: str | None, reason: str | None
-) -> Iterator[OperationSummary]:
-    for one in bridge.listed(tenant, states, flow):
+def _with_reason[O: OperationSummary](listed: Iterable[O], reason: str | None) -> Iterator[O]:
+    for one in listed:
         if reason is None or (one.last_attempt and reason.casefold() in one.last_attempt.reason.casefold()):
             yield one
 
@@ -244,6 +256,10 @@ def _row(one: OperationSummary) -> tuple[object, ...]:
     return one.state, one.flow, one.event_key, attempt, *times, one.operation_id
 
 
+def _changed_row(one: Operation) -> tuple[object, ...]:
+    return one.state, one.flow, one.event_key, one.changed_times, moment(one.changed_at), one.operation_id
+
+
 def _document(operation: Operation, *, payload: bool) -> dict[str, Any]:
     document: dict[str, Any] = {**operation.to_response()} | {
         "candidates": operation.candidates_response(names=payload)
@@ -251,6 +267,14 @@ def _document(operation: Operation, *, payload: bool) -> dict[str, Any]:
     if payload:
         document["payload"] = json.loads(operation.payload) if operation.payload else None
     return document
+
+
+def _not_applied(operation: Operation) -> str | None:
+    """Return what is known of later payloads of the event, and what to do about them; None if none differed."""
+    if not operation.changed_at:
+        return None
+    times = f"{operation.changed_times} times, last " if (operation.changed_times or 1) > 1 else ""
+    return f"a different payload came {times}{moment(operation.changed_at)}. {flow_of(operation).update.text}"
 
 
 def _print(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
@@ -263,6 +287,7 @@ def _print(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
             "state": operation.state,
             "due": moment(operation.due_at),
             "mapping": operation.mapping,
+            "not applied": _not_applied(operation),
         }
     )
     rows: list[tuple[object, ...]] = [(moment(operation.created_at), "accepted", "", "")]

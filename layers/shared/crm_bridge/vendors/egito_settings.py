@@ -124,6 +124,9 @@ class RecordMap(Settings):
 
     reference: EgitoName | None = None
     """The field for what makes the CRM's event unique. A record whose response was lost is recognised by it."""
+    update: Literal["ignore", "apply"] = "ignore"
+    """What becomes of an event that comes again with other fields. With `apply` they change the record, if the event
+    has an `external_id` and `changed_at`; a payload that is older than what was applied is left out."""
 
 
 class Paging(Settings):
