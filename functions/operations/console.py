@@ -57,13 +57,15 @@ def _read(name: str) -> str:
 
 
 def _flows() -> dict[str, dict[str, object]]:
-    """Return of each flow where its events go, whether a repeat is harmless, and what the parts of its keys are."""
+    """Return of each flow where its events go, whether a repeat is harmless, what the parts of its keys are, and what
+    becomes of a later payload."""
     called = called_functions()
     return {
         name: {
             "vendor": flow.vendor.name if flow.function in called else OWN,
             "repeatable": flow.is_repeatable,
             "key": flow.key_parts,
+            "update": flow.update.text,
         }
         for name, flow in flows().items()
     }
