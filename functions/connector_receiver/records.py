@@ -176,7 +176,7 @@ class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_reco
 
 
 class DeleteRecord(Change[RecordDeletion, Egito, StoredRecord], name="delete_record", function="connector_receiver"):
-    update = Update("yes", "Each request is an event of its own.")
+    update = Update("yes", "Each request is an event of its own. A record can be deleted once.")
     success = 204
     key_parts = ("entity", "id", "asked_at")
 
