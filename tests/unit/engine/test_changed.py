@@ -53,6 +53,13 @@ def test_the_same_difference_is_noted_once(bench: Bench) -> None:
     assert noted(bench) == (1, 60)
 
 
+def test_the_same_difference_is_known_without_a_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run()
+    bench.run(note="changed")
+    monkeypatch.setattr(bench.tables.operations, "note_changed", raising(AssertionError()))
+    assert bench.run(note="changed").changed
+
+
 def test_each_payload_that_differs_from_the_one_before_is_counted(bench: Bench) -> None:
     bench.run()
     for note in ("b", "c", "c", "b"):
