@@ -79,15 +79,3 @@ class ChangedOperations(OperationReader):
         # Of one that was sent anew, or whose data were erased, nothing is left to apply.
         found = [there[one] for one in ids if one in there and there[one].changed_at is not None]
         return found, (going_on[0].removeprefix(_PREFIX), going_on[1]) if going_on else None
-
-
-def same_notes(operation: Operation) -> tuple[str, dict[str, object]]:
-    """Return the condition that the table has the notes that the operation has (`with_notes_of`), and its values.
-
-    None is ever taken out, so their number says whether they are the same. Erased is what is known of payloads as well.
-    """
-    waiters, times = len(operation.waiters), operation.changed_times
-    conditions = ["size(waiters) = :waiters" if waiters else "attribute_not_exists(waiters)"]
-    if not operation.is_erased:
-        conditions.append("changed_times = :times" if times else "attribute_not_exists(changed_times)")
-    return " AND ".join(conditions), {":waiters": waiters or None, ":times": times}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         TransactWriteItemTypeDef,
     )
 
-from crm_bridge.storage.changed_operations import ChangedOperations, same_notes
+from crm_bridge.storage.changed_operations import ChangedOperations
 from crm_bridge.storage.operation import LISTED, LISTING_SHARDS, Operation, State, shard_of
 from crm_bridge.storage.operation_reader import PERSON, Due, as_operation, key_of, timed
 
@@ -223,10 +223,9 @@ class Operations(ChangedOperations):
         for _ in range(MOST_WAITERS):
             there = self._saved(operation, writes, along, over, lease)
             is_ours = over is not None and (there.lease, there.state) == (lease, over)
-            noted = operation.with_notes_of(there)  # something may have been added since it was read
-            if not is_ours or noted == operation:
+            if not is_ours or (noted := operation.with_notes_of(there)) == operation:
                 return there
-            operation = noted
+            operation = noted  # something was added since it was read
         return self._saved(operation, writes, along, over, lease)
 
     def _saved(
@@ -254,11 +253,15 @@ class Operations(ChangedOperations):
             }
         }
         if over:
-            same, values = same_notes(operation)
+            waiters, times = len(operation.waiters), operation.changed_times  # numbers that never become smaller
+            same = "size(waiters) = :waiters" if waiters else "attribute_not_exists(waiters)"
+            if operation.fingerprint:  # else it is erased, with all that is known of payloads
+                same += f" AND {'changed_times = :times' if times else 'attribute_not_exists(changed_times)'}"
+            values = {":lease": lease, ":over": over.value, ":waiters": waiters or None, ":times": times}
             put["Put"] |= {
                 "ConditionExpression": f"#lease = :lease AND #state = :over AND {same}",
                 "ExpressionAttributeNames": {"#lease": "lease", "#state": "state"},
-                "ExpressionAttributeValues": serialize({":lease": lease, ":over": over.value, **values}),
+                "ExpressionAttributeValues": serialize(values),
             }
         return put
 
