@@ -1,7 +1,7 @@
 """A deployed bridge, as the commands use it: the stack's outputs name its resources, and its own code does the work."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -162,6 +162,15 @@ class Bridge:
                 yield from page
                 if after is None:
                     break
+
+    def listed_changed(self, tenant: str, states: Collection[State], flow: str | None = None) -> Iterator[Operation]:
+        """Return a tenant's operations in these states of which a later payload was not applied, the latest first."""
+        after = None
+        while True:
+            page, after = self.runtime.operations.listed_changed(tenant, flow=flow, limit=PAGE, after=after)
+            yield from (one for one in page if one.state in states)
+            if after is None:
+                break
 
     @cached_property
     def user(self) -> str:

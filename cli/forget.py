@@ -171,10 +171,12 @@ def _of_records(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Operatio
             yield operation
             found.records += [one for one in linked if one.system != "crm" and one not in found.records]
     for flow in (ChangeRecord.name, DeleteRecord.name):
-        for operation in _with_entity(bridge, tenant, flow, found.records):
-            entity, record_id, _ = parted(operation.event_key)
+        for operation in _with_entity(bridge, tenant, flow, [*found.records, *ours]):
+            entity, record_id, *more = parted(operation.event_key)
             record = Identity(*kind(operation.sent_to or "", entity), record_id)
-            if any(record.is_same(one) for one in found.records):
+            if len(more) > 1:  # a later payload of the event that makes the record
+                record = in_crm(entity, record_id)
+            if any(record.is_same(one) for one in [*found.records, *ours]):
                 yield operation
 
 

@@ -1,7 +1,7 @@
 """`crm-bridge operations`: the state of an event, why it waits, and the decisions of a person."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from operations.flows import flow_of
 from operations.handler import FIRST_LOOKED_AT, known_by
 
 COLUMNS = ("state", "flow", "event key", "last attempt", "due", "changed", "operation")
+CHANGED_COLUMNS = ("state", "flow", "event key", "not applied", "last", "operation")
 RETRIED = (State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
 VERIFYING = 30.0
 """Seconds that a vendor has to verify an id."""
@@ -61,15 +62,27 @@ def list_operations(
     state: StateOption = None,
     flow: FlowOption = None,
     reason: ReasonOption = None,
+    changed: Annotated[
+        bool,
+        typer.Option("--changed", help="Only those whose event came again with a different payload, not applied."),
+    ] = False,
     limit: LimitOption = 50,
 ) -> None:
     """List a tenant's operations: those that need a person first, then those that were changed last."""
-    found = list(islice(_found(bridge, name, [state] if state else FIRST_LOOKED_AT, flow, reason), limit))
-    bridge.output.document([one.to_response() for one in found])
-    bridge.output.table(COLUMNS, map(_row, found), head=3)
-    if not found:
+    states = [state] if state else FIRST_LOOKED_AT
+    if changed:
+        operations = list(islice(_with_reason(bridge.listed_changed(name, states, flow), reason), limit))
+        bridge.output.document([one.summary_response() for one in operations])
+        bridge.output.table(CHANGED_COLUMNS, map(_changed_row, operations), head=3)
+        number = len(operations)
+    else:
+        found = list(islice(_with_reason(bridge.listed(name, states, flow), reason), limit))
+        bridge.output.document([one.to_response() for one in found])
+        bridge.output.table(COLUMNS, map(_row, found), head=3)
+        number = len(found)
+    if not number:
         bridge.output.line("No operations found.")
-    if len(found) == limit:
+    if number == limit:
         bridge.output.line(f"There may be more; --limit shows them. These are the first {limit}.")
 
 
@@ -176,7 +189,8 @@ def retry(
     """
     if state not in (None, *RETRIED):
         raise WrongInputError("Only an operation that is waiting, unconfirmed or in review can be retried.")
-    summaries = list(islice(_found(bridge, name, [state] if state else RETRIED, flow, reason), limit))
+    listed = bridge.listed(name, [state] if state else RETRIED, flow)
+    summaries = list(islice(_with_reason(listed, reason), limit))
     whole = bridge.runtime.operations.many([one.operation_id for one in summaries])
     found = [whole[one.operation_id] for one in summaries if one.operation_id in whole]
     chosen = [one for one in found if _is_safe(one)]
@@ -229,10 +243,8 @@ def _is_safe(operation: Operation) -> bool:
     return operation.unconfirmed_since is None and last is not None and last.event is Event.OUT_OF_ATTEMPTS
 
 
-def _found(
-    bridge: Bridge, tenant: str, states: Sequence[State], flow: str | None, reason: str | None
-) -> Iterator[OperationSummary]:
-    for one in bridge.listed(tenant, states, flow):
+def _with_reason[O: OperationSummary](listed: Iterable[O], reason: str | None) -> Iterator[O]:
+    for one in listed:
         if has_reason(one, reason):
             yield one
 
@@ -249,11 +261,23 @@ def _row(one: OperationSummary) -> tuple[object, ...]:
     return one.state, one.flow, one.event_key, attempt, *times, one.operation_id
 
 
+def _changed_row(one: Operation) -> tuple[object, ...]:
+    return one.state, one.flow, one.event_key, one.changed_times, moment(one.changed_at), one.operation_id
+
+
 def document(operation: Operation, *, payload: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {**operation.to_response(), "candidates": operation.candidates_response(names=payload)}
     if payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
     return shown
+
+
+def _not_applied(operation: Operation) -> str | None:
+    """Return what is known of later payloads of the event, and what to do about them; None if none differed."""
+    if not operation.changed_at:
+        return None
+    times = f"{operation.changed_times} times, last " if (operation.changed_times or 1) > 1 else ""
+    return f"a different payload came {times}{moment(operation.changed_at)}. {flow_of(operation).update.text}"
 
 
 def print_operation(output: Output, operation: Operation, *, payload: bool) -> None:
@@ -266,6 +290,7 @@ def print_operation(output: Output, operation: Operation, *, payload: bool) -> N
             "state": operation.state,
             "due": moment(operation.due_at),
             "mapping": operation.mapping,
+            "not applied": _not_applied(operation),
         }
     )
     rows: list[tuple[object, ...]] = [(moment(operation.created_at), "accepted", "", "")]

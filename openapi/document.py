@@ -41,6 +41,7 @@ from openapi.routes import (
     Schema,
 )
 from openapi.schemas import REF, components
+from operations.flows import flows
 from operations.handler import SCOPES
 from sources import requests as stored_requests
 
@@ -153,7 +154,8 @@ def _operation(where: ApiRoute, route: Route) -> Node:
     operation: Node = {"operationId": route.name, "tags": [_tag(where)], "summary": route.summary}
     scopes = SCOPES | record_routes.SCOPES | stored_requests.SCOPES
     needed = f"Needs the scope `{scopes.get(f'{where.method} {where.path}', _tag(where))}`."
-    operation["description"] = route.description if route.by_proof else f"{route.description} {needed}".strip()
+    text = " ".join(filter(None, [route.description, _of_update(f"{where.method} {where.path}")]))
+    operation["description"] = text if route.by_proof else f"{text} {needed}".strip()
     if route.by_proof:
         operation["security"] = []
     parameters = [*_in_path(where.path, examples), *_in_query(route)]
@@ -175,6 +177,12 @@ def _operation(where: ApiRoute, route: Route) -> Node:
     made |= {status: {"$ref": f"#/components/responses/{name}{status}"} for status in shared}
     operation["responses"] = {str(status): made[status] for status in sorted(made)}
     return operation
+
+
+def _of_update(key: str) -> str:
+    """Return what becomes of a later payload of the event that this route takes; empty if it takes none."""
+    texts = [flow.update.text for flow in flows().values() if flow.event_route == key]
+    return f"With a different payload: {texts[0]}" if texts else ""
 
 
 def speaks_xml(path: str) -> bool:

@@ -235,14 +235,14 @@ def _create_lead_source(request: Request) -> Response:
 
 def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Response:
     command = NewLeadSource(dictionary=dictionary, name=name)
-    outcome = run(request, CreateLeadSource, command)
+    outcome = run(request, CreateLeadSource, command, notes_changed=False)
     known = outcome.operation
     if not outcome.ran and known.result:  # what it made may have another name by now, which only Egito can tell
         there = _ask(request, lambda receiver: receiver.lead_sources.in_dictionary(name))
         if there:
             return Response(200, there.model_dump())
         _forget_if_gone(request, known, known.result)
-        outcome = run(request, CreateLeadSource, command)
+        outcome = run(request, CreateLeadSource, command, notes_changed=False)
     return to_response(outcome, CreateLeadSource)
 
 

@@ -7,7 +7,7 @@ from connector_receiver.models import LeadSource, LeadSourceName, NewLeadSource
 from connector_receiver.person_records import NOT_WHOLE
 from connector_receiver.receiver import Receiver
 from connector_receiver.saves import AFTER_THE_RECORD
-from crm_bridge import Change, Create, Match
+from crm_bridge import Change, Create, Match, Update
 from crm_bridge.errors import IncompleteSearchError, NoSuchRecordError
 from crm_bridge.fields import may_have_become
 from crm_bridge.sequence import Turns
@@ -18,6 +18,9 @@ from crm_bridge.vendors.egito import VENDOR, Egito
 class CreateLeadSource(
     Create[NewLeadSource, Egito, LeadSource], name="create_lead_source", function="connector_receiver"
 ):
+    update = Update(
+        "no", "A lead source has only its name. PUT /connector/clubs/{club_id}/lead-sources/{id} changes it."
+    )
     key_parts = ("dictionary", "name")
 
     def key(self, command: NewLeadSource) -> str:
@@ -57,6 +60,7 @@ class ChangeLeadSource(
 ):
     """One change at a time, and the last one that was asked for counts."""
 
+    update = Update("yes", "Each request is an event of its own. The last one that arrived counts.")
     key_parts = ("id", "asked_at")
 
     def key(self, command: LeadSourceName) -> str:

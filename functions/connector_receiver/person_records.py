@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from connector_receiver.models import NewPersonRecord, PersonRecord, SharedRecord
 from connector_receiver.people import identity
-from crm_bridge import Cardinality, Context, Create, Identity, Link, Match
+from crm_bridge import Cardinality, Context, Create, Identity, Link, Match, Update
 from crm_bridge.engine import DUE
 from crm_bridge.errors import (
     CannotLookError,
@@ -30,6 +30,7 @@ _NAMES = ("firstname", "lastname")
 class CreatePersonRecord(
     Create[NewPersonRecord, Egito, PersonRecord], name="create_person_record", function="connector_receiver"
 ):
+    update = Update("yes", "A person's record is changed by the saves of the person.")
     key_parts = ("person_id", "system", "entity")
 
     def key(self, command: NewPersonRecord) -> str:

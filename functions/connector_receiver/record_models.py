@@ -3,12 +3,14 @@
 Names of entities and fields are Egito's own, which its public pages do not list: docs/vendors/egito.md.
 """
 
+from datetime import timedelta
 from typing import Annotated, Literal, TypedDict
 
 from pydantic import AfterValidator, Field, JsonValue
 
 from crm_bridge import Command, Result
 from crm_bridge.fields import Id, Schema
+from crm_bridge.times import EPOCH, Time
 from crm_bridge.vendors.egito_settings import EgitoName
 
 MOST_FIELDS = 200
@@ -38,6 +40,9 @@ class RecordCreation(Command):
 
     external_id: Id | None = None
     """The record's id in the CRM. It is linked to the one that Egito gives."""
+    changed_at: Time | None = None
+    """When the CRM last changed the record. A later payload of the same event is applied by it, if the tenant's
+    `egito.records` says so."""
     fields: Fields
 
 
@@ -60,16 +65,28 @@ class NewRecord(Command):
     entity: str
     key: str
     external_id: str | None = None
+    changed_at: Time | None = None
     fields: dict[str, JsonValue]
 
 
 class RecordChange(Command):
-    """New values of some of a record's fields. `asked_at` is in epoch microseconds."""
+    """New values of some of a record's fields."""
 
     entity: str
-    id: str
+    id: str = ""
+    """Egito's id of the record; empty if there is an `external_id`."""
+    external_id: str | None = None
+    """The CRM's id, if the change is a later payload of the event that makes the record."""
     fields: dict[str, JsonValue]
     asked_at: int
+    """When it was asked for, or when the CRM made it, if there is an `external_id` (epoch microseconds)."""
+
+    @property
+    def new_record(self) -> NewRecord:
+        """The event that this change is a later payload of, with this payload."""
+        changed_at = EPOCH + timedelta(microseconds=self.asked_at)
+        key = self.external_id or ""
+        return NewRecord(entity=self.entity, key=key, external_id=key, changed_at=changed_at, fields=self.fields)
 
 
 class RecordDeletion(Command):
@@ -87,6 +104,8 @@ class StoredRecord(Result):
     """The host of this Egito, under which links name the record."""
     entity: str
     id: str
+    changed_at: Annotated[Time | None, Field(exclude_if=lambda value: value is None)] = None
+    """As the event that made it said."""
 
 
 class ExistingRecord(StoredRecord):

@@ -2,10 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
 
 from connector_receiver.record_models import (
+    MOST_CHANGED,
     DictionaryEntries,
     DictionaryEntry,
     EgitoRecord,
@@ -23,10 +26,12 @@ from crm_bridge.fields import LONGEST_ID, Id
 from crm_bridge.inbound.api import JsonResponse, Request, Response, ask, run, to_response
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import State
+from crm_bridge.times import expect_past, microseconds
 from crm_bridge.vendors.egito import Record, usable_id
 from crm_bridge.vendors.egito_settings import EgitoName, EgitoSettings
 
 SCOPE = "records"
+BY_PUT = "Change the record by PUT /records/{entity}/{id}."
 LARGEST_RESPONSE = 5 * 1024 * 1024
 """Bytes. Lambda returns at most 6 MB: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
@@ -39,8 +44,37 @@ def _create_record(request: Request) -> Response:
             "Say what makes this event unique: by the header Idempotency-Key, or by external_id.",
             fields=[FieldError("external_id", "is required without the header Idempotency-Key")],
         )
-    command = NewRecord(entity=entity, key=key, external_id=sent.external_id, fields=sent.fields)
-    return to_response(run(request, CreateRecord, command), CreateRecord)
+    if sent.changed_at:
+        expect_past("changed_at", sent.changed_at, datetime.fromtimestamp(runtime().clock(), UTC))
+    command = NewRecord(
+        entity=entity, key=key, external_id=sent.external_id, changed_at=sent.changed_at, fields=sent.fields
+    )
+    change = _change_of(request, command)
+    if isinstance(change, str):
+        return to_response(replace(run(request, CreateRecord, command), not_applied=change), CreateRecord)
+    outcome = run(request, CreateRecord, command, notes_changed=False)
+    if not outcome.changed:
+        return to_response(outcome, CreateRecord)
+    return to_response(replace(run(request, ChangeRecord, change), changed=True, applied=True), ChangeRecord)
+
+
+def _change_of(request: Request, command: NewRecord) -> RecordChange | str:
+    """Return the change that this is if it is a later payload of its event; or why it would not be applied."""
+    its_map = _egito(request).records[command.entity]
+    if its_map.update != "apply":
+        return CreateRecord.update.text
+    if command.external_id != command.key:
+        return f"Only an event that is named by its external_id is applied as a change. {BY_PUT}"
+    if command.changed_at is None:
+        return f"Without changed_at it is not known which payload is the later one. Send it. {BY_PUT}"
+    if len(command.fields) > MOST_CHANGED:
+        return f"A change has at most {MOST_CHANGED} fields. {BY_PUT}"
+    return RecordChange(
+        entity=command.entity,
+        external_id=command.external_id,
+        fields=command.fields,
+        asked_at=microseconds(command.changed_at),
+    )
 
 
 def _change_record(request: Request) -> Response:
@@ -93,10 +127,14 @@ def _list_dictionary(request: Request) -> JsonResponse[DictionaryEntries]:
 def _entity(request: Request) -> str:
     """The entity in the address. Raises NotFoundError if the tenant's settings do not allow it."""
     entity = request.path["entity"]
-    allowed = runtime().tenants.get(request.caller.tenant, CreateRecord.function).require(EgitoSettings).records
+    allowed = _egito(request).records
     if entity not in allowed:
         raise NotFoundError(f"The tenant's settings (egito.records) allow only {', '.join(sorted(allowed)) or 'none'}.")
     return entity
+
+
+def _egito(request: Request) -> EgitoSettings:
+    return runtime().tenants.get(request.caller.tenant, CreateRecord.function).require(EgitoSettings)
 
 
 def _id(request: Request) -> str:

@@ -18,20 +18,24 @@ from connector_receiver.record_models import (
     StoredRecord,
 )
 from connector_receiver.seen import turns_of_person
-from crm_bridge import Change, Context, Create, Identity, Link, Match
+from crm_bridge import Change, Context, Create, Identity, Link, Match, Need, Update
 from crm_bridge.errors import (
     CannotLookError,
     Event,
     FieldError,
     IncompleteSearchError,
     InvalidError,
+    NeedlessError,
     NoSuchRecordError,
+    NotDoneError,
     RefusedError,
 )
-from crm_bridge.fields import may_have_become
+from crm_bridge.fields import compared, may_have_become
 from crm_bridge.ids import canonical
 from crm_bridge.sequence import Turns
 from crm_bridge.storage.links import joined
+from crm_bridge.storage.operation import State, fingerprint
+from crm_bridge.times import microseconds
 from crm_bridge.vendors.egito import VENDOR, Egito, Record, usable_id
 from crm_bridge.vendors.egito_settings import EgitoSettings
 
@@ -41,6 +45,13 @@ DELETED = "deleted"
 
 
 class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record", function="connector_receiver"):
+    """A later payload of the event becomes a change of the record (`ChangeRecord`), if the tenant wants that."""
+
+    update = Update(
+        "if set",
+        "It changes the record if egito.records has update: apply for the entity, and the event an external_id and "
+        "changed_at. Otherwise PUT /records/{entity}/{id} changes it.",
+    )
     event_route, event_model = "POST /records/{entity}", RecordCreation
     key_parts = ("entity", "key")
 
@@ -51,7 +62,10 @@ class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record",
         if command.external_id:
             ours, theirs = in_crm(command.entity, command.external_id), kind(vendor.destination, command.entity)
             if there := self.context.links.one(self.context.tenant, ours, *theirs):
-                return Match(ExistingRecord(system=theirs[0], entity=command.entity, id=there.id))
+                existing = ExistingRecord(
+                    system=theirs[0], entity=command.entity, id=there.id, changed_at=command.changed_at
+                )
+                return Match(existing)
         reference = _reference(command.entity, vendor)
         fields = command.fields | ({reference: command.key} if reference else {})
         return self._stored(command, vendor.create(command.entity, fields))
@@ -97,27 +111,64 @@ class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record",
 
     def _stored(self, command: NewRecord, record_id: str) -> StoredRecord:
         system, _ = kind(self.context.settings.require(EgitoSettings).base_url, command.entity)
-        return StoredRecord(system=system, entity=command.entity, id=record_id)
+        return StoredRecord(system=system, entity=command.entity, id=record_id, changed_at=command.changed_at)
 
 
 class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_record", function="connector_receiver"):
-    """One change of a record at a time. Of each field, the last change that was asked for counts."""
+    """One change of a record at a time. Of each field, the last change that was asked for counts.
+
+    A change that is a later payload of the event that makes the record comes after that; and one that is older than the
+    payload that made it is left out. `tests/models/updates.py` is a model of this.
+    """
 
     event_route, event_model = "PUT /records/{entity}/{id}", RecordUpdate
-    key_parts = ("entity", "id", "asked_at")
+    update = Update("yes", "Each request is an event of its own. Of each field, the last change counts.")
+    key_parts = ("entity", "id", "asked_at", "fingerprint")
 
     def key(self, command: RecordChange) -> str:
-        return joined(command.entity, command.id, str(command.asked_at))
+        if command.external_id is None:
+            return joined(command.entity, command.id, str(command.asked_at))
+        said = fingerprint(compared(command))[:16]  # the CRM may have changed it twice at the same time, as it says
+        return joined(command.entity, command.external_id, str(command.asked_at), said)
 
     def send(self, command: RecordChange, vendor: Egito) -> ChangedRecord:
         system, entity = kind(vendor.destination, command.entity)
-        changed = ChangedRecord(system=system, entity=command.entity, id=command.id)
-        turns, prefix = _turns(self.context, Identity(system, entity, command.id))
+        if command.external_id is None:
+            return self._change(command, Identity(system, entity, command.id), vendor)
+        made, as_of = self._made(command)
+        if made.system != system:
+            raise NeedlessError("the record was made at another Egito than the tenant names now", vendor=VENDOR)
+        if command.asked_at < as_of:
+            return ChangedRecord(system=system, entity=command.entity, id=made.id, ignored="older")
+        return self._change(command, Identity(system, entity, made.id), vendor)
+
+    def _made(self, command: RecordChange) -> tuple[StoredRecord, int]:
+        """Return the record of which this is a later payload, and how old the payload that made it is (epoch
+        microseconds); if that event was refused, this payload makes the record.
+
+        Raises NotDoneError while that event is not done, RefusedError, NeedlessError.
+        """
+        need = Need(CreateRecord, "the record", command=command.new_record, since=command.asked_at)
+        operation_id = need.operation_id(self.context.tenant)
+        there = self.context.operations.get(operation_id)
+        if there is None or there.state is not State.SUCCEEDED:
+            self.context.require(need, read={operation_id: there})
+            there = self.context.operations.get(operation_id)
+        if there is None or there.state is not State.SUCCEEDED:
+            raise NotDoneError("the record is being made", vendor=VENDOR)
+        if there.result is None:
+            raise NeedlessError("the data of the record's event were erased", vendor=VENDOR)
+        made = StoredRecord.model_validate_json(there.result)
+        return made, microseconds(made.changed_at) if made.changed_at else there.created_at * 1_000_000
+
+    def _change(self, command: RecordChange, record: Identity, vendor: Egito) -> ChangedRecord:
+        changed = ChangedRecord(system=record.system, entity=command.entity, id=record.id)
+        turns, prefix = _turns(self.context, record)
         places = {f"{prefix}.{name}": name for name in command.fields}
 
         def work(fresh: Set[str]) -> ChangedRecord:
             changes = {name: command.fields[name] for place, name in places.items() if place in fresh}
-            vendor.update(command.entity, command.id, changes)
+            vendor.update(command.entity, record.id, changes)
             return changed
 
         done = turns.apply_each(dict.fromkeys(places, command.asked_at), work)
@@ -125,6 +176,7 @@ class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_reco
 
 
 class DeleteRecord(Change[RecordDeletion, Egito, StoredRecord], name="delete_record", function="connector_receiver"):
+    update = Update("yes", "Each request is an event of its own. A record can be deleted once.")
     success = 204
     key_parts = ("entity", "id", "asked_at")
 

@@ -41,6 +41,10 @@ class LeadSourceSaved(TypedDict):
     """Missing if it was there already, or is kept by the bridge alone."""
     changed: NotRequired[Literal[True]]
     """Only there if it was made before with a name that is written in another way."""
+    applied: NotRequired[bool]
+    """Only there if `changed`; false."""
+    not_applied: NotRequired[str]
+    """Only there if `changed`: why this name was not applied, and what to do."""
     warnings: NotRequired[list[str]]
 
 

@@ -12,7 +12,7 @@ from connector_receiver.models import NewPersonRecord, PersonToSave, Saved, User
 from connector_receiver.person_records import CreatePersonRecord, Records
 from connector_receiver.receiver import Receiver
 from connector_receiver.seen import CLUB, Seen, Sight, times_of, turns_of_person
-from crm_bridge import Change, Context, Need
+from crm_bridge import Change, Context, Need, Update
 from crm_bridge.errors import (
     ContractBrokenError,
     HalfDoneError,
@@ -37,6 +37,7 @@ type Values = dict[str, str | int | bool | None]
 
 
 class SavePerson(Change[PersonToSave, Egito, Saved], name="save_person", function="connector_receiver"):
+    update = Update("yes", "Each save is an event of its own. Of each field, the save that arrived last counts.")
     key_parts = ("person_id", "arrived_at", "fingerprint")
 
     def key(self, command: PersonToSave) -> str:

@@ -9,7 +9,7 @@ from create_job.models import JobCreated, NewJob
 from create_job.notes import is_anothers, reference, says_the_same, with_reference
 from create_site.flow import CreateSite
 from create_site.models import NewSite
-from crm_bridge import Cardinality, Create, FromSource, Identity, Import, Kind, Link, Match, Need
+from crm_bridge import Cardinality, Create, FromSource, Identity, Import, Kind, Link, Match, Need, Update
 from crm_bridge.errors import CannotLookError, ConflictError, FieldError, InvalidError, VendorError
 from crm_bridge.fields import numeric_id
 from crm_bridge.vendors.illu import Illu, IlluJob
@@ -32,6 +32,7 @@ class CreateJob(Create[NewJob, Illu, JobCreated], name="create_job", route="POST
         "job_id",
         as_json=("tag_ids", "workflow_instances"),
     )
+    update = Update("no", "illu documents no call that changes a job. Change the job at illu.")
     from_source = FromSource()
 
     def account(self, vendor: Illu) -> str:

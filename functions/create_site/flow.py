@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import isclose
 
 from create_site.models import NewSite, SiteCreated
-from crm_bridge import Create, FromSource, Identity, Import, Kind, Link, Match
+from crm_bridge import Create, FromSource, Identity, Import, Kind, Link, Match, Update
 from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.fields import is_same_text, numeric_id
 from crm_bridge.vendors.illu import Illu, IlluSite, ListedIlluSite
@@ -29,6 +29,7 @@ class CreateSite(Create[NewSite, Illu, SiteCreated], name="create_site", route="
     imports = Import(
         "sites", "Customers that become sites at illu: customer_id, name, latitude, longitude, address.", "site_id"
     )
+    update = Update("no", "illu documents no call that changes a site. Change the site at illu.")
     from_source = FromSource()
 
     def key(self, command: NewSite) -> str:

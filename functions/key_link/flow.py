@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crm_bridge import Cardinality, Context, Create, FromSource, Identity, Import, Kind, Link, Match
+from crm_bridge import Cardinality, Context, Create, FromSource, Identity, Import, Kind, Link, Match, Update
 from crm_bridge import Change as Changes
 from crm_bridge.engine import DUE, Ending
 from crm_bridge.errors import CannotLookError, Event, NoSuchRecordError, OpposedError
@@ -30,6 +30,7 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
     """The key link that says this already is linked; else one is made."""
 
     event_route, event_model = "POST /key-links", KeyLink
+    update = Update("yes", "Another pair of ids is another event. PUT /key-links/{id} changes a key link.")
     key_says_all = True
     key_parts = ("system", "entity_type", "internal_id", "external_id")
     kinds = (Kind("revio", "key_link"), Kind("revio", "customer"))
@@ -120,6 +121,7 @@ class CreateKeyLink(Create[NewKeyLink, Revio, StoredKeyLink], name="create_key_l
 class _OneAtATime[C: KeyLinkDeletion, R: StoredKeyLink | DeletedKeyLink](Changes[C, Revio, R]):
     """One change of a key link at a time, and the last one that was asked for counts."""
 
+    update = Update("yes", "Each request is an event of its own. The last one that arrived counts.")
     key_parts = ("id", "asked_at")
 
     def key(self, command: C) -> str:

@@ -57,7 +57,8 @@ def _read(name: str) -> str:
 
 
 def _flows() -> dict[str, dict[str, object]]:
-    """Return of each flow its vendor and route, whether a repeat is harmless, and what the parts of its keys are."""
+    """Return of each flow its vendor and route, whether a repeat is harmless, what the parts of its keys are, and what
+    becomes of a later payload."""
     called = called_functions()
     return {
         name: {
@@ -65,6 +66,7 @@ def _flows() -> dict[str, dict[str, object]]:
             "repeatable": flow.is_repeatable,
             "key": flow.key_parts,
             "route": flow.event_route,
+            "update": flow.update.text,
         }
         for name, flow in flows().items()
     }

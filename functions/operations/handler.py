@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from crm_bridge import responses
-from crm_bridge.errors import NotFoundError
+from crm_bridge.errors import FieldError, InvalidError, NotFoundError
 from crm_bridge.inbound.api import JsonResponse, LambdaContext, Request, respond, validated
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.changed_operations import CHANGED
 from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import Operation, OperationSummary, State, operation_id
 from crm_bridge.telemetry import add_to_log, logger
@@ -47,7 +48,8 @@ FIRST_LOOKED_AT = (State.NEEDS_REVIEW, State.UNCONFIRMED, State.WAITING, State.S
 def _list_operations(request: Request) -> JsonResponse[OperationPage]:
     """List operations: those on their way, and those that are stuck
 
-    Without `state` what needs a person comes first. A change shows up a moment later. `id` searches instead.
+    Without `state` what needs a person comes first. A change shows up a moment later. `id` searches instead. `changed`
+    lists the events whose later payload was not applied.
     """
     listing = request.query_as(Listing)
     since = int(listing.since.timestamp()) if listing.since else 0
@@ -55,13 +57,19 @@ def _list_operations(request: Request) -> JsonResponse[OperationPage]:
         known = [
             one
             for one in sorted(known_by(request.caller.tenant, listing.id), key=lambda one: one.updated_at, reverse=True)
-            if listing.state in (None, one.state) and listing.flow in (None, one.flow) and one.updated_at >= since
+            if listing.state in (None, one.state)
+            and listing.flow in (None, one.flow)
+            and ((one.changed_at or 0) >= max(since, 1) if listing.changed else one.updated_at >= since)
         ][: listing.limit]
-        return JsonResponse(200, {"operations": [OperationSummary.to_response(one) for one in known], "next": None})
+        return JsonResponse(200, {"operations": [one.summary_response() for one in known], "next": None})
+    if listing.changed:
+        return _list_changed(request, listing, since)
     states = [listing.state] if listing.state else list(FIRST_LOOKED_AT)
     after = None
     if listing.after:
         state, changed_at, last = listing.after.split(".")
+        if state == CHANGED:
+            raise _other_list("belongs to a list with changed")
         states = states[states.index(State(state)) :] if state in states else []
         after = last, int(changed_at)
     found: list[OperationSummary] = []
@@ -83,6 +91,26 @@ def _list_operations(request: Request) -> JsonResponse[OperationPage]:
             going_on = f"{state}.{updated_at}.{last}"
             break
     return JsonResponse(200, {"operations": [operation.to_response() for operation in found], "next": going_on})
+
+
+def _list_changed(request: Request, listing: Listing, since: int) -> JsonResponse[OperationPage]:
+    """Return a page of the events whose later payload was not applied."""
+    place = listing.after.split(".") if listing.after else None
+    if place and place[0] != CHANGED:
+        raise _other_list("belongs to a list without changed")
+    found, after = runtime().operations.listed_changed(
+        request.caller.tenant,
+        flow=listing.flow,
+        limit=listing.limit,
+        after=(place[2], int(place[1])) if place else None,
+        since=since,
+    )
+    shown = [one.summary_response() for one in found if listing.state in (None, one.state)]
+    return JsonResponse(200, {"operations": shown, "next": f"{CHANGED}.{after[1]}.{after[0]}" if after else None})
+
+
+def _other_list(message: str) -> InvalidError:
+    return InvalidError("Correct the fields named in errors.", fields=[FieldError("after", message)])
 
 
 def known_by(tenant: str, record: str) -> list[Operation]:

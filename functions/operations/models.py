@@ -16,6 +16,7 @@ from pydantic import (
 
 from crm_bridge.fields import AnyId, Id, JsonSchema, Schema, Text, composed, without_unseen, without_unseen_schema
 from crm_bridge.responses import Candidate, LinkedRecord, Operation, OperationId, OperationSummary, Time
+from crm_bridge.storage.changed_operations import CHANGED
 from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import State
 from operations.flows import flows
@@ -58,7 +59,7 @@ class Resolution(BaseModel):
         return self
 
 
-PLACE = rf"^({'|'.join(State)})\.[0-9]{{1,10}}\.op_[0-9a-f]{{32}}$"
+PLACE = rf"^({'|'.join([*State, CHANGED])})\.[0-9]{{1,10}}\.op_[0-9a-f]{{32}}$"
 
 
 def _place(value: str) -> str:
@@ -107,7 +108,10 @@ class Listing(BaseModel):
     state: State | None = None
     flow: Annotated[str, AfterValidator(_flow), Schema(_flow_names)] | None = None
     since: Annotated[AwareDatetime, BeforeValidator(_written_out), Schema(pattern=TIME)] | None = None
-    """Leaves out what changed last before this time."""
+    """Leaves out what changed last before this time; with `changed`, whose event came last before it."""
+    changed: bool = False
+    """Only those whose event came again with a different payload that was not applied; that which came last is first.
+    """
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     after: Annotated[str, AfterValidator(_place), Schema(pattern=PLACE)] | None = None
 

@@ -3,12 +3,13 @@
 import unicodedata
 from datetime import UTC, datetime
 
-from crm_bridge import Change, FromSource
-from crm_bridge.errors import FieldError, InvalidError, NoSuchRecordError, WrongFieldError
+from crm_bridge import Change, FromSource, Update
+from crm_bridge.errors import NoSuchRecordError, WrongFieldError
 from crm_bridge.sequence import Turns
 from crm_bridge.storage.links import joined
+from crm_bridge.times import expect_past
 from crm_bridge.vendors.izzitup import VENDOR, IzzitUp, IzzitUpService
-from status_update.models import AHEAD, NewStatus, ServiceStatusSent, StatusChange, StatusUpdated
+from status_update.models import NewStatus, ServiceStatusSent, StatusChange, StatusUpdated
 
 SERVICES_MAX_AGE = 60.0
 SERVICES_MIN_AGE = 10.0
@@ -19,11 +20,7 @@ SPACING = 1.0
 
 def change_of(sent: ServiceStatusSent, now: datetime) -> StatusChange:
     """Return the change that was sent. Raises InvalidError if it is in the future."""
-    if sent.occurred_at > now + AHEAD:
-        raise InvalidError(
-            "Correct the fields named in errors.",
-            fields=[FieldError("occurred_at", f"is in the future; here it is {now:%Y-%m-%dT%H:%M:%SZ}")],
-        )
+    expect_past("occurred_at", sent.occurred_at, now)
     return StatusChange.model_construct(**dict(sent), arrived_at=now)
 
 
@@ -32,6 +29,7 @@ class UpdateStatus(Change[StatusChange, IzzitUp, StatusUpdated], name="status_up
 
     event_route, event_model = "PUT /services/{service}/status", NewStatus
     key_says_all = True
+    update = Update("yes", "Each status is an event of its own. The one with the latest occurred_at counts.")
     from_source = FromSource(ServiceStatusSent, lambda sent, now: change_of(sent, datetime.fromtimestamp(now, UTC)))
     key_parts = ("service", "status", "occurred_at")
 

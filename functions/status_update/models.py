@@ -1,20 +1,15 @@
 """What status_update takes and gives."""
 
-import re
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from crm_bridge import Command
-from crm_bridge.fields import FIRST_YEAR, LONGEST_ID, Schema, Text, or_schema, text_of_whole_number
+from crm_bridge.fields import LONGEST_ID, Schema, Text, or_schema, text_of_whole_number
+from crm_bridge.times import Time, microseconds
 from crm_bridge.vendors.izzitup import ServiceStatus
 
 _STATUSES = {key: status for status in ServiceStatus for key in (status.name.lower(), str(int(status)))}
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-AHEAD = timedelta(minutes=5)
-"""So far a CRM's clock may be ahead of ours; what is further on is a mistake."""
 
 
 def _status(value: object) -> object:
@@ -27,37 +22,6 @@ def _status(value: object) -> object:
 def _status_schema(_: object) -> dict[str, object]:
     text = {"type": "string", "enum": ["operational", "impaired", "outage", "5", "6", "7"]}
     return {"anyOf": [text, {"type": "integer", "enum": [5, 6, 7]}]}
-
-
-def _utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("must be a time that there is in UTC") from None
-
-
-def _plausible(value: datetime) -> datetime:
-    if value.year < FIRST_YEAR:
-        raise ValueError(f"must not be before {FIRST_YEAR}; leave it out if it is not known")
-    return value
-
-
-def _written_out(value: object) -> object:
-    # A number may be seconds or milliseconds; to guess wrong is to ignore news as older, or to refuse what is not.
-    if not isinstance(value, datetime) and not (isinstance(value, str) and re.match("[0-9]{4}-", value)):
-        raise ValueError("must be a time as in ISO 8601, with a zone: 2026-11-30T08:00:00Z")
-    return value
-
-
-type Time = Annotated[
-    AwareDatetime,
-    BeforeValidator(_written_out),
-    Schema(),
-    AfterValidator(_utc),
-    Schema(),
-    AfterValidator(_plausible),
-    Schema(pattern="^[2-9]"),
-]
 
 
 type Service = Annotated[
@@ -102,11 +66,7 @@ class StatusChange(ServiceStatusSent):
         A time that is ahead counts as the time of arrival, so that it does not hold back what follows.
         """
         at = min(self.occurred_at, self.arrived_at)
-        return _microseconds(at) * 10**17 + _microseconds(self.arrived_at)
-
-
-def _microseconds(time: datetime) -> int:
-    return (time - EPOCH) // timedelta(microseconds=1)
+        return microseconds(at) * 10**17 + microseconds(self.arrived_at)
 
 
 class StatusUpdated(BaseModel):

@@ -1,6 +1,6 @@
 """webhook: the outcome of an operation is sent to the tenant's own system, until that takes it."""
 
-from crm_bridge import Change
+from crm_bridge import Change, Update
 from crm_bridge.errors import NeedlessError, NotDoneError
 from crm_bridge.outbound.transport import changing_nothing
 from crm_bridge.telemetry import count, logger
@@ -13,6 +13,8 @@ GONE = 410
 
 class SendWebhook(Change[WebhookEvent, Webhook, Notified], name=FLOW):
     """The receiver knows a repeated webhook by its id."""
+
+    update = Update("yes", "Each webhook is an event of its own.")
 
     def key(self, command: WebhookEvent) -> str:
         return command.id

@@ -44,10 +44,12 @@ class Event:
 
 
 def tenant(stack: Stack) -> dict[str, Any]:
-    """The document of the tenant that these events are for: prospects and members are two kinds of record."""
+    """The document of the tenant that these events are for: prospects and members are two kinds of record, and later
+    payloads of a contact are applied."""
     document: dict[str, Any] = json.loads(stack.demo_tenant())
     lead = {"entity": "Lead", "reference": "externalId", "on_conversion": {"status": "CONVERTED"}}
     document["egito"]["prospects"] = lead
+    document["egito"]["records"]["Contact"] = {"reference": "externalId", "update": "apply"}
     return document
 
 
@@ -306,6 +308,23 @@ def change_record(number: int) -> Event:
     )
 
 
+def update_record(number: int) -> Event:
+    """A later payload of the event that makes a contact."""
+    mark = f"Gil{number}."
+    fields = {"firstName": "Olga", "lastName": mark + TEXT, "phone": "600500600"}
+    made = _new_record("a contact", "Contact", f"U-{mark}", "lastName", mark, fields)
+    first = {"external_id": f"U-{mark}", "changed_at": "2024-05-05T10:00:00Z", "fields": fields}
+    changed = fields | {"phone": "600500601"}
+    return replace(
+        made,
+        kind="create_record, a later payload",
+        writes=f"{_EGITO}Contact/update",
+        body={**first, "changed_at": "2024-05-05T11:00:00Z", "fields": changed},
+        wanted=[changed],
+        before=(replace(made, body=first),),
+    )
+
+
 def delete_record(number: int) -> Event:
     """An order that is withdrawn. What the CRM calls it is free for another then."""
     mark = f"Order {number:06}."
@@ -391,6 +410,7 @@ KINDS: tuple[Callable[[int], Event], ...] = (
     create_lead_source,
     create_record,
     change_record,
+    update_record,
     delete_record,
     from_source,
 )

@@ -70,7 +70,8 @@ def _mute(stack: Stack, document: dict[str, Any]) -> None:
     egito["lists_everything"] = False
     for people in ("prospects", "members"):
         egito[people] = {name: value for name, value in egito[people].items() if name != "reference"}
-    egito["records"] = {entity: {} for entity in egito["records"]}
+    for entity, its_map in egito["records"].items():
+        egito["records"][entity] = {name: value for name, value in its_map.items() if name != "reference"}
 
 
 type Settings = Callable[[Stack, dict[str, Any]], None]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from local.template import TEMPLATE
 from local.vendors.egito import CLUB
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm
+from tests.integration.record_calls import change_tenant
 
 SECTIONS = re.split(r"^## ", (TEMPLATE.parent / "docs/api.md").read_text(), flags=re.MULTILINE)
 EXAMPLES = {
@@ -139,7 +141,7 @@ def test_the_examples_of_records_are_what_is_answered(crm: Crm) -> None:
         ("`PUT /records/{entity}/{id}`", crm.session.put(record, json=change, headers=crm.headers, timeout=30)),
         ("`GET /dictionaries/{type}`", crm.get("/dictionaries/industry")),
     ):
-        (example,) = shown(section)
+        example, *_ = shown(section)
         answered = json.loads(answer.text.replace(host, "acme.egito.pl"))
         if section.startswith("`PUT"):  # the time of a change is in its id
             answered["operation_id"] = example["operation_id"]
@@ -148,6 +150,11 @@ def test_the_examples_of_records_are_what_is_answered(crm: Crm) -> None:
                 record["fields"] = {name: record["fields"][name] for name in ("firstName", "lastName", "phone")}
         assert answered == example
     assert crm.get("/links/crm/lead/L-7001").json()["links"][0]["id"] == "5001"
+    change_tenant(crm.stack, records={"Lead": {"reference": "externalId", "update": "apply"}})
+    later = {**sent, "changed_at": datetime.now(UTC).isoformat(), "fields": {"lastName": "Lisowska"}}
+    applied = json.loads(crm.post("/records/Lead", later).text.replace(host, "acme.egito.pl"))
+    _, example = shown("`POST /records/{entity}`")
+    assert applied | {"operation_id": ""} == example | {"operation_id": ""}
 
 
 def test_the_example_of_a_mapping_is_what_is_answered(crm: Crm) -> None:

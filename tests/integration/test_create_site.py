@@ -52,6 +52,8 @@ def test_warns_when_it_is_repeated_with_other_fields(crm: Crm) -> None:
         "site_id": 4711,
         "customer_id": SITE["customer_id"],
         "changed": True,
+        "applied": False,
+        "not_applied": "illu documents no call that changes a site. Change the site at illu.",
         "warnings": None,
         "operation_id": None,
     }

@@ -116,6 +116,7 @@ def asked_for() -> set[Permission]:
         _deletes_a_linked_record(world)
         _ends_a_quarantine(world)
         _reaches_every_flow(world)
+        _comes_again_changed(world)
         return world.asked
 
 
@@ -334,6 +335,18 @@ def _reaches_every_flow(world: Recorder) -> None:
     world.take_in(lambda _, document: document["sources"]["hubspot"].update(events=routes))
     body = [{flow: event} for flow, event in events.items()]
     assert world.answer(world.tenant, "POST", "/in/{tenant}/hubspot", body).json()["stored"] == len(events)
+
+
+def _comes_again_changed(world: Recorder) -> None:
+    """By each way: by the flow's own route, and from a source. The list shows both."""
+    site = {"customer_id": "C-1", "name": "Shop", "latitude": 1.0, "longitude": 35.0, "address": "Moi Ave 12"}
+    company = {"type": "company", "hs_object_id": "C-2", **{name: str(value) for name, value in site.items()}}
+    world.take_in()
+    for address in ("Moi Ave 12", "Moi Ave 13"):
+        world._request(world.tenant, "POST", "/sites", site | {"address": address})
+        world._request(world.tenant, "POST", "/in/{tenant}/hubspot", [company | {"address": address}])
+    listed = world.answer(world.tenant, "GET", "/operations?changed=true").json()["operations"]
+    assert sorted(one["event_key"] for one in listed) == ["C-1", "C-2"]
 
 
 # ---------------------------------------------------------------------- what is granted

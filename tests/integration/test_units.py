@@ -1,6 +1,7 @@
 """What an event costs in DynamoDB, counted on the wire by table and index."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from tests.integration.conftest import SITE, Crm
 from tests.integration.create_job.conftest import JOB
 from tests.stack import Stack
 from tests.units import Meter
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 EVENTS_PER_SECOND = 1000
 HOTTEST = 500
@@ -54,6 +58,30 @@ def test_a_new_site_costs_ten_units_and_a_repeated_one_costs_one(counted: Mappin
     assert {place: units for place, units in site.writes[1].items() if units} == {"Operations": 1}
     assert sum(site.reads[0].values()) == sum(site.reads[1].values()) == 0
     assert costs.EVENTS * costs.usd("dynamodb_write", 10) == pytest.approx(6.25)
+
+
+class Calls:
+    """Counts the requests to AWS."""
+
+    def __init__(self, behind: "WSGIApplication") -> None:
+        self.behind, self.number = behind, 0
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        self.number += 1
+        return self.behind(environ, start_response)
+
+
+def test_a_payload_that_differs_takes_one_call_more_the_first_time_and_none_after_it(crm: Crm) -> None:
+    assert crm.stack.aws
+    crm.create_site()
+    counted = []
+    for address in (SITE["address"], "Moi Ave 13", "Moi Ave 13", SITE["address"]):
+        calls = Calls(crm.stack.aws.answers)
+        crm.stack.aws.answers = calls
+        assert crm.create_site(address=address).status_code == 200
+        crm.stack.aws.answers = calls.behind
+        counted.append(calls.number)
+    assert counted == [1, 2, 1, 1]
 
 
 def test_the_costs_are_calculated_with_the_units_that_are_counted(ordinary: Mapping[str, Meter]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from crm_bridge import errors
+from crm_bridge import Flow, errors
 from crm_bridge.engine import TRANSITIONS
 from crm_bridge.errors import ProblemError
 from crm_bridge.mapping import PayloadMapping
@@ -19,6 +19,7 @@ from docs import costs
 from local.__main__ import parser
 from local.template import TEMPLATE
 from local.vendors.simulator import Kind
+from operations.flows import flows
 
 ROOT = TEMPLATE.parent
 API = (ROOT / "docs/api.md").read_text()
@@ -47,6 +48,12 @@ def test_every_problem_is_in_the_table_with_its_status() -> None:
     listed = set(re.findall(r"^\| (\d{3}) \| `([\w-]+)` \|", API, re.MULTILINE))
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ProblemError)]
     assert listed == {(str(kind.status), kind.kind) for kind in kinds if kind is not ProblemError}
+
+
+def test_every_flow_says_what_becomes_of_a_later_payload() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| (no|if set|yes) \| (.+) \|$", API, re.MULTILINE)
+    assert listed == [(name, flow.update.applied, flow.update.text) for name, flow in sorted(flows().items())]
+    assert [name for name, flow in flows().items() if flow.update is Flow.update] == []
 
 
 def test_every_route_has_its_section() -> None:

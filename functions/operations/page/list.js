@@ -5,6 +5,7 @@ const FILTERS = {  // what an address may say, and which values of it are valid
   state: (value) => STATES.includes(value),
   flow: (value) => Object.hasOwn(FLOWS, value),
   since: (value) => Object.hasOwn(SPANS, value),
+  changed: (value) => value === "true",
   text: (value) => value.length <= 200,
 };
 const PAGE = 50, MOST_ROWS = 1000;
@@ -36,7 +37,7 @@ function forgetList() {
 $("flow").append(make("option", {value: ""}, "All flows"), ...Object.keys(FLOWS).sort().map((name) => make("option", {value: name}, label(name))));
 $("since").append(...Object.entries(SPANS).map(([value, [words]]) => make("option", {value}, words)));
 function fillFilters() {
-  for (const [id, name] of [["wanted", "id"], ["flow", "flow"], ["since", "since"], ["text", "text"]])
+  for (const [id, name] of [["wanted", "id"], ["flow", "flow"], ["since", "since"], ["changed", "changed"], ["text", "text"]])
     if ($(id).value !== (view[name] || "")) $(id).value = view[name] || "";
   $("clear").hidden = !isFiltered();
   $("overview").classList.toggle("filtered", isFiltered());
@@ -44,7 +45,7 @@ function fillFilters() {
 function apply() {
   const id = $("wanted").value.trim();
   const state = id && id !== view.id ? "" : view.state;  // an id is found in whichever state it is
-  const address = addressOf({id, state, flow: $("flow").value, since: $("since").value, text: $("text").value.trim()});
+  const address = addressOf({id, state, flow: $("flow").value, since: $("since").value, changed: $("changed").value, text: $("text").value.trim()});
   if (address === `#${location.hash.slice(1)}`) attempt(() => show());
   else location.hash = address;
 }
@@ -53,7 +54,7 @@ $("search").addEventListener("submit", (event) => {
   isSearch = true;
   apply();
 });
-for (const id of ["flow", "since", "text"]) $(id).addEventListener("change", apply);
+for (const id of ["flow", "since", "changed", "text"]) $(id).addEventListener("change", apply);
 $("clear").addEventListener("click", () => {
   location.hash = "";
   $("wanted").focus();
@@ -61,7 +62,7 @@ $("clear").addEventListener("click", () => {
 
 function query(wanted, limit, after) {
   const parameters = new URLSearchParams();
-  for (const name of ["id", "state", "flow"]) if (wanted[name]) parameters.set(name, wanted[name]);
+  for (const name of ["id", "state", "flow", "changed"]) if (wanted[name]) parameters.set(name, wanted[name]);
   if (wanted.since) parameters.set("since", new Date(now() - SPANS[wanted.since][1] * 3600_000).toISOString());
   parameters.set("limit", limit);
   if (after) parameters.set("after", after);
@@ -123,7 +124,7 @@ function drawList() {
       badge(one.state),
       make("span", {class: "what"}, `${label(one.flow)} `, make("strong", {}, keyOf(one))),
       make("span", {class: "dim small changed"}, when(one.updated_at)),
-      make("span", {class: "small why"}, reasonOf(one), ...(one.due_at && one.state !== "sending" ? [", next ", when(one.due_at)] : [])),
+      make("span", {class: "small why"}, reasonOf(one), ...(one.due_at && one.state !== "sending" ? [", next ", when(one.due_at)] : []), ...(one.changed ? [". Different payload not applied: ", when(one.changed.at)] : [])),
     ]);
     if (list.children[at] !== row) list.insertBefore(row, list.children[at] ?? null);
   });
@@ -156,6 +157,7 @@ function nothing() {
   if (view.state) words.push(`the state ${label(view.state).toLowerCase()}`);
   if (view.flow) words.push(`the flow ${label(view.flow).toLowerCase()}`);
   if (view.since) words.push(`a change ${SPANS[view.since][0].toLowerCase()}`);
+  if (view.changed) words.push("a different payload that was not applied");
   if (view.text) words.push(`“${view.text}” in its key or reason`);
   const hint = view.id ? "Ids of other systems are written system/entity/id. A request without an API key is not kept." : next ? "Show more reads on." : "";
   return [make("strong", {}, `No operation found with ${words.join(", ")}.`), hint];

@@ -65,6 +65,7 @@ function facts(one) {
     ["Decided", decided && make("span", {id: "decided"}, `${label(decided.event)} ${decided.reason}, `, when(decided.at))],
     ["Next", one.due_at && one.state !== "needs_review" ? when(one.due_at) : null],
     ["Last changed", when(one.updated_at)],
+    ["Not applied", one.changed && make("span", {id: "not-applied"}, `A different payload came ${count(one.changed.times, "time")}, last `, when(one.changed.at), `. ${FLOWS[one.flow]?.update ?? ""}`)],
     ["Accepted", when(one.created_at)],
     ["Flow", make("code", {}, one.flow)],
     ...(parts ?? []).map(([name, value]) => [label(name), value]),

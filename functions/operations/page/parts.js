@@ -57,7 +57,7 @@ const count = (number, singular, plural = `${singular}s`) => `${number.toLocaleS
 function keyParts(one) {
   const names = FLOWS[one.flow]?.key ?? [];
   const values = one.event_key.split("#").map((part) => part.replaceAll("%23", "#").replaceAll("%25", "%"));
-  return names.length && names.length === values.length ? names.map((name, place) => [name, readable(name, values[place])]) : null;
+  return values.length <= names.length ? values.map((value, place) => [names[place], readable(names[place], value)]) : null;
 }
 function readable(name, value) {
   if (!name.endsWith("_at")) return value;

@@ -26,7 +26,7 @@ if _pydantic:
 ON_LAMBDA: bool = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
 
 from crm_bridge.engine import Context, Required  # noqa: E402 - after what is above
-from crm_bridge.flow import Change, Command, Create, Flow, FromSource, Import, Kind, Match, Need, Result  # noqa: E402
+from crm_bridge.flow import Change, Command, Create, Flow, FromSource, Import, Kind, Match, Need, Result, Update  # noqa: E402
 from crm_bridge.function import Function  # noqa: E402
 from crm_bridge.outbound.vendor import Vendor  # noqa: E402
 from crm_bridge.settings import Settings  # noqa: E402
@@ -50,5 +50,6 @@ __all__ = [
     "Required",
     "Result",
     "Settings",
+    "Update",
     "Vendor",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import get_original_bases
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -72,6 +72,15 @@ class FromSource:
     """Makes the command of that and of the time (epoch seconds), if it is something else. Raises InvalidError."""
 
 
+class Update(NamedTuple):
+    """What becomes of an event that comes again with a different payload."""
+
+    applied: Literal["no", "if set", "yes"]
+    """`if set`: only if the tenant's settings say so."""
+    text: str
+    """For people: why it is not applied, and what to do; or how it is applied. One or two sentences."""
+
+
 @dataclass(frozen=True)
 class Match[ResultT]:
     """A record at the vendor that a command may have made. `created_at` is None where the vendor does not give it.
@@ -107,6 +116,8 @@ class Flow[CommandT: BaseModel, VendorT: Vendor[Any], ResultT: BaseModel](ABC):
     """What the parts of an event key are that is `joined`, for the people who read it; empty if it is one id."""
     key_says_all: ClassVar[bool] = False
     """Whether the event key holds all that the event says, so that the same event never says something else."""
+    update: ClassVar[Update] = Update("no", "A later payload of the same event is not applied.")
+    """What becomes of a later payload of the same event. Every flow that callers or sources reach says so itself."""
     success: ClassVar[int]
     """The HTTP status for a caller whose request did it."""
     about: ClassVar[Kind | None] = None

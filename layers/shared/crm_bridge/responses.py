@@ -27,7 +27,12 @@ class Processed(TypedDict):
 
     operation_id: OperationId
     changed: NotRequired[Literal[True]]
-    """Only there if the event was processed before with a different payload, and this one was not sent."""
+    """Only there if the event was accepted before with a different payload."""
+    applied: NotRequired[bool]
+    """Only there if `changed`: whether this payload changes what the first one made. If so, `operation_id` and `state`
+    are those of that change; if not, it was not sent."""
+    not_applied: NotRequired[str]
+    """Only there if it is not `applied`: why, and what to do."""
     warnings: NotRequired[list[str]]
 
 
@@ -54,6 +59,15 @@ class Attempt(TypedDict):
     """The vendor's HTTP status, if it gave one."""
 
 
+class Changed(TypedDict):
+    """That an event came again with a different payload, which was not applied."""
+
+    at: Time
+    """When it did last."""
+    times: int
+    """How often a payload came that differed from the one before."""
+
+
 class OperationSummary(TypedDict):
     """An operation in a list."""
 
@@ -66,6 +80,8 @@ class OperationSummary(TypedDict):
     due_at: Time | None
     created_at: Time
     updated_at: Time
+    changed: NotRequired[Changed]
+    """Only there if it is so, and not in a list of operations in one state."""
 
 
 class InvalidField(TypedDict):

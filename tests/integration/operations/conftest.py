@@ -14,6 +14,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import Attempt, Operation, State, operation_id
 from operations.flows import flows
 from tests.integration.conftest import SITE, Crm
+from tests.integration.sources.conftest import Sender
 
 FIRST = 1_795_000_000
 
@@ -155,3 +156,8 @@ def summarized(crm: Crm) -> dict[str, Any]:
 
 def vendors(crm: Crm) -> dict[str, tuple[str, int]]:
     return {one["vendor"]: (one["state"], one["unsettled"]) for one in summarized(crm)["vendors"]}
+
+
+@pytest.fixture
+def sender(crm: Crm) -> Sender:
+    return Sender(crm)

@@ -134,6 +134,7 @@ class Context:
                 deadline=self.deadline,
                 over_undone=need.replaces,
                 settles=not is_last,
+                notes_changed=False,
             )
         except (RunningError, UnavailableError):
             raise NotYetError(f"{need.what} is being made", vendor=vendor, waits_for=operation_id) from None

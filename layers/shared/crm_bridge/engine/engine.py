@@ -67,7 +67,8 @@ class Outcome:
     """What a request or a retry came to. `ran` is true if this very call did the work.
 
     `result` is the whole result as JSON, if this call received it from the vendor; the operation keeps only the ids.
-    `changed` is true if the same event was accepted before with another payload, so that this one was not sent.
+    `changed` is true if the same event was accepted before with another payload. Then this one was not sent, unless it
+    is `applied`: then `operation` is that of the change. `not_applied` says why it is not, in place of the flow.
     `unsettled` is what is still to be written, if the caller settles it together with an event of its own.
     """
 
@@ -76,6 +77,8 @@ class Outcome:
     error: VendorError | None = None
     result: str | None = field(default=None, repr=False)
     changed: bool = False
+    applied: bool = False
+    not_applied: str = ""
     unsettled: Unsettled | None = field(default=None, repr=False)
 
 
@@ -135,12 +138,14 @@ class Engine:
         mapping: str | None = None,
         over_undone: bool = False,
         settles: bool = True,
+        notes_changed: bool = True,
     ) -> Outcome:
         """Send a command that a caller sent, or return what became of the same event before.
 
         With `later` it is only accepted, and is sent from its queue. `mapping` names what made the command.
         With `over_undone` it replaces an operation that waits and was surely never done. If it is not to `settle`, the
-        caller does so as soon as it was done (`Outcome.unsettled`).
+        caller does so as soon as it was done (`Outcome.unsettled`). With `notes_changed` the operation keeps that this
+        payload differs from the one that was sent.
 
         Raises RunningError while another call sends it, and UnavailableError if it could not be accepted; then nothing
         was sent.
@@ -156,7 +161,7 @@ class Engine:
             known = self._operations.get(new_id)
             if known is None or known.state in REPLACEABLE:
                 raise
-            return self._known(flow, known, fingerprint(compared(command)))
+            return self._known(flow, known, fingerprint(compared(command)), notes=notes_changed)
         new = self._accepted(run, new_id, key, command, mapping=mapping, notifies=run.context.settings.has_webhook)
         new = new.model_copy(update={"sent_to": run.account(vendor)})
         if not later:
@@ -168,7 +173,7 @@ class Engine:
             claim = self._queued(new, claim.operation)
             later = claim.won
         if not claim.won:
-            return self._known(flow, claim.operation, new.fingerprint)
+            return self._known(flow, claim.operation, new.fingerprint, notes=notes_changed)
         if later:
             self._settling.hand_over(claim.operation)
             return Outcome(claim.operation, ran=False)
@@ -186,8 +191,9 @@ class Engine:
     ) -> Claim:
         """Store a command of which nobody waits for the result: one round trip, and no setting of the vendor is read.
 
-        If it was stored before, the claim is not won, whatever became of it. The caller passes the operation of a claim
-        that is won to `hand_over`. The vendor's account is stored when the operation is sent first. The flow has no
+        If it was stored before, the claim is not won, whatever became of it; if that was with another payload, the
+        operation keeps that this one differs. The caller passes the operation of a claim that is won to `hand_over`.
+        The vendor's account is stored when the operation is sent first. The flow has no
         `claim` of its own. Raises RunningError, StorageError; then nothing was stored.
         """
         run = self.bind(flow, tenant, deadline)
@@ -195,7 +201,11 @@ class Engine:
         new_id = flow.operation_id(tenant, key)
         new = self._accepted(run, new_id, key, command, mapping=mapping, notifies=notifies)
         claim = self._operations.create(new, over=REPLACEABLE)
-        return self._queued(new, claim.operation) if not claim.won and _is_held(claim.operation) else claim
+        if not claim.won and _is_held(claim.operation):
+            return self._queued(new, claim.operation)
+        if not claim.won:
+            self._is_changed(flow, claim.operation, new.fingerprint)
+        return claim
 
     def _accepted[C: BaseModel, V: Vendor[Any], R: BaseModel](
         self, run: Flow[C, V, R], new_id: str, key: str, command: C, *, mapping: str | None, notifies: bool
@@ -287,7 +297,9 @@ class Engine:
             operation_id=claimed.operation_id,
         )
 
-    def _known(self, flow: type[Flow[Any, Any, Any]], operation: Operation, fingerprint: str) -> Outcome:
+    def _known(
+        self, flow: type[Flow[Any, Any, Any]], operation: Operation, fingerprint: str, *, notes: bool
+    ) -> Outcome:
         if operation.is_erased:
             raise ErasedError(
                 "This event was processed, and its data were erased since. It was not sent.",
@@ -299,8 +311,18 @@ class Engine:
                 headers={"Retry-After": str(max(1, min(2, (operation.due_at or 0) - self._now())))},
                 operation_id=operation.operation_id,
             )
-        changed = not flow.key_says_all and operation.fingerprint != fingerprint
-        return Outcome(operation, ran=False, changed=changed)
+        return Outcome(operation, ran=False, changed=self._is_changed(flow, operation, fingerprint, notes=notes))
+
+    def _is_changed(
+        self, flow: type[Flow[Any, Any, Any]], operation: Operation, fingerprint: str, *, notes: bool = True
+    ) -> bool:
+        """Return whether an event comes with another payload than before, and keep that. Raises StorageError."""
+        if flow.key_says_all or operation.is_erased or operation.fingerprint == fingerprint:
+            return False
+        if notes and operation.changed_fingerprint != fingerprint:
+            now = self._now()
+            self._operations.note_changed(operation, fingerprint, now, listed_until=now + self._policy.keep)
+        return True
 
     def _send[C: BaseModel, V: Vendor[Any], R: BaseModel](
         self, flow: Flow[C, V, R], command: C, operation: Operation, vendor: V | None = None, *, settles: bool = True

@@ -157,10 +157,12 @@ class Review:
             "links": (),
             "expires_at": self._now() + self._policy.keep,
             "lease": uuid.uuid4().hex,
+            **dict.fromkeys(("changed_at", "changed_times", "changed_fingerprint")),
         }
         writes = [
             *self._links.releases(ended.tenant, ended.links, ended.operation_id),
             self._operations.drop_payload(ended),
+            self._operations.drop_changed(ended),
         ]
         without_history = ended.model_copy(update={"attempts": ()})
         self._resolved(without_history, Event.ERASED, by, changes, writes=writes)
@@ -263,7 +265,7 @@ class Review:
             raise ConflictError("That id is linked to something else already.") from None
         except OvertakenError:
             raise ConflictError("The operation was changed meanwhile. Look at it again.") from None
-        if stored != resolved.model_copy(update={"waiters": stored.waiters}):
+        if stored != resolved.with_notes_of(stored):
             raise ConflictError(f"Somebody else was quicker: its state is {stored.state} now.")
         self._settling.hand_over(news)
         self._settling.hand_over(stored)

@@ -58,6 +58,7 @@ from crm_bridge.tenants import MAPPING_MAX_AGE
 MAX_BODY = 128 * 1024
 JSON = "application/json"
 CHANGED = "Already processed with a different payload. This one was not sent."
+OLDER = "A later change of the same record came first."
 PROBLEM_TYPE = "urn:crm-bridge:problem:"
 REQUEST_ID = "X-Request-Id"
 """The header of every response: Lambda's id of the request, which the log has as `request_id`."""
@@ -371,7 +372,12 @@ def receive[M: BaseModel](request: Request, function: str, model: type[M]) -> tu
 
 
 def run[C: BaseModel](
-    request: Request, flow: type[Flow[C, Any, Any]], command: C, mapping: str | None = None
+    request: Request,
+    flow: type[Flow[C, Any, Any]],
+    command: C,
+    mapping: str | None = None,
+    *,
+    notes_changed: bool = True,
 ) -> Outcome:
     """Run a flow for the caller of a request; see `Engine.run`."""
     return runtime().engine.run(
@@ -381,6 +387,7 @@ def run[C: BaseModel](
         deadline=request.deadline,
         later=request.wants_later,
         mapping=mapping,
+        notes_changed=notes_changed,
     )
 
 
@@ -401,7 +408,7 @@ def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
     known = outcome.result if operation.state is State.SUCCEEDED else None
     body = {**json.loads(known or operation.result or "{}"), "operation_id": operation.operation_id}
     if outcome.changed:
-        body |= {"changed": True, "warnings": [CHANGED]}
+        body |= _changed(outcome, flow, is_older="ignored" in body)
     if operation.state is State.SUCCEEDED:
         is_done_now = outcome.ran and operation.attempts[-1].event is Event.DONE
         return Response(flow.success if is_done_now else 200, body)
@@ -416,6 +423,14 @@ def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
     if operation.attempts and not outcome.changed:  # the vendor's words may repeat what somebody else sent
         body["reason"] = operation.attempts[-1].reason
     return Response(202, body, {"Location": f"/operations/{operation.operation_id}"})
+
+
+def _changed(outcome: Outcome, flow: type[Flow[Any, Any, Any]], *, is_older: bool) -> dict[str, object]:
+    """Return what a caller is told whose event came with a different payload than before."""
+    if outcome.applied and not is_older:
+        return {"changed": True, "applied": True}
+    why = OLDER if is_older else outcome.not_applied or flow.update.text
+    return {"changed": True, "applied": False, "not_applied": why, "warnings": [CHANGED]}
 
 
 _PROBLEMS: tuple[tuple[type[VendorError], type[ProblemError]], ...] = (

@@ -115,6 +115,8 @@ class Operation(OperationSummary):
     holds. `notifies` says that its tenant is told when it settles; see `webhooks`. `waiters` are the operations that
     wait for its end. `held` are the operations that this one waits for whatever its state is, and `holds` those that
     wait for it; `reserved` is for what it was made or is kept.
+    `changed_at` is when the event last came again with a different payload that was not applied, `changed_times` how
+    often one came that differed from the one before, and `changed_fingerprint` is the last one's.
     """
 
     tenant: str
@@ -141,6 +143,9 @@ class Operation(OperationSummary):
     expires_at: int | None = None
     notifies: bool = False
     waiters: frozenset[str] = frozenset()
+    changed_at: int | None = None
+    changed_times: int | None = None
+    changed_fingerprint: str | None = None
 
     @property
     def shard(self) -> str:
@@ -162,18 +167,35 @@ class Operation(OperationSummary):
         """Whether it waits and was surely never done."""
         return self.state is State.WAITING and self.unconfirmed_since is None and self.deferred_at is None
 
+    def with_notes_of(self, there: "Operation") -> "Operation":
+        """Return it with what others add to an operation while somebody else has its lease: `there` is newer."""
+        noted = ["waiters"] if self.is_erased else ["waiters", "changed_at", "changed_times", "changed_fingerprint"]
+        return self.model_copy(update={name: getattr(there, name) for name in noted})
+
+    def changed_response(self) -> "responses.Changed | None":
+        """Return what is known of later payloads; None if none differed."""
+        return {"at": as_time(self.changed_at), "times": self.changed_times or 1} if self.changed_at else None
+
+    def summary_response(self) -> "responses.OperationSummary":
+        """Return it as an element of a list, with what is known of later payloads."""
+        changed, shown = self.changed_response(), self.summary.to_response()
+        return {**shown, "changed": changed} if changed else shown
+
     def candidates_response(self, *, names: bool) -> "list[responses.Candidate]":
         return [candidate.to_response(name=names) for candidate in self.candidates or ()]
 
     def to_response(self) -> "responses.Operation":
         """Return it without its payload, which not everybody may see."""
-        return {
+        shown: responses.Operation = {
             **super().to_response(),
             "attempts": [attempt.to_response() for attempt in self.attempts],
             "mapping": self.mapping,
             "result": json.loads(self.result) if self.result else None,
             "links": [[end.to_response() for end in link] for link in self.links],
         }
+        if changed := self.changed_response():
+            shown["changed"] = changed
+        return shown
 
 
 def operation_id(tenant: str, flow: str, event_key: str) -> str:

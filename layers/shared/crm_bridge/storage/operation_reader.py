@@ -63,7 +63,7 @@ class _Partition:
         self.reached, self.last = _END, None
 
 
-class _Index(NamedTuple):
+class Index(NamedTuple):
     """An index whose entries of one kind are spread over partitions and sorted by a prefix and a time."""
 
     name: str
@@ -144,10 +144,10 @@ class OperationReader:
         wanted = {"flow": flow} if flow else {}
         if state in LISTED:
             keys = [f"{tenant}#{shard}" for shard in LISTING_SHARDS]
-            index = _Index(LISTING_INDEX, "listed", "standing", keys, f"{state}#", newest_first=True, earliest=since)
+            index = Index(LISTING_INDEX, "listed", "standing", keys, f"{state}#", newest_first=True, earliest=since)
             entries, going_on = self._page(index, wanted, limit, after)
             return [OperationSummary.model_validate(entry) for entry in entries], going_on
-        index = _Index(DUE_INDEX, "due_shard", "due", SHARDS, f"{tenant}#", newest_first=False)
+        index = Index(DUE_INDEX, "due_shard", "due", SHARDS, f"{tenant}#", newest_first=False)
         entries, going_on = self._page(index, {**wanted, "state": state.value}, limit, after)
         ids = [str(entry["operation_id"]) for entry in entries]
         there = self.many(ids)
@@ -155,7 +155,7 @@ class OperationReader:
         return [one.summary for one in listed if one.updated_at >= since], going_on
 
     def _page(
-        self, index: _Index, wanted: Mapping[str, str], limit: int, after: tuple[str, int] | None
+        self, index: Index, wanted: Mapping[str, str], limit: int, after: tuple[str, int] | None
     ) -> tuple[list[dict[str, object]], tuple[str, int] | None]:
         """Merge the partitions of an index from `after` on. Each is read as far as the page needs it, and no further.
 
@@ -175,7 +175,7 @@ class OperationReader:
         return sure, behind.last
 
     def _partition(
-        self, index: _Index, number: int, wanted: Mapping[str, str], limit: int, after: tuple[str, int] | None
+        self, index: Index, number: int, wanted: Mapping[str, str], limit: int, after: tuple[str, int] | None
     ) -> _Partition:
         first, last = index.bounds(number, after)
         first = max(first, index.earliest)
@@ -205,7 +205,7 @@ class OperationReader:
             partition.end()
         return partition
 
-    def _read(self, index: _Index, partition: _Partition) -> list[tuple[_Place, dict[str, object]]]:
+    def _read(self, index: Index, partition: _Partition) -> list[tuple[_Place, dict[str, object]]]:
         """Return the next entries of a partition, each with its place."""
         with guarded():
             response = self._client.query(**partition.query)

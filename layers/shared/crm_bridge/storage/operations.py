@@ -16,8 +16,9 @@ if TYPE_CHECKING:
         TransactWriteItemTypeDef,
     )
 
+from crm_bridge.storage.changed_operations import ChangedOperations
 from crm_bridge.storage.operation import LISTED, LISTING_SHARDS, Operation, State, shard_of
-from crm_bridge.storage.operation_reader import PERSON, Due, OperationReader, as_operation, key_of, timed
+from crm_bridge.storage.operation_reader import PERSON, Due, as_operation, key_of, timed
 
 MOST_WAITERS = 20
 """Operations that one operation wakes when it has ended; more than these wait for their own next attempt."""
@@ -38,7 +39,7 @@ class _Condition(TypedDict):
     ReturnValuesOnConditionCheckFailure: Literal["ALL_OLD"]
 
 
-class Operations(OperationReader):
+class Operations(ChangedOperations):
     """The operation table. One instance per execution environment; threads may share it.
 
     A conditional write whose response got lost is repeated by the AWS client, and then fails on its own first success.
@@ -222,9 +223,9 @@ class Operations(OperationReader):
         for _ in range(MOST_WAITERS):
             there = self._saved(operation, writes, along, over, lease)
             is_ours = over is not None and (there.lease, there.state) == (lease, over)
-            if not is_ours or len(there.waiters) <= len(operation.waiters):
+            if not is_ours or (noted := operation.with_notes_of(there)) == operation:
                 return there
-            operation = operation.model_copy(update={"waiters": there.waiters})  # one was added since it was read
+            operation = noted  # something was added since it was read
         return self._saved(operation, writes, along, over, lease)
 
     def _saved(
@@ -252,14 +253,15 @@ class Operations(OperationReader):
             }
         }
         if over:
-            waiters = len(operation.waiters)  # none is ever taken out, so their number says whether they are the same
+            waiters, times = len(operation.waiters), operation.changed_times  # numbers that never become smaller
             same = "size(waiters) = :waiters" if waiters else "attribute_not_exists(waiters)"
+            if operation.fingerprint:  # else it is erased, with all that is known of payloads
+                same += f" AND {'changed_times = :times' if times else 'attribute_not_exists(changed_times)'}"
+            values = {":lease": lease, ":over": over.value, ":waiters": waiters or None, ":times": times}
             put["Put"] |= {
                 "ConditionExpression": f"#lease = :lease AND #state = :over AND {same}",
                 "ExpressionAttributeNames": {"#lease": "lease", "#state": "state"},
-                "ExpressionAttributeValues": serialize(
-                    {":lease": lease, ":over": over.value, ":waiters": waiters or None}
-                ),
+                "ExpressionAttributeValues": serialize(values),
             }
         return put
 
@@ -310,7 +312,8 @@ class Operations(OperationReader):
         """
         with guarded():
             try:
-                self._client.transact_write_items(TransactItems=[self.delete(there), self.drop_payload(there)])
+                writes = [self.delete(there), self.drop_payload(there), self.drop_changed(there)]
+                self._client.transact_write_items(TransactItems=writes)
             except ClientError as error:
                 raise OvertakenError([reasons_of(error)[0].get("Item", {})]) from None
 

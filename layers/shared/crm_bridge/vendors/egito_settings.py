@@ -138,6 +138,9 @@ class RecordMap(Settings):
     reference: EgitoName | None = None
     """A text field at Egito that nothing else uses. It gets the event key of a new record. A record whose response was
     lost is recognised by it; without it, a person decides about such a record."""
+    update: Literal["ignore", "apply"] = "ignore"
+    """What becomes of an event that comes again with other fields. With `apply` they change the record, if the event
+    has an `external_id` and `changed_at`; a payload that is older than what was applied is left out."""
 
 
 class Paging(Settings):
