@@ -13,14 +13,15 @@ from cli.command import DryRun, Name, WrongInputError, Yes, command
 from cli.output import moment
 from cli.prompts import confirm, confirm_id
 from crm_bridge.engine import UNLINKABLE
-from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
+from crm_bridge.errors import NotFoundError, UnconfirmedError
 from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.operation import Operation, OperationSummary, State, operation_id
 from operations.flows import flow_of, flows
 from operations.handler import FIRST_LOOKED_AT
+from operations.retrying import RETRIED, is_safe, make_due
+from operations.retrying import retry as retry_one
 
 COLUMNS = ("state", "flow", "event key", "last attempt", "due", "changed", "operation")
-RETRIED = (State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
 VERIFYING = 30.0
 """Seconds that a vendor has to verify an id."""
 
@@ -41,6 +42,7 @@ CONSEQUENCES = {
     Action.UNLINK: "The links of {event} are deleted, and it waits for a decision again. Nothing is sent. The vendor's "
     "record stays, and so does what used the link, such as a job at that site.",
 }
+SENT_EARLY = "{event} is sent at once instead of at its time. What may be done is looked for first."
 
 
 def _flow(name: str) -> str:
@@ -106,7 +108,8 @@ def resolve(
     wanted: Annotated[
         str,
         typer.Argument(
-            metavar="OPERATION", help="The id of an operation that needs review; with unlink, of one that is linked."
+            metavar="OPERATION",
+            help="The id of an operation: for retry of one that waits or needs review, for unlink of a linked one.",
         ),
     ],
     action: Annotated[Action, typer.Argument(help="The decision.")],
@@ -119,7 +122,7 @@ def resolve(
 ) -> None:
     """Decide about an operation that needs review: link, retry or discard; or unlink one that was linked.
 
-    The id that `link` is given is verified at the vendor. Where that is not possible it has to be typed twice.
+    `retry` also sends one at once that waits for its time. The id that `link` is given is verified at the vendor. Where that is not possible it has to be typed twice.
     """
     if (action is Action.LINK) is (vendor_id is None):
         raise WrongInputError("Give the vendor's id with link (--id), and with nothing else.")
@@ -128,9 +131,13 @@ def resolve(
     operation = bridge.operation(wanted)
     if action is Action.UNLINK and not _is_unlinkable(operation):
         raise WrongInputError("Only a record that a person or a look-up linked can be unlinked.")
-    if action is not Action.UNLINK and operation.state is not State.NEEDS_REVIEW:
+    waits = action is Action.RETRY and operation.state in RETRIED
+    if action is not Action.UNLINK and operation.state is not State.NEEDS_REVIEW and not waits:
         raise WrongInputError(f"Only an operation that needs review can be resolved; its state is {operation.state}.")
-    consequence = CONSEQUENCES[action].format(id=vendor_id, event=f"{operation.flow} {operation.event_key}")
+    is_early = waits and operation.state is not State.NEEDS_REVIEW
+    consequence = (SENT_EARLY if is_early else CONSEQUENCES[action]).format(
+        id=vendor_id, event=f"{operation.flow} {operation.event_key}"
+    )
     if dry_run:
         bridge.output.document({"operation_id": wanted, "would": consequence})
         bridge.output.line(consequence)
@@ -147,7 +154,7 @@ def _resolved(bridge: Bridge, operation: Operation, action: Action, vendor_id: s
     engine, user, deadline = bridge.runtime.engine, bridge.user, Deadline(VERIFYING)
     match action:
         case Action.RETRY:
-            return engine.request_retry(operation, by=user)
+            return retry_one(operation, by=user)
         case Action.DISCARD:
             return engine.discard(flow_of(operation), operation, by=user, deadline=deadline)
         case Action.UNLINK:
@@ -184,7 +191,7 @@ def retry(
     summaries = list(islice(_found(bridge, name, [state] if state else RETRIED, flow, reason), limit))
     whole = bridge.runtime.operations.many([one.operation_id for one in summaries])
     found = [whole[one.operation_id] for one in summaries if one.operation_id in whole]
-    chosen = [one for one in found if _is_safe(one)]
+    chosen = [one for one in found if is_safe(one)]
     minutes = len(chosen) / rate
     report = {"operations": len(chosen), "left_to_a_person": len(found) - len(chosen), "minutes": round(minutes, 1)}
     if dry_run:
@@ -200,33 +207,16 @@ def retry(
     if not yes:
         confirm("Retry them?")
     begun = int(bridge.runtime.clock())
-    retried = sum(_retried(bridge, one, begun + number * 60 // rate) for number, one in enumerate(chosen))
+    retried = sum(
+        make_due(one, by=bridge.user, due_at=begun + number * 60 // rate) for number, one in enumerate(chosen)
+    )
     bridge.output.document({**report, "retried": retried})
     bridge.output.line(f"{retried:,} are due from now on. `crm-bridge operations list {name}` shows their states.")
-
-
-def _retried(bridge: Bridge, operation: Operation, due_at: int) -> bool:
-    """Make an operation due. Return False if it is being sent already, or a person has decided about it."""
-    if operation.state is not State.NEEDS_REVIEW:
-        return bridge.runtime.operations.hasten(operation, due_at)
-    try:
-        bridge.runtime.engine.request_retry(operation, by=bridge.user, due_at=due_at, anew=False)
-    except ConflictError:
-        return False
-    return True
 
 
 def _is_unlinkable(operation: Operation) -> bool:
     last = operation.last_attempt
     return operation.state is State.SUCCEEDED and last is not None and last.event in UNLINKABLE
-
-
-def _is_safe(operation: Operation) -> bool:
-    """Return whether a retry needs no look by a person; what is unconfirmed the bridge looks up itself."""
-    if operation.state is not State.NEEDS_REVIEW:
-        return operation.state in RETRIED
-    last = operation.last_attempt
-    return operation.unconfirmed_since is None and last is not None and last.event is Event.OUT_OF_ATTEMPTS
 
 
 def _found(

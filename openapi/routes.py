@@ -18,7 +18,7 @@ from crm_bridge.responses import OPERATION_ID, REQUEST_ID, Accepted
 from key_link.models import EntityTypes, KeyLink, KeyLinkPage, KeyLinkSearch, StoredKeyLink, Systems
 from operations import handler as operations
 from operations.flows import flows
-from operations.models import LinkSearch, Listing, Resolution
+from operations.models import LinkSearch, Listing, Resolution, RetryAll
 from sources import requests as stored_requests
 from sources.intake import ROUTE as INTAKE
 from sources.models import RequestListing, TakenIn
@@ -214,6 +214,7 @@ ROUTES = {
     "GET /operations": _of_handler("GET /operations", query=Listing),
     "GET /operations/summary": _of_handler("GET /operations/summary"),
     "GET /operations/{id}": _of_handler("GET /operations/{id}"),
+    "POST /operations/retry": _of_handler("POST /operations/retry", body=RetryAll),
     "POST /operations/{id}/resolve": _of_handler("POST /operations/{id}/resolve", body=Resolution, problems=(409,)),
     INTAKE: Route(
         "receiveFromSource",

@@ -115,8 +115,9 @@ def lending(
             is_free = (op.state == WAITING and not op.lent) or "only what waits" in without
             if is_free and len(state.messages) < MOST_MESSAGES:
                 lent = op._replace(due=False, lent=number)
-                yield f"a person makes it due for message {number}", state._replace(
-                    op=lent, person="send", handing=number
+                yield (
+                    f"a person makes it due for message {number}",
+                    state._replace(op=lent, person="send", handing=number),
                 )
             yield "a person leaves it", state._replace(person="")
         elif state.person == "send":

@@ -141,6 +141,8 @@ class Operation(OperationSummary):
     expires_at: int | None = None
     notifies: bool = False
     waiters: frozenset[str] = frozenset()
+    exchanges: int | None = None
+    """How many were stored of its attempts, in items of their own; see `storage.exchanges`."""
 
     @property
     def shard(self) -> str:

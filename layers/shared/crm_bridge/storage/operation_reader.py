@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         QueryInputTypeDef,
     )
 
+from crm_bridge.storage.exchanges import Exchanges
 from crm_bridge.storage.operation import LISTED, LISTING_SHARDS, SHARDS, Operation, OperationSummary, State
 
 DUE_INDEX = "due"
@@ -100,6 +101,7 @@ class OperationReader:
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
         self._client = client
         self._table = table
+        self.exchanges = Exchanges(client, table)
 
     def get(self, operation_id: str) -> Operation | None:
         """Raises StorageError."""

@@ -89,7 +89,8 @@ class Operations(OperationReader):
                 return Claim(there.lease == operation.lease, there)
         if "Attributes" in response:
             replaced = as_operation(response["Attributes"])
-            operation = operation.model_copy(update={"attempts": replaced.attempts})
+            kept = {"attempts": replaced.attempts, "exchanges": replaced.exchanges}
+            operation = operation.model_copy(update=kept)
         return Claim(True, operation)
 
     def claim(
@@ -304,13 +305,14 @@ class Operations(OperationReader):
         return {"Put": {"TableName": self._table, "Item": {**key_of(_kept(operation)), **serialize(item)}}}
 
     def erase(self, there: Operation) -> None:
-        """Delete an operation and what is kept of its payload.
+        """Delete an operation, what is kept of its payload, and its exchanges.
 
         Raises OvertakenError if it was changed since; StorageError.
         """
         with guarded():
             try:
-                self._client.transact_write_items(TransactItems=[self.delete(there), self.drop_payload(there)])
+                writes = [self.delete(there), self.drop_payload(there), *self.exchanges.drops(there)]
+                self._client.transact_write_items(TransactItems=writes)
             except ClientError as error:
                 raise OvertakenError([reasons_of(error)[0].get("Item", {})]) from None
 
@@ -404,31 +406,33 @@ class Operations(OperationReader):
         change = "SET due_at = :to, due = :due REMOVE lent_until"
         return self._move(due, sent_by, change, due.due_at, until=until, lent=True)
 
-    def hasten(self, operation: Operation, due_at: int) -> bool:
-        """Let what waits be due then, instead of when it is; False if it has changed meanwhile, or is on a queue.
+    def hasten(self, there: Operation, after: Operation) -> bool:
+        """Let what waits be due when `after` is, with its attempts. Return False if it has changed meanwhile.
 
-        Raises StorageError.
+        That includes that it was put on a queue, or waits for a change. Raises StorageError.
         """
+        attempts = [one.model_dump(mode="json", exclude_none=True) for one in after.attempts]
+        unchanged = _unchanged(there)
+        condition = f"{unchanged['ConditionExpression']} AND due_at = :then AND attribute_not_exists(lent_until)"
+        lend = ", lent_until = :lent" if after.lent_until else ""
+        values: dict[str, object] = {":attempts": attempts, ":lent": after.lent_until, ":then": there.due_at or 0}
+        values |= {":to": after.due_at, ":due": timed(there.tenant, after.due_at or 0)}
         with guarded():
             try:
-                self._client.update_item(
-                    TableName=self._table,
-                    Key=key_of(operation.operation_id),
-                    UpdateExpression="SET due_at = :to, due = :due",
-                    ConditionExpression="due_at = :then AND #state = :state AND attribute_not_exists(lent_until)",
-                    ExpressionAttributeNames={"#state": "state"},
-                    ExpressionAttributeValues=serialize(
-                        {
-                            ":to": due_at,
-                            ":due": timed(operation.tenant, due_at),
-                            ":then": operation.due_at or 0,
-                            ":state": operation.state.value,
-                        }
-                    ),
+                through_conflicts(
+                    lambda: self._client.update_item(
+                        TableName=self._table,
+                        Key=key_of(there.operation_id),
+                        UpdateExpression=f"SET due_at = :to, due = :due, attempts = :attempts{lend}",
+                        ConditionExpression=condition,
+                        ExpressionAttributeNames=unchanged["ExpressionAttributeNames"],
+                        ExpressionAttributeValues={**unchanged["ExpressionAttributeValues"], **serialize(values)},
+                        ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    )
                 )
             except ClientError as error:
-                existing(error)
-                return False
+                item = existing(error)
+                return bool(item) and as_operation(item).attempts == after.attempts
         return True
 
     def _move(self, due: Due, then: int, change: str, to: int, *, until: int, lent: bool = False) -> bool:
