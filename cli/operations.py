@@ -10,11 +10,13 @@ import typer
 
 from cli.bridge import Bridge
 from cli.command import DryRun, Name, WrongInputError, Yes, command
+from cli.exchanges import print_exchanges
 from cli.output import moment
 from cli.prompts import confirm, confirm_id
 from crm_bridge.engine import UNLINKABLE
 from crm_bridge.errors import NotFoundError, UnconfirmedError
 from crm_bridge.outbound.transport import Deadline
+from crm_bridge.storage.exchanges import Exchange
 from crm_bridge.storage.operation import Operation, OperationSummary, State, operation_id
 from operations.flows import flow_of, flows
 from operations.handler import FIRST_LOOKED_AT
@@ -86,7 +88,11 @@ def show(
         str, typer.Argument(metavar="ID", help="An operation's id, or a customer's, ticket's, ... at the CRM.")
     ],
     payload: Annotated[
-        bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")
+        bool,
+        typer.Option(
+            "--payload",
+            help="Also what the CRM sent, the names of candidates, and requests and responses of failed attempts.",
+        ),
     ] = False,
 ) -> None:
     """An event's history, its result, its links, and what can be done now."""
@@ -97,9 +103,11 @@ def show(
             f"{name} has no operation {wanted}. `crm-bridge operations list {name}` shows those that there are."
         )
     found.sort(key=lambda one: one.created_at)
-    bridge.output.document([_document(one, payload=payload) for one in found])
+    now = int(bridge.runtime.clock())
+    exchanges = {one.operation_id: bridge.runtime.operations.exchanges.of(one, now) for one in found}
+    bridge.output.document([_document(one, exchanges[one.operation_id], payload=payload) for one in found])
     for one in found:
-        _print(bridge, one, payload=payload)
+        _print(bridge, one, exchanges[one.operation_id], payload=payload)
 
 
 @command(app)
@@ -234,16 +242,17 @@ def _row(one: OperationSummary) -> tuple[object, ...]:
     return one.state, one.flow, one.event_key, attempt, *times, one.operation_id
 
 
-def _document(operation: Operation, *, payload: bool) -> dict[str, Any]:
+def _document(operation: Operation, exchanges: Sequence[Exchange], *, payload: bool) -> dict[str, Any]:
     document: dict[str, Any] = {**operation.to_response()} | {
-        "candidates": operation.candidates_response(names=payload)
+        "candidates": operation.candidates_response(names=payload),
+        "exchanges": [one.to_response(bodies=payload) for one in exchanges],
     }
     if payload:
         document["payload"] = json.loads(operation.payload) if operation.payload else None
     return document
 
 
-def _print(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
+def _print(bridge: Bridge, operation: Operation, exchanges: Sequence[Exchange], *, payload: bool) -> None:
     output = bridge.output
     output.line()
     output.pairs(
@@ -258,6 +267,7 @@ def _print(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
     rows: list[tuple[object, ...]] = [(moment(operation.created_at), "accepted", "", "")]
     rows += [(moment(one.at), one.event, one.reason, one.status) for one in operation.attempts]
     output.table(("when", "what", "reason", "status"), rows)
+    print_exchanges(output, exchanges, bodies=payload)
     if operation.result:
         output.line(f"result  {operation.result}")
     for left, right in operation.links:
@@ -273,6 +283,9 @@ def _print(bridge: Bridge, operation: Operation, *, payload: bool) -> None:
             [column.removesuffix("_at") for column in columns],
             [[one.get(column) for column in columns] for one in candidates],
         )
+    if operation.state in (State.WAITING, State.UNCONFIRMED):
+        output.line("The bridge takes it up again by itself. To send it at once:", style="bold")
+        output.line(f"  crm-bridge operations resolve {operation.operation_id} retry")
     if operation.state is State.NEEDS_REVIEW:
         output.line("It waits for a person. Look at the vendor, then one of:", style="bold")
         for choice in ("link --id THE-VENDORS-ID", "retry", "discard"):

@@ -64,7 +64,12 @@ def test_every_setting_of_a_tenant_is_in_the_table() -> None:
     listed = {name for row in rows for name in re.findall(r"\w+\.\w+", row)}
     blocks: dict[str, type[BaseModel]] = {model.block: model for vendor in vendors() for model in vendor.blocks()}
     blocks["mappings"] = mappings_model()
-    others = {"has_webhook", "keep_requests_days", "sources"}  # the first is not the tenant's to say
+    others = {
+        "has_webhook",
+        "keep_requests_days",
+        "keep_exchanges_days",
+        "sources",
+    }  # the first is not the tenant's to say
     assert set(tenant_model().model_fields) - others == set(blocks)
     assert listed == {f"{block}.{name}" for block, model in blocks.items() for name in model.model_fields}
 
@@ -81,6 +86,7 @@ def test_every_member_of_a_map_of_egito_is_named_and_every_field_with_its_defaul
 
 def test_every_member_of_a_source_is_in_the_tables() -> None:
     assert "`keep_requests_days`" in CONFIGURATION
+    assert "`keep_exchanges_days`" in CONFIGURATION
     tables = CONFIGURATION.partition("### Sources\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", tables, re.MULTILINE)
     listed = {name for row in rows for name in re.findall(r"\w+", row)}
