@@ -130,7 +130,8 @@ def resolve(
 ) -> None:
     """Decide about an operation that needs review: link, retry or discard; or unlink one that was linked.
 
-    `retry` also sends one at once that waits for its time. The id that `link` is given is verified at the vendor. Where that is not possible it has to be typed twice.
+    `retry` also sends one at once that waits for its time. The id that `link` is given is verified at the vendor. Where
+    that is not possible it has to be typed twice.
     """
     if (action is Action.LINK) is (vendor_id is None):
         raise WrongInputError("Give the vendor's id with link (--id), and with nothing else.")

@@ -188,7 +188,7 @@ class Review:
 
         What may be done already is looked for first, as always, and the breaker decides whether the vendor is called.
         It is put on its queue; with `due_at` (epoch seconds) the dispatcher does so then, in the fair share of its
-        tenant. One that is on a queue, or is due before `due_at`, is returned as it is.
+        tenant. One that is on a queue is returned as it is.
 
         Raises ConflictError if it is being sent or has ended, waits for a change that came first, or was changed
         meanwhile; StorageError.
@@ -198,7 +198,7 @@ class Review:
             raise ConflictError(f"Only an operation that waits can be sent at once; its state is {waiting.state}.")
         if waiting.held:
             raise ConflictError("This event waits for a change of the same key link, and is sent right after that.")
-        if waiting.lent_until is not None or (due_at is not None and (waiting.due_at or 0) <= due_at):
+        if waiting.lent_until is not None:
             return waiting
         now = self._now()
         times: dict[str, object] = {"due_at": due_at} if due_at else {**self._settling.at_once(now)}

@@ -407,16 +407,15 @@ class Operations(OperationReader):
         return self._move(due, sent_by, change, due.due_at, until=until, lent=True)
 
     def hasten(self, there: Operation, after: Operation) -> bool:
-        """Let what waits be due when `after` is, with its attempts. Return False if it has changed meanwhile.
+        """Let what waits be due when `after` is, with its attempts. Raises StorageError.
 
-        That includes that it was put on a queue, or waits for a change. Raises StorageError.
+        Return False if it has changed meanwhile, or is on a queue.
         """
         attempts = [one.model_dump(mode="json", exclude_none=True) for one in after.attempts]
-        unchanged = _unchanged(there)
-        condition = f"{unchanged['ConditionExpression']} AND due_at = :then AND attribute_not_exists(lent_until)"
+        unchanged = _unchanged(there, "due_at = :then", "attribute_not_exists(lent_until)")
         lend = ", lent_until = :lent" if after.lent_until else ""
-        values: dict[str, object] = {":attempts": attempts, ":lent": after.lent_until, ":then": there.due_at or 0}
-        values |= {":to": after.due_at, ":due": timed(there.tenant, after.due_at or 0)}
+        due_at, then = after.due_at or 0, there.due_at or 0
+        times = {":to": due_at, ":due": timed(there.tenant, due_at), ":then": then, ":lent": after.lent_until}
         with guarded():
             try:
                 through_conflicts(
@@ -424,9 +423,12 @@ class Operations(OperationReader):
                         TableName=self._table,
                         Key=key_of(there.operation_id),
                         UpdateExpression=f"SET due_at = :to, due = :due, attempts = :attempts{lend}",
-                        ConditionExpression=condition,
+                        ConditionExpression=unchanged["ConditionExpression"],
                         ExpressionAttributeNames=unchanged["ExpressionAttributeNames"],
-                        ExpressionAttributeValues={**unchanged["ExpressionAttributeValues"], **serialize(values)},
+                        ExpressionAttributeValues={
+                            **unchanged["ExpressionAttributeValues"],
+                            **serialize(times | {":attempts": attempts}),
+                        },
                         ReturnValuesOnConditionCheckFailure="ALL_OLD",
                     )
                 )
@@ -465,10 +467,10 @@ def standing(state: State, updated_at: int) -> str:
     return timed(state, updated_at)
 
 
-def _unchanged(there: Operation) -> _Condition:
-    """The condition that an operation is in the same state, under the same lease, and held by the same ones."""
+def _unchanged(there: Operation, *more: str) -> _Condition:
+    """The condition that an operation is in the same state, under the same lease, held by the same ones, and `more`."""
     parts, values = (
-        ["#state = :there"],
+        ["#state = :there", *more],
         {":there": there.state.value, ":lease": there.lease, ":held": there.held or None},
     )
     parts.append("#lease = :lease" if there.lease else "attribute_not_exists(#lease)")
