@@ -16,8 +16,8 @@ if TYPE_CHECKING:
         TransactWriteItemTypeDef,
     )
 
-from crm_bridge.storage.operation import LISTED, LISTING_SHARDS, Operation, State, shard_of
-from crm_bridge.storage.operation_reader import PERSON, Due, OperationReader, as_operation, key_of, timed
+from crm_bridge.storage.operation import Operation, State
+from crm_bridge.storage.operation_reader import Due, OperationReader, as_item, as_operation, key_of, timed
 
 MOST_WAITERS = 20
 """Operations that one operation wakes when it has ended; more than these wait for their own next attempt."""
@@ -71,7 +71,7 @@ class Operations(OperationReader):
             states[":waiting"] = State.WAITING.value
         put: PutTypeDef = {
             "TableName": self._table,
-            "Item": _item(operation),
+            "Item": as_item(operation),
             "ConditionExpression": condition,
             "ExpressionAttributeNames": {"#state": "state"},
             "ExpressionAttributeValues": serialize(states),
@@ -173,11 +173,11 @@ class Operations(OperationReader):
 
     def put(self, operation: Operation) -> "TransactWriteItemTypeDef":
         """The write that stores a new operation, for the transaction that settles another one."""
-        return {"Put": {"TableName": self._table, "Item": _item(operation)}}
+        return {"Put": {"TableName": self._table, "Item": as_item(operation)}}
 
     def replaced(self, there: Operation, after: Operation) -> "TransactWriteItemTypeDef":
         """The write that puts `after` in the place of `there`, if nobody has changed that since."""
-        put: PutTypeDef = {"TableName": self._table, "Item": _item(after), **_unchanged(there)}
+        put: PutTypeDef = {"TableName": self._table, "Item": as_item(after), **_unchanged(there)}
         return {"Put": put}
 
     def delete(self, there: Operation) -> "TransactWriteItemTypeDef":
@@ -188,7 +188,11 @@ class Operations(OperationReader):
         self, operation_id: str, expression: str, condition: str, values: Mapping[str, object]
     ) -> "TransactWriteItemTypeDef":
         """Return the write that changes a part of an operation; names that DynamoDB reserves have a `#`."""
-        names = {f"#{name}": name for name in ("state", "result", "function") if f"#{name}" in expression + condition}
+        names = {
+            f"#{name}": name
+            for name in ("state", "result", "function", "lease")
+            if f"#{name}" in expression + condition
+        }
         return {
             "Update": {
                 "TableName": self._table,
@@ -247,7 +251,7 @@ class Operations(OperationReader):
         put: TransactWriteItemTypeDef = {
             "Put": {
                 "TableName": self._table,
-                "Item": _item(operation),
+                "Item": as_item(operation),
                 "ConditionExpression": "attribute_not_exists(operation_id)",
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             }
@@ -411,27 +415,26 @@ class Operations(OperationReader):
 
         Return False if it has changed meanwhile, or is on a queue.
         """
-        attempts = [one.model_dump(mode="json", exclude_none=True) for one in after.attempts]
-        unchanged = _unchanged(there, "due_at = :then", "attribute_not_exists(lent_until)")
-        lend = ", lent_until = :lent" if after.lent_until else ""
-        due_at, then = after.due_at or 0, there.due_at or 0
-        times = {":to": due_at, ":due": timed(there.tenant, due_at), ":then": then, ":lent": after.lent_until}
+        due_at, lend = after.due_at or 0, ", lent_until = :lent" if after.lent_until else ""
+        values: dict[str, object] = {
+            ":attempts": [one.model_dump(mode="json", exclude_none=True) for one in after.attempts],
+            ":to": due_at,
+            ":due": timed(there.tenant, due_at),
+            ":lent": after.lent_until,
+            ":then": there.due_at or 0,
+            ":state": there.state.value,
+            ":lease": there.lease or "",
+        }
+        unchanged = "#state = :state AND #lease = :lease AND due_at = :then AND attribute_not_exists(held)"
+        update = self.update(
+            there.operation_id,
+            f"SET due_at = :to, due = :due, attempts = :attempts{lend}",
+            f"{unchanged} AND attribute_not_exists(lent_until)",
+            values,
+        )["Update"]
         with guarded():
             try:
-                through_conflicts(
-                    lambda: self._client.update_item(
-                        TableName=self._table,
-                        Key=key_of(there.operation_id),
-                        UpdateExpression=f"SET due_at = :to, due = :due, attempts = :attempts{lend}",
-                        ConditionExpression=unchanged["ConditionExpression"],
-                        ExpressionAttributeNames=unchanged["ExpressionAttributeNames"],
-                        ExpressionAttributeValues={
-                            **unchanged["ExpressionAttributeValues"],
-                            **serialize(times | {":attempts": attempts}),
-                        },
-                        ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                    )
-                )
+                through_conflicts(lambda: self._client.update_item(**update))
             except ClientError as error:
                 item = existing(error)
                 return bool(item) and as_operation(item).attempts == after.attempts
@@ -462,15 +465,10 @@ def _kept(operation: Operation) -> str:
     return f"{operation.operation_id}#payload"
 
 
-def standing(state: State, updated_at: int) -> str:
-    """Sorts a tenant's operations in the listing index by state and time."""
-    return timed(state, updated_at)
-
-
-def _unchanged(there: Operation, *more: str) -> _Condition:
-    """The condition that an operation is in the same state, under the same lease, held by the same ones, and `more`."""
+def _unchanged(there: Operation) -> _Condition:
+    """The condition that an operation is in the same state, under the same lease, and held by the same ones."""
     parts, values = (
-        ["#state = :there", *more],
+        ["#state = :there"],
         {":there": there.state.value, ":lease": there.lease, ":held": there.held or None},
     )
     parts.append("#lease = :lease" if there.lease else "attribute_not_exists(#lease)")
@@ -485,19 +483,3 @@ def _unchanged(there: Operation, *more: str) -> _Condition:
 
 def _values(states: Iterable[State]) -> dict[str, object]:
     return {f":state{number}": state.value for number, state in enumerate(states)}
-
-
-def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
-    item = operation.model_dump(mode="json", exclude_none=True)
-    for name in ("waiters", "held"):
-        item[name] = set(getattr(operation, name)) or None  # a list is no set to DynamoDB, and there is no empty set
-    if operation.state in LISTED:
-        item["listed"] = f"{operation.tenant}#{shard_of(operation.operation_id, LISTING_SHARDS)}"
-        item["standing"] = standing(operation.state, operation.updated_at)
-    if operation.state is State.NEEDS_REVIEW:
-        item["due_shard"] = operation.shard
-        item["due"] = timed(PERSON, operation.updated_at)
-    elif operation.due_at is not None:
-        item["due_shard"] = operation.shard
-        item["due"] = timed(operation.tenant, operation.due_at)
-    return serialize(item)
