@@ -9,7 +9,7 @@ const MEANS = {
   rejected: "Not done, and it will not be sent again by itself.",
   succeeded: "Done at the vendor.",
 };
-const DECISIONS = ["linked", "retry requested", "discarded", "unlinked"];  // events of an attempt that a person caused
+const DECISIONS = ["linked", "retry requested", "discarded", "unlinked", "made due"];  // events of an attempt that a person caused
 const $ = (id) => document.getElementById(id);
 let ahead = 0;  // milliseconds by which the bridge's clock is ahead of this machine's
 
