@@ -93,6 +93,17 @@ def main() -> None:
         console.until(lambda: console.all("#link-candidate-0"))
         console("#link-candidate-0").click()
         take(chrome, "decision", 900)
+        console("#confirm-no").click()
+        console.go("state=waiting")
+        console.finds(3)
+        console("#retry-all").click()
+        console.until(lambda: console("#bulk").is_displayed())
+        take(chrome, "retry-all", 900)
+        console("#bulk-no").click()
+        console("#list a").click()
+        console.until(lambda: console.all(".attempt"))
+        console(".attempt summary").click()
+        take(chrome, "attempts", 1000)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ function attempts(one) {
         make("span", {class: "call small"}, `${pathOf(last)}: ${outcomeOf(last)}, ${took(last.milliseconds)}`)));
     const calls = exchange.calls.map((call) => make("li", {}, make("code", {}, pathOf(call)), ` ${outcomeOf(call)}, ${took(call.milliseconds)}, `, when(call.at)));
     details.append(
-      make("h3", {}, exchange.left_out ? `Calls, after ${exchange.left_out.toLocaleString()} more` : "Calls"), make("ol", {class: "calls small"}, ...calls),
+      ...(calls.length + exchange.left_out > 1 ? [make("h3", {}, exchange.left_out ? `Calls, after ${exchange.left_out.toLocaleString()} more` : "Calls"), make("ol", {class: "calls small"}, ...calls)] : []),
       ...bodyOf(exchange, "request", "Request"), ...bodyOf(exchange, "response", "Response"));
     return details;
   });

@@ -61,7 +61,7 @@ class Context:
         self.services = services
         self.operation: Operation | None = None
         self.ending: Ending | None = None
-        self.calls = Calls()
+        self.calls = Calls(services.clock)
 
     @property
     def settings(self) -> Tenant:

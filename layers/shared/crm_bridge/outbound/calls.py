@@ -1,6 +1,7 @@
 """The calls of one attempt to a vendor: what is noted of them in memory, and what of that may be stored."""
 
 from collections import deque
+from collections.abc import Callable
 
 from crm_bridge.errors import Event
 from crm_bridge.outbound.response import VendorResponse, shown_body
@@ -16,17 +17,32 @@ class Calls:
     Of all bodies only the last call's are held, which are in memory anyhow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` gives epoch seconds."""
+        self._clock = clock
         self._calls: deque[Call] = deque(maxlen=MOST_CALLS)
         self._number = 0
         self._request: tuple[bytes, tuple[str, ...]] | None = None
         self._response: VendorResponse | None = None
 
     def add(
-        self, call: Call, *, secrets: tuple[str, ...], request: bytes | None, response: VendorResponse | None
+        self,
+        method: str,
+        path: str,
+        outcome: int | str,
+        milliseconds: int,
+        *,
+        secrets: tuple[str, ...],
+        request: bytes | None,
+        response: VendorResponse | None,
     ) -> None:
-        """Note a call. Its request and response are None if there was none, or if they may not be shown."""
-        self._calls.append(call)
+        """Note a call that is over, with its status or its kind of error.
+
+        Its request and response are None if there was none, or if they may not be shown.
+        """
+        status, error = (outcome, None) if isinstance(outcome, int) else (None, outcome)
+        begun = int(self._clock() * 1000) - milliseconds
+        self._calls.append(Call(begun, method, path.partition("?")[0], status, error, milliseconds))
         self._number += 1
         self._request = (request, secrets) if request else None
         self._response = response

@@ -35,7 +35,6 @@ from crm_bridge.outbound.calls import Calls
 from crm_bridge.outbound.connections import CuttableAdapter, Exchange
 from crm_bridge.outbound.public_addresses import PublicAdapter
 from crm_bridge.outbound.response import VendorResponse
-from crm_bridge.storage.exchanges import Call
 from crm_bridge.telemetry import measure
 
 CONNECT_TIMEOUT = 3.05
@@ -199,9 +198,9 @@ class Transport:
                 content = b"" if max_response is None else _read(raw, max_response)
                 return VendorResponse(vendor, raw.status_code, raw.headers, content, secrets)
 
-        begun, begun_at = self._clock(), time.time()
+        begun = self._clock()
         response: VendorResponse | None = None
-        failure: str | None = None
+        failure = "Error"
         try:
             response = _within(remaining, receive)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
@@ -217,10 +216,10 @@ class Transport:
             took = 1000 * (self._clock() - begun)
             measure("VendorLatency", round(took, 1), "Milliseconds", vendor=vendor)
             if self._calls is not None:
-                status = None if response is None else response.status
-                call = Call(int(begun_at * 1000), method, path.partition("?")[0], status, failure, round(took))
+                outcome = failure if response is None else response.status
                 left = data.getvalue() if data is not None and shows_bodies else None
-                self._calls.add(call, secrets=secrets, request=left, response=response if shows_bodies else None)
+                shown = response if shows_bodies else None
+                self._calls.add(method, path, outcome, round(took), secrets=secrets, request=left, response=shown)
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._breaker.failed(vendor, host, tenant)
         else:
