@@ -103,7 +103,7 @@ def main() -> None:
         console("#list a").click()
         console.until(lambda: console.all(".attempt"))
         console(".attempt summary").click()
-        take(chrome, "attempts", 1000)
+        take(chrome, "attempts", 900)
 
 
 if __name__ == "__main__":
