@@ -93,6 +93,8 @@ def test_what_has_changed_or_is_on_a_queue_is_not_hastened(tables: Tables) -> No
         changed = one.model_copy(update=changes)
         assert not tables.operations.hasten(changed, hastened(one))
     assert not tables.operations.hasten(operation("2"), hastened(one))
+    held = store(tables, operation("3", held=frozenset({"op_2"})))
+    assert not tables.operations.hasten(held.model_copy(update={"held": frozenset()}), hastened(held))
     assert tables.operations.lend(Due(one.operation_id, "acme", "create_site", NOW), LATER, SENT_BY)
     assert not tables.operations.hasten(there(tables), hastened(one))
     assert there(tables).due_at == SENT_BY
