@@ -1,7 +1,7 @@
 """`crm-bridge operations`: the state of an event, why it waits, and the decisions of a person."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated, Any
@@ -10,20 +10,23 @@ import typer
 
 from cli.bridge import Bridge
 from cli.command import DryRun, Name, WrongInputError, Yes, command
+from cli.exchanges import print_exchanges
 from cli.flows import flow_names
 from cli.output import Output, moment
 from cli.progress import progress_of
 from cli.prompts import confirm, confirm_id
 from crm_bridge.engine import UNLINKABLE
-from crm_bridge.errors import ConflictError, Event, NotFoundError, UnconfirmedError
+from crm_bridge.errors import NotFoundError, UnconfirmedError
 from crm_bridge.outbound.transport import Deadline
+from crm_bridge.storage.exchanges import Exchange
 from crm_bridge.storage.operation import Operation, OperationSummary, State
 from operations.flows import flow_of
 from operations.handler import FIRST_LOOKED_AT, known_by
+from operations.retrying import RETRIED, is_safe, make_due
+from operations.retrying import retry as retry_one
 
 COLUMNS = ("state", "flow", "event key", "last attempt", "due", "changed", "operation")
 CHANGED_COLUMNS = ("state", "flow", "event key", "not applied", "last", "operation")
-RETRIED = (State.WAITING, State.UNCONFIRMED, State.NEEDS_REVIEW)
 VERIFYING = 30.0
 """Seconds that a vendor has to verify an id."""
 
@@ -44,6 +47,7 @@ CONSEQUENCES = {
     Action.UNLINK: "The links of {event} are deleted, and it waits for a decision again. Nothing is sent. The vendor's "
     "record stays, and so does a record that was made by the link, such as a job at that site.",
 }
+SENT_EARLY = "{event} is sent at once instead of at its time. What may be done is looked for first."
 
 
 StateOption = Annotated[State | None, typer.Option("--state", help="Only those in this state.")]
@@ -51,7 +55,13 @@ FlowOption = Annotated[str | None, typer.Option("--flow", help="Only those of th
 ReasonOption = Annotated[
     str | None, typer.Option("--reason", help="Only those with this text in the reason of their last attempt.")
 ]
-Payload = Annotated[bool, typer.Option("--payload", help="Also what the CRM sent, and the names of candidates.")]
+Payload = Annotated[
+    bool,
+    typer.Option(
+        "--payload",
+        help="Also what the CRM sent, the names of candidates, and requests and responses of failed attempts.",
+    ),
+]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many.")]
 
 
@@ -103,9 +113,10 @@ def show(
             f"{name} has no operation {wanted}. `crm-bridge operations list {name}` lists the operations."
         )
     found.sort(key=lambda one: one.created_at)
-    bridge.output.document([document(one, payload=payload) for one in found])
+    exchanges = exchanges_of(bridge, found)
+    bridge.output.document([document(one, exchanges, payload=payload) for one in found])
     for one in found:
-        print_operation(bridge.output, one, payload=payload)
+        print_operation(bridge.output, one, exchanges, payload=payload)
 
 
 @command(app)
@@ -114,7 +125,8 @@ def resolve(
     wanted: Annotated[
         str,
         typer.Argument(
-            metavar="OPERATION", help="The id of an operation that needs review; with unlink, of one that is linked."
+            metavar="OPERATION",
+            help="The id of an operation: for retry of one that waits or needs review, for unlink of a linked one.",
         ),
     ],
     action: Annotated[Action, typer.Argument(help="The decision.")],
@@ -127,7 +139,8 @@ def resolve(
 ) -> None:
     """Decide about an operation that needs review: link, retry or discard; or unlink one that was linked.
 
-    The id that `link` is given is verified at the vendor. Where that is not possible it has to be typed twice.
+    `retry` also sends one at once that waits for its time. The id that `link` is given is verified at the vendor. Where
+    that is not possible it has to be typed twice.
     """
     if (action is Action.LINK) is (vendor_id is None):
         raise WrongInputError("The decision link needs --id, and no other decision takes it.")
@@ -136,9 +149,13 @@ def resolve(
     operation = bridge.operation(wanted)
     if action is Action.UNLINK and not _is_unlinkable(operation):
         raise WrongInputError("Only a record that a person or a look-up linked can be unlinked.")
-    if action is not Action.UNLINK and operation.state is not State.NEEDS_REVIEW:
+    waits = action is Action.RETRY and operation.state in RETRIED
+    if action is not Action.UNLINK and operation.state is not State.NEEDS_REVIEW and not waits:
         raise WrongInputError(f"Only an operation that needs review can be resolved; its state is {operation.state}.")
-    consequence = CONSEQUENCES[action].format(id=vendor_id, event=f"{operation.flow} {operation.event_key}")
+    is_early = waits and operation.state is not State.NEEDS_REVIEW
+    consequence = (SENT_EARLY if is_early else CONSEQUENCES[action]).format(
+        id=vendor_id, event=f"{operation.flow} {operation.event_key}"
+    )
     if dry_run:
         bridge.output.document({"operation_id": wanted, "would": consequence})
         bridge.output.line(consequence)
@@ -155,7 +172,7 @@ def _resolved(bridge: Bridge, operation: Operation, action: Action, vendor_id: s
     engine, user, deadline = bridge.runtime.engine, bridge.user, Deadline(VERIFYING)
     match action:
         case Action.RETRY:
-            return engine.request_retry(operation, by=user)
+            return retry_one(operation, by=user)
         case Action.DISCARD:
             return engine.discard(flow_of(operation), operation, by=user, deadline=deadline)
         case Action.UNLINK:
@@ -193,7 +210,7 @@ def retry(
     summaries = list(islice(_with_reason(listed, reason), limit))
     whole = bridge.runtime.operations.many([one.operation_id for one in summaries])
     found = [whole[one.operation_id] for one in summaries if one.operation_id in whole]
-    chosen = [one for one in found if _is_safe(one)]
+    chosen = [one for one in found if is_safe(one)]
     minutes = len(chosen) / rate
     report = {"operations": len(chosen), "left_to_a_person": len(found) - len(chosen), "minutes": round(minutes, 1)}
     if dry_run:
@@ -212,35 +229,16 @@ def retry(
     retried = 0
     with progress_of(bridge.output, "operations", len(chosen)) as progress:
         for number, one in enumerate(chosen):
-            is_due = _retried(bridge, one, begun + number * 60 // rate)
+            is_due = make_due(one, by=bridge.user, due_at=begun + number * 60 // rate)
             retried += is_due
             progress.advance("due" if is_due else "left alone")
     bridge.output.document({**report, "retried": retried})
     bridge.output.line(f"{retried:,} are due from now on. `crm-bridge operations list {name}` shows their states.")
 
 
-def _retried(bridge: Bridge, operation: Operation, due_at: int) -> bool:
-    """Make an operation due. Return False if it is being sent already, or a person has decided about it."""
-    if operation.state is not State.NEEDS_REVIEW:
-        return bridge.runtime.operations.hasten(operation, due_at)
-    try:
-        bridge.runtime.engine.request_retry(operation, by=bridge.user, due_at=due_at, anew=False)
-    except ConflictError:
-        return False
-    return True
-
-
 def _is_unlinkable(operation: Operation) -> bool:
     last = operation.last_attempt
     return operation.state is State.SUCCEEDED and last is not None and last.event in UNLINKABLE
-
-
-def _is_safe(operation: Operation) -> bool:
-    """Return whether a retry needs no look by a person; what is unconfirmed the bridge looks up itself."""
-    if operation.state is not State.NEEDS_REVIEW:
-        return operation.state in RETRIED
-    last = operation.last_attempt
-    return operation.unconfirmed_since is None and last is not None and last.event is Event.OUT_OF_ATTEMPTS
 
 
 def _with_reason[O: OperationSummary](listed: Iterable[O], reason: str | None) -> Iterator[O]:
@@ -265,8 +263,22 @@ def _changed_row(one: Operation) -> tuple[object, ...]:
     return one.state, one.flow, one.event_key, one.changed_times, moment(one.changed_at), one.operation_id
 
 
-def document(operation: Operation, *, payload: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {**operation.to_response(), "candidates": operation.candidates_response(names=payload)}
+type ExchangesOf = Mapping[str, Sequence[Exchange]]
+"""By the operation's id."""
+
+
+def exchanges_of(bridge: Bridge, found: Iterable[Operation]) -> ExchangesOf:
+    """Return the calls to the vendor that are kept of each operation. Raises StorageError."""
+    now = int(bridge.runtime.clock())
+    return {one.operation_id: bridge.runtime.operations.exchanges.of(one, now) for one in found}
+
+
+def document(operation: Operation, exchanges: ExchangesOf, *, payload: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        **operation.to_response(),
+        "candidates": operation.candidates_response(names=payload),
+        "exchanges": [one.to_response(bodies=payload) for one in exchanges[operation.operation_id]],
+    }
     if payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
     return shown
@@ -280,7 +292,7 @@ def _not_applied(operation: Operation) -> str | None:
     return f"a different payload came {times}{moment(operation.changed_at)}. {flow_of(operation).update.text}"
 
 
-def print_operation(output: Output, operation: Operation, *, payload: bool) -> None:
+def print_operation(output: Output, operation: Operation, exchanges: ExchangesOf, *, payload: bool) -> None:
     output.line()
     output.pairs(
         {
@@ -296,6 +308,7 @@ def print_operation(output: Output, operation: Operation, *, payload: bool) -> N
     rows: list[tuple[object, ...]] = [(moment(operation.created_at), "accepted", "", "")]
     rows += [(moment(one.at), one.event, one.reason, one.status) for one in operation.attempts]
     output.table(("when", "what", "reason", "status"), rows)
+    print_exchanges(output, exchanges[operation.operation_id], bodies=payload)
     if operation.result:
         output.line(f"result  {operation.result}")
     for left, right in operation.links:
@@ -311,6 +324,9 @@ def print_operation(output: Output, operation: Operation, *, payload: bool) -> N
             [column.removesuffix("_at") for column in columns],
             [[one.get(column) for column in columns] for one in candidates],
         )
+    if operation.state in (State.WAITING, State.UNCONFIRMED):
+        output.line("The bridge takes it up again by itself. To send it at once:", style="bold")
+        output.line(f"  crm-bridge operations resolve {operation.operation_id} retry")
     if operation.state is State.NEEDS_REVIEW:
         output.line("It waits for a person. Look at the vendor, then one of:", style="bold")
         for choice in ("link --id THE-VENDORS-ID", "retry", "discard"):

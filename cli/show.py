@@ -69,15 +69,17 @@ def show(
     if not found.operations and not found.requests:
         where = tenant or (found.tenants[0] if len(found.tenants) == 1 else f"{len(found.tenants)} tenants")
         raise NotFoundError(f'No events found for "{wanted}" in {where}.')
+    exchanges = operations.exchanges_of(bridge, found.operations)
     bridge.output.document(
         {
             "operations": [
-                {"tenant": one.tenant, **operations.document(one, payload=payload)} for one in found.operations
+                {"tenant": one.tenant, **operations.document(one, exchanges, payload=payload)}
+                for one in found.operations
             ],
             "requests": [{"tenant": one.tenant, **requests.document(one, payload=payload)} for one in found.requests],
         }
     )
-    _print(bridge, found, payload=payload)
+    _print(bridge, found, exchanges, payload=payload)
 
 
 def _all_tenants(bridge: Bridge) -> list[str]:
@@ -120,12 +122,12 @@ def _requests(bridge: Bridge, tenant: str, wanted: str) -> list[StoredRequest]:
     return by_header
 
 
-def _print(bridge: Bridge, found: _Found, *, payload: bool) -> None:
+def _print(bridge: Bridge, found: _Found, exchanges: operations.ExchangesOf, *, payload: bool) -> None:
     """Print all of it if there is one thing; else a list, with the command that shows each."""
     output = bridge.output
     if len(found.operations) + len(found.requests) == 1:
         for operation in found.operations:
-            operations.print_operation(output, operation, payload=payload)
+            operations.print_operation(output, operation, exchanges, payload=payload)
         for request in found.requests:
             requests.print_request(output, request, payload=payload)
         return

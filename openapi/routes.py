@@ -19,7 +19,7 @@ from key_link.models import EntityTypes, KeyLink, KeyLinkPage, KeyLinkSearch, St
 from operations import handler as operations
 from operations.flows import flows
 from operations.mappings import MappingQuestion
-from operations.models import LinkSearch, Listing, Resolution
+from operations.models import LinkSearch, Listing, Resolution, RetryAll
 from sources import handler as sources
 from sources.intake import ROUTE as INTAKE
 from sources.models import RequestListing, TakenIn
@@ -216,6 +216,7 @@ ROUTES = {
     "GET /operations": _of_handler("GET /operations", query=Listing),
     "GET /operations/summary": _of_handler("GET /operations/summary"),
     "GET /operations/{id}": _of_handler("GET /operations/{id}"),
+    "POST /operations/retry": _of_handler("POST /operations/retry", body=RetryAll),
     "POST /operations/{id}/resolve": _of_handler("POST /operations/{id}/resolve", body=Resolution, problems=(409,)),
     INTAKE: Route(
         "receiveFromSource",

@@ -15,8 +15,8 @@ from crm_bridge.sequence import Turn, Turns
 from crm_bridge.storage.links import Identity, Link, Ties
 from crm_bridge.storage.locks import Lock, Note, read_lock
 from crm_bridge.storage.operation import Attempt, Operation, State
-from crm_bridge.storage.operation_reader import as_operation
-from crm_bridge.storage.operations import Claim, standing
+from crm_bridge.storage.operation_reader import as_operation, standing
+from crm_bridge.storage.operations import Claim
 from crm_bridge.vendors.revio import VENDOR
 from crm_bridge.webhooks import webhook
 from key_link.models import StoredKeyLink

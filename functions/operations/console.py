@@ -16,7 +16,17 @@ from operations.flows import flows
 
 PAGE = Path(__file__).with_name("page")
 STYLE = "console.css"
-SCRIPTS = ("parts.js", "session.js", "overview.js", "list.js", "bulk.js", "operation.js", "mapping.js", "main.js")
+SCRIPTS = (
+    "parts.js",
+    "session.js",
+    "overview.js",
+    "list.js",
+    "bulk.js",
+    "attempts.js",
+    "operation.js",
+    "mapping.js",
+    "main.js",
+)
 FLOWS = "{/* by name */}"
 """In the script: takes what the page knows of each flow."""
 OWN = "your own system"

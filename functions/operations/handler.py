@@ -20,6 +20,7 @@ from crm_bridge.telemetry import add_to_log, logger
 from crm_bridge.vendors import PART_OF
 from operations.console import page
 from operations.flows import flow_of, flows, searched_kinds
+from operations.listing import page_of
 from operations.mappings import try_mapping
 from operations.models import (
     Deployment,
@@ -30,8 +31,11 @@ from operations.models import (
     OperationDetails,
     OperationPage,
     Resolution,
+    RetryAll,
+    RetryPage,
     Summary,
 )
+from operations.retrying import MOST_RETRIED, RETRIED, retry, retry_all, says
 from operations.summary import READ, summary
 
 READ_SCOPE = "operations:read"
@@ -64,32 +68,16 @@ def _list_operations(request: Request) -> JsonResponse[OperationPage]:
         return JsonResponse(200, {"operations": [one.summary_response() for one in known], "next": None})
     if listing.changed:
         return _list_changed(request, listing, since)
-    states = [listing.state] if listing.state else list(FIRST_LOOKED_AT)
-    after = None
-    if listing.after:
-        state, changed_at, last = listing.after.split(".")
-        if state == CHANGED:
-            raise _other_list("belongs to a list with changed")
-        states = states[states.index(State(state)) :] if state in states else []
-        after = last, int(changed_at)
-    found: list[OperationSummary] = []
-    going_on = None
-    for state in states:
-        some, after = runtime().operations.listed(
-            request.caller.tenant,
-            state,
-            flow=listing.flow,
-            limit=listing.limit - len(found),
-            after=after,
-            since=since,
-        )
-        found += some
-        if len(found) == listing.limit and not after:
-            after = found[-1].place
-        if after:
-            last, updated_at = after
-            going_on = f"{state}.{updated_at}.{last}"
-            break
+    if listing.after and listing.after.startswith(f"{CHANGED}."):
+        raise _other_list("belongs to a list with changed")
+    found, going_on = page_of(
+        request.caller.tenant,
+        [listing.state] if listing.state else FIRST_LOOKED_AT,
+        flow=listing.flow,
+        since=since,
+        limit=listing.limit,
+        after=listing.after,
+    )
     return JsonResponse(200, {"operations": [operation.to_response() for operation in found], "next": going_on})
 
 
@@ -146,16 +134,22 @@ def _summarize_operations(request: Request) -> JsonResponse[Summary]:
 
 
 def _get_operation(request: Request) -> JsonResponse[OperationDetails]:
-    """Get what became of an event"""
+    """Get what became of an event
+
+    `exchanges` are the calls to the vendor in the latest attempts, the latest first: those that failed for 30 days or
+    more, those that succeeded as long as the tenant's `keep_exchanges_days` say.
+    """
     operation = _operation(request)
     may_see_payload = PAYLOAD_SCOPE in request.caller.scopes
+    exchanges = runtime().operations.exchanges.of(operation, int(runtime().clock()))
     shown: OperationDetails = {
         **operation.to_response(),  # type: ignore[typeddict-item]  # for mypy it may have a payload already
         "candidates": operation.candidates_response(names=may_see_payload),
+        "exchanges": [one.to_response(bodies=may_see_payload) for one in exchanges],
     }
     if may_see_payload:
         shown["payload"] = json.loads(operation.payload) if operation.payload else None
-        if operation.payload or shown["candidates"]:
+        if operation.payload or shown["candidates"] or exchanges:
             logger().info("payload read", extra={"operation_id": operation.operation_id})
     return JsonResponse(200, shown)
 
@@ -165,7 +159,8 @@ def _resolve_operation(request: Request) -> JsonResponse[responses.Operation]:
 
     `link`: the vendor has it, under this id, which is verified at the vendor. 422 if it is not the right one; also if
     it cannot be verified, until `confirmed` is true; 503 if the vendor does not respond. `retry`: the vendor does not
-    have it. `discard`: it is not to be done. `unlink`: the link that a person or a look-up made is wrong; it is
+    have it; or one that is waiting or unconfirmed is not to wait for its time, and is looked up first if it may be
+    done. `discard`: it is not to be done. `unlink`: the link that a person or a look-up made is wrong; it is
     deleted, and the operation needs review again. 409 if the operation is in no state for this, or the id is linked
     to something else.
     """
@@ -176,12 +171,42 @@ def _resolve_operation(request: Request) -> JsonResponse[responses.Operation]:
         case "link":
             resolved = _link(operation, resolution, request)
         case "retry":
-            resolved = engine.request_retry(operation, by=by)
+            resolved = retry(operation, by=by)
         case "discard":
             resolved = engine.discard(flow_of(operation), operation, by=by, deadline=request.deadline)
         case "unlink":
             resolved = engine.unlink(operation, by=by)
     return JsonResponse(200, resolved.to_response())
+
+
+def _retry_operations(request: Request) -> JsonResponse[RetryPage]:
+    """Retry all that match
+
+    For instance after an outage. What is waiting or unconfirmed is due from now on instead of at its time, and of what
+    needs review that which was surely not done. One request looks at 100 operations: go on with `after` while there is
+    `next`. With `dry_run` nothing is changed. The bridge sends in the fair share of the tenant, and looks up first what
+    may be done.
+    """
+    wanted = request.parse(RetryAll)
+    found, going_on = page_of(
+        request.caller.tenant,
+        [State(wanted.state)] if wanted.state else RETRIED,
+        flow=wanted.flow,
+        since=int(wanted.since.timestamp()) if wanted.since else 0,
+        limit=MOST_RETRIED,
+        after=wanted.after,
+    )
+    matching = [one for one in found if says(wanted.text)(one)]
+    retried = retry_all(matching, by=request.caller.label, dry_run=wanted.dry_run)
+    return JsonResponse(
+        200,
+        {
+            "dry_run": wanted.dry_run,
+            "operations": [OperationSummary.to_response(one) for one in retried.due],
+            "left_to_a_person": retried.left,
+            "next": going_on,
+        },
+    )
 
 
 def _link(operation: Operation, resolution: Resolution, request: Request) -> Operation:
@@ -250,13 +275,17 @@ ROUTES = {
     "GET /operations": _list_operations,
     "GET /operations/summary": _summarize_operations,
     "GET /operations/{id}": _get_operation,
+    "POST /operations/retry": _retry_operations,
     "POST /operations/{id}/resolve": _resolve_operation,
     "POST /mappings/try": _try_mapping,
     "GET /links": _search_links,
     "GET /links/{system}/{entity}/{id}": _get_links,
 }
 """The docstring of a handler is what docs/openapi.json says of its route, and its name the `operationId`."""
-SCOPES = {**dict.fromkeys(ROUTES, READ_SCOPE), "POST /operations/{id}/resolve": RESOLVE_SCOPE}
+SCOPES = {
+    **dict.fromkeys(ROUTES, READ_SCOPE),
+    **dict.fromkeys(("POST /operations/retry", "POST /operations/{id}/resolve"), RESOLVE_SCOPE),
+}
 
 
 def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> Mapping[str, object]:

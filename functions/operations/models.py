@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from crm_bridge.fields import AnyId, Id, JsonSchema, Schema, Text, composed, without_unseen, without_unseen_schema
-from crm_bridge.responses import Candidate, LinkedRecord, Operation, OperationId, OperationSummary, Time
+from crm_bridge.responses import Candidate, Exchange, LinkedRecord, Operation, OperationId, OperationSummary, Time
 from crm_bridge.storage.changed_operations import CHANGED
 from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import State
@@ -88,6 +88,11 @@ def _written_out(value: object) -> object:
     return value
 
 
+FlowName = Annotated[str, AfterValidator(_flow), Schema(_flow_names)]
+Since = Annotated[AwareDatetime, BeforeValidator(_written_out), Schema(pattern=TIME)]
+Place = Annotated[str, AfterValidator(_place), Schema(pattern=PLACE)]
+
+
 class Listing(BaseModel):
     """What `GET /operations` may ask for."""
 
@@ -106,14 +111,32 @@ class Listing(BaseModel):
     ) = None
     """Of the operation, of what it is about, or of what it is linked to."""
     state: State | None = None
-    flow: Annotated[str, AfterValidator(_flow), Schema(_flow_names)] | None = None
-    since: Annotated[AwareDatetime, BeforeValidator(_written_out), Schema(pattern=TIME)] | None = None
+    flow: FlowName | None = None
+    since: Since | None = None
     """Leaves out what changed last before this time; with `changed`, whose event came last before it."""
     changed: bool = False
     """Only those whose event came again with a different payload that was not applied; that which came last is first.
     """
     limit: Annotated[int, Field(ge=1, le=100)] = 50
-    after: Annotated[str, AfterValidator(_place), Schema(pattern=PLACE)] | None = None
+    after: Place | None = None
+
+
+class RetryAll(BaseModel):
+    """Which operations are retried."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    state: Literal["waiting", "unconfirmed", "needs_review"] | None = None
+    """All three if it is left out."""
+    flow: FlowName | None = None
+    since: Since | None = None
+    """Leaves out what changed last before this time."""
+    text: Annotated[str, Field(max_length=200)] | None = None
+    """In the event key, or in the reason of the last attempt, in whatever case."""
+    after: Place | None = None
+    """`next` of the response before."""
+    dry_run: bool = False
+    """Only say which ones."""
 
 
 class LinkSearch(BaseModel):
@@ -141,11 +164,23 @@ class OperationPage(TypedDict):
     """For `after`; null at the end."""
 
 
+class RetryPage(TypedDict):
+    dry_run: bool
+    operations: list[OperationSummary]
+    """Those that are due from now on; with `dry_run` those that would be. What is due already, or on its queue, is not
+    among them."""
+    left_to_a_person: int
+    """Those that need review and may have been done."""
+    next: str | None
+    """For `after`; null at the end. There may be more also if this page has none."""
+
+
 class OperationDetails(Operation):
     """An operation for the person who decides about it."""
 
     candidates: list[Candidate]
     """While it needs review: up to ten records at the vendor that may be this event's."""
+    exchanges: list[Exchange]
     payload: NotRequired[JsonValue]
     """As long as it is kept, and only for a key with the scope `operations:payload`."""
 

@@ -104,6 +104,16 @@ def main() -> None:
             expression.replace("to_number(longitude)", "to_number(longitude || lon)"),
         )
         take(chrome, "mapping", 900)
+        console.go("state=waiting")
+        console.finds(3)
+        console("#retry-all").click()
+        console.until(lambda: console("#bulk").is_displayed())
+        take(chrome, "retry-all", 900)
+        console("#bulk-no").click()
+        console("#list a").click()
+        console.until(lambda: console.all(".attempt"))
+        console(".attempt summary").click()
+        take(chrome, "attempts", 900)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from crm_bridge.cache import Cache
 from crm_bridge.engine import POLICY, Engine, Policy
@@ -61,6 +61,7 @@ class MemoryOperations(Operations):
 
     def __init__(self) -> None:
         self.items: dict[str, Operation] = {}
+        self.exchanges = cast("Any", SimpleNamespace(put=lambda *_: {}))  # the calls of attempts are not kept here
 
     def get(self, operation_id: str) -> Operation | None:
         return self.items.get(operation_id)
@@ -117,7 +118,7 @@ class MemoryOperations(Operations):
         there = self.items[operation.operation_id]
         if (there.lease, there.state) != (lease or operation.lease, over):
             return there
-        assert not writes
+        assert not any(writes)
         assert not along
         self.items[operation.operation_id] = operation
         return operation

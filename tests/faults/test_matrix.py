@@ -9,7 +9,8 @@ import requests
 
 from crm_bridge.engine import Engine
 from crm_bridge.storage.operation import Operation
-from crm_bridge.storage.operations import Claim, Operations, _item
+from crm_bridge.storage.operation_reader import as_item
+from crm_bridge.storage.operations import Claim, Operations
 from tests.faults import durable, peer
 from tests.faults.checks import broken_rules
 from tests.faults.events import KINDS, Event
@@ -106,7 +107,7 @@ def test_a_write_that_was_long_on_its_way_unties_nothing_that_was_tied_since(wor
 
 def _wins(operations: Operations, operation: Operation, **_: object) -> Claim:
     """Stores without asking what is there."""
-    operations._client.put_item(TableName=operations._table, Item=_item(operation))
+    operations._client.put_item(TableName=operations._table, Item=as_item(operation))
     return Claim(won=True, operation=operation)
 
 

@@ -29,6 +29,7 @@ SHOWN = {
     r"\b\d{4}-\d\d-\d\d\b(?! \d\d:)": "2027-11-26",
     r"\b\d{10}\b": "1795719600",
     r"in \d+ s, [\d,]+ a minute, at most \d+ MB": "in 1 s, 120 a minute, at most 80 MB",
+    r"\b\d+ ms\b": "12 ms",
     r"127\.0\.0\.1:\d+": "127.0.0.1:3002",
     r"\bmoto\b": "ada ",
 }

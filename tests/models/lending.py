@@ -1,4 +1,5 @@
-"""An operation on its way to its function: handed over by whoever accepts it, or lent by the dispatcher.
+"""An operation on its way to its function: handed over by whoever accepts it, lent by the dispatcher, or made due by a
+person who does not wait for its time.
 
 Each write, each message and each claim is a step; a function may be killed before any, and a message may be lost on its
 way to the queue, be given out again, or come late. When a lending is over is left to chance, and so is how long a
@@ -16,6 +17,7 @@ RULES = {
     "only its own": "a message takes up only what is due, or lent to this very message",
     "claim ends it": "whoever takes it up ends its lending, so that the same message is good for one claim",
     "take back its own": "what was not sent is taken back only if it is still lent to the message that failed",
+    "only what waits": "a person makes only due what waits, as it was read: not what is lent, being sent or done",
 }
 MOST_MESSAGES = 2
 """On the queue at once when one more is lent; they expire, so this is no rule."""
@@ -29,12 +31,15 @@ class Op(NamedTuple):
 
 
 class State(NamedTuple):
-    """`caller` and `dispatcher` are what comes next for each; `lending` is the dispatcher's."""
+    """`caller`, `dispatcher` and `person` are what comes next for each; `lending` and `handing` are the messages of the
+    last two."""
 
     op: Op = Op()
     caller: str = "accept"
     dispatcher: str = "lend"
     lending: int = 0
+    person: str = ""
+    handing: int = 0
     messages: frozenset[int] = frozenset()
     working: frozenset[int] = frozenset()
     """The messages of workers that are sending."""
@@ -43,10 +48,14 @@ class State(NamedTuple):
     kills: int = 0
     losses: int = 0
     refusals: int = 0
+    retries: int = 0
 
 
-def lending(*, kills: int, losses: int, refusals: int = 1, without: frozenset[str] = frozenset()) -> Found:
-    """`refusals` is how often the vendor says that it has surely not been done, so that it waits for its next try."""
+def lending(
+    *, kills: int, losses: int, refusals: int = 1, retries: int = 1, without: frozenset[str] = frozenset()
+) -> Found:
+    """`refusals` is how often the vendor says that it has surely not been done, so that it waits for its next try;
+    `retries` is how often a person does not wait for that."""
 
     def steps(state: State) -> Iterator[tuple[str, State]]:
         op, late = state.op, state._replace
@@ -56,6 +65,7 @@ def lending(*, kills: int, losses: int, refusals: int = 1, without: frozenset[st
             yield "the lease ends", late(op=op._replace(due=True))
         yield from _caller(state)
         yield from _dispatcher(state)
+        yield from _person(state)
         for message in state.messages - state.working:
             yield f"message {message} expires", late(messages=state.messages - {message})
             yield from _claim(state, message)
@@ -74,7 +84,7 @@ def lending(*, kills: int, losses: int, refusals: int = 1, without: frozenset[st
         op, mine = state.op, state.lending
         is_taken_up = op.due and op.state in (WAITING, SENDING)
         if state.dispatcher == "lend" and is_taken_up and len(state.messages) < MOST_MESSAGES:
-            number = unused(state.messages, [op.lent, 1])
+            number = unused(state.messages, [op.lent, state.handing, 1])
             lent = state._replace(
                 op=op._replace(due=False, lent=number),
                 dispatcher="send",
@@ -94,6 +104,27 @@ def lending(*, kills: int, losses: int, refusals: int = 1, without: frozenset[st
                 is_due = state.dispatcher == "take back"
                 through = through._replace(op=op._replace(due=is_due, lent=0 if is_due else mine))
             yield f"{state.dispatcher} {mine}", through
+
+    def _person(state: State) -> Iterator[tuple[str, State]]:
+        """Whoever retries many at once only makes them due (`time passes`); whoever retries one hands it over too."""
+        op, mine = state.op, state.handing
+        if state.person == "" and state.retries < retries and op.state in (WAITING, SENDING) and not op.due:
+            yield "a person looks at it", state._replace(person="retry", retries=state.retries + 1)
+        elif state.person == "retry":
+            number = unused(state.messages, [op.lent, state.lending, 1])
+            is_free = (op.state == WAITING and not op.lent) or "only what waits" in without
+            if is_free and len(state.messages) < MOST_MESSAGES:
+                lent = op._replace(due=False, lent=number)
+                yield (
+                    f"a person makes it due for message {number}",
+                    state._replace(op=lent, person="send", handing=number),
+                )
+            yield "a person leaves it", state._replace(person="")
+        elif state.person == "send":
+            through = state._replace(person="", handing=0)
+            sent = through._replace(messages=state.messages | {mine})
+            yield f"the person's message {mine} is sent", sent
+            yield from _broken(state, sent, f"the person's message {mine}", person="", handing=0)
 
     def _broken(state: State, sent: State, what: str, **after: Any) -> Iterator[tuple[str, State]]:
         """It is killed before it has sent, or after it, or the response is lost."""

@@ -238,7 +238,7 @@ class Work:
     operation: Operation
 
     def __post_init__(self) -> None:
-        self._run = SimpleNamespace(locks=self.desk.locks, operations=self.operations)
+        self._run = SimpleNamespace(locks=self.desk.locks, operations=self.operations, clock=lambda: 0.0)
         self.context = Context(cast("Any", None), UpdateStatus, "acme", Deadline(1), cast("Any", self._run))
         self.context.operation = self.operation
 

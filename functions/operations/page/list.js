@@ -139,7 +139,7 @@ function drawList() {
   $("none").hidden = number > 0;
   redraw($("none"), [view, Boolean(next)], nothing);
   $("export-csv").disabled = $("export-json").disabled = !shown.length;
-  $("retry-all").hidden = view.state !== "needs_review" || !mayDecide() || !shown.length;
+  $("retry-all").hidden = !mayRetryAll();
 }
 // A request that was refused, or is in quarantine: it has no operation.
 function requestRow(one) {

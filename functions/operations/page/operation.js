@@ -1,6 +1,7 @@
 // ---------------------------------------------------------------- operation: what became of an event, and decisions
 function forgetOperation() {
   clear("detail");
+  forgetAttempts();
 }
 const back = (words = "← All operations") => make("p", {}, make("button", {type: "button", id: "back", onclick: () => { location.hash = lastList; }}, words));
 function showProblem(title, words) {
@@ -19,10 +20,15 @@ async function loadOperation(id, quiet) {
     if (id === view.operation && !quiet) showProblem("The operation cannot be shown", wordsOf(error));
     throw error;
   }
+  const {signal} = session;
+  if (id !== view.operation) return;
+  // What the page can do without is not worth an error.
+  if (!quiet) origins = await loadOrigins(one).catch(() => []);
+  signal.throwIfAborted();
   if (id !== view.operation) return;
   const focused = $("detail").contains(document.activeElement) ? document.activeElement.id : null;
   $("as-of").textContent = `as of ${new Date(now()).toLocaleTimeString()}`;
-  redraw($("detail"), [one, mayDecide()], () => [
+  redraw($("detail"), [one, origins, mayDecide()], () => [
     back(),
     make("section", {class: "card"},
       make("h2", {}, badge(one.state, "state"), ` ${label(one.flow)} ${keyOf(one)}`),
@@ -31,9 +37,11 @@ async function loadOperation(id, quiet) {
     make("div", {class: "two"},
       make("div", {},
         make("section", {class: "card"}, make("h2", {}, "Time line"), timeLine(one)),
+        make("section", {id: "attempts", class: "card"}, make("h2", {}, "Calls to the vendor"), ...attempts(one)),
         make("section", {class: "card"}, make("h2", {}, "Details"), facts(one))),
       make("div", {},
-        make("section", {class: "card"}, make("h2", {}, "Request"), request(one)),
+        make("section", {class: "card"}, make("h2", {}, "Event"), request(one)),
+        ...[cameFrom(one)].filter(Boolean),
         make("section", {class: "card"}, make("h2", {}, "Result"), one.result ? make("pre", {}, JSON.stringify(one.result, null, 2)) : make("p", {class: "dim"}, "None yet.")),
         make("section", {class: "card"}, make("h2", {}, "Links"), graph(one.links)))),
   ]);
@@ -141,15 +149,25 @@ function choices(one) {
   if (isRepeatable) return [retry, discard];
   return [one.candidates.length ? {...linking(one), label: "Link another", kind: ""} : linking(one), retry, discard];
 }
+function retryNow(one) {
+  const vendor = vendorOf(one), event = eventOf(one);
+  const how = FLOWS[one.flow]?.repeatable ? `It is sent to ${vendor}; to repeat it is harmless.`
+    : one.state === "unconfirmed" ? `It looks at ${vendor} first, and sends only what is not there.`
+    : `It sends it to ${vendor}, and looks there first if ${vendor} may have done it although it said no.`;
+  return {action: "retry", label: "Retry now", kind: "primary", done: "The bridge takes it up within about a minute.",
+    what: `The bridge takes up ${event} within about a minute instead of at the time above. ${how} If ${vendor} is still down or asks to wait, it waits again.`};
+}
 function decisions(one) {
   const last = one.last_attempt && one.last_attempt.event;
   const isLinked = one.state === "succeeded" && (last === "linked" || last === "found");
-  if ((isLinked || one.state === "needs_review") && !mayDecide())
+  const waits = WAITS.includes(one.state);
+  if ((isLinked || waits || one.state === "needs_review") && !mayDecide())
     return make("p", {id: "may-not-decide", class: "dim"}, "This key may look but not decide: that needs the scope operations:resolve.");
   const button = (choice) => make("button", {type: "button", id: `decide-${choice.action}`, class: choice.kind, onclick: () => decide(one, choice)}, `${choice.label} …`);
   if (isLinked)
     return make("div", {}, make("p", {}, "If the link is wrong:"), make("p", {}, button({action: "unlink", label: "Unlink", kind: "danger",
       what: `The links of ${eventOf(one)} are deleted, and it waits for a decision again. Nothing is sent to ${vendorOf(one)}. Its record stays, and so does what used the link, such as a job at that site.`})));
+  if (waits) return make("p", {}, button(retryNow(one)));
   if (one.state !== "needs_review") return null;
   return make("div", {}, make("p", {}, one.candidates.length ? "Or, if none of them is it:" : `Look at ${vendorOf(one)}, then decide:`),
     make("div", {class: "row"}, ...choices(one).map(button)));
@@ -181,7 +199,7 @@ function decide(one, choice, candidate = null, doubted = null) {
       throw error;
     }
     await loadOperation(one.operation_id, false);
-    say(`Done: its state is ${label(after.state).toLowerCase()} now.`);
+    say(choice.done ?? `Done: its state is ${label(after.state).toLowerCase()} now.`);
   });
   dialog.showModal();
   $(isAgain ? "vendor-id-again" : isLink ? "vendor-id" : "confirm-no").focus();

@@ -9,7 +9,7 @@ const MEANS = {
   rejected: "Not done, and it will not be sent again by itself.",
   succeeded: "Done at the vendor.",
 };
-const DECISIONS = ["linked", "retry requested", "discarded", "unlinked"];  // events of an attempt that a person caused
+const DECISIONS = ["linked", "retry requested", "discarded", "unlinked", "made due"];  // events of an attempt that a person caused
 const $ = (id) => document.getElementById(id);
 let ahead = 0;  // milliseconds by which the bridge's clock is ahead of this machine's
 
@@ -78,7 +78,7 @@ const exact = (time) => EXACT.format(new Date(time));
 function ago(iso) {
   const seconds = Math.round((new Date(iso) - now()) / 1000);
   for (const [unit, size, below] of [["second", 1, 60], ["minute", 60, 60], ["hour", 3600, 48], ["day", 86400, 14]])
-    if (Math.abs(seconds) / size < below) return RELATIVE.format(Math.trunc(seconds / size), unit);
+    if (Math.abs(seconds) / size < below) return RELATIVE.format(Math.trunc(seconds / size), unit).replace(/\.$/, "");  // a sentence may end with it
   return new Date(iso).toLocaleDateString(undefined, {dateStyle: "medium"});
 }
 // The time from now is read by eye; the exact one, with its zone, is there on hover and for screen readers.

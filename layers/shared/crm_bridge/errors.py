@@ -74,6 +74,7 @@ class Event(StrEnum):
     OUT_OF_ATTEMPTS = "out of attempts"
     LINKED = "linked"
     RETRY_REQUESTED = "retry requested"
+    MADE_DUE = "made due"
     RESERVED = "reserved"
     DISCARDED = "discarded"
     WITHDRAWN = "withdrawn"

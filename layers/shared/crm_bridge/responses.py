@@ -68,6 +68,37 @@ class Changed(TypedDict):
     """How often a payload came that differed from the one before."""
 
 
+class Call(TypedDict):
+    """One request to a vendor."""
+
+    at: Time
+    """When it began."""
+    method: str
+    path: str
+    """Below the vendor's address, without the query."""
+    status: int | None
+    error: str | None
+    """The kind of error, if no whole response came."""
+    milliseconds: int
+
+
+class Exchange(TypedDict):
+    """What went between the bridge and a vendor in one attempt."""
+
+    at: Time
+    """As in `attempts`."""
+    event: Event
+    calls: list[Call]
+    """The latest ten, the oldest first."""
+    left_out: int
+    """How many came before them."""
+    request: NotRequired[str | None]
+    """The body of the last call of a failed attempt, its secrets masked, cut at 2,048 characters; only for a key with
+    the scope `operations:payload`."""
+    response: NotRequired[str | None]
+    """What came back, in the same way."""
+
+
 class OperationSummary(TypedDict):
     """An operation in a list."""
 

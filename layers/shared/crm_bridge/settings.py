@@ -138,6 +138,10 @@ class Tenant(Settings):
     keep_requests_days: Annotated[int, Field(ge=0, le=90)] = KEEP_REQUESTS_DAYS
     """Days for which a request that was refused, or is in quarantine, can be found. 0 keeps none that was refused."""
 
+    keep_exchanges_days: Annotated[int, Field(ge=0, le=90)] = 0
+    """Days for which the calls of an attempt that succeeded are kept. Those of one that failed are kept for 30 days, or
+    for as many as these if that is more."""
+
     _document: SecretStr = PrivateAttr(SecretStr(""))
 
     def of[SettingsT: Settings](self, model: type[SettingsT]) -> SettingsT | None:

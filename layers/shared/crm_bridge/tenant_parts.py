@@ -10,7 +10,7 @@ from crm_bridge.vendors import PART_OF, REGISTRY, SOURCES
 PARTS = (*(entry.part for entry in REGISTRY), SOURCES)
 EMPTY = "{}"
 """The text of a part without settings."""
-KEEP_REQUESTS = "keep_requests_days"
+OF_ALL = ("keep_requests_days", "keep_exchanges_days")
 """What every part with settings says, so that no function has to read another's secret for it."""
 WEBHOOK = "webhook"
 """The part that other parts say about whether it is there."""
@@ -44,8 +44,8 @@ def split(document: str) -> dict[str, str]:
         content |= {"mappings": mapped} if mapped else {}
         if content and has_webhook and part != WEBHOOK:
             content["has_webhook"] = True
-        if content and whole.get(KEEP_REQUESTS) is not None:
-            content[KEEP_REQUESTS] = whole[KEEP_REQUESTS]
+        if content:
+            content |= {name: whole[name] for name in OF_ALL if whole.get(name) is not None}
         parts[part] = (json.dumps(content, indent=2, ensure_ascii=False) if content else EMPTY) + space
     webhook = parts.pop(WEBHOOK)
     return {WEBHOOK: webhook, **parts} if has_webhook else {**parts, WEBHOOK: webhook}

@@ -13,6 +13,7 @@ from crm_bridge.ids import UNSEEN
 LONGEST = 1200
 """Characters of a message."""
 _GAPS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNSEEN = re.compile(rf"(?![\t\n\r\ufffd])[{UNSEEN}\ue000-\uf8ff\U000f0000-\U0010ffff]")
 
 
@@ -23,6 +24,11 @@ def plain(text: str, longest: int = LONGEST) -> str:
     zero width) and private use are dropped, half a surrogate pair becomes a question mark.
     """
     return " ".join(_shown(_GAPS.sub(" ", text)).split())[:longest]
+
+
+def plain_lines(text: str) -> str:
+    """Return the same text without control and format characters other than tabs and line breaks."""
+    return _CONTROLS.sub("", _shown(text))
 
 
 def plain_json(document: str) -> str:

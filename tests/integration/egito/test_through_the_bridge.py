@@ -67,6 +67,7 @@ def test_a_change_is_not_lost_when_egito_shows_a_page_of_maintenance(crm: Crm, m
     assert [record["mobile"] for record in crm.stack.egito.records["Contact"]] == ["600 100 200"]
 
 
+SUPPORT = ("operations:read", "operations:payload")
 FAILING = [kind for kind in Kind if kind not in (Kind.REFUSE, Kind.DELAY, Kind.WRONG_STATUS, Kind.BAD_KEY)]
 
 
@@ -122,3 +123,13 @@ def test_nothing_is_lost_when_the_token_was_revoked_twice_in_a_row(crm: Crm) -> 
     expect_waiting(accepted, "Egito does not accept the token that it has just given")
     assert crm.settle(accepted)["state"] == "succeeded"
     assert saved_names(crm.stack) == ["Lis 1", "Lis 2", "Lis 3"]
+
+
+def test_nothing_of_a_login_is_shown_among_the_calls(crm: Crm) -> None:
+    crm.stack.egito.fail_token(Kind.ERROR_BEFORE)
+    save(crm)
+    crm.headers = {"Authorization": f"Bearer {crm.stack.add_key('demo', frozenset(SUPPORT), 'support')}"}
+    found = [one["operation_id"] for one in crm.get("/operations").json()["operations"]]
+    (exchange,) = [one for each in found for one in crm.get(f"/operations/{each}").json()["exchanges"]]
+    assert [(call["path"], call["status"]) for call in exchange["calls"]] == [("/oauth/token", 500)]
+    assert (exchange["request"], exchange["response"]) == (None, None)

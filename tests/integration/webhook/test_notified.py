@@ -28,7 +28,7 @@ def test_is_told_what_the_api_shows_when_what_was_accepted_succeeded(told: Crm, 
     assert receiver.received == {}
     work(told)
     shown = told.get(location).json()
-    assert shown.pop("candidates") == []  # are for the person who decides, who asks for them
+    assert (shown.pop("candidates"), shown.pop("exchanges")) == ([], [])  # are for the person who decides
     ((webhook_id, event),) = receiver.received.items()
     assert event == {"type": "operation.succeeded", "timestamp": shown["updated_at"], "data": shown}
     assert shown["result"]["site_id"] == 4711

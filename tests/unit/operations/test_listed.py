@@ -271,7 +271,7 @@ def test_says_that_the_storage_did_not_answer_whatever_it_was_asked(tables: Tabl
         lambda: tables.operations.take_back(one, LATER, SENT_BY),
         lambda: tables.operations.wake("op_1", "acme", NOW, due_at=NOW, lent_until=None),
         lambda: tables.operations.kept_payload(operation()),
-        lambda: tables.operations.hasten(operation(), LATER),
+        lambda: tables.operations.hasten(operation(), operation()),
         lambda: tables.operations.many([one.operation_id]),
     ]
     for ask in asked:

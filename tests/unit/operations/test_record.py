@@ -70,23 +70,36 @@ def test_unavailable_when_none_of_many_comes(tables: Tables) -> None:
         tables.operations.many([operation_id("acme", "create_site", "1")])
 
 
+def hastened(one: Operation, due_at: int = NOW - 7, lent_until: int | None = None) -> Operation:
+    attempt = Attempt(at=NOW - 7, event=Event.MADE_DUE, reason="by ops")
+    changes = {"due_at": due_at, "lent_until": lent_until, "attempts": (*one.attempts, attempt)}
+    return one.model_copy(update=changes)
+
+
 @pytest.mark.parametrize("state", [State.WAITING, State.UNCONFIRMED])
-def test_what_waits_is_hastened(tables: Tables, state: State) -> None:
+@pytest.mark.parametrize("lent_until", [None, LATER])
+def test_what_waits_is_hastened(tables: Tables, state: State, lent_until: int | None) -> None:
     one = store(tables, operation(state=state))
-    assert tables.operations.hasten(one, NOW - 7)
-    assert there(tables) == one.model_copy(update={"due_at": NOW - 7})
+    after = hastened(one, lent_until=lent_until)
+    assert tables.operations.hasten(one, after)
+    assert there(tables) == after
+    assert tables.operations.hasten(one, after)  # as the AWS client repeats it if the response was lost
+    assert there(tables) == after
     assert list(tables.operations.due(one.shard, NOW)) == [[Due(one.operation_id, "acme", "create_site", NOW - 7)]]
 
 
 def test_what_has_changed_or_is_on_a_queue_is_not_hastened(tables: Tables) -> None:
     one = store(tables, operation())
-    assert not tables.operations.hasten(one.model_copy(update={"due_at": NOW + 1}), NOW - 7)
-    assert not tables.operations.hasten(one.model_copy(update={"state": State.UNCONFIRMED}), NOW - 7)
-    assert not tables.operations.hasten(one.model_copy(update={"due_at": None}), NOW - 7)
-    assert not tables.operations.hasten(operation("2"), NOW - 7)
+    for changes in ({"due_at": NOW + 1}, {"state": State.UNCONFIRMED}, {"due_at": None}, {"lease": "b2"}):
+        changed = one.model_copy(update=changes)
+        assert not tables.operations.hasten(changed, hastened(one))
+    assert not tables.operations.hasten(operation("2"), hastened(one))
+    held = store(tables, operation("3", held=frozenset({"op_2"})))
+    assert not tables.operations.hasten(held.model_copy(update={"held": frozenset()}), hastened(held))
     assert tables.operations.lend(Due(one.operation_id, "acme", "create_site", NOW), LATER, SENT_BY)
-    assert not tables.operations.hasten(there(tables), NOW - 7)
+    assert not tables.operations.hasten(there(tables), hastened(one))
     assert there(tables).due_at == SENT_BY
+    assert there(tables).attempts == one.attempts
 
 
 def test_is_saved_only_if_there_is_none_when_that_is_asked_for(tables: Tables) -> None:

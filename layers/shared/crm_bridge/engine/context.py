@@ -20,6 +20,7 @@ from crm_bridge.errors import (
     UnavailableError,
 )
 from crm_bridge.flow import Flow, Need
+from crm_bridge.outbound.calls import Calls
 from crm_bridge.outbound.transport import SHORTEST_CALL, Deadline, Scope
 from crm_bridge.services import Services
 from crm_bridge.settings import Tenant
@@ -46,6 +47,7 @@ class Context:
     """One run of a flow for a tenant: an event that is sent or looked for, or a question to the vendor.
 
     `operation` is the operation of the event, if there is one. `ending` is what the flow writes when it is settled.
+    `calls` are those of the vendor in this run.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Context:
         self.services = services
         self.operation: Operation | None = None
         self.ending: Ending | None = None
+        self.calls = Calls(services.clock)
 
     @property
     def settings(self) -> Tenant:

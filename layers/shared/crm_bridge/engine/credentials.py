@@ -23,7 +23,7 @@ class Credentials:
     def client[C: BaseModel, V: Vendor[Any], R: BaseModel](self, flow: Flow[C, V, R]) -> V:
         """Return the client of the flow's vendor with its context's settings. Raises NotConfiguredError."""
         context = flow.context
-        transport = self._transport.of(context.scope)
+        transport = self._transport.of(context.scope, context.calls)
         return flow.vendor.for_tenant(context.settings, transport, context.deadline, self._services)
 
     def signed_in[C: BaseModel, V: Vendor[Any], R: BaseModel, T](

@@ -29,6 +29,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.flow import Match
+from crm_bridge.storage.exchanges import Exchange
 from crm_bridge.storage.links import Link
 from crm_bridge.storage.operation import Candidate, Operation, State
 from crm_bridge.words import plain
@@ -125,7 +126,8 @@ class Decision:
     `event` is what is written of this attempt, with these `links`. `notify`: the tenant is sent a webhook. `error` is
     for the caller. `with_ending`: what the flow writes at the end of its operation is written too. `waits_for` is the
     operation that has to wake this one. `payload_until` is the time until which the payload is stored in an item of its
-    own. `match` is the position of the record to link.
+    own. `match` is the position of the record to link. `exchange` is what the engine adds: the calls of this attempt,
+    which are stored until `exchange_until`.
     """
 
     next: Next
@@ -138,6 +140,8 @@ class Decision:
     waits_for: str | None = None
     payload_until: int | None = None
     match: int | None = None
+    exchange: Exchange | None = None
+    exchange_until: int = 0
 
 
 class _Terms(NamedTuple):

@@ -8,7 +8,7 @@ import math
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -32,7 +32,7 @@ from crm_bridge.engine.decide import (
     possible_matches,
     queued,
 )
-from crm_bridge.engine.policy import POLICY, Policy
+from crm_bridge.engine.policy import DAY, POLICY, Policy
 from crm_bridge.engine.record import is_elsewhere, stored_result
 from crm_bridge.engine.review import Review
 from crm_bridge.engine.settling import DueTimes, Ending, Settling, Unsettled
@@ -85,7 +85,8 @@ class Outcome:
 class Engine:
     """Runs operations. One instance per execution environment; threads may share it.
 
-    `link_existing`, `request_retry`, `discard`, `unlink`, `record`, `withdraw` and `erase` are the methods of `Review`.
+    `link_existing`, `request_retry`, `make_due`, `discard`, `unlink`, `record`, `withdraw` and `erase` are the methods
+    of `Review`.
     """
 
     def __init__(
@@ -117,7 +118,12 @@ class Engine:
             review.discard,
             review.unlink,
         )
-        self.record, self.withdraw, self.erase = review.record, review.withdraw, review.erase
+        self.make_due, self.record, self.withdraw, self.erase = (
+            review.make_due,
+            review.record,
+            review.withdraw,
+            review.erase,
+        )
 
     def bind[F: Flow[Any, Any, Any]](self, flow: type[F], tenant: str, deadline: Deadline) -> F:
         """Return the flow for one run."""
@@ -266,12 +272,14 @@ class Engine:
                 raise PoisonError
             return None
         add_to_log(tenant=operation.tenant, flow=operation.flow)
+        run: Flow[Any, Any, Any] | None = None
         try:
-            return self._continue(self.bind(flows[operation.flow], tenant, deadline), operation)
+            run = self.bind(flows[operation.flow], tenant, deadline)
+            return self._continue(run, operation)
         except UnavailableError:
             raise
         except Exception as error:
-            self._store(operation, self._decide(operation, Broken(type(error).__name__)))
+            self._store(run, operation, self._decide(operation, Broken(type(error).__name__)))
             raise
 
     def _continue[C: BaseModel, V: Vendor[Any], R: BaseModel](
@@ -280,7 +288,7 @@ class Engine:
         """Send an operation that was claimed again, or look it up first."""
         decision = self._decide(operation, Claimed(flow.is_repeatable))
         if is_used_up(operation, self._policy):
-            return self._store(operation, decision)
+            return self._store(flow, operation, decision)
         command = flow.command.model_validate_json(operation.payload or "")
         if isinstance(flow, Create) and decision.next is Next.LOOK:
             return self._look(flow, command, decision.operation)
@@ -349,7 +357,7 @@ class Engine:
             is_down = self._transport.is_down(error.vendor, operation.tenant)
             failed = SendFailed(error, is_down=is_down, repeatable=flow.is_repeatable)
             operation = context.operation
-            return self._store(operation, self._decide(operation, failed), context.ending)
+            return self._store(flow, operation, self._decide(operation, failed), context.ending)
         operation = context.operation
         if isinstance(sent, Match):
             return self._succeed(flow, command, operation, Event.FOUND, sent.result)
@@ -396,7 +404,7 @@ class Engine:
         flow.context.ending = None
         if decision.next is Next.SEND:
             return self._send(flow, command, decision.operation)
-        return self._store(operation, decision)
+        return self._store(flow, operation, decision)
 
     def _succeed[C: BaseModel, V: Vendor[Any], R: BaseModel](
         self,
@@ -412,6 +420,7 @@ class Engine:
         """Raises LinkTakenError if another event has linked the record and the caller says that this `may_be`."""
         links, ending = tuple(flow.links(command, result)), flow.context.ending
         decision = self._decide(operation, Succeeded(event, stored_result(result), links))
+        decision = self._with_calls(flow, decision)
         shown = plain_json(result.model_dump_json())
 
         def settle() -> Outcome:
@@ -422,7 +431,7 @@ class Engine:
                 if is_taken and may_be_taken:
                     raise
                 failed = NotSettled(event, links, is_taken=is_taken)
-                return self._store(operation, self._decide(operation, failed), ending)
+                return self._store(flow, operation, self._decide(operation, failed), ending)
             is_ours = saved.result == decision.operation.result  # else a later holder of the lease has settled it
             return Outcome(saved, ran=True, result=shown if is_ours else None)
 
@@ -431,9 +440,28 @@ class Engine:
         unsettled = Unsettled(self._settling, operation, decision, settle)
         return Outcome(decision.operation, ran=True, result=shown, unsettled=unsettled)
 
-    def _store(self, operation: Operation, decision: Decision, ending: Ending | None = None) -> Outcome:
+    def _store(
+        self, flow: Flow[Any, Any, Any] | None, operation: Operation, decision: Decision, ending: Ending | None = None
+    ) -> Outcome:
+        decision = self._with_calls(flow, decision) if flow else decision
         stored = self._settling.settle(operation, decision, ending if decision.with_ending else None)
         return Outcome(stored, ran=True, error=decision.error)
+
+    def _with_calls(self, flow: Flow[Any, Any, Any], decision: Decision) -> Decision:
+        """Return the decision with the calls of this attempt, if they are to be stored."""
+        settled, context = decision.operation, flow.context
+        has_failed = settled.state is not State.SUCCEEDED
+        event = decision.event or settled.attempts[-1].event
+        exchange = context.calls.exchange(settled.updated_at, event, bodies=has_failed)
+        if exchange is None:
+            return decision
+        kept = context.settings.keep_exchanges_days * DAY
+        if has_failed:
+            kept = max(kept, self._policy.keep_failed)
+        if not kept:
+            return decision
+        counted = settled.model_copy(update={"exchanges": (settled.exchanges or 0) + 1})
+        return replace(decision, operation=counted, exchange=exchange, exchange_until=settled.updated_at + kept)
 
     def _decide(self, operation: Operation, happened: Happened) -> Decision:
         return decide(operation, happened, self._now(), self._policy, self._jitter())

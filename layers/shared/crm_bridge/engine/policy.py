@@ -49,6 +49,8 @@ class Policy:
     no_zone: int = 36 * HOUR
     """A time without a zone may be later than it looks in UTC by this much: 12 hours, and a day if it is a date."""
     keep: int = KEEP
+    keep_failed: int = 30 * DAY
+    """How long the exchanges of attempts that failed are stored after the last of them, at least."""
     most_defects: int = 3
     """Times that the bridge itself may fail on an operation before a person is asked."""
     most_compared: int = 1000

@@ -154,6 +154,7 @@ class Review:
             "result": None,
             "sent_to": None,
             "mapping": None,
+            "exchanges": None,
             "links": (),
             "expires_at": self._now() + self._policy.keep,
             "lease": uuid.uuid4().hex,
@@ -163,6 +164,7 @@ class Review:
             *self._links.releases(ended.tenant, ended.links, ended.operation_id),
             self._operations.drop_payload(ended),
             self._operations.drop_changed(ended),
+            *self._operations.exchanges.drops(ended),
         ]
         without_history = ended.model_copy(update={"attempts": ()})
         self._resolved(without_history, Event.ERASED, by, changes, writes=writes)
@@ -183,15 +185,44 @@ class Review:
             changes |= dict.fromkeys(("first_sent_at", "unconfirmed_since", "deferred_at", "sent_to"))
         return self._resolved(in_review, Event.RETRY_REQUESTED, by, changes)
 
+    def make_due(self, waiting: Operation, *, by: str, due_at: int | None = None) -> Operation:
+        """Let an operation that waits be sent at once instead of at its time, and return it.
+
+        What may be done already is looked for first, as always, and the breaker decides whether the vendor is called.
+        It is put on its queue; with `due_at` (epoch seconds) the dispatcher does so then, in the fair share of its
+        tenant. One that is on a queue is returned as it is.
+
+        Raises ConflictError if it is being sent or has ended, waits for a change that came first, or was changed
+        meanwhile; StorageError.
+        """
+        state = TRANSITIONS.get((waiting.state, Event.MADE_DUE))
+        if state is None:
+            raise ConflictError(f"Only an operation that waits can be sent at once; its state is {waiting.state}.")
+        if waiting.held:
+            raise ConflictError("This event waits for a change of the same key link, and is sent right after that.")
+        if waiting.lent_until is not None:
+            return waiting
+        now = self._now()
+        times: dict[str, object] = {"due_at": due_at} if due_at else {**self._settling.at_once(now)}
+        # The last attempt still says why it waits, and `updated_at` when that was.
+        kept = {"state": state, "last_attempt": waiting.last_attempt, **times}
+        due = with_attempt(waiting, Event.MADE_DUE, now, f"by {by}").model_copy(update=kept)
+        if not self._operations.hasten(waiting, due):
+            raise ConflictError("The operation was changed meanwhile. Look at it again.")
+        self._settling.hand_over(due)
+        logger().info("resolved", extra={"event": Event.MADE_DUE, "state": state})
+        return due
+
     def discard(
         self, flow: type[Flow[Any, Any, Any]], in_review: Operation, *, by: str, deadline: Deadline
     ) -> Operation:
         """Reject the operation: a person decided that it shall not be done. Raises ConflictError, StorageError."""
         if in_review.state is not State.NEEDS_REVIEW:
             raise _not_in_review(in_review)
-        changes = {"payload": None, "expires_at": self._now() + self._policy.keep}
+        changes = {"payload": None, "exchanges": None, "expires_at": self._now() + self._policy.keep}
         ending = self._engine.bind(flow, in_review.tenant, deadline).discarded(in_review)
-        return self._resolved(in_review, Event.DISCARDED, by, changes, ending=ending)
+        writes = self._operations.exchanges.drops(in_review)
+        return self._resolved(in_review, Event.DISCARDED, by, changes, writes=writes, ending=ending)
 
     def record[R: BaseModel](
         self, flow: type[Flow[Any, Any, R]], event_key: str, result: R, links: Sequence[Link], *, tenant: str, by: str

@@ -145,11 +145,13 @@ class Settling:
         return stored
 
     def _follow(self, held: Operation, decision: Decision, news: Operation | None) -> "list[TransactWriteItemTypeDef]":
-        """Return what is written with the operation: its links, its payload, and the webhook."""
+        """Return what is written with the operation: its links, its payload, its calls, and the webhook."""
         changed = decision.operation
         writes = [*self._links.puts(held.tenant, decision.links, held.operation_id, changed.updated_at)]
         if decision.payload_until:
             writes.append(self._operations.keep_payload(held, decision.payload_until))
+        if decision.exchange:
+            writes.append(self._operations.exchanges.put(changed, decision.exchange, decision.exchange_until))
         if news:
             writes.append(self._operations.put(news))
         return writes

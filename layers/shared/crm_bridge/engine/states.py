@@ -16,6 +16,8 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.SUCCEEDED, Event.FOUND): State.SUCCEEDED,
     (State.WAITING, Event.RETRIED): State.SENDING,
     (State.UNCONFIRMED, Event.RETRIED): State.SENDING,
+    (State.WAITING, Event.MADE_DUE): State.WAITING,
+    (State.UNCONFIRMED, Event.MADE_DUE): State.UNCONFIRMED,
     (State.SENDING, Event.LEASE_EXPIRED): State.UNCONFIRMED,
     (State.SENDING, Event.DONE): State.SUCCEEDED,
     (State.SENDING, Event.FOUND): State.SUCCEEDED,

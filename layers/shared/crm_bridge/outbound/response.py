@@ -24,7 +24,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.media import CharsetError, charset, text_of
-from crm_bridge.words import plain
+from crm_bridge.words import plain, plain_lines
 
 MOST_CONTAINERS, MOST_ELEMENTS = 300_000, 2_000_000
 """Arrays and objects, and commas, of a JSON body. A list of 20 MB may have many more if they are empty, and each takes
@@ -35,6 +35,10 @@ SHORTEST_SECRET, SHORTEST_IN_WORDS = 8, 4
 """Characters of the shortest secret that is masked in a result, and in an error's text. A shorter one would be found in
 ids and in the middle of other words, and a mask there would show what the secret is."""
 MASK = "***"
+LARGEST_BODY, MASKED_BODY = 2048, 64 * 1024
+"""Characters of a body that are stored for a person, and from which a longer one is cut before it is masked."""
+LONGEST_WAY = 48
+"""Characters that one of a secret's may take where it is escaped (see `_as_written`)."""
 DEEPEST = 200
 """Levels of a result; what lies deeper is masked. JSON of more levels is not read at all (pydantic_core)."""
 
@@ -119,6 +123,16 @@ class VendorResponse:
         mask = _secrets(self.secrets, SHORTEST_IN_WORDS).masked
         # Twice: an invisible character within a secret would keep it from being found, and is dropped afterwards.
         return mask(plain(mask(words), len(words)))[:MAX_WORDS]
+
+
+def shown_body(text: str, secrets: tuple[str, ...]) -> str:
+    """Return the beginning of a body as a person may see it: without a secret in any form, and cut."""
+    part = text[:MASKED_BODY]
+    mask = _secrets(secrets, SHORTEST_IN_WORDS).masked
+    shown = mask(plain_lines(mask(part)))  # twice, as in `VendorResponse.shown`
+    if len(part) < len(text):  # a secret may have been cut in two at the end
+        shown = shown[: max(0, len(shown) - LONGEST_WAY * max(map(len, secrets), default=0))]
+    return shown[:LARGEST_BODY]
 
 
 def basic(user: str, password: str) -> str:

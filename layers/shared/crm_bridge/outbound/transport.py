@@ -31,6 +31,7 @@ from crm_bridge.errors import (
     TryLaterError,
 )
 from crm_bridge.outbound.breaker import Breaker
+from crm_bridge.outbound.calls import Calls
 from crm_bridge.outbound.connections import CuttableAdapter, Exchange
 from crm_bridge.outbound.public_addresses import PublicAdapter
 from crm_bridge.outbound.response import VendorResponse
@@ -127,6 +128,7 @@ class Transport:
         self._clock = clock
         self._sleep = sleep
         self.scope = Scope()
+        self._calls: Calls | None = None
         self._begun: dict[tuple[str, Pace], deque[float]] = {}
         self._pacing = threading.Lock()
         # Requests are handed to requests' adapters without a session, which would follow redirects, keep cookies of one
@@ -137,10 +139,14 @@ class Transport:
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._used_at: dict[str, float] = {}
 
-    def of(self, scope: Scope) -> "Transport":
-        """Return the same, for the calls of one scope: connections are shared, failures and paces are not."""
+    def of(self, scope: Scope, calls: Calls | None = None) -> "Transport":
+        """Return the same, for the calls of one scope, which are noted in `calls`.
+
+        Connections are shared, failures and paces are not.
+        """
         bound = copy(self)
         bound.scope = scope
+        bound._calls = calls  # noqa: SLF001 - a copy of itself
         return bound
 
     def call(
@@ -156,11 +162,14 @@ class Transport:
         secrets: tuple[str, ...] = (),
         max_response: int | None = MAX_RESPONSE,
         pace: Pace | None = None,
+        path: str = "",
+        shows_bodies: bool = False,
     ) -> VendorResponse:
         """One request, never repeated; `body` is sent as JSON, or else `form` as an HTML form's fields.
 
         Bytes are JSON already. With a `pace` it may wait for its turn first. Without `max_response` the body is
-        not read. Nothing is called but public addresses, with TLS, and what is `on_this_machine`.
+        not read. Nothing is called but public addresses, with TLS, and what is `on_this_machine`. It is noted with
+        this `path`; its bodies only if it `shows_bodies`.
 
         Raises NotDoneError where a body cannot have reached the vendor, be it because the vendor is down and this is
         not the call that finds out; else MaybeDoneError where no whole response came back. A response of any status is
@@ -190,19 +199,27 @@ class Transport:
                 return VendorResponse(vendor, raw.status_code, raw.headers, content, secrets)
 
         begun = self._clock()
+        response: VendorResponse | None = None
+        failure = "Error"
         try:
             response = _within(remaining, receive)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
             self._breaker.failed(vendor, host, tenant)
             # The text of these errors shows the URL, so only their kind is told.
-            name = type(error).__name__
+            failure = name = type(error).__name__
             is_held_back = data is not None and data.hold_back()
             exchange.cut()  # its thread would go on for as long as the vendor likes
             if is_held_back:
                 raise NotDoneError(f"{vendor} could not be reached ({name})", vendor=vendor) from None
             raise MaybeDoneError(f"the response of {vendor} was lost ({name})", vendor=vendor) from None
         finally:
-            measure("VendorLatency", round(1000 * (self._clock() - begun), 1), "Milliseconds", vendor=vendor)
+            took = 1000 * (self._clock() - begun)
+            measure("VendorLatency", round(took, 1), "Milliseconds", vendor=vendor)
+            if self._calls is not None:
+                outcome = failure if response is None else response.status
+                left = data.getvalue() if data is not None and shows_bodies else None
+                shown = response if shows_bodies else None
+                self._calls.add(method, path, outcome, round(took), secrets=secrets, request=left, response=shown)
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._breaker.failed(vendor, host, tenant)
         else:

@@ -32,6 +32,8 @@ class Vendor[SettingsT: Settings]:
 
     name: ClassVar[str]
     """In messages, logs and metrics."""
+    shows_bodies: ClassVar[bool] = True
+    """Whether a person may see what was sent and what came back, its secrets masked, when an attempt has failed."""
     settings_model: ClassVar[type[Settings]]
     """Taken from the type argument: `class Illu(Vendor[IlluSettings])`."""
 
@@ -152,10 +154,11 @@ class Vendor[SettingsT: Settings]:
         headers: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
         max_response: int | None = MAX_RESPONSE,
+        is_login: bool = False,
     ) -> VendorResponse:
         """Return the response to one request, whatever its status (see `Transport.call`).
 
-        `headers` and `secrets` are added to those of every call.
+        `headers` and `secrets` are added to those of every call. Nobody sees the bodies of one that `is_login`.
         """
         return self._transport.call(
             self.name,
@@ -168,6 +171,8 @@ class Vendor[SettingsT: Settings]:
             secrets=(*secrets, *self.secrets()),
             max_response=max_response,
             pace=self.pace(),
+            path=path,
+            shows_bodies=self.shows_bodies and not is_login,
         )
 
     def read[ModelT: BaseModel](

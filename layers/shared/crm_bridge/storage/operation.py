@@ -146,6 +146,8 @@ class Operation(OperationSummary):
     changed_at: int | None = None
     changed_times: int | None = None
     changed_fingerprint: str | None = None
+    exchanges: int | None = None
+    """How many were stored of its attempts, in items of their own; see `storage.exchanges`."""
 
     @property
     def shard(self) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
         QueryInputTypeDef,
     )
 
-from crm_bridge.storage.operation import LISTED, LISTING_SHARDS, SHARDS, Operation, OperationSummary, State
+from crm_bridge.storage.exchanges import Exchanges
+from crm_bridge.storage.operation import LISTED, LISTING_SHARDS, SHARDS, Operation, OperationSummary, State, shard_of
 
 DUE_INDEX = "due"
 DUE_PAGE = 250
@@ -100,6 +101,7 @@ class OperationReader:
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
         self._client = client
         self._table = table
+        self.exchanges = Exchanges(client, table)
 
     def get(self, operation_id: str) -> Operation | None:
         """Raises StorageError."""
@@ -304,3 +306,24 @@ def _operation_or_none(item: Item) -> Operation | None:
 
 def as_operation(item: "Mapping[str, AttributeValueTypeDef]") -> Operation:
     return Operation.model_validate(deserialize(item))
+
+
+def standing(state: State, updated_at: int) -> str:
+    """Sorts a tenant's operations in the listing index by state and time."""
+    return timed(state, updated_at)
+
+
+def as_item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
+    item = operation.model_dump(mode="json", exclude_none=True)
+    for name in ("waiters", "held"):
+        item[name] = set(getattr(operation, name)) or None  # a list is no set to DynamoDB, and there is no empty set
+    if operation.state in LISTED:
+        item["listed"] = f"{operation.tenant}#{shard_of(operation.operation_id, LISTING_SHARDS)}"
+        item["standing"] = standing(operation.state, operation.updated_at)
+    if operation.state is State.NEEDS_REVIEW:
+        item["due_shard"] = operation.shard
+        item["due"] = timed(PERSON, operation.updated_at)
+    elif operation.due_at is not None:
+        item["due_shard"] = operation.shard
+        item["due"] = timed(operation.tenant, operation.due_at)
+    return serialize(item)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     )
 
 from crm_bridge.storage.changed_operations import ChangedOperations
-from crm_bridge.storage.operation import LISTED, LISTING_SHARDS, Operation, State, shard_of
-from crm_bridge.storage.operation_reader import PERSON, Due, as_operation, key_of, timed
+from crm_bridge.storage.operation import Operation, State
+from crm_bridge.storage.operation_reader import Due, as_item, as_operation, key_of, timed
 
 MOST_WAITERS = 20
 """Operations that one operation wakes when it has ended; more than these wait for their own next attempt."""
@@ -72,7 +72,7 @@ class Operations(ChangedOperations):
             states[":waiting"] = State.WAITING.value
         put: PutTypeDef = {
             "TableName": self._table,
-            "Item": _item(operation),
+            "Item": as_item(operation),
             "ConditionExpression": condition,
             "ExpressionAttributeNames": {"#state": "state"},
             "ExpressionAttributeValues": serialize(states),
@@ -90,7 +90,8 @@ class Operations(ChangedOperations):
                 return Claim(there.lease == operation.lease, there)
         if "Attributes" in response:
             replaced = as_operation(response["Attributes"])
-            operation = operation.model_copy(update={"attempts": replaced.attempts})
+            kept = {"attempts": replaced.attempts, "exchanges": replaced.exchanges}
+            operation = operation.model_copy(update=kept)
         return Claim(True, operation)
 
     def claim(
@@ -173,11 +174,11 @@ class Operations(ChangedOperations):
 
     def put(self, operation: Operation) -> "TransactWriteItemTypeDef":
         """The write that stores a new operation, for the transaction that settles another one."""
-        return {"Put": {"TableName": self._table, "Item": _item(operation)}}
+        return {"Put": {"TableName": self._table, "Item": as_item(operation)}}
 
     def replaced(self, there: Operation, after: Operation) -> "TransactWriteItemTypeDef":
         """The write that puts `after` in the place of `there`, if nobody has changed that since."""
-        put: PutTypeDef = {"TableName": self._table, "Item": _item(after), **_unchanged(there)}
+        put: PutTypeDef = {"TableName": self._table, "Item": as_item(after), **_unchanged(there)}
         return {"Put": put}
 
     def delete(self, there: Operation) -> "TransactWriteItemTypeDef":
@@ -188,7 +189,11 @@ class Operations(ChangedOperations):
         self, operation_id: str, expression: str, condition: str, values: Mapping[str, object]
     ) -> "TransactWriteItemTypeDef":
         """Return the write that changes a part of an operation; names that DynamoDB reserves have a `#`."""
-        names = {f"#{name}": name for name in ("state", "result", "function") if f"#{name}" in expression + condition}
+        names = {
+            f"#{name}": name
+            for name in ("state", "result", "function", "lease")
+            if f"#{name}" in expression + condition
+        }
         return {
             "Update": {
                 "TableName": self._table,
@@ -247,7 +252,7 @@ class Operations(ChangedOperations):
         put: TransactWriteItemTypeDef = {
             "Put": {
                 "TableName": self._table,
-                "Item": _item(operation),
+                "Item": as_item(operation),
                 "ConditionExpression": "attribute_not_exists(operation_id)",
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             }
@@ -306,13 +311,18 @@ class Operations(ChangedOperations):
         return {"Put": {"TableName": self._table, "Item": {**key_of(_kept(operation)), **serialize(item)}}}
 
     def erase(self, there: Operation) -> None:
-        """Delete an operation and what is kept of its payload.
+        """Delete an operation, what is kept of its payload, and its exchanges.
 
         Raises OvertakenError if it was changed since; StorageError.
         """
         with guarded():
             try:
-                writes = [self.delete(there), self.drop_payload(there), self.drop_changed(there)]
+                writes = [
+                    self.delete(there),
+                    self.drop_payload(there),
+                    self.drop_changed(there),
+                    *self.exchanges.drops(there),
+                ]
                 self._client.transact_write_items(TransactItems=writes)
             except ClientError as error:
                 raise OvertakenError([reasons_of(error)[0].get("Item", {})]) from None
@@ -407,31 +417,34 @@ class Operations(ChangedOperations):
         change = "SET due_at = :to, due = :due REMOVE lent_until"
         return self._move(due, sent_by, change, due.due_at, until=until, lent=True)
 
-    def hasten(self, operation: Operation, due_at: int) -> bool:
-        """Let what waits be due then, instead of when it is; False if it has changed meanwhile, or is on a queue.
+    def hasten(self, there: Operation, after: Operation) -> bool:
+        """Let what waits be due when `after` is, with its attempts. Raises StorageError.
 
-        Raises StorageError.
+        Return False if it has changed meanwhile, or is on a queue.
         """
+        due_at, lend = after.due_at or 0, ", lent_until = :lent" if after.lent_until else ""
+        values: dict[str, object] = {
+            ":attempts": [one.model_dump(mode="json", exclude_none=True) for one in after.attempts],
+            ":to": due_at,
+            ":due": timed(there.tenant, due_at),
+            ":lent": after.lent_until,
+            ":then": there.due_at or 0,
+            ":state": there.state.value,
+            ":lease": there.lease or "",
+        }
+        unchanged = "#state = :state AND #lease = :lease AND due_at = :then AND attribute_not_exists(held)"
+        update = self.update(
+            there.operation_id,
+            f"SET due_at = :to, due = :due, attempts = :attempts{lend}",
+            f"{unchanged} AND attribute_not_exists(lent_until)",
+            values,
+        )["Update"]
         with guarded():
             try:
-                self._client.update_item(
-                    TableName=self._table,
-                    Key=key_of(operation.operation_id),
-                    UpdateExpression="SET due_at = :to, due = :due",
-                    ConditionExpression="due_at = :then AND #state = :state AND attribute_not_exists(lent_until)",
-                    ExpressionAttributeNames={"#state": "state"},
-                    ExpressionAttributeValues=serialize(
-                        {
-                            ":to": due_at,
-                            ":due": timed(operation.tenant, due_at),
-                            ":then": operation.due_at or 0,
-                            ":state": operation.state.value,
-                        }
-                    ),
-                )
+                through_conflicts(lambda: self._client.update_item(**update))
             except ClientError as error:
-                existing(error)
-                return False
+                item = existing(error)
+                return bool(item) and as_operation(item).attempts == after.attempts
         return True
 
     def _move(self, due: Due, then: int, change: str, to: int, *, until: int, lent: bool = False) -> bool:
@@ -459,11 +472,6 @@ def _kept(operation: Operation) -> str:
     return f"{operation.operation_id}#payload"
 
 
-def standing(state: State, updated_at: int) -> str:
-    """Sorts a tenant's operations in the listing index by state and time."""
-    return timed(state, updated_at)
-
-
 def _unchanged(there: Operation) -> _Condition:
     """The condition that an operation is in the same state, under the same lease, and held by the same ones."""
     parts, values = (
@@ -482,19 +490,3 @@ def _unchanged(there: Operation) -> _Condition:
 
 def _values(states: Iterable[State]) -> dict[str, object]:
     return {f":state{number}": state.value for number, state in enumerate(states)}
-
-
-def _item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
-    item = operation.model_dump(mode="json", exclude_none=True)
-    for name in ("waiters", "held"):
-        item[name] = set(getattr(operation, name)) or None  # a list is no set to DynamoDB, and there is no empty set
-    if operation.state in LISTED:
-        item["listed"] = f"{operation.tenant}#{shard_of(operation.operation_id, LISTING_SHARDS)}"
-        item["standing"] = standing(operation.state, operation.updated_at)
-    if operation.state is State.NEEDS_REVIEW:
-        item["due_shard"] = operation.shard
-        item["due"] = timed(PERSON, operation.updated_at)
-    elif operation.due_at is not None:
-        item["due_shard"] = operation.shard
-        item["due"] = timed(operation.tenant, operation.due_at)
-    return serialize(item)

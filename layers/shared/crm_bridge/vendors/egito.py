@@ -337,10 +337,10 @@ class Egito(Vendor[EgitoSettings]):
                 "/oauth/token" + (f"?{urlencode(parameters)}" if in_query else ""),
                 form={} if in_query else parameters,
                 secrets=secrets,
+                is_login=True,
             )
-        members = _token_members(response)
+        members, status = _token_members(response), response.status
         errors = _token_errors(members)
-        status = response.status
         is_passing = status in (408, 429) or status >= 500 or any(map(_PASSING_ERRORS.fullmatch, errors))
         if not is_passing and _is_refusal(status, errors):
             named = next((error for error in errors if error in _OAUTH_ERRORS), status)

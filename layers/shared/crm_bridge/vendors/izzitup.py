@@ -131,6 +131,7 @@ class IzzitUp(Vendor[IzzitUpSettings]):
     """The services of one status page."""
 
     name = VENDOR
+    shows_bodies = False
 
     def secrets(self) -> tuple[str, ...]:
         return (*super().secrets(), basic(self.settings.user, self.settings.password.get_secret_value()))
