@@ -40,11 +40,11 @@ Expression = Annotated[Path, typer.Argument(help="The JMESPath expression; - for
 def try_mapping(
     bridge: Bridge,
     wanted: Wanted,
-    file: Annotated[Path, typer.Argument(help="What the CRM sends, as JSON; - for standard input.")],
+    file: Annotated[Path, typer.Argument(help="A payload as the CRM sends it, as JSON; - for standard input.")],
     tenant: Annotated[str | None, typer.Option(help="Try the mapping of this tenant.")] = None,
     expression: Annotated[Path | None, typer.Option(help="Try the JMESPath expression in this file.")] = None,
 ) -> None:
-    """What a mapping makes of a payload. Nothing is stored or sent.
+    """Show what a mapping makes of a payload. Nothing is stored or sent.
 
     With both --tenant and --expression, the expression takes the place of the tenant's own, and is compared with it.
     """
@@ -123,7 +123,7 @@ def show(
     wanted: Annotated[str | None, typer.Argument(metavar="[MAPPING]", help="Only this one: create_site, crm/0")] = None,
     samples: Annotated[bool, typer.Option("--samples", help="Also the payloads of its samples.")] = False,
 ) -> None:
-    """The mappings that are stored, since when, and whether their samples come out as expected."""
+    """Show the stored mappings, since when they are active, and whether their samples come out as expected."""
     there = stored_mappings(bridge.tenant(name))
     chosen = [find_mapping(name, there, wanted)] if wanted else list(there.values())
     times = {one.name: _stored_at(bridge, name, one) for one in chosen}
@@ -218,7 +218,7 @@ def diff(
         Path | None, typer.Argument(help="The expression to compare with. Else the version before is compared.")
     ] = None,
 ) -> None:
-    """What differs between the stored version and a file, or the version before; and how the samples come out."""
+    """Show what differs between the stored version and a file, or the version before; and how the samples come out."""
     stored = find_mapping(name, stored_mappings(bridge.tenant(name)), wanted)
     if file:
         old, new = stored.mapping, _tried(file, stored)

@@ -47,7 +47,7 @@ CONSEQUENCES = {
     Action.UNLINK: "The links of {event} are deleted, and it waits for a decision again. Nothing is sent. The vendor's "
     "record stays, and so does a record that was made by the link, such as a job at that site.",
 }
-SENT_EARLY = "{event} is sent at once instead of at its time. What may be done is looked for first."
+SENT_EARLY = "{event} is sent at once instead of at its time. The bridge first looks for what may be done."
 
 
 StateOption = Annotated[State | None, typer.Option("--state", help="Only those in this state.")]

@@ -182,8 +182,8 @@ def _resolve_operation(request: Request) -> JsonResponse[responses.Operation]:
 def _retry_operations(request: Request) -> JsonResponse[RetryPage]:
     """Retry all that match
 
-    For instance after an outage. What is waiting or unconfirmed is due from now on instead of at its time, and of what
-    needs review that which was surely not done. One request looks at 100 operations: go on with `after` while there is
+    For instance after an outage. Waiting and unconfirmed operations are due from now on instead of at their time, and
+    those in review that were surely not done. One request looks at 100 operations: go on with `after` while there is
     `next`. With `dry_run` nothing is changed. The bridge sends in the fair share of the tenant, and looks up first what
     may be done.
     """
@@ -261,7 +261,7 @@ def _links(request: Request, search: LinkSearch) -> JsonResponse[Links]:
 
 
 def _try_mapping(request: Request) -> JsonResponse[responses.Mappings]:
-    """What a mapping makes of a payload
+    """Show what a mapping makes of a payload
 
     Nothing is stored or sent. Without a payload the tenant's mappings are only listed. An expression that is given is
     tried in place of the tenant's own, and compared with it. Of a mapping whose settings this function may not read,

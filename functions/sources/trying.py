@@ -37,7 +37,7 @@ class SourceQuestion(BaseModel):
 
 
 def _try_source(request: Request) -> JsonResponse[Mappings]:
-    """What a source's expression makes of an event
+    """Show what a source's expression makes of an event
 
     Nothing is stored or sent. Without a payload the entries of all sources are only listed. An expression that is given
     is tried in place of the entry's own, and compared with it.

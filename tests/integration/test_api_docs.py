@@ -64,11 +64,13 @@ def test_the_examples_of_sites_operations_links_and_problems_are_what_is_answere
     assert [body(crm.get("/links/crm/customer/C-1001"))] == without_times(shown("`GET /links/{system}"))
     assert [body(crm.create_site(latitude=91))] == without_times(shown("Problems"))
     operation = body(crm.get(accepted.headers["Location"]))
-    (example,) = without_times(shown("`GET /operations/{id}`"))
+    calls, example = without_times(shown("`GET /operations/{id}`"))
     assert set(operation) == set(example)
     assert operation["links"] == example["links"]
     assert set(operation["attempts"][0]) == set(example["attempts"][0])
     assert example["result"] == operation["result"]
+    assert set(operation["exchanges"][0]) == set(calls["exchanges"][0]) - {"request", "response"}
+    assert set(operation["exchanges"][0]["calls"][0]) == set(calls["exchanges"][0]["calls"][0])
 
 
 def test_the_example_of_a_trial_is_what_is_answered(crm: Crm) -> None:

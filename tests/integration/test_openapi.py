@@ -20,6 +20,8 @@ def test_a_method_that_no_route_has_is_404_as_on_aws(crm: Crm) -> None:
     paths = json.loads(DOCUMENT.read_text())["paths"]
     for path, operations in paths.items():
         found_by_id = paths["/key-links/{id}"].keys() if path.startswith("/key-links/") else set()
+        if path == "/operations/retry":
+            found_by_id = paths["/operations/{id}"].keys()
         for method in METHODS - operations.keys() - found_by_id:
             answer = crm.session.request(method, crm.stack.url + path, headers=crm.headers, timeout=30)
             assert answer.status_code == 404, (method, path)

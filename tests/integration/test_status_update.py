@@ -163,11 +163,13 @@ def test_is_accepted_at_once_when_the_caller_prefers_that(crm: Crm, page: IzzitU
 def test_only_what_is_over_expires_after_ninety_days(crm: Crm, page: IzzitUpSimulator) -> None:
     assert [set_status(crm, name).status_code for name in ("MAIL", "99")] == [200, 404]
     expected = time.time() + timedelta(days=90).total_seconds()
-    assert [float(row["expires_at"]) for row in rows("OPERATIONS_TABLE")] == [pytest.approx(expected, abs=30)] * 2
+    operations = [row for row in rows("OPERATIONS_TABLE") if "state" in row]
+    assert [float(row["expires_at"]) for row in operations] == [pytest.approx(expected, abs=30)] * 2
     assert rows("LINKS_TABLE") == []
     page.fail(Kind.UNAVAILABLE)
     assert set_status(crm, "WEB").status_code == 202
-    assert sorted("expires_at" in row for row in rows("OPERATIONS_TABLE")) == [False, True, True]
+    operations = [row for row in rows("OPERATIONS_TABLE") if "state" in row]
+    assert sorted("expires_at" in row for row in operations) == [False, True, True]
 
 
 # ---------------------------------------------------------------- what is too old

@@ -83,7 +83,7 @@ class Call(TypedDict):
 
 
 class Exchange(TypedDict):
-    """What went between the bridge and a vendor in one attempt."""
+    """The calls between the bridge and a vendor in one attempt."""
 
     at: Time
     """As in `attempts`."""
@@ -96,7 +96,7 @@ class Exchange(TypedDict):
     """The body of the last call of a failed attempt, its secrets masked, cut at 2,048 characters; only for a key with
     the scope `operations:payload`."""
     response: NotRequired[str | None]
-    """What came back, in the same way."""
+    """The response, in the same way."""
 
 
 class OperationSummary(TypedDict):

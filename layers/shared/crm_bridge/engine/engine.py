@@ -451,15 +451,13 @@ class Engine:
         """Return the decision with the calls of this attempt, if they are to be stored."""
         settled, context = decision.operation, flow.context
         has_failed = settled.state is not State.SUCCEEDED
+        if not has_failed and not context.settings.keep_exchanges_days:
+            return decision
         event = decision.event or settled.attempts[-1].event
         exchange = context.calls.exchange(settled.updated_at, event, bodies=has_failed)
         if exchange is None:
             return decision
-        kept = context.settings.keep_exchanges_days * DAY
-        if has_failed:
-            kept = max(kept, self._policy.keep_failed)
-        if not kept:
-            return decision
+        kept = max(context.settings.keep_exchanges_days * DAY, self._policy.keep_failed if has_failed else 0)
         counted = settled.model_copy(update={"exchanges": (settled.exchanges or 0) + 1})
         return replace(decision, operation=counted, exchange=exchange, exchange_until=settled.updated_at + kept)
 

@@ -28,7 +28,7 @@ type Part = Annotated[str, Field(pattern="^(secret|method|url|timestamp|body|hea
 
 @dataclass(frozen=True)
 class Signature(Proof):
-    """A signature in a header. What a sender does not use keeps its default."""
+    """A signature in a header. Parts that a sender does not use keep their defaults."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=not ON_LAMBDA)
 

@@ -24,7 +24,7 @@ class ClubSettings(Settings):
 
 
 class ConnectorSettings(Settings):
-    """What is agreed with InTouch when a customer is onboarded. The password is an API key, and not stored here.
+    """The agreement with InTouch when a customer is onboarded. The password is an API key, and not stored here.
 
     Source: "Partner Integration Guide" of InTouch, section "Turnup"; see docs/vendors/egito.md.
     """

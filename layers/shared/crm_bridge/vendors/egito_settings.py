@@ -139,7 +139,7 @@ class RecordMap(Settings):
     """A text field at Egito that nothing else uses. It gets the event key of a new record. A record whose response was
     lost is recognised by it; without it, a person decides about such a record."""
     update: Literal["ignore", "apply"] = "ignore"
-    """What becomes of an event that comes again with other fields. With `apply` they change the record, if the event
+    """Whether an event that comes again with other fields is applied. With `apply` they change the record, if the event
     has an `external_id` and `changed_at`; a payload that is older than what was applied is left out."""
 
 
