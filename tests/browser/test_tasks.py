@@ -43,7 +43,7 @@ def test_a_waiting_event_says_what_happens_next_and_when(console: Console, tenan
     assert re.search(r"next in (9|10) min\b", console(f"[data-operation={operation}] .why").text)
     console.show(operation)
     following = console("#next").text
-    assert re.match(r"Not done yet. The bridge sends it to illu again by itself in (9|10) min\.", following)
+    assert re.match(r"Not done yet. The bridge sends it to illu again by itself in (9|10) min\b", following)
     assert "Nothing has to be done by hand." in following
     assert [one.get_attribute("id") for one in console.all("[id^=decide-]")] == ["decide-retry"]
 

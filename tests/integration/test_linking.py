@@ -416,7 +416,7 @@ def test_the_command_line_undoes_a_link(crm: Crm, cli: CommandLine) -> None:
     link_existing(crm, operation)
     assert f"operations resolve {operation} unlink" in cli("operations", "show", "demo", operation).out
     dry = cli("operations", "resolve", operation, "unlink", "--dry-run")
-    assert "stays, and so does what used the link" in dry.out
+    assert "stays, and so does a record that was made by the link" in dry.out
     assert cli("operations", "resolve", operation, "unlink", "--yes", "--json").json["state"] == "needs_review"
     assert cli("operations", "resolve", operation, "unlink", "--yes").code == 2
     assert cli("operations", "resolve", operation, "retry", "--confirmed", "--yes").code == 2

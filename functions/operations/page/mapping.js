@@ -10,7 +10,7 @@ function forgetMapping() {
 const mayReadPayloads = () => glance !== null && glance.scopes.includes("operations:payload");
 // A flow's own mapping is called by the flow's name, a source's by the source's and the number of its entry.
 const isOfSource = (name) => name.includes("/");
-const pathOf = (name) => isOfSource(name) ? "/sources/try" : "/mappings/try";
+const mappingPath = (name) => isOfSource(name) ? "/sources/try" : "/mappings/try";
 // The payload goes as it is typed: in JavaScript a long number would become another one.
 function questionOf(name, payload, expression) {
   const [source, entry] = name.split("/"), about = isOfSource(name) ? {source, entry: Number(entry)} : {flow: name};
@@ -77,7 +77,7 @@ async function tryMapping() {
     return drawTrial([make("h3", {}, "The payload is no JSON"), make("p", {class: "problem"}, error.message)]);
   }
   const expression = $("try-expression").value.trim();
-  const {trial} = await ask(pathOf(one.name), questionOf(one.name, payload, expression && expression !== one.expression ? expression : null));
+  const {trial} = await ask(mappingPath(one.name), questionOf(one.name, payload, expression && expression !== one.expression ? expression : null));
   drawTrial(result(trial));
   redraw($("try-store"), [one.name, expression], () => expression && trial.is_valid && expression !== one.expression ? storing(one) : []);
 }

@@ -108,7 +108,7 @@ def test_an_event_of_a_source_whose_sender_reads_no_response_is_listed(sender: S
 def test_the_command_line_lists_it_and_says_what_to_do(crm: Crm, cli: CommandLine) -> None:
     for customer in ("C-1", "C-2"):
         crm.create_site(customer_id=customer)
-    assert "There is none." in cli("operations", "list", "demo", "--changed").out
+    assert "No operations found." in cli("operations", "list", "demo", "--changed").out
     moved(crm, "C-1")
     (one,) = cli("operations", "list", "demo", "--changed", "--json").json
     assert (one["event_key"], one["changed"]["times"]) == ("C-1", 1)
