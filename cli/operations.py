@@ -229,7 +229,8 @@ def retry(
     retried = 0
     with progress_of(bridge.output, "operations", len(chosen)) as progress:
         for number, one in enumerate(chosen):
-            is_due = make_due(one, by=bridge.user, due_at=begun + number * 60 // rate)
+            due_at = begun + number * 60 // rate
+            is_due = make_due(one, by=bridge.user, due_at=due_at)
             retried += is_due
             progress.advance("due" if is_due else "left alone")
     bridge.output.document({**report, "retried": retried})

@@ -6,10 +6,10 @@ Names of entities and fields are Egito's own, which its public pages do not list
 from datetime import timedelta
 from typing import Annotated, Literal, TypedDict
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, SerializationInfo
 
 from crm_bridge import Command, Result
-from crm_bridge.fields import Id, Schema
+from crm_bridge.fields import COMPARED, Id, Schema
 from crm_bridge.times import EPOCH, Time
 from crm_bridge.vendors.egito_settings import EgitoName
 
@@ -24,6 +24,10 @@ def _without_id(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if "id" in value:
         raise ValueError("must not have id, which Egito gives; it stands in the address")
     return value
+
+
+def _unless_compared(value: int, info: SerializationInfo) -> int:
+    return 0 if info.context == COMPARED else value
 
 
 _NO_ID = Schema(**{"not": {"required": ["id"]}})
@@ -80,6 +84,13 @@ class RecordChange(Command):
     fields: dict[str, JsonValue]
     asked_at: int
     """When it was asked for, or when the CRM made it, if there is an `external_id` (epoch microseconds)."""
+    arrived_at: Annotated[int, PlainSerializer(_unless_compared)] = 0
+    """When it arrived (epoch microseconds). It is no part of the event."""
+
+    @property
+    def order(self) -> int:
+        """The place of this change among those of the record: by its time, then by its arrival."""
+        return self.asked_at * 10**17 + self.arrived_at
 
     @property
     def new_record(self) -> NewRecord:

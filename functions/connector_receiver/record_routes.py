@@ -53,7 +53,8 @@ def _create_record(request: Request) -> Response:
     if isinstance(change, str):
         return to_response(replace(run(request, CreateRecord, command), not_applied=change), CreateRecord)
     outcome = run(request, CreateRecord, command, notes_changed=False)
-    if not outcome.changed:
+    made_nothing = outcome.operation.state is State.SUCCEEDED and not outcome.operation.links
+    if not (outcome.changed or made_nothing):  # made_nothing: another event has made the record
         return to_response(outcome, CreateRecord)
     return to_response(replace(run(request, ChangeRecord, change), changed=True, applied=True), ChangeRecord)
 
@@ -74,12 +75,14 @@ def _change_of(request: Request, command: NewRecord) -> RecordChange | str:
         external_id=command.external_id,
         fields=command.fields,
         asked_at=microseconds(command.changed_at),
+        arrived_at=runtime().clock.microseconds(),
     )
 
 
 def _change_record(request: Request) -> Response:
     entity, record_id, sent = _entity(request), _id(request), request.parse(RecordUpdate)
-    command = RecordChange(entity=entity, id=record_id, fields=sent.fields, asked_at=runtime().clock.microseconds())
+    now = runtime().clock.microseconds()
+    command = RecordChange(entity=entity, id=record_id, fields=sent.fields, asked_at=now, arrived_at=now)
     return to_response(run(request, ChangeRecord, command), ChangeRecord)
 
 

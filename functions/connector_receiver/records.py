@@ -171,7 +171,7 @@ class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_reco
             vendor.update(command.entity, record.id, changes)
             return changed
 
-        done = turns.apply_each(dict.fromkeys(places, command.asked_at), work)
+        done = turns.apply_each(dict.fromkeys(places, command.order), work)
         return done or changed.model_copy(update={"ignored": "older"})
 
 

@@ -68,6 +68,12 @@ def _place(value: str) -> str:
     return value
 
 
+def _place_in_states(value: str) -> str:
+    if value.startswith(f"{CHANGED}."):
+        raise ValueError("belongs to a list with changed")
+    return _place(value)
+
+
 def _flow(value: str) -> str:
     if value not in flows():
         raise ValueError(f"must be one of {', '.join(sorted(flows()))}")
@@ -133,7 +139,9 @@ class RetryAll(BaseModel):
     """Leaves out what changed last before this time."""
     text: Annotated[str, Field(max_length=200)] | None = None
     """In the event key, or in the reason of the last attempt, in whatever case."""
-    after: Place | None = None
+    after: Annotated[str, AfterValidator(_place_in_states), Schema(pattern=PLACE.replace(f"|{CHANGED}", ""))] | None = (
+        None
+    )
     """`next` of the response before."""
     dry_run: bool = False
     """Only say which ones."""

@@ -212,6 +212,16 @@ def test_a_command_is_taken_as_it_is_beside_a_mapping(upya: Crm) -> None:
     assert len(upya.stack.illu.jobs) == 1
 
 
+@pytest.mark.parametrize("key", ["join('-', ['UK', customer_id])", "join('-', ['UK', to_string(customer_id)])"])
+def test_a_payload_is_not_taken_as_it_is_when_the_mapping_fails_or_gives_it_another_key(crm: Crm, key: str) -> None:
+    """Else one event would have two keys, and be sent twice."""
+    others = "latitude: latitude, longitude: longitude, address: address"
+    use_mappings(crm, create_site=own(f"{{customer_id: {key}, name: title, {others}}}"))
+    assert crm.create_site(customer_id="17", title="Shop").status_code == 201
+    assert crm.create_site(customer_id=17).status_code == 422
+    assert len(crm.stack.illu.sites) == 1
+
+
 def test_the_mapping_counts_when_a_payload_is_valid_with_it_and_without(crm: Crm) -> None:
     use_mappings(crm, create_site=own("merge(@, {customer_id: join('-', ['eu', customer_id])})"))
     answer = crm.create_site()

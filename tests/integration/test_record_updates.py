@@ -263,3 +263,25 @@ def test_the_latest_counts_in_the_end_in_any_order_with_any_failures(applies: Cr
     assert states <= {"succeeded"}
     assert phone(applies) == "2"
     assert runtime().operations.listed_changed("demo", flow=None, limit=10, after=None) == ([], None)
+
+
+@pytest.mark.parametrize("minute", [2, 3])
+def test_the_payload_that_arrived_last_counts_of_two_of_one_time(applies: Crm, minute: int) -> None:
+    send(applies, "1", 1)
+    applies.stack.egito.fail(Kind.UNAVAILABLE, method="POST")
+    assert send(applies, "2", 2).status_code == 202
+    assert send(applies, "3", minute).status_code == 200
+    for _ in range(3):
+        applies.stack.move_clock(200)
+        applies.stack.deliver_due()
+    assert phone(applies) == "3"
+
+
+def test_the_first_payload_changes_a_record_that_another_event_has_made(applies: Crm) -> None:
+    body = {"external_id": "A-1", "fields": {**JAN, "phone": "1"}, "changed_at": at(1)}
+    assert call(applies, "POST", "/records/Contact", body, Idempotency_Key="K-1").status_code == 201
+    for _ in range(2):
+        told = send(applies, "2", 2)
+        assert (told.status_code, told.json()["applied"]) == (200, True)
+    assert phone(applies) == "2"
+    assert send(applies, "0", 1).json()["ignored"] == "older"

@@ -145,6 +145,18 @@ class PayloadMapping(BaseModel):
             members |= {name: value for name, value in yielded.items() if value not in (None, "")}
         return members
 
+    def contradicts(self, flow: str, payload: JsonValue) -> bool:
+        """Return whether it fails on a payload, or makes another value of a member that the payload has itself.
+
+        Such a payload must not be taken as it is: the same event would have two keys.
+        """
+        try:
+            made = self.apply(flow, payload)
+        except InvalidError:
+            return True
+        own = payload if isinstance(payload, dict) else {}
+        return any(name in own and own[name] != value for name, value in made.items())
+
     def expressions(self, flow: str) -> list[str]:
         """Return what makes a flow's command: what is built in, then the own expression."""
         return [one for one in (_BUILT_IN.get((self.built_in or "", flow)), self.expression) if one]

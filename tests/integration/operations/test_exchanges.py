@@ -199,3 +199,30 @@ def test_the_command_line_shows_the_calls_and_the_bodies_when_asked_for(crm: Crm
         SITE["address"]
         in cli("operations", "show", "demo", str(SITE["customer_id"]), "--payload").out.partition("payload ")[0]
     )
+
+
+def use_illu(crm: Crm, **settings: object) -> None:
+    tenant = json.loads(crm.stack.demo_tenant())
+    crm.stack.put_secret("demo", json.dumps({**tenant, "illu": {**tenant["illu"], **settings}}))
+    runtime().engine.tenants.get("demo", "create_site", fresh=True)
+
+
+def test_records_of_other_customers_that_a_look_up_finds_are_not_stored(crm: Crm, cli: CommandLine) -> None:
+    use_illu(crm, search_lag=3000)
+    assert crm.create_site(customer_id="A", name="Anna Wekesa", address="Hill Lane 1").status_code == 201
+    operation = failed(crm, customer_id="B", latitude=50.0, longitude=20.0)
+    crm.stack.move_clock(61)
+    crm.stack.deliver_due()
+    assert [one["event"] for one in shown(support(crm), operation)] == ["not found yet", "maybe done"]
+    assert cli("forget", "demo", "A", "--yes").code == 0
+    assert "Anna Wekesa" not in crm.stored()
+
+
+def test_a_customers_name_in_a_look_ups_address_is_not_shown(crm: Crm) -> None:
+    use_illu(crm, site_list_path="/orgs/{org_id}/sites/named/{name}")
+    operation = failed(crm, name="Anna Wekesa")
+    crm.stack.move_clock(61)
+    crm.stack.deliver_due()
+    paths = [call["path"] for one in shown(crm, operation) for call in one["calls"]]
+    assert "/orgs/{org_id}/sites/named/{name}" in paths
+    assert "Anna" not in json.dumps(paths)

@@ -156,3 +156,9 @@ def test_the_command_line_retries_one_that_waits(crm: Crm, cli: CommandLine) -> 
     assert cli("operations", "resolve", operation, "retry", "--yes").code == 0
     assert read(operation).attempts[-1].event == "made due"
     assert cli("operations", "resolve", operation, "discard", "--yes").code == 2
+
+
+def test_a_place_in_another_list_is_refused(crm: Crm) -> None:
+    answer = crm.post("/operations/retry", {"after": f"changed.1.op_{'0' * 32}"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"field": "after", "message": "belongs to a list with changed"}]

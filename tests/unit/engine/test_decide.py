@@ -121,7 +121,12 @@ CLAIMED: dict[str, Row] = {
         Claimed(True),
         stored(
             Event.OUT_OF_ATTEMPTS,
-            noted(again(State.SENDING, tries=TOO_MANY, notifies=True), DIED, USED_UP, state=State.NEEDS_REVIEW),
+            noted(
+                again(State.SENDING, tries=TOO_MANY, notifies=True, unconfirmed_since=NOW),
+                DIED,
+                USED_UP,
+                state=State.NEEDS_REVIEW,
+            ),
             notify=True,
         ),
     ),

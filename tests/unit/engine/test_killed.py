@@ -3,8 +3,9 @@
 import pytest
 
 from crm_bridge.engine import POLICY
-from crm_bridge.errors import CannotLookError, Event, MaybeDoneError
+from crm_bridge.errors import CannotLookError, Event, MaybeDoneError, NotDoneError
 from crm_bridge.storage.operation import State
+from operations.retrying import is_safe
 from tests.unit.engine.conftest import Bench, Killed, failing, hit, kill
 
 
@@ -104,3 +105,21 @@ def test_is_looked_for_when_its_function_was_killed_after_a_person_let_it_begin_
     bench.wait_until_due()
     bench.retry()
     assert bench.stored().attempts[-1].event is Event.FOUND
+
+
+def test_may_be_done_when_the_function_was_killed_at_its_last_try(bench: Bench) -> None:
+    """So a retry of all that were surely not done leaves it alone."""
+    bench.shop.answers = [failing(NotDoneError) for _ in range(POLICY.last_try - 1)]
+    bench.run()
+    for _ in range(POLICY.last_try - 2):
+        bench.wait_until_due()
+        bench.retry()
+    bench.wait_until_due()
+    bench.shop.during = kill
+    with pytest.raises(Killed):
+        bench.retry()
+    bench.wait_until_due()
+    bench.retry()
+    assert bench.stored().state is State.NEEDS_REVIEW
+    assert bench.stored().unconfirmed_since == int(bench.clock.now)
+    assert not is_safe(bench.stored())

@@ -181,10 +181,9 @@ def _claimed(operation: Operation, claimed: Claimed, terms: _Terms) -> Decision:
     has_died = operation.was is State.SENDING
     if has_died:
         operation = with_attempt(operation, Event.LEASE_EXPIRED, now, "whoever was sending it has died")
+        operation = operation.model_copy(update={"unconfirmed_since": now})  # its request may have been under way
     if is_used_up(operation, policy):
         return _failed(operation, Event.OUT_OF_ATTEMPTS, terms)
-    if has_died:  # its request may have been under way until now
-        operation = operation.model_copy(update={"unconfirmed_since": now})
     is_safe = claimed.repeatable or (_only_waited(operation) and operation.deferred_at is None)
     return Decision(Next.SEND if is_safe else Next.LOOK, operation)
 

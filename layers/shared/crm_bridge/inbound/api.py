@@ -349,8 +349,8 @@ def body_of(event: APIGatewayProxyEventV2) -> bytes:
 def receive[M: BaseModel](request: Request, function: str, model: type[M]) -> tuple[M, str | None]:
     """Return what the caller sent as `model`, and the name of the mapping that made it, if the tenant has one.
 
-    A mapping is at most MAPPING_MAX_AGE old. What it makes nothing valid of is taken as it is, if that is valid: so a
-    sender of the flow's own payloads works beside it. Raises ProblemError.
+    A mapping is at most MAPPING_MAX_AGE old. What it makes nothing valid of is taken as it is, if that is valid and the
+    mapping says nothing else: so a sender of the flow's own payloads works beside it. Raises ProblemError.
     """
     request.json()  # what is no JSON is none for every tenant
     tenant, tenants = request.caller.tenant, runtime().tenants
@@ -366,8 +366,9 @@ def receive[M: BaseModel](request: Request, function: str, model: type[M]) -> tu
     try:
         return request.mapped(model, function, found), found.label
     except InvalidError as problem:
-        with suppress(InvalidError):
-            return request.parse(model), None
+        if not found.contradicts(function, request.json()):
+            with suppress(InvalidError):
+                return request.parse(model), None
         raise problem
 
 

@@ -218,7 +218,9 @@ class Transport:
             if self._calls is not None:
                 outcome = failure if response is None else response.status
                 left = data.getvalue() if data is not None and shows_bodies else None
-                shown = response if shows_bodies else None
+                # What a look-up finds may be other people's: it does not belong to this event.
+                is_found = method == "GET" and response is not None and response.status < HTTPStatus.BAD_REQUEST
+                shown = response if shows_bodies and not is_found else None
                 self._calls.add(method, path, outcome, round(took), secrets=secrets, request=left, response=shown)
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._breaker.failed(vendor, host, tenant)

@@ -120,10 +120,15 @@ class Vendor[SettingsT: Settings]:
 
     # ------------------------------------------------------------------ calls
 
-    def get(self, path: str, *statuses: int, max_response: int = MAX_RESPONSE) -> VendorResponse:
-        """Return the response to a GET, which is harmless to repeat: if it fails, it is surely not done."""
+    def get(
+        self, path: str, *statuses: int, max_response: int = MAX_RESPONSE, noted: str | None = None
+    ) -> VendorResponse:
+        """Return the response to a GET, which is harmless to repeat: if it fails, it is surely not done.
+
+        `noted` is the path as people see it, if this one has a customer's data in it.
+        """
         with changing_nothing():
-            response = self.call("GET", path, max_response=max_response)
+            response = self.call("GET", path, max_response=max_response, noted=noted)
             self.expect(response, *statuses)
         return response
 
@@ -155,6 +160,7 @@ class Vendor[SettingsT: Settings]:
         secrets: tuple[str, ...] = (),
         max_response: int | None = MAX_RESPONSE,
         is_login: bool = False,
+        noted: str | None = None,
     ) -> VendorResponse:
         """Return the response to one request, whatever its status (see `Transport.call`).
 
@@ -171,7 +177,7 @@ class Vendor[SettingsT: Settings]:
             secrets=(*secrets, *self.secrets()),
             max_response=max_response,
             pace=self.pace(),
-            path=path,
+            path=noted or path,
             shows_bodies=self.shows_bodies and not is_login,
         )
 

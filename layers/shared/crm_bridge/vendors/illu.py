@@ -220,7 +220,7 @@ class Illu(Vendor[IlluSettings]):
             raise CannotLookError(f"Cannot check in illu: set `{setting}` to enable the look-up", vendor=VENDOR)
         fills = {"{org_id}": str(self.settings.org_id), NAME: quote(name, safe="")}
         filled = re.sub(r"\{(?:org_id|name)\}", lambda place: fills[place[0]], path)
-        response = self.get(filled, 200, max_response=MAX_LIST)
+        response = self.get(filled, 200, max_response=MAX_LIST, noted=path)
         try:
             return adapter.validate_python(_whole_list(response))
         except ValidationError:
