@@ -326,7 +326,10 @@ def print_operation(output: Output, operation: Operation, exchanges: ExchangesOf
             [[one.get(column) for column in columns] for one in candidates],
         )
     if operation.state in (State.WAITING, State.UNCONFIRMED):
-        output.line("The bridge takes it up again by itself. To send it at once:", style="bold")
+        next_step = (
+            "send it" if operation.state is State.WAITING else "look at the vendor, and send only what is not there,"
+        )
+        output.line(f"The bridge takes it up again by itself. To let it {next_step} at once:", style="bold")
         output.line(f"  crm-bridge operations resolve {operation.operation_id} retry")
     if operation.state is State.NEEDS_REVIEW:
         output.line("It waits for a person. Look at the vendor, then one of:", style="bold")

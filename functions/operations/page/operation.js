@@ -42,7 +42,7 @@ async function loadOperation(id, quiet) {
       make("div", {},
         make("section", {class: "card"}, make("h2", {}, "Event"), request(one)),
         ...[cameFrom(one)].filter(Boolean),
-        make("section", {class: "card"}, make("h2", {}, "Result"), one.result ? make("pre", {}, JSON.stringify(one.result, null, 2)) : make("p", {class: "dim"}, "None yet.")),
+        make("section", {class: "card"}, make("h2", {}, "Result"), one.result ? make("pre", {}, JSON.stringify(one.result, null, 2)) : make("p", {class: "dim"}, one.due_at ? "None yet." : "None.")),
         make("section", {class: "card"}, make("h2", {}, "Links"), graph(one.links)))),
   ]);
   if (!quiet) ($(focused) ?? $("back")).focus({preventScroll: Boolean(focused)});
@@ -62,8 +62,8 @@ function nextStep(one) {
       : [`It may be done. The bridge looks at ${vendor}`, ...due, `, and links what it finds; it sends again only what is not there. Nothing has to be done by hand.${outage}`];
     case "sending": return [`A function is sending it right now. If that dies, the bridge takes it up again`, ...due, "."];
     case "needs_review": return [`A person has to decide: ${one.last_attempt?.reason || "see the time line"}. Nothing is sent until then.`];
-    case "rejected": return [one.last_attempt?.event === "discarded" ? "Discarded: it is not sent." : `Not done, and not sent again by itself${one.last_attempt?.reason ? `: ${one.last_attempt.reason}` : ""}.`, " If the CRM sends the event again, it is sent."];
-    default: return [`Done at ${vendor}. The same event is not sent again.`];
+    case "rejected": return [one.last_attempt?.event === "discarded" ? "Discarded: it is not sent." : `Not done, and not sent again by itself${one.last_attempt?.reason ? `: ${one.last_attempt.reason.replace(/\.$/, "")}` : ""}.`, " If the CRM sends the event again, it is sent."];
+    default: return [`Done at ${vendor}. The same event is not sent again.${one.changed ? " It came again with a different payload, which was not applied: see Details." : ""}`];
   }
 }
 function facts(one) {

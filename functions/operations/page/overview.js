@@ -15,9 +15,9 @@ async function loadOverview() {
   if (Math.abs(ahead) < 5000) ahead = 0;
   $("where").textContent = `${glance.tenant} · ${glance.stage} · ${glance.region}`;
   $("where").title = "Tenant, stage and region";
-  $("as-of").textContent = `as of ${new Date(now()).toLocaleTimeString()}`;
+  $("as-of").textContent = `as of ${new Date(now()).toLocaleTimeString([], {timeZoneName: "short"})}`;
   const known = glance.vendors.filter((one) => one.state !== "nothing known");
-  redraw($("vendors"), known, () => known.length ? known.map(vendor) : [make("li", {class: "dim"}, "Nothing has been sent to any of them yet.")]);
+  redraw($("vendors"), known, () => known.length ? known.map(vendor) : [make("li", {class: "dim"}, "No outcome is known yet.")]);
   drawPlot();
   redraw($("attention"), [glance.states.needs_review, known], () => attention(known.filter((one) => one.state === "failing")));
   drawStates();
