@@ -234,7 +234,7 @@ ROUTES = {
     "POST /requests/{id}/resend": _of_handler("POST /requests/{id}/resend", problems=(409, 422)),
     "POST /requests/{id}/discard": _of_handler("POST /requests/{id}/discard", problems=(409,)),
     "POST /mappings/try": _of_handler("POST /mappings/try", body=MappingQuestion),
-    "POST /sources/try": _of_handler("POST /sources/try", body=SourceQuestion),
+    "POST /sources/try": _of_handler("POST /sources/try", body=SourceQuestion, problems=(404,)),
     "GET /links": _of_handler("GET /links", query=LinkSearch, problems=(404,)),
     "GET /links/{system}/{entity}/{id}": _of_handler("GET /links/{system}/{entity}/{id}", problems=(422,)),
 }

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from crm_bridge.errors import FieldError, InvalidError
+from crm_bridge.errors import InvalidError, NotFoundError
 from crm_bridge.inbound.api import JsonResponse, Request
 from crm_bridge.responses import Mappings, MappingTrial
 from crm_bridge.runtime import runtime
@@ -59,8 +59,8 @@ def _try_source(request: Request) -> JsonResponse[Mappings]:
     if "payload" in asked.model_fields_set and asked.source is not None:
         settings = sources.get(asked.source)
         if settings is None or (asked.entry or 0) >= len(settings.events):
-            wrong = FieldError("entry" if settings else "source", "is not there")
-            raise InvalidError("Correct the fields named in errors.", fields=[wrong])
+            what = "source of this name" if settings is None else "entry of this number in the source"
+            raise NotFoundError(f"This tenant has no {what}. Without a payload, all are listed.")
         trial = _trial(asked, asked.source, settings, shows=shows)
     return JsonResponse(200, {"mappings": mappings, "used_after": MAPPING_MAX_AGE, "trial": trial})
 

@@ -131,7 +131,7 @@ def test_a_key_needs_the_scope_to_read(mapped: Crm, path: str) -> None:
 def test_what_is_not_there_is_named(mapped: Crm) -> None:
     assert "must be one of create_site" in mapped.post("/mappings/try", {"flow": "nothing"}).text
     for question in ({"source": "other", "payload": {}}, {"source": "crm", "entry": 7, "payload": {}}):
-        assert mapped.post("/sources/try", question).status_code == 422
+        assert mapped.post("/sources/try", question).status_code == 404
 
 
 def test_a_trial_of_a_source_takes_the_entry_that_fits(sender: Sender) -> None:
