@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
+from botocore.exceptions import ClientError
 from pydantic import ValidationError
 
 from cli.output import Output
@@ -49,6 +50,10 @@ NO_TELEMETRY = {
 def access_key_file(port: int) -> Path:
     """Return where `make run` keeps the access key of its AWS while it runs, by the gateway's port."""
     return Path.home() / ".cache" / "crm-bridge" / f"local-{port}.key"
+
+
+REFUSED = ("AccessDeniedException", "AccessDenied")
+"""Codes of AWS for what the caller may not do."""
 
 
 class Bridge:
@@ -99,6 +104,17 @@ class Bridge:
         secrets = [secret["Name"] for page in pages for secret in page["SecretList"]]
         return sorted({secret.rpartition("/")[2] for secret in secrets if secret.startswith(prefixes)})
 
+    def expect_tenant(self, tenant: str) -> None:
+        """Raise NotConfiguredError if there is no such tenant, as far as AWS lets the caller know."""
+        try:
+            known = self.tenants()
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in REFUSED:
+                raise
+            return
+        if tenant not in known:
+            raise _no_tenant(tenant)
+
     def parts(self, tenant: str) -> dict[str, str]:
         """Return the texts of a tenant's secrets by part (see `crm_bridge.tenant_parts.split`)."""
         secrets = self.secrets
@@ -112,7 +128,7 @@ class Bridge:
         """Return the same. Raises NotConfiguredError if there is no secret."""
         if parts := self.parts(tenant):
             return parts
-        raise NotConfiguredError(f"There is no tenant {tenant}. `crm-bridge tenant list` lists the tenants.")
+        raise _no_tenant(tenant)
 
     def secret_name(self, part: str, tenant: str) -> str:
         return f"{self._outputs['SecretPrefix']}{part}/{tenant}"
@@ -220,3 +236,7 @@ class Bridge:
                 "another version. The stack and the command line must be of the same version."
             )
         return found
+
+
+def _no_tenant(tenant: str) -> NotConfiguredError:
+    return NotConfiguredError(f"There is no tenant {tenant}. `crm-bridge tenant list` lists the tenants.")

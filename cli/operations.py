@@ -82,11 +82,15 @@ def list_operations(
     states = [state] if state else FIRST_LOOKED_AT
     if changed:
         operations = list(islice(_with_reason(bridge.listed_changed(name, states, flow), reason), limit))
+        if not operations:
+            bridge.expect_tenant(name)
         bridge.output.document([one.summary_response() for one in operations])
         bridge.output.table(CHANGED_COLUMNS, map(_changed_row, operations), head=3)
         number = len(operations)
     else:
         found = list(islice(_with_reason(bridge.listed(name, states, flow), reason), limit))
+        if not found:
+            bridge.expect_tenant(name)
         bridge.output.document([one.to_response() for one in found])
         bridge.output.table(COLUMNS, map(_row, found), head=3)
         number = len(found)

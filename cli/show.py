@@ -8,7 +8,7 @@ import typer
 from botocore.exceptions import ClientError
 
 from cli import operations, requests
-from cli.bridge import Bridge
+from cli.bridge import REFUSED, Bridge
 from cli.command import WrongInputError
 from cli.operations import Payload
 from cli.output import moment
@@ -26,7 +26,6 @@ MOST_TENANTS = 500
 HTTP_REQUEST_ID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 """The form of the header X-Request-Id."""
 MOST_REQUESTS = 50
-REFUSED = ("AccessDeniedException", "AccessDenied")
 
 Tenant = Annotated[str | None, typer.Option("--tenant", help="Only look in this tenant. Else in all of them.")]
 

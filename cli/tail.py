@@ -44,6 +44,7 @@ def tail(
         for one in [state] if state else State:
             yield from (found for found in _recent(bridge, name, one, flow, since) if has_reason(found, reason))
 
+    bridge.expect_tenant(name)
     if bridge.output.notices.is_terminal:
         bridge.output.notice(f"Waiting for changes of operations of {name}. Ctrl-C ends it.", style="dim")
     try:
