@@ -32,7 +32,8 @@ def unaccepted(world: "World") -> "list[Sent]":
 def broken_rules(world: "World") -> list[str]:
     """Return what is wrong, a line each: an event without its effect, with two, unfinished, or without its links."""
     now = int(time.time() + world.stack._ahead)
-    wrong = [_unfinished(one, now) for one in world.operations() if not is_finished(one)]
+    left = [one for one in world.operations() if not (is_finished(one) or _is_needless(one))]
+    wrong = [_unfinished(one, now) for one in left]
     wrong += [f"{sent.event.kind} was not accepted ({sent.told})" for sent in unaccepted(world)]
     for sent in _last_sent(world):
         event, held = sent.event, sent.event.held(world.stack)
@@ -96,6 +97,17 @@ def is_finished(operation: Operation) -> bool:
     return operation.state is State.SUCCEEDED or (
         last is not None and (last.event is Happening.WITHDRAWN or "by a later request" in last.reason)
     )
+
+
+def _is_needless(operation: Operation) -> bool:
+    """Return whether it is one of two requests to delete a record, and the record was gone already.
+
+    That happens if Egito deleted it for the other request and said "try later": then nothing tells that it was there.
+    What is left of the record is checked as for all events.
+    """
+    last = operation.last_attempt
+    is_refused = operation.state is State.REJECTED and last is not None and last.event is Happening.REFUSED
+    return operation.flow == "delete_record" and is_refused and last is not None and "not found" in last.reason
 
 
 def _unfinished(operation: Operation, now: int) -> str:
