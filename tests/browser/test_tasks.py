@@ -130,7 +130,7 @@ def test_a_list_is_filtered_and_its_address_leads_back_to_it(
     console.show(new)
     browser.back()
     console.until(lambda: shown(console) == [new])
-    assert browser.switch_to.active_element.get_attribute("data-operation") == new
+    console.until(lambda: browser.switch_to.active_element.get_attribute("data-operation") == new)
     console("#clear").click()
     console.until(lambda: shown(console) == [job, new, old])
     assert console("#count").text == ""
