@@ -66,19 +66,9 @@ def _try_source(request: Request) -> JsonResponse[Mappings]:
 
 
 def _trial(asked: SourceQuestion, source: str, settings: SourceSettings, *, shows: bool) -> MappingTrial:
-    from crm_bridge.trial import try_out
+    from crm_bridge.trial import no_trial, try_out
 
-    ignored: MappingTrial = {
-        "name": None,
-        "flow": None,
-        "version": None,
-        "command": None,
-        "is_valid": False,
-        "errors": [],
-        "not_read": [],
-        "differences": [],
-        "samples": [],
-    }
+    ignored = no_trial()
     try:
         fits = fitting(settings, asked.payload)
     except InvalidError as error:

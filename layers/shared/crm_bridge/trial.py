@@ -105,17 +105,11 @@ def tried(expression: str, stored: PayloadMapping | None) -> PayloadMapping:
         raise InvalidError(f"The expression cannot be used: it {wrong}.") from None
 
 
-def try_out(
-    name: str, target: Target, stored: PayloadMapping | None, expression: str | None, payload: JsonValue, *, shows: bool
-) -> responses.MappingTrial:
-    """Return what an expression, or else the stored mapping, makes of a payload, for a response.
-
-    `shows` says whether the values of samples are shown. Without it an expression that was sent is not run on them,
-    because how it comes out tells their values.
-    """
-    found: responses.MappingTrial = {
+def no_trial(name: str | None = None, flow: str | None = None) -> responses.MappingTrial:
+    """Return the response for a payload of which nothing is made."""
+    return {
         "name": name,
-        "flow": target.flow,
+        "flow": flow,
         "version": None,
         "command": None,
         "is_valid": False,
@@ -124,6 +118,17 @@ def try_out(
         "differences": [],
         "samples": [],
     }
+
+
+def try_out(
+    name: str, target: Target, stored: PayloadMapping | None, expression: str | None, payload: JsonValue, *, shows: bool
+) -> responses.MappingTrial:
+    """Return what an expression, or else the stored mapping, makes of a payload, for a response.
+
+    `shows` says whether the values of samples are shown. Without it an expression that was sent is not run on them,
+    because how it comes out tells their values.
+    """
+    found = no_trial(name, target.flow)
     try:
         mapping = tried(expression, stored) if expression else stored
     except InvalidError as error:
