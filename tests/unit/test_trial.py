@@ -46,7 +46,7 @@ HUBSPOT: dict[str, Any] = {
     },
     "portalId": 5,
 }
-"""A workflow sends each property as an object with its value."""
+"""A made-up workflow that sends each property as an object with its value."""
 SALESFORCE_SITE = """payload.{
     customer_id: ChangeEventHeader.recordIds[0], name: Name,
     address: join(', ', [BillingAddress.Street, BillingAddress.City][?@]),
