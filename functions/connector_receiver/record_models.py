@@ -78,9 +78,9 @@ class RecordChange(Command):
 
     entity: str
     id: str = ""
-    """Egito's id of the record; empty if there is an `external_id`."""
+    """Egito's id of the record; empty if the event that makes the record of the `external_id` comes first."""
     external_id: str | None = None
-    """The CRM's id, if the change is a later payload of the event that makes the record."""
+    """The CRM's id, if the change is the payload of an event that would have made the record."""
     fields: dict[str, JsonValue]
     asked_at: int
     """When it was asked for, or when the CRM made it, if there is an `external_id` (epoch microseconds)."""
@@ -119,14 +119,20 @@ class StoredRecord(Result):
     """As the event that made it said."""
 
 
+Ignored = Annotated[Literal["older"] | None, Field(exclude_if=lambda value: value is None)]
+
+
 class ExistingRecord(StoredRecord):
-    """A record that another event has made, and linked."""
+    """A record that another event has made, and linked. `changed_at` is that of the latest payload of the two."""
+
+    ignored: Ignored = None
+    """Only there if this payload is older than the one that made the record, so that it changed nothing."""
 
 
 class ChangedRecord(StoredRecord):
     """The record as changed; or `ignored`, and why."""
 
-    ignored: Annotated[Literal["older"] | None, Field(exclude_if=lambda value: value is None)] = None
+    ignored: Ignored = None
     """Only there if all of these fields were changed by a later request already, and nothing was changed."""
 
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter, ValidationError
 
 from connector_receiver.record_models import (
-    MOST_CHANGED,
     DictionaryEntries,
     DictionaryEntry,
     EgitoRecord,
+    ExistingRecord,
     NewRecord,
     RecordChange,
     RecordCreation,
@@ -20,18 +20,17 @@ from connector_receiver.record_models import (
     RecordPage,
     RecordUpdate,
 )
-from connector_receiver.records import ChangeRecord, CreateRecord, DeleteRecord
+from connector_receiver.records import ChangeRecord, CreateRecord, DeleteRecord, change_of
 from crm_bridge.errors import FieldError, InvalidError, NotFoundError
 from crm_bridge.fields import LONGEST_ID, Id
 from crm_bridge.inbound.api import JsonResponse, Request, Response, ask, run, to_response
 from crm_bridge.runtime import runtime
-from crm_bridge.storage.operation import State
-from crm_bridge.times import expect_past, microseconds
+from crm_bridge.storage.operation import Operation, State
+from crm_bridge.times import expect_past
 from crm_bridge.vendors.egito import Record, usable_id
 from crm_bridge.vendors.egito_settings import EgitoName, EgitoSettings
 
 SCOPE = "records"
-BY_PUT = "Change the record by PUT /records/{entity}/{id}."
 LARGEST_RESPONSE = 5 * 1024 * 1024
 """Bytes. Lambda returns at most 6 MB: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
@@ -49,34 +48,25 @@ def _create_record(request: Request) -> Response:
     command = NewRecord(
         entity=entity, key=key, external_id=sent.external_id, changed_at=sent.changed_at, fields=sent.fields
     )
-    change = _change_of(request, command)
+    change = change_of(command, _egito(request), arrived_at=runtime().clock.microseconds())
     if isinstance(change, str):
         return to_response(replace(run(request, CreateRecord, command), not_applied=change), CreateRecord)
     outcome = run(request, CreateRecord, command, notes_changed=False)
-    made_nothing = outcome.operation.state is State.SUCCEEDED and not outcome.operation.links
-    if not (outcome.changed or made_nothing):  # made_nothing: another event has made the record
-        return to_response(outcome, CreateRecord)
+    if not outcome.changed:
+        there = _existing(outcome.operation)
+        if there is None:
+            return to_response(outcome, CreateRecord)
+        if there.ignored:
+            return to_response(replace(outcome, changed=True), CreateRecord)
+        change = change.model_copy(update={"id": there.id})  # it was made before the new record's event was done
     return to_response(replace(run(request, ChangeRecord, change), changed=True, applied=True), ChangeRecord)
 
 
-def _change_of(request: Request, command: NewRecord) -> RecordChange | str:
-    """Return the change that this is if it is a later payload of its event; or why it would not be applied."""
-    its_map = _egito(request).records[command.entity]
-    if its_map.update != "apply":
-        return CreateRecord.update.text
-    if command.external_id != command.key:
-        return f"Only an event that is named by its external_id is applied as a change. {BY_PUT}"
-    if command.changed_at is None:
-        return f"Without changed_at it is not known which payload is the later one. Send it. {BY_PUT}"
-    if len(command.fields) > MOST_CHANGED:
-        return f"A change has at most {MOST_CHANGED} fields. {BY_PUT}"
-    return RecordChange(
-        entity=command.entity,
-        external_id=command.external_id,
-        fields=command.fields,
-        asked_at=microseconds(command.changed_at),
-        arrived_at=runtime().clock.microseconds(),
-    )
+def _existing(operation: Operation) -> ExistingRecord | None:
+    """Return the record that another event had made when this one was done; None if there was none."""
+    if operation.state is not State.SUCCEEDED or operation.links or operation.result is None:
+        return None
+    return ExistingRecord.model_validate_json(operation.result)
 
 
 def _change_record(request: Request) -> Response:

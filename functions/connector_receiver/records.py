@@ -4,10 +4,12 @@ Source: https://egito.pl/api/, which names the methods; docs/vendors/egito.md sa
 """
 
 from collections.abc import Iterator, Sequence, Set
+from datetime import UTC, datetime
 
 from connector_receiver.people import PERSON
 from connector_receiver.person_records import NOT_WHOLE, kind
 from connector_receiver.record_models import (
+    MOST_CHANGED,
     ChangedRecord,
     ExistingRecord,
     NewRecord,
@@ -39,6 +41,7 @@ from crm_bridge.times import microseconds
 from crm_bridge.vendors.egito import VENDOR, Egito, Record, usable_id
 from crm_bridge.vendors.egito_settings import EgitoSettings
 
+BY_PUT = "Change the record by PUT /records/{entity}/{id}."
 NO_REFERENCE = "Egito has no field for the event's key (egito.records)"
 DELETED = "deleted"
 """What a deletion says of a record. What a change says are its fields, each with a dot before its name."""
@@ -62,10 +65,7 @@ class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record",
         if command.external_id:
             ours, theirs = in_crm(command.entity, command.external_id), kind(vendor.destination, command.entity)
             if there := self.context.links.one(self.context.tenant, ours, *theirs):
-                existing = ExistingRecord(
-                    system=theirs[0], entity=command.entity, id=there.id, changed_at=command.changed_at
-                )
-                return Match(existing)
+                return Match(self._existing(command, ours, there, vendor))
         reference = _reference(command.entity, vendor)
         fields = command.fields | ({reference: command.key} if reference else {})
         return self._stored(command, vendor.create(command.entity, fields))
@@ -109,6 +109,33 @@ class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record",
         record = Identity(result.system, command.entity.casefold(), result.id)
         return [Link(in_crm(command.entity, command.external_id), record)]
 
+    def _existing(self, command: NewRecord, ours: Identity, record: Identity, vendor: Egito) -> ExistingRecord:
+        """Return the record that another event has made, changed by this payload if the tenant wants that.
+
+        Raises NotYetError until the change is made, and what else `Context.require` raises.
+        """
+        as_of = self._as_of(ours, record)
+        existing = ExistingRecord(system=record.system, entity=command.entity, id=record.id, changed_at=as_of)
+        operation = self.context.operation
+        assert operation
+        change = change_of(command, vendor.settings, arrived_at=operation.created_at * 1_000_000, record_id=record.id)
+        if isinstance(change, str):
+            return existing
+        if as_of and command.changed_at and command.changed_at < as_of:
+            return existing.model_copy(update={"ignored": "older"})
+        self.context.require(Need(ChangeRecord, "the change of the record that there is", command=change))
+        return existing.model_copy(update={"changed_at": command.changed_at})
+
+    def _as_of(self, ours: Identity, record: Identity) -> datetime | None:
+        """Return how old the payload is that made a record; None if a person or an import has linked it."""
+        partners = self.context.links.of(self.context.tenant, ours)
+        made_by = next((partner.operation_id for partner in partners if partner.identity.is_same(record)), "")
+        operation = self.context.operations.get(made_by) if made_by else None
+        if operation is None or operation.flow != self.name or operation.result is None:
+            return None
+        made = StoredRecord.model_validate_json(operation.result)
+        return made.changed_at or datetime.fromtimestamp(operation.created_at, UTC)
+
     def _stored(self, command: NewRecord, record_id: str) -> StoredRecord:
         system, _ = kind(self.context.settings.require(EgitoSettings).base_url, command.entity)
         return StoredRecord(system=system, entity=command.entity, id=record_id, changed_at=command.changed_at)
@@ -133,7 +160,7 @@ class ChangeRecord(Change[RecordChange, Egito, ChangedRecord], name="change_reco
 
     def send(self, command: RecordChange, vendor: Egito) -> ChangedRecord:
         system, entity = kind(vendor.destination, command.entity)
-        if command.external_id is None:
+        if command.id:
             return self._change(command, Identity(system, entity, command.id), vendor)
         made, as_of = self._made(command)
         if made.system != system:
@@ -227,6 +254,32 @@ def _is_missing(command: RecordDeletion, vendor: Egito) -> bool:
     except NoSuchRecordError:
         return True
     return False
+
+
+def change_of(
+    command: NewRecord, settings: EgitoSettings, *, arrived_at: int, record_id: str = ""
+) -> RecordChange | str:
+    """Return the change that a payload is if there is a record of its event already; or why it would not be applied.
+
+    It arrived at `arrived_at` (epoch microseconds). `record_id` is Egito's, of a record that another event has made.
+    """
+    its_map = settings.records.get(command.entity)
+    if its_map is None or its_map.update != "apply":
+        return CreateRecord.update.text
+    if command.external_id != command.key:
+        return f"Only an event that is named by its external_id is applied as a change. {BY_PUT}"
+    if command.changed_at is None:
+        return f"Without changed_at it is not known which payload is the later one. Send it. {BY_PUT}"
+    if len(command.fields) > MOST_CHANGED:
+        return f"A change has at most {MOST_CHANGED} fields. {BY_PUT}"
+    return RecordChange(
+        entity=command.entity,
+        id=record_id,
+        external_id=command.external_id,
+        fields=command.fields,
+        asked_at=microseconds(command.changed_at),
+        arrived_at=arrived_at,
+    )
 
 
 def in_crm(entity: str, external_id: str) -> Identity:

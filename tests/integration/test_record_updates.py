@@ -277,11 +277,88 @@ def test_the_payload_that_arrived_last_counts_of_two_of_one_time(applies: Crm, m
     assert phone(applies) == "3"
 
 
-def test_the_first_payload_changes_a_record_that_another_event_has_made(applies: Crm) -> None:
-    body = {"external_id": "A-1", "fields": {**JAN, "phone": "1"}, "changed_at": at(1)}
+@pytest.fixture
+def of_another(applies: Crm) -> Crm:
+    """The record of A-1 was made by an event with a key of its own, which the CRM changed at minute 3."""
+    body = {"external_id": "A-1", "fields": {**JAN, "phone": "3"}, "changed_at": at(3)}
     assert call(applies, "POST", "/records/Contact", body, Idempotency_Key="K-1").status_code == 201
+    return applies
+
+
+def deliver(crm: Crm, operation: str) -> dict[str, Any]:
+    """Deliver what is due until this operation is over, and return it."""
+    for _ in range(8):
+        crm.stack.deliver_due()
+        found: dict[str, Any] = crm.get(operation).json()
+        if found["state"] in ("succeeded", "rejected", "needs_review"):
+            break
+        crm.stack.move_clock(3600)
+    return found
+
+
+def test_the_first_payload_changes_a_record_that_another_event_has_made(of_another: Crm) -> None:
     for _ in range(2):
-        told = send(applies, "2", 2)
+        told = send(of_another, "4", 4)
         assert (told.status_code, told.json()["applied"]) == (200, True)
-    assert phone(applies) == "2"
-    assert send(applies, "0", 1).json()["ignored"] == "older"
+    assert phone(of_another) == "4"
+    assert send(of_another, "0", 1).json()["ignored"] == "older"
+    assert send(of_another, "5", 5).json()["applied"]
+    assert phone(of_another) == "5"
+    assert len([one for one in of_another.stack.egito.seen if "update" in one.path]) == 2
+
+
+def test_so_does_the_first_payload_if_nobody_waits_for_it(of_another: Crm) -> None:
+    accepted = send(of_another, "4", 4, later=True)
+    assert accepted.status_code == 202
+    assert deliver(of_another, accepted.headers["Location"])["state"] == "succeeded"
+    assert phone(of_another) == "4"
+    again = send(of_another, "4", 4)
+    assert (again.status_code, again.json()["applied"]) == (200, True)
+    assert len([one for one in of_another.stack.egito.seen if "update" in one.path]) == 1
+
+
+@pytest.mark.parametrize("kind", [*LOST, Kind.TOO_MANY])
+@pytest.mark.parametrize("later", [False, True])
+def test_so_does_the_first_payload_if_egito_did_not_respond(of_another: Crm, kind: Kind, *, later: bool) -> None:
+    of_another.stack.egito.fail(kind)
+    accepted = send(of_another, "4", 4, later=later)
+    assert accepted.status_code in (200, 202)
+    if accepted.status_code == 202:
+        assert deliver(of_another, accepted.headers["Location"])["state"] == "succeeded"
+    assert phone(of_another) == "4"
+    assert send(of_another, "4", 4).json()["applied"]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_the_first_payload_is_left_out_if_it_is_older_than_the_one_that_made_the_record(
+    of_another: Crm, *, later: bool
+) -> None:
+    told = send(of_another, "1", 1, later=later)
+    if later:
+        assert deliver(of_another, told.headers["Location"])["state"] == "succeeded"
+        told = send(of_another, "1", 1)
+    assert (told.json()["applied"], told.json()["ignored"], told.json()["not_applied"]) == (False, "older", OLDER)
+    assert send(of_another, "2", 2).json()["ignored"] == "older"
+    assert phone(of_another) == "3"
+    assert send(of_another, "4", 4).json()["applied"]
+    assert phone(of_another) == "4"
+
+
+def test_the_first_payload_is_rejected_if_egito_refuses_the_change(of_another: Crm) -> None:
+    accepted = send(of_another, "4", 4, later=True, lastName="")
+    operation = deliver(of_another, accepted.headers["Location"])
+    assert (operation["state"], phone(of_another)) == ("rejected", "3")
+    assert send(of_another, "5", 5).json()["applied"]
+    assert phone(of_another) == "5"
+
+
+def test_a_later_payload_is_applied_if_egito_refuses_the_change_of_the_first(of_another: Crm) -> None:
+    first, later = send(of_another, "4", 4, later=True, lastName=""), send(of_another, "5", 5, later=True)
+    assert deliver(of_another, later.headers["Location"])["state"] == "succeeded"
+    assert (deliver(of_another, first.headers["Location"])["state"], phone(of_another)) == ("succeeded", "5")
+
+
+def test_a_payload_without_a_time_makes_nothing_of_what_another_event_has_made(of_another: Crm) -> None:
+    accepted = send(of_another, "4", None, later=True)
+    assert deliver(of_another, accepted.headers["Location"])["state"] == "succeeded"
+    assert phone(of_another) == "3"
