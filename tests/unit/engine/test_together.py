@@ -1,6 +1,7 @@
 """An event that is settled in one transaction with another that it required."""
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from crm_bridge.errors import Event, StorageError
 from crm_bridge.storage.links import Identity, Link
 from crm_bridge.storage.operation import Operation, State, operation_id
 from tests.unit.engine.conftest import Bench, raising
+from tests.unit.engine.test_log import lines
 from tests.unit.engine.test_require import SHIP, ship
 
 SHIPPED = operation_id("acme", SHIP, "1")
@@ -89,3 +91,8 @@ def test_the_other_is_settled_when_the_first_was_taken_over(bench: Bench, monkey
     of_shipping(bench, monkeypatch, lambda operation: operation.model_copy(update={"lease": "another"}))
     ship(bench, is_last=True)
     assert (bench.stored().state, bench.linked()) == (State.SUCCEEDED, ["101"])
+
+
+def test_the_log_names_each_of_the_two(bench: Bench, log: StringIO) -> None:
+    ship(bench, is_last=True)
+    assert {line["operation_id"] for line in lines(log, "operation")} == {SHIPPED, bench.stored().operation_id}
