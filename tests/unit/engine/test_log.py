@@ -48,7 +48,8 @@ def test_logs_whose_operation_it_retries(bench: Bench, log: StringIO) -> None:
     bind_log()
     bench.retry()
     (line,) = lines(log, "operation")
-    assert (line["tenant"], line["operation_id"]) == ("acme", operation_id("acme", "orders", "1"))
+    told = (line["tenant"], line["flow"], line["operation_id"])
+    assert told == ("acme", "orders", operation_id("acme", "orders", "1"))
 
 
 def test_whatever_is_logged_after_it_was_accepted_names_it(bench: Bench, log: StringIO) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crm_bridge.engine import HANDED_OVER
-from crm_bridge.errors import NotDoneError
+from crm_bridge.errors import CannotLookError, NotDoneError
 from crm_bridge.outbound.queues import Queues
 from crm_bridge.storage.operation import State, operation_id
 from tests.unit.engine.conftest import Bench, failing
@@ -83,3 +83,22 @@ def test_what_has_no_queue_waits_for_the_dispatcher(bench: Bench) -> None:
     bench.clock.move(HANDED_OVER)
     assert bench.retry()
     assert bench.stored().state is State.SUCCEEDED
+
+
+def test_what_a_person_decides_is_handed_over(told: Bench) -> None:
+    told.shop.answers = [failing(CannotLookError)]
+    told.run()
+    sqs = with_queues(told, "orders")
+    told.engine.request_retry(told.stored(), by="ops")
+    assert [json.loads(one["MessageBody"])["operation_id"] for one in sqs.sent] == [told.stored().operation_id]
+
+
+def test_the_webhook_about_what_a_person_decides_is_handed_over(told: Bench) -> None:
+    told.run(later=True)
+    told.tables.operations.save(told.stored().model_copy(update={"state": State.NEEDS_REVIEW}), over=State.WAITING)
+    sqs = with_queues(told, "webhook")
+    told.discard(told.stored())
+    (message,) = sqs.sent
+    sent = told.tables.operations.get(json.loads(message["MessageBody"])["operation_id"])
+    assert sent
+    assert sent.function == "webhook"

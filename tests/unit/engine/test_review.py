@@ -194,3 +194,17 @@ def test_the_calls_of_an_event_are_gone_when_a_person_discards_it(in_review: Ben
     in_review.discard(before)
     assert in_review.stored().exchanges is None
     assert in_review.tables.operations.exchanges.of(before, int(in_review.clock.now)) == []
+
+
+def test_the_payload_of_what_a_person_links_is_kept_for_as_long_as_the_operation_could_be_unlinked(
+    in_review: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, until = in_review.tables.operations.keep_payload, []
+
+    def kept(operation: Operation, expires_at: int) -> Any:
+        until.append(expires_at)
+        return keep(operation, expires_at)
+
+    monkeypatch.setattr(in_review.tables.operations, "keep_payload", kept)
+    in_review.link_existing(in_review.stored(), "101", by="ops")
+    assert until == [int(in_review.clock.now) + POLICY.keep]
