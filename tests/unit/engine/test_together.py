@@ -96,3 +96,27 @@ def test_the_other_is_settled_when_the_first_was_taken_over(bench: Bench, monkey
 def test_the_log_names_each_of_the_two(bench: Bench, log: StringIO) -> None:
     ship(bench, is_last=True)
     assert {line["operation_id"] for line in lines(log, "operation")} == {SHIPPED, bench.stored().operation_id}
+
+
+def test_the_other_is_settled_at_once_when_it_ends_something_itself(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Marks:
+        def writes(self, settled: Operation, event: Event) -> Any:  # noqa: ARG002
+            return ()
+
+    real = bench.flow.send
+
+    def send(flow: Any, *arguments: Any) -> Any:
+        flow.context.ending = Marks()
+        return real(flow, *arguments)
+
+    monkeypatch.setattr(bench.flow, "send", send)
+    outcome = bench.run(settles=False)
+    assert (outcome.unsettled, bench.stored().state) == (None, State.SUCCEEDED)
+
+
+def test_the_result_is_known_before_it_is_settled(bench: Bench) -> None:
+    outcome = bench.run(settles=False)
+    assert outcome.unsettled
+    assert (outcome.result, bench.stored().state) == ('{"receipt":101}', State.SENDING)

@@ -124,6 +124,7 @@ class Review:
             "result": None,
             "payload": self._operations.kept_payload(linked),
             "links": (),
+            "expires_at": None,
             "lease": uuid.uuid4().hex,  # so that the next decision is a new webhook to its receiver
         }
         writes = [
