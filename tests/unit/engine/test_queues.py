@@ -102,3 +102,11 @@ def test_the_webhook_about_what_a_person_decides_is_handed_over(told: Bench) -> 
     sent = told.tables.operations.get(json.loads(message["MessageBody"])["operation_id"])
     assert sent
     assert sent.function == "webhook"
+
+
+def test_what_is_sent_at_once_is_lent_to_nobody(bench: Bench) -> None:
+    sqs = with_queues(bench, "orders")
+    seen: list[int | None] = []
+    bench.shop.during = lambda: seen.append(bench.stored().lent_until)
+    bench.run()
+    assert (seen, sqs.sent) == ([None], [])

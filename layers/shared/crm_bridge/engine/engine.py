@@ -338,13 +338,13 @@ class Engine:
         context = flow.context
 
         def send(vendor: V) -> R | Match[R]:
-            account = flow.account(vendor)
-            if flow.is_repeatable and is_elsewhere(context.operation or operation, account):
+            account, sending = flow.account(vendor), context.operation or operation
+            if flow.is_repeatable and is_elsewhere(sending, account):
                 raise CannotLookError("it is about an account that the tenant no longer names", vendor=vendor.name)
-            if (context.operation or operation).sent_to is None:
+            if sending.sent_to is None:
                 # If the function dies while it sends, this is where to look for what it made.
                 self._operations.note_account(operation, account)
-            context.operation = (context.operation or operation).model_copy(update={"sent_to": account})
+            context.operation = sending.model_copy(update={"sent_to": account})
             try:
                 return flow.send(command, vendor)
             finally:
