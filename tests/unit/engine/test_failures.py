@@ -1,14 +1,10 @@
 """What a failed sending leaves behind."""
 
-from contextlib import suppress
-from typing import Any
-
 import pytest
 
 from crm_bridge.engine import KEEP_ATTEMPTS, POLICY, Outcome
 from crm_bridge.errors import (
     Event,
-    MaybeDoneError,
     NotConfiguredError,
     NotDoneError,
     RefusedError,
@@ -95,34 +91,3 @@ def test_keeps_the_newest_attempts_when_a_refused_event_is_sent_over_and_over(be
     attempts = bench.stored().attempts
     assert len(attempts) == KEEP_ATTEMPTS
     assert attempts[-1].event is Event.DONE
-
-
-def called(flow: Any, *_: object) -> Any:
-    """Stands in the place of what a flow does: calls the vendor once, and then the bridge or the vendor fails."""
-    flow.context.calls.add("POST", "/orders", 503, 9, secrets=(), request=b"{}", response=None)
-    raise ERRORS[flow.context.operation.event_key]
-
-
-ERRORS: dict[str, Exception] = {
-    "refused": failing(RefusedError),
-    "not done": failing(NotDoneError),
-    "defect": ZeroDivisionError("a defect"),
-}
-
-
-@pytest.mark.parametrize("kind", list(ERRORS))
-@pytest.mark.parametrize("what", ["send", "find"])
-def test_the_calls_of_an_attempt_that_failed_are_stored_with_it(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
-) -> None:
-    if what == "find":
-        bench.shop.answers = [failing(MaybeDoneError)]
-    bench.run(kind, later=what == "send")
-    bench.wait_until_due(kind)
-    monkeypatch.setattr(bench.flow, what, called)
-    with suppress(ZeroDivisionError):
-        bench.retry(kind)
-    stored = bench.stored(kind)
-    (exchange,) = bench.tables.operations.exchanges.of(stored, int(bench.clock.now))
-    assert [(one.method, one.path) for one in exchange.calls] == [("POST", "/orders")]
-    assert (exchange.event, exchange.request) == (stored.attempts[-1].event, "{}")

@@ -72,6 +72,16 @@ def test_counts_a_refusal_that_nobody_waits_for(bench: Bench, capsys: pytest.Cap
     assert {"RefusedLater": [1.0], "flow": "orders"} in metrics(capsys)
 
 
+def test_counts_no_refusal_when_it_is_done_later_or_somebody_waits(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.run(later=True)
+    bench.retry()
+    bench.shop.answers = [failing(RefusedError)]
+    bench.run("2")
+    assert not [one for one in metrics(capsys) if "RefusedLater" in one]
+
+
 def test_counts_a_refused_sign_in(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.shop.answers = [failing(SignInRefusedError)]
     bench.run()

@@ -186,3 +186,17 @@ def test_what_the_flow_claims_itself_is_sent(bench: Bench, monkeypatch: pytest.M
     assert asked == [("orders", "1", "1", False), ("orders", "2", "2", True)]
     assert (bench.stored().mapping, bench.stored("2").mapping) == ("its own", "its own")
     assert len(bench.shop.sent) == 1
+
+
+def test_a_client_gets_what_the_run_has(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[object, ...]] = []
+    made = bench.flow.vendor.for_tenant
+
+    def for_tenant(tenant: Any, transport: Any, deadline: Any, services: Any) -> Any:
+        given.append((transport.scope.tenant, transport._calls, deadline, services))
+        return made(tenant, transport, deadline, services)
+
+    monkeypatch.setattr(bench.flow.vendor, "for_tenant", for_tenant)
+    flow = bench.engine.bind(bench.flow, "acme", Deadline(21, bench.clock))
+    bench.engine.ask(flow, lambda shop: shop)
+    assert given == [("acme", flow.context.calls, flow.context.deadline, bench.services)]

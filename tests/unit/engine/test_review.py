@@ -15,11 +15,12 @@ from crm_bridge.errors import (
     MaybeDoneError,
     NoSuchRecordError,
     OvertakenError,
+    StorageError,
     UnconfirmedError,
 )
 from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.operation import Operation, State
-from tests.unit.engine.conftest import Bench, Receipt, failing, hit, with_exchange
+from tests.unit.engine.conftest import Bench, Receipt, failing, hit, raising, with_exchange
 
 
 def test_succeeds_with_links_when_a_person_links_the_record(in_review: Bench) -> None:
@@ -208,3 +209,20 @@ def test_the_payload_of_what_a_person_links_is_kept_for_as_long_as_the_operation
     monkeypatch.setattr(in_review.tables.operations, "keep_payload", kept)
     in_review.link_existing(in_review.stored(), "101", by="ops")
     assert until == [int(in_review.clock.now) + POLICY.keep]
+
+
+def test_says_so_when_what_ends_with_a_decision_changes_again_and_again(
+    in_review: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Restless:
+        def writes(self, settled: Operation, event: Event) -> Any:  # noqa: ARG002
+            return ()
+
+        def adapts(self, event: Event, there: object) -> bool:  # noqa: ARG002
+            return True
+
+    monkeypatch.setattr(in_review.flow, "discarded", lambda *_: Restless(), raising=False)
+    monkeypatch.setattr(in_review.tables.operations, "save", raising(OvertakenError([None])))
+    with pytest.raises(StorageError, match="end with it change again and again"):
+        in_review.discard(in_review.stored(), by="ops")
+    assert in_review.stored().state is State.NEEDS_REVIEW

@@ -453,8 +453,8 @@ class Engine:
         has_failed = settled.state is not State.SUCCEEDED
         if not has_failed and not context.settings.keep_exchanges_days:
             return decision
-        event = decision.event or settled.attempts[-1].event
-        exchange = context.calls.exchange(settled.updated_at, event, bodies=has_failed)
+        assert decision.event
+        exchange = context.calls.exchange(settled.updated_at, decision.event, bodies=has_failed)
         if exchange is None:
             return decision
         kept = max(context.settings.keep_exchanges_days * DAY, self._policy.keep_failed if has_failed else 0)
