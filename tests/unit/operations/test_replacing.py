@@ -2,8 +2,9 @@
 
 import pytest
 
-from crm_bridge.errors import LinkTakenError, OvertakenError, StorageError
-from crm_bridge.storage.operation import Operation, State
+from crm_bridge.engine.states import REPLACEABLE
+from crm_bridge.errors import Event, LinkTakenError, OvertakenError, StorageError
+from crm_bridge.storage.operation import Attempt, Operation, State
 from crm_bridge.storage.operations import Claim
 from tests.unit.conftest import Tables
 from tests.unit.operations.conftest import LATER, NOW, cancel, lose_the_first_answer, operation, store, there
@@ -154,3 +155,26 @@ def test_only_the_parts_that_are_not_as_they_must_be_are_shown(tables: Tables) -
     assert as_it_must_be is None
     assert changed
     assert changed["lease"] == {"S": one.lease}
+
+
+def test_what_is_accepted_is_stored_together_with_what_belongs_to_it(tables: Tables) -> None:
+    other = store(tables, operation("2", state=State.SUCCEEDED, due_at=None))
+    reserve = tables.operations.update(
+        other.operation_id, "SET reserved = :by", "attribute_not_exists(reserved)", {":by": "7#op"}
+    )
+    claim = tables.operations.create(operation(), over=REPLACEABLE, along=[reserve])
+    assert claim == Claim(True, operation())
+    assert (there(tables), there(tables, "2").reserved) == (operation(), "7#op")
+    again = tables.operations.create(operation(lease="a2"), over=REPLACEABLE, along=[reserve])
+    assert again == Claim(False, operation())
+    with pytest.raises(OvertakenError):
+        tables.operations.create(operation("3"), over=REPLACEABLE, along=[reserve])
+    assert tables.operations.get(operation("3").operation_id) is None
+
+
+def test_the_attempts_and_calls_of_what_is_replaced_are_kept(tables: Tables) -> None:
+    attempts = (Attempt(at=NOW, event=Event.REFUSED),)
+    before = operation(state=State.REJECTED, due_at=None, attempts=attempts, exchanges=2)
+    tables.operations.save(before, over=None)
+    claim = tables.operations.create(operation(lease="a2"), over=REPLACEABLE)
+    assert (claim.won, claim.operation.attempts, claim.operation.exchanges) == (True, attempts, 2)
