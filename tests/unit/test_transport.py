@@ -20,6 +20,8 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.outbound.breaker import FAILURES, Breaker
+from crm_bridge.outbound.connections import CuttableAdapter
+from crm_bridge.outbound.public_addresses import PublicAdapter
 from crm_bridge.outbound.response import VendorResponse, expect
 from crm_bridge.outbound.transport import (
     CONNECT_TIMEOUT,
@@ -442,6 +444,12 @@ def test_every_call_is_to_a_public_address_but_to_hosts_on_this_machine(clock: C
     call(transport, "https://shop.example:1/")
     call(transport, "https://shop.example.test/")
     assert (len(wire.requests), len(public.requests)) == (2, 3)
+
+
+def test_every_connection_can_be_cut() -> None:
+    transport = Transport()
+    assert {type(transport._adapter), type(transport._public)} == {CuttableAdapter, PublicAdapter}
+    assert issubclass(PublicAdapter, CuttableAdapter)
 
 
 def test_urllib3_logs_no_url_from_the_first_transport_on() -> None:

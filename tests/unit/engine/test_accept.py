@@ -1,5 +1,6 @@
 """An event that is stored without anybody waiting for its result."""
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from crm_bridge.storage.operation import State, operation_id
 from crm_bridge.storage.operations import Claim
 from tests.unit.engine.conftest import PAYLOAD, Bench, Order, failing
 from tests.unit.engine.test_held import held
+from tests.unit.engine.test_queues import with_queues
 
 
 def accept(bench: Bench, number: str = "1", *, note: str = "as ordered", **options: Any) -> Claim:
@@ -96,3 +98,11 @@ def test_the_flow_knows_the_deadline(bench: Bench, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(bench.flow, "key", key)
     assert accept(bench).operation.event_key == "1 within 21 s"
+
+
+def test_put_on_its_queue_by_whoever_accepted_it(bench: Bench) -> None:
+    sqs = with_queues(bench, "orders")
+    claim = accept(bench)
+    assert sqs.sent == []
+    bench.engine.hand_over(claim.operation)
+    assert [json.loads(one["MessageBody"])["operation_id"] for one in sqs.sent] == [claim.operation.operation_id]
