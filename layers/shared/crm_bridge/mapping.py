@@ -63,7 +63,7 @@ _MASKED = PlainSerializer(lambda _: MASK, return_type=str)
 
 
 class Sample(BaseModel):
-    """A payload, and what a mapping shall make of it. A new version that makes something else is not stored."""
+    """A payload, and the command that a mapping must make of it. A version that makes another one is not stored."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -74,9 +74,9 @@ class Sample(BaseModel):
     )
 
     payload: Annotated[JsonValue, _MASKED] = Field(repr=False)
-    """What the sender sends; of a source, one event."""
+    """The sender's payload; for a source, one event."""
     command: Annotated[dict[str, JsonValue], _MASKED] = Field(repr=False)
-    """What the expression yields."""
+    """The command that the expression yields."""
 
     @model_validator(mode="after")
     def _is_small(self) -> Self:
@@ -108,11 +108,11 @@ class PayloadMapping(BaseModel):
     built_in: Literal["upya"] | None = None
     """A CRM whose records the bridge knows."""
     version: str | None = Field(default=None, min_length=1, max_length=50)
-    """The tenant's name for this version of its expression; every operation says which one made it."""
+    """The tenant's name for this version of its expression. Every operation has the version that made it."""
     expression: str | None = Field(default=None, min_length=1, max_length=10_000)
-    """A JMESPath expression that yields an object. Its members come on top of those of `built_in`."""
+    """A JMESPath expression that yields an object. Its members replace those of `built_in` with the same name."""
     samples: Samples = {}
-    """By name: payloads, and what the mapping makes of them."""
+    """By name: payloads, each with the command that the mapping must make of it."""
     stored_at: AwareDatetime | None = Field(default=None, exclude=True)
     """Written by the command line: when this version was stored."""
 
