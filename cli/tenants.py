@@ -96,8 +96,8 @@ def set_settings(
         list[str] | None,
         typer.Argument(
             metavar="SETTING=VALUE",
-            help="A setting and its value: illu.search_lag=60. Give a secret without its value: the command asks for it "
-            "and does not show it.",
+            help="A setting and its value: illu.search_lag=60. Give a secret without its value: the command asks "
+            "for it and does not show it.",
         ),
     ] = None,
     file: Annotated[Path | None, typer.Option(help="All settings, as JSON; - for standard input.")] = None,

@@ -92,9 +92,10 @@ type Samples = Annotated[
 
 
 class PayloadMapping(BaseModel):
-    """One flow's mapping: what is built in for a CRM, the tenant's own expression, or both.
+    """One flow's mapping: the built-in one for a CRM, the tenant's own expression, or both.
 
-    The own expression's members come on top of those built in. A member that is null or empty text is not given.
+    Members of the own expression replace built-in ones of the same name. A member that is null or empty text counts as
+    missing.
     """
 
     model_config = ConfigDict(
@@ -203,7 +204,7 @@ class Mappings(BaseModel):
 @cache
 def mappings_model() -> type[Mappings]:
     fields: dict[str, Any] = {
-        function: (PayloadMapping | None, None)
+        function: (PayloadMapping | None, Field(default=None, description=f"The mapping of the function {function}."))
         for entry in REGISTRY
         if entry.has_mappings
         for function in entry.functions
