@@ -30,10 +30,10 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-demo: $(SET_UP) ## Start everything here, play every flow, show what happened
+demo: $(SET_UP) ## Start everything on this machine and play every flow
 	@$(BIN)/python -m local.demo
 
-run: $(SET_UP) ## Start everything here and leave it running; OPTIONS="--port 4000" takes other ports
+run: $(SET_UP) ## Start everything on this machine and leave it running; OPTIONS="--port 4000" takes other ports
 	@$(BIN)/python -m local $(OPTIONS)
 
 test: ## Everything that CI runs
@@ -46,7 +46,7 @@ check: $(SET_UP) ## Formatting, lint, types, the template
 	$(BIN)/mypy
 	AWS_DEFAULT_REGION=eu-west-1 $(BIN)/cfn-lint template.yaml
 
-secure: $(call set_up,checkov) ## The template by Checkov's security rules; exceptions are in .checkov.yaml and beside the resource
+secure: $(call set_up,checkov) ## Check the template by Checkov's security rules; exceptions are in .checkov.yaml and beside the resource
 	$(VENV)-checkov/bin/checkov --config-file .checkov.yaml
 
 # Not with --quiet: mkdocs then drops the warnings before --strict counts them.
@@ -61,10 +61,10 @@ unit: $(SET_UP) ## Tests without a network, and small models of the protocols
 integration: $(SET_UP) $(DOCS_SET_UP) chromium $(AXE) ## Tests of the whole bundle over real HTTP, a slice of the fault matrix, the console in a browser
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/faults tests/browser tests/extending tests/integration
 
-clients: $(SET_UP) $(call set_up,clients) ## A client that is generated out of docs/openapi-clients.json, whole and in use
+clients: $(SET_UP) $(call set_up,clients) ## Generate a client from docs/openapi-clients.json and test it
 	$(BIN)/pytest tests/clients
 
-browser: $(SET_UP) $(DOCS_SET_UP) chromium $(AXE) ## Only the tests of console and documentation in a real browser, Debian's chromium
+browser: $(SET_UP) $(DOCS_SET_UP) chromium $(AXE) ## Only the tests of console and documentation in a real browser (Debian's chromium)
 	$(BIN)/pytest tests/browser
 
 chromium:
@@ -80,33 +80,33 @@ $(AXE):
 		tar -xzf axe-core-$(AXE_VERSION).tgz --strip-components=1 package/axe.min.js || \
 		echo "axe-core cannot be had here by npm; the tests will say what is missing."
 
-screenshots: $(SET_UP) ## Write the pictures in docs/images anew
+screenshots: $(SET_UP) ## Write the pictures in docs/images again
 	@$(BIN)/python -m tests.browser.screenshots
 
-fuzz: $(SET_UP) ## Made-up requests, each answered as docs/openapi.json says; OPTIONS="--long --examples 100" makes more
+fuzz: $(SET_UP) ## Send random requests and compare the responses with docs/openapi.json; OPTIONS="--long --examples 100" makes more
 	@$(BIN)/python -m tests.fuzz $(OPTIONS)
 
 wheel: $(SET_UP) ## Build the command line as a wheel, into dist/
 	@$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python
 
-build: $(SET_UP) $(call set_up,sam) ## Build what is deployed, for arm64; ARCHITECTURE=x86_64 makes it for the other
+build: $(SET_UP) $(call set_up,sam) ## Build the functions and their layer for arm64, or with ARCHITECTURE=x86_64
 	ARCHITECTURE=$(ARCHITECTURE) $(SAM) build --parameter-overrides Architecture=$(ARCHITECTURE)
 	@$(BIN)/python -m local.artifacts
 
 # The same template without our Makefiles, so that SAM builds as it does by default.
 WITHOUT_MAKEFILES := sed -e '/Metadata: {BuildMethod: makefile}/d' -e 's/BuildMethod: makefile/BuildMethod: python3.13/' template.yaml >.aws-sam/default.yaml
-build-compare: build ## The same, and beside it what SAM's own builder for Python makes of it
+build-compare: build ## The same, and compare it with the build of SAM's own builder for Python
 	@$(WITHOUT_MAKEFILES)
 	$(SAM) build --template .aws-sam/default.yaml --base-dir . --build-dir .aws-sam/default --parameter-overrides Architecture=$(ARCHITECTURE)
 	@$(BIN)/python -m local.artifacts --beside .aws-sam/default
 
-bundle: $(SET_UP) $(call set_up,sam) $(call set_up,runtime) $(BUNDLE) ## Tests of what is built, under AWS's own runtime
+bundle: $(SET_UP) $(call set_up,sam) $(call set_up,runtime) $(BUNDLE) ## Test the built functions under AWS's own runtime
 	$(BIN)/pytest -n 2 --dist loadfile tests/bundle
 
 # That, and the peers, as SAM builds by default; and the peers with bytecode.
 BY_DEFAULT := .aws-sam/by-default/.built
 PEERS := .aws-sam/peers/.built
-bench: $(SET_UP) $(call set_up,sam) $(call set_up,runtime) $(BUNDLE) $(BY_DEFAULT) $(PEERS) ## Measure beside three peers, and write docs/performance.md (a quarter of an hour; OPTIONS="--only cold")
+bench: $(SET_UP) $(call set_up,sam) $(call set_up,runtime) $(BUNDLE) $(BY_DEFAULT) $(PEERS) ## Measure the bridge and three peers, and write docs/performance.md (a quarter of an hour; OPTIONS="--only cold")
 	@$(BIN)/python -m bench $(OPTIONS)
 
 $(BY_DEFAULT): $(BUNDLE)
@@ -122,10 +122,10 @@ $(PEERS): $(call set_up,sam) bench/template.yaml $(wildcard bench/peers/*/*)
 
 FLOW ?= create_site
 EVENT ?= new
-sam-invoke: $(BUNDLE) ## One event in a container: FLOW=create_site EVENT=new, beside a `make run OPTIONS=--containers`
+sam-invoke: $(BUNDLE) ## One event in a container: FLOW=create_site EVENT=new; needs a running `make run OPTIONS=--containers`
 	@$(BIN)/python -m local.sam invoke $(FLOW) $(EVENT) $(OPTIONS)
 
-sam-api: $(BUNDLE) ## The HTTP API in containers on port 3010, beside a `make run OPTIONS=--containers`
+sam-api: $(BUNDLE) ## The HTTP API in containers on port 3010; needs a running `make run OPTIONS=--containers`
 	@$(BIN)/python -m local.sam start-api $(OPTIONS)
 
 # Beside what is deployed, which may be for another architecture.
@@ -133,25 +133,25 @@ $(BUNDLE): $(call set_up,sam) template.yaml $(shell find functions layers -type 
 	ARCHITECTURE=$(THIS_MACHINE) $(SAM) build --build-dir $(@D) --parameter-overrides Architecture=$(THIS_MACHINE)
 	@touch $@
 
-smoke: build ## A scratch stack on AWS from nothing to nothing: STACK=crm-bridge-smoke OPTIONS="--vendors https://your-tunnel"
+smoke: build ## Make a scratch stack on AWS, try everything and delete it: STACK=crm-bridge-smoke OPTIONS="--vendors https://your-tunnel"
 	@$(BIN)/python -m tests.smoke --stack $(STACK) $(OPTIONS)
 
-smoke-emulator: $(SET_UP) $(call set_up,sam) $(BUNDLE) ## The same on ministack, which needs no account; says what that cannot do
+smoke-emulator: $(SET_UP) $(call set_up,sam) $(BUNDLE) ## The same on ministack, without an account; it lists what ministack cannot do
 	@$(BIN)/python -m tests.smoke --stack crm-bridge-smoke --emulator $(OPTIONS)
 
 faults: $(SET_UP) ## The fault matrix: every call of every flow fails in every way (long; OPTIONS="--flow key_link")
 	@$(BIN)/python -m tests.faults $(OPTIONS)
 
-faults-long: $(SET_UP) ## Ten thousand random schedules of all these faults (an hour; OPTIONS="--seed 7")
+faults-long: $(SET_UP) ## Ten thousand random schedules of these faults (an hour; OPTIONS="--seed 7")
 	@$(BIN)/python -m tests.faults.schedules $(OPTIONS)
 
 outage: $(SET_UP) ## A vendor is down for a simulated day, and ten thousand events come
 	@$(BIN)/python -m tests.faults.outage $(OPTIONS)
 
-onboarding: $(SET_UP) ## A tenant with ten thousand customers, by the command line, through outages and a stop (minutes)
+onboarding: $(SET_UP) ## Import ten thousand customers by the command line, with outages and a stop (minutes)
 	@$(BIN)/python -m tests.onboarding $(OPTIONS)
 
-mutants: $(SET_UP) ## Break the engine's rules one by one, and tell which of it no test notices (long; OPTIONS="--again")
+mutants: $(SET_UP) ## Break the engine in small ways, one at a time, and list those that no test notices (long; OPTIONS="--again")
 	@$(BIN)/python -m tests.mutants $(OPTIONS)
 
 long: $(SET_UP) ## The long runs: integration tests compared with moto, a thousand made-up people, a hundred rounds of twenty at once, larger models
@@ -160,16 +160,16 @@ long: $(SET_UP) ## The long runs: integration tests compared with moto, a thousa
 	LONG=1 $(BIN)/pytest --hypothesis-profile=default -n $(WORKERS) --timeout 3600 tests/faults
 	LONG=1 $(BIN)/pytest -n 2 --dist loadfile tests/bundle
 
-readability: $(SET_UP) ## How easy each page is to read, and the longest sentences; OPTIONS="--commit v1.0.0" measures another version
+readability: $(SET_UP) ## Show how easy each page is to read, and the longest sentences; OPTIONS="--commit v1.0.0" measures another version
 	@$(BIN)/python -m docs.readability $(OPTIONS)
 
-permissions: $(SET_UP) ## Write the table in docs/permissions.md anew, out of what the functions ask of AWS
+permissions: $(SET_UP) ## Write the table in docs/permissions.md from the functions' recorded calls to AWS
 	REWRITE=1 $(BIN)/pytest -q tests/integration/test_permissions.py
 
-openapi: $(SET_UP) ## Write docs/openapi.json, its other editions and docs/problems.md, out of models, routes and recorded answers
+openapi: $(SET_UP) ## Write docs/openapi.json, its other editions and docs/problems.md from models, routes and recorded responses
 	@$(BIN)/python -m openapi
 
-pages: $(SET_UP) ## Write docs/settings.md, docs/command-reference.md and the index of the decisions anew
+pages: $(SET_UP) ## Write docs/settings.md, docs/command-reference.md and the index of the decisions
 	@$(BIN)/python -m docs
 
 LOCK := $(BIN)/uv pip compile --upgrade --universal --python-version 3.13 --generate-hashes --no-header --no-emit-index-url \

@@ -55,7 +55,7 @@ EXPECTED = (NotAllWellError, WrongInputError, BridgeError, ClientError, BotoCore
 
 Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
-Accept = Annotated[bool, typer.Option("--accept", help="Expect from now on what is made of the samples now.")]
+Accept = Annotated[bool, typer.Option("--accept", help="Make the new results of the samples the expected ones.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")]
 
 

@@ -29,7 +29,7 @@ Scopes = Annotated[
     list[str] | None,
     typer.Option(
         "--scope",
-        help="A scope of the key; several may be given: a flow (create_site, ...), operations:read to look at "
+        help="A scope of the key: a function (create_site, ...), operations:read to look at "
         "operations and links, operations:resolve to decide, operations:payload to see also what was sent. By "
         "default the flows that the tenant uses, which is what its CRM needs.",
     ),

@@ -87,9 +87,9 @@ _KINDS = {(CUSTOMER, SITE), (TICKET, JOB), (JOB, SITE)}
 def find(
     bridge: Bridge,
     name: Name,
-    system: Annotated[str, typer.Argument(help="As crm, illu, revio, salesforce.")],
-    entity: Annotated[str, typer.Argument(help="As customer, ticket, site, job, key_link.")],
-    record: Annotated[str, typer.Argument(metavar="ID")],
+    system: Annotated[str, typer.Argument(help="The system of the record: crm, illu, revio, salesforce, ...")],
+    entity: Annotated[str, typer.Argument(help="The kind of record: customer, ticket, site, job, key_link, ...")],
+    record: Annotated[str, typer.Argument(metavar="ID", help="The id of the record in that system.")],
 ) -> None:
     """Find the records that a record is linked to."""
     identity = validated(LinkSearch, {"system": system, "entity": entity, "id": record}).identity

@@ -268,7 +268,7 @@ def _diff(old: PayloadMapping, new: PayloadMapping) -> list[str]:
 
 
 def _print_samples(bridge: Bridge, one: StoredMapping) -> None:
-    bridge.output.line("These samples come out otherwise:", style="bold red")
+    bridge.output.line("The results of these samples differ:", style="bold red")
     for sample in one.checked():
         for error in sample.errors:
             bridge.output.line(f"  {sample.name}, {error.field}: {error.message}")

@@ -51,7 +51,7 @@ def show(
     tenant: Tenant = None,
     payload: Payload = False,
 ) -> None:
-    """Show what is known by an id: an operation's, a customer's, a ticket's, a site's, a request's, ...
+    """Show everything that has an id: of an operation, a customer, a ticket, a site, a request, ...
 
     An operation's id says which tenant it is of. Any other id is searched for in all tenants, without --tenant. A
     record of another kind is found as SYSTEM/ENTITY/ID.

@@ -97,7 +97,8 @@ def run_samples(tenant: Tenant, document: str, *, accept: bool) -> tuple[str, li
         raise WrongInputError("A sample is no valid command any more. Nothing was stored.", (*failed, *changed))
     if changed and not accept:
         raise WrongInputError(
-            "Samples come out otherwise. Nothing was stored. If that is what you want, give --accept.", tuple(changed)
+            "The results of samples differ. Nothing was stored. To expect the new results, give --accept.",
+            tuple(changed),
         )
     return (_written(whole, document) if changed else document), changed
 

@@ -95,13 +95,13 @@ def set_settings(
     changes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SETTING=VALUE]...",
-            help="illu.search_lag=60. You are asked for a setting without =VALUE, and it is not shown; a secret is "
-            "only accepted like this.",
+            metavar="SETTING=VALUE",
+            help="A setting and its value: illu.search_lag=60. Give a secret without its value: the command asks "
+            "for it and does not show it.",
         ),
     ] = None,
     file: Annotated[Path | None, typer.Option(help="All settings, as JSON; - for standard input.")] = None,
-    unset: Annotated[list[str] | None, typer.Option(help="A setting to remove; may be repeated.")] = None,
+    unset: Annotated[list[str] | None, typer.Option(help="A setting to remove.")] = None,
     accept: Accept = False,
     yes: Yes = False,
 ) -> None:

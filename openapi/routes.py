@@ -291,7 +291,7 @@ STATUSES = {
     415: "A content type that is not taken. None at all is taken for JSON.",
     422: "`errors` names every wrong field; or the vendor refused, in its words.",
     429: "The key sends too many requests, or API Gateway throttles. Send the same again.",
-    500: "The bridge failed. An accepted event heals by itself.",
+    500: "A defect of the bridge. It finishes an accepted event by itself.",
     502: "The vendor answered, but not as documented. An event is kept, and the bridge finds out.",
     503: "Not accepted. Send it again.",
 }

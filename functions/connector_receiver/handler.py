@@ -134,7 +134,7 @@ def _save(request: Request) -> Response:
                 problem.extensions["recordID"] = recognised.person_id
             raise
     else:
-        raise StorageError("Too many at once send people of this name. Send the same request again.")
+        raise StorageError("Too many saves of people with this name at once. Send the same request again.")
     body = response.body if isinstance(response.body, dict) else {}
     doubt = _doubt(recognised)
     if outcome.operation.state is not State.SUCCEEDED:
@@ -186,7 +186,7 @@ def _ids(request: Request, sent: PersonSave) -> tuple[str | None, str | None]:
             connector_id = in_address
     if person_id is not None and not re.fullmatch(OUR_ID, person_id):
         raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("recordID", "is no id that the bridge has given")]
+            "Correct the fields named in errors.", fields=[FieldError("recordID", "is not an id of the bridge")]
         )
     return person_id, connector_id
 
@@ -273,7 +273,7 @@ def _change_lead_source(request: Request) -> Response:
     same_name = named(there, sent.name, by_id=False)
     if same_name and same_name.id != before.id:
         raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("name", "is another lead source's")]
+            "Correct the fields named in errors.", fields=[FieldError("name", "belongs to another lead source")]
         )
     changed = before.model_copy(update={"name": sent.name})
     entries = _ask(request, lambda receiver: receiver.lead_sources.entries(MAX_AGE))  # read just now

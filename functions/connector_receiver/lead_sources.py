@@ -71,7 +71,7 @@ class LeadSources:
             kept = {**document.content, new.id: {"name": name, "active": True}}
             if self.documents.write({self._key: Change(document, kept)}):
                 return new, True
-        raise StorageError("Too many at once change lead sources. Send the same request again.")
+        raise StorageError("Too many changes of lead sources at once. Send the same request again.")
 
     def keep(self, lead_source: LeadSource, *, name_is_egitos: bool) -> None:
         """Store what the list shows of it from now on, besides what Egito says."""
@@ -85,7 +85,7 @@ class LeadSources:
                 return
             if self.documents.write({self._key: Change(document, {**document.content, place: told})}):
                 return
-        raise StorageError("Too many at once change lead sources. Send the same request again.")
+        raise StorageError("Too many changes of lead sources at once. Send the same request again.")
 
     @property
     def _key(self) -> str:

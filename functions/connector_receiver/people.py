@@ -176,7 +176,7 @@ class People:
                 changes[key] = Change(namesakes, others or None)
             if self.documents.write(changes):
                 return True
-        raise StorageError("Too many at once change people of this name. Try again.")
+        raise StorageError("Too many saves of people with this name at once. Send the same request again.")
 
     def _reading(self, person_id: str) -> list[Reading[Any]]:
         """Return all that is read of a person, the document first."""

@@ -40,7 +40,7 @@ def _create_record(request: Request) -> Response:
     key = _idempotency_key(request) or sent.external_id
     if key is None:
         raise InvalidError(
-            "Say what makes this event unique: by the header Idempotency-Key, or by external_id.",
+            "An event key is required: send the header Idempotency-Key, or external_id.",
             fields=[FieldError("external_id", "is required without the header Idempotency-Key")],
         )
     if sent.changed_at:
@@ -111,7 +111,7 @@ def _list_dictionary(request: Request) -> JsonResponse[DictionaryEntries]:
     try:
         name = TypeAdapter(EgitoName).validate_python(request.path["type"])
     except ValidationError:
-        raise NotFoundError("There is no dictionary of this type: a type is written as a field of Egito is.") from None
+        raise NotFoundError("There is no dictionary of this type. A type looks like a field name.") from None
     found = ask(request, CreateRecord, lambda _, egito: egito.dictionary(name))
     entries = [DictionaryEntry(id=entry.id, name=entry.name) for entry in found]
     return _bounded(JsonResponse(200, DictionaryEntries(type=name, entries=entries)))

@@ -267,9 +267,9 @@ def change_of(
     if its_map is None or its_map.update != "apply":
         return CreateRecord.update.text
     if command.external_id != command.key:
-        return f"Only an event that is named by its external_id is applied as a change. {BY_PUT}"
+        return f"Only an event whose key is its external_id is applied as a change. {BY_PUT}"
     if command.changed_at is None:
-        return f"Without changed_at it is not known which payload is the later one. Send it. {BY_PUT}"
+        return f"Without changed_at the bridge does not know which payload is the later one. Send changed_at. {BY_PUT}"
     if len(command.fields) > MOST_CHANGED:
         return f"A change has at most {MOST_CHANGED} fields. {BY_PUT}"
     return RecordChange(

@@ -66,7 +66,7 @@ class CreateJob(Create[NewJob, Illu, JobCreated], name="create_job", route="POST
     def existing(self, command: NewJob, record_id: str) -> JobCreated:
         site_id = self._linked_site(command)
         if site_id is None:
-            raise ConflictError("The customer has no site, so the job cannot be at it. See to the site first.")
+            raise ConflictError("The customer has no site, so the job cannot be sent. Send the customer first.")
         return JobCreated(job_id=record_id, ticket_id=command.ticket_id, site_id=site_id)
 
     def verify(self, command: NewJob, result: JobCreated, vendor: Illu) -> str | None:

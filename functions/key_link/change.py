@@ -90,7 +90,7 @@ class Change:
             if claim.won and with_turn:
                 self._has_begun(Lock(operation.lease or "", (operation.due_at or 0) * 1000))
             return claim
-        raise StorageError("The key link's events change again and again. Send the same request again.")
+        raise StorageError("Too many changes of this key link at once. Send the same request again.")
 
     def begin(self) -> None:
         """Take the turn, and hold what is to be held. Raises NotDoneError, NeedlessError, StorageError."""
@@ -128,7 +128,7 @@ class Change:
             self.context.operation = operation
             self._is_marked(along)
             return
-        raise NotDoneError("the key link's events change again and again", vendor=VENDOR)
+        raise NotDoneError("too many changes of this key link at once", vendor=VENDOR)
 
     @property
     def is_holder_certain(self) -> bool:

@@ -193,7 +193,7 @@ class ChangeKeyLink(
                 others = [_key_link_of_target(change, criteria, key_links), key_links.stored(command.link)]
                 other = next((one.id for one in others if one and one.id != command.id), None)
                 if other is not None:
-                    raise OpposedError(f"Rev.io's key link {other} says this already", vendor=VENDOR)
+                    raise OpposedError(f"Rev.io's key link {other} has these values already", vendor=VENDOR)
                 vendor.change_key_link(command.id, record, criteria.exact)
             change.result = criteria.stored(command.id)
             return change.result

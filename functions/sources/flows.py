@@ -34,7 +34,7 @@ def command_of(settings: SourceSettings, source: str, payload: JsonValue, now: f
     flow = flow_named(route.flow)
     reached = flow.from_source if flow else None
     if flow is None or reached is None:
-        raise InvalidError(f"No source reaches a flow {route.flow}. Correct the events of the source {source}.")
+        raise InvalidError(f"A source cannot send to the flow {route.flow}. Correct the events of the source {source}.")
     command = mapped(payload, reached.sent or flow.command, flow.function, route.mapping)
     if reached.to_command:
         command = reached.to_command(command, now)

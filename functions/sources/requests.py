@@ -142,7 +142,7 @@ def _payload(quarantined: StoredRequest) -> str:
 
 def _ended(quarantined: StoredRequest, state: RequestState, by: str, operation_id: str | None = None) -> StoredRequest:
     if not runtime().requests.change(quarantined, state, by, operation_id):
-        raise ConflictError("Somebody else was quicker. Look at the request again.")
+        raise ConflictError("Another decision came first. Look at the request again.")
     logger().info("quarantine ended", extra={"quarantined": quarantined.id, "state": state})
     changes = {"state": state, "changed_by": by, "operation_id": operation_id, "payload": None}
     return quarantined.model_copy(update=changes)

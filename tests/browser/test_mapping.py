@@ -90,7 +90,7 @@ def test_the_failing_function_and_its_place_are_named(console: Console, stack: S
     console.try_out(json.dumps(COMPANY), "{name: name, adress: address}")
     assert 'adress Unknown field "adress". Did you mean "address"?' in console("#try-errors").text
     console.try_out("{no json")
-    assert "The payload is no JSON" in console("#try-result").text
+    assert "The payload is not JSON" in console("#try-result").text
     assert not console.all("#try-command-line")
 
 

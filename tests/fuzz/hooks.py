@@ -12,7 +12,7 @@ NOT_THERE = (
     "is not the client that this key belongs to",
     "is not the club in the address",
     "is not the one in the address",
-    "is another lead source's",
+    "belongs to another lead source",
     "is required without the header Idempotency-Key",
     "must have at most 100 bytes",  # of which a letter may have several
 )

@@ -1,5 +1,6 @@
 """Every alarm has its page, and what the pages send a person to is there."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ OF_LAMBDA = {"@timestamp", "@message", "@logStream", "@type", "@duration", "@max
 
 def queries() -> list[tuple[str, str]]:
     found = []
-    for document in [*PAGES, ROOT / "docs/rotate-keys.md"]:
+    for document in [*PAGES, ROOT / "docs/rotate-keys.md", ROOT / "docs/troubleshooting.md"]:
         blocks = re.findall(r"^ *```text\n(.*?)^ *```", document.read_text(), re.DOTALL | re.MULTILINE)
         found += [(document.name, block) for block in blocks]
-    return found
+    body = json.loads(RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])
+    asked = [one["properties"]["query"] for one in body["widgets"] if one["type"] == "log"]
+    return found + [("dashboard", query.partition(" | ")[2]) for query in asked]
 
 
 def test_every_alarm_names_a_page_that_names_it() -> None:

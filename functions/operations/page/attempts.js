@@ -27,7 +27,7 @@ function attempts(one) {
         make("span", {class: "call small"}, `${pathOf(last)}: ${outcomeOf(last)}, ${took(last.milliseconds)}`)));
     const calls = exchange.calls.map((call) => make("li", {}, make("code", {}, pathOf(call)), ` ${outcomeOf(call)}, ${took(call.milliseconds)}, `, when(call.at)));
     details.append(
-      ...(calls.length + exchange.left_out > 1 ? [make("h3", {}, exchange.left_out ? `Calls, after ${exchange.left_out.toLocaleString()} more` : "Calls"), make("ol", {class: "calls small"}, ...calls)] : []),
+      ...(calls.length + exchange.left_out > 1 ? [make("h3", {}, exchange.left_out ? `The last calls (${exchange.left_out.toLocaleString()} earlier ones are not kept)` : "Calls"), make("ol", {class: "calls small"}, ...calls)] : []),
       ...bodyOf(exchange, "request", "Request"), ...bodyOf(exchange, "response", "Response"));
     return details;
   });
@@ -35,7 +35,7 @@ function attempts(one) {
 function bodyOf(exchange, name, title) {
   const why = !(name in exchange) ? "It may be about people, so only a key with the scope operations:payload shows it."
     : exchange[name] ? null
-    : exchange.event === "done" || exchange.event === "found" ? "It is not kept of an attempt that succeeded."
+    : exchange.event === "done" || exchange.event === "found" ? "It is not kept for a successful attempt."
     : name === "response" && exchange.calls.at(-1).error ? "None came." : "It is empty, or not kept because it may have a password.";
   const words = why === null ? make("pre", {"data-body": name}, readableBody(exchange[name])) : make("p", {class: "dim small"}, why);
   return [make("h3", {}, title), words];

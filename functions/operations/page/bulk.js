@@ -32,7 +32,7 @@ async function planWaiting(wanted) {
   plan = {chosen, risky: 0, wanted, isMore: Boolean(page.next), run: retryWaiting};
   openPlan([
     page.next ? `These are the first ${chosen.length}; all that match the filters are retried, ${MOST_RETRIES} at a time.` : "These operations match the filters.",
-    "They are due from now on instead of at their times, in turn with the events of others. What may be done is looked for first, and a vendor that is still down is not called.",
+    "They are due now instead of at their times, in turn with the events of other tenants. The bridge looks first for events that may be done, and does not call a vendor that is still down.",
   ]);
 }
 function openPlan(words) {

@@ -159,7 +159,7 @@ function nothing() {
   if (view.since) words.push(`a change ${SPANS[view.since][0].toLowerCase()}`);
   if (view.changed) words.push("a different payload that was not applied");
   if (view.text) words.push(`“${view.text}” in its key or reason`);
-  const hint = view.id ? "Ids of other systems are written system/entity/id. A request without an API key is not kept." : next ? "Show more reads on." : "";
+  const hint = view.id ? "Ids of other systems are written system/entity/id. A request without an API key is not kept." : next ? "Press Show more to read more rows." : "";
   return [make("strong", {}, `No operation found with ${words.join(", ")}.`), hint];
 }
 $("more").addEventListener("click", () => attempt(() => loadList(rows.length + PAGE)));

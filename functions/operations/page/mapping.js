@@ -42,8 +42,8 @@ async function takePayload(id) {
     $("try-mapping").value = (one.route.startsWith("POST /in/") ? (own.find((other) => one.mapping === `${one.sender} ${other.version}`) ?? own[0]) : routed).name;
   $("try-payload").value = one.payload !== undefined ? JSON.stringify(one.payload, null, 2) : one.shape === null ? "" : JSON.stringify(one.shape, null, 2);
   const what = one.payload !== undefined ? "This is what the sender sent."
-    : one.state === "quarantined" && !mayReadPayloads() ? "Kinds stand in place of values: only a key with the scope operations:payload gets what was sent."
-    : "Kinds stand in place of values: what was sent is not kept of this request. Put in values that are made up.";
+    : one.state === "quarantined" && !mayReadPayloads() ? "Kinds stand in place of values: only a key with the scope operations:payload may see the values."
+    : "Kinds stand in place of values: the values of this request were not kept. Replace the kinds with invented values.";
   redraw($("try-from"), [id, what], () => [make("span", {}, `${label(one.state)} request ${one.id}, ${one.ids.join(", ")}. ${what}`)]);
 }
 
@@ -74,7 +74,7 @@ async function tryMapping() {
     JSON.parse(payload);
   } catch (error) {
     $("try-payload").focus();
-    return drawTrial([make("h3", {}, "The payload is no JSON"), make("p", {class: "problem"}, error.message)]);
+    return drawTrial([make("h3", {}, "The payload is not JSON"), make("p", {class: "problem"}, error.message)]);
   }
   const expression = $("try-expression").value.trim();
   const {trial} = await ask(mappingPath(one.name), questionOf(one.name, payload, expression && expression !== one.expression ? expression : null));
@@ -90,16 +90,16 @@ function result(trial) {
     make("h3", {id: "try-title", class: trial.is_valid ? "good" : "problem"}, title),
     trial.errors.length ? make("ul", {id: "try-errors", class: "problem"}, ...trial.errors.map((one) => make("li", {}, make("strong", {}, one.field), ` ${one.message}`))) : null,
     trial.command === null ? null : make("pre", {id: "try-command"}, JSON.stringify(trial.command, null, 2)),
-    trial.differences.length ? make("div", {}, make("h3", {}, "Other than the active version"), differences(trial.differences)) : null,
+    trial.differences.length ? make("div", {}, make("h3", {}, "Differences to the active version"), differences(trial.differences)) : null,
     trial.not_read.length ? make("p", {id: "try-not-read"}, make("strong", {}, "Not read: "), trial.not_read.join(", ")) : null,
     trial.samples.length ? make("p", {id: "try-samples", class: wrong.length ? "problem" : null}, wrong.length
-      ? wrong.map((one) => `The sample ${one.name} comes out otherwise: ${words(one)}.`).join(" ") : `${count(trial.samples.length, "sample")} as expected.`) : null,
+      ? wrong.map((one) => `The result of the sample ${one.name} differs: ${words(one)}.`).join(" ") : `${count(trial.samples.length, "sample")} as expected.`) : null,
   ].filter((part) => part !== null);
 }
 const valueOf = (value) => value === null || value === undefined ? make("span", {class: "dim"}, "nothing") : typeof value === "string" ? value : JSON.stringify(value);
 function differences(found) {
   const cell = (tag, ...content) => make(tag, tag === "th" ? {scope: "col"} : {}, ...content);
-  return make("div", {class: "scrolls", tabindex: "0", role: "region", "aria-label": "Other than the active version"}, make("table", {id: "try-differences"},
+  return make("div", {class: "scrolls", tabindex: "0", role: "region", "aria-label": "Differences to the active version"}, make("table", {id: "try-differences"},
     make("thead", {}, make("tr", {}, cell("th", "Field"), cell("th", "Active"), cell("th", "Tried"))),
     make("tbody", {}, ...found.map((one) => make("tr", {}, cell("td", one.field), cell("td", valueOf(one.active)), cell("td", valueOf(one.tried)))))));
 }
@@ -107,7 +107,7 @@ function differences(found) {
 function storing(one) {
   return [make("p", {}, "Nothing was stored. To store this expression, save it in a file, and type:"),
     make("pre", {id: "try-command-line"}, `crm-bridge mapping set ${glance.tenant} ${one.name} expression.jmes`),
-    make("p", {class: "dim small"}, `Every function uses it within ${mappings.usedAfter} seconds. Samples that come out otherwise stop it.`),
+    make("p", {class: "dim small"}, `Every function uses it within ${mappings.usedAfter} seconds. It is not stored if the result of a sample differs.`),
     make("button", {type: "button", id: "try-save", class: "quiet", onclick: () => download("expression.jmes", "text/plain", `${$("try-expression").value.trim()}\n`)}, "Save the expression")];
 }
 $("try-back").addEventListener("click", () => { location.hash = lastList; });

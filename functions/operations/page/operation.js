@@ -136,7 +136,7 @@ function graph(links) {
 function linking(one, id = null) {
   const vendor = vendorOf(one), record = id === null ? "The record with the id below" : `${vendor}'s record ${id}`;
   return {action: "link", label: "Link existing", kind: "primary",
-    what: `Look at ${vendor} first. ${record} is written down as what ${eventOf(one)} became, and linked, if ${vendor} says that it is the right one. Nothing is made at ${vendor}.`};
+    what: `Look at ${vendor} first. ${record} is linked to ${eventOf(one)} if ${vendor} confirms the id. Nothing is made at ${vendor}.`};
 }
 const eventOf = (one) => `${label(one.flow)} ${keyOf(one)}`;
 function choices(one) {
@@ -145,7 +145,7 @@ function choices(one) {
     ? `${event} is sent to ${vendor} again, within about a minute. To repeat it is harmless.`
     : `${event} is sent to ${vendor} again, within about a minute. If ${vendor} has done it already, it will be there twice.`};
   const discard = {action: "discard", label: "Discard", kind: "danger",
-    what: `${event} is given up: it is not sent, and what the CRM sent is deleted here. If the CRM sends it again, it is sent to ${vendor} without a look.`};
+    what: `${event} is not sent, and its payload is deleted here. If the CRM sends it again, it is sent to ${vendor} without a look.`};
   if (isRepeatable) return [retry, discard];
   return [one.candidates.length ? {...linking(one), label: "Link another", kind: ""} : linking(one), retry, discard];
 }
@@ -153,7 +153,7 @@ function retryNow(one) {
   const vendor = vendorOf(one), event = eventOf(one);
   const how = FLOWS[one.flow]?.repeatable ? `It is sent to ${vendor}; to repeat it is harmless.`
     : one.state === "unconfirmed" ? `It looks at ${vendor} first, and sends only what is not there.`
-    : `It sends it to ${vendor}, and looks there first if ${vendor} may have done it although it said no.`;
+    : `It sends it to ${vendor}. If ${vendor} may have done it in spite of its response, it looks there first.`;
   return {action: "retry", label: "Retry now", kind: "primary", done: "The bridge takes it up within about a minute.",
     what: `The bridge takes up ${event} within about a minute instead of at the time above. ${how} If ${vendor} is still down or asks to wait, it waits again.`};
 }

@@ -11,7 +11,7 @@ class Refused extends Error {
     this.mustConfirm = (problem.errors || []).some((one) => one.field === "confirmed");
   }
 }
-const wordsOf = (error) => error instanceof Refused ? error.message : "The bridge did not respond. Is the network there?";
+const wordsOf = (error) => error instanceof Refused ? error.message : "The bridge did not respond. Check the network.";
 async function ask(path, body) {
   const options = {headers: {Authorization: `Bearer ${key}`}, cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer", signal: session.signal};
   if (body) Object.assign(options, {method: "POST", body: typeof body === "string" ? body : JSON.stringify(body), headers: {...options.headers, "Content-Type": "application/json"}});

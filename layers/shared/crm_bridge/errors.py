@@ -16,7 +16,7 @@ BridgeError
 │   │   └── UnconfirmedError          an id could not be verified, and the person has not confirmed it
 │   ├── RefusedByVendorError      422  with the vendor's own words
 │   ├── TooManyRequestsError      429  the API key has sent more than it may; send the same after Retry-After
-│   ├── InternalError             500  a defect of ours; what was stored heals by itself
+│   ├── InternalError             500  a defect of ours; what was stored is finished by itself
 │   ├── BrokenContractError       502  the vendor answered nonsense; the bridge finds out what it did
 │   └── UnavailableError          503  nothing was accepted; send the same again
 │       ├── StorageError          DynamoDB or Secrets Manager did not respond
@@ -133,7 +133,7 @@ class NotJsonError(ProblemError):
 
 
 class NotXmlError(ProblemError):
-    status, kind, title = 400, "not-xml", "The body is not XML that is taken"
+    status, kind, title = 400, "not-xml", "The body is not XML that the bridge accepts"
 
 
 class UnauthenticatedError(ProblemError):
@@ -154,7 +154,7 @@ class RunningError(ProblemError):
 
 
 class ConflictError(ProblemError):
-    status, kind, title = 409, "conflict", "That cannot be done as things stand"
+    status, kind, title = 409, "conflict", "Not possible in the present state"
     retryable = True
 
 
@@ -167,7 +167,7 @@ class TooLargeError(ProblemError):
 
 
 class UnsupportedMediaTypeError(ProblemError):
-    status, kind, title = 415, "unsupported-media-type", "The content type is not understood"
+    status, kind, title = 415, "unsupported-media-type", "The content type is not accepted"
 
 
 class InvalidError(ProblemError):
@@ -194,7 +194,7 @@ class InternalError(ProblemError):
 
 
 class BrokenContractError(ProblemError):
-    status, kind, title = 502, "broken-contract", "The vendor's response makes no sense"
+    status, kind, title = 502, "broken-contract", "The vendor's response cannot be understood"
     retryable = True
 
 

@@ -63,7 +63,7 @@ _MASKED = PlainSerializer(lambda _: MASK, return_type=str)
 
 
 class Sample(BaseModel):
-    """A payload, and what a mapping shall make of it. A new version that makes something else is not stored."""
+    """A payload, and the command that a mapping must make of it. A version that makes another one is not stored."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -74,9 +74,9 @@ class Sample(BaseModel):
     )
 
     payload: Annotated[JsonValue, _MASKED] = Field(repr=False)
-    """What the sender sends; of a source, one event."""
+    """The sender's payload; for a source, one event."""
     command: Annotated[dict[str, JsonValue], _MASKED] = Field(repr=False)
-    """What the expression yields."""
+    """The command that the expression yields."""
 
     @model_validator(mode="after")
     def _is_small(self) -> Self:
@@ -92,9 +92,10 @@ type Samples = Annotated[
 
 
 class PayloadMapping(BaseModel):
-    """One flow's mapping: what is built in for a CRM, the tenant's own expression, or both.
+    """One flow's mapping: the built-in one for a CRM, the tenant's own expression, or both.
 
-    The own expression's members come on top of those built in. A member that is null or empty text is not given.
+    Members of the own expression replace built-in ones of the same name. A member that is null or empty text counts as
+    missing.
     """
 
     model_config = ConfigDict(
@@ -108,11 +109,11 @@ class PayloadMapping(BaseModel):
     built_in: Literal["upya"] | None = None
     """A CRM whose records the bridge knows."""
     version: str | None = Field(default=None, min_length=1, max_length=50)
-    """The tenant's name for this version of its expression; every operation says which one made it."""
+    """The tenant's name for this version of its expression. Every operation has the version that made it."""
     expression: str | None = Field(default=None, min_length=1, max_length=10_000)
-    """A JMESPath expression that yields an object. Its members come on top of those of `built_in`."""
+    """A JMESPath expression that yields an object. Its members replace those of `built_in` with the same name."""
     samples: Samples = {}
-    """By name: payloads, and what the mapping makes of them."""
+    """By name: payloads, each with the command that the mapping must make of it."""
     stored_at: AwareDatetime | None = Field(default=None, exclude=True)
     """Written by the command line: when this version was stored."""
 
@@ -203,7 +204,7 @@ class Mappings(BaseModel):
 @cache
 def mappings_model() -> type[Mappings]:
     fields: dict[str, Any] = {
-        function: (PayloadMapping | None, None)
+        function: (PayloadMapping | None, Field(default=None, description=f"The mapping of the function {function}."))
         for entry in REGISTRY
         if entry.has_mappings
         for function in entry.functions

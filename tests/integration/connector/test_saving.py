@@ -163,7 +163,7 @@ def test_a_change_waits_when_egitos_record_is_in_a_shape_that_is_not_understood(
         patch.setattr(egito, "_shown", lambda _entity, record: json_response({"payload": record}))
         answer = save(crm, record_id, city="Kraków")
         assert outcome(answer) == (202, "WARNING")
-        assert "in a shape that is not understood" in answer.json()["reason"]
+        assert "has an unknown form" in answer.json()["reason"]
     assert in_the_end(crm, answer)["state"] == "succeeded"
     assert the_record(egito)["city"] == "Kraków"
 

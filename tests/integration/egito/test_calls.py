@@ -232,9 +232,9 @@ def test_contract_broken_when_egito_shows_something_else(wire: Wire, connect: Co
     """It does not prove that the record is gone, so an update waits instead of being refused."""
     for body in SOMETHING_ELSE:
         wire.calls_answer(200, body)
-        with pytest.raises(ContractBrokenError, match="shape that is not understood"):
+        with pytest.raises(ContractBrokenError, match="unknown form"):
             connect().record("Contact", "5")
-        with pytest.raises(NotDoneError, match="shape that is not understood"):
+        with pytest.raises(NotDoneError, match="unknown form"):
             connect().update("Contact", "5", CITY)
     for page in (b"<html>Down for maintenance</html>", b"OK", b'{"id": 5'):
         wire.calls_answer(200, page, "text/html")

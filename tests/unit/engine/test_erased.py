@@ -54,7 +54,7 @@ def test_an_erased_event_is_not_sent_again(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "said"), [(State.SUCCEEDED, "Somebody else was quicker"), (State.REJECTED, "changed meanwhile")]
+    ("state", "said"), [(State.SUCCEEDED, "Another decision came first"), (State.REJECTED, "changed meanwhile")]
 )
 def test_nothing_is_erased_when_somebody_has_changed_the_operation(bench: Bench, state: State, said: str) -> None:
     if state is State.REJECTED:

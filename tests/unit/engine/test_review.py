@@ -131,7 +131,7 @@ def test_says_why_a_decision_does_not_count(in_review: Bench) -> None:
     with pytest.raises(ConflictError, match="linked to something else"):
         in_review.link_existing(seen, "102", by="ops")
     in_review.discard(seen, by="one")
-    with pytest.raises(ConflictError, match="Somebody else was quicker: its state is rejected now"):
+    with pytest.raises(ConflictError, match="Another decision came first: the state is rejected now"):
         in_review.engine.request_retry(seen, by="two")
     for decide in (in_review.engine.request_retry, in_review.discard):
         with pytest.raises(ConflictError, match="its state is rejected"):

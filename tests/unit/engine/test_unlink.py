@@ -144,7 +144,7 @@ def test_is_unlinked_once_when_two_persons_decide(linked: Bench) -> None:
     seen = linked.stored()
     linked.engine.unlink(seen, by="one")
     unlinked = linked.stored()
-    with pytest.raises(ConflictError, match="Somebody else was quicker: its state is needs_review now"):
+    with pytest.raises(ConflictError, match="Another decision came first: the state is needs_review now"):
         linked.engine.unlink(seen, by="two")
     assert linked.stored() == unlinked
 

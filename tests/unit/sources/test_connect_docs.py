@@ -8,7 +8,6 @@ writes the table of presets anew.
 import json
 import os
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from crm_bridge.inbound.api import validated
-from crm_bridge.sources import PRESETS, EventRoute, Incoming, SourceSettings, receive
-from crm_bridge.sources.signature import Signature
+from crm_bridge.sources import PRESETS, Incoming, SourceSettings, receive
 from local.source_requests import prove
 from operations.flows import flows
 
@@ -125,15 +123,3 @@ def test_index_has_every_preset() -> None:
         INDEX.write_text(text.replace(found[0], found[1] + presets() + found[3]))
         return
     assert found[2] == presets()
-
-
-def named(text: str) -> set[str]:
-    return set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
-
-
-def test_index_names_every_setting() -> None:
-    assert named(INDEX.read_text().partition("## Settings")[2]) == {
-        *SourceSettings.model_fields,
-        *EventRoute.model_fields,
-    }
-    assert named(PAGES["in-house"]) == {field.name for field in fields(Signature)}

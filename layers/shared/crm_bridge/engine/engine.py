@@ -300,7 +300,7 @@ class Engine:
         if claim.won or claim.operation.state not in REPLACEABLE | {State.SUCCEEDED}:
             return claim
         raise RunningError(  # the change that held it has just ended
-            "The same event is being changed right now. Ask again after the time in Retry-After.",
+            "The same event is being changed right now. Send it again after the time in Retry-After.",
             headers={"Retry-After": "1"},
             operation_id=claimed.operation_id,
         )
@@ -315,7 +315,7 @@ class Engine:
             )
         if operation.state is State.SENDING:
             raise RunningError(
-                "The same event is being processed right now. Ask again after the time in Retry-After.",
+                "The same event is being processed right now. Send it again after the time in Retry-After.",
                 headers={"Retry-After": str(max(1, min(2, (operation.due_at or 0) - self._now())))},
                 operation_id=operation.operation_id,
             )

@@ -297,7 +297,7 @@ class Review:
         except OvertakenError:
             raise ConflictError("The operation was changed meanwhile. Look at it again.") from None
         if stored != resolved.with_notes_of(stored):
-            raise ConflictError(f"Somebody else was quicker: its state is {stored.state} now.")
+            raise ConflictError(f"Another decision came first: the state is {stored.state} now.")
         self._settling.hand_over(news)
         self._settling.hand_over(stored)
         self._settling.wake_waiters(stored)

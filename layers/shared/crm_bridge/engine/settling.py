@@ -216,7 +216,7 @@ class Settling:
             except OvertakenError as overtaken:
                 if ending is None or not ending.adapts(event, overtaken.there):
                     raise
-        raise StorageError("The operations that end with it change again and again.")
+        raise StorageError("Too many changes of the same operations at once. Send the same request again.")
 
     def news(self, settled: Operation) -> Operation:
         """Return the operation that sends the tenant a webhook about `settled`."""

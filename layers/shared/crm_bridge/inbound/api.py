@@ -148,7 +148,7 @@ def mapped[M: BaseModel](payload: JsonValue, model: type[M], flow: str, mapping:
         return validated(model, yielded)
     except InvalidError as error:
         raise InvalidError(
-            f"The tenant's mapping {mapping.label} did not make a valid command of what was sent. Correct either.",
+            f"The tenant's mapping {mapping.label} made no valid command of the payload. Correct one of them.",
             fields=error.fields,
             extensions={"mapping": mapping.explained(payload, yielded)},
         ) from None
@@ -416,7 +416,7 @@ def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
     if operation.state is State.SENDING and operation.notifies:
         # The write that settled it got no response. If it was made, nobody is told any more; so it is no 202.
         raise RunningError(
-            "The bridge could not store its outcome for sure. Ask again after the time in Retry-After.",
+            "The bridge does not know whether the outcome was stored. Send it again after the time in Retry-After.",
             headers={"Retry-After": "2"},
             operation_id=operation.operation_id,
         )

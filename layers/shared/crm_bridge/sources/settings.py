@@ -62,15 +62,15 @@ class EventRoute(Settings):
     """Which events of a source are events of a flow, and how they become its commands."""
 
     when: Expression | None = None
-    """A JMESPath expression on the event that yields true or something that is not empty. Without it: always."""
+    """A JMESPath expression on the event. Default: always. The entry fits if it yields true or a non-empty value."""
     flow: Annotated[str, Field(pattern="^[a-z_]{1,50}$")]
-    """The flow whose command it becomes."""
+    """The flow of these events."""
     version: Annotated[str, Field(min_length=1, max_length=50)]
-    """The tenant's name for this version of the expression; every operation says which one made it."""
+    """The tenant's name for this version of the expression. Every operation has the version that made it."""
     expression: Expression
     """A JMESPath expression on the event that yields the flow's command."""
     samples: Samples = Field(default_factory=dict)
-    """By name: events, and what the expression makes of them."""
+    """By name: events, each with the command that the expression must make of it."""
     stored_at: AwareDatetime | None = Field(default=None, exclude=True)
     """Written by the command line: when this version was stored."""
 
@@ -100,31 +100,32 @@ class SourceSettings(Settings):
     preset: PresetName
     """The kind of sender."""
     proof: str | None = None
-    """How it proves who it is, if not in the preset's first way."""
+    """How the sender proves who it is. Default: the first proof of the preset."""
     secrets: Annotated[tuple[SourceSecret, ...], Field(min_length=1, max_length=2)]
-    """Of the proof: of the signature, the login, the header. Two are valid while one is replaced."""
+    """One or two secrets of at least 16 characters, for the proof. Two are valid while one is replaced."""
     user: LoginPart | None = None
-    """The user name of a login by HTTP Basic."""
+    """The user name of a login by HTTP Basic. The secret is its password."""
     header: HeaderName | None = None
-    """The name of the header that has the secret, in lower case, if it is not the preset's."""
+    """The header that has the secret or the signature, in lower case. Default: the preset's."""
     parameter: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,50}$")] | None = None
-    """The name of the parameter or of the body's member that has the secret, if it is not the preset's."""
+    """The parameter, or the member of the body, that has the secret. Default: the preset's."""
     organization_id: Annotated[str, Field(pattern="^[A-Za-z0-9]{15}([A-Za-z0-9]{3})?$")] | None = None
-    """The id of the sender's organization at Salesforce."""
+    """The id of the sender's organization at Salesforce, 15 or 18 characters."""
     certificates: Annotated[tuple[Fingerprint, ...], Field(max_length=2)] = ()
-    """The client certificates one of which the sender must use besides its proof, at an address with mutual TLS."""
+    """SHA-256 fingerprints of client certificates. The sender must use one of them, in addition to its proof."""
     signature: Signature | None = None
-    """The scheme of an own system that signs its requests."""
+    """The scheme by which an own system signs its requests."""
     url: SignedUrl | None = None
-    """The address that the sender calls, as it was typed there. Some signatures are over it."""
+    """The address exactly as it was typed into the sender. Some signatures cover it."""
     events: Annotated[tuple[EventRoute, ...], Field(min_length=1, max_length=50)]
-    """For each event the first that fits counts. An event that none fits is ignored."""
+    """For each event, the first entry that fits counts. An event that fits none is ignored."""
     key: Annotated[tuple[KeyPart, ...], Field(min_length=1, max_length=10)] | None = None
-    """What makes an event unique at the sender: JMESPath expressions on the event, and `header:NAME`."""
+    """The event's key at the sender: JMESPath expressions on the event, and `header:NAME`. If a part is missing, a hash
+    of the event is used. Default: the preset's."""
     answer: Answer | None = None
-    """How a request is answered, if not in the preset's way: `async 200`, `async 202` or `soap ack`."""
+    """The response once the events are stored: `async 200`, `async 202` or `soap ack`. Default: the preset's first."""
     invalid: Literal["quarantine", "refuse"] = "quarantine"
-    """Whether an event that is not valid is kept in quarantine and answered as accepted, or refused."""
+    """Whether an invalid event is put in quarantine and its request answered as accepted, or the request refused."""
     tolerance: Annotated[int, Field(ge=60, le=900)] = 300
     """Seconds by which a signed time may differ from the bridge's."""
 

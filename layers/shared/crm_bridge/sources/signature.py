@@ -33,27 +33,27 @@ class Signature(Proof):
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=not ON_LAMBDA)
 
     header: HeaderName
-    """The header that has the signature, in lower case; `header` of the settings may give it another name."""
+    """The header that has the signature, in lower case. `header` of the source can name another one."""
     digest: Literal["hmac-sha256", "hmac-sha512", "sha256"] = "hmac-sha256"
-    """`sha256` is the plain hash of a text in which `secret` is a part."""
+    """`sha256` is the plain hash of a text; then `secret` must be one of the `parts`."""
     encoding: Literal["hex", "base64"] = "hex"
     """How the signature is written."""
     parts: Annotated[tuple[Part, ...], Field(min_length=1, max_length=10)] = ("body",)
-    """What is signed, in this order: `secret`, `method`, `url`, `timestamp`, `body`, and `header:NAME`."""
+    """The signed parts, in their order: `secret`, `method`, `url`, `timestamp`, `body`, and `header:NAME`."""
     separator: Annotated[str, Field(max_length=5)] = ""
-    """What stands between the parts."""
+    """The text between the parts."""
     prefix: Annotated[str, Field(max_length=20)] = ""
-    """What stands before a signature, such as `sha256=`."""
+    """The text before a signature, such as `sha256=`."""
     several: Literal["", " ", ","] = ""
-    """What separates several signatures in the header; empty if there is one only."""
+    """The separator of several signatures in the header: a space or a comma; empty if there is only one."""
     timestamp: Annotated[str, Field(pattern="^[a-z0-9-]{1,100}$|^[a-z]{1,10}=$")] | None = None
     """The header that has the time; or, if it ends with `=`, the item of the signature's header, such as `t=`."""
     unit: Literal["s", "ms", "iso"] = "s"
     """How the time is written: seconds or milliseconds since 1970, or ISO 8601 with an offset."""
     key: Literal["text", "base64", "hex"] = "text"
-    """How the key is made of the secret: it is the text itself, or what the text encodes."""
+    """Whether the key is the text of the secret, or the bytes that it encodes in `base64` or `hex`."""
     key_prefix: Annotated[str, Field(max_length=20)] = ""
-    """What stands before the encoded key in the secret, such as `whsec_`, and does not belong to it."""
+    """The text before the encoded key in the secret, such as `whsec_`. It is not part of the key."""
 
     def __post_init__(self) -> None:
         if "body" not in self.parts:

@@ -157,7 +157,7 @@ class Egito(Vendor[EgitoSettings]):
                     return record
         if held:
             raise ContractBrokenError(
-                f"Egito answered with something else than {entity} {record_id}, or in a shape that is not understood",
+                f"Egito's response is not {entity} {record_id}, or has an unknown form",
                 vendor=VENDOR,
             )
         raise NoSuchRecordError(f"Egito shows no {entity} {record_id}", vendor=VENDOR)
@@ -408,7 +408,7 @@ def _parsed(response: VendorResponse, *, masks: bool = True) -> Any:
         raise refused
     expect(response, *range(200, 300))
     if parsed is None and response.body.strip() not in (b"", b"null"):
-        raise ContractBrokenError("Egito answered something else than JSON", vendor=VENDOR, status=response.status)
+        raise ContractBrokenError("Egito's response is not JSON", vendor=VENDOR, status=response.status)
     return parsed
 
 
@@ -423,7 +423,7 @@ def _json(response: VendorResponse, *, masks: bool) -> Any:
 def _saved(response: VendorResponse) -> Record:
     parsed = _parsed(response)
     if not isinstance(parsed, dict):
-        raise ContractBrokenError("Egito said neither that it saved nor why it did not", vendor=VENDOR)
+        raise ContractBrokenError("Egito's response says neither that it saved nor why it did not", vendor=VENDOR)
     return parsed
 
 
@@ -445,7 +445,7 @@ def _saved_id(response: VendorResponse, entity: str) -> str:
 def _listed(parsed: Any, entity: str) -> list[Record]:
     found = next((held for held in _levels(parsed, entity) if isinstance(held, list)), None)
     if found is None or not all(isinstance(record, dict) for record in found):
-        raise ContractBrokenError("Egito's list is none", vendor=VENDOR)
+        raise ContractBrokenError("Egito returned no list", vendor=VENDOR)
     return found
 
 

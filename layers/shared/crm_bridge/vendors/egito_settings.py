@@ -20,7 +20,7 @@ type Scalar = str | int | bool | None
 
 
 class FieldMap(Settings):
-    """Where a field goes at Egito, and what its values are called there; a value that is not listed goes as it is."""
+    """The field at Egito, and its values there. A value that is not listed is sent unchanged."""
 
     field: EgitoName
     """The field at Egito."""
@@ -75,7 +75,7 @@ type PersonMap = Annotated[
 
 
 class PeopleMap(Settings):
-    """Which records at Egito prospects, or members, are."""
+    """The records at Egito of prospects, or of members."""
 
     entity: EgitoName = "Contact"
     """The entity at Egito. If members have another entity than prospects, a member gets a record of its own; if both
@@ -83,13 +83,13 @@ class PeopleMap(Settings):
     fields: PersonMap = {name: FieldMap(field=field) for name, field in PERSON_FIELDS.items()}
     """From the Connector's field to Egito's: a name, or `field` and `values`. A field that is not in it is not sent."""
     defaults: dict[EgitoName, Scalar] = {}
-    """Values of a new record's other fields, where nothing was sent for them."""
+    """Values of other fields of a new record."""
     reference: EgitoName | None = None
-    """The field for the bridge's id of the person. A record whose response was lost is recognised by it; without it,
+    """The field for the bridge's id of the person. By it the bridge finds a record whose response was lost. Without it,
     a person decides about such a record."""
     on_conversion: dict[EgitoName, Scalar] = {}
-    """Where prospects are another entity than members: the values that a prospect's record gets when the person
-    becomes a member."""
+    """If prospects have another entity than members: values that a prospect's record gets when the person becomes a
+    member."""
 
     def compared(self, record: Mapping[str, object], *others: str) -> tuple[list[str], list[str]]:
         """Return the fields of this map, and `others`, that a record lacks; and those of the record in neither."""
@@ -133,11 +133,11 @@ class LeadSourceMap(Settings):
 
 
 class RecordMap(Settings):
-    """How the records of an entity are sent by a CRM's own events (`/records/{entity}`)."""
+    """Settings of one entity for a CRM's own events (`/records/{entity}`)."""
 
     reference: EgitoName | None = None
-    """A text field at Egito that nothing else uses. It gets the event key of a new record. A record whose response was
-    lost is recognised by it; without it, a person decides about such a record."""
+    """A text field at Egito that nothing else uses. It gets the event key of a new record. By it the bridge finds a
+    record whose response was lost. Without it, a person decides about such a record."""
     update: Literal["ignore", "apply"] = "ignore"
     """Whether an event that comes again with other fields is applied. With `apply` they change the record, if the event
     has an `external_id` and `changed_at`; a payload that is older than what was applied is left out."""
@@ -174,9 +174,9 @@ class EgitoSettings(Settings):
     password: Annotated[LoginSecret, Prompt("Password")]
     """Of the same user."""
     token_parameters: Literal["query", "body"] = "query"  # noqa: S105 - where they stand
-    """Where the credentials stand when a token is asked for; the query is documented."""
+    """The place of the credentials in a request for a token. Egito documents the query."""
     token_in: Literal["header", "query"] = "header"  # noqa: S105 - where it stands
-    """Where the token stands in a call, which is not documented."""
+    """The place of the token in a call. Egito does not document it."""
     body_format: Literal["json", "form"] = "json"
     """How a record is sent; both are documented."""
     paging: Paging | None = None
@@ -186,16 +186,16 @@ class EgitoSettings(Settings):
     search_lag: int = Field(default=120, ge=30, le=86_400)
     """Seconds after which a new record is sure to be in a list."""
     prospects: PeopleMap = PeopleMap()
-    """Which records at Egito prospects are."""
+    """The records at Egito of prospects."""
     members: PeopleMap = PeopleMap()
-    """Which records at Egito members are."""
+    """The records at Egito of members."""
     staff: StaffMap = StaffMap()
     """Where the staff list comes from."""
     lead_sources: LeadSourceMap = LeadSourceMap()
     """Where the lead sources are stored."""
     records: dict[EgitoName, RecordMap] = {name: RecordMap() for name in ("Account", "Contact", "Opportunity")}
-    """By entity: whose records an API key with the scope `records` may read and write. The list replaces the default
-    one, which has the entities that Egito's page shows; `{}` allows none."""
+    """By entity: the records that an API key with the scope `records` may read and write. The list replaces the
+    default one, which has the entities on Egito's page; `{}` allows none."""
 
     @model_validator(mode="after")
     def _tell_prospects_from_members(self) -> Self:

@@ -147,7 +147,7 @@ class IzzitUp(Vendor[IzzitUpSettings]):
         try:
             return _SERVICES.validate_python(list(data.values()) if isinstance(data, dict) else data)
         except ValidationError:
-            raise ContractBrokenError("IzzitUp's list of services is none", vendor=VENDOR, status=200) from None
+            raise ContractBrokenError("IzzitUp returned no list of services", vendor=VENDOR, status=200) from None
 
     def check(self) -> Iterator[Finding]:
         """Ask for the services. That needs no login, and every call that does changes a status."""
@@ -172,7 +172,7 @@ class IzzitUp(Vendor[IzzitUpSettings]):
         }
         parsed = _parsed(self.call("POST", PATH, action, max_response=MAX_LIST))
         if not isinstance(parsed, dict) or parsed.get("result") != "Success":
-            raise ContractBrokenError("IzzitUp said neither success nor a failure that is documented", vendor=VENDOR)
+            raise ContractBrokenError("IzzitUp's response is neither a success nor a documented failure", vendor=VENDOR)
         try:
             return IzzitUpService.model_validate(parsed.get("data"))
         except ValidationError:  # the change itself was confirmed
@@ -199,7 +199,7 @@ def _parsed(response: VendorResponse) -> Any:
     except RefusedError as error:  # the web server's word, not IzzitUp's
         raise NotDoneError(error.message, vendor=VENDOR, status=error.status) from None
     if parsed is None:
-        raise ContractBrokenError("IzzitUp answered something else than JSON", vendor=VENDOR, status=200)
+        raise ContractBrokenError("IzzitUp's response is not JSON", vendor=VENDOR, status=200)
     return response.masked(parsed)
 
 

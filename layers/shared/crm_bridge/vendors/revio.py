@@ -279,7 +279,7 @@ class Revio(Vendor[RevioSettings]):
         while has_more:
             records, has_more = self._page(resource, search, number, LARGEST_PAGE)
             if records and records == before:
-                raise CannotLookError("Rev.io gives the same page again and again", vendor=VENDOR)
+                raise CannotLookError("Rev.io returns the same page repeatedly", vendor=VENDOR)
             if not records:
                 return
             yield records
@@ -322,7 +322,7 @@ def _key_links(records: list[Any]) -> list[RevioKeyLink]:
     try:
         return _RECORDS.validate_python(records)
     except ValidationError:
-        raise ContractBrokenError("Rev.io's key links lack what tells one from another", vendor=VENDOR) from None
+        raise ContractBrokenError("Rev.io's key links lack an id or a value", vendor=VENDOR) from None
 
 
 def _id_of(members: Mapping[str, Any], location: str = "") -> int | None:
