@@ -223,6 +223,6 @@ def test_says_so_when_what_ends_with_a_decision_changes_again_and_again(
 
     monkeypatch.setattr(in_review.flow, "discarded", lambda *_: Restless(), raising=False)
     monkeypatch.setattr(in_review.tables.operations, "save", raising(OvertakenError([None])))
-    with pytest.raises(StorageError, match="end with it change again and again"):
+    with pytest.raises(StorageError, match="Too many changes of the same operations"):
         in_review.discard(in_review.stored(), by="ops")
     assert in_review.stored().state is State.NEEDS_REVIEW
