@@ -321,6 +321,7 @@ def test_a_key_without_the_scope_has_a_bucket_as_well(door: Door) -> None:
     "body",
     [
         *("", " \n", "\x00", "{", "nope", "{'name': 'Rex'}", '{"name": "Rex"}x', '{"name": "\\ud800"}', "[" * 100_000),
+        *('{"name": "Rex", "legs": 1e999}', '{"name": "Rex", "legs": [-1E+400]}'),
         *('{"name": "Rex", "legs": NaN}', '{"name": "Rex", "legs": -Infinity}', b"\xff\xfe", b'{"name": "\xe9"}'),
     ],
     ids=lambda body: repr(body[:24]),

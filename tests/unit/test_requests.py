@@ -75,6 +75,13 @@ def test_a_request_is_found_by_its_id_and_by_those_that_it_carried(requests: Req
     assert (one.expires_at - one.received_at) == 30 * 86_400
 
 
+def test_a_list_is_over_when_it_would_go_on_out_of_its_bounds(requests: Requests) -> None:
+    one = refused(requests)
+    for place in ("0" * 32, "f" * 32):
+        assert listed(requests, first=one.at, last=one.at, after=place) == ([], None)
+        assert listed(requests, after=place)[0] == ([one] if place > one.at else [])
+
+
 def test_a_request_is_found_when_its_id_is_longer_than_what_is_stored_of_it(requests: Requests) -> None:
     longest = "😀" * 1000  # more bytes than DynamoDB takes in a key
     one = refused(requests, ids=ids_in({"ticket_id": longest}))

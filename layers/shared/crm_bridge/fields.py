@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -36,7 +36,7 @@ LONGEST_ID = 200
 
 
 LONGEST_COMPARED = 2000
-"""Characters of a vendor's text that are looked at."""
+"""Characters of a text that are compared with another one."""
 ANYTHING = ("", True)
 """In the place of what is not ASCII: any letters, or none."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -132,11 +132,14 @@ def is_same_text(stored: object, sent: str) -> bool:
 
 
 def may_have_become(sent: str, stored: str) -> bool:
-    """Whether `stored` may be what a vendor made of `sent`.
+    """Return whether `stored` may be what a vendor made of `sent`.
 
     A vendor may cut a text at its end, change its case, strip or escape markup, and drop or replace what is not a
-    letter or a digit of ASCII. Those stay in their order, except in what may be markup.
+    letter or a digit of ASCII. Those stay in their order, except in what may be markup. A text of more than
+    LONGEST_COMPARED characters may have become anything.
     """
+    if len(sent) > LONGEST_COMPARED:
+        return True
     in_markup = {place for found in _MARKUP.finditer(sent) for place in range(*found.span())}
     wanted: list[tuple[str, bool]] = []
     for place, one in enumerate(sent):
@@ -144,23 +147,20 @@ def may_have_become(sent: str, stored: str) -> bool:
             wanted.append((one.lower(), place in in_markup))
         elif not one.isascii() and wanted[-1:] != [ANYTHING]:
             wanted.append(ANYTHING)
-    places = {0}
+    # Sets of places in `wanted`, each as a number whose bits are the places: so a letter takes a few steps, however
+    # many places it may have.
+    places_of: dict[str, int] = {}
+    for place, (letter, _) in enumerate(wanted):
+        places_of[letter] = places_of.get(letter, 0) | 1 << place
+    skipped = sum(1 << place for place, (_, may_be_left_out) in enumerate(wanted) if may_be_left_out)
+    anything = places_of.get(ANYTHING[0], 0)
+    places = 1
     for one in re.sub(r"&#?\w{0,31}$", "", _MARKUP.sub("", stored[:LONGEST_COMPARED])).lower():
         if one.isascii() and one.isalnum():
-            places = set(_after(wanted, places, one))
+            # The sum carries from each place over all that may be left out behind it.
+            places |= ((places & skipped) + skipped) ^ skipped
+            places = (places & places_of.get(one, 0)) << 1 | (places & anything)
     return bool(places)
-
-
-def _after(wanted: Sequence[tuple[str, bool]], places: set[int], letter: str) -> Iterator[int]:
-    """Where in `wanted` one may be after `letter`."""
-    for start in places:
-        for place in range(start, len(wanted)):
-            if wanted[place] == ANYTHING:
-                yield place
-            elif wanted[place][0] == letter:
-                yield place + 1
-            if not wanted[place][1]:
-                break
 
 
 def numeric_id(value: str, what: str) -> int:

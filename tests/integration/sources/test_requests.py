@@ -40,6 +40,11 @@ def test_requests_are_filtered_and_paged(sender: Sender) -> None:
         "GET /operations/{id}"
     ]
     assert sender.crm.get("/requests?to=2020-01-01T00:00:00Z").json()["requests"] == []
+    turned = sender.crm.get("/requests?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z")
+    assert (turned.status_code, turned.json()["errors"][0]["message"]) == (
+        422,
+        "give a time for to that is not before from",
+    )
     assert len(sender.crm.get("/requests?from=2020-01-01T00:00:00Z&limit=9").json()["requests"]) == 4
 
 

@@ -160,6 +160,8 @@ class Requests:
 
         `filters` are attributes and their values. A page may have fewer than `limit`.
         """
+        if after is not None and not first <= after <= last:  # DynamoDB refuses such a place
+            return [], None
         values = {
             ":place": _tenant_place(tenant),
             ":first": first,
