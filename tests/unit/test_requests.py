@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from crm_bridge import aws
 from crm_bridge.errors import FieldError, StorageError
 from crm_bridge.mapping import shape_of
+from crm_bridge.storage.api_keys import new_api_key
 from crm_bridge.storage.requests import (
     LONGEST_ID,
     MOST_IDS,
@@ -29,6 +30,8 @@ from tests.unit.conftest import Clock
 
 SALESFORCE = "001xx000003DGb2AAG"
 """With its suffix; the first 15 are the same id."""
+
+API_KEY = new_api_key()
 
 
 @pytest.fixture(params=["memory", "moto"])
@@ -187,6 +190,26 @@ def test_what_was_not_written_is_written_again_or_fails(requests: Requests, monk
         ("text", ()),
         (None, ()),
         ({"id": 300 * "x"}, (LONGEST_ID * "x",)),
+        ({"authorId": 5, "public_id": 6, "card_id": 7, "issueKey": "A-1", "numberId": 8}, ("5", "6", "7", "A-1", "8")),
+        *(
+            ({name: "very private"}, ())
+            for name in (
+                "api_key",
+                "apiKey",
+                "APIKey",
+                "accessKey",
+                "SECRET_KEY",
+                "Session-Id",
+                "sessionID",
+                "token_ref",
+                "licenseNumber",
+                "phone_number",
+                "mobilePhoneNumber",
+                "CardNumber",
+                "passport_number",
+            )
+        ),
+        ({"id": API_KEY, "ticket_id": f" {API_KEY}\n", "order_id": f"{API_KEY}x"}, (f"{API_KEY}x",)),
     ],
 )
 def test_ids_are_what_members_that_are_called_so_hold(body: object, ids: tuple[str, ...]) -> None:
@@ -194,7 +217,7 @@ def test_ids_are_what_members_that_are_called_so_hold(body: object, ids: tuple[s
 
 
 def test_the_ids_of_the_path_come_first() -> None:
-    assert ids_in({"id": "b"}, ["a"]) == ("a", "b")
+    assert ids_in({"id": "b"}, ["a", API_KEY]) == ("a", "b")
     assert len(ids_in({f"{n}_id": n for n in range(99)}, ["a"])) == MOST_IDS
 
 
