@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +35,8 @@ LONGEST_ID = 200
 """Characters; a limit of ours, which keeps every key of our tables within DynamoDB's."""
 
 
+MOST_MARKS = 30
+"""Combining marks on one letter, such as accents."""
 LONGEST_COMPARED = 2000
 """Characters of a text that are compared with another one."""
 ANYTHING = ("", True)
@@ -116,8 +118,24 @@ def compared(command: BaseModel) -> str:
     return command.model_dump_json(context=COMPARED)
 
 
+def normalized(text: str, form: Literal["NFC", "NFKC"] = "NFC") -> str:
+    """Return a text in a normal form of Unicode; as it is if more than MOST_MARKS follow each other in it.
+
+    To put these in order takes quadratic time, and no language has so many.
+    Source: https://www.unicode.org/reports/tr15/#Stream_Safe_Text_Format
+    """
+    marks = 0
+    for one in "" if text.isascii() else text:
+        # Some stand for marks, and are none themselves: U+0F73, U+FF9E.
+        is_mark = not one.isascii() and unicodedata.combining(unicodedata.normalize("NFKD", one)[0])
+        marks = marks + 1 if is_mark else 0
+        if marks > MOST_MARKS:
+            return text
+    return unicodedata.normalize(form, text)
+
+
 def composed(value: object) -> object:
-    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+    return normalized(value) if isinstance(value, str) else value
 
 
 def printable(value: str) -> str:
