@@ -155,7 +155,7 @@ def mapped[M: BaseModel](payload: JsonValue, model: type[M], flow: str, mapping:
 
 
 def json_value(text: str) -> JsonValue:
-    """Return the JSON in a text. Raises NotJsonError, and InvalidError for duplicate members."""
+    """Return the JSON in a text. Raises NotJsonError, and InvalidError for duplicate members and infinite numbers."""
     try:
         parsed: JsonValue = pydantic_core.from_json(text, allow_inf_nan=False)
         # Whole numbers are not looked at here, and some would take long.
@@ -166,10 +166,10 @@ def json_value(text: str) -> JsonValue:
 
 
 def _finite(number: str) -> float:
-    """Return a number of JSON. Raises ValueError if it is too large, as 1e999: it would be written as Infinity."""
+    """Return a number of JSON. Raises InvalidError if it is too large, as 1e999: it would be written as Infinity."""
     value = float(number)
     if math.isinf(value):
-        raise ValueError("number out of range")
+        raise InvalidError("A number in the body is too large. Send numbers of at most 1.7e308.")
     return value
 
 
