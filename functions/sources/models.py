@@ -1,8 +1,8 @@
 """What the routes of requests take and return."""
 
-from typing import Annotated, NotRequired, Self, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from crm_bridge.responses import RequestSummary, Time
 from crm_bridge.storage.requests import RequestState
@@ -25,12 +25,6 @@ class RequestListing(BaseModel):
     until: Annotated[AwareDatetime | None, Field(alias="to")] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     after: Annotated[str, Field(pattern=PLACE)] | None = None
-
-    @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
-        if self.since and self.until and self.since > self.until:
-            raise ValueError("give a time for to that is not before from")
-        return self
 
 
 class RequestPage(TypedDict):

@@ -17,10 +17,7 @@ def form_of(fields: Mapping[str, object], vendor: str) -> dict[str, str]:
     for name, value in _named(fields):
         size += len(name) + len(value)
         if size > LARGEST_FORM:
-            message = (
-                "the record is too large to be sent as a form: use shorter names, or set egito.body_format to json"
-            )
-            raise RefusedError(message, vendor=vendor)
+            raise RefusedError("the record is too large to be sent as a form: use shorter names", vendor=vendor)
         form[name] = value
     return form
 
