@@ -135,7 +135,7 @@ def normalized(text: str, form: Literal["NFC", "NFKC"] = "NFC") -> str:
 
 
 def composed(value: object) -> object:
-    return normalized(value) if isinstance(value, str) else value
+    return normalized(value) if isinstance(value, str) and not value.isascii() else value
 
 
 def printable(value: str) -> str:
