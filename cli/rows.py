@@ -93,7 +93,10 @@ def _object(text: str) -> Members:
 def _csv(lines: IO[str], model: type[BaseModel], as_json: Sequence[str]) -> Iterator[tuple[int, Members, int]]:
     header = lines.readline()
     delimiter = max(DELIMITERS, key=header.count)
-    columns = [column.strip() for column in next(csv.reader([header], delimiter=delimiter), [])]
+    try:
+        columns = [column.strip() for column in next(csv.reader([header], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise WrongInputError(f"The first line cannot be read as CSV ({error}).") from None
     unknown = sorted({column.partition(".")[0] for column in columns} - model.model_fields.keys())
     if unknown or not columns:
         raise WrongInputError(

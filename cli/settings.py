@@ -21,10 +21,13 @@ from operations.flows import flows
 
 
 def read_document(file: Path) -> str:
+    """Return the text of a file in UTF-8, without a byte order mark; `-` is standard input. Raises WrongInputError."""
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        if str(file) == "-":
+            return sys.stdin.buffer.read().decode("utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise WrongInputError(f"Cannot read {file} ({type(error).__name__}).") from None
+        raise WrongInputError(f"Cannot read {file} as UTF-8 ({type(error).__name__}).") from None
 
 
 def valid(bridge: Bridge, document: str) -> Tenant:
@@ -149,7 +152,7 @@ def _as_json(value: str) -> object:
     """Return the value of JSON; any other text as it is."""
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -299,6 +299,8 @@ class MemoryDynamoDb:
         if start := asked.get("ExclusiveStartKey"):
             if set(start) != {*keys, *table.keys}:
                 raise ValueError("ExclusiveStartKey")
+            if not Expression(asked["KeyConditionExpression"], names, values, start).condition():
+                raise ValueError("the starting key is outside of the query")  # as on AWS; moto takes it
             after = order(start)
             forward = asked.get("ScanIndexForward", True)
             found = [item for item in found if (order(item) > after if forward else order(item) < after)]

@@ -3,7 +3,6 @@
 The bridge keeps what the dictionary cannot take: new ones, other names, and which are no longer in use.
 """
 
-import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from connector_receiver.models import LeadSource
 from crm_bridge.cache import Cache
 from crm_bridge.errors import StorageError
+from crm_bridge.fields import normalized
 from crm_bridge.outbound.transport import Scope
 from crm_bridge.storage.documents import Change, Document, Documents
 from crm_bridge.storage.links import joined
@@ -118,4 +118,4 @@ def named(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> 
 
 def plain(name: str) -> str:
     """Neither case nor spaces around a name count, nor how its accents are written."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+    return normalized(normalized(name).casefold()).strip()

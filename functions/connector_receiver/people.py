@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crm_bridge.errors import StorageError
+from crm_bridge.fields import normalized
 from crm_bridge.storage.documents import Change, Document, Documents
 from crm_bridge.storage.dynamodb import Reading
 from crm_bridge.storage.links import Cardinality, Identity, Link, Links, joined
@@ -289,7 +290,7 @@ def _plain(text: str) -> str:
     for _ in range(3):  # escaped twice is frequent: O&amp;#39;Brien
         text = html.unescape(text)
     text = "".join(character for character in text if unicodedata.category(character) != "Cf").translate(_APOSTROPHES)
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = normalized(normalized(text, "NFKC").casefold(), "NFKC")
     return "".join(text.translate(_TURKISH).split())
 
 
@@ -298,7 +299,7 @@ def _number(text: str, country: str | None) -> str:
 
     A number that cannot be one of that country is compared digit by digit.
     """
-    text = unicodedata.normalize("NFKC", text).replace("(0)", "")  # of a country's own prefix: +44 (0)20
+    text = normalized(text, "NFKC").replace("(0)", "")  # of a country's own prefix: +44 (0)20
     digits = "".join(str(unicodedata.decimal(character)) for character in text if character.isdecimal())
     plus = "+" if re.match(r"\D*\+", text) else ""
     if not plus and digits.startswith("00"):

@@ -1,10 +1,9 @@
 """How a job's notes name the ticket that it was made for, and how a job is recognised by them."""
 
 import re
-import unicodedata
 
 from create_job.models import NewJob
-from crm_bridge.fields import is_same_text, may_have_become
+from crm_bridge.fields import is_same_text, may_have_become, normalized
 from crm_bridge.vendors.illu import ListedIlluJob
 
 MOST_COMPARED = 1000
@@ -22,7 +21,7 @@ def with_reference(command: NewJob) -> str:
 
 def says_the_same(command: NewJob, job: ListedIlluJob) -> bool:
     """Return whether the job says what the ticket says, up to the spaces of the notes."""
-    notes, wanted = (unicodedata.normalize("NFC", text).strip() for text in (job.notes or "", with_reference(command)))
+    notes, wanted = (normalized(text).strip() for text in (job.notes or "", with_reference(command)))
     is_named = notes.endswith(reference(command))
     return is_named and notes.split() == wanted.split() and is_same_text(job.name, command.name)
 

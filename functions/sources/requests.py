@@ -3,7 +3,7 @@
 import json
 import re
 
-from crm_bridge.errors import ConflictError, InvalidError, NotFoundError
+from crm_bridge.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from crm_bridge.inbound.api import JsonResponse, Request
 from crm_bridge.outbound.transport import Deadline
 from crm_bridge.runtime import runtime
@@ -33,7 +33,10 @@ def _list_requests(request: Request) -> JsonResponse[RequestPage]:
 
 
 def find(tenant: str, listing: RequestListing) -> tuple[list[StoredRequest], str | None]:
-    """Return a page of a tenant's requests, and where the list goes on."""
+    """Return a page of a tenant's requests, and where the list goes on. Raises InvalidError."""
+    if listing.since and listing.until and listing.since > listing.until:
+        wrong = FieldError("to", "must not be before from")
+        raise InvalidError("Correct the fields named in errors.", fields=[wrong])
     names = ("state", "status", "route")
     filters = {name: value for name in names if (value := getattr(listing, name)) is not None}
     first = place_in_time(listing.since.timestamp()) if listing.since else EARLIEST

@@ -1,10 +1,10 @@
 """status_update: a service that is impaired, down or back is shown so on IzzitUp's status page."""
 
-import unicodedata
 from datetime import UTC, datetime
 
 from crm_bridge import Change, FromSource, Update
 from crm_bridge.errors import NoSuchRecordError, WrongFieldError
+from crm_bridge.fields import normalized
 from crm_bridge.sequence import Turns
 from crm_bridge.storage.links import joined
 from crm_bridge.times import expect_past
@@ -92,4 +92,4 @@ class UpdateStatus(Change[StatusChange, IzzitUp, StatusUpdated], name="status_up
 
 
 def _plain(text: str | None) -> str:
-    return unicodedata.normalize("NFC", text or "").casefold()
+    return normalized(text or "").casefold()

@@ -350,6 +350,12 @@ def test_is_400_when_json_is_not_in_the_charset_that_the_header_names(door: Door
     assert door.ask('{"name": "Żółw"}'.encode(), content_type=kind)[1]["name"] == "Żółw"  # JSON is UTF-8 (RFC 8259)
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1E+400", f"1{'0' * 400}.5"])
+def test_is_422_when_a_number_is_too_large(door: Door, number: str) -> None:
+    status, problem, _ = door.ask(f'{{"name": "Rex", "tags": [{number}]}}')
+    assert (status, problem["detail"]) == (422, "A number in the body is too large. Send numbers of at most 1.7e308.")
+
+
 def test_is_422_when_the_body_is_not_an_object(door: Door) -> None:
     for body in ("[]", '[{"name": "Rex"}]', '"Rex"', "1", "null", "true"):
         status, problem, _ = door.ask(body)

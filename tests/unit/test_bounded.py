@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from crm_bridge.errors import ContractBrokenError
+from crm_bridge.fields import LONGEST_COMPARED, may_have_become
 from crm_bridge.outbound.response import MOST_CONTAINERS, MOST_ELEMENTS, VendorResponse
+from crm_bridge.tracing import Trace
 from crm_bridge.vendors import izzitup
+from tests.steps import steps
 
 
 class Decoder(json.JSONDecoder):
@@ -84,3 +87,24 @@ def test_a_list_of_too_many_elements_is_refused_before_it_is_parsed(
 
 def test_a_list_of_as_many_elements_as_there_may_be_is_parsed() -> None:
     assert len(body(b"[" + b",".join([b"[]"] * (MOST_CONTAINERS - 1)) + b"]").json()) == MOST_CONTAINERS - 1
+
+
+@pytest.mark.parametrize("sent", ["<" + "a" * (LONGEST_COMPARED - 2) + ">", "&a;" * (LONGEST_COMPARED // 3)])
+def test_a_text_of_markup_is_compared_in_linear_time(sent: str) -> None:
+    stored = "a" * LONGEST_COMPARED
+    assert steps(lambda: may_have_become(sent, stored)) < 20 * (len(sent) + len(stored))
+
+
+def test_a_text_is_not_compared_when_it_is_longer_than_what_is_compared() -> None:
+    assert may_have_become("x" * (LONGEST_COMPARED + 1), "y")
+    assert not may_have_become("x" * LONGEST_COMPARED, "y")
+
+
+def test_the_places_of_unread_members_are_cut() -> None:
+    payload: Any = {"a" * 50_000: {str(number): [{"b" * 300: 0}] for number in range(3000)}}
+    trace = Trace(payload)
+    trace.run("c")
+    assert {len(place) for place in trace.unread()} == {200}
+    trace = Trace({"x" * 190: [{"y" * 50: 0, "z": 1}]})
+    trace.run(f"{'x' * 190}[].z")
+    assert trace.unread() == ["x" * 190 + "[]." + "y" * 7]

@@ -1,11 +1,15 @@
 """What is noted of the calls of an attempt, and what of it may be stored."""
 
+from typing import Any
+
 import pytest
 
 from crm_bridge.errors import Event
 from crm_bridge.outbound.calls import MOST_CALLS, Calls
 from crm_bridge.outbound.response import LARGEST_BODY, MASKED_BODY, VendorResponse, shown_body
-from crm_bridge.storage.exchanges import Call
+from crm_bridge.storage.exchanges import MOST_EXCHANGES, Call, Exchanges
+from crm_bridge.storage.operation import State
+from tests.unit.operations.conftest import operation
 
 SECRET = "s3cret-of-acme"
 
@@ -65,6 +69,18 @@ def test_bodies_that_cannot_be_read_are_stored_as_far_as_they_can() -> None:
     exchange = noted("/a", request=b"\xff{", body=b'\xff"').exchange(1001, Event.MAYBE_DONE, bodies=True)
     assert exchange
     assert (exchange.request, exchange.response) == ("\ufffd{", '\ufffd"')
+
+
+@pytest.mark.parametrize("letter", ["\U0001f600", '"', "\\", "\n", "\ud83d"], ids=ascii)
+def test_the_attempts_of_an_operation_fit_into_an_item_of_the_table(letter: str) -> None:
+    body = (letter * MASKED_BODY).encode(errors="surrogatepass")
+    paths = ["/services/restapi/json/Contact/update"] * MOST_CALLS
+    exchange = noted(*paths, request=body, body=body).exchange(1001, Event.MAYBE_DONE, bodies=True)
+    assert exchange
+    client: Any = None
+    put: Any = Exchanges(client, "table").put(operation(state=State.WAITING, exchanges=1), exchange, 2000)
+    stored: str = put["Update"]["ExpressionAttributeValues"][":exchange"]["S"]
+    assert len(stored.encode()) * MOST_EXCHANGES < 200_000
 
 
 @pytest.mark.parametrize("secret", [SECRET, "x" * 40, "k" * 3000])

@@ -152,6 +152,12 @@ def test_notes_may_have_several_lines_whatever_they_contain(file: Path) -> None:
     assert (row.value.notes, row.lines) == (notes, 4)
 
 
+def test_a_file_is_refused_when_its_first_line_has_a_cell_that_is_too_long(file: Path) -> None:
+    file.write_text(f"customer_id,{'x' * 200_000}\n{ROW}")
+    with pytest.raises(WrongInputError, match="first line cannot be read as CSV"):
+        next(rows(file, NewSite))
+
+
 def test_a_cell_of_json_is_refused_when_it_has_a_member_twice(file: Path) -> None:
     file.write_text('ticket_id;name;site_id;workflow_instances\nT-1;Meter;1;"[{""a"": 1, ""a"": 2}]"\n')
     (row,) = rows(file, NewJob, ("workflow_instances",))

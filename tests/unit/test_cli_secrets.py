@@ -1,13 +1,15 @@
 """No secret of a tenant is taken as an argument, which a shell keeps in its history and others see."""
 
 import json
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from cli.command import WrongInputError
-from cli.settings import refuse_secrets, secret_settings
+from cli.settings import changed, read_document, refuse_secrets, secret_settings
 from crm_bridge.settings import parse_tenant
 
 OF_SOURCES = "sources.*.secrets"
@@ -81,3 +83,23 @@ def test_everything_else_is_taken() -> None:
         ["illu.search_lag=60", "illu.org_id=88", 'egito.staff={"entity": "User"}', "webhook.previous_secret=null"]
     )
     refuse_secrets(['mappings.create_site={"version": "1", "expression": "{password: a.b}"}', "webhook={}"])
+
+
+@pytest.mark.parametrize("name", ["settings.json", "-"])
+def test_a_file_of_settings_may_begin_with_a_byte_order_mark(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(content: bytes) -> str:
+        (tmp_path / "settings.json").write_bytes(content)
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(content), "ascii", errors="surrogateescape"))
+        return read_document(tmp_path / name if name != "-" else Path(name))
+
+    assert read('{"name": "Łódź"}'.encode("utf-8-sig")) == '{"name": "Łódź"}'  # as Notepad writes it
+    for other in ("utf-16", "latin-1"):
+        with pytest.raises(WrongInputError, match="as UTF-8"):
+            read('{"name": "Kraków"}'.encode(other))
+
+
+def test_a_value_that_is_nested_endlessly_is_taken_for_text() -> None:
+    deep = "[" * 100_000
+    assert json.loads(changed("{}", [f"illu.org_id={deep}"], [])) == {"illu": {"org_id": deep}}

@@ -1,8 +1,12 @@
 """What may be one text."""
 
-import pytest
+import unicodedata
 
-from crm_bridge.fields import is_same_text, may_have_become
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crm_bridge.fields import MOST_MARKS, is_same_text, may_have_become, normalized
 from local.vendors.alterations import ALTERATIONS
 
 REPORTED = [
@@ -73,3 +77,18 @@ def test_a_text_has_not_become_another(sent: str, stored: str) -> None:
 )
 def test_a_text_is_the_same_only_if_events_cannot_differ_by_it(stored: object, same: bool) -> None:
     assert is_same_text(stored, "Zoë") is same
+
+
+@given(st.text())
+def test_a_text_is_normalized_as_by_unicode(text: str) -> None:
+    assert normalized(text) == unicodedata.normalize("NFC", text)
+    assert normalized(text, "NFKC") == unicodedata.normalize("NFKC", text)
+
+
+@pytest.mark.parametrize("marks", ["\u0315\u0316", "\u0f73\u0301", "\uff9e\u0301"], ids=ascii)
+def test_more_marks_on_a_letter_than_any_language_has_are_left_as_they_are(marks: str) -> None:
+    most = "e" + marks * (MOST_MARKS // 2)
+    assert normalized(most, "NFKC") == unicodedata.normalize("NFKC", most) != most
+    for text in (most + marks[0], "a" + marks * 100_000):  # to put these in order takes minutes
+        assert normalized(text, "NFKC") == text
+    assert normalized(most + most, "NFKC") == unicodedata.normalize("NFKC", most + most)

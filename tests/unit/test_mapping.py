@@ -186,6 +186,8 @@ def test_says_to_send_one_record_when_the_own_expression_yields_no_object(expres
         ("{name: contains(words, key)}", {"words": "Wanjiru"}),
         ("{name: ceil(words)}", {"words": float("inf")}),
         ("{name: floor(to_number(words))}", {"words": "1e999"}),
+        ("{name: to_number(words)}", {"words": "nan"}),
+        ("{name: {first: [sum(words)]}}", {"words": [1e308, 1e308]}),
     ],
 )
 def test_an_expression_that_fails_on_what_was_sent_is_invalid_and_shows_no_value(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from crm_bridge import aws
 from crm_bridge.errors import FieldError, StorageError
 from crm_bridge.mapping import shape_of
+from crm_bridge.storage.api_keys import new_api_key
 from crm_bridge.storage.requests import (
     LONGEST_ID,
     MOST_IDS,
@@ -29,6 +30,8 @@ from tests.unit.conftest import Clock
 
 SALESFORCE = "001xx000003DGb2AAG"
 """With its suffix; the first 15 are the same id."""
+
+API_KEY = new_api_key()
 
 
 @pytest.fixture(params=["memory", "moto"])
@@ -73,6 +76,13 @@ def test_a_request_is_found_by_its_id_and_by_those_that_it_carried(requests: Req
     assert requests.of("acme", "T-2") == requests.of("other", "T-1") == []
     assert requests.get("other", one.id) is None
     assert (one.expires_at - one.received_at) == 30 * 86_400
+
+
+def test_a_list_is_over_when_it_would_go_on_out_of_its_bounds(requests: Requests) -> None:
+    one = refused(requests)
+    for place in ("0" * 32, "f" * 32):
+        assert listed(requests, first=one.at, last=one.at, after=place) == ([], None)
+        assert listed(requests, after=place)[0] == ([one] if place > one.at else [])
 
 
 def test_a_request_is_found_when_its_id_is_longer_than_what_is_stored_of_it(requests: Requests) -> None:
@@ -180,6 +190,26 @@ def test_what_was_not_written_is_written_again_or_fails(requests: Requests, monk
         ("text", ()),
         (None, ()),
         ({"id": 300 * "x"}, (LONGEST_ID * "x",)),
+        ({"authorId": 5, "public_id": 6, "card_id": 7, "issueKey": "A-1", "numberId": 8}, ("5", "6", "7", "A-1", "8")),
+        *(
+            ({name: "very private"}, ())
+            for name in (
+                "api_key",
+                "apiKey",
+                "APIKey",
+                "accessKey",
+                "SECRET_KEY",
+                "Session-Id",
+                "sessionID",
+                "token_ref",
+                "licenseNumber",
+                "phone_number",
+                "mobilePhoneNumber",
+                "CardNumber",
+                "passport_number",
+            )
+        ),
+        ({"id": API_KEY, "ticket_id": f" {API_KEY}\n", "order_id": f"{API_KEY}x"}, (f"{API_KEY}x",)),
     ],
 )
 def test_ids_are_what_members_that_are_called_so_hold(body: object, ids: tuple[str, ...]) -> None:
@@ -187,7 +217,7 @@ def test_ids_are_what_members_that_are_called_so_hold(body: object, ids: tuple[s
 
 
 def test_the_ids_of_the_path_come_first() -> None:
-    assert ids_in({"id": "b"}, ["a"]) == ("a", "b")
+    assert ids_in({"id": "b"}, ["a", API_KEY]) == ("a", "b")
     assert len(ids_in({f"{n}_id": n for n in range(99)}, ["a"])) == MOST_IDS
 
 

@@ -74,8 +74,23 @@ def test_an_address_that_is_not_public_is_refused_in_every_notation(host: str) -
         "http://acme.example",
         "ftp://acme.example",
         "//acme.example",
+        "https://acme..example",
+        "https://.acme.example",
+        f"https://{'a' * 64}.example",
+        f"https://{'a.' * 126}example",
+        "https://acme.example:0",
+        "https://acme.example:65536",
+        "https://u:pass\u2100word@acme.example",
     ],
 )
-def test_any_other_address_is_refused(base_url: str) -> None:
-    with pytest.raises(ValidationError, match="base_url"):
+def test_any_other_address_is_refused_and_not_repeated(base_url: str) -> None:
+    with pytest.raises(ValidationError, match="base_url") as raised:
         izzitup(base_url)
+    assert "acme" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "host", ["a_b-c.example.", f"{'a' * 63}.example", "acme.example:65535", "[2001:4860:4860::8888]:8443"]
+)
+def test_a_host_that_can_be_looked_up_is_taken(host: str) -> None:
+    assert izzitup(f"https://{host}/a") == f"https://{host}/a"

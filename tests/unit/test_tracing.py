@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jmespath
 import pytest
 
 from crm_bridge.tracing import Failure, Trace
@@ -93,6 +94,10 @@ def test_deep_payloads_are_searched_to_a_depth_only() -> None:
         f"join('{'-' * 2000}', to_array(range))",
         " | ".join(["{a: @, b: @}"] * 60),
         f"many[?contains(to_string(`{[*range(1000)]}`), 'b')]",
+        *(f"many[?{name}(`{[*range(1000)]}`) > `0`]" for name in ("sum", "avg", "max", "min")),
+        f"many[?contains(`{[[]] * 1000}`, `1`)]",
+        f"many[?`{[[]] * 500}` == `{[[]] * 500}`]",
+        f"many[?starts_with('{'x' * 2000}', 'y')]",
     ],
 )
 def test_an_expression_that_takes_more_and_more_is_stopped(expression: str) -> None:
@@ -106,3 +111,17 @@ def test_an_expression_has_enough_steps_for_the_largest_body() -> None:
     payload: Any = {"items": [{"id": str(number), "price": number} for number in range(4000)]}
     found = Trace(payload).run("{ids: items[].id, dear: items[?price > `3000`].{id: id, price: price}, all: @}")
     assert isinstance(found, dict)
+
+
+@pytest.mark.parametrize(
+    "expression", ["{a: `NaN`}", "{a: `1e999`}", "{a: [to_number('-inf')]}", "sum([`1e308`, `1e308`])"]
+)
+def test_a_number_that_json_does_not_have_is_named(expression: str) -> None:
+    assert failure(expression) == Failure("yields a number that is not finite")
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"), [("`1` == `true`", False), ("'a' < 'b'", True), ("`[1]` != `[2]`", True), ("a == b", True)]
+)
+def test_a_comparison_yields_what_it_yields_without_a_trace(expression: str, found: object) -> None:
+    assert Trace({}).run(expression) == jmespath.search(expression, {}) == found

@@ -2,8 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -35,8 +35,10 @@ LONGEST_ID = 200
 """Characters; a limit of ours, which keeps every key of our tables within DynamoDB's."""
 
 
+MOST_MARKS = 30
+"""Combining marks on one letter, such as accents."""
 LONGEST_COMPARED = 2000
-"""Characters of a vendor's text that are looked at."""
+"""Characters of a text that are compared with another one."""
 ANYTHING = ("", True)
 """In the place of what is not ASCII: any letters, or none."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -116,8 +118,24 @@ def compared(command: BaseModel) -> str:
     return command.model_dump_json(context=COMPARED)
 
 
+def normalized(text: str, form: Literal["NFC", "NFKC"] = "NFC") -> str:
+    """Return a text in a normal form of Unicode; as it is if more than MOST_MARKS follow each other in it.
+
+    To put these in order takes quadratic time, and no language has so many.
+    Source: https://www.unicode.org/reports/tr15/#Stream_Safe_Text_Format
+    """
+    marks = 0
+    for one in "" if text.isascii() else text:
+        # Some stand for marks, and are none themselves: U+0F73, U+FF9E.
+        is_mark = not one.isascii() and unicodedata.combining(unicodedata.normalize("NFKD", one)[0])
+        marks = marks + 1 if is_mark else 0
+        if marks > MOST_MARKS:
+            return text
+    return unicodedata.normalize(form, text)
+
+
 def composed(value: object) -> object:
-    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+    return normalized(value) if isinstance(value, str) and not value.isascii() else value
 
 
 def printable(value: str) -> str:
@@ -132,11 +150,14 @@ def is_same_text(stored: object, sent: str) -> bool:
 
 
 def may_have_become(sent: str, stored: str) -> bool:
-    """Whether `stored` may be what a vendor made of `sent`.
+    """Return whether `stored` may be what a vendor made of `sent`.
 
     A vendor may cut a text at its end, change its case, strip or escape markup, and drop or replace what is not a
-    letter or a digit of ASCII. Those stay in their order, except in what may be markup.
+    letter or a digit of ASCII. Those stay in their order, except in what may be markup. A text of more than
+    LONGEST_COMPARED characters may have become anything.
     """
+    if len(sent) > LONGEST_COMPARED:
+        return True
     in_markup = {place for found in _MARKUP.finditer(sent) for place in range(*found.span())}
     wanted: list[tuple[str, bool]] = []
     for place, one in enumerate(sent):
@@ -144,23 +165,20 @@ def may_have_become(sent: str, stored: str) -> bool:
             wanted.append((one.lower(), place in in_markup))
         elif not one.isascii() and wanted[-1:] != [ANYTHING]:
             wanted.append(ANYTHING)
-    places = {0}
+    # Sets of places in `wanted`, each as a number whose bits are the places: so a letter takes a few steps, however
+    # many places it may have.
+    places_of: dict[str, int] = {}
+    for place, (letter, _) in enumerate(wanted):
+        places_of[letter] = places_of.get(letter, 0) | 1 << place
+    skipped = sum(1 << place for place, (_, may_be_left_out) in enumerate(wanted) if may_be_left_out)
+    anything = places_of.get(ANYTHING[0], 0)
+    places = 1
     for one in re.sub(r"&#?\w{0,31}$", "", _MARKUP.sub("", stored[:LONGEST_COMPARED])).lower():
         if one.isascii() and one.isalnum():
-            places = set(_after(wanted, places, one))
+            # The sum carries from each place over all that may be left out behind it.
+            places |= ((places & skipped) + skipped) ^ skipped
+            places = (places & places_of.get(one, 0)) << 1 | (places & anything)
     return bool(places)
-
-
-def _after(wanted: Sequence[tuple[str, bool]], places: set[int], letter: str) -> Iterator[int]:
-    """Where in `wanted` one may be after `letter`."""
-    for start in places:
-        for place in range(start, len(wanted)):
-            if wanted[place] == ANYTHING:
-                yield place
-            elif wanted[place][0] == letter:
-                yield place + 1
-            if not wanted[place][1]:
-                break
 
 
 def numeric_id(value: str, what: str) -> int:

@@ -138,6 +138,9 @@ class PayloadMapping(BaseModel):
         for expression in self.expressions(flow):
             try:
                 yielded = jmespath.search(expression, payload)
+                check_finite(yielded)
+            except NotFiniteError as error:
+                raise self.failed(f"it {error}", payload) from None
             except FAILURES as error:
                 # Its text can repeat what the CRM sent.
                 raise self.failed(f"it fails on what was sent ({type(error).__name__})", payload) from None
@@ -236,6 +239,21 @@ def _functions(node: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for child in node["children"]:
         if isinstance(child, dict):  # a slice has plain numbers
             yield from _functions(child)
+
+
+class NotFiniteError(ValueError):
+    """A value has a number that JSON does not have."""
+
+
+def check_finite(value: JsonValue) -> None:
+    """Raise NotFiniteError if a value has an infinite number or NaN in it, which JSON does not have.
+
+    `to_number('nan')` yields one, and so does a sum that is too large. Raises RecursionError for endless nesting.
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise NotFiniteError("yields a number that is not finite") from None
 
 
 def as_json(value: object) -> str:

@@ -29,8 +29,11 @@ from crm_bridge.vendors import SOURCES, vendors
 if TYPE_CHECKING:
     from crm_bridge.sources import SourceSettings
 
-_NETLOC = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-"""A host, which may have a port, and no login."""
+_LABEL = "[A-Za-z0-9_-]{1,63}"
+_NETLOC = re.compile(rf"({_LABEL}(\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?")
+"""A host that can be looked up, which may have a port, and no login. Source: https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4"""
+LONGEST_HOST = 253
+"""Characters."""
 KEEP_REQUESTS_DAYS = 30
 
 
@@ -80,13 +83,15 @@ def checked_address(value: str, info: ValidationInfo, *, form: str, never: str) 
 
     Raises ValueError, also if one of the characters of `never` is in it; `form` says what it may consist of.
     """
+    if not re.fullmatch("[!-~]+", value):  # first, because what `urlsplit` says of others repeats them
+        raise ValueError(f"must be {form} only")
     parts = urlsplit(value)
     host = parts.hostname or ""
     is_local = bool({host, parts.netloc} & (info.context or frozenset()))
     if parts.scheme != "https" and not (is_local and parts.scheme == "http"):
         raise ValueError("must be an https address")
     # Whatever is appended behind a ? or # would not be the path, also if nothing follows it here.
-    if not re.fullmatch("[!-~]+", value) or not _NETLOC.fullmatch(parts.netloc) or set(never) & {*value}:
+    if not _NETLOC.fullmatch(parts.netloc) or len(host) > LONGEST_HOST or parts.port == 0 or set(never) & {*value}:
         raise ValueError(f"must be {form} only")
     if not is_local and not is_public_host(host):
         raise ValueError("must be a public address: functions on AWS reach no private one")

@@ -11,14 +11,18 @@ from jmespath.lexer import Lexer
 from jmespath.visitor import TreeInterpreter
 from pydantic import JsonValue
 
-from crm_bridge.mapping import FAILURES
+from crm_bridge.mapping import FAILURES, NotFiniteError, check_finite
 
 BUDGET = 1_000_000
-"""Steps of an expression on one payload: nodes that are evaluated, and members and characters that are put together.
-An expression that is tried may be any, such as one that doubles a list again and again.
+"""Steps of an expression on one payload: nodes that are evaluated, members and characters that are put together or
+compared, and elements that a function is given. An expression that is tried may be any, such as one that doubles a list
+again and again.
 """
 MOST_LEVELS = 50
 """Objects within each other that are searched for members which are not read."""
+LONGEST_PLACE = 200
+"""Characters of the place of a member that is not read. A payload may have thousands of members in one of a long name.
+"""
 KINDS = {
     "array": "list",
     "array-number": "list of numbers",
@@ -104,12 +108,21 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
             self.read[id(value), node["value"]] = value
         return super().visit_field(node, value)
 
+    def visit_comparator(self, node: Node, value: object) -> object:
+        sides = [self.visit(child, value) for child in node["children"]]
+        self._spend_on(sides)
+        literals = [{"type": "literal", "value": side, "children": []} for side in sides]
+        return super().visit_comparator({**node, "children": literals}, value)
+
     def visit_function_expression(self, node: Node, value: object) -> object:
         try:
             arguments = [self.visit(child, value) for child in node["children"]]
+            self._spend(sum(len(one) for one in arguments if isinstance(one, str | list | dict)))
             match node["value"], arguments:
                 case "join", [str(separator), list(texts)]:
                     self._spend(len(separator) * len(texts))
+                case "contains", [list(), _]:
+                    self._spend_on(arguments)
             return self._functions.call_function(node["value"], arguments)
         except FAILURES:
             self.failed = self.failed or node  # the innermost fails first
@@ -132,6 +145,7 @@ class Trace:
             return Failure("it is no JMESPath expression", offset if isinstance(offset, int) else len(expression))
         try:
             yielded: JsonValue = self._interpreter.run(parsed, self.payload)
+            check_finite(yielded)
         except FAILURES as error:
             failed = self._interpreter.failed
             name = f"{failed['value']}() " if failed else ""
@@ -149,6 +163,8 @@ class Trace:
 def _reason(error: Exception) -> str:
     if isinstance(error, TooLongError):
         return "takes too many steps"
+    if isinstance(error, NotFiniteError):
+        return str(error)
     if isinstance(error, JMESPathTypeError):
         expected = " or ".join(dict.fromkeys(KINDS.get(one, one) for one in error.expected_types))
         return f"takes {expected}, and got {KINDS.get(error.actual_type, error.actual_type)}"
@@ -187,12 +203,12 @@ def _unread(
     was_read = False
     if levels and isinstance(value, list):
         for element in value:
-            inner_read, inner = _unread(element, f"{place}[]", read, levels - 1)
+            inner_read, inner = _unread(element, f"{place}[]"[:LONGEST_PLACE], read, levels - 1)
             was_read |= inner_read
             found += inner
     elif levels and isinstance(value, dict):
         for name, member in value.items():
-            path = f"{place}.{name}" if place else name
+            path = (f"{place}.{name}" if place else name)[:LONGEST_PLACE]
             inner_read, inner = _unread(member, path, read, levels - 1)
             if inner_read:
                 found += inner

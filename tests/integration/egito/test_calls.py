@@ -67,6 +67,13 @@ def test_a_call_is_json_unless_settings_say_otherwise(wire: Wire, connect: Conne
     assert as_form.form == [("lastName", "Wrona"), *nested, ("none", "")]
 
 
+def test_a_record_that_would_be_a_very_much_larger_form_is_refused_and_not_sent(wire: Wire, connect: Connect) -> None:
+    client = connect(body_format="form")
+    with pytest.raises(RefusedError, match="too large to be sent as a form"):
+        client.create("Contact", {"address": {"n" * 50_000: {str(number): 0 for number in range(7000)}}})
+    assert wire.at(f"{REST}/Contact/create") == []
+
+
 def test_questions_are_asked_with_get(wire: Wire, connect: Connect) -> None:
     client = connect()
     client.record("User", "7")

@@ -41,6 +41,11 @@ def test_requests_are_filtered_and_paged(sender: Sender) -> None:
     ]
     assert sender.crm.get("/requests?to=2020-01-01T00:00:00Z").json()["requests"] == []
     assert len(sender.crm.get("/requests?from=2020-01-01T00:00:00Z&limit=9").json()["requests"]) == 4
+    turned = sender.crm.get("/requests?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z")
+    assert (turned.status_code, turned.json()["errors"]) == (
+        422,
+        [{"field": "to", "message": "must not be before from"}],
+    )
 
 
 def test_an_accepted_event_takes_no_write_of_requests(sender: Sender) -> None:

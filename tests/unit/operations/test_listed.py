@@ -123,6 +123,17 @@ def test_a_place_at_the_end_of_all_times_is_as_good_as_any(
     assert {after for _, after in found} == {None}
 
 
+@pytest.mark.parametrize("emulator", ["memory"], indirect=True)  # which refuses a place out of bounds, as AWS does
+@pytest.mark.parametrize("ahead", [0, 1, 100])
+def test_the_list_goes_on_when_its_first_time_is_later_than_on_the_page_before(tables: Tables, ahead: int) -> None:
+    for number in range(10):
+        store(tables, operation(str(number), state=State.SUCCEEDED, updated_at=NOW + number))
+    _, after = page(tables, State.SUCCEEDED, limit=4)
+    assert after
+    since = after[1] + ahead
+    assert tables.operations.listed("acme", State.SUCCEEDED, flow=None, limit=9, after=after, since=since) == ([], None)
+
+
 class Asked:
     """What the table is asked: how often, and for how many entries in all."""
 

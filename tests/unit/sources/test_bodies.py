@@ -1,7 +1,6 @@
 """Bodies of every format become JSON, or one of the documented errors; the work is linear in what came in."""
 
 import json
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -24,6 +23,7 @@ from crm_bridge.sources import PRESETS, Incoming, SourceSettings, receive
 from crm_bridge.sources.bodies import MOST_FIELDS, MOST_LEVELS, Format
 from crm_bridge.sources.incoming import MAX_BODY, MOST_EVENTS
 from local.source_requests import prove
+from tests.steps import steps
 
 NOW = 1_795_000_000.0
 SECRET = "whsec_" + "c2VjcmV0IG9mIGEgc2VuZGVy" + "MDEy"
@@ -326,24 +326,6 @@ LONG: dict[str, Callable[[int], tuple[str, bytes]]] = {
 }
 
 
-def steps(action: Callable[[], object]) -> int:
-    """Return the number of lines of Python that an action runs."""
-    count = 0
-
-    def trace(frame: object, event: str, argument: object) -> object:  # noqa: ARG001 - what `settrace` gives
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)  # type: ignore[arg-type]
-    try:
-        action()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 @pytest.mark.parametrize("name", LONG)
 def test_ten_times_the_body_is_at_most_ten_times_the_work(name: str) -> None:
     def work(size: int) -> int:
@@ -358,6 +340,23 @@ def test_ten_times_the_body_is_at_most_ten_times_the_work(name: str) -> None:
         return steps(run)
 
     assert work(2000) <= 12 * work(200) + 500
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**{f"m{number}": 1 for number in range(60_000)}, "ids": [*range(500)]},
+        {"ids": ["1"] * 500, "affected_values": [{"record_id": "1", "values": {"Note": "x" * 500_000}}]},
+        {"ids": [*range(140_000)], **{f"m{number}": 1 for number in range(900)}},
+    ],
+    ids=["shared members", "one record again and again", "ids"],
+)
+def test_what_events_share_is_not_multiplied_by_their_number(body: dict[str, Any]) -> None:
+    preset = {"preset": "zoho-notification", "secrets": [SECRET], "events": EVENTS, "key": ["id"]}
+    source = SourceSettings.model_validate(preset)
+    incoming = request(json.dumps(body).encode(), "application/json", source)
+    with pytest.raises(TooLargeError):
+        receive(source, incoming, NOW)
 
 
 def test_the_longest_body_is_answered_whatever_it_is_made_of() -> None:

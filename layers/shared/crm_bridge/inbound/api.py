@@ -155,14 +155,22 @@ def mapped[M: BaseModel](payload: JsonValue, model: type[M], flow: str, mapping:
 
 
 def json_value(text: str) -> JsonValue:
-    """Return the JSON in a text. Raises NotJsonError, and InvalidError for duplicate members."""
+    """Return the JSON in a text. Raises NotJsonError, and InvalidError for duplicate members and infinite numbers."""
     try:
         parsed: JsonValue = pydantic_core.from_json(text, allow_inf_nan=False)
-        # Numbers are not looked at here, and some would take long.
-        json.loads(text, object_pairs_hook=once, parse_int=str, parse_float=str)
+        # Whole numbers are not looked at here, and some would take long.
+        json.loads(text, object_pairs_hook=once, parse_int=str, parse_float=_finite)
     except ValueError as error:
         raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
     return parsed
+
+
+def _finite(number: str) -> float:
+    """Return a number of JSON. Raises InvalidError if it is too large, as 1e999: it would be written as Infinity."""
+    value = float(number)
+    if math.isinf(value):
+        raise InvalidError("A number in the body is too large. Send numbers of at most 1.7e308.")
+    return value
 
 
 def once(members: Sequence[tuple[str, object]]) -> dict[str, object]:

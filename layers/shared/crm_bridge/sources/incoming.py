@@ -11,6 +11,8 @@ MAX_BODY = 1024 * 1024
 """Bytes of a request. The largest that is documented: Dataverse sends up to 256 KB, Salesforce up to 100 records."""
 MOST_EVENTS = 500
 """Events in a request. The most that is documented is 100 (HubSpot, Salesforce)."""
+LARGEST_EVENTS = 4 * MAX_BODY
+"""Characters, as JSON, of all events of a request: what they share is in each of them."""
 
 
 @dataclass(frozen=True)

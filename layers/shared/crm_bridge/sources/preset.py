@@ -1,6 +1,6 @@
 """The base class of presets: what is known of one kind of sender."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
 from pydantic import JsonValue
@@ -54,12 +54,12 @@ class Preset:
         return bodies.read(incoming, cls.formats, is_any_text_json=cls.is_any_text_json)
 
     @classmethod
-    def split(cls, body: JsonValue, incoming: Incoming) -> list[JsonValue]:
-        """Return the events in a body. Raises InvalidError."""
+    def split(cls, body: JsonValue, incoming: Incoming) -> Iterable[JsonValue]:
+        """Return the events in a body, one by one: there may be more than are taken. Raises InvalidError."""
         if not isinstance(body, dict | list):
             raise InvalidError("Send an object, or a list of them.")
         events: list[JsonValue] = body if isinstance(body, list) else [body]
         if not cls.headers:
             return events
         headers: dict[str, JsonValue] = {name: incoming.headers.get(name) for name in cls.headers}
-        return [{"headers": headers, "body": event} for event in events]
+        return ({"headers": headers, "body": event} for event in events)

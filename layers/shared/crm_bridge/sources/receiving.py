@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from crm_bridge.errors import TooLargeError, UnavailableError
 from crm_bridge.inbound.api import Response, to_problem
 from crm_bridge.mapping import FAILURES
-from crm_bridge.sources.incoming import MOST_EVENTS, Accepted, Incoming, SourceEvent, unauthenticated
+from crm_bridge.sources.incoming import LARGEST_EVENTS, MOST_EVENTS, Accepted, Incoming, SourceEvent, unauthenticated
 from crm_bridge.sources.proof import is_one_of
 from crm_bridge.sources.settings import SourceSettings
 
@@ -31,10 +31,14 @@ def receive(settings: SourceSettings, incoming: Incoming, now: float) -> list[So
     has_certificate = not settings.certificates or is_one_of(incoming.certificate, settings.certificates)
     if not (proof.holds(settings, incoming, now, read) and has_certificate):
         raise unauthenticated()
-    payloads = preset.split(proof.without(read(), settings), incoming)
-    if len(payloads) > MOST_EVENTS:
-        raise TooLargeError(f"Send at most {MOST_EVENTS} events in a request.")
-    return [SourceEvent(event_key(settings, incoming, payload), payload) for payload in payloads]
+    events: list[SourceEvent] = []
+    size = 0
+    for payload in preset.split(proof.without(read(), settings), incoming):
+        size += len(json.dumps(payload, ensure_ascii=False))
+        if len(events) == MOST_EVENTS or size > LARGEST_EVENTS:
+            raise TooLargeError(f"Send at most {MOST_EVENTS} events at once, with {LARGEST_EVENTS} characters in all.")
+        events.append(SourceEvent(event_key(settings, incoming, payload), payload))
+    return events
 
 
 def event_key(settings: SourceSettings, incoming: Incoming, payload: JsonValue) -> str:

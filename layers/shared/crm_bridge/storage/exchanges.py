@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from crm_bridge import responses
 
 MOST_EXCHANGES = 10
-"""The attempts of an operation whose exchanges are stored in each of its items: the latest. Each has at most 2 KB of
-the request, 2 KB of the response and a line for each of ten calls; an item of DynamoDB may have 400 KB."""
+"""The attempts of an operation whose exchanges are stored in each of its items: the latest. Each has at most 2,048
+characters of the request, as many of the response, and a line for each of ten calls; an item of DynamoDB may have
+400 KB, and each write costs by its size."""
 FAILED, SUCCEEDED = "#failed", "#succeeded"
 """What the ids of the items end with. No operation has such an id."""
 
@@ -89,7 +90,11 @@ class Exchanges:
         """
         slot = f"exchange{(settled.exchanges or 0) % MOST_EXCHANGES}"
         ending = SUCCEEDED if settled.state is State.SUCCEEDED else FAILED
-        values = {":exchange": json.dumps(asdict(exchange)), ":tenant": settled.tenant, ":expires_at": expires_at}
+        values = {
+            ":exchange": json.dumps(asdict(exchange), ensure_ascii=False),
+            ":tenant": settled.tenant,
+            ":expires_at": expires_at,
+        }
         return {
             "Update": {
                 "TableName": self._table,

@@ -202,6 +202,8 @@ class OperationReader:
             operation_id, at = after
             place = {index.key: index.partitions[number], index.sort: f"{index.prefix}{at:010}"}
             query["ExclusiveStartKey"] = serialize({**place, "operation_id": operation_id})
+            if at < first:  # `earliest` is later than on the page before; DynamoDB takes no place out of bounds
+                last = at
         partition = _Partition(number, query)
         if first > last:
             partition.end()

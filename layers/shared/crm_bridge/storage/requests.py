@@ -6,6 +6,7 @@ event in quarantine another one, so that the same event is there once. All of th
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from crm_bridge.errors import FieldError, StorageError
 from crm_bridge.ids import canonical
+from crm_bridge.storage.api_keys import KEY_FORM
 from crm_bridge.storage.dynamodb import deserialize, existing, guarded, reasons_of, serialize, through_conflicts
 from crm_bridge.storage.operation import as_time
 
@@ -39,6 +41,26 @@ LARGEST_SHAPE = 10_000
 DAY = 24 * 3600
 _ID_NAMES = ("_id", "-id", "_key", "_number", "_ref")
 _ID_ENDS = ("Id", "ID", "Key", "Number", "Ref")
+_WORD = re.compile("[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")
+_OF_CREDENTIALS = frozenset(
+    (
+        "access",
+        "api",
+        "auth",
+        "bearer",
+        "encryption",
+        "license",
+        "password",
+        "private",
+        "secret",
+        "session",
+        "signing",
+        "token",
+    )
+)
+"""Words of names such as `api_key` and `SessionId`."""
+_OF_PEOPLE = frozenset(("card", "cell", "fax", "mobile", "passport", "phone", "telephone"))
+"""Words of names of numbers such as `phoneNumber`: no record is known by them."""
 
 
 class RequestState(StrEnum):
@@ -160,6 +182,8 @@ class Requests:
 
         `filters` are attributes and their values. A page may have fewer than `limit`.
         """
+        if after is not None and not first <= after <= last:  # DynamoDB refuses such a place
+            return [], None
         values = {
             ":place": _tenant_place(tenant),
             ":first": first,
@@ -271,9 +295,9 @@ class Requests:
 def ids_in(body: object, known: Iterable[str] = ()) -> tuple[str, ...]:
     """Return those that are `known`, and the ids in a JSON value: members whose names end as those of ids do.
 
-    The outermost come first.
+    The outermost come first. A credential is no id, and an API key of the bridge is none under any name.
     """
-    found = {one[:LONGEST_ID]: None for one in known}
+    found = {one[:LONGEST_ID]: None for one in known if not KEY_FORM.fullmatch(one)}
     left: list[object] = [body]
     for value in left:  # which grows meanwhile
         if isinstance(value, dict):
@@ -297,12 +321,19 @@ def place_in_time(seconds: float) -> str:
 
 
 def _is_id(name: str, value: object) -> bool:
-    is_scalar = (isinstance(value, str) and bool(value.strip())) or (isinstance(value, int) and value is not True)
+    is_text = isinstance(value, str) and bool(value.strip()) and not KEY_FORM.fullmatch(value.strip())
+    is_scalar = is_text or (isinstance(value, int) and value is not True)
     return (
         is_scalar
         and value is not False
         and (name.casefold() == "id" or name.casefold().endswith(_ID_NAMES) or name.endswith(_ID_ENDS))
+        and not _is_private([word.casefold() for word in _WORD.findall(name)])
     )
+
+
+def _is_private(words: Sequence[str]) -> bool:
+    """Return whether the words of a name are those of a credential, or of a person's own number."""
+    return not (_OF_CREDENTIALS.isdisjoint(words) and (words[-1:] != ["number"] or _OF_PEOPLE.isdisjoint(words)))
 
 
 def _tenant_place(tenant: str) -> str:

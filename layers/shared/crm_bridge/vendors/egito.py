@@ -4,7 +4,6 @@ Its pages show a pattern for addresses, a few entities and how to get a token, b
 list or an error. docs/vendors/egito.md says which parts are documented and which the bridge assumes.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -36,6 +35,7 @@ from crm_bridge.services import Services
 from crm_bridge.settings import Settings, Tenant
 from crm_bridge.storage.links import joined
 from crm_bridge.vendors.connector_settings import ConnectorSettings
+from crm_bridge.vendors.egito_form import form_of
 from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap, StaffMember
 from crm_bridge.words import plain
 
@@ -308,7 +308,7 @@ class Egito(Vendor[EgitoSettings]):
             verb,
             f"/services/restapi/json/{path}" + (f"?{urlencode(query)}" if query else ""),
             None if as_form else fields,
-            form=dict(_form(fields)) if as_form and fields is not None else None,
+            form=form_of(fields, VENDOR) if as_form and fields is not None else None,
             headers=headers,
             secrets=(token,),
             max_response=MAX_RESPONSE,
@@ -484,17 +484,3 @@ def _by_field(errors: object) -> Iterator[tuple[str, str]]:
     for error in errors[:MOST_ERRORS] if isinstance(errors, list) else []:
         if isinstance(error, dict) and isinstance(error.get("field"), str) and error["field"]:
             yield error["field"][:LONGEST_FIELD], _flat({**error, "field": None})
-
-
-def _form(value: object, name: str = "") -> Iterator[tuple[str, str]]:
-    """Yield a record as an HTML form's fields: `owner.id`, `phones[0]`."""
-    if isinstance(value, Mapping):
-        for member, inner in value.items():
-            yield from _form(inner, f"{name}.{member}" if name else str(member))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _form(inner, f"{name}[{number}]")
-    elif isinstance(value, bool):
-        yield name, json.dumps(value)
-    else:
-        yield name, "" if value is None else str(value)

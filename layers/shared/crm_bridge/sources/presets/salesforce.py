@@ -1,5 +1,7 @@
 """Salesforce: HTTP callouts of a flow, and outbound messages (SOAP)."""
 
+from collections.abc import Iterable
+
 from pydantic import JsonValue
 
 from crm_bridge.errors import InvalidError
@@ -60,12 +62,12 @@ class SalesforceOutbound(Preset):
         return found
 
     @classmethod
-    def split(cls, body: JsonValue, incoming: Incoming) -> list[JsonValue]:  # noqa: ARG003
+    def split(cls, body: JsonValue, incoming: Incoming) -> Iterable[JsonValue]:  # noqa: ARG003
         if not isinstance(body, dict):
             return []
         notifications = body.get("Notification", [])
         shared: dict[str, JsonValue] = {name: body.get(name) for name in ("OrganizationId", "ActionId")}
-        return [
+        return (
             {**shared, **one} if isinstance(one, dict) else {**shared, "Notification": one}
             for one in (notifications if isinstance(notifications, list) else [notifications])
-        ]
+        )

@@ -1,5 +1,7 @@
 """Upya. Its webhooks exist, but how they look is not known: see docs/connect/upya.md."""
 
+from collections.abc import Iterable
+
 from pydantic import JsonValue
 
 from crm_bridge.sources.incoming import Incoming
@@ -29,6 +31,6 @@ class Upya(Preset):
     )
 
     @classmethod
-    def split(cls, body: JsonValue, incoming: Incoming) -> list[JsonValue]:
+    def split(cls, body: JsonValue, incoming: Incoming) -> Iterable[JsonValue]:
         records = body.get("data") if isinstance(body, dict) else None
         return records if isinstance(records, list) else super().split(body, incoming)

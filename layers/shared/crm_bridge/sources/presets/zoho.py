@@ -1,5 +1,7 @@
 """Zoho CRM: webhooks of workflow rules, and channels of the Notification API."""
 
+from collections.abc import Iterable
+
 from pydantic import JsonValue
 
 from crm_bridge.sources.incoming import Incoming
@@ -34,7 +36,7 @@ class ZohoNotification(Preset):
     )
 
     @classmethod
-    def split(cls, body: JsonValue, incoming: Incoming) -> list[JsonValue]:
+    def split(cls, body: JsonValue, incoming: Incoming) -> Iterable[JsonValue]:
         """Return an event for each id: its `values` are those that changed, if Zoho sent them."""
         ids = body.get("ids") if isinstance(body, dict) else None
         if not isinstance(body, dict) or not isinstance(ids, list):
@@ -46,4 +48,4 @@ class ZohoNotification(Preset):
             if isinstance(one, dict)
         }
         shared = {name: value for name, value in body.items() if name not in ("ids", "affected_values")}
-        return [{**shared, "id": one, "values": values.get(str(one))} for one in ids]
+        return ({**shared, "id": one, "values": values.get(str(one))} for one in ids)
