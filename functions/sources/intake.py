@@ -48,6 +48,7 @@ from crm_bridge.sources import (
     SourceEvent,
     SourceSettings,
     answer,
+    content_hash,
     receive,
     try_again,
     unauthenticated,
@@ -278,6 +279,7 @@ def _quarantine(source: Source, invalid: Invalid) -> Kept:
         request_id=source.context.aws_request_id,
         mapping=f"{source.name} {mapping['label']}" if isinstance(mapping, dict) else None,
         event_key=event.key,
+        content_hash=content_hash(source.settings, event.payload),
         payload=_payload(event),
     )
     if not runtime().requests.quarantine(quarantined):

@@ -335,6 +335,19 @@ class World:
             told = self._request(operation.tenant, "POST", f"/operations/{operation.operation_id}/resolve", body)
             assert told == 200, (told, operation.event_key, body)
 
+    def retry(self, which: int | None) -> int:
+        """Let a person retry what waits, one event or all. Return how many waited for a later time."""
+        waiting = [one for one in self.operations() if one.state in (State.WAITING, State.UNCONFIRMED)]
+        if which is None:
+            for tenant in self.tenants:
+                self._request(tenant, "POST", "/operations/retry", {})
+            return len(waiting)
+        for operation in waiting[which : which + 1]:
+            body = {"action": "retry"}
+            self._request(operation.tenant, "POST", f"/operations/{operation.operation_id}/resolve", body)
+        self.stack.deliver()
+        return len(waiting[which : which + 1])
+
     def operations(self) -> list[Operation]:
         """All of these tenants, read in a way that the bundle does not, so that no fault hits it."""
         items = [item for item in self._operation_items() if "state" in item]  # the others are kept payloads

@@ -127,6 +127,12 @@ class Schedule(RuleBasedStateMachine):
         self.world.pass_time(60, deliver=False)
         self.played["messages to two workers"] += self.world.deliver_to_both()
 
+    @rule(which=st.none() | st.integers(0, 3), faults=FAULTS_TO_COME)
+    def do_not_wait(self, which: int | None, faults: Sequence[tuple[Fault, int]]) -> None:
+        """A person retries one event that waits, or all of them."""
+        self._inject(faults)
+        self.played["retried before their time"] += self.world.retry(which)
+
     def _inject(self, faults: Sequence[tuple[Fault, int]]) -> None:
         for fault, nth in [(fault, nth) for fault, nth in faults if may_come(fault, self.settings)]:
             self.plans.append(self.world.inject(fault, nth=nth))
