@@ -140,7 +140,8 @@ def test_the_same_command_erases_the_rest_when_it_was_interrupted(
     a_customer_with_a_job(crm)
     for number in (1, 2):
         assert crm.post("/jobs", {**JOB, "ticket_id": f"{TICKET}-{number}"}).status_code == 201
-    erase, done = Review.erase, []
+    erase = Review.erase
+    done: list[Operation] = []
 
     def interrupted(review: Review, ended: Operation, *, by: str) -> None:
         if len(done) == erased:
