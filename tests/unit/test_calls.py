@@ -1,11 +1,15 @@
 """What is noted of the calls of an attempt, and what of it may be stored."""
 
+import json
+from typing import Any
+
 import pytest
 
 from crm_bridge.errors import Event
 from crm_bridge.outbound.calls import MOST_CALLS, Calls
 from crm_bridge.outbound.response import LARGEST_BODY, MASKED_BODY, VendorResponse, shown_body
-from crm_bridge.storage.exchanges import Call
+from crm_bridge.storage.exchanges import MOST_EXCHANGES, Call, Exchanges
+from crm_bridge.storage.operation import Operation, State
 
 SECRET = "s3cret-of-acme"
 
@@ -79,3 +83,28 @@ def test_no_part_of_a_secret_is_left_at_any_cut(secret: str) -> None:
 def test_no_part_of_a_secret_is_left_when_a_response_is_nothing_else() -> None:
     secret = "k" * 1500 + "!"
     assert set(shown_body(secret * 100, (secret,))) <= {"*"}
+
+
+def test_those_of_all_attempts_fit_into_one_item_when_their_bodies_are_as_large_as_they_may_be() -> None:
+    """An item has at most 400 KB. It is written in the transaction that settles the attempt: that would never end."""
+    face = "\N{GRINNING FACE}" * LARGEST_BODY
+    paths = [f"/api/v1/{'x' * 200}"] * MOST_CALLS
+    exchange = noted(*paths, request=face.encode(), body=face.encode()).exchange(1001, Event.MAYBE_DONE, bodies=True)
+    assert exchange
+    assert (exchange.request, exchange.response) == (face, face)
+    settled = Operation(
+        operation_id="op_1",
+        tenant="acme",
+        flow="create_site",
+        function="create_site",
+        event_key="C-1",
+        state=State.WAITING,
+        fingerprint="",
+        created_at=0,
+        updated_at=0,
+    )
+    client: Any = None
+    write = Exchanges(client, "Operations").put(settled, exchange, 1)
+    stored = write["Update"]["ExpressionAttributeValues"][":exchange"]["S"]
+    assert MOST_EXCHANGES * len(stored.encode()) < 300_000
+    assert json.loads(stored)["response"] == face

@@ -89,7 +89,11 @@ class Exchanges:
         """
         slot = f"exchange{(settled.exchanges or 0) % MOST_EXCHANGES}"
         ending = SUCCEEDED if settled.state is State.SUCCEEDED else FAILED
-        values = {":exchange": json.dumps(asdict(exchange)), ":tenant": settled.tenant, ":expires_at": expires_at}
+        values = {
+            ":exchange": json.dumps(asdict(exchange), ensure_ascii=False),
+            ":tenant": settled.tenant,
+            ":expires_at": expires_at,
+        }
         return {
             "Update": {
                 "TableName": self._table,
