@@ -104,7 +104,7 @@ def test_those_of_all_attempts_fit_into_one_item_when_their_bodies_are_as_large_
         updated_at=0,
     )
     client: Any = None
-    write = Exchanges(client, "Operations").put(settled, exchange, 1)
+    write: Any = Exchanges(client, "Operations").put(settled, exchange, 1)
     stored = write["Update"]["ExpressionAttributeValues"][":exchange"]["S"]
     assert MOST_EXCHANGES * len(stored.encode()) < 300_000
     assert json.loads(stored)["response"] == face
