@@ -43,6 +43,7 @@ class _Found:
     links: dict[str, list[tuple[Identity, Identity]]] = field(default_factory=dict)
     """By the operation that made them."""
     operations: dict[str, Operation] = field(default_factory=dict)
+    """In an order in which each is found by those before it."""
     records: list[Identity] = field(default_factory=list)
     """Those that are no CRM's: also Egito's records that are deleted by now, to which no link leads."""
     requests: list[StoredRequest] = field(default_factory=list)
@@ -131,10 +132,11 @@ def _find(bridge: Bridge, tenant: str, wanted: str) -> _Found:
     found = _Found()
     _follow(bridge, tenant, linked or (starts if its_kind else []), found)
     of_kind = [flow for flow, declared in flows().items() if its_kind in (None, declared.about)]
-    ids = {*found.links, *(operation_id(tenant, flow, record) for flow in of_kind)}
-    operations = bridge.runtime.operations.many(sorted(ids))
-    found.operations = {one: it for one, it in operations.items() if it.tenant == tenant and not it.is_erased}
-    for more in (_of_records, _without_links):  # webhooks too of what the first finds
+    ids = list(dict.fromkeys((*found.links, *(operation_id(tenant, flow, record) for flow in of_kind))))
+    operations = bridge.runtime.operations.many(ids)
+    ours = [it for one in ids if (it := operations.get(one)) and it.tenant == tenant and not it.is_erased]
+    found.operations = {one.operation_id: one for one in ours}
+    for more in (_of_records, _of_people, _webhooks):
         for one in [*more(bridge, tenant, found)]:
             found.operations[one.operation_id] = one
     carried = dict.fromkeys((record, *(one.id for one in found.ids)))
@@ -196,18 +198,30 @@ def _named(operation: Operation) -> Iterator[Identity]:
         yield in_crm(entity, external_id)
 
 
-def _without_links(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Operation]:
-    """Return the operations that no link leads to: a person's saves, and webhooks that were not delivered."""
+def _of_people(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Operation]:
+    """Return the saves of a person, to which no link leads."""
     people = tuple(f"{joined(person)}#" for person in found.people)
-    webhooks = tuple(f"{one}_" for one in found.operations)
-    for flow, beginnings in ((SavePerson.name, people), (CreatePersonRecord.name, people), (WEBHOOK, webhooks)):
-        summaries = bridge.listed(tenant, FIRST_LOOKED_AT, flow) if beginnings else ()
-        ids = [one.operation_id for one in summaries if one.event_key.startswith(beginnings)]
-        yield from bridge.runtime.operations.many(ids).values()
+    for flow in (SavePerson.name, CreatePersonRecord.name):
+        yield from _that_begin(bridge, tenant, flow, people)
+
+
+def _webhooks(bridge: Bridge, tenant: str, found: _Found) -> Iterator[Operation]:
+    """Return the webhooks about what was found."""
+    yield from _that_begin(bridge, tenant, WEBHOOK, tuple(f"{one}_" for one in found.operations))
+
+
+def _that_begin(bridge: Bridge, tenant: str, flow: str, beginnings: tuple[str, ...]) -> Iterator[Operation]:
+    """Return a flow's operations whose event keys begin with one of these."""
+    summaries = bridge.listed(tenant, FIRST_LOOKED_AT, flow) if beginnings else ()
+    ids = [one.operation_id for one in summaries if one.event_key.startswith(beginnings)]
+    yield from bridge.runtime.operations.many(ids).values()
 
 
 def _erase(bridge: Bridge, tenant: str, found: _Found) -> None:
-    """Erase it. Raises WrongInputError if something is being sent; the same command resumes."""
+    """Erase it. Raises WrongInputError if something is being sent; the same command resumes.
+
+    What leads to the rest is erased last. So the same command finds all that is left after it was interrupted.
+    """
     runtime = bridge.runtime
     with progress_of(bridge.output, "erasing", len(found.operations) + len(found.people)) as progress:
         for person in found.people:
@@ -220,10 +234,10 @@ def _erase(bridge: Bridge, tenant: str, found: _Found) -> None:
         for record in found.records:
             if not runtime.locks.erase(tenant, turns_of_record(record), now=int(runtime.clock() * 1000)):
                 raise WrongInputError("A change of this record is being sent. Run the same command again in a minute.")
-        for operation in found.operations.values():
+        for operation in reversed(found.operations.values()):
             runtime.engine.erase(operation, by=bridge.user)
             progress.advance("operations")
-        for linked_by, pairs in found.links.items():
-            for some in batched(pairs, PAIRS, strict=False):
+        for linked_by, pairs in reversed(found.links.items()):
+            for some in batched(reversed(pairs), PAIRS, strict=False):
                 if writes := runtime.links.releases(tenant, some, linked_by):
                     runtime.links.write(writes)

@@ -241,9 +241,16 @@ class Run:
         progress.say("")
 
     def _send_one(self, line: Line, event: BaseModel, progress: Progress) -> None:
-        """Raise SignInRefusedError, NotConfiguredError or StorageError: then no other row would succeed."""
+        """Raise SignInRefusedError, NotConfiguredError or StorageError: then no other row would succeed.
+
+        The plan may be hours old, and a person may have discarded the event since, or erased its data.
+        """
         for pause in (*STORAGE_PAUSES, None):
             try:
+                known = self._bridge.runtime.operations.get(line.operation_id)
+                if known and not _may_be_sent_again(known):
+                    self._note(line, known, is_new=False)
+                    break
                 outcome = self._bridge.runtime.engine.run(
                     self._flow, event, tenant=self._tenant, deadline=Deadline(PATIENCE)
                 )

@@ -34,6 +34,7 @@ from hypothesis.stateful import (
 from crm_bridge.outbound.transport import AFTER_DEADLINE
 from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
+from operations.retrying import RETRIED
 from tests.faults.checks import broken_rules, too_many, unaccepted
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, Fault, Plan
@@ -126,6 +127,21 @@ class Schedule(RuleBasedStateMachine):
     def two_workers(self) -> None:
         self.world.pass_time(60, deliver=False)
         self.played["messages to two workers"] += self.world.deliver_to_both()
+
+    @rule(which=st.none() | st.integers(0, 3), faults=FAULTS_TO_COME)
+    def do_not_wait(self, which: int | None, faults: Sequence[tuple[Fault, int]]) -> None:
+        """A person retries one event that waits, or decides about it, or retries all."""
+        unsettled = [one for one in self.world.operations() if one.state in RETRIED]
+        chosen = unsettled if which is None else unsettled[which : which + 1]
+        self.played["taken care of by a person meanwhile"] += len(chosen)
+        self._inject(faults)
+        if which is None:
+            for tenant in self.world.tenants:
+                self.world.answer(tenant, "POST", "/operations/retry", {})
+        else:
+            for one in chosen:
+                self.world.resolve(one)
+            self.world.stack.deliver()
 
     def _inject(self, faults: Sequence[tuple[Fault, int]]) -> None:
         for fault, nth in [(fault, nth) for fault, nth in faults if may_come(fault, self.settings)]:

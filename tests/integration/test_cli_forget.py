@@ -11,7 +11,10 @@ import boto3
 import pytest
 
 from crm_bridge.engine import KEEP
+from crm_bridge.engine.review import Review
+from crm_bridge.errors import StorageError
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import Operation
 from crm_bridge.tenants import SECRET_MAX_AGE
 from local.stack import DEMO_TENANT
 from local.vendors.simulator import Kind
@@ -19,6 +22,7 @@ from tests.integration.conftest import SITE, CommandLine, Crm
 from tests.integration.connector.conftest import ADA, save, saved
 from tests.integration.operations.conftest import JOB, KEY_LINK
 from tests.integration.record_calls import ASYNC, change, create, created, delete, system
+from tests.integration.webhook.conftest import cold
 
 CUSTOMER = str(SITE["customer_id"])
 TICKET = str(JOB["ticket_id"])
@@ -111,6 +115,46 @@ def test_a_person_is_erased_with_saves_and_hashes(crm: Crm, cli: CommandLine) ->
     assert other in crm.stored()
     assert save(crm, person).status_code == 404
     assert saved(crm) != person  # somebody new
+
+
+def test_a_webhook_about_a_save_that_was_not_delivered_is_erased_with_the_person(crm: Crm, cli: CommandLine) -> None:
+    document = {**json.loads(crm.stack.demo_tenant()), "webhook": json.loads(crm.stack.webhook_tenant())["webhook"]}
+    crm.stack.put_secret(DEMO_TENANT, json.dumps(document))
+    cold(crm)
+    person = saved(crm)
+    crm.stack.receiver.refuses_with = 410
+    crm.headers |= ASYNC
+    assert save(crm, person, city="Gdynia").status_code == 202
+    crm.stack.deliver()
+    assert crm.get("/operations?flow=webhook").json()["operations"][0]["state"] == "rejected"
+    forget = ("forget", "demo", f"connector/person/{person}", "--yes")
+    assert cli(*forget).code == 0
+    assert person not in crm.stored()
+
+
+@pytest.mark.parametrize("erased", [1, 2, 3])
+def test_the_same_command_erases_the_rest_when_it_was_interrupted(
+    crm: Crm, cli: CommandLine, monkeypatch: pytest.MonkeyPatch, erased: int
+) -> None:
+    """The customer's site leads to its jobs."""
+    a_customer_with_a_job(crm)
+    for number in (1, 2):
+        assert crm.post("/jobs", {**JOB, "ticket_id": f"{TICKET}-{number}"}).status_code == 201
+    erase = Review.erase
+    done: list[Operation] = []
+
+    def interrupted(review: Review, ended: Operation, *, by: str) -> None:
+        if len(done) == erased:
+            raise StorageError("no")
+        done.append(ended)
+        erase(review, ended, by=by)
+
+    monkeypatch.setattr(Review, "erase", interrupted)
+    assert cli("forget", "demo", CUSTOMER, "--yes").code == 3
+    monkeypatch.undo()
+    assert cli("forget", "demo", CUSTOMER, "--yes").code == 0
+    stored = crm.stored()
+    assert [text for text in PERSONAL if text in stored] == []
 
 
 def a_changed_record(crm: Crm, external_id: str, *, key: str | None = None) -> str:

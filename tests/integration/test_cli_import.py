@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from cli.importing import Run
 from crm_bridge.runtime import runtime
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.operations.conftest import store
+from tests.integration.record_calls import resolve
 from tests.onboarding import customers, onboard
 from tests.stack import Stack
 from tests.variants import IS_LONG
@@ -156,6 +159,30 @@ def test_what_a_person_has_given_up_is_not_sent_by_the_same_file(crm: Crm, cli: 
     assert (told.code, told.json["sent"], told.json["states"]) == (1, 0, {"rejected": 1})
     assert len(crm.stack.illu.sites) == 1
     assert result(file)[0]["detail"].startswith("by ")
+
+
+@pytest.mark.parametrize("decision", ["discard", "erase"])
+def test_what_a_person_decides_while_a_file_is_sent_counts(
+    crm: Crm, cli: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch, decision: str
+) -> None:
+    """A file of ten thousand rows takes more than an hour, and events come meanwhile."""
+    write(file, SITE, {**SITE, "customer_id": "C-2"})
+    send = Run._send
+
+    def meanwhile(run: Run, *arguments: Any) -> None:
+        if decision == "discard":
+            assert resolve(crm, store(SITE["customer_id"], payload=SITE), action="discard").status_code == 200
+        else:
+            assert crm.create_site().status_code == 201
+            assert cli("forget", "demo", SITE["customer_id"], "--yes").code == 0
+        send(run, *arguments)
+
+    monkeypatch.setattr(Run, "_send", meanwhile)
+    cli("import", "sites", "demo", str(file), *QUICK)
+    first, second = result(file)
+    assert first["state"] == ("rejected" if decision == "discard" else "succeeded")
+    assert second["state"] == "succeeded"
+    assert len(crm.stack.illu.sites) == (1 if decision == "discard" else 2)
 
 
 def test_it_stops_at_once_when_the_vendor_refuses_the_credentials(stack: Stack, cli: CommandLine, file: Path) -> None:

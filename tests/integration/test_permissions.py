@@ -185,7 +185,7 @@ def _is_linked_by_a_person(world: Recorder) -> None:
             world.pass_time(60)
         world.pass_time(24 * 3600, deliver=False)  # so that no token is left
         (in_review,) = (one for one in world.operations() if one.state == "needs_review")
-        world.resolve([in_review])
+        assert world.resolve(in_review) == 200
         path = f"/operations/{in_review.operation_id}/resolve"
         assert world._request(world.tenant, "POST", path, {"action": "unlink"}) == 200
     world.take_in()

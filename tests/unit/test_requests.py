@@ -53,7 +53,7 @@ def refused(requests: Requests, tenant: str = "acme", **changes: Any) -> StoredR
 
 def bad(requests: Requests, tenant: str = "acme", event_key: str = "e-1", **changes: Any) -> StoredRequest:
     members = {"route": "POST /in", "sender": "crm", "status": 422, "problem": "invalid", "request_id": "r-1"}
-    members |= {"event_key": event_key, "payload": "{}"}
+    members |= {"event_key": event_key, "content_hash": "c-1", "payload": "{}"}
     return requests.new(tenant, RequestState.QUARANTINED, 30, **{**members, **changes})
 
 
@@ -103,11 +103,13 @@ def test_an_event_is_in_quarantine_once_whatever_became_of_it(requests: Requests
     assert requests.quarantine(first)
     assert not requests.quarantine(bad(requests))
     assert requests.quarantine(bad(requests, event_key="e-2"))
+    assert requests.quarantine(bad(requests, content_hash="another"))
+    assert not requests.quarantine(bad(requests, content_hash="another"))
     assert requests.quarantine(bad(requests, sender="another"))
     assert requests.quarantine(bad(requests, "other"))
     assert requests.change(first, RequestState.DISCARDED, "Ada")
     assert not requests.quarantine(bad(requests))
-    assert len(listed(requests)[0]) == 3
+    assert len(listed(requests)[0]) == 4
 
 
 def test_a_quarantine_is_ended_once_and_its_payload_is_deleted(requests: Requests) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from crm_bridge import aws
+from crm_bridge.engine.policy import KEEP_ATTEMPTS
 from crm_bridge.errors import Event, NotDoneError
 from crm_bridge.outbound import public_addresses as public
 from crm_bridge.outbound.breaker import FAILURES
@@ -20,6 +21,7 @@ from crm_bridge.storage.locks import Locks
 from crm_bridge.storage.operation import Attempt, Operation, State, operation_id
 from crm_bridge.vendors.webhook import WebhookSettings, signature
 from crm_bridge.webhooks import WebhookEvent, webhook
+from crm_bridge.words import LONGEST
 
 SECRET = f"whsec_{base64.b64encode(b'hush-hush' * 3).decode()}"
 URL = "https://acme.example/told"
@@ -46,6 +48,13 @@ def settled(**changes: object) -> Operation:
 
 
 # ---------------------------------------------------------------- what is told
+
+
+def test_fits_into_the_table_when_every_attempt_has_the_longest_words() -> None:
+    """An item has at most 400 KB. It is written in the transaction that settles the operation: that would never end."""
+    attempt = Attempt(at=1_795_000_000, event=Event.MAYBE_DONE, reason="\N{GRINNING FACE}" * LONGEST, status=500)
+    made = webhook(settled(attempts=(attempt,) * KEEP_ATTEMPTS, last_attempt=attempt))
+    assert len((made.payload or "").encode()) < 300_000
 
 
 def test_tells_what_the_api_shows_and_when_it_settled() -> None:

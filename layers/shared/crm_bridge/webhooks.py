@@ -38,7 +38,7 @@ def webhook(settled: Operation) -> Operation:
         "timestamp": as_time(settled.updated_at),
         "data": settled.to_response(),
     }
-    payload = json.dumps(event)
+    payload = json.dumps(event, ensure_ascii=False)  # escaped it could be larger than what the table takes
     return Operation(
         operation_id=operation_id(settled.tenant, FLOW, name),
         tenant=settled.tenant,

@@ -1,6 +1,7 @@
 """The events of a source are accepted, once each."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -133,6 +134,22 @@ def test_many_events_take_a_write_each_and_a_message_call_for_ten(sender: Sender
     assert Counter(calls) == {"PutItem": 25, "SendMessageBatch": 3}
     sender.crm.stack.deliver()
     assert len(sender.sites) == 25
+
+
+def test_the_first_of_several_payloads_of_an_event_counts(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if each had come by itself, whichever thread is quicker."""
+    real = Operations.create
+
+    def create(operations: Operations, operation: Any, **how: Any) -> Any:
+        if "first" in operation.payload:
+            time.sleep(0.2)
+        return real(operations, operation, **how)
+
+    monkeypatch.setattr(Operations, "create", create)
+    events = (company(2), company(1, name="first"), company(3), company(1, name="second"))
+    assert counts(sender.send(*events)) == (3, 1, 0, 0)
+    sender.crm.stack.deliver()
+    assert {site["name"] for site in sender.sites} == {"Shop 2", "first", "Shop 3"}
 
 
 # ---------------------------------------------------------------------- failures

@@ -55,6 +55,19 @@ def test_a_discarded_event_does_not_come_back(sender: Sender) -> None:
     assert sender.crm.post(f"/requests/{found['id']}/resend").status_code == 409
 
 
+@pytest.mark.parametrize("decision", ["", "discard"])
+def test_a_correction_is_in_quarantine_too_when_it_is_not_valid_either(sender: Sender, decision: str) -> None:
+    """It comes under the same key, for instance in the same second, and it is kept nowhere else."""
+    sender.send(company(2, lat="north"))
+    (first,) = sender.quarantined()
+    if decision:
+        assert sender.crm.post(f"/requests/{first['id']}/{decision}").status_code == 200
+    corrected = company(2, lat="1,02")
+    assert [counts(sender.send(corrected)), counts(sender.send(corrected))] == [(0, 0, 1, 0), (0, 1, 0, 0)]
+    assert counts(sender.send(company(2, lat="north"))) == (0, 1, 0, 0)
+    assert len(sender.quarantined()) == (1 if decision else 2)
+
+
 def test_the_payload_is_shown_to_those_who_may_see_it(sender: Sender) -> None:
     sender.send(company(2, lat="north"))
     (found,) = sender.quarantined()

@@ -5,6 +5,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from crm_bridge.errors import LinkTakenError, StorageError
 from crm_bridge.storage import operation_reader
@@ -146,6 +147,24 @@ def test_is_as_before_when_it_is_taken_back(tables: Tables) -> None:
     assert tables.operations.take_back(one, LATER, SENT_BY)
     assert there(tables) == operation()
     assert dues(tables, NOW) == [one]
+
+
+def test_a_single_write_is_repeated_when_it_meets_a_transaction(tables: Tables) -> None:
+    """The one that notes another payload of the event, for instance."""
+    met: list[str] = []
+
+    def conflict(real: Call, name: str, arguments: dict[str, object]) -> object:
+        if name == "UpdateItem" and arguments["UpdateExpression"] not in met:
+            met.append(str(arguments["UpdateExpression"]))
+            raise ClientError({"Error": {"Code": "TransactionConflictException"}}, name)
+        return real(name, arguments)
+
+    stored, sending = store(tables, operation()), store(tables, operation("2", State.SENDING))
+    intercept(tables.operations, conflict)
+    assert tables.operations.lend(Due(stored.operation_id, "acme", "create_site", NOW), LATER, SENT_BY)
+    tables.operations.note_account(sending, "illu of acme")
+    assert len(met) == 2
+    assert there(tables, "2").sent_to == "illu of acme"
 
 
 def test_nothing_is_lent_when_it_is_gone(tables: Tables) -> None:

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from crm_bridge.errors import UnauthenticatedError
-from crm_bridge.sources import PRESETS, Accepted, Incoming, SourceEvent, SourceSettings, answer, receive, try_again
+from crm_bridge.sources import (
+    PRESETS,
+    Accepted,
+    Incoming,
+    SourceEvent,
+    SourceSettings,
+    answer,
+    content_hash,
+    receive,
+    try_again,
+)
 from local.source_requests import prove, sample
 
 NOW = 1_795_000_000.0
@@ -91,14 +101,20 @@ def test_key_of_hubspot_tells_apart_what_has_the_same_event_id() -> None:
         ("hubspot-app", lambda one, number: {**one, "attemptNumber": number}),
         ("pipedrive-v2", lambda one, number: {**one, "meta": {**one["meta"], "attempt": number}}),
         ("pipedrive-v1", lambda one, number: {**one, "retry": number}),
+        ("stripe-like", lambda one, number: {**one, "pending_webhooks": number}),
     ],
 )
 @pytest.mark.parametrize("is_complete", [True, False])
-def test_key_stays_the_same_when_the_sender_tries_again(preset: str, attempt: Any, is_complete: bool) -> None:
+def test_key_and_content_stay_the_same_when_the_sender_tries_again(
+    preset: str, attempt: Any, is_complete: bool
+) -> None:
     one = made_by(preset)
     if not is_complete:  # then the key is a hash
-        one = {**one, "objectId": None} if preset == "hubspot-app" else {**one, "meta": {"action": "added"}}
-    keys = {key(preset, attempt(one, number)) for number in (1, 2)}
+        one = {**one, "objectId": None, "id": None, **({"meta": {"action": "added"}} if "meta" in one else {})}
+    tries = [attempt(one, number) for number in (1, 2)]
+    assert len({content_hash(settings(preset), event) for event in tries}) == 1
+    assert content_hash(settings(preset), {**one, "name": "Another"}) != content_hash(settings(preset), one)
+    keys = {key(preset, event) for event in tries}
     assert len(keys) == 1
     assert (len(keys.pop()) == 64) is not is_complete
 

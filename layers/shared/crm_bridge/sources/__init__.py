@@ -6,7 +6,7 @@ Nothing here does I/O or knows AWS: `receive` makes events out of a request, `an
 from crm_bridge.sources.incoming import Accepted, Incoming, SourceEvent, unauthenticated
 from crm_bridge.sources.preset import Preset
 from crm_bridge.sources.presets import PRESETS
-from crm_bridge.sources.receiving import answer, receive, try_again
+from crm_bridge.sources.receiving import answer, content_hash, receive, try_again
 from crm_bridge.sources.settings import EventRoute, SourceSettings
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "SourceEvent",
     "SourceSettings",
     "answer",
+    "content_hash",
     "receive",
     "try_again",
     "unauthenticated",

@@ -47,9 +47,14 @@ def event_key(settings: SourceSettings, incoming: Incoming, payload: JsonValue) 
     parts = [_part(path, incoming, payload) for path in settings.key or preset.key]
     found = [part for part in parts if part is not None]
     if not found or len(found) < len(parts):
-        return _hash(_without(payload, preset.volatile))
+        return content_hash(settings, payload)
     key = "|".join(part.replace("%", "%25").replace("|", "%7C") for part in found)
     return key if len(key) <= LONGEST_KEY and key.isprintable() else _hash(key)
+
+
+def content_hash(settings: SourceSettings, payload: JsonValue) -> str:
+    """Return a hash of what an event says. It is the same when its sender repeats it."""
+    return _hash(_without(payload, settings.preset_class().volatile))
 
 
 def _part(path: str, incoming: Incoming, payload: JsonValue) -> str | None:

@@ -150,17 +150,11 @@ class Operations(ChangedOperations):
 
     def note_account(self, operation: Operation, account: str) -> None:
         """Store where an operation is about to be sent; its caller holds the lease. Raises StorageError."""
+        values = {":account": account, ":lease": operation.lease, ":sending": State.SENDING.value}
+        condition = "#lease = :lease AND #state = :sending"
+        update = self.update(operation.operation_id, "SET sent_to = :account", condition, values)["Update"]
         with guarded():
-            self._client.update_item(
-                TableName=self._table,
-                Key=key_of(operation.operation_id),
-                UpdateExpression="SET sent_to = :account",
-                ConditionExpression="#lease = :lease AND #state = :sending",
-                ExpressionAttributeNames={"#lease": "lease", "#state": "state"},
-                ExpressionAttributeValues=serialize(
-                    {":account": account, ":lease": operation.lease, ":sending": State.SENDING.value}
-                ),
-            )
+            through_conflicts(lambda: self._client.update_item(**update))
 
     def queue(self, operation: Operation, behind: Operation) -> Claim:
         """Store an operation in the place of one that is held, so that it waits for the same. Raises StorageError."""
@@ -460,12 +454,14 @@ class Operations(ChangedOperations):
             values[":until"] = until
         with guarded():
             try:
-                self._client.update_item(
-                    TableName=self._table,
-                    Key=key_of(due.operation_id),
-                    UpdateExpression=change,
-                    ConditionExpression="due_at = :then" + (" AND lent_until = :until" if lent else ""),
-                    ExpressionAttributeValues=serialize(values),
+                through_conflicts(
+                    lambda: self._client.update_item(
+                        TableName=self._table,
+                        Key=key_of(due.operation_id),
+                        UpdateExpression=change,
+                        ConditionExpression="due_at = :then" + (" AND lent_until = :until" if lent else ""),
+                        ExpressionAttributeValues=serialize(values),
+                    )
                 )
             except ClientError as error:
                 existing(error)

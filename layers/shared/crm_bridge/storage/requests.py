@@ -1,7 +1,7 @@
 """The table of requests: those that were authenticated and then refused, and the invalid events of sources.
 
 A request is in an item of its tenant, sorted by time. A pointer for each id that it carried leads to it, and for an
-event in quarantine another one, so that the same event is there once. All of them expire.
+event in quarantine another one, so that the same payload of an event is there once. All of them expire.
 """
 
 import hashlib
@@ -100,6 +100,8 @@ class StoredRequest(BaseModel):
     """What did not make a valid command of it."""
     event_key: str | None = None
     """What names an event at its source."""
+    content_hash: str | None = None
+    """Of an event in quarantine: a hash of what it says."""
     payload: str | None = None
     """Of an event in quarantine, as JSON."""
     changed_by: str | None = None
@@ -148,9 +150,10 @@ class Requests:
     def quarantine(self, request: StoredRequest) -> bool:
         """Store an invalid event, unless the same one is there already, whatever became of it. Return whether it was.
 
+        One with another payload is stored as well: it may be a correction, and is kept nowhere else.
         One transaction, so that it is there with all that leads to it.
         """
-        marker = self._pointer(request, _event_place(request.tenant, request.sender, request.event_key or ""), "event")
+        marker = self._pointer(request, _event_place(request), "event")
         puts = [{"Put": {"TableName": self._table, "Item": item}} for item in self._items(request)]
         first = {
             "Put": {
@@ -256,7 +259,7 @@ class Requests:
         """Delete a request and all that leads to it."""
         keys = [{"place": item["place"], "at": item["at"]} for item in self._items(request)]
         if request.event_key:
-            keys.append(_key(_event_place(request.tenant, request.sender, request.event_key), "event"))
+            keys.append(_key(_event_place(request), "event"))
         self._write([{"DeleteRequest": {"Key": key}} for key in keys])
 
     def _items(self, request: StoredRequest) -> "list[dict[str, AttributeValueTypeDef]]":
@@ -344,9 +347,9 @@ def _id_place(tenant: str, carried: str) -> str:
     return f"{tenant}#id#{canonical(carried.strip())}"
 
 
-def _event_place(tenant: str, source: str, event_key: str) -> str:
-    digest = hashlib.sha256(f"{source}\0{event_key}".encode()).hexdigest()
-    return f"{tenant}#event#{digest}"
+def _event_place(request: StoredRequest) -> str:
+    named = "\0".join(filter(None, (request.sender, request.event_key, request.content_hash)))
+    return f"{request.tenant}#event#{hashlib.sha256(named.encode()).hexdigest()}"
 
 
 def _key(place: str, at: str) -> "dict[str, AttributeValueTypeDef]":
