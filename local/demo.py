@@ -77,7 +77,7 @@ class Step(BaseModel):
 
     what: str
     do: str = ""
-    """What somebody does before, see `Player._prepare`."""
+    """The action before, see `Player._prepare`."""
     fault: dict[str, dict[str, Any]] = {}
     """Faults of the next requests to simulators, by vendor."""
     event: str = ""
@@ -99,7 +99,7 @@ class Step(BaseModel):
     says: Texts = []
     """Texts in what is printed of the response."""
     holds: str | None = ""
-    """What the vendor holds then; as after the step before, if it is not given. None: it is not printed."""
+    """The vendor's records then; as after the step before, if it is not given. None: it is not printed."""
 
 
 class Chapter(BaseModel):

@@ -1,4 +1,4 @@
-"""What each sender does with each of our responses, and a simulation of it: which events reach the bridge in the end.
+"""The reactions of each sender to our responses, and a simulation: which events reach the bridge in the end.
 
 The facts are the vendors' own, or marked as not documented. A schedule that a vendor does not give in numbers is one of
 the documented length. What is not documented is played as if the sender never tried again.
@@ -54,7 +54,7 @@ KINDS = ("4xx", "429", "500", "502", "503", SILENT)
 
 @dataclass(frozen=True)
 class Sender:
-    """What one sender does."""
+    """The behaviour of one sender."""
 
     preset: str
     timeout: float | None
@@ -62,7 +62,7 @@ class Sender:
     retries: Mapping[str, Retries]
     """By the kind of response. 409 and 429 that are missing are as `4xx`; 500, 502 and 503 are as `5xx`."""
     note: str
-    """What is to be known besides, and what to do about it."""
+    """Remarks, with advice."""
     ban: Ban | None = None
     waits_as_told: bool = False
     """Whether it waits as Retry-After says instead, which must be less than a minute."""
@@ -201,7 +201,7 @@ SENDERS: tuple[Sender, ...] = (
 
 @dataclass
 class Played:
-    """What became of the events, by their numbers."""
+    """The outcomes of the events, by their numbers."""
 
     delivered: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""`python -m tests.record_responses`: write openapi/recorded.json anew, out of a local stack for each event."""
+"""`python -m tests.record_responses`: write openapi/recorded.json again, out of a local stack for each event."""
 
 import sys
 
@@ -30,11 +30,11 @@ def main() -> None:
             getattr(stack, vendor).fail(Kind.UNAVAILABLE)
             found.append(as_recorded(f"{flow}/{case}", invoke(stack, f"{flow}/{case}")))
         sys.stderr.write(f"{flow}/{case}: {found[-1].status}\n")
-    write([*found, told()])
+    write([*found, webhook()])
 
 
-def told() -> Recorded:
-    """What a tenant is told of a site that was made when illu was back."""
+def webhook() -> Recorded:
+    """Return the webhook about a site that was made when illu was back."""
     with Stack(background=False) as stack:
         stack.illu.fail(Kind.UNAVAILABLE)
         event = load_event("create_site", "new")

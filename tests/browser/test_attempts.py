@@ -1,4 +1,4 @@
-"""What a support person at night does: see what was sent and what came back, and retry what waits."""
+"""The work of a support person at night: see what was sent and what came back, and retry what waits."""
 
 import time
 

@@ -62,7 +62,7 @@ def test_a_wrong_key_is_refused_and_shows_nothing(console: Console, tenant: Tena
     assert [note for note in noted if "status of 401" not in note] == []
 
 
-def test_a_key_without_the_scope_is_told_so(console: Console, stack: Stack, tenant: Tenant, browser: Chrome) -> None:
+def test_a_key_without_the_scope_is_refused(console: Console, stack: Stack, tenant: Tenant, browser: Chrome) -> None:
     console("#key").send_keys(stack.add_key(tenant.name, frozenset({"create_site"}), "another"), Keys.ENTER)
     console.says("lacks the scope operations:read")
     assert console("#sign-in").is_displayed()
@@ -133,7 +133,7 @@ def test_what_the_crm_sent_is_shown_only_to_a_key_that_may_see_it(
     assert "Moi Ave 12" in console("#payload").text
 
 
-def test_a_key_that_may_only_look_is_told_which_scope_decides_and_gets_no_buttons(
+def test_a_key_that_may_only_look_sees_which_scope_decides_and_gets_no_buttons(
     console: Console, stack: Stack, tenant: Tenant, browser: Chrome
 ) -> None:
     in_review, done = tenant.in_review(customer_id="C-6"), tenant.create_site(customer_id="C-5").json()["operation_id"]
@@ -237,7 +237,7 @@ def test_an_operation_is_discarded(console: Console, tenant: Tenant) -> None:
     assert len(tenant.stack.illu.sites) == sites
 
 
-def test_what_cannot_be_done_is_told_in_the_apis_words(console: Console, tenant: Tenant, browser: Chrome) -> None:
+def test_a_refused_decision_is_shown_in_the_apis_words(console: Console, tenant: Tenant, browser: Chrome) -> None:
     operation = tenant.in_review(customer_id="C-10")
     console.sign_in(tenant.key)
     console.show(operation)

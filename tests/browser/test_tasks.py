@@ -1,4 +1,4 @@
-"""What the people who look after the bridge do with the console, in a real browser."""
+"""The tasks of the people who look after the bridge, done with the console in a real browser."""
 
 import csv
 import json
@@ -261,7 +261,7 @@ def test_a_refresh_keeps_the_focus_in_an_operation_also_when_it_changes(
     console.show(operation)
     before = console("#state")
     refreshed(console)
-    assert console("#state") == before  # nothing was drawn anew
+    assert console("#state") == before  # nothing was drawn again
     tenant.stack.move_clock(60)
     tenant.stack.deliver_due()
     browser.execute_script("document.querySelector('#message').textContent = ''")

@@ -34,7 +34,7 @@ def broken_rules(world: "World") -> list[str]:
     now = int(time.time() + world.stack._ahead)
     left = [one for one in world.operations() if not (is_finished(one) or _is_needless(one))]
     wrong = [_unfinished(one, now) for one in left]
-    wrong += [f"{sent.event.kind} was not accepted ({sent.told})" for sent in unaccepted(world)]
+    wrong += [f"{sent.event.kind} was not accepted ({sent.statuses})" for sent in unaccepted(world)]
     for sent in _last_sent(world):
         event, held = sent.event, sent.event.held(world.stack)
         if len(held) > len(event.wanted):

@@ -57,7 +57,7 @@ def _as_usual(stack: Stack, document: dict[str, Any], lag: int = 30) -> None:
 
 
 def _lagging(stack: Stack, document: dict[str, Any]) -> None:
-    """What is new is not found for longer than the bridge waits before it looks."""
+    """A new record is not found for longer than the bridge waits before it looks."""
     _as_usual(stack, document, 300)
 
 
@@ -130,7 +130,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a cell. `minutes`: of simulated time until all was done. `wrong` is empty if all is right."""
+    """The outcome of a cell. `minutes`: of simulated time until all was done. `wrong` is empty if all is right."""
 
     cell: Cell
     effects: int
@@ -268,7 +268,7 @@ def _run(cell: Cell, world: World) -> Result:
         cell,
         len(event.held(world.stack)),
         "/".join(states) if operations else "",
-        max((one.tries for one in operations), default=len(world.sent[0].told)),
+        max((one.tries for one in operations), default=len(world.sent[0].statuses)),
         round((world.moved - before) / 60),
         world.operators,
         tuple(wrong),
@@ -337,8 +337,8 @@ def _summed_up(results: Sequence[Result]) -> str:
         return ""
     verdicts = Counter(result.verdict for result in results)
     right = sum(not result.wrong for result in results)
-    told = [f"{count} {name}" for name, count in verdicts.items() if name != "once"]
-    return ", ".join([f"{right} of {len(results)}", *told, f"{max(result.minutes for result in results)} min"])
+    others = [f"{count} {name}" for name, count in verdicts.items() if name != "once"]
+    return ", ".join([f"{right} of {len(results)}", *others, f"{max(result.minutes for result in results)} min"])
 
 
 def _write_between_markers(path: Path, text: str) -> None:

@@ -93,7 +93,7 @@ class Schedule(RuleBasedStateMachine):
         later: bool,
         faults: Sequence[tuple[Fault, int]],
     ) -> None:
-        """What the events need is there, each with the tenant of that number, and the first one comes.
+        """Create what the events need, each with the tenant of that number, and the first one comes.
 
         A vendor is as slow for one tenant as for another, and alters what it stores as much.
         """
@@ -180,7 +180,7 @@ def play(seed_: int, schedules: int, *, flow: str = "", shrink: bool = True) -> 
 def _quiet() -> None:
     """Of a worker: what the functions log is of no use here, and its last world ends with it."""
     atexit.register(Schedule.worlds.leave)
-    # Each function that is to be killed has a process of its own, which would import this module anew.
+    # Each function that is to be killed has a process of its own, which would import this module again.
     main = sys.modules["__main__"]
     main.__spec__ = main.__file__ = None
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -146,8 +146,8 @@ def failing(
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a command said, and with which code it ended."""
+class CommandResult:
+    """The output of a command, and the code with which it ended."""
 
     code: int
     out: str
@@ -164,13 +164,13 @@ class CommandLine:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
-    def __call__(self, *arguments: str, input: str | None = None) -> Told:  # noqa: A002 - as it is called for processes
+    def __call__(self, *arguments: str, input: str | None = None) -> CommandResult:  # noqa: A002 - as it is called for processes
         environment = {"CRM_BRIDGE_STACK": LOCAL_STACK, "COLUMNS": "80"}
         result = CliRunner().invoke(app, [*arguments], input=input, env=environment)
         self._stack.move_clock(0)  # a command has a runtime of its own, which knows nothing of a time moved on
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return Told(result.exit_code, result.stdout, result.stderr)
+        return CommandResult(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def cli(stack: Stack) -> CommandLine:
 
 @pytest.fixture
 def waiting_moves_the_clock(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for a turn or a token moves the time on for everybody, instead of using up the test's."""
+    """A wait for a turn or a token moves the clock on, instead of using up the test's time."""
     for module in ("sequence", "outbound.oauth"):
         monkeypatch.setattr(f"crm_bridge.{module}.time", SimpleNamespace(sleep=stack.move_clock))
 

@@ -79,7 +79,7 @@ def read(crm: Crm, path: str, accept: str | None, **options: Any) -> requests.Re
 
 @dataclass(frozen=True)
 class Summary:
-    """What a response says to the Connector, in whichever language."""
+    """Return what a response says to the Connector, in whichever language."""
 
     language: str
     message: str

@@ -50,7 +50,7 @@ def tenant(stack: Stack, **izzitup: str) -> str:
 
 
 def cold(stack: Stack) -> Runtime:
-    """What comes next runs in a new execution environment."""
+    """Let what comes next run in a new execution environment."""
     runtime.cache_clear()
     stack.move_clock(0)
     return runtime()

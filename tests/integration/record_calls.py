@@ -69,7 +69,7 @@ def system(stack: Stack) -> str:
 
 
 def linked(crm: Crm, system: str, entity: str, record_id: str) -> list[str]:
-    """What a record is linked to, as `crm/contact/A-1`."""
+    """Return what a record is linked to, as `crm/contact/A-1`."""
     answer = crm.get(f"/links/{quote(system)}/{entity}/{quote(record_id)}")
     assert answer.status_code in (200, 404)
     return sorted(f"{one['system']}/{one['entity']}/{one['id']}" for one in answer.json().get("links", ()))

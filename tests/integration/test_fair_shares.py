@@ -1,4 +1,4 @@
-"""What tenants share is not used up, poisoned or slowed by one of them."""
+"""Nothing that tenants share is used up, poisoned or slowed by one of them."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_a_loop_of_one_key_is_slowed_and_no_other_key(crm: Crm, other: Crm) -> N
 
 
 @pytest.mark.usefixtures("limited")
-def test_the_connector_is_told_in_its_language_to_send_again(crm: Crm) -> None:
+def test_the_connector_is_asked_in_its_language_to_send_again(crm: Crm) -> None:
     for _ in range(3):
         crm.get("/connector/clubs/k-3/staff")
     answer = crm.post("/connector/clubs/k-3/prospects", headers={"Accept": "application/xml"})
@@ -143,7 +143,7 @@ WEBHOOKS, TAKES = 60, 3.0
 
 def test_a_webhook_does_not_wait_for_those_to_anothers_slow_receiver() -> None:
     """With all workers and queues in the background, and in real time. What is counted: how many of the other tenant's
-    are told while it waits; as many may be on their way as there are workers but one.
+    are notified while it waits; as many may be on their way as there are workers but one.
     """
     with quick_stack(background=True) as stack:
         quick = ReceiverSimulator()
@@ -155,15 +155,15 @@ def test_a_webhook_does_not_wait_for_those_to_anothers_slow_receiver() -> None:
             document["webhook"]["url"] = quick.webhook_url
             stack.put_secret(OTHER, json.dumps(document))
             tenant.headers = {"Authorization": f"Bearer {stack.add_key(OTHER, SCOPES, 'other')}"}
-            alone = told_after(tenant, quick, "C-ALONE")
+            alone = seconds_until_notified(tenant, quick, "C-ALONE")
             stack.receiver.fail(Kind.DELAY, times=WEBHOOKS, seconds=TAKES)
             for number in range(WEBHOOKS):
                 accept(slow_tenant, f"C-{number}")
             until(lambda: len(stack.illu.sites) > WEBHOOKS)  # what is left are webhooks
             before = len(stack.receiver.seen)
-            beside = told_after(tenant, quick, "C-BESIDE")
+            beside = seconds_until_notified(tenant, quick, "C-BESIDE")
             meanwhile = len(stack.receiver.seen) - before
-            sys.stderr.write(f"{alone:.2f} s alone, {beside:.2f} s beside {WEBHOOKS}, {meanwhile} of which were told\n")
+            sys.stderr.write(f"{alone:.2f} s alone, {beside:.2f} s beside {WEBHOOKS}, {meanwhile} of which were sent\n")
             assert len(stack.receiver.seen) < WEBHOOKS
             assert meanwhile <= runtime().queues.workers["webhook"] - 1
         finally:
@@ -175,11 +175,11 @@ def accept(crm: Crm, customer: str) -> None:
     assert crm.post("/sites", site, headers={"Prefer": "respond-async"}).status_code == 202
 
 
-def told_after(crm: Crm, receiver: ReceiverSimulator, customer: str) -> float:
-    """Seconds from its acceptance until the receiver is told of it."""
+def seconds_until_notified(crm: Crm, receiver: ReceiverSimulator, customer: str) -> float:
+    """Return the seconds from its acceptance until the receiver is notified."""
     begun = time.monotonic()
     accept(crm, customer)
-    until(lambda: any(told["data"]["event_key"] == customer for told in receiver.received.values()))
+    until(lambda: any(one["data"]["event_key"] == customer for one in receiver.received.values()))
     return time.monotonic() - begun
 
 

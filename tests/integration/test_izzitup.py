@@ -50,7 +50,7 @@ ERRORS: dict[str, tuple[type[VendorError], int, str]] = {
     "Not allowed": (NotAllowedError, 202, "waiting"),
     "Sign in failed": (SignInFailedError, 202, "waiting"),
 }
-"""What each becomes in the client, what the CRM is answered, and in which state the operation is left.
+"""For each fault the client's error, the CRM's response, and the state in which the operation is left.
 
 The login comes last: once it was refused, IzzitUp is not called."""
 

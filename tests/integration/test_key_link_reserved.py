@@ -1,4 +1,4 @@
-"""What a change of a key link reserves is a whole event, also if what it had seen there has gone."""
+"""A change of a key link reserves a whole event, also if what it had seen there has gone."""
 
 import pytest
 

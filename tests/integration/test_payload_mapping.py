@@ -28,7 +28,7 @@ TICKET: dict[str, Any] = {
 }
 """Of Upya, with all members that are known."""
 KEPT = ("job_id", "ticket_id", "site_id", "operation_id")
-"""What a repetition is answered with."""
+"""The status of the response to a repetition."""
 CLIENT: dict[str, Any] = {
     "clientNumber": "C-1001",
     "status": "active",
@@ -416,7 +416,7 @@ def test_is_503_and_sends_nothing_when_the_tenants_mapping_cannot_be_read(
 
 
 @unreadable
-def test_nothing_is_told_or_sent_when_nobody_can_know_whether_there_is_a_mapping(
+def test_nothing_is_reported_or_sent_when_nobody_can_know_whether_there_is_a_mapping(
     upya: Crm, lose: Callable[[Crm], None]
 ) -> None:
     lose(upya)

@@ -1,4 +1,4 @@
-"""What the bridge itself fails on: its operation needs review, and its message ends among the dead letters."""
+"""An event on which the bridge itself fails: its operation needs review, its message becomes a dead letter."""
 
 import json
 import os

@@ -146,7 +146,7 @@ def test_is_applied_after_the_secret_was_touched_when_the_account_was_locked(crm
     assert (accepted.status_code, page.failed_sign_ins) == (202, 1)
     page.locks_after = None
     pass_days(crm.stack, days=1)
-    assert (posts(page), page.status_of("2")) == (1, "5")  # unlocked it is, but nobody has told the bridge
+    assert (posts(page), page.status_of("2")) == (1, "5")  # unlocked it is, but the bridge does not know it
     use(crm, crm.stack.demo_tenant() + "\n", days=1)
     assert crm.settle(accepted)["state"] == "succeeded"
     assert page.status_of("2") == "7"
@@ -196,7 +196,7 @@ def test_is_applied_at_once_when_the_password_was_changed_on_both_sides(crm: Crm
     assert page.failed_sign_ins == 1  # the one with what was remembered
 
 
-# ---------------------------------------------------------------- the password is told to nobody
+# ---------------------------------------------------------------- the password is not shown
 
 PASSWORDS = (
     f"\"{SECRET}\" & 'so on'",

@@ -30,7 +30,7 @@ TABLES = ("Operations", "Links", "ApiKeys", "Locks", "People", "Requests")
 BURST = 20
 """Requests that one API key may send at once."""
 KEPT: DefaultConfig = {"core": {"reset_boto3_session": False}}
-"""What boto3 has read about AWS's services, which takes it longer than a test."""
+"""boto3's descriptions of AWS's services, whose reading takes it longer than a test."""
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def stores(deployed: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture
 def emulator() -> str:
-    """What plays AWS: `memory`, or `moto`, which knows all of it and takes its time."""
+    """The emulator of AWS: `memory`, or `moto`, which knows all of it and takes its time."""
     return "memory"
 
 

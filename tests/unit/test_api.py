@@ -124,14 +124,14 @@ def test_answers_what_the_route_says(door: Door) -> None:
     assert 20 < door.seen[0].deadline.remaining() <= 21  # what is left after the reserve for settling
 
 
-def test_the_event_is_not_logged_when_powertools_is_told_to(
+def test_the_event_is_not_logged_when_powertools_is_set_to(
     door: Door, log: StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("POWERTOOLS_LOGGER_LOG_EVENT", "POWERTOOLS_DEBUG", "POWERTOOLS_DEV"):
         monkeypatch.setenv(variable, "true")
     assert door.ask()[0] == 201
     assert "answered" in log.getvalue()
-    assert "Rex" not in log.getvalue()  # that no API key is logged is held for every test
+    assert "Rex" not in log.getvalue()  # the fixture `log` checks in every test that no API key is logged
 
 
 def test_a_request_has_one_line_with_its_route(door: Door, log: StringIO) -> None:
@@ -469,7 +469,7 @@ def test_is_500_without_a_word_of_the_error_when_something_unexpected_fails(door
     status, body, _ = door.ask()
     assert status == 500
     assert body["type"] == "urn:crm-bridge:problem:internal"
-    told = json.dumps(body) + log.getvalue()
-    assert "Moi Ave" not in told
-    assert "ValueError" in told
-    assert "test_api.py" in told  # where it happened
+    shown = json.dumps(body) + log.getvalue()
+    assert "Moi Ave" not in shown
+    assert "ValueError" in shown
+    assert "test_api.py" in shown  # where it happened

@@ -1,4 +1,4 @@
-"""What `make build` makes of functions/: complete with any `cp`, and checked before anybody deploys it."""
+"""The output of `make build` of functions/: complete with any `cp`, and checked before anybody deploys it."""
 
 import json
 import os

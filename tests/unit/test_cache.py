@@ -1,4 +1,4 @@
-"""What is remembered of a vendor, for how long, and what never is."""
+"""The cache of a vendor's responses: what is in it for how long, and what never is."""
 
 import pytest
 
@@ -11,7 +11,7 @@ ACME = Scope("acme", "1")
 
 
 class Vendor:
-    """Gives a new answer every time, so that a remembered one can be told from one that was read."""
+    """Returns a new response every time, which differs from a cached one."""
 
     def __init__(self) -> None:
         self.reads = 0

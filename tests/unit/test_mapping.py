@@ -193,9 +193,9 @@ def test_an_expression_that_fails_on_what_was_sent_is_invalid_and_shows_no_value
 ) -> None:
     with pytest.raises(InvalidError, match="mapping 3") as raised:
         own(expression).apply("create_job", payload)
-    told = raised.value.detail + json.dumps(raised.value.extensions)
-    assert "Wanjiru" not in told
-    assert "471" not in told
+    shown = raised.value.detail + json.dumps(raised.value.extensions)
+    assert "Wanjiru" not in shown
+    assert "471" not in shown
     assert raised.value.extensions["mapping"]["expression"] == expression  # type: ignore[index]
 
 

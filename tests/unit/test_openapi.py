@@ -1,4 +1,4 @@
-"""docs/openapi.json is up to date, valid, and true as far as that can be told without a stack.
+"""docs/openapi.json is up to date, valid, and true as far as that shows without a stack.
 
 That what is answered is in it, every integration test says (tests/integration/conftest.py), and `make fuzz`.
 """

@@ -89,7 +89,7 @@ def test_refuses_a_vendor_that_it_does_not_know() -> None:
 # ---------------------------------------------------------------- Secrets Manager
 
 
-def test_reads_a_secret_once_and_again_when_told_to(tables: Tables) -> None:
+def test_reads_a_secret_once_and_again_when_asked_for_a_fresh_one(tables: Tables) -> None:
     assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
     tables.put_secret("acme", illu(api_key="illu-key-2"))
     assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"

@@ -227,7 +227,7 @@ def test_a_lead_source_is_not_made_twice_when_egitos_list_lags(crm: Crm, egito: 
     assert len(egito.dictionaries["leadSource"]) == 3
 
 
-def test_a_lead_source_is_made_anew_when_somebody_has_deleted_it(crm: Crm, egito: EgitoSimulator) -> None:
+def test_a_lead_source_is_made_again_when_somebody_has_deleted_it(crm: Crm, egito: EgitoSimulator) -> None:
     first = add_lead_source(crm, "Facebook").json()["id"]
     egito.dictionaries["leadSource"].pop()
     crm.stack.move_clock(60)
@@ -258,7 +258,7 @@ def test_a_lead_source_is_accepted_while_egito_is_down_and_made_once_it_is_back(
     assert [entry["name"] for entry in egito.dictionaries["leadSource"]] == ["Website", "Walk-in", "Facebook"]
 
 
-def test_a_lead_source_that_was_made_before_is_not_told_while_nobody_can_say_what_it_is_called_now(
+def test_a_lead_source_that_was_made_before_is_not_returned_while_its_name_is_unknown(
     crm: Crm, egito: EgitoSimulator
 ) -> None:
     add_lead_source(crm, "Facebook")

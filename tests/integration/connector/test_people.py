@@ -77,7 +77,7 @@ def test_no_lead_is_made_when_the_person_became_a_member_since_it_was_read(
     assert (the_record(egito)["type"], the_record(egito)["company"]) == ("MEMBER", "Acme")
 
 
-def test_a_record_id_is_only_told_when_it_is_stored(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_id_is_only_returned_when_it_is_stored(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     person = saved(crm, uuid="u-1")
 
     def fail(*_: object, **__: object) -> None:

@@ -24,7 +24,7 @@ def put_egito(stack: Stack, **changes: object) -> None:
 
 
 def forget_all(stack: Stack) -> None:
-    """What comes next runs in a new execution environment."""
+    """Let what comes next run in a new execution environment."""
     runtime.cache_clear()
     stack.move_clock(0)
 

@@ -64,7 +64,7 @@ class Asked:
 
 @dataclass
 class Wire:
-    """What arrives at a simulator; and responses that it would not give, for tokens or for calls."""
+    """The requests that arrive at a simulator; and responses that it would not give, for tokens or for calls."""
 
     egito: EgitoSimulator
     monkeypatch: pytest.MonkeyPatch
@@ -163,7 +163,7 @@ class Connect:
         self.forget()
 
     def forget(self) -> None:
-        """What follows is another function, which has no token, and for which nothing is down."""
+        """Let what follows be another function, which has no token, and for which nothing is down."""
         self.transports.append(Transport(on_this_machine=LOCAL_HOSTS))
         self.tokens = Tokens(Notebook(), self._clock)
 

@@ -28,7 +28,7 @@ def functions(start: Start) -> list[Function]:
 
 
 def at_once[T](functions: Sequence[Function], work: Callable[[Function], T]) -> list[T]:
-    """What `work` gives in each of them, begun at the same moment."""
+    """Return what `work` returns in each of them, begun at the same moment."""
     barrier = Barrier(len(functions))
 
     def run(function: Function) -> T:

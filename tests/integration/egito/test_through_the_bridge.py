@@ -25,9 +25,9 @@ def test_nothing_is_lost_when_the_login_is_wrong(
 
     for accepted in answers:
         expect_waiting(accepted, reason)
-        told = crm.get(accepted.headers["Location"]).json()
-        assert (told["state"], told["last_attempt"]["event"]) == ("waiting", "not done")
-        assert reason in told["last_attempt"]["reason"]
+        operation = crm.get(accepted.headers["Location"]).json()
+        assert (operation["state"], operation["last_attempt"]["event"]) == ("waiting", "not done")
+        assert reason in operation["last_attempt"]["reason"]
     for _ in range(3):  # however often it is tried again
         crm.stack.move_clock(600)
         crm.stack.deliver_due()

@@ -131,7 +131,7 @@ def change_tenant(stack: Stack, **settings: object) -> None:
     runtime().engine.tenants.get("demo", "key_link", fresh=True)
 
 
-def told_names(stack: Stack) -> list[str]:
+def names_requested(stack: Stack) -> list[str]:
     """The requests for names that arrived."""
     return [seen.path for seen in stack.revio.seen if "KeyLink" not in seen.path]
 
@@ -173,13 +173,13 @@ def other_tenant(stack: Stack) -> Iterator[Crm]:
 
 @pytest.fixture
 def turns_by_the_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for a turn moves the clock on for everybody."""
+    """A wait for a turn moves the clock on."""
     monkeypatch.setattr("crm_bridge.sequence.time", SimpleNamespace(sleep=stack.move_clock))
 
 
 @pytest.fixture
 def quick_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for a turn asks often."""
+    """A function that waits for a turn asks often."""
     monkeypatch.setattr("crm_bridge.sequence.LONGEST_PAUSE", 0.2)
 
 

@@ -140,7 +140,7 @@ def test_waits_for_a_minute_when_revio_has_had_enough_calls(crm: Crm, refused: s
 
 
 @pytest.mark.parametrize("says_when", [True, False])
-def test_a_reader_is_told_when_to_ask_again_when_revio_has_had_enough_calls(linked_up: Crm, says_when: bool) -> None:
+def test_a_reader_reads_when_to_ask_again_when_revio_has_had_enough_calls(linked_up: Crm, says_when: bool) -> None:
     linked_up.stack.revio.says_when = says_when
     linked_up.stack.revio.calls_per_minute = 1
     for answer in (linked_up.get("/key-links"), linked_up.get("/key-links/77")):

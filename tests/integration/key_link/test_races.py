@@ -145,12 +145,12 @@ def test_making_changing_and_deleting_at_once_leaves_what_revio_has(crm: Crm) ->
                 if answer.status_code == 202:
                     crm.settle(answer)
             for body in (here, there):
-                told = link_up(crm, **body).json()["id"]
-                assert told in [
+                returned = link_up(crm, **body).json()["id"]
+                assert returned in [
                     one["integration_key_link_id"]
                     for one in crm.stack.revio.key_links
                     if one["external_id"] == body["external_id"]
                 ]
-                assert linked(crm, external(body)) == {internal(body), key_link(told)}
-                assert linked(crm, key_link(told)) == {internal(body), external(body)}
+                assert linked(crm, external(body)) == {internal(body), key_link(returned)}
+                assert linked(crm, key_link(returned)) == {internal(body), external(body)}
     assert states(crm).keys() <= {"succeeded", "rejected"}

@@ -180,9 +180,9 @@ def test_is_not_believed_to_be_gone_when_only_the_address_is_wrong(
     assert settled[2] == "succeeded"
     assert sorted(settled[:2]) == ["rejected", "succeeded"]  # whichever was sent first
     assert [record["external_id"] for record in revio.key_links] == [OTHER["external_id"]]
-    told = link_up(linked_up, **OTHER).json()["id"]
-    assert told == revio.key_links[0]["integration_key_link_id"]
-    assert_tied(linked_up, told, OTHER)
+    returned = link_up(linked_up, **OTHER).json()["id"]
+    assert returned == revio.key_links[0]["integration_key_link_id"]
+    assert_tied(linked_up, returned, OTHER)
     assert_untied(linked_up, external(), internal())
 
 

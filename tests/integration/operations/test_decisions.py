@@ -118,7 +118,7 @@ def test_an_id_that_is_linked_already_cannot_be_linked(crm: Crm) -> None:
 
 
 def effects(crm: Crm) -> dict[str, int]:
-    """What there is at the vendors, by flow."""
+    """The records at the vendors, by flow."""
     stack = crm.stack
     return {
         "create_site": len(stack.illu.sites),

@@ -1,4 +1,4 @@
-"""What was sent in an attempt and what came back: what of it is stored, for whom it is shown, and for how long."""
+"""The requests and responses of an attempt: what of them is stored, who may see it, and for how long."""
 
 import json
 import os
@@ -191,10 +191,10 @@ def test_neither_log_nor_lists_have_what_was_sent_or_came_back(crm: Crm, capsys:
 
 def test_the_command_line_shows_the_calls_and_the_bodies_when_asked_for(crm: Crm, cli: CommandLine) -> None:
     failed(crm)
-    told = cli("operations", "show", "demo", str(SITE["customer_id"])).out
-    assert "POST /orgs/88/sites: 500, " in told
-    assert "--payload shows what was sent and what came back" in told
-    assert SITE["address"] not in told
+    printed = cli("operations", "show", "demo", str(SITE["customer_id"])).out
+    assert "POST /orgs/88/sites: 500, " in printed
+    assert "--payload shows what was sent and what came back" in printed
+    assert SITE["address"] not in printed
     assert (
         SITE["address"]
         in cli("operations", "show", "demo", str(SITE["customer_id"]), "--payload").out.partition("payload ")[0]

@@ -72,7 +72,7 @@ def test_the_pages_give_every_operation_once_when_all_were_changed_in_one_second
         assert sorted(itertools.chain(*pages(crm, limit=limit, flow="create_site"))) == sorted(made[::2])
 
 
-def test_a_page_is_50_unless_it_is_told(crm: Crm) -> None:
+def test_a_page_is_50_by_default(crm: Crm) -> None:
     for number in range(51):
         store(str(number), at=FIRST + number)
     assert [len(page) for page in pages(crm)] == [50, 1]
@@ -283,7 +283,7 @@ def payloads_read(log: StringIO) -> list[tuple[str, str, str]]:
 
 
 def test_who_reads_a_payload_is_logged_and_nothing_of_it(crm: Crm, log: StringIO) -> None:
-    """That no payload is in the log is held for every test."""
+    """The fixture `log` checks in every test that no payload is in the log."""
     operation, empty = store("C-1", payload=SITE), store("C-2")
     crm.get(f"/operations/{operation}")
     assert payloads_read(log) == []

@@ -1,4 +1,4 @@
-"""What waits is retried before its time: one event, or all that match."""
+"""Waiting operations are retried before their time: one event, or all that match."""
 
 import pytest
 
@@ -101,8 +101,8 @@ def test_one_that_was_taken_up_since_it_was_read_is_left_alone(crm: Crm, monkeyp
 def test_all_that_match_are_due_after_an_outage_and_a_dry_run_changes_nothing(crm: Crm) -> None:
     one, two = waiting(crm, "C-1", "C-2")
     before = read(one)
-    told = retry_all(crm, dry_run=True)
-    assert (ids(told), told["dry_run"], told["next"]) == ({one, two}, True, None)
+    result = retry_all(crm, dry_run=True)
+    assert (ids(result), result["dry_run"], result["next"]) == ({one, two}, True, None)
     assert read(one) == before
     assert ids(retry_all(crm, text="c-2")) == {two}
     assert read(one) == before
@@ -118,8 +118,8 @@ def test_all_that_match_are_due_after_an_outage_and_a_dry_run_changes_nothing(cr
 
 def test_of_what_needs_review_only_what_was_surely_not_done_is_retried(crm: Crm) -> None:
     doubtful = store("C-1", payload={"a": 1})
-    told = retry_all(crm, state="needs_review")
-    assert (ids(told), told["left_to_a_person"]) == (set(), 1)
+    result = retry_all(crm, state="needs_review")
+    assert (ids(result), result["left_to_a_person"]) == (set(), 1)
     assert read(doubtful).state is State.NEEDS_REVIEW
 
 
@@ -151,8 +151,8 @@ def test_a_filter_that_is_not_known_retries_nothing(crm: Crm, wanted: dict[str, 
 def test_the_command_line_retries_one_that_waits(crm: Crm, cli: CommandLine) -> None:
     (operation,) = waiting(crm, "C-1")
     assert "resolve" in cli("operations", "show", "demo", "C-1").out
-    told = cli("operations", "resolve", operation, "retry", "--dry-run")
-    assert "is sent at once instead of at its time" in told.out
+    result = cli("operations", "resolve", operation, "retry", "--dry-run")
+    assert "is sent at once instead of at its time" in result.out
     assert cli("operations", "resolve", operation, "retry", "--yes").code == 0
     assert read(operation).attempts[-1].event == "made due"
     assert cli("operations", "resolve", operation, "discard", "--yes").code == 2

@@ -67,5 +67,5 @@ def body_of(response: requests.Response) -> dict[str, object]:
 
 def counts(response: requests.Response) -> tuple[int, ...]:
     assert response.status_code == 200, response.text
-    told = response.json()
-    return tuple(told[name] for name in ("stored", "repeated", "quarantined", "ignored"))
+    answer = response.json()
+    return tuple(answer[name] for name in ("stored", "repeated", "quarantined", "ignored"))

@@ -88,7 +88,7 @@ def test_unknown_names_are_looked_up_once_when_a_flood_of_them_comes(
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, sender: Sender) -> list[str]:  # noqa: ARG001 - its settings are read
-    """What is asked of AWS."""
+    """The calls to AWS."""
     made: list[str] = []
     clients: list[Any] = [runtime().dynamodb, runtime().queues.client, runtime().tenants._secrets.client]
     for client in clients:

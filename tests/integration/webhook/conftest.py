@@ -1,4 +1,4 @@
-"""Webhooks end to end: who is told of what, once, also when the receiver is down, gone or not on the Internet."""
+"""Webhooks end to end: who is notified of what, once, also when the receiver is down, gone or not on the Internet."""
 
 import json
 from typing import Any
@@ -24,8 +24,8 @@ def receiver(stack: Stack) -> ReceiverSimulator:
 
 
 @pytest.fixture
-def told(crm: Crm) -> Crm:
-    """A CRM whose tenant is told."""
+def notified(crm: Crm) -> Crm:
+    """A CRM whose tenant is notified."""
     crm.headers = {"Authorization": f"Bearer {WEBHOOK_KEY}"}
     return crm
 
@@ -41,7 +41,7 @@ def set_webhook(crm: Crm, **settings: object) -> None:
 
 
 def cold(crm: Crm) -> None:
-    """What comes next runs in a new execution environment."""
+    """Let what comes next run in a new execution environment."""
     runtime.cache_clear()
     crm.stack.move_clock(0)
 
@@ -59,7 +59,7 @@ def work(crm: Crm, *, seconds: float = 60, times: int = 3) -> None:
 
 
 def events(receiver: ReceiverSimulator) -> list[tuple[str, str]]:
-    return [(told["type"], told["data"]["event_key"]) for told in receiver.received.values()]
+    return [(notified["type"], notified["data"]["event_key"]) for notified in receiver.received.values()]
 
 
 def webhooks(crm: Crm) -> list[dict[str, Any]]:
