@@ -7,8 +7,10 @@ import json
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -34,6 +36,9 @@ from tests.wire import session
 ROUNDS = int(os.environ.get("ROUNDS", "2"))
 """How often the races of twenty are run."""
 
+type Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]
+"""Of a request to the bridge."""
+
 SITE: dict[str, Any] = {
     "customer_id": "C-1001",
     "name": "Shop 12, Kitale",
@@ -51,15 +56,34 @@ class Crm:
         self.session = session(stack.gateway)
         self.headers = {"Authorization": f"Bearer {stack.api_key}"}
 
-    def post(self, path: str, body: object = None, **options: Any) -> requests.Response:
-        headers = {**self.headers, **options.pop("headers", {})}
-        return self.session.post(self.stack.url + path, json=body, headers=headers, timeout=60, **options)
+    def with_key(self, *scopes: str, tenant: str = "demo") -> "Crm":
+        """Return another caller over the same connection, with a key of its own."""
+        other = copy(self)
+        other.headers = {"Authorization": f"Bearer {self.stack.add_key(tenant, frozenset(scopes), 'Ann')}"}
+        return other
 
-    def get(self, path: str) -> requests.Response:
-        return self.session.get(self.stack.url + path, headers=self.headers, timeout=60)
+    def send(self, method: Method, path: str, body: object = None, **options: Any) -> requests.Response:
+        """Send a body as JSON, or `data` as it is, with more `headers`."""
+        headers = {**self.headers, **options.pop("headers", {})}
+        return self.session.request(method, self.stack.url + path, json=body, headers=headers, timeout=60, **options)
+
+    def post(self, path: str, body: object = None, **options: Any) -> requests.Response:
+        return self.send("POST", path, body, **options)
+
+    def put(self, path: str, body: object, **options: Any) -> requests.Response:
+        return self.send("PUT", path, body, **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.send("GET", path, **options)
 
     def create_site(self, **changes: object) -> requests.Response:
         return self.post("/sites", {**SITE, **changes})
+
+    def round_trips(self) -> Counter[str]:
+        """Return how often AWS (but for SQS) was called, by action, and illu."""
+        assert self.stack.aws
+        calls = {name.partition(".")[2]: count for name, count in self.stack.aws.calls.items() if "SQS" not in name}
+        return Counter(calls) + Counter(illu=len(self.stack.illu.seen))
 
     def stored(self) -> str:
         """Return all that is in the bridge's tables, as JSON."""
@@ -80,6 +104,29 @@ class Crm:
             self.stack.deliver_due()
             passed += minutes
         raise AssertionError(f"not settled: {operation}")
+
+
+def change_settings(stack: Stack, tenant: str = "demo", *, at_once: bool = False, **blocks: object) -> None:
+    """Store the demo tenant's settings under this name, with changes. A setting or a block that is None is left out.
+
+    With `at_once` no function remembers other settings.
+    """
+    document = json.loads(stack.demo_tenant())
+    for name, block in blocks.items():
+        settings = {**document.get(name, {}), **block} if isinstance(block, dict) else block
+        document[name] = _without_none(settings) if isinstance(settings, dict) else settings
+    stack.put_secret(tenant, json.dumps(_without_none(document)))
+    if at_once:
+        runtime().tenants._secrets.store.clear()
+
+
+def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def without_site_list(stack: Stack) -> None:
+    """Leave illu without a list of sites, so that a person decides after a lost response."""
+    change_settings(stack, illu={"site_list_path": None})
 
 
 def age(seconds: float) -> None:

@@ -22,8 +22,7 @@ def at(minute: int) -> str:
 
 
 def put(crm: Crm, service: str, body: object, **headers: str) -> requests.Response:
-    url = f"{crm.stack.url}/services/{quote(service, safe='')}/status"
-    return crm.session.put(url, json=body, headers={**crm.headers, **headers}, timeout=60)
+    return crm.put(f"/services/{quote(service, safe='')}/status", body, headers=headers)
 
 
 def set_status(
@@ -67,11 +66,7 @@ def other_tenant(crm: Crm) -> Crm:
     crm.stack.izzitup.users["other-bot"] = "another password"
     crm.stack.izzitup.allowed.add("other-bot")
     crm.stack.put_secret("other", tenant(crm.stack, user="other-bot", password="another password"))
-    other = Crm(crm.stack)
-    other.session.close()
-    other.session = crm.session
-    other.headers = {"Authorization": f"Bearer {crm.stack.add_key('other', frozenset({'status_update'}), 'other')}"}
-    return other
+    return crm.with_key("status_update", tenant="other")
 
 
 def pass_days(stack: Stack, *, days: int = 8) -> None:

@@ -17,8 +17,8 @@ ASYNC = {"Prefer": "respond-async"}
 def call(
     crm: Crm, method: Literal["GET", "POST", "PUT", "DELETE"], path: str, body: object = None, **headers: str
 ) -> requests.Response:
-    given = {**crm.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return crm.session.request(method, crm.stack.url + path, json=body, headers=given, timeout=60)
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return crm.send(method, path, body, headers=given)
 
 
 def create(

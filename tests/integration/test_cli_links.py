@@ -1,14 +1,13 @@
 """The command line moves links out and in, and compares them with the vendors."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
 
 from cli.links import COLUMNS
 from local.vendors.egito import CLUB
-from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.conftest import SITE, CommandLine, Crm, change_settings, without_site_list
 from tests.stack import Stack
 
 JOB = {"ticket_id": "T-501", "name": "Meter", "customer_id": SITE["customer_id"]}
@@ -163,9 +162,7 @@ def test_what_is_gone_or_changed_at_a_vendor_is_listed(crm: Crm, cli: CommandLin
 
 def test_a_vendor_that_cannot_be_asked_is_said_not_to_be_checked(crm: Crm, cli: CommandLine, stack: Stack) -> None:
     crm.create_site()
-    document = json.loads(stack.demo_tenant())
-    del document["illu"]["site_list_path"]
-    stack.put_secret("demo", json.dumps(document))
+    without_site_list(stack)
     result = cli("links", "check", "demo", *FAST, "--json")
     assert result.code == 0
     assert "Cannot check in illu" in result.json["not_checked"]["illu"]
@@ -173,9 +170,7 @@ def test_a_vendor_that_cannot_be_asked_is_said_not_to_be_checked(crm: Crm, cli: 
 
 def test_a_list_by_name_is_said_not_to_be_checked(crm: Crm, cli: CommandLine, stack: Stack) -> None:
     crm.create_site()
-    document = json.loads(stack.demo_tenant())
-    document["illu"]["site_list_path"] += "?name={name}"
-    stack.put_secret("demo", json.dumps(document))
+    change_settings(stack, illu={"site_list_path": "/orgs/{org_id}/sites?name={name}"})
     result = cli("links", "check", "demo", *FAST, "--json")
     assert result.code == 0
     assert "remove {name} from `site_list_path`" in result.json["not_checked"]["illu"]

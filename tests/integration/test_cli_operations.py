@@ -1,6 +1,5 @@
 """The command line shows what became of an event, and lets a person decide."""
 
-import json
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import SHARDS, State, operation_id
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.conftest import SITE, CommandLine, Crm, without_site_list
 from tests.stack import Stack
 
 SITE_ID = operation_id("demo", "create_site", str(SITE["customer_id"]))
@@ -18,9 +17,7 @@ SITE_ID = operation_id("demo", "create_site", str(SITE["customer_id"]))
 @pytest.fixture
 def plain(stack: Stack) -> None:
     """illu cannot be asked, so that a lost answer is put before a person."""
-    document = json.loads(stack.demo_tenant())
-    del document["illu"]["site_list_path"]
-    stack.put_secret("demo", json.dumps(document))
+    without_site_list(stack)
 
 
 def in_review(crm: Crm, **changes: object) -> str:

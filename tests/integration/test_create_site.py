@@ -14,7 +14,7 @@ from local.events import load_event
 from local.stack import DEMO_KEY
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
-from tests.integration.conftest import ROUNDS, SITE, Crm
+from tests.integration.conftest import ROUNDS, SITE, Crm, change_settings, without_site_list
 from tests.stack import Stack
 
 
@@ -73,16 +73,12 @@ def test_the_link_is_found_from_both_ends(crm: Crm) -> None:
 def test_a_tenant_sees_neither_anothers_operations_nor_its_links(crm: Crm) -> None:
     operation_id = crm.create_site().json()["operation_id"]
     crm.stack.put_secret("umbrella", crm.stack.demo_tenant())
-    other = Crm(crm.stack)
-    other.headers = {
-        "Authorization": f"Bearer {crm.stack.add_key('umbrella', frozenset({'create_site', 'operations:read'}), 'x')}"
-    }
-    with other.session:
-        assert other.get(f"/operations/{operation_id}").status_code == 404
-        assert other.get("/links/crm/customer/C-1001").status_code == 404
-        unknown, anothers = (other.get(f"/operations/{one}").json() for one in ("op_unknown", operation_id))
-        assert {**unknown, "request_id": ""} == {**anothers, "request_id": ""}
-        assert other.create_site().status_code == 201  # its own customer C-1001
+    other = crm.with_key("create_site", "operations:read", tenant="umbrella")
+    assert other.get(f"/operations/{operation_id}").status_code == 404
+    assert other.get("/links/crm/customer/C-1001").status_code == 404
+    unknown, anothers = (other.get(f"/operations/{one}").json() for one in ("op_unknown", operation_id))
+    assert {**unknown, "request_id": ""} == {**anothers, "request_id": ""}
+    assert other.create_site().status_code == 201  # its own customer C-1001
     assert len(crm.stack.illu.sites) == 2
 
 
@@ -90,11 +86,10 @@ def test_a_tenant_sees_neither_anothers_operations_nor_its_links(crm: Crm) -> No
 
 
 def test_is_401_without_a_key_or_with_a_wrong_one_and_403_without_the_scope(crm: Crm) -> None:
-    no_scope = crm.stack.add_key("demo", frozenset({"operations:read"}), "no scope")
     for headers, status in (
         ({"Authorization": ""}, 401),
         ({"Authorization": f"Bearer {new_api_key()}"}, 401),
-        ({"Authorization": f"Bearer {no_scope}"}, 403),
+        (crm.with_key("operations:read").headers, 403),
     ):
         answer = crm.post("/sites", SITE, headers=headers)
         assert answer.status_code == status
@@ -130,12 +125,7 @@ def test_bad_input_is_a_clear_problem_and_leaves_nothing_behind(
 ) -> None:
     assert crm.stack.aws
     before = crm.stack.aws.calls.copy()
-    answer = crm.session.post(
-        f"{crm.stack.url}/sites",
-        data=body.encode(),
-        headers={**crm.headers, "Content-Type": content_type},
-        timeout=60,
-    )
+    answer = crm.post("/sites", data=body.encode(), headers={"Content-Type": content_type})
     assert answer.status_code == status
     problem = answer.json()
     assert problem["status"] == status
@@ -259,9 +249,7 @@ def test_needs_review_in_doubt_when_the_answer_is_lost_and_illu_cannot_be_asked(
 @pytest.fixture
 def in_review(crm: Crm) -> str:
     """The path of an operation that illu did, but that nobody can know it did."""
-    tenant = json.loads(crm.stack.demo_tenant())
-    del tenant["illu"]["site_list_path"]
-    crm.stack.put_secret("demo", json.dumps(tenant))
+    without_site_list(crm.stack)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = crm.create_site()
     assert crm.settle(accepted)["state"] == "needs_review"
@@ -351,14 +339,11 @@ def test_a_person_sees_the_candidates_and_links_one(crm: Crm) -> None:
     crm.stack.illu.add_site("Elsewhere", SITE["latitude"] + 1, SITE["longitude"], "Moi Ave 12")
     assert crm.settle(accepted)["state"] == "needs_review"
     path = accepted.headers["Location"]
-    reader = crm.stack.add_key("demo", frozenset({"operations:read", "operations:payload"}), "support")
-    headers = {"Authorization": f"Bearer {reader}"}
-    shown = crm.session.get(crm.stack.url + path, headers=headers, timeout=60).json()["candidates"]
+    shown = crm.with_key("operations:read", "operations:payload").get(path).json()["candidates"]
     assert [(one["id"], one["name"]) for one in shown] == [("4711", "Duka"), ("4712", "Made by hand")]
     assert [set(one) for one in crm.get(path).json()["candidates"]] == [{"id", "created_at"}] * 2
-    assert (
-        crm.post(f"{path}/resolve", {"action": "link", "id": "4711", "confirmed": True}).json()["state"] == "succeeded"
-    )
+    linked = crm.post(f"{path}/resolve", {"action": "link", "id": "4711", "confirmed": True})
+    assert linked.json()["state"] == "succeeded"
     assert crm.get(path).json()["candidates"] == []
     assert [link["id"] for link in crm.get("/links/illu/site/4711").json()["links"]] == ["C-1001"]
     assert len(crm.stack.illu.sites) == 3
@@ -376,9 +361,7 @@ def test_sites_of_customers_who_differ_in_the_address_only_are_not_swapped(crm: 
 
 
 def test_needs_review_when_sites_are_asked_for_by_a_name_that_illu_altered(crm: Crm) -> None:
-    tenant = json.loads(crm.stack.demo_tenant())
-    tenant["illu"]["site_list_path"] += "?name={name}"
-    crm.stack.put_secret("demo", json.dumps(tenant))
+    change_settings(crm.stack, illu={"site_list_path": "/orgs/{org_id}/sites?name={name}"})
     crm.stack.illu.alterations = (ALTERATIONS["upper case"],)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     operation = crm.settle(crm.create_site())
@@ -388,9 +371,7 @@ def test_needs_review_when_sites_are_asked_for_by_a_name_that_illu_altered(crm: 
 
 def test_is_sent_again_when_illu_asked_for_time_and_cannot_be_asked(crm: Crm) -> None:
     """Here illu is taken at its word: see docs/reliability.md."""
-    tenant = json.loads(crm.stack.demo_tenant())
-    del tenant["illu"]["site_list_path"]
-    crm.stack.put_secret("demo", json.dumps(tenant))
+    without_site_list(crm.stack)
     crm.stack.illu.fail(Kind.UNAVAILABLE, seconds=40)
     assert crm.settle(crm.create_site())["state"] == "succeeded"
     assert len(crm.stack.illu.sites) == 1
@@ -414,20 +395,14 @@ def test_is_accepted_at_once_when_the_caller_prefers_not_to_wait(crm: Crm) -> No
 # ---------------------------------------------------------------- the wire
 
 
-def _round_trips(crm: Crm) -> Counter[str]:
-    assert crm.stack.aws
-    calls = Counter({name.partition(".")[2]: count for name, count in crm.stack.aws.calls.items() if "SQS" not in name})
-    return calls + Counter({"illu": len(crm.stack.illu.seen)})
-
-
 def test_takes_three_round_trips_when_new_and_one_when_repeated(crm: Crm) -> None:
     crm.create_site(customer_id="warm-up")
-    before = _round_trips(crm)
+    before = crm.round_trips()
     crm.create_site()
-    new = _round_trips(crm)
+    new = crm.round_trips()
     assert new - before == Counter({"PutItem": 1, "illu": 1, "TransactWriteItems": 1})
     crm.create_site()
-    assert _round_trips(crm) - new == Counter({"PutItem": 1})
+    assert crm.round_trips() - new == Counter({"PutItem": 1})
 
 
 # ---------------------------------------------------------------- races
@@ -446,9 +421,6 @@ def test_twenty_identical_requests_at_once_make_one_site_round_after_round(crm: 
             site_ids = {answer.json()["site_id"] for answer in answers if answer.ok}
             assert site_ids == {crm.stack.illu.sites[-1]["site_id"]}
             assert all("Retry-After" in answer.headers for answer in answers if answer.status_code == 409)
-
-
-# ---------------------------------------------------------------- docs/api.md
 
 
 # ---------------------------------------------------------------- events/
@@ -485,6 +457,4 @@ def test_is_made_when_illu_responds_in_the_charset_that_it_names(
 
 def test_a_site_is_made_when_a_mark_stands_before_the_json(crm: Crm) -> None:
     body = b"\xef\xbb\xbf" + json.dumps(SITE).encode()
-    headers = {**crm.headers, "Content-Type": "application/json"}
-    answer = crm.session.post(f"{crm.stack.url}/sites", data=body, headers=headers, timeout=60)
-    assert answer.status_code == 201
+    assert crm.post("/sites", data=body, headers={"Content-Type": "application/json"}).status_code == 201

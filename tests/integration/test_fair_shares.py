@@ -4,8 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +15,7 @@ from local.stack import SCOPES, WEBHOOK_KEY
 from local.vendors.simulator import Kind
 from local.vendors.webhook import ReceiverSimulator
 from tests.cases import CASES
-from tests.integration.conftest import SITE, Crm
+from tests.integration.conftest import SITE, Crm, change_settings
 from tests.integration.test_events import invoke
 from tests.memory_aws import quick_stack
 from tests.stack import Stack
@@ -25,21 +24,10 @@ OTHER = "other"
 
 
 @pytest.fixture
-def other(crm: Crm) -> Iterator[Crm]:
+def other(crm: Crm) -> Crm:
     """A second tenant with the same accounts at the vendors."""
     crm.stack.put_secret(OTHER, crm.stack.demo_tenant())
-    other = Crm(crm.stack)
-    other.headers = {"Authorization": f"Bearer {crm.stack.add_key(OTHER, SCOPES, 'other')}"}
-    with other.session:
-        yield other
-
-
-def change(crm: Crm, **vendors: dict[str, Any]) -> None:
-    """The other tenant's secret has these settings from now on."""
-    document = json.loads(crm.stack.demo_tenant())
-    for vendor, settings in vendors.items():
-        document[vendor] |= settings
-    crm.stack.put_secret(OTHER, json.dumps(document))
+    return crm.with_key(*SCOPES, tenant=OTHER)
 
 
 # ---------------------------------------------------------------------- the breaker
@@ -71,10 +59,7 @@ def test_a_loop_of_one_key_is_slowed_and_no_other_key(crm: Crm, other: Crm) -> N
     assert statuses == [201, 201, 201, 429, 429, 429]
     assert len(crm.stack.illu.sites) == 3  # nothing of what is refused is kept or sent
     assert other.create_site(customer_id="C-9").status_code == 201
-    support = crm.stack.add_key("demo", frozenset({"operations:read"}), "support")
-    crm.headers, headers = {"Authorization": f"Bearer {support}"}, crm.headers
-    assert len(crm.get("/operations").json()["operations"]) == 3
-    crm.headers = headers
+    assert len(crm.with_key("operations:read").get("/operations").json()["operations"]) == 3
     refused = crm.create_site(customer_id="C-5")
     assert refused.json()["retryable"] is True
     crm.stack.move_clock(int(refused.headers["Retry-After"]))
@@ -98,11 +83,13 @@ def test_names_at_revio_are_neither_read_nor_set_by_another_tenant_of_the_same_c
 ) -> None:
     link = {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "001-A"}
     assert crm.post("/key-links", link).status_code == 201
-    change(other, revio={"password": "not-the-password"})
+    change_settings(other.stack, OTHER, revio={"password": "not-the-password"})
     answer = other.get("/key-links/systems")
     assert answer.status_code == 503, answer.text
     assert "SALESFORCE" not in answer.text
-    change(other, revio={"base_url": f"{crm.stack.illu.url}/v1"})  # an address of its own, with its own answers
+    change_settings(
+        other.stack, OTHER, revio={"base_url": f"{crm.stack.illu.url}/v1"}
+    )  # an address of its own, with its own answers
     runtime.cache_clear()
     crm.stack.move_clock(0)
     assert other.get("/key-links/systems").status_code >= 500

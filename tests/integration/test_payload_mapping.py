@@ -12,7 +12,7 @@ from crm_bridge.mapping import BUILT_IN_VERSION
 from crm_bridge.runtime import runtime
 from crm_bridge.tenants import MAPPING_MAX_AGE
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, Crm, age
+from tests.integration.conftest import SITE, Crm, age, change_settings
 
 TICKET: dict[str, Any] = {
     "ticketId": "64f0c0ffee",
@@ -51,8 +51,7 @@ JOB = {"ticket_id": "64f0c0ffee", "customer_id": "C-1001", "name": "Meter does n
 
 def use_mappings(crm: Crm, **mappings: object) -> None:
     """From now on the demo tenant has these."""
-    crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
-    runtime().engine.tenants.get("demo", "create_job", fresh=True)
+    change_settings(crm.stack, mappings=mappings, at_once=True)
 
 
 def own(expression: str, version: str = "3") -> dict[str, str]:
@@ -60,7 +59,7 @@ def own(expression: str, version: str = "3") -> dict[str, str]:
 
 
 def set_status(crm: Crm, service: str, body: object) -> requests.Response:
-    return crm.session.put(f"{crm.stack.url}/services/{service}/status", json=body, headers=crm.headers, timeout=60)
+    return crm.put(f"/services/{service}/status", body)
 
 
 def post_json(crm: Crm, sent: object) -> requests.Response:
@@ -234,7 +233,7 @@ def test_the_mapping_counts_when_a_payload_is_valid_with_it_and_without(crm: Crm
 
 def store_mappings(crm: Crm, **mappings: object) -> None:
     """Store them without a word to the functions that run."""
-    crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
+    change_settings(crm.stack, mappings=mappings)
 
 
 def test_a_new_version_makes_the_next_event_when_the_one_before_is_ten_seconds_old(crm: Crm) -> None:

@@ -12,7 +12,7 @@ from crm_bridge.runtime import runtime
 from local.stack import SCOPES
 from local.vendors.egito import CLIENT, CONNECTOR_CLUB, EgitoSimulator
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.integration.connector.conftest import (
     ADA,
     CLUBS,
@@ -176,10 +176,7 @@ NAME_ALONE: dict[str, Any] = {"email": LEFT_OUT, "mobile": LEFT_OUT}
 @pytest.fixture
 def asking(crm: Crm) -> str:
     """Ada's recordID, at a tenant that has people asked about namesakes."""
-    document = json.loads(crm.stack.demo_tenant())
-    document["connector"] |= {"ask_about_namesakes": True}
-    crm.stack.put_secret("demo", json.dumps(document))
-    runtime().engine.tenants.get("demo", "connector_receiver", fresh=True)
+    change_settings(crm.stack, connector={"ask_about_namesakes": True}, at_once=True)
     return saved(crm)
 
 

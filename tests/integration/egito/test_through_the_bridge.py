@@ -128,7 +128,7 @@ def test_nothing_is_lost_when_the_token_was_revoked_twice_in_a_row(crm: Crm) -> 
 def test_nothing_of_a_login_is_shown_among_the_calls(crm: Crm) -> None:
     crm.stack.egito.fail_token(Kind.ERROR_BEFORE)
     save(crm)
-    crm.headers = {"Authorization": f"Bearer {crm.stack.add_key('demo', frozenset(SUPPORT), 'support')}"}
+    crm = crm.with_key(*SUPPORT)
     found = [one["operation_id"] for one in crm.get("/operations").json()["operations"]]
     (exchange,) = [one for each in found for one in crm.get(f"/operations/{each}").json()["exchanges"]]
     assert [(call["path"], call["status"]) for call in exchange["calls"]] == [("/oauth/token", 500)]

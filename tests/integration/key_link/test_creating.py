@@ -1,16 +1,14 @@
 """A key link is created once: by names, with bad input, and when Rev.io has it already."""
 
-import json
 from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from crm_bridge.runtime import runtime
 from local.vendors.revio import RevioAccount
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.integration.key_link.conftest import (
     ENTITY_TYPES,
     EXTERNAL,
@@ -119,8 +117,7 @@ def test_asks_nothing_more_of_revio_once_it_was_made(crm: Crm, monkeypatch: pyte
 def test_the_tenants_mapping_makes_what_is_posted_and_what_is_put(crm: Crm) -> None:
     expression = "{system: sys, entity_type: 'CUSTOMER', internal_id: to_number(no), external_id: ref}"
     mappings = {"key_link": {"version": "kl-1", "expression": expression}}
-    crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
-    runtime().engine.tenants.get("demo", "key_link", fresh=True)
+    change_settings(crm.stack, mappings=mappings, at_once=True)
     made = crm.post("/key-links", {"sys": "SALESFORCE", "no": "1015", "ref": EXTERNAL})
     assert (made.status_code, made.json()["id"]) == (201, 77)
     changed = put(crm, 77, {"sys": "SALESFORCE", "no": "2044", "ref": OTHER["external_id"]})

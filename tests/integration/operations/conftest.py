@@ -101,20 +101,11 @@ def pages(crm: Crm, **query: object) -> list[list[str]]:
     raise AssertionError("the pages have no end")
 
 
-def with_scopes(crm: Crm, tenant: str, *scopes: str) -> Crm:
-    """The same bridge, called with a key of its own."""
-    other = Crm(crm.stack)
-    other.session.close()
-    other.session = crm.session
-    other.headers = {"Authorization": f"Bearer {crm.stack.add_key(tenant, frozenset(scopes), 'Ann')}"}
-    return other
-
-
 @pytest.fixture
 def umbrella(crm: Crm) -> Crm:
     """Another tenant."""
     crm.stack.put_secret("umbrella", crm.stack.demo_tenant())
-    return with_scopes(crm, "umbrella", "create_site", "operations:read", "operations:resolve")
+    return crm.with_key("create_site", "operations:read", "operations:resolve", tenant="umbrella")
 
 
 @pytest.fixture

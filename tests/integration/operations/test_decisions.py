@@ -16,7 +16,6 @@ from tests.integration.operations.conftest import (
     listed,
     resolve,
     store,
-    with_scopes,
 )
 
 # ---------------------------------------------------------------- what a person decides
@@ -146,7 +145,7 @@ def test_what_a_person_sends_again_is_sent_once(crm: Crm, flow: str) -> None:
 
 
 def test_what_a_person_discards_is_not_done_any_more(crm: Crm) -> None:
-    reader = with_scopes(crm, "demo", "operations:read", "operations:resolve", "operations:payload")
+    reader = crm.with_key("operations:read", "operations:resolve", "operations:payload")
     before, discarded = effects(crm), set()
     for flow in FLOWS:
         operation = in_review(flow)

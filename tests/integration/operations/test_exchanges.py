@@ -11,7 +11,7 @@ from crm_bridge.runtime import runtime
 from crm_bridge.storage.exchanges import MOST_EXCHANGES
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm
-from tests.integration.operations.conftest import JOB, STATUS, resolve, with_scopes
+from tests.integration.operations.conftest import JOB, STATUS, resolve
 
 DAY = 24 * 3600
 
@@ -29,7 +29,7 @@ def failed(crm: Crm, kind: Kind = Kind.ERROR_BEFORE, **changes: object) -> str:
 
 
 def support(crm: Crm) -> Crm:
-    return with_scopes(crm, "demo", "operations:read", "operations:resolve", "operations:payload")
+    return crm.with_key("operations:read", "operations:resolve", "operations:payload")
 
 
 def keep_exchanges(crm: Crm, days: int) -> None:
@@ -135,12 +135,7 @@ def test_no_secret_is_stored_with_a_response_that_repeats_it_and_a_long_one_is_c
 
 def test_nothing_of_izzitups_bodies_is_stored_because_they_repeat_the_password(crm: Crm) -> None:
     crm.stack.izzitup.fail(Kind.ERROR_BEFORE)
-    answer = crm.session.put(
-        f"{crm.stack.url}/services/MAIL/status",
-        json={"status": "outage", "occurred_at": STATUS["occurred_at"]},
-        headers=crm.headers,
-        timeout=60,
-    )
+    answer = crm.put("/services/MAIL/status", {"status": "outage", "occurred_at": STATUS["occurred_at"]})
     (exchange,) = shown(support(crm), answer.json()["operation_id"])
     assert exchange["calls"]
     assert (exchange["request"], exchange["response"]) == (None, None)

@@ -7,7 +7,7 @@ from crm_bridge.storage.operation import Operation, State
 from local.vendors.simulator import Kind
 from operations.retrying import MOST_RETRIED
 from tests.integration.conftest import CommandLine, Crm
-from tests.integration.operations.conftest import resolve, store, with_scopes
+from tests.integration.operations.conftest import resolve, store
 
 
 def read(operation: str) -> Operation:
@@ -138,7 +138,7 @@ def test_another_tenants_events_and_a_key_that_may_only_look_are_left_out(crm: C
     (operation,) = waiting(crm, "C-1")
     before = read(operation)
     assert ids(retry_all(umbrella)) == set()
-    reader = with_scopes(crm, "demo", "operations:read")
+    reader = crm.with_key("operations:read")
     assert reader.post("/operations/retry", {}).status_code == 403
     assert read(operation) == before
 

@@ -144,8 +144,6 @@ def test_another_tenants_receiver_is_not_gone(notified: Crm, receiver: ReceiverS
     work(notified)
     receiver.refuses_with = None
     notified.stack.put_secret("umbrella", notified.stack.webhook_tenant())
-    key = notified.stack.add_key("umbrella", frozenset({"create_site"}), "umbrella")
-    notified.headers = {"Authorization": f"Bearer {key}"}
-    accepted(notified, "theirs")
+    accepted(notified.with_key("create_site", tenant="umbrella"), "theirs")
     work(notified)
     assert events(receiver) == [("operation.succeeded", "theirs")]

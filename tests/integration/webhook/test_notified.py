@@ -101,8 +101,7 @@ def test_is_notified_of_every_flow(notified: Crm, receiver: ReceiverSimulator) -
     link = {"system": "salesforce", "entity_type": "customer", "internal_id": 1015, "external_id": "001XX0000ABCDEF"}
     notified.post("/jobs", {"ticket_id": "T-1", "customer_id": "C-1001", "name": "Meter"}, headers=LATER)
     notified.post("/key-links", link, headers=LATER)
-    status = notified.stack.url + "/services/MAIL/status"
-    notified.session.put(status, json={"status": "outage"}, headers={**notified.headers, **LATER}, timeout=60)
+    notified.put("/services/MAIL/status", {"status": "outage"}, headers=LATER)
     work(notified)
     flows = [(event["data"]["flow"], event["data"]["state"]) for event in receiver.received.values()]
     assert sorted(flows) == [
@@ -128,9 +127,7 @@ def test_is_not_notified_that_a_key_link_was_taken_back(notified: Crm, receiver:
     link = {"system": "salesforce", "entity_type": "customer", "internal_id": 1015, "external_id": "001XX0000ABCDEF"}
     notified.post("/key-links", link, headers=LATER)
     work(notified)
-    notified.session.delete(
-        f"{notified.stack.url}/key-links/77", headers=notified.headers, timeout=60
-    ).raise_for_status()
+    notified.send("DELETE", "/key-links/77").raise_for_status()
     work(notified)
     assert [event["type"] for event in receiver.received.values()] == ["operation.succeeded"]
 
