@@ -180,8 +180,7 @@ class Player:
 
     def _pass(self, seconds: int) -> None:
         """Let time pass, and the dispatcher and the queues do their work."""
-        self._stack.move_clock(seconds)
-        self._stack.deliver_due()
+        self._stack.deliver_due(after=seconds)
 
     def _prepare(self, step: Step) -> None:
         """Do what happens before the request. IzzitUp refuses by itself where it can be made to do so."""

@@ -101,8 +101,7 @@ def onboard(folder: Path, rows: int, bad: int, *, live: bool, say: Callable[[str
             time.sleep(0.2)
         if not live:
             for _ in range(4):
-                stack.move_clock(600)
-                stack.deliver_due()
+                stack.deliver_due(after=600)
 
         say("$ crm-bridge import sites acme customers.csv --yes    (once more, with another outage)")
         with _importing(folder, file) as again:

@@ -41,8 +41,7 @@ def webhook() -> Recorded:
         event["headers"]["authorization"] = f"Bearer {WEBHOOK_KEY}"
         stack.invoke(function_of("create_site"), event)
         for _ in range(3):
-            stack.move_clock(60)
-            stack.deliver_due()
+            stack.deliver_due(after=60)
         (body,) = stack.receiver.received.values()
     return Recorded(WEBHOOK, 204, JSON, body)
 

@@ -16,8 +16,7 @@ from tests.stack import Stack
 def test_a_waiting_event_is_retried_at_once(console: Console, stack: Stack, tenant: Tenant, browser: Chrome) -> None:
     stack.illu.fail(Kind.BAD_KEY)
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"))
-    console.show(operation)
+    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"), show=operation)
     assert [button.text for button in console.all("[id^=decide-]")] == ["Retry now …"]
     console("#decide-retry").click()
     assert "within about a minute instead of at the time above" in console("#confirm-what").text
@@ -37,8 +36,7 @@ def test_a_waiting_event_is_retried_at_once(console: Console, stack: Stack, tena
 def test_the_page_says_that_the_bridge_looks_first_when_the_event_may_be_done(console: Console, tenant: Tenant) -> None:
     tenant.stack.illu.fail(Kind.CLOSE_AFTER)
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(tenant.key)
-    console.show(operation)
+    console.sign_in(tenant.key, show=operation)
     console("#decide-retry").click()
     assert "sends only what is not there" in console("#confirm-what").text
     console("#confirm-no").click()
@@ -123,10 +121,8 @@ def test_each_attempt_shows_its_calls_request_and_response(
     stack.illu.fail(Kind.ERROR_BEFORE)
     operation = tenant.create_site().json()["operation_id"]
     stack.illu.fail(Kind.ERROR_BEFORE, method="GET")
-    stack.move_clock(600)
-    stack.deliver_due()
-    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"))
-    console.show(operation)
+    stack.deliver_due(after=600)
+    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"), show=operation)
     summaries = [one.text for one in console.all(".attempt summary")]
     assert ["Look failed" in summaries[0], "Maybe done" in summaries[1]] == [True, True]  # the latest first
     assert "POST /orgs/88/sites: 500, " in summaries[1]
@@ -134,8 +130,7 @@ def test_each_attempt_shows_its_calls_request_and_response(
     console.until(lambda: console("[data-attempt='1'] [data-body=request]").is_displayed())
     assert '"address": "Moi Ave 12"' in console("[data-attempt='1'] [data-body=request]").text
     assert console("[data-attempt='1'] [data-body=response]").text
-    stack.move_clock(3600)
-    stack.deliver_due()
+    stack.deliver_due(after=3600)
     browser.execute_script("document.querySelector('#message').textContent = ''")
     refreshed(console)
     console.until(lambda: console("#state").text == "Succeeded")
@@ -147,8 +142,7 @@ def test_each_attempt_shows_its_calls_request_and_response(
 def test_bodies_are_hidden_from_a_key_without_the_scope(console: Console, stack: Stack, tenant: Tenant) -> None:
     stack.illu.fail(Kind.ERROR_BEFORE)
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(stack.add_key(tenant.name, READER, "another"))
-    console.show(operation)
+    console.sign_in(stack.add_key(tenant.name, READER, "another"), show=operation)
     console(".attempt summary").click()
     console.until(lambda: "only a key with the scope operations:payload" in console(".attempt").text)
     assert console.all("[data-body]") == []
@@ -158,8 +152,7 @@ def test_bodies_are_hidden_from_a_key_without_the_scope(console: Console, stack:
 def test_the_requests_with_the_same_id_are_on_the_same_page(console: Console, tenant: Tenant) -> None:
     assert tenant.create_site(latitude="north").status_code == 422
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(tenant.key)
-    console.show(operation)
+    console.sign_in(tenant.key, show=operation)
     console.until(lambda: console.all("#origins li"))
     row = console("#origins li")
     assert ["422 invalid" in row.text, "latitude" in row.text, "It carried the same id." in row.text] == [True] * 3

@@ -257,13 +257,11 @@ def test_a_refresh_keeps_the_focus_in_an_operation_also_when_it_changes(
 ) -> None:
     tenant.stack.illu.fail(Kind.UNAVAILABLE)
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(tenant.key)
-    console.show(operation)
+    console.sign_in(tenant.key, show=operation)
     before = console("#state")
     refreshed(console)
     assert console("#state") == before  # nothing was drawn again
-    tenant.stack.move_clock(60)
-    tenant.stack.deliver_due()
+    tenant.stack.deliver_due(after=60)
     browser.execute_script("document.querySelector('#message').textContent = ''")
     refreshed(console)
     assert console("#state").text == "Succeeded"
@@ -290,10 +288,8 @@ def test_a_doubtful_site_is_linked_from_its_candidates_and_unlinked_again(
     operation = tenant.create_site(customer_id="C-7", name="Duka \U0001f3ea Kitale").json()["operation_id"]
     stack.illu.add_site("Made by hand", 1.0157, 35.0062, "Moi Ave 12")
     for _ in range(3):
-        stack.move_clock(90)
-        stack.deliver_due()
-    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"))
-    console.show(operation)
+        stack.deliver_due(after=90)
+    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"), show=operation)
     cards = [card.text for card in console.all("#candidates li")]
     assert len(cards) == 3
     assert "Duka \U0001f3ea Kitale" in cards[0]

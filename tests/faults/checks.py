@@ -1,6 +1,7 @@
 """Rules that must hold once everything in a world is settled: each event has its one effect and its links."""
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -124,3 +125,9 @@ def _unfinished(operation: Operation, now: int) -> str:
 def _one(records: Iterable[Mapping[str, object]], member: str, value: object, id_member: str) -> str | None:
     """By what was sent: a person sees through what the vendor made of it."""
     return next((str(record[id_member]) for record in records if as_sent(record.get(member)) == value), None)
+
+
+def say(text: str) -> None:
+    """Print the progress of a long run."""
+    sys.stderr.write(text)
+    sys.stderr.flush()

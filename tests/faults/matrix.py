@@ -25,7 +25,7 @@ from typing import Any
 from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
 from tests.faults import durable, peer
-from tests.faults.checks import broken_rules, is_finished
+from tests.faults.checks import broken_rules, is_finished, say
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, TAKEN_AT_ITS_WORD, Act, Call, Fault
 from tests.faults.harness import World
@@ -278,11 +278,6 @@ def _run(cell: Cell, world: World) -> Result:
 # ---------------------------------------------------------------------- telling it
 
 
-def _said(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
-
-
 def table(results: Sequence[Result]) -> str:
     """A block for each kind of event and stage; in it a line for each call and fault."""
     lines = []
@@ -369,9 +364,9 @@ def all_results(kinds: Iterable[str], faults: Sequence[str], every: int, jobs: i
                 result = done.result()
                 results[result.cell] = result
                 if result.verdict == WRONG:
-                    _said(f"WRONG {result.cell}: {'; '.join(result.wrong)}\n")
+                    say(f"WRONG {result.cell}: {'; '.join(result.wrong)}\n")
                 if len(results) % 50 == 0:
-                    _said(f"{len(results)} of {len(wanted)}\n")
+                    say(f"{len(results)} of {len(wanted)}\n")
         finally:  # whoever interrupts this does not want to wait for the rest
             pool.shutdown(cancel_futures=True)
     return [results[cell] for cell in wanted]
@@ -399,5 +394,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_between_markers(options.markdown, markdown(results))
     else:
         sys.stdout.write(table(results) + "\n")
-    _said(summary(results) + "\n")
+    say(summary(results) + "\n")
     return int(not results or any(result.verdict == WRONG for result in results))

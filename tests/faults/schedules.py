@@ -34,7 +34,7 @@ from hypothesis.stateful import (
 from crm_bridge.outbound.transport import AFTER_DEADLINE
 from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
-from tests.faults.checks import broken_rules, too_many, unaccepted
+from tests.faults.checks import broken_rules, say, too_many, unaccepted
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, Fault, Plan
 from tests.faults.harness import FUNCTION_TIMEOUT, World
@@ -186,11 +186,6 @@ def _quiet() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _said(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
-
-
 def shown(played: Counter[str], seeds: Sequence[int], broken: int) -> str:
     promise = f"{broken} OF THE SEEDS BROKE THE PROMISE" if broken else "none broke the promise"
     width = max(map(len, played), default=0)
@@ -222,11 +217,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error = done.exception()
             if error:
                 broken += 1
-                _said(f"seed {batches[done]}: BROKEN\n{''.join(traceback.format_exception(error))}\n")
+                say(f"seed {batches[done]}: BROKEN\n{''.join(traceback.format_exception(error))}\n")
                 continue
             played += done.result()
             minutes = (time.monotonic() - began) / 60
-            _said(f"seed {batches[done]}: all right; {played['schedules']:,} schedules in {minutes:.0f} min\n")
+            say(f"seed {batches[done]}: all right; {played['schedules']:,} schedules in {minutes:.0f} min\n")
             if played["schedules"] >= options.schedules:  # Hypothesis plays more than it is asked for
                 pool.shutdown(wait=False, cancel_futures=True)
     played_seeds = sorted(one for batch, one in batches.items() if not batch.cancelled())

@@ -9,7 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,7 +23,9 @@ from typer.testing import CliRunner
 
 from cli.__main__ import app
 from crm_bridge import aws
+from crm_bridge.errors import NotConfiguredError
 from crm_bridge.runtime import runtime
+from crm_bridge.tenant_parts import PARTS
 from local.gateway import invoke
 from local.stack import LOCAL_STACK
 from local.template import Function
@@ -100,8 +102,7 @@ class Crm:
                 return operation
             due_at = datetime.fromisoformat(operation["due_at"]).timestamp()
             minutes = max(1, math.ceil((due_at - runtime().clock()) / 60))  # the dispatcher runs once in each
-            self.stack.move_clock(60 * minutes)
-            self.stack.deliver_due()
+            self.stack.deliver_due(after=60 * minutes)
             passed += minutes
         raise AssertionError(f"not settled: {operation}")
 
@@ -109,15 +110,16 @@ class Crm:
 def change_settings(stack: Stack, tenant: str = "demo", *, at_once: bool = False, **blocks: object) -> None:
     """Store the demo tenant's settings under this name, with changes. A setting or a block that is None is left out.
 
-    With `at_once` no function remembers other settings.
+    With `at_once` every function has read them.
     """
     document = json.loads(stack.demo_tenant())
     for name, block in blocks.items():
         settings = {**document.get(name, {}), **block} if isinstance(block, dict) else block
         document[name] = _without_none(settings) if isinstance(settings, dict) else settings
     stack.put_secret(tenant, json.dumps(_without_none(document)))
-    if at_once:
-        runtime().tenants._secrets.store.clear()
+    for part in PARTS if at_once else ():
+        with suppress(NotConfiguredError):
+            runtime().tenants.get(tenant, part, fresh=True)
 
 
 def _without_none(settings: dict[str, Any]) -> dict[str, Any]:

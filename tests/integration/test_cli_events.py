@@ -203,8 +203,7 @@ def test_changes_are_shown_in_order_each_once_until_ctrl_c(
                 stack.illu.fail(Kind.UNAVAILABLE)
                 send("C-2")
             case 3:
-                stack.move_clock(60)
-                stack.deliver_due()
+                stack.deliver_due(after=60)
             case 5:
                 raise KeyboardInterrupt
 

@@ -135,8 +135,7 @@ def test_what_is_not_settled_is_the_bridges_and_is_there_the_next_time(crm: Crm,
     result = cli("import", "sites", "demo", str(file), *QUICK, "--json")
     assert result.code == 1
     assert result.json["states"] == {"succeeded": 2, "unconfirmed": 1}
-    crm.stack.move_clock(60)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=60)
     assert cli("import", "sites", "demo", str(file), *QUICK, "--json").json["states"] == {"succeeded": 3}
     assert len(crm.stack.illu.sites) == 3
 
@@ -148,8 +147,7 @@ def test_what_a_person_has_given_up_is_not_sent_by_the_same_file(crm: Crm, cli: 
     write(file, SITE)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     cli("import", "sites", "demo", str(file), *QUICK)
-    crm.stack.move_clock(60)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=60)
     (in_review,) = result_rows(file)
     assert cli("operations", "resolve", in_review["operation_id"], "discard", "--yes").code == 0
     result = cli("import", "sites", "demo", str(file), *QUICK, "--json")

@@ -60,8 +60,7 @@ class Reader:
             case "illu":
                 self.stack.illu.fail(Kind(value))
             case "minutes":
-                self.stack.move_clock(60 * int(value))
-                self.stack.deliver_due()
+                self.stack.deliver_due(after=60 * int(value))
 
     def plays(self, session: str) -> str:
         """The session with what the commands say."""

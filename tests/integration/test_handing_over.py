@@ -39,8 +39,7 @@ def state(crm: Crm, operation: str) -> str:
 
 def pass_time(crm: Crm, minutes: int) -> None:
     for _ in range(minutes):
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
 
 
 def sent(crm: Crm) -> int:

@@ -307,15 +307,6 @@ def test_what_the_bridge_made_itself_is_not_unlinked(crm: Crm) -> None:
     assert crm.get("/links/crm/customer/C-1001").status_code == 200
 
 
-def test_what_a_caller_may_not_see_it_may_not_unlink(crm: Crm) -> None:
-    operation = in_review("create_site")
-    made_by_hand(crm, "create_site")
-    link_existing(crm, operation)
-    stranger = crm.with_key("operations:resolve", tenant="umbrella")
-    assert resolve(stranger, operation, action="unlink").status_code == 404
-    assert crm.get(f"/operations/{operation}").json()["state"] == "succeeded"
-
-
 def test_what_the_crm_sent_is_kept_for_the_decision_that_follows_and_expires(crm: Crm) -> None:
     operation = in_review("create_site")
     made_by_hand(crm, "create_site")

@@ -258,8 +258,7 @@ def test_the_latest_counts_in_the_end_in_any_order_with_any_failures(applies: Cr
         states = {applies.get(one.headers["Location"]).json()["state"] for one in accepted if one.status_code == 202}
         if states <= {"succeeded"}:
             break
-        applies.stack.move_clock(3600)
-        applies.stack.deliver_due()
+        applies.stack.deliver_due(after=3600)
     assert states <= {"succeeded"}
     assert phone(applies) == "2"
     assert runtime().operations.listed_changed("demo", flow=None, limit=10, after=None) == ([], None)
@@ -272,8 +271,7 @@ def test_the_payload_that_arrived_last_counts_of_two_of_one_time(applies: Crm, m
     assert send(applies, "2", 2).status_code == 202
     assert send(applies, "3", minute).status_code == 200
     for _ in range(3):
-        applies.stack.move_clock(200)
-        applies.stack.deliver_due()
+        applies.stack.deliver_due(after=200)
     assert phone(applies) == "3"
 
 

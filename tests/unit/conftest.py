@@ -21,6 +21,7 @@ from crm_bridge.token_buckets import TokenBuckets
 from crm_bridge.vendors import PART_OF
 from local.stack import REGION, deploy_stores, put_parts
 from local.template import Template, bundle_template
+from tests.clock import Clock
 from tests.memory import MemoryDynamoDb, MemorySecrets
 
 if TYPE_CHECKING:
@@ -38,19 +39,6 @@ def no_sockets() -> Iterator[None]:
     disable_socket()
     yield
     enable_socket()
-
-
-class Clock:
-    """Epoch seconds that stand still until a test moves them on."""
-
-    def __init__(self) -> None:
-        self.now = 1_795_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def move(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from crm_bridge.errors import (
 from crm_bridge.inbound.api import MAX_BODY, Request, Response, respond
 from crm_bridge.storage.api_keys import Caller
 from crm_bridge.telemetry import log_result
-from tests.unit.conftest import BURST, Clock, Tables
+from tests.clock import Clock
+from tests.unit.conftest import BURST, Tables
 
 GOOD, OTHER, READS, WRONG = (f"crmb_{name:0<43}" for name in ("good-key", "other-key", "reads", "wrong-key"))
 

@@ -4,7 +4,7 @@ import pytest
 
 from crm_bridge.errors import NotDoneError
 from crm_bridge.outbound.breaker import FAILURES, LONGEST_PAUSE, SEVERAL, SHORTEST_PAUSE, WINDOW, Breaker
-from tests.unit.conftest import Clock
+from tests.clock import Clock
 
 HOST, ACME = "api.shop.example", "acme"
 

@@ -5,7 +5,7 @@ import pytest
 from crm_bridge.cache import MOST, Cache
 from crm_bridge.errors import NotDoneError
 from crm_bridge.outbound.transport import Scope
-from tests.unit.conftest import Clock
+from tests.clock import Clock
 
 ACME = Scope("acme", "1")
 

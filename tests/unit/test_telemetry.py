@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from logging import StreamHandler
-from threading import Barrier, Thread
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -99,11 +100,8 @@ def test_keys_belong_to_one_thread(log: StringIO) -> None:
             together.wait()
             logger().info("here", extra={"number": number, "turn": turn})
 
-    threads = [Thread(target=handle, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(handle, range(8)))
     lines = logged(log)
     assert len(lines) == 160
     for line in lines:
@@ -289,16 +287,13 @@ def test_a_line_is_one_write_when_eight_threads_write(log: StringIO, monkeypatch
     assert isinstance(handler, StreamHandler)
     handler.setStream(out)
 
-    def write() -> None:
+    def write(_: int) -> None:
         for _ in range(50):
             logger().info("answered")
             count("Defects")
 
-    threads = [Thread(target=write) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
     handler.setStream(log)
     assert len(out.writes) == 800
     assert all(isinstance(json.loads(line), dict) and line.endswith("}\n") for line in out.writes)

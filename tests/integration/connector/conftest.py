@@ -186,8 +186,7 @@ def in_review(crm: Crm) -> str:
         if found := operations(crm, "needs_review"):
             (operation,) = found
             return str(operation["operation_id"])
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     raise AssertionError(f"nothing needs review: {states(crm)}")
 
 

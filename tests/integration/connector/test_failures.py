@@ -145,8 +145,7 @@ def test_a_lost_answer_is_looked_for_until_egitos_list_must_show_it(crm: Crm, eg
     egito.fail(Kind.CLOSE_AFTER)
     save(crm)
     for _ in range(20):
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     assert (states(crm), len(egito.records["Contact"])) == ({"succeeded": 2}, 1)
 
 

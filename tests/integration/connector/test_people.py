@@ -120,8 +120,7 @@ def test_a_leads_record_that_waits_is_not_made_when_there_is_a_members(crm: Crm,
     egito.fail(Kind.UNAVAILABLE)
     prospect = save(crm, uuid="u-1", city="Kraków")
     assert (prospect.status_code, saved(crm, uuid="u-1", userType="MEMBER")) == (202, prospect.json()["recordID"])
-    crm.stack.move_clock(3600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=3600)
     assert crm.settle(prospect)["state"] == "succeeded"
     assert egito.records["Lead"] == []
     assert the_record(egito)["city"] == "Kraków"

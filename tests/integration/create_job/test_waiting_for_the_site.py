@@ -21,8 +21,7 @@ def minutes_until_done(crm: Crm, accepted: requests.Response) -> int:
     for minute in range(60):
         if crm.get(accepted.headers["Location"]).json()["state"] == "succeeded":
             return minute
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     raise AssertionError("it waits for more than an hour")
 
 
@@ -49,8 +48,7 @@ def test_a_job_that_brought_its_site_along_is_made_in_the_minute_after_it(crm: C
     job = create_job(crm, site=DETAILS)
     site = crm.get(f"/operations/{operation_id('demo', 'create_site', 'C-1001')}")
     while crm.get(f"/operations/{site.json()['operation_id']}").json()["state"] != "succeeded":
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     assert minutes_until_done(crm, job) <= 1
     assert (len(crm.stack.illu.sites), len(crm.stack.illu.jobs)) == (1, 1)
 
@@ -65,8 +63,7 @@ def test_a_job_is_made_in_the_minute_after_a_person_decided_about_its_site(
     job = create_job(crm)
     assert crm.settle(site)["state"] == "needs_review"
     for _ in range(30):
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     crm.post(f"{site.headers['Location']}/resolve", decision)
     crm.stack.deliver_due()
     assert minutes_until_done(crm, job) <= 1

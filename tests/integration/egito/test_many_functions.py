@@ -13,7 +13,8 @@ from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.documents import Change
 from crm_bridge.vendors.egito import VENDOR
 from local.vendors.simulator import Kind
-from tests.integration.egito.conftest import LIFE, Clock, Function, Start
+from tests.clock import Clock
+from tests.integration.egito.conftest import LIFE, Function, Start
 from tests.stack import Stack
 from tests.variants import IS_LONG
 

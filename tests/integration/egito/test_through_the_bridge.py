@@ -29,8 +29,7 @@ def test_nothing_is_lost_when_the_login_is_wrong(
         assert (operation["state"], operation["last_attempt"]["event"]) == ("waiting", "not done")
         assert reason in operation["last_attempt"]["reason"]
     for _ in range(3):  # however often it is tried again
-        crm.stack.move_clock(600)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=600)
     assert crm.stack.egito.token_requests == ["password"]
     assert '"vendor":"Egito","SignInRefused":[1.0]' in capsys.readouterr().out
     assert saved_names(crm.stack) == []

@@ -100,8 +100,7 @@ def test_there_is_one_key_link_when_revio_shows_it_later_than_it_made_it(crm: Cr
     accepted = link_up(crm)
     assert (accepted.status_code, accepted.json()["state"]) == (202, "unconfirmed")
     for _ in range(100):
-        crm.stack.move_clock(10)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=10)
         operation = crm.get(accepted.headers["Location"]).json()
         if operation["state"] != "unconfirmed":
             break
@@ -114,8 +113,7 @@ def test_is_found_at_the_first_look_when_revio_shows_it(crm: Crm) -> None:
     change_tenant(crm.stack, search_lag=600)
     crm.stack.revio.fail(Kind.CLOSE_AFTER)
     accepted = link_up(crm)
-    crm.stack.move_clock(40)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=40)
     assert crm.get(accepted.headers["Location"]).json()["state"] == "succeeded"
 
 
@@ -193,8 +191,7 @@ def test_waits_when_the_days_calls_are_used_up(linked_up: Crm, method: str) -> N
     }[method]()
     assert (accepted.status_code, accepted.json()["state"]) == (202, "waiting")
     assert "quota" in accepted.json()["reason"]
-    linked_up.stack.move_clock(60)
-    linked_up.stack.deliver_due()
+    linked_up.stack.deliver_due(after=60)
     assert linked_up.get(accepted.headers["Location"]).json()["state"] == "waiting"
     assert_tied(linked_up, 77)
     linked_up.stack.revio.calls_per_day = 150_000

@@ -60,8 +60,7 @@ def test_takes_six_round_trips_when_it_is_changed_and_four_when_it_is_deleted(
 def settle_all(crm: Crm) -> None:
     """Of those whose turn did not come within the deadline, on a machine that is busy."""
     for _ in range(5):
-        crm.stack.move_clock(600)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=600)
 
 
 def _at_once(call: Callable[[], requests.Response], pool: ThreadPoolExecutor) -> Counter[int]:

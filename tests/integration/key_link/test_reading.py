@@ -276,8 +276,7 @@ def test_secrets_are_never_shown_or_stored_when_revio_repeats_them(
         crm.get("/key-links/77"),
         crm.get("/key-links?internal_id=1015"),
     ]
-    crm.stack.move_clock(90)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=90)
     answers += [crm.get("/operations"), crm.get("/key-links/systems")]
     answers += [crm.get(f"/operations/{one['operation_id']}") for one in answers[-2].json()["operations"]]
     shown = "".join(answer.text + str(answer.headers) for answer in answers) + _stored() + "".join(capfd.readouterr())

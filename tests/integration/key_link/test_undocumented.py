@@ -172,8 +172,7 @@ def test_is_not_believed_to_be_gone_when_only_the_address_is_wrong(
         reason = "it waits for a change" if answer is made else "base_url"
         assert reason in answer.json()["reason"]
     assert_tied(linked_up, 77)
-    linked_up.stack.move_clock(60)
-    linked_up.stack.deliver_due()
+    linked_up.stack.deliver_due(after=60)
     assert_tied(linked_up, 77)
     change_tenant(linked_up.stack)
     settled = [linked_up.settle(answer)["state"] for answer in (deleted, changed, made)]

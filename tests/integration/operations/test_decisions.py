@@ -155,8 +155,7 @@ def test_what_a_person_discards_is_not_done_any_more(crm: Crm) -> None:
         assert (resolved["last_attempt"]["event"], resolved["last_attempt"]["reason"]) == ("discarded", "by Ann")
         assert reader.get(f"/operations/{operation}").json()["payload"] is None
         discarded.add(operation)
-    crm.stack.move_clock(3600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=3600)
     assert effects(crm) == before
     assert set(ids(listed(crm, state="rejected"))) == discarded
 

@@ -65,8 +65,7 @@ def test_a_lost_response_shows_the_kind_of_error(crm: Crm) -> None:
 def test_the_look_up_of_an_attempt_is_among_its_calls_and_the_latest_comes_first(crm: Crm) -> None:
     operation = failed(crm)
     crm.stack.illu.fail(Kind.ERROR_BEFORE, method="GET")
-    crm.stack.move_clock(600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=600)
     latest, first = shown(crm, operation)
     assert [call["method"] for call in latest["calls"]] == ["GET"]
     assert "?" not in latest["calls"][0]["path"]
@@ -206,8 +205,7 @@ def test_records_of_other_customers_that_a_look_up_finds_are_not_stored(crm: Crm
     use_illu(crm, search_lag=3000)
     assert crm.create_site(customer_id="A", name="Anna Wekesa", address="Hill Lane 1").status_code == 201
     operation = failed(crm, customer_id="B", latitude=50.0, longitude=20.0)
-    crm.stack.move_clock(61)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=61)
     assert [one["event"] for one in shown(support(crm), operation)] == ["not found yet", "maybe done"]
     assert cli("forget", "demo", "A", "--yes").code == 0
     assert "Anna Wekesa" not in crm.stored()
@@ -216,8 +214,7 @@ def test_records_of_other_customers_that_a_look_up_finds_are_not_stored(crm: Crm
 def test_a_customers_name_in_a_look_ups_address_is_not_shown(crm: Crm) -> None:
     use_illu(crm, site_list_path="/orgs/{org_id}/sites/named/{name}")
     operation = failed(crm, name="Anna Wekesa")
-    crm.stack.move_clock(61)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=61)
     paths = [call["path"] for one in shown(crm, operation) for call in one["calls"]]
     assert "/orgs/{org_id}/sites/named/{name}" in paths
     assert "Anna" not in json.dumps(paths)

@@ -87,7 +87,7 @@ def test_anothers_operation_is_404_and_cannot_be_resolved(crm: Crm, umbrella: Cr
     mine = store("C-1", payload=SITE)
     assert crm.get(f"/operations/{mine}").status_code == 200
     assert umbrella.get(f"/operations/{mine}").status_code == 404
-    for decision in ({"action": "discard"}, {"action": "retry"}, {"action": "link", "id": "1"}):
+    for decision in ({"action": "link", "id": "1"}, *({"action": one} for one in ("discard", "retry", "unlink"))):
         assert umbrella.post(f"/operations/{mine}/resolve", decision).status_code == 404
     assert crm.get(f"/operations/{mine}").json()["state"] == "needs_review"
 

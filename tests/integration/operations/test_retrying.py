@@ -3,23 +3,11 @@
 import pytest
 
 from crm_bridge.runtime import runtime
-from crm_bridge.storage.operation import Operation, State
+from crm_bridge.storage.operation import State
 from local.vendors.simulator import Kind
 from operations.retrying import MOST_RETRIED
 from tests.integration.conftest import CommandLine, Crm
-from tests.integration.operations.conftest import resolve, store
-
-
-def read(operation: str) -> Operation:
-    found = runtime().operations.get(operation)
-    assert found
-    return found
-
-
-def waiting(crm: Crm, *customers: str) -> list[str]:
-    """Operations that illu has surely not done."""
-    crm.stack.illu.fail(Kind.MOVED, times=len(customers))
-    return [str(crm.create_site(customer_id=one).json()["operation_id"]) for one in customers]
+from tests.integration.operations.conftest import read, resolve, store, waiting
 
 
 def retry_all(crm: Crm, **wanted: object) -> dict[str, object]:
@@ -88,8 +76,7 @@ def test_nothing_else_can_be_sent_at_once(crm: Crm, state: State) -> None:
 def test_one_that_was_taken_up_since_it_was_read_is_left_alone(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     (operation,) = waiting(crm, "C-1")
     before = read(operation)
-    crm.stack.move_clock(600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=600)
     done = read(operation)
     monkeypatch.setattr(runtime().operations, "get", lambda _: before)
     answer = resolve(crm, operation, action="retry")

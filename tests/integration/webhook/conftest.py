@@ -54,8 +54,7 @@ def accepted(crm: Crm, customer_id: str = "C-1001") -> requests.Response:
 
 def work(crm: Crm, *, seconds: float = 60, times: int = 3) -> None:
     for _ in range(times):
-        crm.stack.move_clock(seconds)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=seconds)
 
 
 def events(receiver: ReceiverSimulator) -> list[tuple[str, str]]:

@@ -26,7 +26,8 @@ from crm_bridge.services import Services
 from crm_bridge.settings import Tenant
 from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
 from crm_bridge.vendors.illu import IlluSettings
-from tests.unit.conftest import Clock, Tables
+from tests.clock import Clock
+from tests.unit.conftest import Tables
 
 PAYLOAD = '{"number":"1","note":"as ordered"}'
 LEASE = 21 + math.ceil(AFTER_DEADLINE)
