@@ -20,6 +20,14 @@ def closed() -> dict[str, Any]:
     return document
 
 
+def nodes(node: object) -> Iterator[dict[str, Any]]:
+    """Yield every object of a document."""
+    if isinstance(node, dict):
+        yield node
+    for member in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes(member)
+
+
 def deviations(route: str, answer: Mapping[str, Any]) -> Iterator[str]:
     """Return what in a function's response to API Gateway the document does not allow."""
     method, _, path = route.partition(" ")

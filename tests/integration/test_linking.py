@@ -29,6 +29,14 @@ def link_existing(crm: Crm, operation: str, number: object = 4712, **more: objec
     return resolve(crm, operation, action="link", id=str(number), **more)
 
 
+def linked_site(crm: Crm) -> str:
+    """An operation whose site, made by hand, a person has linked."""
+    operation = in_review("create_site")
+    made_by_hand(crm, "create_site")
+    assert link_existing(crm, operation).json()["state"] == "succeeded"
+    return operation
+
+
 def is_untouched(crm: Crm, operation: str) -> bool:
     shown = crm.get(f"/operations/{operation}").json()
     return (shown["state"], shown["links"], len(shown["attempts"])) == ("needs_review", [], 2)
@@ -308,9 +316,7 @@ def test_what_the_bridge_made_itself_is_not_unlinked(crm: Crm) -> None:
 
 
 def test_what_the_crm_sent_is_kept_for_the_decision_that_follows_and_expires(crm: Crm) -> None:
-    operation = in_review("create_site")
-    made_by_hand(crm, "create_site")
-    link_existing(crm, operation)
+    operation = linked_site(crm)
     table = runtime().operations
     key = {"operation_id": {"S": f"{operation}#payload"}}
     item = table._client.get_item(TableName=table._table, Key=key)["Item"]
@@ -327,9 +333,7 @@ def test_what_the_crm_sent_is_kept_for_the_decision_that_follows_and_expires(crm
 
 
 def test_no_list_and_no_id_shows_what_is_kept(crm: Crm) -> None:
-    operation = in_review("create_site")
-    made_by_hand(crm, "create_site")
-    link_existing(crm, operation)
+    operation = linked_site(crm)
     assert [one["operation_id"] for one in crm.get("/operations").json()["operations"]] == [operation]
     assert crm.get(f"/operations/{operation}%23payload").status_code == 404
     assert crm.get(f"/operations?id={operation}%23payload").json()["operations"] == []
@@ -389,9 +393,7 @@ def test_a_script_says_that_the_id_is_confirmed(crm: Crm, cli: CommandLine) -> N
 
 
 def test_the_command_line_undoes_a_link(crm: Crm, cli: CommandLine) -> None:
-    operation = in_review("create_site")
-    made_by_hand(crm, "create_site")
-    link_existing(crm, operation)
+    operation = linked_site(crm)
     assert f"operations resolve {operation} unlink" in cli("operations", "show", "demo", operation).out
     dry = cli("operations", "resolve", operation, "unlink", "--dry-run")
     assert "stays, and so does a record that was made by the link" in dry.out

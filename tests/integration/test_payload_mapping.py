@@ -13,37 +13,10 @@ from crm_bridge.runtime import runtime
 from crm_bridge.tenants import MAPPING_MAX_AGE
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, Crm, age, change_settings
+from tests.upya import CLIENT, TICKET
 
-TICKET: dict[str, Any] = {
-    "ticketId": "64f0c0ffee",
-    "ticketNumber": "TCK-501",
-    "status": "open",
-    "progress": "new",
-    "title": "Meter does not count",
-    "contractNumber": "K-77",
-    "clientNumber": "C-1001",
-    "origin": "call centre",
-    "createdAt": "2026-11-20T07:00:00.000Z",
-    "updatedAt": "2026-11-20T07:05:00.000Z",
-}
-"""Of Upya, with all members that are known."""
 KEPT = ("job_id", "ticket_id", "site_id", "operation_id")
 """The status of the response to a repetition."""
-CLIENT: dict[str, Any] = {
-    "clientNumber": "C-1001",
-    "status": "active",
-    "entryDate": "2026-11-20T07:00:00.000Z",
-    "profile": {
-        "firstName": "Achieng",
-        "lastName": "Odhiambo",
-        "gender": "f",
-        "village": "Kibomet",
-        "district": "Kitale",
-        "region": "Trans Nzoia",
-        "country": "Kenya",
-    },
-    "contact": {"mobile": "+254700000001"},
-}
 POSITION = {"version": "gps-1", "expression": "{latitude: gps.lat, longitude: to_number(gps.lon)}"}
 UPYA_LABEL = f"upya {BUILT_IN_VERSION}"
 JOB = {"ticket_id": "64f0c0ffee", "customer_id": "C-1001", "name": "Meter does not count"}

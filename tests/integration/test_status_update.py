@@ -153,13 +153,6 @@ def test_finds_a_service_that_was_made_again_under_another_id(crm: Crm, page: Iz
     assert page.status_of("9") == "7"
 
 
-def test_is_accepted_at_once_when_the_caller_prefers_that(crm: Crm, page: IzzitUpSimulator) -> None:
-    accepted = set_status(crm, Prefer="respond-async")
-    assert (accepted.status_code, accepted.json()["state"], page.seen) == (202, "waiting", [])
-    assert crm.settle(accepted)["result"]["status_name"] == "outage"
-    assert page.status_of("2") == "7"
-
-
 def test_only_what_is_over_expires_after_ninety_days(crm: Crm, page: IzzitUpSimulator) -> None:
     assert [set_status(crm, name).status_code for name in ("MAIL", "99")] == [200, 404]
     expected = time.time() + timedelta(days=90).total_seconds()

@@ -52,6 +52,12 @@ def accepted(crm: Crm, customer_id: str = "C-1001") -> requests.Response:
     return answer
 
 
+def settled(crm: Crm, customer_id: str = "C-1001") -> None:
+    """Let an event be accepted, and done in the background."""
+    accepted(crm, customer_id)
+    work(crm)
+
+
 def work(crm: Crm, *, seconds: float = 60, times: int = 3) -> None:
     for _ in range(times):
         crm.stack.deliver_due(after=seconds)

@@ -20,7 +20,7 @@ from local.stack import LOCAL_HOSTS
 from local.vendors.webhook import ReceiverSimulator
 from tests.integration.conftest import Crm
 from tests.integration.sockets import Vendor, answers, self_signed, trust
-from tests.integration.webhook.conftest import accepted, set_webhook, webhooks, work
+from tests.integration.webhook.conftest import accepted, set_webhook, settled, webhooks, work
 
 # ---------------------------------------------------------------- never to a private address
 
@@ -52,8 +52,7 @@ def test_nothing_connects_to_this_machine_but_to_what_is_listed(
 def test_the_receiver_is_open_to_the_local_stack_only(notified: Crm, receiver: ReceiverSimulator) -> None:
     assert Transport().on_this_machine == frozenset()
     notified.stack.open_hosts = frozenset({urlsplit(notified.stack.illu.url).netloc})
-    accepted(notified)
-    work(notified)
+    settled(notified)
     assert receiver.seen == []
 
 

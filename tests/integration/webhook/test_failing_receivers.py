@@ -11,7 +11,7 @@ from local.vendors.simulator import Kind
 from local.vendors.webhook import ReceiverSimulator
 from tests.integration.conftest import Crm
 from tests.integration.sockets import Vendor, answers
-from tests.integration.webhook.conftest import HOUR, accepted, cold, events, set_webhook, webhooks, work
+from tests.integration.webhook.conftest import HOUR, accepted, cold, events, set_webhook, settled, webhooks, work
 
 # ---------------------------------------------------------------- a receiver that fails
 
@@ -36,8 +36,7 @@ def test_is_notified_once_when_a_receiver_failed_for_hours(
     notified: Crm, receiver: ReceiverSimulator, failure: str
 ) -> None:
     FAILURES[failure](receiver)
-    accepted(notified)
-    work(notified)
+    settled(notified)
     (operation,) = webhooks(notified)
     assert operation["state"] == "waiting"
     work(notified, seconds=HOUR / 2, times=6)
@@ -66,8 +65,7 @@ def test_is_notified_again_under_the_same_id_when_its_answer_was_lost(
 
 def test_is_notified_when_nothing_listened(notified: Crm, receiver: ReceiverSimulator) -> None:
     receiver.stop()
-    accepted(notified)
-    work(notified)
+    settled(notified)
     receiver.start()
     work(notified, seconds=HOUR)
     assert events(receiver) == [("operation.succeeded", "C-1001")]
@@ -129,19 +127,16 @@ def test_is_notified_again_when_the_settings_of_a_receiver_that_was_gone_change(
     notified: Crm, receiver: ReceiverSimulator
 ) -> None:
     receiver.refuses_with = 410
-    accepted(notified, "C-1")
-    work(notified)
+    settled(notified, "C-1")
     receiver.refuses_with = None
     set_webhook(notified, url=f"{receiver.webhook_url}?again")
-    accepted(notified, "C-2")
-    work(notified)
+    settled(notified, "C-2")
     assert events(receiver) == [("operation.succeeded", "C-2")]
 
 
 def test_another_tenants_receiver_is_not_gone(notified: Crm, receiver: ReceiverSimulator) -> None:
     receiver.refuses_with = 410
-    accepted(notified)
-    work(notified)
+    settled(notified)
     receiver.refuses_with = None
     notified.stack.put_secret("umbrella", notified.stack.webhook_tenant())
     accepted(notified.with_key("create_site", tenant="umbrella"), "theirs")

@@ -18,7 +18,17 @@ from local.template import TEMPLATE
 from local.vendors.simulator import Kind
 from local.vendors.webhook import ReceiverSimulator
 from tests.integration.conftest import Crm
-from tests.integration.webhook.conftest import HOUR, LATER, accepted, events, in_review, set_webhook, webhooks, work
+from tests.integration.webhook.conftest import (
+    HOUR,
+    LATER,
+    accepted,
+    events,
+    in_review,
+    set_webhook,
+    settled,
+    webhooks,
+    work,
+)
 
 # ---------------------------------------------------------------- notified
 
@@ -42,8 +52,7 @@ def test_is_notified_when_what_was_accepted_is_refused(
     notified: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notified.stack.illu, "longest_name", 5)
-    accepted(notified)
-    work(notified)
+    settled(notified)
     ((event,),) = ([*receiver.received.values()],)
     assert (event["type"], event["data"]["state"], event["data"]["result"]) == ("operation.rejected", "rejected", None)
     assert event["data"]["last_attempt"]["event"] == "refused"
@@ -90,8 +99,7 @@ def test_is_notified_each_time_when_an_event_settles_twice(
         for _ in range(2):  # what was rejected may be sent again
             accepted(notified)
             work(notified)
-    accepted(notified)
-    work(notified)
+    settled(notified)
     assert [event for event, _ in events(receiver)] == ["operation.rejected"] * 2 + ["operation.succeeded"]
 
 
@@ -145,8 +153,7 @@ def test_nobody_is_notified_of_what_was_accepted_before_the_tenant_named_an_addr
     set_webhook(notified)
     accepted(notified, "before")
     set_webhook(notified, url=receiver.webhook_url)
-    accepted(notified, "after")
-    work(notified)
+    settled(notified, "after")
     assert events(receiver) == [("operation.succeeded", "after")]
 
 
@@ -163,8 +170,7 @@ def test_nobody_is_notified_any_more_when_the_tenant_has_removed_its_address(
 
 
 def test_another_tenant_does_not_see_a_webhook(notified: Crm) -> None:
-    accepted(notified)
-    work(notified)
+    settled(notified)
     (operation,) = webhooks(notified)
     notified.headers = {"Authorization": f"Bearer {notified.stack.api_key}"}
     assert notified.get(f"/operations/{operation['operation_id']}").status_code == 404
@@ -213,15 +219,13 @@ def test_both_secrets_sign_while_the_receiver_goes_from_one_to_the_other(
     secrets = [receiver.secrets[0], "whsec_" + "YW5vdGhlci1zZWNyZXQtaHVzaC1odXNo"]
     set_webhook(notified, secret=secrets[1], previous_secret=secrets[0])
     receiver.secrets = [secrets[believed]]
-    accepted(notified)
-    work(notified)
+    settled(notified)
     assert len(receiver.received) == 1
 
 
 def test_is_notified_when_a_wrong_secret_was_corrected(notified: Crm, receiver: ReceiverSimulator) -> None:
     set_webhook(notified, secret="whsec_" + "YW5vdGhlci1zZWNyZXQtaHVzaC1odXNo")
-    accepted(notified)
-    work(notified)
+    settled(notified)
     assert (receiver.received, [seen.status for seen in receiver.seen]) == ({}, [401, 401])
     set_webhook(notified, secret=receiver.secrets[0])
     work(notified, seconds=HOUR)
@@ -232,8 +236,7 @@ def test_is_notified_when_a_wrong_secret_was_corrected(notified: Crm, receiver: 
 
 
 def test_a_webhooks_operation_keeps_no_payload_and_expires(notified: Crm) -> None:
-    accepted(notified)
-    work(notified)
+    settled(notified)
     table = boto3.resource("dynamodb").Table(os.environ["OPERATIONS_TABLE"])
     (row,) = (row for row in table.scan()["Items"] if row["flow"] == "webhook")
     assert "payload" not in row
