@@ -46,22 +46,10 @@ def test_a_secret_is_not_shown_by_repr_or_dump() -> None:
     assert "a-secret" not in tenant.model_dump_json()
 
 
-@pytest.mark.parametrize("url", ["https://illu.example", "https://illu.example/api/"])
-def test_takes_an_address_that_keeps_the_key_secret(url: str) -> None:
-    tenant = parse_tenant(illu(base_url=url))
-    assert tenant.require(IlluSettings).base_url == url.rstrip("/")
-
-
 @pytest.mark.parametrize(
     "settings",
     [
         {"base_url": "http://api.illu.works"},
-        {"base_url": "http://127.0.0.1.illu.example"},
-        {"base_url": "ftp://api.illu.works"},
-        {"base_url": "api.illu.works"},
-        {"base_url": "https://user:password@api.illu.works"},
-        {"base_url": "https://api.illu.works?key=1"},
-        {"base_url": "https://"},
         {"org_id": 0},
         {"org_id": "many"},
         {"api_key": ""},
