@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from cli.__main__ import app
 from crm_bridge import aws
 from crm_bridge.errors import NotConfiguredError
-from crm_bridge.runtime import runtime
+from crm_bridge.runtime import Runtime, runtime
 from crm_bridge.tenant_parts import PARTS
 from local.gateway import invoke
 from local.stack import LOCAL_STACK
@@ -120,6 +120,13 @@ def change_settings(stack: Stack, tenant: str = "demo", *, at_once: bool = False
     for part in PARTS if at_once else ():
         with suppress(NotConfiguredError):
             runtime().tenants.get(tenant, part, fresh=True)
+
+
+def cold(stack: Stack) -> Runtime:
+    """Let what comes next run in a new execution environment."""
+    runtime.cache_clear()
+    stack.move_clock(0)
+    return runtime()
 
 
 def _without_none(settings: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from urllib.parse import quote
 
 import requests
 
-from crm_bridge.runtime import Runtime, runtime
 from local.vendors.izzitup import IzzitUpSimulator
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, cold
 from tests.stack import Stack
 
 SECRET = "hush-hush"
@@ -46,13 +45,6 @@ def tenant(stack: Stack, **izzitup: str) -> str:
     document = json.loads(stack.demo_tenant())
     document["izzitup"] |= izzitup
     return json.dumps(document)
-
-
-def cold(stack: Stack) -> Runtime:
-    """Let what comes next run in a new execution environment."""
-    runtime.cache_clear()
-    stack.move_clock(0)
-    return runtime()
 
 
 def use_password(stack: Stack, password: str) -> None:

@@ -1,13 +1,11 @@
 """Requests for Egito's records, and its tenant's settings. No tests."""
 
-import json
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import requests
 
-from crm_bridge.runtime import runtime
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.stack import Stack
 
 JAN: dict[str, Any] = {"firstName": "Jan", "lastName": "Lis", "phone": "+48 12 600 10 01", "city": "Kraków"}
@@ -77,10 +75,7 @@ def linked(crm: Crm, system: str, entity: str, record_id: str) -> list[str]:
 
 def change_tenant(stack: Stack, tenant: str = "demo", **egito: object) -> None:
     """Members of a tenant's egito block; the function knows them at once."""
-    document = json.loads(stack.demo_tenant())
-    document["egito"] |= egito
-    stack.put_secret(tenant, json.dumps(document))
-    runtime().engine.tenants.get(tenant, "connector_receiver", fresh=True)
+    change_settings(stack, tenant, egito=egito, at_once=True)
 
 
 def without_reference(stack: Stack) -> None:

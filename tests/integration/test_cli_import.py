@@ -11,7 +11,7 @@ import pytest
 
 from crm_bridge.runtime import runtime
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.conftest import SITE, CommandLine, Crm, without_site_list
 from tests.onboarding import customers, onboard
 from tests.stack import Stack
 from tests.variants import IS_LONG
@@ -141,9 +141,7 @@ def test_what_is_not_settled_is_the_bridges_and_is_there_the_next_time(crm: Crm,
 
 
 def test_what_a_person_has_given_up_is_not_sent_by_the_same_file(crm: Crm, cli: CommandLine, file: Path) -> None:
-    document = json.loads(crm.stack.demo_tenant())
-    del document["illu"]["site_list_path"]
-    crm.stack.put_secret("demo", json.dumps(document))
+    without_site_list(crm.stack)
     write(file, SITE)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     cli("import", "sites", "demo", str(file), *QUICK)

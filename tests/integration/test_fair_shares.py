@@ -15,7 +15,7 @@ from local.stack import SCOPES, WEBHOOK_KEY
 from local.vendors.simulator import Kind
 from local.vendors.webhook import ReceiverSimulator
 from tests.cases import CASES
-from tests.integration.conftest import SITE, Crm, change_settings
+from tests.integration.conftest import SITE, Crm, change_settings, cold
 from tests.integration.test_events import invoke
 from tests.memory_aws import quick_stack
 from tests.stack import Stack
@@ -49,8 +49,7 @@ def test_a_tenant_whose_organisation_fails_holds_nobody_else_back(crm: Crm, othe
 def limited(crm: Crm) -> None:
     """A key may send three requests at once, and then one in 1000 seconds."""
     os.environ |= {"KEY_RATE": "0.001", "KEY_BURST": "3"}  # until the stack ends
-    runtime.cache_clear()
-    crm.stack.move_clock(0)
+    cold(crm.stack)
 
 
 @pytest.mark.usefixtures("limited")
@@ -90,8 +89,7 @@ def test_names_at_revio_are_neither_read_nor_set_by_another_tenant_of_the_same_c
     change_settings(
         other.stack, OTHER, revio={"base_url": f"{crm.stack.illu.url}/v1"}
     )  # an address of its own, with its own answers
-    runtime.cache_clear()
-    crm.stack.move_clock(0)
+    cold(crm.stack)
     assert other.get("/key-links/systems").status_code >= 500
     assert "SALESFORCE" in crm.get("/key-links/systems").text
 

@@ -26,7 +26,7 @@ from local.stack import LOCAL_HOSTS
 from local.vendors import izzitup
 from local.vendors.izzitup import IzzitUpSimulator, service
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm, change_settings, failing
+from tests.integration.conftest import Crm, change_settings, cold, failing
 from tests.integration.izzitup_calls import USER, at, cold, in_the_end, posts, put, set_status
 from tests.stack import Stack
 from tests.variants import some

@@ -9,10 +9,9 @@ import pytest
 import requests
 
 from crm_bridge.mapping import BUILT_IN_VERSION
-from crm_bridge.runtime import runtime
 from crm_bridge.tenants import MAPPING_MAX_AGE
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, Crm, age, change_settings
+from tests.integration.conftest import SITE, Crm, age, change_settings, cold
 from tests.upya import CLIENT, TICKET
 
 KEPT = ("job_id", "ticket_id", "site_id", "operation_id")
@@ -357,17 +356,12 @@ def test_says_which_mapping_made_an_event_when_it_is_sent_again_after_a_refusal(
 def lose_secret(crm: Crm) -> None:
     """Delete the tenant's secret, before a new execution environment."""
     boto3.client("secretsmanager").delete_secret(SecretId="crm-bridge/dev/illu/demo", ForceDeleteWithoutRecovery=True)
-    _forget(crm)
+    cold(crm.stack)
 
 
 def break_secret(crm: Crm) -> None:
     crm.stack.put_secret("demo", '{"mappings": {"create_job": {"built_in": "hush-hush"}}}')
-    _forget(crm)
-
-
-def _forget(crm: Crm) -> None:
-    runtime.cache_clear()
-    crm.stack.move_clock(0)
+    cold(crm.stack)
 
 
 unreadable = pytest.mark.parametrize("lose", [lose_secret, break_secret])

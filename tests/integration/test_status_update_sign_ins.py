@@ -12,12 +12,11 @@ from local.vendors import izzitup
 from local.vendors.izzitup import IzzitUpSimulator
 from local.vendors.simulator import Kind
 from status_update import handler
-from tests.integration.conftest import Crm, rows
+from tests.integration.conftest import Crm, cold, rows
 from tests.integration.izzitup_calls import (
     SECRET,
     USER,
     WRONG,
-    cold,
     in_the_end,
     other_tenant,
     pass_days,

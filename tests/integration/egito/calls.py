@@ -2,7 +2,6 @@
 
 import requests
 
-from crm_bridge.runtime import runtime
 from local.vendors.egito import CLUB
 from tests.integration.conftest import Crm, change_settings
 from tests.stack import Stack
@@ -16,12 +15,6 @@ def save(crm: Crm, number: int = 1, **changes: object) -> requests.Response:
 def put_egito(stack: Stack, **changes: object) -> None:
     """The demo tenant's secret with other members in its egito block."""
     change_settings(stack, egito=changes)
-
-
-def forget_all(stack: Stack) -> None:
-    """Let what comes next run in a new execution environment."""
-    runtime.cache_clear()
-    stack.move_clock(0)
 
 
 def saved_names(stack: Stack) -> list[str]:

@@ -17,8 +17,8 @@ from crm_bridge.outbound.transport import Deadline
 from crm_bridge.vendors.egito import UNCLEAR_PAUSE
 from local.vendors.egito import CLUB, EgitoSimulator
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm, rows
-from tests.integration.egito.calls import forget_all, put_egito, save
+from tests.integration.conftest import Crm, cold, rows
+from tests.integration.egito.calls import put_egito, save
 from tests.integration.egito.conftest import (
     API_SECRET,
     LIFE,
@@ -153,7 +153,7 @@ def test_secrets_are_in_no_answer_no_log_no_record_and_no_metric(
     stack, egito = crm.stack, crm.stack.egito
     egito.users[USER], egito.api_secret = PASSWORD, API_SECRET
     put_egito(stack)
-    forget_all(stack)
+    cold(stack)
     wire = Wire(egito, monkeypatch)
     secrets = {PASSWORD, API_SECRET}
     answers = [save(crm)]

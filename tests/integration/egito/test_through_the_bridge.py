@@ -5,8 +5,8 @@ import re
 import pytest
 
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
-from tests.integration.egito.calls import expect_waiting, forget_all, put_egito, save, saved_names
+from tests.integration.conftest import Crm, cold
+from tests.integration.egito.calls import expect_waiting, put_egito, save, saved_names
 from tests.integration.egito.conftest import Wire
 from tests.variants import some
 
@@ -18,7 +18,7 @@ def test_nothing_is_lost_when_the_login_is_wrong(
     crm: Crm, wrong: dict[str, str], how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_egito(crm.stack, **wrong)
-    forget_all(crm.stack)
+    cold(crm.stack)
     reason = f"Egito refused the login ({how}). It is not used again until the tenant's secret changes"
 
     answers = [save(crm, number) for number in range(3)]
@@ -44,7 +44,7 @@ def test_a_change_is_not_lost_when_the_login_was_wrong(crm: Crm) -> None:
     first = save(crm)
     assert first.status_code == 201
     put_egito(crm.stack, password="of yesterday")
-    forget_all(crm.stack)
+    cold(crm.stack)
     changed = save(crm, recordID=first.json()["recordID"], mobile="600 100 200")
     expect_waiting(changed, "Egito refused the login (invalid_grant)")
 

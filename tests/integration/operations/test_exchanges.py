@@ -10,7 +10,7 @@ from crm_bridge.outbound.response import LARGEST_BODY
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.exchanges import MOST_EXCHANGES
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.conftest import SITE, CommandLine, Crm, change_settings, without_site_list
 from tests.integration.operations.conftest import JOB, STATUS, resolve
 
 DAY = 24 * 3600
@@ -33,7 +33,7 @@ def support(crm: Crm) -> Crm:
 
 
 def keep_exchanges(crm: Crm, days: int) -> None:
-    crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "keep_exchanges_days": days}))
+    change_settings(crm.stack, keep_exchanges_days=days)
 
 
 def items(crm: Crm) -> list[dict[str, Any]]:
@@ -163,9 +163,7 @@ def test_what_was_refused_is_erased_with_its_calls(crm: Crm, cli: CommandLine, m
 
 
 def test_a_discarded_event_leaves_no_request_behind(crm: Crm) -> None:
-    document = json.loads(crm.stack.demo_tenant())
-    del document["illu"]["site_list_path"]
-    crm.stack.put_secret("demo", json.dumps(document))
+    without_site_list(crm.stack)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = crm.create_site()
     assert crm.settle(accepted)["state"] == "needs_review"
@@ -196,9 +194,7 @@ def test_the_command_line_shows_the_calls_and_the_bodies_when_asked_for(crm: Crm
 
 
 def use_illu(crm: Crm, **settings: object) -> None:
-    tenant = json.loads(crm.stack.demo_tenant())
-    crm.stack.put_secret("demo", json.dumps({**tenant, "illu": {**tenant["illu"], **settings}}))
-    runtime().engine.tenants.get("demo", "create_site", fresh=True)
+    change_settings(crm.stack, illu=settings, at_once=True)
 
 
 def test_records_of_other_customers_that_a_look_up_finds_are_not_stored(crm: Crm, cli: CommandLine) -> None:

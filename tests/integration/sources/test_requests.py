@@ -10,7 +10,7 @@ from crm_bridge.errors import StorageError
 from crm_bridge.runtime import runtime
 from crm_bridge.sources import PRESETS
 from crm_bridge.storage.requests import Requests
-from tests.integration.conftest import rows
+from tests.integration.conftest import change_settings, rows
 from tests.integration.sources.conftest import SECRET, SOURCE, Sender, body_of, company, counts
 
 # ---------------------------------------------------------------------- what was refused
@@ -71,10 +71,8 @@ def test_who_is_throttled_or_unknown_leaves_nothing(sender: Sender, monkeypatch:
 
 
 def test_requests_expire_when_the_tenant_says(sender: Sender) -> None:
-    demo = json.loads(sender.crm.stack.demo_tenant())
     for days in (90, 1):
-        sender.crm.stack.put_secret("demo", json.dumps({**demo, "keep_requests_days": days}))
-        runtime().tenants.get("demo", "create_site", fresh=True)
+        change_settings(sender.crm.stack, keep_requests_days=days, at_once=True)
         sender.crm.post("/sites", {})
         (one,) = [row for row in rows("REQUESTS_TABLE") if row["expires_at"] - row["received_at"] == days * 86400]
         assert one["state"] == "refused"

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import requests
 
-from crm_bridge.runtime import runtime
 from local.stack import WEBHOOK_KEY, WEBHOOK_TENANT
 from local.vendors.webhook import ReceiverSimulator
-from tests.integration.conftest import SITE, Crm
+from tests.integration.conftest import SITE, Crm, cold
 from tests.stack import Stack
 
 LATER = {"Prefer": "respond-async"}
@@ -37,13 +36,7 @@ def set_webhook(crm: Crm, **settings: object) -> None:
     if not settings:
         del document["webhook"]
     crm.stack.put_secret(WEBHOOK_TENANT, json.dumps(document))
-    cold(crm)
-
-
-def cold(crm: Crm) -> None:
-    """Let what comes next run in a new execution environment."""
-    runtime.cache_clear()
-    crm.stack.move_clock(0)
+    cold(crm.stack)
 
 
 def accepted(crm: Crm, customer_id: str = "C-1001") -> requests.Response:

@@ -9,9 +9,9 @@ import pytest
 from local.server import HOST
 from local.vendors.simulator import Kind
 from local.vendors.webhook import ReceiverSimulator
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, cold
 from tests.integration.sockets import Vendor, answers
-from tests.integration.webhook.conftest import HOUR, accepted, cold, events, set_webhook, settled, webhooks, work
+from tests.integration.webhook.conftest import HOUR, accepted, events, set_webhook, settled, webhooks, work
 
 # ---------------------------------------------------------------- a receiver that fails
 
@@ -115,7 +115,7 @@ def test_nothing_more_is_sent_to_a_receiver_that_is_gone(
     for customer in ("C-1", "C-2"):
         accepted(notified, customer)
     work(notified)
-    cold(notified)
+    cold(notified.stack)
     accepted(notified, "C-3")
     work(notified, seconds=HOUR)
     assert len(receiver.seen) == 1
