@@ -95,6 +95,10 @@ class Console:
         if show:
             self.show(show)
 
+    def open_retry_all(self) -> None:
+        self("#retry-all").click()
+        self.until(lambda: self("#bulk").is_displayed())
+
     def finds(self, number: int) -> None:
         self.until(lambda: self("#count").text == f"{number} found")
 

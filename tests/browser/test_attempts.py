@@ -13,7 +13,7 @@ from tests.integration.operations.conftest import store
 from tests.stack import Stack
 
 
-def test_a_waiting_event_is_retried_at_once(console: Console, stack: Stack, tenant: Tenant, browser: Chrome) -> None:
+def test_a_waiting_event_is_retried_at_once(console: Console, stack: Stack, tenant: Tenant) -> None:
     stack.illu.fail(Kind.BAD_KEY)
     operation = tenant.create_site().json()["operation_id"]
     console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"), show=operation)
@@ -27,7 +27,6 @@ def test_a_waiting_event_is_retried_at_once(console: Console, stack: Stack, tena
     console.says("The bridge takes it up within about a minute.")
     assert console("#decided").text.startswith("Made due by Ada, support, ")
     stack.deliver()
-    browser.execute_script("document.querySelector('#message').textContent = ''")
     refreshed(console)
     console.until(lambda: console("#state").text == "Succeeded")
     assert len(stack.illu.sites) == 1
@@ -50,16 +49,14 @@ def test_an_outage_is_seen_and_when_it_has_ended_all_that_waits_is_retried(conso
     assert "illu is failing" in console("#attention").text
     console("#only-waiting").click()
     console.finds(3)
-    console("#retry-all").click()
-    console.until(lambda: console("#bulk").is_displayed())
+    console.open_retry_all()
     assert {row.get_attribute("data-retry") for row in console.all("#bulk-list li")} == waiting
     assert console("#bulk-title").text == "Retry 3 operations"
     assert not console("#bulk-ask").is_displayed()  # it harms nobody, so nothing has to be typed
     console("#bulk-no").click()
     stack.deliver_due()
     assert stack.illu.sites == []
-    console("#retry-all").click()
-    console.until(lambda: console("#bulk").is_displayed())
+    console.open_retry_all()
     console("#bulk-yes").click()
     console.until(lambda: "3 operations are due now." in console("#bulk-said").text)
     assert {row.text for row in console.all("#bulk-list li div")} == {"Due now."}
@@ -69,7 +66,6 @@ def test_an_outage_is_seen_and_when_it_has_ended_all_that_waits_is_retried(conso
     ):  # illu may have done them although it said no, so they are looked for, until the search lag is over
         stack.deliver_due()
         stack.move_clock(120)
-    console.browser.execute_script("document.querySelector('#message').textContent = ''")
     refreshed(console)
     console.until(lambda: console("#count").text == "0 found")
     console.until(lambda: "illu is failing" not in console("#attention").text)
@@ -83,8 +79,7 @@ def test_only_those_that_match_the_filters_are_retried_also_more_than_a_page(con
     console.sign_in(tenant.key)
     console.go("state=waiting&text=a-")
     console.until(lambda: len(shown(console)) > 0)
-    console("#retry-all").click()
-    console.until(lambda: console("#bulk").is_displayed())
+    console.open_retry_all()
     assert console("#bulk-title").text == "Retry all that match"
     console("#bulk-yes").click()
     console.until(lambda: "103 operations are due now." in console("#bulk-said").text)
@@ -131,7 +126,6 @@ def test_each_attempt_shows_its_calls_request_and_response(
     assert '"address": "Moi Ave 12"' in console("[data-attempt='1'] [data-body=request]").text
     assert console("[data-attempt='1'] [data-body=response]").text
     stack.deliver_due(after=3600)
-    browser.execute_script("document.querySelector('#message').textContent = ''")
     refreshed(console)
     console.until(lambda: console("#state").text == "Succeeded")
     assert console("[data-attempt='1'] [data-body=request]").is_displayed()  # what was opened stays so

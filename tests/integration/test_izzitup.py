@@ -27,7 +27,7 @@ from local.vendors import izzitup
 from local.vendors.izzitup import IzzitUpSimulator, service
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm, change_settings, cold, failing
-from tests.integration.izzitup_calls import USER, at, cold, in_the_end, posts, put, set_status
+from tests.integration.izzitup_calls import USER, at, in_the_end, posts, put, set_status
 from tests.stack import Stack
 from tests.variants import some
 
