@@ -21,7 +21,7 @@ from crm_bridge.token_buckets import TokenBuckets
 from crm_bridge.vendors import PART_OF
 from local.stack import REGION, deploy_stores, put_parts
 from local.template import Template, bundle_template
-from tests.clock import Clock
+from tests.clock import Clock as Clock  # for the tests of this folder
 from tests.memory import MemoryDynamoDb, MemorySecrets
 
 if TYPE_CHECKING:

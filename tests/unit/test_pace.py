@@ -6,7 +6,7 @@ import pytest
 
 from crm_bridge.errors import NotDoneError
 from crm_bridge.outbound.transport import SHORTEST_CALL, Deadline, Pace, Transport
-from tests.clock import Clock
+from tests.unit.conftest import Clock
 
 THREE_A_MINUTE = Pace("revio acme", calls=3, seconds=60)
 PLENTY = 1e9

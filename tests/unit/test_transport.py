@@ -35,7 +35,7 @@ from crm_bridge.outbound.transport import (
     _idle,
     _within,
 )
-from tests.clock import Clock
+from tests.unit.conftest import Clock
 
 URL = "https://shop.example:8443/orders?name=Wanjiru"
 HOST = "shop.example:8443"

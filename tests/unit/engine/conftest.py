@@ -26,8 +26,7 @@ from crm_bridge.services import Services
 from crm_bridge.settings import Tenant
 from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
 from crm_bridge.vendors.illu import IlluSettings
-from tests.clock import Clock
-from tests.unit.conftest import Tables
+from tests.unit.conftest import Clock, Tables
 
 PAYLOAD = '{"number":"1","note":"as ordered"}'
 LEASE = 21 + math.ceil(AFTER_DEADLINE)
