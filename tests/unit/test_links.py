@@ -111,20 +111,28 @@ def test_taken_is_what_another_operation_holds(tables: Tables) -> None:
 
 
 def test_taken_is_told_of_more_groups_than_one_question_takes(tables: Tables) -> None:
-    store(tables, "acme", Link(customer("C-299"), site("299")), "op_1")
+    for number in ("0", "299"):
+        store(tables, "acme", Link(customer(f"C-{number}"), site(number)), "op_1")
     groups = [[Link(customer(f"C-{number}"), site(str(number)))] for number in range(300)]
     taken = tables.links.taken("acme", groups, "op_2")
-    assert [number for number, is_taken in enumerate(taken) if is_taken] == [299]
+    assert [number for number, is_taken in enumerate(taken) if is_taken] == [0, 299]
     assert len(taken) == 300
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda links: links.taken("acme", [[Link(customer("C-1"), site("1"))]], "op_1"),
+        lambda links: links.releases("acme", [(customer("C-1"), site("1"))], "op_1"),
+    ],
+)
 def test_nothing_is_said_to_be_free_when_the_table_did_not_answer_in_full(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Links], object]
 ) -> None:
     throttled = {"Responses": {tables.links._table: []}, "UnprocessedKeys": {tables.links._table: {"Keys": [{}]}}}
     monkeypatch.setattr(tables.links._client, "batch_get_item", lambda **_: throttled)
-    with pytest.raises(StorageError, match="throttled"):
-        tables.links.taken("acme", [[Link(customer("C-1"), site("1"))]], "op_1")
+    with pytest.raises(StorageError, match="storage is throttled"):
+        ask(tables.links)
 
 
 @pytest.mark.parametrize("odd", ["a#b", "a%23b", "a b", "a/b", "ä€😀", "#", "%", "x" * 200, "😀" * 200, "#" * 200])
@@ -214,6 +222,14 @@ def test_what_another_operation_tied_is_apart(tables: Tables) -> None:
     assert tables.links.ties("umbrella", ACCOUNT) == {}
 
 
+@pytest.mark.parametrize("cardinality", list(Cardinality))
+def test_what_an_operation_holds_of_a_link_is_released_at_both_ends(tables: Tables, cardinality: Cardinality) -> None:
+    assert store(tables, "acme", Link(customer("C-1"), site("1"), cardinality), "op_1")
+    assert tables.links.releases("acme", [(customer("C-1"), site("1"))], "op_2") == []
+    tables.links.write(tables.links.releases("acme", [(customer("C-1"), site("1"))], "op_1"))
+    assert partners(tables, "acme", customer("C-1")) == partners(tables, "acme", site("1")) == []
+
+
 def test_nothing_is_untied_when_another_operation_has_tied_some_of_it_since(tables: Tables) -> None:
     tie(tables, [ACCOUNT, ORDER, KEY], "op_1")
     late = tables.links.ties("acme", KEY)["op_1"]
@@ -275,7 +291,8 @@ def test_what_decides_is_never_read_from_a_copy_that_may_be_stale(tables: Tables
     tables.links.of("acme", site("1"))
     tables.links.one("acme", site("1"), "crm", "customer")
     tables.links.taken("acme", [[Link(customer("C-1"), site("1"))]], "op_1")
-    assert asked == [("Query", True), ("GetItem", True), ("BatchGetItem", True)]
+    tables.links.releases("acme", [(customer("C-1"), site("1"))], "op_1")
+    assert asked == [("Query", True), ("GetItem", True), ("BatchGetItem", True), ("BatchGetItem", True)]
 
 
 @pytest.mark.parametrize(

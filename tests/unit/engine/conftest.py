@@ -15,6 +15,7 @@ from crm_bridge import Change, Create, Identity, Link, Match, Vendor
 from crm_bridge.engine import Engine, Outcome
 from crm_bridge.errors import (
     CannotLookError,
+    Event,
     IncompleteSearchError,
     MaybeDoneError,
     NotYetError,
@@ -24,6 +25,7 @@ from crm_bridge.outbound.breaker import Breaker
 from crm_bridge.outbound.transport import AFTER_DEADLINE, Deadline, Transport
 from crm_bridge.services import Services
 from crm_bridge.settings import Tenant
+from crm_bridge.storage.exchanges import Call, Exchange
 from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
 from crm_bridge.vendors.illu import IlluSettings
 from tests.unit.conftest import Clock, Tables
@@ -327,3 +329,14 @@ def recorded(bench: Bench, receipt: int = 7, number: str = "1") -> tuple[Operati
     result = Receipt(receipt=receipt)
     links = bench.flow().links(Order(number=number), result)
     return bench.engine.record(bench.flow, number, result, links, tenant="acme", by="ops")
+
+
+def with_exchange(bench: Bench) -> Operation:
+    """Let the calls of an attempt be stored of the first order, and return it."""
+    operation = bench.stored().model_copy(update={"exchanges": 1})
+    call = Call(at=1, method="POST", path="/orders", status=503, error=None, milliseconds=9)
+    exchange = Exchange(at=1, event=Event.NOT_DONE, calls=(call,))
+    put = bench.tables.operations.exchanges.put(operation, exchange, int(bench.clock.now) + 1000)
+    bench.tables.operations.save(operation, [put], over=operation.state)
+    assert bench.tables.operations.exchanges.of(bench.stored(), int(bench.clock.now)) == [exchange]
+    return bench.stored()

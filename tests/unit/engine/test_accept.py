@@ -88,3 +88,11 @@ def test_to_be_asked_for_again_when_it_is_released_in_the_very_moment(
     assert raised.value.headers == {"Retry-After": "1"}
     assert raised.value.operation_id == there.operation_id
     assert "being changed" in raised.value.detail
+
+
+def test_the_flow_knows_the_deadline(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(flow: Any, command: Order) -> str:
+        return f"{command.number} within {flow.context.deadline.remaining():.0f} s"
+
+    monkeypatch.setattr(bench.flow, "key", key)
+    assert accept(bench).operation.event_key == "1 within 21 s"

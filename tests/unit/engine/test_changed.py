@@ -238,3 +238,11 @@ def test_the_list_forgets_it_after_its_time(bench: Bench) -> None:
     item = client.get_item(TableName=table, Key=key)["Item"]
     assert int(item["expires_at"]["N"]) == int(bench.clock.now) + KEEP
     assert set(item) == {"operation_id", "tenant", "flow", "listed", "standing", "expires_at"}
+
+
+@pytest.mark.parametrize("notes", [True, False])
+def test_a_difference_is_noted_also_while_the_tenant_is_not_configured(bench: Bench, *, notes: bool) -> None:
+    bench.run()
+    bench.tables.put_secret("acme", "{}")
+    assert bench.run(note="changed", notes_changed=notes).changed
+    assert noted(bench) == ((1, 0) if notes else (None, None))

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from crm_bridge.engine import POLICY
 from crm_bridge.errors import Event, PoisonError
+from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, Receipt, raising
 
@@ -63,3 +64,11 @@ def test_needs_review_again_when_it_failed_as_often_after_a_person_let_it_begin_
         with pytest.raises(PoisonError):
             bench.retry()
         bench.engine.request_retry(bench.stored(), by="support")
+
+
+def test_a_flow_that_the_function_does_not_know_is_a_defect(bench: Bench) -> None:
+    bench.run(later=True)
+    named = bench.stored().operation_id
+    with pytest.raises(KeyError):
+        bench.engine.retry({}, named, tenant="acme", deadline=Deadline(21, bench.clock))
+    assert (bench.stored().state, bench.stored().attempts[-1].event) == (State.UNCONFIRMED, Event.DEFECT)

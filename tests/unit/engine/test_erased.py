@@ -14,7 +14,7 @@ from crm_bridge.errors import (
     VendorError,
 )
 from crm_bridge.storage.operation import Operation, State, operation_id
-from tests.unit.engine.conftest import Bench, failing
+from tests.unit.engine.conftest import Bench, failing, with_exchange
 
 
 def test_of_an_erased_event_only_its_id_and_its_state_stay(bench: Bench) -> None:
@@ -138,3 +138,11 @@ def test_what_was_sent_again_meanwhile_is_not_erased(bench: Bench) -> None:
     with pytest.raises(ConflictError):
         bench.engine.erase(seen, by="ops")
     assert bench.linked() == ["102"]
+
+
+def test_the_calls_of_an_erased_event_are_gone(bench: Bench) -> None:
+    bench.run()
+    before = with_exchange(bench)
+    bench.engine.erase(before, by="ops")
+    assert bench.stored().exchanges is None
+    assert bench.tables.operations.exchanges.of(before, int(bench.clock.now)) == []

@@ -3,7 +3,13 @@
 import pytest
 
 from crm_bridge.engine import KEEP_ATTEMPTS, POLICY, Outcome
-from crm_bridge.errors import Event, NotConfiguredError, NotDoneError, RefusedError, SignInRefusedError
+from crm_bridge.errors import (
+    Event,
+    NotConfiguredError,
+    NotDoneError,
+    RefusedError,
+    SignInRefusedError,
+)
 from crm_bridge.storage.operation import State
 from tests.unit.engine.conftest import Bench, failing
 

@@ -74,3 +74,12 @@ def test_says_when_to_ask_again_when_it_is_let_go_in_the_very_moment(
     assert raised.value.headers == {"Retry-After": "1"}
     assert raised.value.operation_id == there.operation_id
     assert "being changed" in raised.value.detail
+
+
+def test_what_another_request_has_just_put_in_its_place_is_returned(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = held(bench, State.SUCCEEDED).model_copy(update={"state": State.WAITING})
+    monkeypatch.setattr(bench.tables.operations, "queue", lambda *_: Claim(False, there))
+    outcome = bench.run()
+    assert (outcome.operation, outcome.ran) == (there, False)

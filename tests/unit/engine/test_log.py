@@ -48,7 +48,8 @@ def test_logs_whose_operation_it_retries(bench: Bench, log: StringIO) -> None:
     bind_log()
     bench.retry()
     (line,) = lines(log, "operation")
-    assert (line["tenant"], line["operation_id"]) == ("acme", operation_id("acme", "orders", "1"))
+    told = (line["tenant"], line["flow"], line["operation_id"])
+    assert told == ("acme", "orders", operation_id("acme", "orders", "1"))
 
 
 def test_whatever_is_logged_after_it_was_accepted_names_it(bench: Bench, log: StringIO) -> None:
@@ -69,6 +70,16 @@ def test_counts_a_refusal_that_nobody_waits_for(bench: Bench, capsys: pytest.Cap
     bench.shop.answers = [failing(RefusedError)]
     bench.retry()
     assert {"RefusedLater": [1.0], "flow": "orders"} in metrics(capsys)
+
+
+def test_counts_no_refusal_when_it_is_done_later_or_somebody_waits(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.run(later=True)
+    bench.retry()
+    bench.shop.answers = [failing(RefusedError)]
+    bench.run("2")
+    assert not [one for one in metrics(capsys) if "RefusedLater" in one]
 
 
 def test_counts_a_refused_sign_in(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +110,7 @@ def test_tells_the_ids_that_would_be_lost_when_somebody_else_settled_it(bench: B
     bench.shop.during = take_over
     outcome = bench.run()
     assert outcome.operation == bench.stored()
-    assert bench.stored().state is State.NEEDS_REVIEW
+    assert (bench.stored().state, outcome.result) == (State.NEEDS_REVIEW, None)
     assert lines(log, "not settled")[0]["made"] == ["shop receipt 101"]
 
 

@@ -1,6 +1,7 @@
 """An operation in doubt is looked up at the vendor before it is sent again."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -397,3 +398,25 @@ def test_says_that_another_event_was_quicker_to_link_the_record(
         "the record that was found was linked by another event",
     )
     assert unconfirmed.stored().due_at == unconfirmed.clock.now + POLICY.retry_delays[1]
+
+
+def test_needs_review_when_several_records_fit_although_this_very_event_has_linked_one(unconfirmed: Bench) -> None:
+    link = Link(Identity("crm", "order", "1"), Identity("shop", "receipt", "101"))
+    unconfirmed.tables.links.write(
+        [*unconfirmed.tables.links.puts("acme", [link], unconfirmed.stored().operation_id, 1)]
+    )
+    unconfirmed.shop.hits = [hit(101, unconfirmed.clock), hit(102, unconfirmed.clock)]
+    unconfirmed.retry()
+    assert unconfirmed.stored().state is State.NEEDS_REVIEW
+
+
+def test_the_flow_knows_the_operation_that_it_looks_for(unconfirmed: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def find(flow: Any, *_: object) -> list[Match[Receipt]]:
+        seen.append(flow.context.operation.operation_id)
+        return []
+
+    monkeypatch.setattr(unconfirmed.flow, "find", find)
+    unconfirmed.retry()
+    assert seen == [unconfirmed.stored().operation_id]

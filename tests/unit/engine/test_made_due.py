@@ -1,11 +1,16 @@
 """A person does not wait for the time of the next attempt."""
 
+import json
+from io import StringIO
+
 import pytest
 
 from crm_bridge.engine import POLICY
 from crm_bridge.errors import ConflictError, Event, MaybeDoneError, NotDoneError, StorageError, TryLaterError
 from crm_bridge.storage.operation import Attempt, State
 from tests.unit.engine.conftest import Bench, failing, hit, raising
+from tests.unit.engine.test_log import lines
+from tests.unit.engine.test_queues import with_queues
 
 
 @pytest.fixture
@@ -96,3 +101,11 @@ def test_the_defects_before_it_still_count(waiting: Bench) -> None:
     with pytest.raises(ValueError, match="broken"):
         waiting.retry()
     assert waiting.stored().state is State.NEEDS_REVIEW
+
+
+def test_put_on_its_queue_and_logged(waiting: Bench, log: StringIO) -> None:
+    sqs = with_queues(waiting, "orders")
+    due = waiting.engine.make_due(waiting.stored(), by="Ada")
+    assert [json.loads(one["MessageBody"])["operation_id"] for one in sqs.sent] == [due.operation_id]
+    (line,) = lines(log, "resolved")
+    assert (line["event"], line["state"]) == ("made due", "waiting")

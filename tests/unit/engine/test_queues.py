@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from io import StringIO
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from crm_bridge.engine import HANDED_OVER
-from crm_bridge.errors import NotDoneError
+from crm_bridge.errors import CannotLookError, NotDoneError
 from crm_bridge.outbound.queues import Queues
 from crm_bridge.storage.operation import State, operation_id
-from tests.unit.engine.conftest import Bench, failing
+from tests.unit.engine.conftest import Bench, failing, raising
 
 
 class Sqs:
@@ -35,12 +37,13 @@ def with_queues(bench: Bench, flow: str) -> Sqs:
     return handed_over
 
 
-def test_what_is_accepted_is_lent_to_the_message_that_is_sent(bench: Bench) -> None:
+def test_what_is_accepted_is_lent_to_the_message_that_is_sent(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     sqs = with_queues(bench, "orders")
     outcome = bench.run(later=True)
     until = int(bench.clock.now) + HANDED_OVER
     assert (outcome.operation.state, outcome.operation.due_at) == (State.WAITING, until)
     (message,) = sqs.sent
+    assert "not handed over" not in caplog.messages
     named = operation_id("acme", "orders", "1")
     body = {"operation_id": named, "tenant": "acme", "lent_until": until}
     assert json.loads(message["MessageBody"]) == body
@@ -83,3 +86,39 @@ def test_what_has_no_queue_waits_for_the_dispatcher(bench: Bench) -> None:
     bench.clock.move(HANDED_OVER)
     assert bench.retry()
     assert bench.stored().state is State.SUCCEEDED
+
+
+def test_what_a_person_decides_is_handed_over(told: Bench) -> None:
+    told.shop.answers = [failing(CannotLookError)]
+    told.run()
+    sqs = with_queues(told, "orders")
+    told.engine.request_retry(told.stored(), by="ops")
+    assert [json.loads(one["MessageBody"])["operation_id"] for one in sqs.sent] == [told.stored().operation_id]
+
+
+def test_the_webhook_about_what_a_person_decides_is_handed_over(told: Bench) -> None:
+    told.run(later=True)
+    told.tables.operations.save(told.stored().model_copy(update={"state": State.NEEDS_REVIEW}), over=State.WAITING)
+    sqs = with_queues(told, "webhook")
+    told.discard(told.stored())
+    (message,) = sqs.sent
+    sent = told.tables.operations.get(json.loads(message["MessageBody"])["operation_id"])
+    assert sent
+    assert sent.function == "webhook"
+
+
+def test_what_is_sent_at_once_is_lent_to_nobody(bench: Bench) -> None:
+    sqs = with_queues(bench, "orders")
+    seen: list[int | None] = []
+    bench.shop.during = lambda: seen.append(bench.stored().lent_until)
+    bench.run()
+    assert (seen, sqs.sent) == ([None], [])
+
+
+def test_the_log_says_why_a_queue_could_not_be_reached(bench: Bench, log: StringIO) -> None:
+    sqs = with_queues(bench, "orders")
+    sqs.send_message_batch = raising(EndpointConnectionError(endpoint_url="x"))  # type: ignore[method-assign]
+    assert bench.run(later=True).operation.state is State.WAITING
+    written = [json.loads(line) for line in log.getvalue().splitlines()]
+    (line,) = [one for one in written if one["message"] == "not handed over"]
+    assert line["exception_name"] == "EndpointConnectionError"

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from crm_bridge.engine import Outcome
+from crm_bridge.engine.states import REPLACEABLE
 from crm_bridge.errors import (
     ContractBrokenError,
     MaybeDoneError,
@@ -16,7 +17,8 @@ from crm_bridge.errors import (
 from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
-from tests.unit.engine.conftest import LEASE, Bench, Receipt, failing
+from crm_bridge.storage.operations import Claim
+from tests.unit.engine.conftest import LEASE, Bench, Order, Receipt, failing
 
 
 def test_succeeds_with_links_both_ways_when_the_vendor_does_it(bench: Bench) -> None:
@@ -127,7 +129,7 @@ def test_accepts_nothing_when_the_tenant_is_not_configured(bench: Bench) -> None
     assert bench.shop.sent == []
 
 
-def test_a_repetition_is_key_link_id_what_there_is(bench: Bench) -> None:
+def test_a_repetition_gets_what_there_is(bench: Bench) -> None:
     bench.run()
     assert bench.run() == Outcome(bench.stored(), ran=False)
     there = bench.stored()
@@ -164,3 +166,37 @@ def test_a_question_is_asked_of_the_flows_own_vendor(bench: Bench) -> None:
 
     assert bench.engine.ask(flow, question) == "the answer"
     assert asked == [(bench.flow.vendor, bench.shop)]
+
+
+def test_one_client_is_made_for_one_event(bench: Bench) -> None:
+    bench.run()
+    assert [one[0] for one in bench.shop.asked] == ["vendor"]
+
+
+def test_what_the_flow_claims_itself_is_sent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def claim(flow: Any, command: Order, operation: Operation, *, later: bool) -> Claim:
+        asked.append((flow.name, command.number, operation.event_key, later))
+        return bench.tables.operations.create(operation.model_copy(update={"mapping": "its own"}), over=REPLACEABLE)
+
+    monkeypatch.setattr(bench.flow, "claim", claim)
+    bench.run()
+    bench.run("2", later=True)
+    assert asked == [("orders", "1", "1", False), ("orders", "2", "2", True)]
+    assert (bench.stored().mapping, bench.stored("2").mapping) == ("its own", "its own")
+    assert len(bench.shop.sent) == 1
+
+
+def test_a_client_gets_what_the_run_has(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[object, ...]] = []
+    made = bench.flow.vendor.for_tenant
+
+    def for_tenant(tenant: Any, transport: Any, deadline: Any, services: Any) -> Any:
+        given.append((transport.scope.tenant, transport._calls, deadline, services))
+        return made(tenant, transport, deadline, services)
+
+    monkeypatch.setattr(bench.flow.vendor, "for_tenant", for_tenant)
+    flow = bench.engine.bind(bench.flow, "acme", Deadline(21, bench.clock))
+    bench.engine.ask(flow, lambda shop: shop)
+    assert given == [("acme", flow.context.calls, flow.context.deadline, bench.services)]

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from crm_bridge import Create, Match, Need
+from crm_bridge.engine import Outcome
 from crm_bridge.engine.context import AFTER_THE_OTHER
 from crm_bridge.engine.settling import Ending, Together
 from crm_bridge.errors import (
@@ -299,3 +300,29 @@ def test_what_is_needed_is_settled_by_itself_unless_it_is_the_last_call(bench: B
     context.require(Need(bench.flow, "the order", Order(number="1")))
     assert context.ending is None
     assert bench.stored().state is State.SUCCEEDED
+
+
+def test_what_is_needed_keeps_no_note_of_another_payload(bench: Bench) -> None:
+    bench.run(note="the first")
+    ship(bench, command=Order(number="1", note="the second"))
+    assert bench.stored().changed_at is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"state": State.REJECTED}, RefusedError, "the order: it was refused"),
+        ({"state": State.WAITING, "result": '{"receipt":1}'}, NotYetError, "the order is not there yet (waiting)"),
+        ({"state": State.SUCCEEDED, "result": None}, NotYetError, "the order is not there yet (succeeded)"),
+    ],
+)
+def test_what_another_function_has_just_made_of_it_decides(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], kind: type[VendorError], message: str
+) -> None:
+    bench.run()
+    there = bench.stored().model_copy(update=changes)
+    monkeypatch.setattr(bench.engine, "run", lambda *_, **__: Outcome(there, ran=False))
+    context = bench.engine.bind(bench.flow, "acme", Deadline(21, bench.clock)).context
+    with pytest.raises(kind) as raised:
+        context.require(Need(bench.flow, "the order", Order(number="1")))
+    assert (raised.value.message, raised.value.status) == (message, None)

@@ -15,9 +15,12 @@ from crm_bridge.errors import (
     MaybeDoneError,
     NoSuchRecordError,
     OvertakenError,
+    StorageError,
+    UnconfirmedError,
 )
+from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.operation import Operation, State
-from tests.unit.engine.conftest import Bench, Receipt, failing, hit
+from tests.unit.engine.conftest import Bench, Receipt, failing, hit, raising, with_exchange
 
 
 def test_succeeds_with_links_when_a_person_links_the_record(in_review: Bench) -> None:
@@ -167,3 +170,59 @@ def test_what_is_sent_again_can_be_due_later(bench: Bench) -> None:
     later = int(bench.clock()) + 500
     assert bench.engine.request_retry(bench.stored(), by="ops", due_at=later).due_at == later
     assert bench.stored().due_at == later
+
+
+def test_an_id_is_verified_unless_the_person_has_confirmed_it(
+    in_review: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_review.shop.verified = "it has another name"
+    seen: list[float] = []
+    existing = in_review.flow.existing  # type: ignore[union-attr]
+
+    def bound(flow: Any, command: Any, record_id: str) -> Any:
+        seen.append(flow.context.deadline.remaining())
+        return existing(flow, command, record_id)
+
+    monkeypatch.setattr(in_review.flow, "existing", bound)
+    deadline = Deadline(21, in_review.clock)
+    with pytest.raises(UnconfirmedError):
+        in_review.engine.link_existing(in_review.flow, in_review.stored(), "101", by="ops", deadline=deadline)
+    assert seen == [21]
+
+
+def test_the_calls_of_an_event_are_gone_when_a_person_discards_it(in_review: Bench) -> None:
+    before = with_exchange(in_review)
+    in_review.discard(before)
+    assert in_review.stored().exchanges is None
+    assert in_review.tables.operations.exchanges.of(before, int(in_review.clock.now)) == []
+
+
+def test_the_payload_of_what_a_person_links_is_kept_for_as_long_as_the_operation_could_be_unlinked(
+    in_review: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, until = in_review.tables.operations.keep_payload, []
+
+    def kept(operation: Operation, expires_at: int) -> Any:
+        until.append(expires_at)
+        return keep(operation, expires_at)
+
+    monkeypatch.setattr(in_review.tables.operations, "keep_payload", kept)
+    in_review.link_existing(in_review.stored(), "101", by="ops")
+    assert until == [int(in_review.clock.now) + POLICY.keep]
+
+
+def test_says_so_when_what_ends_with_a_decision_changes_again_and_again(
+    in_review: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Restless:
+        def writes(self, settled: Operation, event: Event) -> Any:  # noqa: ARG002
+            return ()
+
+        def adapts(self, event: Event, there: object) -> bool:  # noqa: ARG002
+            return True
+
+    monkeypatch.setattr(in_review.flow, "discarded", lambda *_: Restless(), raising=False)
+    monkeypatch.setattr(in_review.tables.operations, "save", raising(OvertakenError([None])))
+    with pytest.raises(StorageError, match="end with it change again and again"):
+        in_review.discard(in_review.stored(), by="ops")
+    assert in_review.stored().state is State.NEEDS_REVIEW

@@ -1,6 +1,7 @@
 """An event that is settled in one transaction with another that it required."""
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from crm_bridge.errors import Event, StorageError
 from crm_bridge.storage.links import Identity, Link
 from crm_bridge.storage.operation import Operation, State, operation_id
 from tests.unit.engine.conftest import Bench, raising
+from tests.unit.engine.test_log import lines
 from tests.unit.engine.test_require import SHIP, ship
 
 SHIPPED = operation_id("acme", SHIP, "1")
@@ -89,3 +91,32 @@ def test_the_other_is_settled_when_the_first_was_taken_over(bench: Bench, monkey
     of_shipping(bench, monkeypatch, lambda operation: operation.model_copy(update={"lease": "another"}))
     ship(bench, is_last=True)
     assert (bench.stored().state, bench.linked()) == (State.SUCCEEDED, ["101"])
+
+
+def test_the_log_names_each_of_the_two(bench: Bench, log: StringIO) -> None:
+    ship(bench, is_last=True)
+    assert {line["operation_id"] for line in lines(log, "operation")} == {SHIPPED, bench.stored().operation_id}
+
+
+def test_the_other_is_settled_at_once_when_it_ends_something_itself(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Marks:
+        def writes(self, settled: Operation, event: Event) -> Any:  # noqa: ARG002
+            return ()
+
+    real = bench.flow.send
+
+    def send(flow: Any, *arguments: Any) -> Any:
+        flow.context.ending = Marks()
+        return real(flow, *arguments)
+
+    monkeypatch.setattr(bench.flow, "send", send)
+    outcome = bench.run(settles=False)
+    assert (outcome.unsettled, bench.stored().state) == (None, State.SUCCEEDED)
+
+
+def test_the_result_is_known_before_it_is_settled(bench: Bench) -> None:
+    outcome = bench.run(settles=False)
+    assert outcome.unsettled
+    assert (outcome.result, bench.stored().state) == ('{"receipt":101}', State.SENDING)

@@ -17,9 +17,9 @@ from crm_bridge.errors import (
     UnconfirmedError,
     VendorError,
 )
-from crm_bridge.storage.links import Identity, Link
+from crm_bridge.storage.links import Cardinality, Identity, Link
 from crm_bridge.storage.operation import Attempt, State
-from tests.unit.engine.conftest import PAYLOAD, Bench, failing, recorded, webhooks
+from tests.unit.engine.conftest import PAYLOAD, Bench, failing, hit, recorded, webhooks
 
 
 @pytest.mark.parametrize(
@@ -221,3 +221,26 @@ def test_each_decision_is_another_news_for_whoever_is_told(told: Bench) -> None:
         "operation.succeeded",
         "operation.succeeded",
     ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason"), [([], "by Ada"), ([101, 102], "by Ada; it was shop receipt 101, shop receipt 102")]
+)
+def test_the_history_says_what_it_was_linked_to(
+    in_review: Bench, monkeypatch: pytest.MonkeyPatch, numbers: list[int], reason: str
+) -> None:
+    order = Identity("crm", "order", "1")
+    links = [Link(order, Identity("shop", "receipt", str(number)), Cardinality.MANY_TO_MANY) for number in numbers]
+    monkeypatch.setattr(in_review.flow, "links", lambda *_: links)
+    in_review.link_existing(in_review.stored(), "101", by="ops")
+    assert in_review.engine.unlink(in_review.stored(), by="Ada").attempts[-1].reason == reason
+    assert in_review.linked() == []
+
+
+def test_what_was_to_expire_is_kept_until_a_person_has_decided(unconfirmed: Bench) -> None:
+    unconfirmed.shop.linking = False
+    unconfirmed.shop.hits = [hit(101, unconfirmed.clock)]
+    unconfirmed.retry()
+    assert unconfirmed.stored().expires_at is not None
+    assert unconfirmed.engine.unlink(unconfirmed.stored(), by="ops").expires_at is None
+    assert unconfirmed.stored().expires_at is None

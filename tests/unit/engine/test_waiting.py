@@ -1,11 +1,15 @@
 """An operation that waits for another one, and is woken by its end."""
 
+import json
+from typing import Any
+
 import pytest
 
 from crm_bridge.engine import POLICY
-from crm_bridge.errors import NotDoneError, RefusedError, StorageError
-from crm_bridge.storage.operation import State, operation_id
+from crm_bridge.errors import Event, NotDoneError, RefusedError, StorageError
+from crm_bridge.storage.operation import Operation, State, operation_id
 from tests.unit.engine.conftest import Bench, failing, hit, park, raising, waits
+from tests.unit.engine.test_queues import with_queues
 
 
 @pytest.mark.parametrize("end", ["done", "found", "refused", "linked", "discarded"])
@@ -32,6 +36,39 @@ def test_what_waits_is_due_as_soon_as_the_other_one_has_ended(unconfirmed: Bench
             unconfirmed.discard(park(unconfirmed), by="ops")
     assert unconfirmed.stored().state in (State.SUCCEEDED, State.REJECTED)
     assert unconfirmed.stored(waiting.event_key) == waiting.model_copy(update={"due_at": int(unconfirmed.clock.now)})
+
+
+def test_what_waits_is_handed_over_at_once_when_the_other_one_has_ended(bench: Bench) -> None:
+    bench.run()
+    sqs = with_queues(bench, "orders")
+    waiting = waits(bench)
+    assert [json.loads(one["MessageBody"])["operation_id"] for one in sqs.sent] == [waiting.operation_id]
+
+
+def test_what_the_flow_adds_is_written_also_when_the_note_could_not_be_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    class Release:
+        def writes(self, settled: Operation, event: Event) -> Any:
+            asked.append((settled.state, event))
+            return [bench.tables.operations.put(settled.model_copy(update={"operation_id": "op_released"}))]
+
+        def adapts(self, event: Event, there: object) -> bool:
+            raise AssertionError((event, there))
+
+    send = bench.flow.send
+
+    def send_with_ending(flow: Any, command: Any, vendor: Any) -> Any:
+        flow.context.ending = Release()
+        return send(flow, command, vendor)
+
+    bench.run()
+    monkeypatch.setattr(bench.flow, "send", send_with_ending)
+    assert waits(bench).state is State.WAITING
+    assert asked == 2 * [(State.WAITING, Event.NOT_DONE)]  # with the note, and without
+    assert bench.tables.operations.get("op_released")
 
 
 def test_what_waits_is_woken_when_its_note_was_left_while_the_other_one_was_being_sent(bench: Bench) -> None:

@@ -1,15 +1,16 @@
 """The operation table: what is due, what is lent to a queue, and who waits for what."""
 
 from collections import Counter
+from itertools import count
 from typing import Any
 
 import pytest
 
-from crm_bridge.errors import LinkTakenError
+from crm_bridge.errors import LinkTakenError, StorageError
 from crm_bridge.storage import operation_reader
 from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
 from crm_bridge.storage.operation_reader import Due
-from crm_bridge.storage.operations import MOST_WAITERS, Claim
+from crm_bridge.storage.operations import MOST_NOTED, MOST_WAITERS, Claim
 from tests.unit.conftest import Tables
 from tests.unit.operations.conftest import LATER, NOW, SENT_BY, Call, claim, due, intercept, operation, store, there
 
@@ -243,3 +244,34 @@ def test_nothing_else_is_woken(tables: Tables, one: Operation) -> None:
         assert tables.operations.wake(named.operation_id, "acme", NOW, due_at=NOW, lent_until=None) is None
     assert there(tables) == one
     assert tables.operations.get(operation("gone").operation_id) is None
+
+
+def test_the_storage_failed_when_notes_never_end(tables: Tables) -> None:
+    store(tables, operation(state=State.SENDING))
+    times = count(1)
+
+    def noted(real: Call, name: str, arguments: dict[str, object]) -> object:
+        if name == "PutItem":
+            update = tables.operations.update(
+                operation().operation_id,
+                "SET changed_times = :times",
+                "attribute_exists(lease)",
+                {":times": next(times)},
+            )
+            real("UpdateItem", dict(update["Update"]))
+        return real(name, arguments)
+
+    done = there(tables).model_copy(update={"state": State.SUCCEEDED, "due_at": None})
+    intercept(tables.operations, noted)
+    with pytest.raises(StorageError, match="changes again and again"):
+        tables.operations.save(done)
+    assert next(times) == MOST_NOTED + 1
+    assert there(tables).state is State.SENDING
+
+
+def test_what_is_no_longer_there_is_not_saved(tables: Tables) -> None:
+    done = operation(state=State.SUCCEEDED, due_at=None)
+    for along in ((), [tables.operations.drop_payload(done)]):
+        with pytest.raises(StorageError, match="no longer stored"):
+            tables.operations.save(done, along=along)
+    assert tables.operations.get(done.operation_id) is None

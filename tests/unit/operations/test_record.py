@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from crm_bridge.errors import Event, LinkTakenError, StorageError
+from crm_bridge.storage.dynamodb import deserialize
 from crm_bridge.storage.links import Identity, Link
 from crm_bridge.storage.operation import Attempt, Operation, State, as_time, fingerprint, operation_id
 from crm_bridge.storage.operation_reader import Due
@@ -395,7 +396,11 @@ def test_a_payload_is_kept_beside_its_operation_until_it_is_dropped(tables: Tabl
     store(tables, one)
     assert tables.operations.kept_payload(one) is None
     done = one.model_copy(update={"state": State.SUCCEEDED, "payload": None})
-    tables.operations.save(done, [tables.operations.keep_payload(one, LATER)])
+    keep = tables.operations.keep_payload(one, LATER)
+    item: Any = keep["Put"]["Item"]
+    kept = deserialize(item)
+    assert (kept["tenant"], kept["expires_at"]) == (one.tenant, LATER)  # what `forget` and DynamoDB delete it by
+    tables.operations.save(done, [keep])
     assert tables.operations.kept_payload(one) == '{"a": 1}'
     assert there(tables).payload is None
     assert tables.operations.kept_payload(operation("2")) is None

@@ -140,3 +140,17 @@ def test_an_update_is_no_link(tables: Tables) -> None:
         along(tables, "SET reserved = :by", "attribute_exists(lease)", by="7#op")
     assert not isinstance(raised.value, LinkTakenError)
     assert list(raised.value.there) == [{}]
+
+
+def test_only_the_parts_that_are_not_as_they_must_be_are_shown(tables: Tables) -> None:
+    one, other = store(tables, operation()), store(tables, operation("2", state=State.SENDING))
+    writes = [
+        tables.operations.update(operation(key).operation_id, "SET reserved = :by", condition, {":by": "7#op"})
+        for key, condition in (("3", "attribute_not_exists(lease)"), ("1", "attribute_exists(held)"))
+    ]
+    with pytest.raises(OvertakenError) as raised:
+        tables.operations.save(other.model_copy(update={"state": State.SUCCEEDED, "due_at": None}), along=writes)
+    as_it_must_be, changed = raised.value.there
+    assert as_it_must_be is None
+    assert changed
+    assert changed["lease"] == {"S": one.lease}

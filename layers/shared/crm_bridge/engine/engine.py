@@ -338,13 +338,13 @@ class Engine:
         context = flow.context
 
         def send(vendor: V) -> R | Match[R]:
-            account = flow.account(vendor)
-            if flow.is_repeatable and is_elsewhere(context.operation or operation, account):
+            account, sending = flow.account(vendor), context.operation or operation
+            if flow.is_repeatable and is_elsewhere(sending, account):
                 raise CannotLookError("it is about an account that the tenant no longer names", vendor=vendor.name)
-            if (context.operation or operation).sent_to is None:
+            if sending.sent_to is None:
                 # If the function dies while it sends, this is where to look for what it made.
                 self._operations.note_account(operation, account)
-            context.operation = (context.operation or operation).model_copy(update={"sent_to": account})
+            context.operation = sending.model_copy(update={"sent_to": account})
             try:
                 return flow.send(command, vendor)
             finally:
@@ -453,8 +453,8 @@ class Engine:
         has_failed = settled.state is not State.SUCCEEDED
         if not has_failed and not context.settings.keep_exchanges_days:
             return decision
-        event = decision.event or settled.attempts[-1].event
-        exchange = context.calls.exchange(settled.updated_at, event, bodies=has_failed)
+        assert decision.event
+        exchange = context.calls.exchange(settled.updated_at, decision.event, bodies=has_failed)
         if exchange is None:
             return decision
         kept = max(context.settings.keep_exchanges_days * DAY, self._policy.keep_failed if has_failed else 0)

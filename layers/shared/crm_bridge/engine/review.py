@@ -205,7 +205,7 @@ class Review:
         now = self._now()
         times: dict[str, object] = {"due_at": due_at} if due_at else {**self._settling.at_once(now)}
         # The last attempt still says why it waits, and `updated_at` when that was.
-        kept = {"state": state, "last_attempt": waiting.last_attempt, **times}
+        kept = {"last_attempt": waiting.last_attempt, **times}
         due = with_attempt(waiting, Event.MADE_DUE, now, f"by {by}").model_copy(update=kept)
         if not self._operations.hasten(waiting, due):
             raise ConflictError("The operation was changed meanwhile. Look at it again.")

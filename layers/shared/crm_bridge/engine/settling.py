@@ -163,7 +163,8 @@ class Settling:
     def is_settled(self, stored: Operation, decision: Decision) -> None:
         """Log and count what was written, and wake those that have waited for it."""
         attempt = decision.operation.attempts[-1]
-        log_result(decision.event or attempt.event, stored.state, stored.tries, attempt.status)
+        assert decision.event
+        log_result(decision.event, stored.state, stored.tries, attempt.status)
         count("Operations", flow=stored.flow, state=stored.state)
         if stored.state is State.NEEDS_REVIEW:
             count("NeedsReview", reason=attempt.event)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from botocore.exceptions import ClientError
 
-from crm_bridge.errors import LinkTakenError, OvertakenError
+from crm_bridge.errors import LinkTakenError, OvertakenError, StorageError
 from crm_bridge.storage.dynamodb import deserialize, existing, guarded, reasons_of, serialize, through_conflicts
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ from crm_bridge.storage.operation_reader import Due, as_item, as_operation, key_
 
 MOST_WAITERS = 20
 """Operations that one operation wakes when it has ended; more than these wait for their own next attempt."""
+MOST_NOTED = MOST_WAITERS + 10
+"""Times that an operation is saved if a waiter, or a payload that differs, is noted meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -225,13 +227,13 @@ class Operations(ChangedOperations):
         made of it. Raises LinkTakenError, OvertakenError, StorageError; then nothing was written.
         """
         lease = lease or operation.lease
-        for _ in range(MOST_WAITERS):
+        for _ in range(MOST_NOTED):
             there = self._saved(operation, writes, along, over, lease)
             is_ours = over is not None and (there.lease, there.state) == (lease, over)
             if not is_ours or (noted := operation.with_notes_of(there)) == operation:
                 return there
             operation = noted  # something was added since it was read
-        return self._saved(operation, writes, along, over, lease)
+        raise StorageError("The operation changes again and again. Send the same request again.")
 
     def _saved(
         self,
@@ -242,7 +244,11 @@ class Operations(ChangedOperations):
         lease: str | None,
     ) -> Operation:
         item = self._write_all(self._settled(operation, over, lease), along, writes)
-        return as_operation(item) if item else operation
+        if item is None:
+            return operation
+        if not item:
+            raise StorageError("The operation is no longer stored. Send the same request again.")
+        return as_operation(item)
 
     def settled(self, operation: Operation) -> "TransactWriteItemTypeDef":
         """The write that `save` makes of an operation that is being sent, for the transaction that settles another."""
