@@ -92,7 +92,7 @@ def copied(tmp_path: Path) -> Path:
 def test_a_build_fails_when_a_handler_is_missing(copied: Path, left_out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing_handlers(copied) == []
     function = copied / "KeyLinkFunction"
-    (function / left_out).rename(copied.with_name("elsewhere"))
+    (function / left_out).rename(copied / "elsewhere")
     missing = function / "key_link/handler.py"
     with pytest.raises(SystemExit, match=f"KeyLinkFunction: there is no {missing} for the handler"):
         run(copied, monkeypatch)
