@@ -1,4 +1,4 @@
-"""What was measured, as tables: for a terminal, and as docs/performance.md."""
+"""The measurements, as tables: for a terminal, and as docs/performance.md."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ KINDS = ("new", "repeated")
 PAGE = Path(__file__).parent / "performance.md"
 
 type Found = Mapping[str, Any]
-"""What each measure found, by its name, as JSON has it."""
+"""The results of each measure, by its name, as in JSON."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is measured: our function and its peers, each as built."""
+"""The subjects of the measures: our function and its peers, each as built."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What all commands share: the options that name a bridge, and the exit codes."""
+"""Shared by all commands: the options that name a bridge, and the exit codes."""
 
 import inspect
 import json
@@ -40,7 +40,7 @@ class ExitCode(IntEnum):
 
 
 class WrongInputError(Exception):
-    """What the user gave cannot be used; `fields` are the places. Nothing was changed."""
+    """The user's input cannot be used; `fields` are the places. Nothing was changed."""
 
     def __init__(self, message: str, fields: tuple[FieldError, ...] = ()) -> None:
         super().__init__(message)

@@ -98,7 +98,7 @@ class Line:
 
 @dataclass
 class Plan:
-    """What is to be done. `lines` has every line of the file but the header."""
+    """The rows to send, and why others are not sent. `lines` has every line of the file but the header."""
 
     lines: list[Line]
     counts: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What a command says: laid out for people on standard output, or as one JSON document; notices on standard error."""
+"""The output of a command: for people or as one JSON document on standard output; notices on standard error."""
 
 import json
 import sys

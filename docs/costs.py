@@ -21,7 +21,7 @@ KINDS = Counter(kind for kind, _ in RESOURCES)
 GIGABYTES = TEMPLATE["Globals"]["Function"]["MemorySize"] / 1024
 OF_DISPATCHER = TEMPLATE["Resources"]["DispatcherFunction"]["Properties"]["MemorySize"] / 1024
 BYTES_OF_AWS = sum(len(line) + 1 for line in FACTS["log"]["lines_of_aws"])
-"""What Lambda and the API log for each request by themselves."""
+"""The bytes that Lambda and the API log for each request by themselves."""
 EVENTS = 1_000_000
 MINUTES = 730 * 60
 """Of a month, as AWS reckons."""
@@ -37,7 +37,7 @@ def usd(price: str, amount: float) -> float:
 
 
 def of_events(event: Mapping[str, float]) -> dict[str, float]:
-    """What a million events of a kind cost in a month, by service."""
+    """The costs of a million events of a kind in a month, by service."""
     assumed = FACTS["assumed"]
     in_dynamodb = event["round_trips"] - event["vendor_calls"]
     milliseconds = event["own_ms"] + in_dynamodb * assumed["dynamodb_ms"] + event["vendor_calls"] * assumed["vendor_ms"]
@@ -62,7 +62,7 @@ def metrics_of(watching: Sequence[Mapping[str, Any]]) -> int:
 
 
 def besides() -> dict[str, float]:
-    """What a month costs on top with a parameter, or for what is kept."""
+    """The costs of a month on top with a parameter, or for what is kept."""
     assumed, site = FACTS["assumed"], FACTS["event"]["new site"]
     functions, tables, queues = (
         KINDS[f"AWS::{kind}"] for kind in ("Serverless::Function", "DynamoDB::Table", "SQS::Queue")
@@ -83,7 +83,7 @@ def besides() -> dict[str, float]:
 
 
 def idle() -> dict[str, float]:
-    """What a stack with one tenant costs in a month in which nothing happens."""
+    """The costs of a stack with one tenant in a month in which nothing happens."""
     assumed = FACTS["assumed"]
     watched = metrics_of(alarms())
     queues = sum(

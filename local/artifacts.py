@@ -1,4 +1,4 @@
-"""What `sam build` made, checked and measured: `python -m local.artifacts [FOLDER] [--beside FOLDER] [--json]`."""
+"""Check and measure the output of `sam build`: `python -m local.artifacts [FOLDER] [--beside FOLDER] [--json]`."""
 
 import argparse
 import ast

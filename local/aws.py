@@ -45,7 +45,7 @@ class _Handler(QuickHandler, MotoRequestHandler):
 
 
 class _Moto(DomainDispatcherApplication):
-    """Remembers which host is which service; moto itself reads its folder anew for every request."""
+    """Remembers which host is which service; moto itself reads its folder again for every request."""
 
     def __init__(self) -> None:
         super().__init__(create_backend_app)
@@ -82,7 +82,7 @@ def _transact_write_items(backend: DynamoDBBackend, transact_items: list[dict[st
         raise
 
 
-# moto spells the names of a queue's attributes anew whenever it looks at one of them.
+# moto spells the names of a queue's attributes again whenever it looks at one of them.
 moto.sqs.models.camelcase_to_underscores = cache(camelcase_to_underscores)  # type: ignore[attr-defined]
 # Else every response allows the pages of all websites to read it.
 werkzeug_app.DISABLE_GLOBAL_CORS = True  # type: ignore[attr-defined]

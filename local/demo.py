@@ -77,7 +77,7 @@ class Step(BaseModel):
 
     what: str
     do: str = ""
-    """What somebody does before, see `Player._prepare`."""
+    """The action before, see `Player._prepare`."""
     fault: dict[str, dict[str, Any]] = {}
     """Faults of the next requests to simulators, by vendor."""
     event: str = ""
@@ -99,7 +99,7 @@ class Step(BaseModel):
     says: Texts = []
     """Texts in what is printed of the response."""
     holds: str | None = ""
-    """What the vendor holds then; as after the step before, if it is not given. None: it is not printed."""
+    """The vendor's records then; as after the step before, if it is not given. None: it is not printed."""
 
 
 class Chapter(BaseModel):
@@ -158,14 +158,14 @@ class Player:
             headers = {"Authorization": f"Bearer {key}"} if key else {}
         for _ in range(5 if step.settle else 1):
             if step.settle:
-                self._pass(60)
+                self._stack.deliver_due(after=60)
             response = requests.request(
                 method, self._stack.url + path, json=body or None, headers=headers, timeout=TIMEOUT
             )
             if step.settle and response.json().get("state") in FINAL:
                 break
         for seconds in (60, *[3600] * step.hours) if step.settle else ():
-            self._pass(seconds)
+            self._stack.deliver_due(after=seconds)
         if step.keep:
             self._ids[step.keep] = response.json().get("recordID", "")
         if path.startswith("/requests?"):
@@ -177,11 +177,6 @@ class Player:
         self._stack.illu.alterations = ()
         self._stack.izzitup.allowed.add("ops-bot")
         return " ".join(sent).strip(), response.status_code, summary(response)
-
-    def _pass(self, seconds: int) -> None:
-        """Let time pass, and the dispatcher and the queues do their work."""
-        self._stack.move_clock(seconds)
-        self._stack.deliver_due()
 
     def _prepare(self, step: Step) -> None:
         """Do what happens before the request. IzzitUp refuses by itself where it can be made to do so."""
@@ -285,8 +280,8 @@ def summary(response: requests.Response) -> str:
             rows = [f"{one['entity']} {one['id']}" for one in records]
             return "\n".join([*rows, "and more"] if has_more else rows)
         case {"entity": entity, "id": record_id, "fields": fields}:
-            told = [f"{name} {value}" for name, value in fields.items() if value]
-            return f"{entity} {record_id}: {', '.join(told)}"
+            shown = [f"{name} {value}" for name, value in fields.items() if value]
+            return f"{entity} {record_id}: {', '.join(shown)}"
         case {"entries": entries}:
             return ", ".join(f"{entry['name']} {entry['id']}" for entry in entries)
         case {"ignored": reason}:

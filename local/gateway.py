@@ -1,4 +1,4 @@
-"""What API Gateway, the queue pollers and the scheduler do on AWS, around the real handlers.
+"""API Gateway, the queue pollers and the scheduler, as on AWS, around the real handlers.
 
 Source of the event's shape: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
@@ -39,7 +39,7 @@ PAGES: Mapping[str, tuple[str, str]] = {
     "/docs/problems.md": ("problems.md", "text/markdown"),
     "/openapi.json": ("openapi.json", "application/json"),
 }
-"""What only this gateway has besides the routes: the file in docs/, and its media type."""
+"""The routes that only this gateway has: the file in docs/, and its media type."""
 LARGEST_BODY = 10 * 1024 * 1024
 _TEXT = ("application/json", "application/xml", "application/javascript")
 """Besides `text/*`, what comes as text; all else comes in base64. AWS documents no list: this is what others measured.

@@ -23,14 +23,14 @@ SAM = ROOT / ".venv-sam" / "bin" / "sam"
 BUNDLE = ROOT / ".aws-sam" / "bundle"
 """Built for this machine, by `make`."""
 ENVIRONMENT = ROOT / ".local" / "env.json"
-"""What the functions get in their environment, as long as a stack that may be called from containers is running."""
+"""The environment of the functions, as long as a stack that may be called from containers is running."""
 PORT = 3010
 """Of `sam local start-api`; the local stack has 3000 to 3006."""
 USAGE = "usage: python -m local.sam invoke FLOW EVENT [OPTION...] | start-api [OPTION...]"
 
 
 class NotReadyError(Exception):
-    """What has to be done first."""
+    """Something has to be done first."""
 
 
 def environment_file(stack: Stack) -> AbstractContextManager[None]:

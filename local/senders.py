@@ -1,4 +1,4 @@
-"""What each sender does with each of our responses, and a simulation of it: which events reach the bridge in the end.
+"""The reactions of each sender to our responses, and a simulation: which events reach the bridge in the end.
 
 The facts are the vendors' own, or marked as not documented. A schedule that a vendor does not give in numbers is one of
 the documented length. What is not documented is played as if the sender never tried again.
@@ -54,7 +54,7 @@ KINDS = ("4xx", "429", "500", "502", "503", SILENT)
 
 @dataclass(frozen=True)
 class Sender:
-    """What one sender does."""
+    """The behaviour of one sender."""
 
     preset: str
     timeout: float | None
@@ -62,9 +62,9 @@ class Sender:
     retries: Mapping[str, Retries]
     """By the kind of response. 409 and 429 that are missing are as `4xx`; 500, 502 and 503 are as `5xx`."""
     note: str
-    """What is to be known besides, and what to do about it."""
+    """Remarks, with advice."""
     ban: Ban | None = None
-    waits_as_told: bool = False
+    obeys_retry_after: bool = False
     """Whether it waits as Retry-After says instead, which must be less than a minute."""
 
     def after(self, kind: str) -> Retries:
@@ -116,7 +116,7 @@ SENDERS: tuple[Sender, ...] = (
         12,
         {"4xx": NEVER, "409": THRICE, "429": WHILE_TOLD, "503": WHILE_TOLD, "5xx": NEVER, SILENT: FIVE},
         "Delivery is best effort. Zendesk lists the calls of the last 7 days: compare after an outage.",
-        waits_as_told=True,
+        obeys_retry_after=True,
     ),
     Sender(
         "salesforce-flow",
@@ -201,7 +201,7 @@ SENDERS: tuple[Sender, ...] = (
 
 @dataclass
 class Played:
-    """What became of the events, by their numbers."""
+    """The outcomes of the events, by their numbers."""
 
     delivered: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
@@ -237,12 +237,12 @@ def play(sender: Sender, bridge: Bridge, times: Iterable[float]) -> Played:
             played.delivered.add(number)
             continue
         delays = sender.after(kind).delays
-        told = _told(response) if sender.waits_as_told and kind in ("429", "503") else None
-        if sender.waits_as_told and kind in ("429", "503") and told is None:
+        asked = _retry_after(response) if sender.obeys_retry_after and kind in ("429", "503") else None
+        if sender.obeys_retry_after and kind in ("429", "503") and asked is None:
             delays = ()
         if attempt < len(delays):
             waited = (sender.timeout or 0.0) if response is None else 0.0
-            heapq.heappush(queue, (time + waited + (told or delays[attempt]), number, attempt + 1))
+            heapq.heappush(queue, (time + waited + (asked or delays[attempt]), number, attempt + 1))
         else:
             played.lost.add(number)
         if attempt == 0 and sender.ban:
@@ -253,7 +253,7 @@ def play(sender: Sender, bridge: Bridge, times: Iterable[float]) -> Played:
     return played
 
 
-def _told(response: Response | None) -> float | None:
+def _retry_after(response: Response | None) -> float | None:
     """Return the seconds of a Retry-After that is below a minute."""
     seconds = response.headers.get("Retry-After", "") if response else ""
     return float(seconds) if seconds.isdigit() and int(seconds) < MINUTE else None

@@ -177,8 +177,13 @@ class Stack:
         """Run a function of the template by its name there."""
         return invoke(self.template.functions[function], event)
 
-    def deliver_due(self) -> None:
-        """Run the dispatcher and let the queues' functions take what it found, now instead of in the background."""
+    def deliver_due(self, *, after: float = 0) -> None:
+        """Run the dispatcher and let the queues' functions take what it found, now instead of in the background.
+
+        `after` are seconds that pass before.
+        """
+        if after:
+            self.move_clock(after)
         self.invoke("DispatcherFunction", {})
         self.deliver()
 

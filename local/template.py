@@ -1,4 +1,4 @@
-"""What template.yaml says, read through AWS's own SAM translator: functions, routes, queues to poll, schedules."""
+"""The contents of template.yaml, read through AWS's own SAM translator: functions, routes, queues, schedules."""
 
 import logging
 import os

@@ -31,7 +31,7 @@ class Call:
     path: str
     """With what was asked, as in `/operations?limit=10`."""
     body: object = None
-    """What is sent as JSON; None is no body."""
+    """Sent as JSON; None is no body."""
     key: str | None = None
     """The header `Idempotency-Key`, if the example has it."""
 

@@ -1,6 +1,6 @@
-"""What the local stack really answered to the events in events/: the examples of the document.
+"""The real responses of the local stack to the events in events/: the examples of the document.
 
-`python -m tests.record_responses` writes them anew; tests/integration/test_events.py says whether they are still true.
+`python -m tests.record_responses` writes them again; tests/integration/test_events.py says whether they are still true.
 """
 
 import json

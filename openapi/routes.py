@@ -1,4 +1,4 @@
-"""What docs/openapi.json says of each route besides what template.yaml, the functions and docs/api.md say."""
+"""The facts about each route in docs/openapi.json that are not in template.yaml, the functions or docs/api.md."""
 
 import inspect
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Route:
     """The `operationId`."""
     summary: str
     result: type | None
-    """What a response of less than 300 has, besides what every event has; None is no body."""
+    """The members of a response of less than 300, besides those of every event; None is no body."""
     statuses: tuple[int, ...] = (200,)
     """Of these responses. An event may have 202 as well."""
     description: str = ""
@@ -262,7 +262,7 @@ PARAMETERS: Mapping[str, tuple[str, Schema]] = {
 }
 """Description and schema of each parameter in a path, by its segment and the one before."""
 XML_ROOTS: Mapping[type[BaseModel], str] = {PersonSave: "user", LeadSourceSave: "leadSource"}
-"""What the root of a body in XML is called; in truth any name will do."""
+"""The name of the root of a body in XML; in truth any name will do."""
 HEADERS: Mapping[str, tuple[str, Schema]] = {
     "Location": ("The operation, to be asked what became of it.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 0}),

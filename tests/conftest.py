@@ -1,4 +1,4 @@
-"""What every test gets: an environment without the developer's settings, and a log in which no secret may be."""
+"""Fixtures of every test: an environment without the developer's settings, and a log in which no secret may be."""
 
 import gc
 import os
@@ -45,7 +45,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def log() -> Iterator[StringIO]:
-    """What the functions log during a test."""
+    """The log of the functions during a test."""
     stream = StringIO()
     handler = logger().handlers[0]
     assert isinstance(handler, StreamHandler)

@@ -49,7 +49,7 @@ class Person:
     fields: dict[str, str]
     """Texts by tag name, such as firstname or userType; nothing is checked before it is sent."""
     record_id: str | None = None
-    """Our id, once an answer told it."""
+    """Our id, once a response had it."""
     owner_email: str | None = None
     lead_source_name: str | None = None
 
@@ -70,7 +70,7 @@ class LeadSource:
 
 @dataclass(frozen=True)
 class LogLine:
-    """What club staff can read in the Connector's log about one save."""
+    """The entry about one save in the Connector's log, which club staff can read."""
 
     result: Result
     who: str
@@ -166,7 +166,7 @@ class Connector:
     def save(self, person: Person, *, by_id: bool = True) -> ConnectorResponse:
         """The last answer to it, which is in the log too. Our id is learned from every answer that has one.
 
-        Without `by_id` it is sent as if no answer had ever told our id: the UUID alone says who it is.
+        Without `by_id` it is sent as if no response had ever had our id: the UUID alone says who it is.
         """
         try:
             fields = self._fields(person)
@@ -287,9 +287,9 @@ def _answer(response: requests.Response, language: Language) -> ConnectorRespons
         return ConnectorResponse(
             status, "ERROR", f"The partner system answered {status} without readable {language.upper()}."
         )
-    told = _RESULTS.get(_text(body, "result"), "INFO" if status // 100 == 2 else "ERROR")
+    outcome = _RESULTS.get(_text(body, "result"), "INFO" if status // 100 == 2 else "ERROR")
     message = _text(body, "message") or f"The partner system answered {status}."
-    return ConnectorResponse(status, told, message, _text(body, "recordID") or None, body)
+    return ConnectorResponse(status, outcome, message, _text(body, "recordID") or None, body)
 
 
 def _read(response: requests.Response, language: Language) -> dict[str, object] | None:

@@ -1,4 +1,4 @@
-"""What docs/openapi.json allows a function to answer."""
+"""The responses that docs/openapi.json allows a function."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,8 +20,16 @@ def closed() -> dict[str, Any]:
     return document
 
 
+def nodes(node: object) -> Iterator[dict[str, Any]]:
+    """Yield every object of a document."""
+    if isinstance(node, dict):
+        yield node
+    for member in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes(member)
+
+
 def deviations(route: str, answer: Mapping[str, Any]) -> Iterator[str]:
-    """What in a function's answer to API Gateway the document does not allow."""
+    """Return what in a function's response to API Gateway the document does not allow."""
     method, _, path = route.partition(" ")
     status, headers = str(answer["statusCode"]), answer["headers"]
     responses = closed()["paths"][path][method.lower()]["responses"]

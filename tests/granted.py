@@ -1,4 +1,4 @@
-"""What each function's role permits: its policies in the translated template and those of AWS, less what is denied."""
+"""The permissions of each function's role: the policies in the translated template and AWS's, less what is denied."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -209,7 +209,7 @@ class KeptAws(MemoryAws):
     def deploy(self, template: Mapping[str, Any]) -> dict[str, str]:
         """In the place of `deploy_stores`."""
         made = {value for output, value in self._outputs.items() if output.endswith("Table")}
-        if not made or not made <= _tables().keys():  # at first, and after another stack has begun anew
+        if not made or not made <= _tables().keys():  # at first, and after another stack has begun again
             # A stack may be left whose tables are not.
             get_backend("cloudformation")[DEFAULT_ACCOUNT_ID][REGION].stacks.clear()
             self._outputs = deploy_stores(template)
@@ -350,7 +350,7 @@ QUICK: dict[str, Callable[..., dict[str, Any]]] = {
     "ReceiveMessage": _receive,
     "DeleteMessage": _delete,
 }
-"""What is most often asked of other services, asked of moto's models without the wire.
+"""The most frequent calls to other services, answered by moto's models without the wire.
 A KeyError or an error of moto's lets it go over the wire, for the error as boto3 raises it."""
 
 _version = cache(importlib.metadata.version)

@@ -31,9 +31,9 @@ ROOT = Path(__file__).parent.parent
 TREE = ROOT / ".mutants"
 PAGE = ROOT / "docs" / "mutants.md"
 LAID_OUT = ("layers/shared/crm_bridge", "local", "tests", "template.yaml", "pyproject.toml")
-"""What mutmut works on, side by side, because it takes a module's name from its path."""
+"""The folder in which mutmut works, with packages side by side, because it takes a module's name from its path."""
 FEW_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_timeout,_hypothesis_pytestplugin"}
-"""The others take longer to begin than most of these tests take in all, and each mutant begins anew."""
+"""The others take longer to begin than most of these tests take in all, and each mutant begins again."""
 ENOUGH = 0.9
 KILLED = ("killed", "timeout")
 COLUMNS = ("file", "mutants", "killed", "timeout", "survived", "no tests", "other", "share")
@@ -86,7 +86,7 @@ def main() -> int:
     for row in _figures(mutants):
         table.add_row(*row)
     console.print(table)
-    survivors = [_told(mutant) for mutant in mutants if mutant.outcome not in KILLED]
+    survivors = [_described(mutant) for mutant in mutants if mutant.outcome not in KILLED]
     if options.write:
         PAGE.write_text(_renewed(PAGE.read_text(), mutants, survivors))
     reasons = {survivor: reason for reason, of_reason in _listed(PAGE.read_text()) for survivor in of_reason}
@@ -120,8 +120,8 @@ def _lay_out() -> None:
 
 
 def _results() -> Iterator[Mutant]:
-    told = subprocess.run([_mutmut(), "results", "--all", "true"], cwd=TREE, check=True, capture_output=True, text=True)
-    for line in told.stdout.splitlines():
+    ran = subprocess.run([_mutmut(), "results", "--all", "true"], cwd=TREE, check=True, capture_output=True, text=True)
+    for line in ran.stdout.splitlines():
         name, _, status = line.strip().partition(": ")
         yield Mutant(name, status)
 
@@ -139,7 +139,7 @@ def _figures(mutants: list[Mutant]) -> Iterator[tuple[str, ...]]:
         yield name, str(len(part)), *(str(counts[column]) for column in COLUMNS[2:-1]), f"{_share(part):.1%}"
 
 
-def _told(mutant: Mutant) -> str:
+def _described(mutant: Mutant) -> str:
     """Where it is and what it changes, on one line."""
     os.chdir(TREE)  # mutmut reads its configuration, and what it made, from where it is
     from mutmut.mutation.diff_apply import get_diff_for_mutant

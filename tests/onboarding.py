@@ -26,14 +26,14 @@ from tests.stack import Stack
 
 TENANT = "acme"
 BAD = ("north", "91.5", "")
-"""What stands for a latitude in a bad row."""
+"""The latitude of a bad row."""
 OUTAGE = 45.0
 """Seconds; long enough for the import to find that illu is down, and to wait."""
 
 
 @dataclass
 class Onboarded:
-    """What came of it."""
+    """The results."""
 
     sites: int
     different: int
@@ -47,7 +47,7 @@ class Onboarded:
     ended: int
     """The last run's exit code."""
     first: str
-    """What the first run said."""
+    """The output of the first run."""
     requests: int
     """That created something, as illu counts them, answered or not."""
 
@@ -93,24 +93,23 @@ def onboard(folder: Path, rows: int, bad: int, *, live: bool, say: Callable[[str
             stack.illu.fail(Kind.REFUSE, seconds=OUTAGE if live else 6)
             time.sleep(3)  # it finds out, and waits
             running.send_signal(signal.SIGINT)
-            shown, told = running.communicate(timeout=60)
-        first = told + shown
+            shown, notices = running.communicate(timeout=60)
+        first = notices + shown
         say(first)
         had = len(stack.illu.sites)
         while stack.illu.is_refusing:
             time.sleep(0.2)
         if not live:
             for _ in range(4):
-                stack.move_clock(600)
-                stack.deliver_due()
+                stack.deliver_due(after=600)
 
         say("$ crm-bridge import sites acme customers.csv --yes    (once more, with another outage)")
         with _importing(folder, file) as again:
             if live:
                 _until(again, lambda: len(stack.illu.sites) >= rows * 3 // 4)
                 stack.illu.fail(Kind.REFUSE, seconds=OUTAGE)
-            imported, told = again.communicate(timeout=7200)
-        say(told + imported)
+            imported, notices = again.communicate(timeout=7200)
+        say(notices + imported)
         with (folder / "customers.csv.result.csv").open(newline="") as opened:
             results = list(csv.DictReader(opened))
         names = Counter(site["name"] for site in stack.illu.sites)
@@ -163,8 +162,8 @@ def _importing(folder: Path, file: Path) -> Iterator[subprocess.Popen[str]]:
 def _until(running: "subprocess.Popen[str]", condition: Callable[[], bool]) -> None:
     while not condition():
         if running.poll() is not None:
-            shown, told = running.communicate()
-            raise AssertionError(f"the import ended too early, with {running.returncode}:\n{told}{shown}")
+            shown, notices = running.communicate()
+            raise AssertionError(f"the import ended too early, with {running.returncode}:\n{notices}{shown}")
         time.sleep(0.05)
 
 

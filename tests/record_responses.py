@@ -1,4 +1,4 @@
-"""`python -m tests.record_responses`: write openapi/recorded.json anew, out of a local stack for each event."""
+"""`python -m tests.record_responses`: write openapi/recorded.json again, out of a local stack for each event."""
 
 import sys
 
@@ -30,19 +30,18 @@ def main() -> None:
             getattr(stack, vendor).fail(Kind.UNAVAILABLE)
             found.append(as_recorded(f"{flow}/{case}", invoke(stack, f"{flow}/{case}")))
         sys.stderr.write(f"{flow}/{case}: {found[-1].status}\n")
-    write([*found, told()])
+    write([*found, webhook()])
 
 
-def told() -> Recorded:
-    """What a tenant is told of a site that was made when illu was back."""
+def webhook() -> Recorded:
+    """Return the webhook about a site that was made when illu was back."""
     with Stack(background=False) as stack:
         stack.illu.fail(Kind.UNAVAILABLE)
         event = load_event("create_site", "new")
         event["headers"]["authorization"] = f"Bearer {WEBHOOK_KEY}"
         stack.invoke(function_of("create_site"), event)
         for _ in range(3):
-            stack.move_clock(60)
-            stack.deliver_due()
+            stack.deliver_due(after=60)
         (body,) = stack.receiver.received.values()
     return Recorded(WEBHOOK, 204, JSON, body)
 

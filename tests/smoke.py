@@ -107,7 +107,7 @@ class Smoke:
             result, what = "ok", work()
         except CannotError as reason:
             result, what = "left out", str(reason)
-        except Exception as error:  # noqa: BLE001 - it is told, and what was made is deleted all the same
+        except Exception as error:  # noqa: BLE001 - it is reported, and what was made is deleted all the same
             result, what = "failed", f"{type(error).__name__}: {error}"
         self.results.append(Result(step, result, round(time.monotonic() - begun, 1), what))
         return result != "failed"
@@ -299,8 +299,8 @@ class Smoke:
             check=False,
         )
         if done.returncode:
-            told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise FailedError(" / ".join(told[-5:]))
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            raise FailedError(" / ".join(lines[-5:]))
         return done.stdout
 
 

@@ -121,20 +121,20 @@ class Meter:
         for index in _indexes(one.table):
             self.writes[f"{name}/{index.name}"] += index_written(index, one.before, after)
 
-    def _count_reads(self, action: str, asked: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    def _count_reads(self, action: str, asked: Mapping[str, Any], returned: Mapping[str, Any]) -> None:
         if action == "BatchGetItem":
             for table, request in asked["RequestItems"].items():
-                found = told["Responses"].get(table, [])
+                found = returned["Responses"].get(table, [])
                 absent = len(request["Keys"]) - len(found)
                 units = sum(max(1, ceil(size(item) / (4 * KB))) for item in found) + absent
                 self.reads[_named(table)] += units if request.get("ConsistentRead") else units / 2
             return
         if action == "TransactGetItems":  # in a transaction each takes twice as many units
-            for one, found in zip(asked["TransactItems"], told.get("Responses", ()), strict=False):
+            for one, found in zip(asked["TransactItems"], returned.get("Responses", ()), strict=False):
                 units = 2 * max(1, ceil(size(found.get("Item", {})) / (4 * KB)))
                 self.reads[_named(one["Get"]["TableName"])] += units
             return
-        items = told["Items"] if action == "Query" else [told["Item"]] if "Item" in told else []
+        items = returned["Items"] if action == "Query" else [returned["Item"]] if "Item" in returned else []
         units = max(1, ceil(sum(size(item) for item in items) / (4 * KB)))
         place = "/".join([_named(asked["TableName"]), *filter(None, [asked.get("IndexName")])])
         self.reads[place] += units if asked.get("ConsistentRead") else units / 2
@@ -170,7 +170,7 @@ def _table(name: str) -> Any:
 
 
 def _named(table: str) -> str:
-    """What the template calls it, without `Table` at the end."""
+    """Return its name in the template, without `Table` at the end."""
     (variable,) = (name for name in TABLES if os.environ[f"{name}_TABLE"] == table)
     return variable.title().replace("_", "")
 

@@ -1,4 +1,4 @@
-"""What a vendor may make of a text before it stores it: each was reported of some system, none of a vendor here.
+"""Alterations of a text by a vendor before it stores it: each was reported of some system, none of a vendor here.
 
 A simulator's `alterations` are applied one after the other to every free text that it stores.
 """

@@ -41,7 +41,7 @@ CLUB = "k-3"
 """The demo tenant's club, by our id; the Connector calls it CONNECTOR_CLUB."""
 CONNECTOR_CLUB = "1b7e2f"
 CLIENT = "c-7"
-"""Our id of the demo tenant, as the Connector was told it."""
+"""Our id of the demo tenant in the Connector's settings."""
 
 _PERSON = (
     "firstName lastName type status birthDate gender street street2 city zipCode region country mobile email phone "
@@ -57,10 +57,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "User": ("name", "email", "active"),
     DICTIONARY: ("name",),
 }
-"""What each entity's form has. The type of a dictionary's entry is no field: it tells where the entry is."""
+"""The fields of each entity's form. The type of a dictionary's entry is no field: it says where the entry is."""
 
 _FREE_TEXTS = {"name", "firstName", "lastName", "street", "street2", "city", "company", "externalId", "notes"}
-"""What a user types, which may be altered."""
+"""The types of fields that a user types, which may be altered."""
 
 _FORM = "application/x-www-form-urlencoded"
 _PATH = re.compile(r"/services/restapi/json/([A-Za-z]+)/([A-Za-z]+)")
@@ -163,7 +163,7 @@ class EgitoSimulator(Simulator):
     blanks_missing: bool = True
     """An update empties the fields that it doesn't send."""
     missing_record: Literal["errors", "404", "null", "empty"] = "errors"
-    """What `get` answers if there is none: `errors`, the page of 404, or 200 with JSON's null or without a body."""
+    """The response of `get` if there is none: `errors`, the page of 404, or 200 with JSON's null or without a body."""
     record_shape: Literal["plain", "data", "entity", "rows", "result", "array", "nested"] = "plain"
     """Of what get, create and update answer: the record itself, or what holds it."""
     list_shape: Literal["array", "list", "items", "data", "rows"] = "list"
@@ -273,7 +273,7 @@ class EgitoSimulator(Simulator):
             return refused.response
 
     def _faulty(self, request: Request) -> Response:
-        self._arrived.for_token = request.path == TOKEN_PATH  # for _next_fault, which is told the verb only
+        self._arrived.for_token = request.path == TOKEN_PATH  # for _next_fault, which gets the verb only
         if self._arrived.for_token:
             with self.lock:
                 self.token_requests.append(token_parameters(request).get("grant_type", ""))

@@ -177,7 +177,7 @@ def _envelope(request: Request, echo: object, result: str, message: str, data: o
 
 
 def _php_response(body: object, status: int = 200) -> Response:
-    """JSON as PHP writes it unless told otherwise: no spaces, slashes and non-ASCII characters escaped."""
+    """JSON as PHP writes it by default: no spaces, slashes and non-ASCII characters escaped."""
     text = json.dumps(body, separators=(",", ":")).replace("/", r"\/")
     return Response(text, status, mimetype="application/json")
 

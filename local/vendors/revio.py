@@ -39,7 +39,7 @@ _PATH = re.compile(rf"/v1/({'|'.join(_RESOURCES)})s?(?:/([0-9]{{1,18}}))?/?")
 
 
 class _Created(BaseModel):
-    """What a create has to carry."""
+    """The required members of a create."""
 
     integration_system_id: int
     integration_entity_type_id: int
@@ -127,7 +127,7 @@ class RevioSimulator(Simulator):
     match: Literal["exact", "contains"] = "exact"
     """How texts are searched; neither looks at case."""
     key_field: Literal["integration_key_link_id", "key_link_id", "id"] | None = "integration_key_link_id"
-    """What a key link calls its key. None: only the link to itself tells it."""
+    """The name of a key link's key. None: only the link to itself has it."""
     has_more: Literal["more", "several_pages"] = "more"
     """True if more follow, or on every page (the last, and empty ones beyond it) if there are several."""
     largest_page: int = 500
@@ -136,7 +136,7 @@ class RevioSimulator(Simulator):
     """Ids are answered as texts, and taken as such too."""
     error_shape: Literal["message", "error", "errors", "error_message", "text", "empty"] = "message"
     errors_with_200: bool = False
-    """What isn't 401, 403, 404, 405 or 429 fails with 200 and `ok` false."""
+    """All other errors than 401, 403, 404, 405 and 429 are 200 with `ok` false."""
     no_such_record: Literal[400, 404] = 400
     """When a key link names an internal record which doesn't exist."""
     refuses_duplicates: bool = False

@@ -1,7 +1,7 @@
-"""What all simulators share: a server, a record of what arrived, and faults on demand.
+"""The base of all simulators: a server, a record of what arrived, and faults on demand.
 
 Faults can be ordered in Python (`simulator.fail`) or over HTTP: `POST /_faults {"kind": "close_after", "times": 1}`.
-`GET /_state` tells what the vendor holds and what it was asked.
+`GET /_state` returns the vendor's records and the requests that it got.
 """
 
 import json
@@ -89,7 +89,7 @@ class Example(NamedTuple):
     path: str
     body: object = None
     fault: Kind | None = None
-    """What the vendor is told to do first."""
+    """The faults to play first."""
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Simulator(ABC):
     seen: list[Seen] = field(default_factory=list)
     listen: str = HOST
     alterations: Sequence[Alteration] = ()
-    """What becomes of every free text before it is stored."""
+    """Alters every free text before it is stored."""
     repeats_requests: bool = False
     """Whether an object with which it responds also has the headers and the body of the request, as they came and
     escaped for an address, as a service in debug mode may do."""

@@ -1,4 +1,4 @@
-"""A real browser: Debian's chromium, driven through its own chromedriver. Nothing is downloaded, nobody is told."""
+"""A real browser: Debian's chromium, driven through its own chromedriver. Nothing is downloaded or sent."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ def requested(chrome: Chrome) -> set[str]:
 
 
 def complaints(chrome: Chrome) -> list[str]:
-    """What stands in the console since the last time."""
+    """Return the entries of the console since the last time."""
     return [f"{entry['source']}: {entry['message']}" for entry in _log(chrome, "browser")]
 
 

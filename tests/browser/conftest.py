@@ -1,6 +1,5 @@
 """One browser for all tests; each begins signed out, on a stack of its own."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from crm_bridge.runtime import runtime
 from local.stack import SCOPES
 from local.vendors.simulator import Kind
 from tests.browser.chromium import MissingError, chromium, complaints, look, requested
-from tests.integration.conftest import SITE
+from tests.integration.conftest import SITE, change_settings
 from tests.memory_aws import quick_stack
 from tests.stack import Stack
 
@@ -45,26 +43,22 @@ class Tenant:
     name: str
     key: str
 
-    def create_site(self, **changes: object) -> requests.Response:
+    def post(self, path: str, body: object) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.key}"}
-        return requests.post(f"{self.stack.url}/sites", json={**SITE, **changes}, headers=headers, timeout=60)
+        return requests.post(self.stack.url + path, json=body, headers=headers, timeout=60)
+
+    def create_site(self, **changes: object) -> requests.Response:
+        return self.post("/sites", {**SITE, **changes})
 
     def resolve(self, operation: str, **decision: object) -> None:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        path = f"{self.stack.url}/operations/{operation}/resolve"
-        requests.post(path, json=decision, headers=headers, timeout=60).raise_for_status()
+        self.post(f"/operations/{operation}/resolve", decision).raise_for_status()
 
     def in_review(self, **changes: object) -> str:
         """An operation that is in doubt, because illu cannot be asked."""
-        document = json.loads(self.stack.demo_tenant())
-        del document["illu"]["site_list_path"]
-        self.stack.put_secret(self.name, json.dumps(document))
-        runtime.cache_clear()  # with what is remembered of the secret
-        self.stack.move_clock(0)
+        change_settings(self.stack, self.name, illu={"site_list_path": None}, at_once=True)
         self.stack.illu.fail(Kind.CLOSE_AFTER)
         operation: str = self.create_site(**changes).json()["operation_id"]
-        self.stack.move_clock(90)
-        self.stack.deliver_due()
+        self.stack.deliver_due(after=90)
         return operation
 
 
@@ -94,9 +88,16 @@ class Console:
         redrawn = [StaleElementReferenceException]
         WebDriverWait(self.browser, 20, poll_frequency=0.05, ignored_exceptions=redrawn).until(lambda _: condition())
 
-    def sign_in(self, key: str) -> None:
+    def sign_in(self, key: str, *, show: str | None = None) -> None:
+        """Sign in with this key, and `show` this operation."""
         self("#key").send_keys(key, Keys.ENTER)
         self.until(lambda: self("#overview").is_displayed() and not self("#list").get_attribute("aria-busy"))
+        if show:
+            self.show(show)
+
+    def open_retry_all(self) -> None:
+        self("#retry-all").click()
+        self.until(lambda: self("#bulk").is_displayed())
 
     def finds(self, number: int) -> None:
         self.until(lambda: self("#count").text == f"{number} found")

@@ -44,8 +44,7 @@ def fill(tenant: Tenant) -> str:
     in_review: str = tenant.create_site(**site).json()["operation_id"]
     stack.illu.add_site("Lodwar clinic", 3.1191, SITE["longitude"], "A104")
     for _ in range(3):
-        stack.move_clock(90)
-        stack.deliver_due()
+        stack.deliver_due(after=90)
     stack.illu.alterations = ()
     tenant.in_review(customer_id="C-2001", name="Pump station, Turkana")
     requests.put(f"{stack.url}/services/MAIL/status", json={"status": "outage"}, headers=headers, timeout=60)

@@ -1,4 +1,4 @@
-"""What a support person at night does: see what was sent and what came back, and retry what waits."""
+"""The work of a support person at night: see what was sent and what came back, and retry what waits."""
 
 import time
 
@@ -13,11 +13,10 @@ from tests.integration.operations.conftest import store
 from tests.stack import Stack
 
 
-def test_a_waiting_event_is_retried_at_once(console: Console, stack: Stack, tenant: Tenant, browser: Chrome) -> None:
+def test_a_waiting_event_is_retried_at_once(console: Console, stack: Stack, tenant: Tenant) -> None:
     stack.illu.fail(Kind.BAD_KEY)
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"))
-    console.show(operation)
+    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"), show=operation)
     assert [button.text for button in console.all("[id^=decide-]")] == ["Retry now …"]
     console("#decide-retry").click()
     assert "within about a minute instead of at the time above" in console("#confirm-what").text
@@ -28,7 +27,6 @@ def test_a_waiting_event_is_retried_at_once(console: Console, stack: Stack, tena
     console.says("The bridge takes it up within about a minute.")
     assert console("#decided").text.startswith("Made due by Ada, support, ")
     stack.deliver()
-    browser.execute_script("document.querySelector('#message').textContent = ''")
     refreshed(console)
     console.until(lambda: console("#state").text == "Succeeded")
     assert len(stack.illu.sites) == 1
@@ -37,8 +35,7 @@ def test_a_waiting_event_is_retried_at_once(console: Console, stack: Stack, tena
 def test_the_page_says_that_the_bridge_looks_first_when_the_event_may_be_done(console: Console, tenant: Tenant) -> None:
     tenant.stack.illu.fail(Kind.CLOSE_AFTER)
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(tenant.key)
-    console.show(operation)
+    console.sign_in(tenant.key, show=operation)
     console("#decide-retry").click()
     assert "sends only what is not there" in console("#confirm-what").text
     console("#confirm-no").click()
@@ -52,16 +49,14 @@ def test_an_outage_is_seen_and_when_it_has_ended_all_that_waits_is_retried(conso
     assert "illu is failing" in console("#attention").text
     console("#only-waiting").click()
     console.finds(3)
-    console("#retry-all").click()
-    console.until(lambda: console("#bulk").is_displayed())
+    console.open_retry_all()
     assert {row.get_attribute("data-retry") for row in console.all("#bulk-list li")} == waiting
     assert console("#bulk-title").text == "Retry 3 operations"
     assert not console("#bulk-ask").is_displayed()  # it harms nobody, so nothing has to be typed
     console("#bulk-no").click()
     stack.deliver_due()
     assert stack.illu.sites == []
-    console("#retry-all").click()
-    console.until(lambda: console("#bulk").is_displayed())
+    console.open_retry_all()
     console("#bulk-yes").click()
     console.until(lambda: "3 operations are due now." in console("#bulk-said").text)
     assert {row.text for row in console.all("#bulk-list li div")} == {"Due now."}
@@ -71,7 +66,6 @@ def test_an_outage_is_seen_and_when_it_has_ended_all_that_waits_is_retried(conso
     ):  # illu may have done them although it said no, so they are looked for, until the search lag is over
         stack.deliver_due()
         stack.move_clock(120)
-    console.browser.execute_script("document.querySelector('#message').textContent = ''")
     refreshed(console)
     console.until(lambda: console("#count").text == "0 found")
     console.until(lambda: "illu is failing" not in console("#attention").text)
@@ -85,8 +79,7 @@ def test_only_those_that_match_the_filters_are_retried_also_more_than_a_page(con
     console.sign_in(tenant.key)
     console.go("state=waiting&text=a-")
     console.until(lambda: len(shown(console)) > 0)
-    console("#retry-all").click()
-    console.until(lambda: console("#bulk").is_displayed())
+    console.open_retry_all()
     assert console("#bulk-title").text == "Retry all that match"
     console("#bulk-yes").click()
     console.until(lambda: "103 operations are due now." in console("#bulk-said").text)
@@ -123,10 +116,8 @@ def test_each_attempt_shows_its_calls_request_and_response(
     stack.illu.fail(Kind.ERROR_BEFORE)
     operation = tenant.create_site().json()["operation_id"]
     stack.illu.fail(Kind.ERROR_BEFORE, method="GET")
-    stack.move_clock(600)
-    stack.deliver_due()
-    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"))
-    console.show(operation)
+    stack.deliver_due(after=600)
+    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"), show=operation)
     summaries = [one.text for one in console.all(".attempt summary")]
     assert ["Look failed" in summaries[0], "Maybe done" in summaries[1]] == [True, True]  # the latest first
     assert "POST /orgs/88/sites: 500, " in summaries[1]
@@ -134,9 +125,7 @@ def test_each_attempt_shows_its_calls_request_and_response(
     console.until(lambda: console("[data-attempt='1'] [data-body=request]").is_displayed())
     assert '"address": "Moi Ave 12"' in console("[data-attempt='1'] [data-body=request]").text
     assert console("[data-attempt='1'] [data-body=response]").text
-    stack.move_clock(3600)
-    stack.deliver_due()
-    browser.execute_script("document.querySelector('#message').textContent = ''")
+    stack.deliver_due(after=3600)
     refreshed(console)
     console.until(lambda: console("#state").text == "Succeeded")
     assert console("[data-attempt='1'] [data-body=request]").is_displayed()  # what was opened stays so
@@ -147,8 +136,7 @@ def test_each_attempt_shows_its_calls_request_and_response(
 def test_bodies_are_hidden_from_a_key_without_the_scope(console: Console, stack: Stack, tenant: Tenant) -> None:
     stack.illu.fail(Kind.ERROR_BEFORE)
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(stack.add_key(tenant.name, READER, "another"))
-    console.show(operation)
+    console.sign_in(stack.add_key(tenant.name, READER, "another"), show=operation)
     console(".attempt summary").click()
     console.until(lambda: "only a key with the scope operations:payload" in console(".attempt").text)
     assert console.all("[data-body]") == []
@@ -158,8 +146,7 @@ def test_bodies_are_hidden_from_a_key_without_the_scope(console: Console, stack:
 def test_the_requests_with_the_same_id_are_on_the_same_page(console: Console, tenant: Tenant) -> None:
     assert tenant.create_site(latitude="north").status_code == 422
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(tenant.key)
-    console.show(operation)
+    console.sign_in(tenant.key, show=operation)
     console.until(lambda: console.all("#origins li"))
     row = console("#origins li")
     assert ["422 invalid" in row.text, "latitude" in row.text, "It carried the same id." in row.text] == [True] * 3

@@ -27,6 +27,5 @@ def test_events_whose_later_payload_was_not_applied_are_found_by_a_filter_with_a
 
 def test_an_event_that_did_not_differ_says_nothing_of_later_payloads(console: Console, tenant: Tenant) -> None:
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(tenant.key)
-    console.show(operation)
+    console.sign_in(tenant.key, show=operation)
     assert console.all("#not-applied") == []

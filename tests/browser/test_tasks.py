@@ -1,4 +1,4 @@
-"""What the people who look after the bridge do with the console, in a real browser."""
+"""The tasks of the people who look after the bridge, done with the console in a real browser."""
 
 import csv
 import json
@@ -29,6 +29,7 @@ def shown(console: Console) -> list[str | None]:
 
 def refreshed(console: Console) -> None:
     """Refresh by a click of nobody's, which leaves the focus where it is."""
+    console.browser.execute_script("document.querySelector('#message').textContent = ''")
     console.browser.execute_script("document.querySelector('#refresh').click()")
     console.says("Up to date.")
 
@@ -245,7 +246,6 @@ def test_twenty_refreshes_lose_neither_place_nor_focus_nor_shift_anything(
         if number == 10:
             tenant.create_site(customer_id="C-new")
         refreshed(console)
-        browser.execute_script("document.querySelector('#message').textContent = ''")
     assert browser.switch_to.active_element.get_attribute("data-operation") == made[80]
     assert shown(console)[1:100] == made[:99]
     assert row.rect["y"] - browser.execute_script("return scrollY") == pytest.approx(where, abs=2)
@@ -257,14 +257,11 @@ def test_a_refresh_keeps_the_focus_in_an_operation_also_when_it_changes(
 ) -> None:
     tenant.stack.illu.fail(Kind.UNAVAILABLE)
     operation = tenant.create_site().json()["operation_id"]
-    console.sign_in(tenant.key)
-    console.show(operation)
+    console.sign_in(tenant.key, show=operation)
     before = console("#state")
     refreshed(console)
-    assert console("#state") == before  # nothing was drawn anew
-    tenant.stack.move_clock(60)
-    tenant.stack.deliver_due()
-    browser.execute_script("document.querySelector('#message').textContent = ''")
+    assert console("#state") == before  # nothing was drawn again
+    tenant.stack.deliver_due(after=60)
     refreshed(console)
     assert console("#state").text == "Succeeded"
     assert browser.switch_to.active_element.get_attribute("id") == "back"
@@ -290,10 +287,8 @@ def test_a_doubtful_site_is_linked_from_its_candidates_and_unlinked_again(
     operation = tenant.create_site(customer_id="C-7", name="Duka \U0001f3ea Kitale").json()["operation_id"]
     stack.illu.add_site("Made by hand", 1.0157, 35.0062, "Moi Ave 12")
     for _ in range(3):
-        stack.move_clock(90)
-        stack.deliver_due()
-    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"))
-    console.show(operation)
+        stack.deliver_due(after=90)
+    console.sign_in(stack.add_key(tenant.name, SUPPORT, "Ada, support"), show=operation)
     cards = [card.text for card in console.all("#candidates li")]
     assert len(cards) == 3
     assert "Duka \U0001f3ea Kitale" in cards[0]
@@ -340,8 +335,7 @@ def test_all_that_match_are_retried_after_they_were_listed_and_their_number_type
     assert not console("#retry-all").is_displayed()
     console.go("state=needs_review&flow=create_job")
     console.finds(4)
-    console("#retry-all").click()
-    console.until(lambda: console("#bulk").is_displayed())
+    console.open_retry_all()
     listed = {row.get_attribute("data-retry") for row in console.all("#bulk-list li")}
     assert listed == {*some, gone}
     assert "4 of them create a record" in console("#bulk-what").text
@@ -359,14 +353,6 @@ def test_all_that_match_are_retried_after_they_were_listed_and_their_number_type
     console.finds(2)
     assert set(shown(console)) == {kept, gone}
     complaints(console.browser)  # the browser notes the 409
-
-
-def test_a_key_that_may_only_look_cannot_retry_all(console: Console, stack: Stack, tenant: Tenant) -> None:
-    store("C-1", at=int(time.time()))
-    console.sign_in(stack.add_key(tenant.name, READER, "another"))
-    console.go("state=needs_review")
-    console.finds(1)
-    assert not console("#retry-all").is_displayed()
 
 
 def test_what_is_listed_is_exported_and_no_spreadsheet_runs_it(

@@ -55,7 +55,7 @@ def test_several_at_once_are_all_sent_and_what_is_due_is_put_on_the_queue() -> N
     assert dispatcher["sent"] == 32 * (250 * 2 // 32)  # the shares of 32 tenants
 
 
-def test_a_subject_that_fails_is_told_with_what_it_said() -> None:
+def test_a_subject_that_fails_is_reported_with_its_output() -> None:
     with pytest.raises(AssertionError, match="No module named 'nobody'"):
         process.run(Subject("a stranger", OURS.function, BUNDLE, "nobody.handler"), "warm")
 
@@ -84,7 +84,7 @@ def _found() -> dict[str, Any]:
     }
 
 
-def test_what_is_missed_is_told() -> None:
+def test_a_missed_budget_is_reported() -> None:
     targets, *_ = tables(_found())
     missed = [row[0] for row in targets.rows if row[-1] != "yes"]
     assert missed == [row[0] for row in targets.rows if not row[0].startswith("round trips")]
@@ -115,7 +115,7 @@ def test_the_page_has_every_table_in_its_place() -> None:
 
 @pytest.fixture
 def before(tmp_path: Path) -> Path:
-    """What looks like another build of this project."""
+    """A copy that looks like another build of this project."""
     folder = tmp_path / "before"
     (folder / OURS.function).mkdir(parents=True)
     return folder

@@ -2,7 +2,7 @@
 
 ministack takes the template as it is, but for alarms of several metrics and gradual deployments (CodeDeploy). So
 `Alarms` is off here, and the other is off by default. It makes no snapshots, does not serve the API's routes, and makes
-a function that has changed anew, without its alias; so the update is one of something else.
+a changed function again, without its alias; so the update is one of something else.
 """
 
 import json
@@ -80,13 +80,13 @@ class Deployed:
         return found["StackResources"][0]["PhysicalResourceId"]
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
-        """What the version that everything calls answers."""
+        """Return the response of the version that everything calls."""
         answer = self.client("lambda").invoke(
             FunctionName=self.physical(function), Qualifier="live", Payload=json.dumps(event)
         )
-        told = json.loads(answer["Payload"].read())
-        assert "FunctionError" not in answer, told
-        return told
+        result = json.loads(answer["Payload"].read())
+        assert "FunctionError" not in answer, result
+        return result
 
     @property
     def concurrency(self) -> set[int]:
@@ -110,7 +110,7 @@ def illu() -> Iterator[IlluSimulator]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, illu: IlluSimulator) -> Iterator[Deployed]:
-    """Deployed, with a tenant and a key; what is deployed is told by nothing but CloudFormation."""
+    """Deployed, with a tenant and a key; only CloudFormation says what is deployed."""
     directory = tmp_path_factory.mktemp("ministack")
     with pytest.MonkeyPatch.context() as patch, ministack(directory, SERVICES) as endpoint:
         for name, value in ACCOUNT.items():

@@ -58,7 +58,7 @@ def _accept_an_hour_ago(stack: Stack, vendor: str, function: str, event: Mapping
 
 
 def play_queues(stack: Stack, invoke: Invoke) -> dict[str, Any]:
-    """What is due comes from the dispatcher over the queues, at last to the tenant that wants to be told."""
+    """Events that are due go from the dispatcher over the queues, at last to the tenant that has a webhook."""
     event = load_event("create_site", "new")
     event["headers"]["authorization"] = f"Bearer {WEBHOOK_KEY}"
     _accept_an_hour_ago(stack, "illu", "CreateSiteFunction", event)
@@ -81,7 +81,7 @@ def _in_order(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message(stack: Stack, queue: str) -> dict[str, Any]:
-    """What an event source mapping makes of the one message in a queue."""
+    """Return the event that an event source mapping makes of the one message in a queue."""
     sqs = boto3.client("sqs")
     [message] = sqs.receive_message(QueueUrl=stack.environment[queue])["Messages"]
     event = load_event("create_site", "from_queue")

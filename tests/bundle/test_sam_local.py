@@ -28,8 +28,8 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where SAM CLI is told the environment, and as if a stack were running."""
+def sams_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file with the environment for SAM CLI, as if a stack were running."""
     path = tmp_path / "env.json"
     account = {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
     path.write_text(json.dumps({"Parameters": {**account, "AWS_ENDPOINT_URL": "http://host.docker.internal:3001"}}))
@@ -37,10 +37,10 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_container_gets_what_it_needs_to_reach_aws_and_vendors_on_this_machine(stack: Stack, told: Path) -> None:
+def test_a_container_gets_what_it_needs_to_reach_this_machine(stack: Stack, sams_environment: Path) -> None:
     with sam.environment_file(stack):
-        environment = json.loads(told.read_text())["Parameters"]
-    assert not told.exists()
+        environment = json.loads(sams_environment.read_text())["Parameters"]
+    assert not sams_environment.exists()
     declared = {name for function in stack.template.functions.values() for name in function.environment}
     assert declared < environment.keys()
     assert environment["AWS_ENDPOINT_URL"] == stack.aws_url.replace("127.0.0.1", "host.docker.internal")
@@ -79,7 +79,7 @@ def _listens(address: str, url: str) -> bool:
 @pytest.mark.parametrize(
     "arguments", [["invoke", "connector_receiver", "member_xml"], ["start-api"]], ids=["invoke", "start-api"]
 )
-@pytest.mark.usefixtures("told")
+@pytest.mark.usefixtures("sams_environment")
 def test_sam_understands_its_command_line_and_misses_docker_alone(arguments: list[str]) -> None:
     line = sam.command([*arguments, "--skip-pull-image"], "x86_64")
     environment = sam.account({"HOME": os.environ["HOME"], "PATH": os.environ["PATH"]}) | NO_DOCKER
@@ -90,7 +90,7 @@ def test_sam_understands_its_command_line_and_misses_docker_alone(arguments: lis
     assert "AWS_ENDPOINT_URL" in variables["Variables"]
 
 
-@pytest.mark.usefixtures("told")
+@pytest.mark.usefixtures("sams_environment")
 def test_sam_gets_no_credentials_of_a_real_account() -> None:
     real = {"AWS_ACCESS_KEY_ID": "real", "AWS_PROFILE": "prod", "AWS_SESSION_TOKEN": "real", "PATH": "/bin"}
     assert sam.account(real) == {
@@ -110,13 +110,13 @@ def test_sam_gets_no_credentials_of_a_real_account() -> None:
         ([], "usage:"),
     ],
 )
-@pytest.mark.usefixtures("told")
+@pytest.mark.usefixtures("sams_environment")
 def test_it_says_what_is_wrong_when_asked_for_what_there_is_not(arguments: list[str], said: str) -> None:
     with pytest.raises(sam.NotReadyError, match=said):
         sam.command(arguments, "x86_64")
 
 
-def test_it_says_what_to_start_when_no_stack_is_running(told: Path) -> None:
-    told.unlink()
+def test_it_says_what_to_start_when_no_stack_is_running(sams_environment: Path) -> None:
+    sams_environment.unlink()
     with pytest.raises(sam.NotReadyError, match="make run OPTIONS=--containers"):
         sam.command(["invoke", "create_site", "new"], "x86_64")

@@ -29,7 +29,7 @@ NAMES = {
     "Value: illu": "Value: Zendesk",
     "/illu/": "/zendesk/",
 }
-"""What is called otherwise in a line of template.yaml that is copied for the new function."""
+"""Other names in a line of template.yaml that is copied for the new function."""
 COPIED_LINES = ("{Id: create_site,", "{Id: illu,", "CREATE_SITE_", "CreateSiteQueueUrl:")
 """How lines begin that template.yaml has for each function or vendor."""
 ITEMS = (

@@ -1,4 +1,4 @@
-"""What the new flow does: run in a copy of the bundle that has it (see `test_extending`), and nowhere else."""
+"""The story of the new flow: run in a copy of the bundle that has it (see `test_extending`), and nowhere else."""
 
 import json
 
@@ -100,10 +100,10 @@ def test_it_is_in_every_list(crm: Crm, stack: Stack) -> None:
 def test_the_command_line_knows_it(
     cli: CommandLine, zendesk: ZendeskSimulator, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    told = cli("doctor", "demo", "--json")
-    findings = [one for one in told.json if one["about"] == "Zendesk"]
+    result = cli("doctor", "demo", "--json")
+    findings = [one for one in result.json if one["about"] == "Zendesk"]
     assert [(one["check"], one["result"]) for one in findings] == [("search for organizations", "ok")]
-    (queues,) = (one["detail"] for one in told.json if one["check"] == "queues")
+    (queues,) = (one["detail"] for one in result.json if one["check"] == "queues")
     assert queues == f"0 messages on {len(PART_OF)}"
     added = cli("tenant", "key", "add", "demo", "--scope", "create_organization", "--json")
     assert added.json["scopes"] == ["create_organization"]
@@ -120,10 +120,10 @@ def test_the_command_line_knows_it(
 def test_onboarding_asks_for_its_settings_and_gives_its_scope(cli: CommandLine, zendesk: ZendeskSimulator) -> None:
     blocks = [block.block for vendor in vendors() for block in vendor.blocks()]
     answers = {"zendesk": f"y\nhttps://acme.zendesk.com\n{zendesk.email}\n{zendesk.api_token}\n"}
-    told = cli("tenant", "add", "acme", input="".join(answers.get(block, "n\n") for block in blocks))
-    assert told.code == 0, told.err
-    assert "Does it use Zendesk (organizations)?" in told.err
-    assert zendesk.api_token not in told.out + told.err
+    result = cli("tenant", "add", "acme", input="".join(answers.get(block, "n\n") for block in blocks))
+    assert result.code == 0, result.err
+    assert "Does it use Zendesk (organizations)?" in result.err
+    assert zendesk.api_token not in result.out + result.err
     assert cli("tenant", "key", "list", "acme", "--json").json[0]["scopes"] == ["create_organization"]
     settings = {"base_url": "https://acme.zendesk.com", "email": zendesk.email, "api_token": "**********"}
     assert cli("tenant", "show", "acme", "--json").json["zendesk"] == settings

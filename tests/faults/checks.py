@@ -1,6 +1,7 @@
 """Rules that must hold once everything in a world is settled: each event has its one effect and its links."""
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ def broken_rules(world: "World") -> list[str]:
     now = int(time.time() + world.stack._ahead)
     left = [one for one in world.operations() if not (is_finished(one) or _is_needless(one))]
     wrong = [_unfinished(one, now) for one in left]
-    wrong += [f"{sent.event.kind} was not accepted ({sent.told})" for sent in unaccepted(world)]
+    wrong += [f"{sent.event.kind} was not accepted ({sent.statuses})" for sent in unaccepted(world)]
     for sent in _last_sent(world):
         event, held = sent.event, sent.event.held(world.stack)
         if len(held) > len(event.wanted):
@@ -124,3 +125,9 @@ def _unfinished(operation: Operation, now: int) -> str:
 def _one(records: Iterable[Mapping[str, object]], member: str, value: object, id_member: str) -> str | None:
     """By what was sent: a person sees through what the vendor made of it."""
     return next((str(record[id_member]) for record in records if as_sent(record.get(member)) == value), None)
+
+
+def say(text: str) -> None:
+    """Print the progress of a long run."""
+    sys.stderr.write(text)
+    sys.stderr.flush()

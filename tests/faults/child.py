@@ -69,7 +69,7 @@ def begin() -> tuple[ForkServerProcess, Connection]:
 def handled(
     process: ForkServerProcess, pipe: Connection, function: Function, event: Mapping[str, Any], ahead: float
 ) -> Any:
-    """What the function answers. Raises FunctionFailedError, also if the process dies."""
+    """Return the function's response. Raises FunctionFailedError, also if the process dies."""
     try:
         pipe.send((function, event, dict(os.environ), ahead))
         answered, answer = pipe.recv()

@@ -1,6 +1,6 @@
 """Events of every kind, each with a mark of its own: what is sent, and what there must be at the vendor in the end.
 
-What the vendor holds is told by the simulator's own record and found by the mark, never by what the bridge remembers.
+The vendor's records come from the simulator itself and are found by the mark, never by what the bridge remembers.
 """
 
 import json
@@ -40,7 +40,7 @@ class Event:
     untied: Sequence[str] = ()
     before: tuple["Event", ...] = ()
     arrange: Callable[[Stack], None] = lambda _: None
-    """What has to be there at the vendor."""
+    """The records that have to be there at the vendor."""
 
 
 def tenant(stack: Stack) -> dict[str, Any]:

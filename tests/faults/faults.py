@@ -1,4 +1,4 @@
-"""What can go wrong with a network call, as data. `harness.World` does it."""
+"""Faults of a network call, as data. `harness.World` does it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,7 +117,7 @@ FAULTS = (
 )
 
 TAKEN_AT_ITS_WORD = frozenset({"429, done", "503, done"})
-"""What a vendor that cannot be asked must not do; see docs/reliability.md."""
+"""Faults that a vendor without a look-up must not have; see docs/reliability.md."""
 
 
 HOURS = 3 * 3600

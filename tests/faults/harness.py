@@ -78,26 +78,26 @@ _NOT_THE_BUNDLES = (
     "CreateSecret",
     "PutSecretValue",
 )
-"""What this module and the queue pollers ask of AWS."""
+"""Calls to AWS of this module and the queue pollers."""
 
 
 @dataclass
 class Sent:
-    """An event as its caller sent it. `told` are the statuses that came back."""
+    """An event as its caller sent it. `statuses` are those that came back."""
 
     tenant: str
     event: Event
     path: str
-    told: list[int] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
     later: bool = False
 
     @property
     def is_accepted(self) -> bool:
-        return self.told[-1] < 300
+        return self.statuses[-1] < 300
 
     @property
     def is_to_be_sent(self) -> bool:
-        return not self.told or self.told[-1] in (409, 429, *range(500, 600))
+        return not self.statuses or self.statuses[-1] in (409, 429, *range(500, 600))
 
 
 class World:
@@ -235,12 +235,12 @@ class World:
         event.arrange(self.stack)
         for earlier in event.before:
             self.prepare(earlier)
-            told = self._request(self.tenant, earlier.method, earlier.path(self.stack), earlier.body)
-            assert told in (201, 202), (told, earlier.kind)  # on a busy machine it may have to wait for a turn
+            status = self._request(self.tenant, earlier.method, earlier.path(self.stack), earlier.body)
+            assert status in (201, 202), (status, earlier.kind)  # on a busy machine it may have to wait for a turn
             self.settle()
 
     def send(self, event: Event, tenant: str = "", callers: int = 1, *, later: bool = False) -> list[Sent]:
-        """The event, as a CRM sends it: again and again while it is told that it was not accepted.
+        """The event, as a CRM sends it: again and again while the response says that it was not accepted.
 
         Time passes only while none of the `callers` waits for an answer, as no function outlives its timeout.
         """
@@ -256,7 +256,9 @@ class World:
         return all_sent
 
     def _send_once(self, sent: Sent) -> None:
-        sent.told.append(self._request(sent.tenant, sent.event.method, sent.path, sent.event.body, later=sent.later))
+        sent.statuses.append(
+            self._request(sent.tenant, sent.event.method, sent.path, sent.event.body, later=sent.later)
+        )
 
     def inject(self, fault: Fault, name: str | None = None, nth: int = 1) -> Plan:
         """Let the `nth` call of this name from now on fail, or the next one that this can happen to."""
@@ -397,7 +399,7 @@ class World:
         server._app = Tap(self, service, server._app)
 
     def arrived(self, call: Call, *, before_it_leaves: bool = False) -> Fault | None:
-        """What is to happen to this call. A detour is taken at the caller's end, all else at the other."""
+        """Return the fault of this call. A detour is taken at the caller's end, all else at the other."""
         if call.what.startswith(_NOT_THE_BUNDLES):
             return None
         with self._plan_lock:
@@ -410,7 +412,7 @@ class World:
         return None
 
     def do(self, fault: Fault, call: Call) -> None:
-        """What this fault does besides what it lets be answered."""
+        """Do what this fault does besides its response."""
         match fault.act:
             case Act.TIMEOUT if not (self._aws_without_http and call.service in AWS):
                 time.sleep(1.5 * READ_TIMEOUT)

@@ -25,7 +25,7 @@ from typing import Any
 from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
 from tests.faults import durable, peer
-from tests.faults.checks import broken_rules, is_finished
+from tests.faults.checks import broken_rules, is_finished, say
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, TAKEN_AT_ITS_WORD, Act, Call, Fault
 from tests.faults.harness import World
@@ -57,7 +57,7 @@ def _as_usual(stack: Stack, document: dict[str, Any], lag: int = 30) -> None:
 
 
 def _lagging(stack: Stack, document: dict[str, Any]) -> None:
-    """What is new is not found for longer than the bridge waits before it looks."""
+    """A new record is not found for longer than the bridge waits before it looks."""
     _as_usual(stack, document, 300)
 
 
@@ -130,7 +130,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a cell. `minutes`: of simulated time until all was done. `wrong` is empty if all is right."""
+    """The outcome of a cell. `minutes`: of simulated time until all was done. `wrong` is empty if all is right."""
 
     cell: Cell
     effects: int
@@ -268,7 +268,7 @@ def _run(cell: Cell, world: World) -> Result:
         cell,
         len(event.held(world.stack)),
         "/".join(states) if operations else "",
-        max((one.tries for one in operations), default=len(world.sent[0].told)),
+        max((one.tries for one in operations), default=len(world.sent[0].statuses)),
         round((world.moved - before) / 60),
         world.operators,
         tuple(wrong),
@@ -276,11 +276,6 @@ def _run(cell: Cell, world: World) -> Result:
 
 
 # ---------------------------------------------------------------------- telling it
-
-
-def _said(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
 
 
 def table(results: Sequence[Result]) -> str:
@@ -337,8 +332,8 @@ def _summed_up(results: Sequence[Result]) -> str:
         return ""
     verdicts = Counter(result.verdict for result in results)
     right = sum(not result.wrong for result in results)
-    told = [f"{count} {name}" for name, count in verdicts.items() if name != "once"]
-    return ", ".join([f"{right} of {len(results)}", *told, f"{max(result.minutes for result in results)} min"])
+    others = [f"{count} {name}" for name, count in verdicts.items() if name != "once"]
+    return ", ".join([f"{right} of {len(results)}", *others, f"{max(result.minutes for result in results)} min"])
 
 
 def _write_between_markers(path: Path, text: str) -> None:
@@ -369,9 +364,9 @@ def all_results(kinds: Iterable[str], faults: Sequence[str], every: int, jobs: i
                 result = done.result()
                 results[result.cell] = result
                 if result.verdict == WRONG:
-                    _said(f"WRONG {result.cell}: {'; '.join(result.wrong)}\n")
+                    say(f"WRONG {result.cell}: {'; '.join(result.wrong)}\n")
                 if len(results) % 50 == 0:
-                    _said(f"{len(results)} of {len(wanted)}\n")
+                    say(f"{len(results)} of {len(wanted)}\n")
         finally:  # whoever interrupts this does not want to wait for the rest
             pool.shutdown(cancel_futures=True)
     return [results[cell] for cell in wanted]
@@ -399,5 +394,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_between_markers(options.markdown, markdown(results))
     else:
         sys.stdout.write(table(results) + "\n")
-    _said(summary(results) + "\n")
+    say(summary(results) + "\n")
     return int(not results or any(result.verdict == WRONG for result in results))

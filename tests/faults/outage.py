@@ -34,6 +34,8 @@ from key_link.flow import CreateKeyLink
 from key_link.models import KeyLink, NewKeyLink
 from local.stack import LOCAL_HOSTS
 from local.vendors.revio import RevioSimulator
+from tests.clock import Clock
+from tests.faults.checks import say
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
@@ -43,17 +45,6 @@ MINUTE, HOUR = 60, 3600
 DEADLINE = 21
 """Seconds that an invocation has for its calls."""
 SETTLED = (State.SUCCEEDED, State.REJECTED, State.NEEDS_REVIEW)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_795_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def move(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class MemoryOperations(Operations):
@@ -281,8 +272,8 @@ def _outage(rev: RevioSimulator, clock: Clock, events: int, hours: float, seed: 
         clock.now = max(clock.now, tick)
         if clock.now - told_at >= HOUR:
             told_at = clock.now
-            _said(f"\r{(clock.now - began) / HOUR:3.0f} h: {number} came, {len(rev.key_links)} arrived ")
-    _said("\n")
+            say(f"\r{(clock.now - began) / HOUR:3.0f} h: {number} came, {len(rev.key_links)} arrived ")
+    say("\n")
     made = Counter(str(record["external_id"]) for record in rev.key_links)
     return Figures(
         seed=seed,
@@ -308,11 +299,6 @@ def _busiest(calls: Sequence[float]) -> int:
             first += 1
         most = max(most, last - first + 1)
     return most
-
-
-def _said(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
 
 
 def shown(figures: Figures) -> str:

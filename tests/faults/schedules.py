@@ -35,7 +35,7 @@ from crm_bridge.outbound.transport import AFTER_DEADLINE
 from crm_bridge.storage.operation import State
 from local.vendors.alterations import ALTERATIONS
 from operations.retrying import RETRIED
-from tests.faults.checks import broken_rules, too_many, unaccepted
+from tests.faults.checks import broken_rules, say, too_many, unaccepted
 from tests.faults.events import KINDS, Event
 from tests.faults.faults import FAULTS, Fault, Plan
 from tests.faults.harness import FUNCTION_TIMEOUT, World
@@ -94,7 +94,7 @@ class Schedule(RuleBasedStateMachine):
         later: bool,
         faults: Sequence[tuple[Fault, int]],
     ) -> None:
-        """What the events need is there, each with the tenant of that number, and the first one comes.
+        """Create what the events need, each with the tenant of that number, and the first one comes.
 
         A vendor is as slow for one tenant as for another, and alters what it stores as much.
         """
@@ -196,15 +196,10 @@ def play(seed_: int, schedules: int, *, flow: str = "", shrink: bool = True) -> 
 def _quiet() -> None:
     """Of a worker: what the functions log is of no use here, and its last world ends with it."""
     atexit.register(Schedule.worlds.leave)
-    # Each function that is to be killed has a process of its own, which would import this module anew.
+    # Each function that is to be killed has a process of its own, which would import this module again.
     main = sys.modules["__main__"]
     main.__spec__ = main.__file__ = None
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _said(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
 
 
 def shown(played: Counter[str], seeds: Sequence[int], broken: int) -> str:
@@ -238,11 +233,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error = done.exception()
             if error:
                 broken += 1
-                _said(f"seed {batches[done]}: BROKEN\n{''.join(traceback.format_exception(error))}\n")
+                say(f"seed {batches[done]}: BROKEN\n{''.join(traceback.format_exception(error))}\n")
                 continue
             played += done.result()
             minutes = (time.monotonic() - began) / 60
-            _said(f"seed {batches[done]}: all right; {played['schedules']:,} schedules in {minutes:.0f} min\n")
+            say(f"seed {batches[done]}: all right; {played['schedules']:,} schedules in {minutes:.0f} min\n")
             if played["schedules"] >= options.schedules:  # Hypothesis plays more than it is asked for
                 pool.shutdown(wait=False, cancel_futures=True)
     played_seeds = sorted(one for batch, one in batches.items() if not batch.cancelled())

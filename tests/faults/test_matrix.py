@@ -203,7 +203,7 @@ def test_a_request_is_answered_503_when_its_execution_takes_longer_than_the_api_
         event = durable.KINDS[0](world.take_in())
         world.inject(BY_FAULT["down for hours"], event.writes)
         (sent,) = world.send(event)
-        assert (sent.told[0], sent.told[-1]) == (503, 500)
+        assert (sent.statuses[0], sent.statuses[-1]) == (503, 500)
         assert world.moved > durable.GATEWAY_TIMEOUT
 
 

@@ -62,13 +62,13 @@ class Tap:
 
 
 def call_of(service: str, method: str, path: str, headers: Mapping[str, str], content: bytes) -> Call:
-    told = {name.lower(): value for name, value in headers.items()}
-    target = told.get("x-amz-target", "")
-    agent = re.search(rf"{child.NAME}-(\d+)", told.get("user-agent", ""))
+    by_name = {name.lower(): value for name, value in headers.items()}
+    target = by_name.get("x-amz-target", "")
+    agent = re.search(rf"{child.NAME}-(\d+)", by_name.get("user-agent", ""))
     pid = int(agent[1]) if agent else None
     if _CHECKPOINT.fullmatch(path):
         actions = "+".join(update["Action"] for update in json.loads(content).get("Updates", ()))
-        return Call("Lambda", f"CheckpointDurableExecution {actions}", told["amz-sdk-invocation-id"], pid)
+        return Call("Lambda", f"CheckpointDurableExecution {actions}", by_name["amz-sdk-invocation-id"], pid)
     if not target:
         return Call(service, f"{method} {re.sub('/[0-9]+(?=/|$)', '/{}', path)}", uuid.uuid4().hex, pid)
     service, _, action = target.partition(".")
@@ -78,7 +78,9 @@ def call_of(service: str, method: str, path: str, headers: Mapping[str, str], co
     names = {name: variable.removesuffix("_TABLE").lower() for variable, name in os.environ.items()}
     about = "+".join(dict.fromkeys(names.get(table, "?") for table in tables if table))
     what = " ".join(filter(None, (action, about, asked.get("IndexName"))))
-    return Call(_SERVICES[service], what, told["amz-sdk-invocation-id"], pid, _needs(_SERVICES[service], action, asked))
+    return Call(
+        _SERVICES[service], what, by_name["amz-sdk-invocation-id"], pid, _needs(_SERVICES[service], action, asked)
+    )
 
 
 _ITEM_ACTIONS = {

@@ -7,8 +7,10 @@ import json
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -21,7 +23,9 @@ from typer.testing import CliRunner
 
 from cli.__main__ import app
 from crm_bridge import aws
-from crm_bridge.runtime import runtime
+from crm_bridge.errors import NotConfiguredError
+from crm_bridge.runtime import Runtime, runtime
+from crm_bridge.tenant_parts import PARTS
 from local.gateway import invoke
 from local.stack import LOCAL_STACK
 from local.template import Function
@@ -33,6 +37,9 @@ from tests.wire import session
 
 ROUNDS = int(os.environ.get("ROUNDS", "2"))
 """How often the races of twenty are run."""
+
+type Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]
+"""Of a request to the bridge."""
 
 SITE: dict[str, Any] = {
     "customer_id": "C-1001",
@@ -51,15 +58,34 @@ class Crm:
         self.session = session(stack.gateway)
         self.headers = {"Authorization": f"Bearer {stack.api_key}"}
 
-    def post(self, path: str, body: object = None, **options: Any) -> requests.Response:
-        headers = {**self.headers, **options.pop("headers", {})}
-        return self.session.post(self.stack.url + path, json=body, headers=headers, timeout=60, **options)
+    def with_key(self, *scopes: str, tenant: str = "demo") -> "Crm":
+        """Return another caller over the same connection, with a key of its own."""
+        other = copy(self)
+        other.headers = {"Authorization": f"Bearer {self.stack.add_key(tenant, frozenset(scopes), 'Ann')}"}
+        return other
 
-    def get(self, path: str) -> requests.Response:
-        return self.session.get(self.stack.url + path, headers=self.headers, timeout=60)
+    def send(self, method: Method, path: str, body: object = None, **options: Any) -> requests.Response:
+        """Send a body as JSON, or `data` as it is, with more `headers`."""
+        headers = {**self.headers, **options.pop("headers", {})}
+        return self.session.request(method, self.stack.url + path, json=body, headers=headers, timeout=60, **options)
+
+    def post(self, path: str, body: object = None, **options: Any) -> requests.Response:
+        return self.send("POST", path, body, **options)
+
+    def put(self, path: str, body: object, **options: Any) -> requests.Response:
+        return self.send("PUT", path, body, **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.send("GET", path, **options)
 
     def create_site(self, **changes: object) -> requests.Response:
         return self.post("/sites", {**SITE, **changes})
+
+    def round_trips(self) -> Counter[str]:
+        """Return how often AWS (but for SQS) was called, by action, and illu."""
+        assert self.stack.aws
+        calls = {name.partition(".")[2]: count for name, count in self.stack.aws.calls.items() if "SQS" not in name}
+        return Counter(calls) + Counter(illu=len(self.stack.illu.seen))
 
     def stored(self) -> str:
         """Return all that is in the bridge's tables, as JSON."""
@@ -76,10 +102,40 @@ class Crm:
                 return operation
             due_at = datetime.fromisoformat(operation["due_at"]).timestamp()
             minutes = max(1, math.ceil((due_at - runtime().clock()) / 60))  # the dispatcher runs once in each
-            self.stack.move_clock(60 * minutes)
-            self.stack.deliver_due()
+            self.stack.deliver_due(after=60 * minutes)
             passed += minutes
         raise AssertionError(f"not settled: {operation}")
+
+
+def change_settings(stack: Stack, tenant: str = "demo", *, at_once: bool = False, **blocks: object) -> None:
+    """Store the demo tenant's settings under this name, with changes. A setting or a block that is None is left out.
+
+    With `at_once` every function has read them.
+    """
+    document = json.loads(stack.demo_tenant())
+    for name, block in blocks.items():
+        settings = {**document.get(name, {}), **block} if isinstance(block, dict) else block
+        document[name] = _without_none(settings) if isinstance(settings, dict) else settings
+    stack.put_secret(tenant, json.dumps(_without_none(document)))
+    for part in PARTS if at_once else ():
+        with suppress(NotConfiguredError):
+            runtime().tenants.get(tenant, part, fresh=True)
+
+
+def cold(stack: Stack) -> Runtime:
+    """Let what comes next run in a new execution environment."""
+    runtime.cache_clear()
+    stack.move_clock(0)
+    return runtime()
+
+
+def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def without_site_list(stack: Stack) -> None:
+    """Leave illu without a list of sites, so that a person decides after a lost response."""
+    change_settings(stack, illu={"site_list_path": None})
 
 
 def age(seconds: float) -> None:
@@ -146,8 +202,8 @@ def failing(
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a command said, and with which code it ended."""
+class CommandResult:
+    """The output of a command, and the code with which it ended."""
 
     code: int
     out: str
@@ -164,13 +220,13 @@ class CommandLine:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
-    def __call__(self, *arguments: str, input: str | None = None) -> Told:  # noqa: A002 - as it is called for processes
+    def __call__(self, *arguments: str, input: str | None = None) -> CommandResult:  # noqa: A002 - as it is called for processes
         environment = {"CRM_BRIDGE_STACK": LOCAL_STACK, "COLUMNS": "80"}
         result = CliRunner().invoke(app, [*arguments], input=input, env=environment)
         self._stack.move_clock(0)  # a command has a runtime of its own, which knows nothing of a time moved on
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return Told(result.exit_code, result.stdout, result.stderr)
+        return CommandResult(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
@@ -180,7 +236,7 @@ def cli(stack: Stack) -> CommandLine:
 
 @pytest.fixture
 def waiting_moves_the_clock(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for a turn or a token moves the time on for everybody, instead of using up the test's."""
+    """A wait for a turn or a token moves the clock on, instead of using up the test's time."""
     for module in ("sequence", "outbound.oauth"):
         monkeypatch.setattr(f"crm_bridge.{module}.time", SimpleNamespace(sleep=stack.move_clock))
 

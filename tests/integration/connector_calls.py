@@ -79,7 +79,7 @@ def read(crm: Crm, path: str, accept: str | None, **options: Any) -> requests.Re
 
 @dataclass(frozen=True)
 class Summary:
-    """What a response says to the Connector, in whichever language."""
+    """Return what a response says to the Connector, in whichever language."""
 
     language: str
     message: str
@@ -142,8 +142,7 @@ def settle(crm: Crm) -> None:
         states = {row["state"] for row in rows("OPERATIONS_TABLE") if "state" in row}
         if states <= {"succeeded", "rejected", "needs_review"}:
             return
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     raise AssertionError(f"not settled: {rows('OPERATIONS_TABLE')}")
 
 

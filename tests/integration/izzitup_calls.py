@@ -6,9 +6,8 @@ from urllib.parse import quote
 
 import requests
 
-from crm_bridge.runtime import Runtime, runtime
 from local.vendors.izzitup import IzzitUpSimulator
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, cold
 from tests.stack import Stack
 
 SECRET = "hush-hush"
@@ -22,8 +21,7 @@ def at(minute: int) -> str:
 
 
 def put(crm: Crm, service: str, body: object, **headers: str) -> requests.Response:
-    url = f"{crm.stack.url}/services/{quote(service, safe='')}/status"
-    return crm.session.put(url, json=body, headers={**crm.headers, **headers}, timeout=60)
+    return crm.put(f"/services/{quote(service, safe='')}/status", body, headers=headers)
 
 
 def set_status(
@@ -49,13 +47,6 @@ def tenant(stack: Stack, **izzitup: str) -> str:
     return json.dumps(document)
 
 
-def cold(stack: Stack) -> Runtime:
-    """What comes next runs in a new execution environment."""
-    runtime.cache_clear()
-    stack.move_clock(0)
-    return runtime()
-
-
 def use_password(stack: Stack, password: str) -> None:
     """The tenant's secret has this password from now on, and no function remembers another one."""
     stack.put_secret("demo", tenant(stack, password=password))
@@ -67,15 +58,10 @@ def other_tenant(crm: Crm) -> Crm:
     crm.stack.izzitup.users["other-bot"] = "another password"
     crm.stack.izzitup.allowed.add("other-bot")
     crm.stack.put_secret("other", tenant(crm.stack, user="other-bot", password="another password"))
-    other = Crm(crm.stack)
-    other.session.close()
-    other.session = crm.session
-    other.headers = {"Authorization": f"Bearer {crm.stack.add_key('other', frozenset({'status_update'}), 'other')}"}
-    return other
+    return crm.with_key("status_update", tenant="other")
 
 
 def pass_days(stack: Stack, *, days: int = 8) -> None:
     """After eight days all retries are through."""
     for _ in range(days * 2):
-        stack.move_clock(12 * 3600)
-        stack.deliver_due()
+        stack.deliver_due(after=12 * 3600)

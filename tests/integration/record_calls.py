@@ -1,13 +1,11 @@
 """Requests for Egito's records, and its tenant's settings. No tests."""
 
-import json
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import requests
 
-from crm_bridge.runtime import runtime
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.stack import Stack
 
 JAN: dict[str, Any] = {"firstName": "Jan", "lastName": "Lis", "phone": "+48 12 600 10 01", "city": "Kraków"}
@@ -17,8 +15,8 @@ ASYNC = {"Prefer": "respond-async"}
 def call(
     crm: Crm, method: Literal["GET", "POST", "PUT", "DELETE"], path: str, body: object = None, **headers: str
 ) -> requests.Response:
-    given = {**crm.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return crm.session.request(method, crm.stack.url + path, json=body, headers=given, timeout=60)
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return crm.send(method, path, body, headers=given)
 
 
 def create(
@@ -69,7 +67,7 @@ def system(stack: Stack) -> str:
 
 
 def linked(crm: Crm, system: str, entity: str, record_id: str) -> list[str]:
-    """What a record is linked to, as `crm/contact/A-1`."""
+    """Return what a record is linked to, as `crm/contact/A-1`."""
     answer = crm.get(f"/links/{quote(system)}/{entity}/{quote(record_id)}")
     assert answer.status_code in (200, 404)
     return sorted(f"{one['system']}/{one['entity']}/{one['id']}" for one in answer.json().get("links", ()))
@@ -77,10 +75,7 @@ def linked(crm: Crm, system: str, entity: str, record_id: str) -> list[str]:
 
 def change_tenant(stack: Stack, tenant: str = "demo", **egito: object) -> None:
     """Members of a tenant's egito block; the function knows them at once."""
-    document = json.loads(stack.demo_tenant())
-    document["egito"] |= egito
-    stack.put_secret(tenant, json.dumps(document))
-    runtime().engine.tenants.get(tenant, "connector_receiver", fresh=True)
+    change_settings(stack, tenant, egito=egito, at_once=True)
 
 
 def without_reference(stack: Stack) -> None:

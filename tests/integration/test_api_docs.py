@@ -101,7 +101,7 @@ def test_the_examples_of_services_are_what_is_answered(crm: Crm) -> None:
     assert within(crm.get("/services").json(), example)
     (example,) = without_times(shown("`PUT /services"))
     sent = {"status": "outage", "occurred_at": "2024-05-05T10:00:00Z"}
-    answer = crm.session.put(f"{crm.stack.url}/services/MAIL/status", json=sent, headers=crm.headers, timeout=30)
+    answer = crm.put("/services/MAIL/status", sent)
     assert within(body(answer), {name: value for name, value in example.items() if name != "operation_id"})
 
 
@@ -162,8 +162,7 @@ def test_the_examples_of_records_are_what_is_answered(crm: Crm) -> None:
 def test_the_example_of_a_mapping_is_what_is_answered(crm: Crm) -> None:
     (example,) = shown("Payload mapping")
     sent = {"clientNumber": "K-1", "profile": {"firstName": "Ann"}}
-    url = f"{crm.stack.url}/sites"
-    answer = crm.session.post(url, json=sent, headers={"Authorization": f"Bearer {UPYA_KEY}"}, timeout=30).json()
+    answer = crm.post("/sites", sent, headers={"Authorization": f"Bearer {UPYA_KEY}"}).json()
     assert answer["mapping"]["received"] == example["mapping"]["received"]
     assert set(answer) == set(example)
     assert has(answer["errors"], example["errors"])

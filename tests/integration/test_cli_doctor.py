@@ -25,9 +25,9 @@ def stack() -> Iterator[Stack]:
 
 
 def results(cli: CommandLine, tenant: str = "demo") -> dict[str, str]:
-    told = cli("doctor", tenant, "--json")
-    found = {f"{one['about']} {one['check']}": one["result"] for one in told.json}
-    assert told.code == ("failed" in found.values())
+    result = cli("doctor", tenant, "--json")
+    found = {f"{one['about']} {one['check']}": one["result"] for one in result.json}
+    assert result.code == ("failed" in found.values())
     return found
 
 
@@ -40,9 +40,9 @@ def test_all_is_well_with_the_demo_tenant(cli: CommandLine, stack: Stack) -> Non
     }
     everybody = (stack.illu, stack.revio, stack.izzitup, stack.egito)
     assert {seen.method for vendor in everybody for seen in vendor.seen if "/oauth/token" not in seen.path} == {"GET"}
-    told = cli("doctor", "demo")
-    assert told.code == 0
-    assert "All is well." in told.out
+    result = cli("doctor", "demo")
+    assert result.code == 0
+    assert "All is well." in result.out
 
 
 def illu_has_another_key(stack: Stack) -> None:
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_found(stack: Stack, cli: CommandLine, happens: Callabl
     assert results(cli)[check] == "failed"
 
 
-def test_what_waits_for_a_person_or_for_too_long_is_told(crm: Crm, cli: CommandLine) -> None:
+def test_what_waits_for_a_person_or_for_too_long_is_reported(crm: Crm, cli: CommandLine) -> None:
     crm.post("/sites", SITE, headers={"Prefer": "respond-async"})
     crm.stack.move_clock(-3600)
     assert crm.post("/sites", {**SITE, "customer_id": "C-2"}, headers={"Prefer": "respond-async"}).status_code == 202
@@ -111,7 +111,7 @@ def test_what_waits_for_a_person_or_for_too_long_is_told(crm: Crm, cli: CommandL
     assert found["demo needs review"] == "ok"
 
 
-def test_a_key_that_expires_soon_or_allows_nothing_is_told_and_others_are_not(stack: Stack, cli: CommandLine) -> None:
+def test_a_key_that_expires_soon_or_allows_nothing_is_reported(stack: Stack, cli: CommandLine) -> None:
     day, now = 86_400, int(time.time())
     for label, scopes, days in (
         ("late", {"create_site"}, 31),
@@ -122,24 +122,24 @@ def test_a_key_that_expires_soon_or_allows_nothing_is_told_and_others_are_not(st
         stack.add_key("demo", frozenset(scopes), label, expires_at=now + days * day)
     revoked = stack.add_key("demo", frozenset({"create_site"}), "revoked", expires_at=now + day)
     assert cli("tenant", "key", "revoke", "demo", revoked).code == 0
-    first, *told = [one for one in cli("doctor", "demo", "--json").json if one["check"].startswith("API key")]
+    first, *result = [one for one in cli("doctor", "demo", "--json").json if one["check"].startswith("API key")]
     assert (first["result"], first["detail"]) == ("ok", "4 valid, 1 of which never expires")
     names = {one["label"]: one["key"] for one in cli("tenant", "key", "list", "demo", "--json").json}
-    assert {(one["result"], one["check"], one["detail"].partition(" expires on ")[0]) for one in told} == {
+    assert {(one["result"], one["check"], one["detail"].partition(" expires on ")[0]) for one in result} == {
         ("warning", f"API key {names['soon']}", "soon"),
         ("warning", f"API key {names['old']}", "old has a scope that allows nothing: operations"),
     }
-    assert all("rotate-keys" in one["what_to_do"] or "--scope" in one["what_to_do"] for one in told)
+    assert all("rotate-keys" in one["what_to_do"] or "--scope" in one["what_to_do"] for one in result)
 
 
-def test_a_clock_that_is_off_is_told(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_off_is_reported(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
     monkeypatch.setattr("cli.doctor.time", SimpleNamespace(time=lambda: real() - 90))
     assert results(cli)["bridge clock"] == "warning"
     assert re.search(r"this machine is -(89|90|91) s off", cli("doctor", "demo").out)
 
 
-def test_dead_letters_are_told(cli: CommandLine) -> None:
+def test_dead_letters_are_reported(cli: CommandLine) -> None:
     sqs = boto3.client("sqs")
     (url,) = (url for url in sqs.list_queues()["QueueUrls"] if "dead-letters" in url)
     sqs.send_message(QueueUrl=url, MessageBody="{}", MessageGroupId="any", MessageDeduplicationId="any")
@@ -184,6 +184,6 @@ def test_a_webhooks_address_must_be_public(
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     document = json.loads(stack.webhook_tenant())
-    document["webhook"]["url"] = f"https://{host}/told"
+    document["webhook"]["url"] = f"https://{host}/hook"
     stack.put_secret("demo-webhook", json.dumps(document))
     assert results(cli, "demo-webhook")["webhook address"] == result

@@ -18,7 +18,7 @@ from crm_bridge.tenants import MAPPING_MAX_AGE
 from local.stack import UPYA_KEY, UPYA_TENANT
 from local.vendors.simulator import Kind
 from operations.flows import flows
-from tests.integration.conftest import SITE, CommandLine, Told
+from tests.integration.conftest import SITE, CommandLine, CommandResult
 from tests.stack import Stack
 
 CLIENT: dict[str, Any] = {
@@ -115,7 +115,7 @@ def test_it_says_since_when_every_function_uses_the_settings(cli: CommandLine, m
 # ---------------------------------------------------------------- send
 
 
-def document(said: Told) -> Any:
+def document(said: CommandResult) -> Any:
     """Return the JSON document, without the log of the functions, which run in this process."""
     return json.loads(said.out[said.out.index("{\n") :])
 
@@ -203,8 +203,7 @@ def test_changes_are_shown_in_order_each_once_until_ctrl_c(
                 stack.illu.fail(Kind.UNAVAILABLE)
                 send("C-2")
             case 3:
-                stack.move_clock(60)
-                stack.deliver_due()
+                stack.deliver_due(after=60)
             case 5:
                 raise KeyboardInterrupt
 

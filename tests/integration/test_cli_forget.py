@@ -18,11 +18,10 @@ from crm_bridge.storage.operation import Operation
 from crm_bridge.tenants import SECRET_MAX_AGE
 from local.stack import DEMO_TENANT
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.conftest import SITE, CommandLine, Crm, cold
 from tests.integration.connector.conftest import ADA, save, saved
 from tests.integration.operations.conftest import JOB, KEY_LINK
 from tests.integration.record_calls import ASYNC, change, create, created, delete, system
-from tests.integration.webhook.conftest import cold
 
 CUSTOMER = str(SITE["customer_id"])
 TICKET = str(JOB["ticket_id"])
@@ -36,13 +35,13 @@ def a_customer_with_a_job(crm: Crm) -> None:
 
 def test_all_that_belongs_to_a_customer_is_erased(crm: Crm, cli: CommandLine) -> None:
     a_customer_with_a_job(crm)
-    told = cli("forget", "demo", CUSTOMER, "--yes", "--json")
-    assert told.code == 0, told
-    assert told.json == {
+    result = cli("forget", "demo", CUSTOMER, "--yes", "--json")
+    assert result.code == 0, result
+    assert result.json == {
         "tenant": "demo",
         "ids": [f"crm/customer/{CUSTOMER}", "illu/site/4711", "illu/job/801", f"crm/ticket/{TICKET}"],
         "operations": 2,
-        "links": told.json["links"],
+        "links": result.json["links"],
         "people": 0,
         "requests": 0,
         "stays_at_vendors": ["illu/site/4711", "illu/job/801"],
@@ -77,8 +76,8 @@ def test_nothing_is_left_of_an_erased_event_after_ninety_days(crm: Crm, cli: Com
 
 def test_a_ticket_is_erased_without_its_customer(crm: Crm, cli: CommandLine) -> None:
     a_customer_with_a_job(crm)
-    told = cli("forget", "demo", f"crm/ticket/{TICKET}", "--yes", "--json")
-    assert told.json["linked_and_not_erased"] == ["illu/site/4711"]
+    result = cli("forget", "demo", f"crm/ticket/{TICKET}", "--yes", "--json")
+    assert result.json["linked_and_not_erased"] == ["illu/site/4711"]
     assert TICKET not in crm.stored()
     assert crm.get(f"/links/crm/customer/{CUSTOMER}").json()["links"][0]["id"] == "4711"
     assert crm.create_site().status_code == 200
@@ -101,16 +100,16 @@ def test_nothing_is_erased_while_an_event_has_not_ended(crm: Crm, cli: CommandLi
     a_customer_with_a_job(crm)
     crm.stack.illu.fail(Kind.UNAVAILABLE)
     waiting = crm.create_site(customer_id="C-2").json()["operation_id"]
-    told = cli("forget", "demo", "C-2", "--yes")
-    assert (told.code, waiting in told.err) == (2, True)
+    result = cli("forget", "demo", "C-2", "--yes")
+    assert (result.code, waiting in result.err) == (2, True)
     assert "C-2" in crm.stored()
 
 
 def test_a_person_is_erased_with_saves_and_hashes(crm: Crm, cli: CommandLine) -> None:
     other = saved(crm, firstname="Grace", email="g@example.org", mobile="1", uuid="u-2")
     person = saved(crm)
-    told = cli("forget", "demo", f"connector/person/{person}", "--yes", "--json")
-    assert (told.code, told.json["people"]) == (0, 1)
+    result = cli("forget", "demo", f"connector/person/{person}", "--yes", "--json")
+    assert (result.code, result.json["people"]) == (0, 1)
     assert person not in crm.stored()
     assert other in crm.stored()
     assert save(crm, person).status_code == 404
@@ -120,7 +119,7 @@ def test_a_person_is_erased_with_saves_and_hashes(crm: Crm, cli: CommandLine) ->
 def test_a_webhook_about_a_save_that_was_not_delivered_is_erased_with_the_person(crm: Crm, cli: CommandLine) -> None:
     document = {**json.loads(crm.stack.demo_tenant()), "webhook": json.loads(crm.stack.webhook_tenant())["webhook"]}
     crm.stack.put_secret(DEMO_TENANT, json.dumps(document))
-    cold(crm)
+    cold(crm.stack)
     person = saved(crm)
     crm.stack.receiver.refuses_with = 410
     crm.headers |= ASYNC
@@ -175,8 +174,8 @@ def test_a_record_of_egito_is_erased_with_its_changes_and_its_deletion(
     other, record_id = a_changed_record(crm, "A-2"), a_changed_record(crm, "A-1", key=key)
     if is_deleted:
         assert delete(crm, record_id).status_code == 204
-    told = cli("forget", "demo", "crm/contact/A-1", "--yes", "--json")
-    assert (told.code, told.json["operations"]) == (0, 4 if is_deleted else 3), told
+    result = cli("forget", "demo", "crm/contact/A-1", "--yes", "--json")
+    assert (result.code, result.json["operations"]) == (0, 4 if is_deleted else 3), result
     stored = crm.stored()
     # As words: a number of four digits may be a part of a hash or of a time.
     assert [text for text in ("A-1", record_id, "8e03978e") if re.search(rf"\b{text}\b", stored)] == []
@@ -187,8 +186,8 @@ def test_a_record_of_egito_is_erased_with_its_changes_and_its_deletion(
 
 def test_a_record_of_egito_is_erased_by_egito_s_id_too(crm: Crm, cli: CommandLine) -> None:
     record_id = a_changed_record(crm, "A-1")
-    told = cli("forget", "demo", f"{system(crm.stack)}/contact/{record_id}", "--yes", "--json")
-    assert (told.code, told.json["operations"]) == (0, 3)
+    result = cli("forget", "demo", f"{system(crm.stack)}/contact/{record_id}", "--yes", "--json")
+    assert (result.code, result.json["operations"]) == (0, 3)
     assert "A-1" not in crm.stored()
 
 
@@ -210,21 +209,21 @@ def test_a_dry_run_erases_nothing(crm: Crm, cli: CommandLine) -> None:
 
 @pytest.mark.parametrize("wanted", ["C-404", "crm/customer/C-404", "a/b/c/d", "", "op_0"])
 def test_an_unknown_id_is_said_to_be_unknown(cli: CommandLine, wanted: str) -> None:
-    told = cli("forget", "demo", wanted, "--yes")
-    assert (told.code, "No data found" in told.err) == (2, True)
+    result = cli("forget", "demo", wanted, "--yes")
+    assert (result.code, "No data found" in result.err) == (2, True)
 
 
 def test_an_id_of_two_records_has_to_be_given_with_its_kind(crm: Crm, cli: CommandLine) -> None:
     crm.create_site(customer_id="X-1")
     crm.post("/jobs", {**JOB, "ticket_id": "X-1"})
-    told = cli("forget", "demo", "X-1", "--yes")
-    assert (told.code, "crm/customer/X-1, crm/ticket/X-1" in told.err) == (2, True)
+    result = cli("forget", "demo", "X-1", "--yes")
+    assert (result.code, "crm/customer/X-1, crm/ticket/X-1" in result.err) == (2, True)
 
 
 def test_another_tenants_data_stay(crm: Crm, cli: CommandLine) -> None:
     a_customer_with_a_job(crm)
-    told = cli("forget", "demo-upya", CUSTOMER, "--yes")
-    assert told.code == 2
+    result = cli("forget", "demo-upya", CUSTOMER, "--yes")
+    assert result.code == 2
     assert CUSTOMER in crm.stored()
 
 
@@ -262,10 +261,10 @@ def everything(crm: Crm) -> None:
 
 def test_a_purged_tenant_leaves_nothing(crm: Crm, cli: CommandLine, waits: list[float]) -> None:
     everything(crm)
-    told = cli("tenant", "remove", DEMO_TENANT, "--purge", "--force", "--yes", "--json")
-    assert told.code == 0, told
+    result = cli("tenant", "remove", DEMO_TENANT, "--purge", "--force", "--yes", "--json")
+    assert result.code == 0, result
     assert sum(waits) == SECRET_MAX_AGE
-    assert all(number for number in told.json["erased"].values()), told.json
+    assert all(number for number in result.json["erased"].values()), result.json
     stored: dict[str, list[Any]] = json.loads(crm.stored())
     left = json.dumps(stored)
     ours = (*PERSONAL, *map(str, ADA.values()), f'"{DEMO_TENANT}"', f'"{DEMO_TENANT}#')

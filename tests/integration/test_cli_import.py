@@ -12,7 +12,7 @@ import pytest
 from cli.importing import Run
 from crm_bridge.runtime import runtime
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.conftest import SITE, CommandLine, Crm, without_site_list
 from tests.integration.operations.conftest import store
 from tests.integration.record_calls import resolve
 from tests.onboarding import customers, onboard
@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "customers.csv"
 
 
-def result(file: Path) -> list[dict[str, str]]:
+def result_rows(file: Path) -> list[dict[str, str]]:
     with file.with_name(f"{file.name}.result.csv").open(newline="") as opened:
         return list(csv.DictReader(opened))
 
@@ -51,19 +51,19 @@ def test_a_tenant_is_turned_up_with_all_its_customers_through_an_outage_and_a_st
     assert came.requests == 85 == came.sites
 
 
-def test_every_bad_row_is_told_with_its_line_and_the_others_are_sent(
+def test_every_bad_row_is_reported_with_its_line_and_the_others_are_sent(
     stack: Stack, cli: CommandLine, file: Path
 ) -> None:
     wrong = customers(file, rows=12, bad=3)
-    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
-    assert told.code == 1
-    assert [row["line"] for row in told.json["invalid"]] == wrong
-    assert all("latitude" in row["detail"] for row in told.json["invalid"])
-    assert told.json["states"] == {"succeeded": 9, "invalid": 3}
-    assert told.json["peak_memory_mb"] > 10
+    result = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert result.code == 1
+    assert [row["line"] for row in result.json["invalid"]] == wrong
+    assert all("latitude" in row["detail"] for row in result.json["invalid"])
+    assert result.json["states"] == {"succeeded": 9, "invalid": 3}
+    assert result.json["peak_memory_mb"] > 10
     assert len(stack.illu.sites) == 9
     by_id = {str(site["site_id"]): site["name"] for site in stack.illu.sites}
-    for line in result(file):
+    for line in result_rows(file):
         if line["state"] == "succeeded":
             assert by_id[line["id"]] == f"Shop {line['event_key'].removeprefix('C-')}, Kitale"
 
@@ -75,8 +75,8 @@ def test_rows_of_standard_input_are_sent_when_the_file_is_a_dash(
     arguments = ("import", "sites", "demo", "-", *QUICK)
     refused = cli(*arguments, input=file.read_text())
     assert (refused.code, "--result" in refused.err, stack.illu.seen) == (2, True, [])
-    told = cli(*arguments, "--result", str(tmp_path / "done.csv"), "--json", input=f"\ufeff{file.read_text()}")
-    assert told.json["states"] == {"succeeded": 2}, told
+    result = cli(*arguments, "--result", str(tmp_path / "done.csv"), "--json", input=f"\ufeff{file.read_text()}")
+    assert result.json["states"] == {"succeeded": 2}, result
     again = cli(*arguments, "--result", str(tmp_path / "again.csv"), "--json", input=json.dumps(SITE))  # JSON lines
     assert (again.code, again.json["states"], again.json["sent"]) == (0, {"succeeded": 1}, 0)
     assert {site["name"] for site in stack.illu.sites} == {SITE["name"], "Zoë"}
@@ -85,9 +85,9 @@ def test_rows_of_standard_input_are_sent_when_the_file_is_a_dash(
 
 def test_a_dry_run_sends_nothing(stack: Stack, cli: CommandLine, file: Path) -> None:
     customers(file, rows=4, bad=0)
-    told = cli("import", "sites", "demo", str(file), "--dry-run", "--json")
-    assert told.code == 0
-    assert told.json["states"] == {"not sent": 4}
+    result = cli("import", "sites", "demo", str(file), "--dry-run", "--json")
+    assert result.code == 0
+    assert result.json["states"] == {"not sent": 4}
     assert stack.illu.seen == []
     assert not file.with_name("customers.csv.result.csv").exists()
 
@@ -101,10 +101,10 @@ def test_nothing_is_sent_when_nobody_says_yes(stack: Stack, cli: CommandLine, fi
 def test_it_is_the_same_event_as_the_crms(crm: Crm, cli: CommandLine, file: Path) -> None:
     known = crm.create_site(customer_id="C-1").json()["site_id"]
     write(file, {**SITE, "customer_id": "C-1", "name": "Another"}, {**SITE, "customer_id": "C-2"})
-    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
-    assert told.code == 0
-    assert told.json["sent"] == 1
-    first, second = result(file)
+    result = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert result.code == 0
+    assert result.json["sent"] == 1
+    first, second = result_rows(file)
     assert first["id"] == str(known)
     assert "different payload" in first["detail"]
     assert crm.create_site(customer_id="C-2").status_code == 200
@@ -114,51 +114,47 @@ def test_it_is_the_same_event_as_the_crms(crm: Crm, cli: CommandLine, file: Path
 
 def test_a_file_that_says_an_event_twice_says_it_once_or_is_wrong(stack: Stack, cli: CommandLine, file: Path) -> None:
     write(file, SITE, SITE, {**SITE, "name": "Another"})
-    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
-    assert told.code == 1
-    assert [line["state"] for line in result(file)] == ["succeeded", "repeated", "invalid"]
-    assert "line 2" in result(file)[2]["detail"]
+    result = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert result.code == 1
+    assert [line["state"] for line in result_rows(file)] == ["succeeded", "repeated", "invalid"]
+    assert "line 2" in result_rows(file)[2]["detail"]
     assert len(stack.illu.sites) == 1
 
 
 def test_a_second_run_sends_nothing(stack: Stack, cli: CommandLine, file: Path) -> None:
     customers(file, rows=5, bad=0)
     cli("import", "sites", "demo", str(file), *QUICK)
-    seen, first = len(stack.illu.seen), [line["id"] for line in result(file)]
-    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
-    assert (told.code, told.json["sent"]) == (0, 0)
+    seen, first = len(stack.illu.seen), [line["id"] for line in result_rows(file)]
+    result = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert (result.code, result.json["sent"]) == (0, 0)
     assert len(stack.illu.seen) == seen
-    assert [line["id"] for line in result(file)] == first
+    assert [line["id"] for line in result_rows(file)] == first
     assert "nothing to send" in cli("import", "sites", "demo", str(file), *QUICK).out
 
 
 def test_what_is_not_settled_is_the_bridges_and_is_there_the_next_time(crm: Crm, cli: CommandLine, file: Path) -> None:
     customers(file, rows=3, bad=0)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
-    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
-    assert told.code == 1
-    assert told.json["states"] == {"succeeded": 2, "unconfirmed": 1}
-    crm.stack.move_clock(60)
-    crm.stack.deliver_due()
+    result = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert result.code == 1
+    assert result.json["states"] == {"succeeded": 2, "unconfirmed": 1}
+    crm.stack.deliver_due(after=60)
     assert cli("import", "sites", "demo", str(file), *QUICK, "--json").json["states"] == {"succeeded": 3}
     assert len(crm.stack.illu.sites) == 3
 
 
 def test_what_a_person_has_given_up_is_not_sent_by_the_same_file(crm: Crm, cli: CommandLine, file: Path) -> None:
-    document = json.loads(crm.stack.demo_tenant())
-    del document["illu"]["site_list_path"]
-    crm.stack.put_secret("demo", json.dumps(document))
+    without_site_list(crm.stack)
     write(file, SITE)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     cli("import", "sites", "demo", str(file), *QUICK)
-    crm.stack.move_clock(60)
-    crm.stack.deliver_due()
-    (in_review,) = result(file)
+    crm.stack.deliver_due(after=60)
+    (in_review,) = result_rows(file)
     assert cli("operations", "resolve", in_review["operation_id"], "discard", "--yes").code == 0
-    told = cli("import", "sites", "demo", str(file), *QUICK, "--json")
-    assert (told.code, told.json["sent"], told.json["states"]) == (1, 0, {"rejected": 1})
+    result = cli("import", "sites", "demo", str(file), *QUICK, "--json")
+    assert (result.code, result.json["sent"], result.json["states"]) == (1, 0, {"rejected": 1})
     assert len(crm.stack.illu.sites) == 1
-    assert result(file)[0]["detail"].startswith("by ")
+    assert result_rows(file)[0]["detail"].startswith("by ")
 
 
 @pytest.mark.parametrize("decision", ["discard", "erase"])
@@ -179,7 +175,7 @@ def test_what_a_person_decides_while_a_file_is_sent_counts(
 
     monkeypatch.setattr(Run, "_send", meanwhile)
     cli("import", "sites", "demo", str(file), *QUICK)
-    first, second = result(file)
+    first, second = result_rows(file)
     assert first["state"] == ("rejected" if decision == "discard" else "succeeded")
     assert second["state"] == "succeeded"
     assert len(crm.stack.illu.sites) == (1 if decision == "discard" else 2)
@@ -188,19 +184,19 @@ def test_what_a_person_decides_while_a_file_is_sent_counts(
 def test_it_stops_at_once_when_the_vendor_refuses_the_credentials(stack: Stack, cli: CommandLine, file: Path) -> None:
     customers(file, rows=40, bad=0)
     stack.illu.api_key = "another"
-    told = cli("import", "sites", "demo", str(file), *QUICK)
-    assert told.code == 3
-    assert "illu answered 401" in told.err
-    states = Counter(line["state"] for line in result(file))
+    result = cli("import", "sites", "demo", str(file), *QUICK)
+    assert result.code == 3
+    assert "illu answered 401" in result.err
+    states = Counter(line["state"] for line in result_rows(file))
     assert states["waiting"] <= 8
     assert states["waiting"] + states["not sent"] == 40
 
 
-def test_what_the_vendor_refuses_is_told_in_its_words(stack: Stack, cli: CommandLine, file: Path) -> None:
+def test_what_the_vendor_refuses_is_reported_in_its_words(stack: Stack, cli: CommandLine, file: Path) -> None:
     stack.illu.longest_name = 8
     write(file, {**SITE, "name": "Short"}, {**SITE, "customer_id": "C-2", "name": "Much too long"})
     assert cli("import", "sites", "demo", str(file), *QUICK).code == 1
-    fine, refused = result(file)
+    fine, refused = result_rows(file)
     assert (fine["state"], refused["state"]) == ("succeeded", "rejected")
     assert "illu answered 4" in refused["detail"]
 
@@ -208,14 +204,14 @@ def test_what_the_vendor_refuses_is_told_in_its_words(stack: Stack, cli: Command
 def test_the_vendors_request_for_time_is_honoured(stack: Stack, cli: CommandLine, file: Path) -> None:
     customers(file, rows=12, bad=0)
     stack.illu.fail(Kind.TOO_MANY, seconds=1)
-    told = cli("import", "sites", "demo", str(file), *QUICK)
-    assert Counter(line["state"] for line in result(file)) == {"succeeded": 11, "waiting": 1}
-    assert "asks for a pause" in told.err
+    result = cli("import", "sites", "demo", str(file), *QUICK)
+    assert Counter(line["state"] for line in result_rows(file)) == {"succeeded": 11, "waiting": 1}
+    assert "asks for a pause" in result.err
 
 
 @pytest.fixture
 def waiting_passes_the_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits moves the time on, and the bridge does what is due meanwhile."""
+    """A wait moves the clock on, and the bridge does what is due meanwhile."""
 
     passed = 0.0
 
@@ -236,9 +232,9 @@ def waiting_passes_the_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> No
 def test_it_waits_out_an_outage_with_a_row_now_and_then(stack: Stack, cli: CommandLine, file: Path) -> None:
     customers(file, rows=30, bad=0)
     stack.illu.fail(Kind.ERROR_BEFORE, times=7)
-    told = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "60")
-    assert "illu is down" in told.err
-    assert (told.code, Counter(line["state"] for line in result(file))) == (0, {"succeeded": 30})
+    result = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "60")
+    assert "illu is down" in result.err
+    assert (result.code, Counter(line["state"] for line in result_rows(file))) == (0, {"succeeded": 30})
     assert len({site["name"] for site in stack.illu.sites}) == len(stack.illu.sites) == 30
     assert len(stack.illu.seen) < 30 + 7 + 30  # what it takes, and a look for each that was in doubt
 
@@ -249,13 +245,13 @@ def test_it_waits_in_the_end_for_what_the_bridge_goes_on_with_but_not_for_ever(
 ) -> None:
     customers(file, rows=4, bad=0)
     stack.illu.fail(Kind.CLOSE_AFTER)
-    told = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "30", "--json")
-    assert (told.code, told.json["states"]) == (0, {"succeeded": 4})
+    result = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "30", "--json")
+    assert (result.code, result.json["states"]) == (0, {"succeeded": 4})
     assert len(stack.illu.sites) == 4
     write(file, {**SITE, "customer_id": "C-late"})
     stack.illu.fail(Kind.TOO_MANY, times=99)
-    told = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "30", "--json")
-    assert (told.code, told.json["states"]) == (1, {"waiting": 1})
+    result = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "30", "--json")
+    assert (result.code, result.json["states"]) == (1, {"waiting": 1})
 
 
 def test_jobs_are_imported_to_their_customers_sites(crm: Crm, cli: CommandLine, tmp_path: Path) -> None:
@@ -266,9 +262,9 @@ def test_jobs_are_imported_to_their_customers_sites(crm: Crm, cli: CommandLine, 
         {"ticket_id": "T-2", "name": "Meter", "customer_id": "C-unknown"},
     ]
     file.write_text("\n".join(json.dumps(job) for job in jobs))
-    told = cli("import", "jobs", "demo", str(file), *QUICK)
-    assert told.code == 1
-    done, refused = result(file)
+    result = cli("import", "jobs", "demo", str(file), *QUICK)
+    assert result.code == 1
+    done, refused = result_rows(file)
     assert (done["state"], refused["state"]) == ("succeeded", "rejected")
     assert "no site" in refused["detail"]
     (job,) = crm.stack.illu.jobs
@@ -284,9 +280,9 @@ def test_key_links_are_imported_and_those_that_are_there_are_found(
         "system,entity_type,internal_id,external_id\n"
         "salesforce,customer,1015,001XX0000ABCDEF\nSALESFORCE,CUSTOMER,1016,001XX0000ABCDEG\nsap,customer,1,2\n"
     )
-    told = cli("import", "key-links", "demo", str(file), *QUICK)
-    assert told.code == 1
-    found, made, wrong = result(file)
+    result = cli("import", "key-links", "demo", str(file), *QUICK)
+    assert result.code == 1
+    found, made, wrong = result_rows(file)
     assert found["id"] == str(there["integration_key_link_id"])
     assert made["state"] == "succeeded"
     assert "none of this name" in wrong["detail"]
@@ -300,10 +296,10 @@ def test_a_file_that_holds_no_rows_is_refused(stack: Stack, cli: CommandLine, fi
     assert stack.illu.seen == []
 
 
-def test_a_tenant_without_the_vendor_is_told_so(stack: Stack, cli: CommandLine, tmp_path: Path) -> None:
+def test_a_tenant_without_the_vendor_is_refused(stack: Stack, cli: CommandLine, tmp_path: Path) -> None:
     stack.put_secret("bare", json.dumps({"revio": json.loads(stack.demo_tenant())["revio"]}))
     file = tmp_path / "customers.csv"
     customers(file, rows=2, bad=0)
-    told = cli("import", "sites", "bare", str(file), *QUICK)
-    assert told.code == 2
-    assert "illu block" in told.err
+    result = cli("import", "sites", "bare", str(file), *QUICK)
+    assert result.code == 2
+    assert "illu block" in result.err

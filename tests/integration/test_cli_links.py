@@ -1,14 +1,13 @@
 """The command line moves links out and in, and compares them with the vendors."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
 
 from cli.links import COLUMNS
 from local.vendors.egito import CLUB
-from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.conftest import SITE, CommandLine, Crm, change_settings, without_site_list
 from tests.stack import Stack
 
 JOB = {"ticket_id": "T-501", "name": "Meter", "customer_id": SITE["customer_id"]}
@@ -38,8 +37,8 @@ def test_every_link_of_a_tenant_is_exported_once(crm: Crm, cli: CommandLine, fil
     crm.create_site(customer_id="C#1%23")
     crm.post("/jobs", {**JOB, "customer_id": "C#1%23"})
     crm.post("/key-links", KEY_LINK)
-    told = cli("links", "export", "demo", str(file))
-    assert told.code == 0
+    result = cli("links", "export", "demo", str(file))
+    assert result.code == 0
     with file.open(newline="") as opened:
         read = list(csv.DictReader(opened))
     ends = {tuple(one[column] for column in COLUMNS[:6]) for one in read}
@@ -57,8 +56,8 @@ def test_what_was_exported_is_imported_into_an_empty_bridge_and_nothing_is_made_
 ) -> None:
     crm.stack.illu.add_site("Shop 12", 1.0, 2.0, "here")
     write(file, "crm,customer,C-1001,illu,site,4711", "illu,job,J-7,crm,ticket,T-501", "illu,job,J-7,illu,site,4711")
-    told = cli("links", "import", "demo", str(file), "--yes", "--json")
-    assert (told.code, told.json["written"]) == (0, 2)
+    result = cli("links", "import", "demo", str(file), "--yes", "--json")
+    assert (result.code, result.json["written"]) == (0, 2)
     site = crm.create_site()
     assert (site.status_code, site.json()["site_id"]) == (200, 4711)
     job = crm.post("/jobs", JOB)
@@ -75,8 +74,8 @@ def test_an_export_can_be_imported_elsewhere(crm: Crm, cli: CommandLine, file: P
     crm.create_site()
     crm.post("/jobs", JOB)
     cli("links", "export", "demo", str(file))
-    told = cli("links", "import", "demo-upya", str(file), "--yes", "--json").json
-    assert told["written"] == 2
+    result = cli("links", "import", "demo-upya", str(file), "--yes", "--json").json
+    assert result["written"] == 2
     cli("links", "export", "demo-upya", str(file.with_name("again.csv")))
     without_times = [line.rsplit(",", 2)[0] for line in file.read_text().splitlines()]
     assert [line.rsplit(",", 2)[0] for line in file.with_name("again.csv").read_text().splitlines()] == without_times
@@ -92,15 +91,15 @@ def test_an_export_can_be_imported_elsewhere(crm: Crm, cli: CommandLine, file: P
         ("crm,customer,C-1001,illu,site,5", "has another result"),
     ],
 )
-def test_what_cannot_be_imported_is_told_with_its_line_and_the_rest_is_written(
+def test_what_cannot_be_imported_is_reported_with_its_line_and_the_rest_is_written(
     crm: Crm, cli: CommandLine, file: Path, line: str, why: str
 ) -> None:
     crm.create_site()
     write(file, line, "crm,customer,C-2,illu,site,77")
-    told = cli("links", "import", "demo", str(file), "--yes")
-    assert told.code == 1
-    assert "line 2: " in told.out
-    assert why in told.out
+    result = cli("links", "import", "demo", str(file), "--yes")
+    assert result.code == 1
+    assert "line 2: " in result.out
+    assert why in result.out
     assert crm.get("/links/illu/site/77").json()["links"][0]["id"] == "C-2"
     assert crm.get("/links/crm/customer/C-1001").json()["links"][0]["id"] == "4711"
 
@@ -108,10 +107,10 @@ def test_what_cannot_be_imported_is_told_with_its_line_and_the_rest_is_written(
 def test_a_site_that_is_anothers_is_not_given_away(crm: Crm, cli: CommandLine, file: Path) -> None:
     crm.create_site()
     write(file, "crm,customer,C-2,illu,site,4711", "crm,customer,C-3,illu,site,5", "crm,customer,C-3,illu,site,6")
-    told = cli("links", "import", "demo", str(file), "--yes", "--json")
-    assert told.code == 1
-    assert [one["line"] for one in told.json["refused"]] == [2, 4]
-    assert told.json["written"] == 1
+    result = cli("links", "import", "demo", str(file), "--yes", "--json")
+    assert result.code == 1
+    assert [one["line"] for one in result.json["refused"]] == [2, 4]
+    assert result.json["written"] == 1
     assert crm.get("/links/illu/site/4711").json()["links"][0]["id"] == SITE["customer_id"]
     assert crm.get("/links/crm/customer/C-2").status_code == 404
 
@@ -140,9 +139,9 @@ def everything(crm: Crm) -> None:
 
 def test_nothing_disagrees_when_the_vendors_hold_what_is_linked(crm: Crm, cli: CommandLine) -> None:
     everything(crm)
-    told = cli("links", "check", "demo", *FAST, "--json")
-    assert told.code == 0, told
-    assert told.json == {"links": 7, "not_checked": {}, "disagreements": []}
+    result = cli("links", "check", "demo", *FAST, "--json")
+    assert result.code == 0, result
+    assert result.json == {"links": 7, "not_checked": {}, "disagreements": []}
 
 
 def test_what_is_gone_or_changed_at_a_vendor_is_listed(crm: Crm, cli: CommandLine, stack: Stack) -> None:
@@ -150,9 +149,9 @@ def test_what_is_gone_or_changed_at_a_vendor_is_listed(crm: Crm, cli: CommandLin
     stack.illu.sites.clear()
     stack.revio.account.key_links[0]["internal_id"] = 1016
     stack.egito.records["Contact"].clear()
-    told = cli("links", "check", "demo", *FAST, "--json")
-    assert told.code == 1
-    assert {(one["vendor"], one["record"].split()[0]) for one in told.json["disagreements"]} == {
+    result = cli("links", "check", "demo", *FAST, "--json")
+    assert result.code == 1
+    assert {(one["vendor"], one["record"].split()[0]) for one in result.json["disagreements"]} == {
         ("illu", "site"),
         ("Rev.io", "key"),
         ("Egito", "Contact"),
@@ -163,27 +162,23 @@ def test_what_is_gone_or_changed_at_a_vendor_is_listed(crm: Crm, cli: CommandLin
 
 def test_a_vendor_that_cannot_be_asked_is_said_not_to_be_checked(crm: Crm, cli: CommandLine, stack: Stack) -> None:
     crm.create_site()
-    document = json.loads(stack.demo_tenant())
-    del document["illu"]["site_list_path"]
-    stack.put_secret("demo", json.dumps(document))
-    told = cli("links", "check", "demo", *FAST, "--json")
-    assert told.code == 0
-    assert "Cannot check in illu" in told.json["not_checked"]["illu"]
+    without_site_list(stack)
+    result = cli("links", "check", "demo", *FAST, "--json")
+    assert result.code == 0
+    assert "Cannot check in illu" in result.json["not_checked"]["illu"]
 
 
 def test_a_list_by_name_is_said_not_to_be_checked(crm: Crm, cli: CommandLine, stack: Stack) -> None:
     crm.create_site()
-    document = json.loads(stack.demo_tenant())
-    document["illu"]["site_list_path"] += "?name={name}"
-    stack.put_secret("demo", json.dumps(document))
-    told = cli("links", "check", "demo", *FAST, "--json")
-    assert told.code == 0
-    assert "remove {name} from `site_list_path`" in told.json["not_checked"]["illu"]
+    change_settings(stack, illu={"site_list_path": "/orgs/{org_id}/sites?name={name}"})
+    result = cli("links", "check", "demo", *FAST, "--json")
+    assert result.code == 0
+    assert "remove {name} from `site_list_path`" in result.json["not_checked"]["illu"]
 
 
 def test_a_vendor_that_fails_is_said_to_be_checked_in_part(crm: Crm, cli: CommandLine, stack: Stack) -> None:
     everything(crm)
     stack.revio.account.password = "another"
-    told = cli("links", "check", "demo", *FAST, "--json")
-    assert told.code == 3
-    assert told.json["not_checked"]["Rev.io"].startswith("only in part: ")
+    result = cli("links", "check", "demo", *FAST, "--json")
+    assert result.code == 3
+    assert result.json["not_checked"]["Rev.io"].startswith("only in part: ")

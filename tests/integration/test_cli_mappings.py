@@ -10,7 +10,7 @@ import pytest
 from cli.command import ExitCode
 from cli.storing import LARGEST_SECRET
 from crm_bridge.mapping import LARGEST_SAMPLE, MASK, MOST_SAMPLES
-from tests.integration.conftest import CommandLine, Told
+from tests.integration.conftest import CommandLine, CommandResult
 from tests.stack import Stack
 
 ILLU = {"base_url": "http://127.0.0.1:3002", "org_id": 88, "api_key": "illu-demo-key"}
@@ -29,7 +29,7 @@ SOURCE: dict[str, Any] = {
 
 
 @pytest.fixture
-def acme(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
+def acme(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CommandResult]:
     """The command line, for a tenant with a mapping and a source; files are in an empty folder."""
     monkeypatch.chdir(tmp_path)
     document = {
@@ -44,7 +44,7 @@ def acme(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     Path("shop.json").write_text(json.dumps(SHOP))
     assert cli("tenant", "add", "acme", "--file", "acme.json").code == ExitCode.DONE
 
-    def run(*arguments: str, code: ExitCode = ExitCode.DONE) -> Told:
+    def run(*arguments: str, code: ExitCode = ExitCode.DONE) -> CommandResult:
         said = cli(*arguments)
         assert said.code == code, said
         return said
@@ -60,7 +60,7 @@ def stored(stack: Stack, part: str = "illu") -> Any:  # noqa: ARG001 - it must r
 
 
 def test_a_new_version_is_stored_with_the_time_when_the_samples_come_out_as_expected(
-    stack: Stack, acme: Callable[..., Told]
+    stack: Stack, acme: Callable[..., CommandResult]
 ) -> None:
     acme("mapping", "add-sample", "acme", "create_site", "mill", "mill.json", "--yes")
     before = stored(stack)["mappings"]["create_site"]
@@ -84,7 +84,7 @@ def _made(payload: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("way", ["mapping", "tenant"])
 def test_a_version_that_makes_something_else_of_a_sample_is_refused_until_that_is_accepted(
-    stack: Stack, acme: Callable[..., Told], way: str
+    stack: Stack, acme: Callable[..., CommandResult], way: str
 ) -> None:
     acme("mapping", "add-sample", "acme", "create_site", "shop", "shop.json", "--yes")
     before = stored(stack)
@@ -100,7 +100,7 @@ def test_a_version_that_makes_something_else_of_a_sample_is_refused_until_that_i
     assert "1 as expected" in acme("mapping", "show", "acme", "create_site").out
 
 
-def test_a_sample_that_becomes_no_valid_command_is_not_accepted(stack: Stack, acme: Callable[..., Told]) -> None:
+def test_a_sample_that_becomes_no_command_is_not_accepted(stack: Stack, acme: Callable[..., CommandResult]) -> None:
     acme("mapping", "add-sample", "acme", "create_site", "mill", "mill.json", "--yes")
     Path("wrong").write_text(FIRST.replace("address: town", "adress: town"))
     before = stored(stack)
@@ -112,7 +112,7 @@ def test_a_sample_that_becomes_no_valid_command_is_not_accepted(stack: Stack, ac
     assert "join() takes list of texts, and got null" in said.err
 
 
-def test_a_file_without_samples_keeps_and_runs_them(stack: Stack, acme: Callable[..., Told]) -> None:
+def test_a_file_without_samples_keeps_and_runs_them(stack: Stack, acme: Callable[..., CommandResult]) -> None:
     acme("mapping", "add-sample", "acme", "create_site", "shop", "shop.json", "--yes")
     document = json.loads(Path("acme.json").read_text())
     document["mappings"]["create_site"] |= {"version": "2", "expression": SECOND}
@@ -126,7 +126,7 @@ def test_a_file_without_samples_keeps_and_runs_them(stack: Stack, acme: Callable
     assert stored(stack)["mappings"]["create_site"]["samples"] == {}
 
 
-def test_samples_are_removed_and_bounded(stack: Stack, acme: Callable[..., Told]) -> None:
+def test_samples_are_removed_and_bounded(stack: Stack, acme: Callable[..., CommandResult]) -> None:
     for number in range(MOST_SAMPLES):
         acme("mapping", "add-sample", "acme", "create_site", f"mill-{number}", "mill.json", "--yes")
     wrong = ExitCode.WRONG_INPUT
@@ -145,7 +145,7 @@ def test_samples_are_removed_and_bounded(stack: Stack, acme: Callable[..., Told]
     assert len(stored(stack)["mappings"]["create_site"]["samples"]) == MOST_SAMPLES - 1
 
 
-def test_settings_that_a_secret_does_not_hold_are_refused(stack: Stack, acme: Callable[..., Told]) -> None:
+def test_settings_that_a_secret_does_not_hold_are_refused(stack: Stack, acme: Callable[..., CommandResult]) -> None:
     sample = {"payload": {**MILL, "note": "ä" * 1500}, "command": {**_made(MILL), "address": "Nakuru"}}
     samples = {f"n-{number}": sample for number in range(MOST_SAMPLES)}
     entry = {**SOURCE["events"][0], "samples": samples, "when": None}
@@ -159,7 +159,7 @@ def test_settings_that_a_secret_does_not_hold_are_refused(stack: Stack, acme: Ca
     assert stored(stack, "sources") == before
 
 
-def test_the_values_of_samples_are_not_shown_with_the_settings(acme: Callable[..., Told]) -> None:
+def test_the_values_of_samples_are_not_shown_with_the_settings(acme: Callable[..., CommandResult]) -> None:
     said = acme("mapping", "add-sample", "acme", "create_site", "mill", "mill.json", "--yes", "--json")
     assert "Nakuru" not in said.out
     assert "Nakuru" not in acme("tenant", "show", "acme").out
@@ -168,7 +168,7 @@ def test_the_values_of_samples_are_not_shown_with_the_settings(acme: Callable[..
     assert "Nakuru" in acme("mapping", "show", "acme", "create_site", "--samples").out
 
 
-def test_the_entry_of_a_source_has_versions_and_samples_too(stack: Stack, acme: Callable[..., Told]) -> None:
+def test_the_entry_of_a_source_has_versions_and_samples_too(stack: Stack, acme: Callable[..., CommandResult]) -> None:
     Path("company.json").write_text(json.dumps({**SHOP, "kind": "company"}))
     wrong = ExitCode.WRONG_INPUT
     said = acme("mapping", "add-sample", "acme", "crm/create_site", "shop", "shop.json", "--yes", code=wrong)
@@ -187,7 +187,7 @@ def test_the_entry_of_a_source_has_versions_and_samples_too(stack: Stack, acme: 
     assert "has no mapping crm/7" in acme("mapping", "show", "acme", "crm/7", code=wrong).err
 
 
-def test_the_diff_is_with_a_file_or_with_the_version_before(acme: Callable[..., Told]) -> None:
+def test_the_diff_is_with_a_file_or_with_the_version_before(acme: Callable[..., CommandResult]) -> None:
     lines = acme("mapping", "diff", "acme", "create_site", "second", "--json").json["lines"]
     assert lines[:2] == ["--- version 1", "+++ version tried"]
     assert lines[3:] == [f"-{FIRST}", f"+{SECOND}"]
@@ -204,7 +204,7 @@ def test_the_diff_is_with_a_file_or_with_the_version_before(acme: Callable[..., 
     assert 'shop, address: expected "Moi Ave", made "Nakuru"' in said.out
 
 
-def test_show_says_since_when_a_version_is_active_whatever_else_is_stored(acme: Callable[..., Told]) -> None:
+def test_show_says_since_when_a_version_is_active_whatever_else_is_stored(acme: Callable[..., CommandResult]) -> None:
     (first, *_) = acme("mapping", "show", "acme", "--json").json
     acme("tenant", "set", "acme", "illu.search_lag=60", "--yes")
     (same, *others) = acme("mapping", "show", "acme", "--json").json

@@ -70,8 +70,7 @@ def test_purge_erases_all_of_a_tenant_s_requests_and_no_other_s(
 ) -> None:
     monkeypatch.setattr("cli.tenants.time.sleep", lambda _: None)
     assert bad
-    key = crm.stack.add_key("demo-upya", frozenset({"create_site"}), "CRM")
-    crm.session.post(f"{crm.stack.url}/sites", json={}, headers={"x-api-key": key}, timeout=60)
+    crm.with_key("create_site", tenant="demo-upya").post("/sites", {})
     assert cli("tenant", "remove", "demo", "--purge", "--yes", "--force").code == 0
     left = rows("REQUESTS_TABLE")
     assert {str(row["place"]).partition("#")[0] for row in left} == {"demo-upya"}

@@ -55,8 +55,7 @@ def test_a_request_is_shown_when_an_id_of_it_is_given(crm: Crm, cli: CommandLine
 
 def test_all_are_listed_when_an_id_is_known_by_several_tenants(crm: Crm, cli: CommandLine) -> None:
     crm.create_site()
-    key = crm.stack.add_key("demo-webhook", frozenset({"create_site"}), "CRM")
-    crm.session.post(f"{crm.stack.url}/sites", json=SITE, headers={"x-api-key": key}, timeout=60)
+    crm.with_key("create_site", tenant="demo-webhook").create_site()
     other = operation_id("demo-webhook", "create_site", "C-1001")
     listed = cli("show", "C-1001").out
     assert all(text in listed for text in (SITE_ID, other, "demo-webhook"))  # no id is folded

@@ -130,12 +130,12 @@ def test_nothing_is_stored_when_aws_does_not_say_who_makes_the_key(
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"webhook": {"url": "https://acme.example/told", "secret": "whsec_" + "A" * 32}}]
+    "settings", [{}, {"webhook": {"url": "https://acme.example/hook", "secret": "whsec_" + "A" * 32}}]
 )
 def test_a_key_that_could_call_nothing_is_not_made(cli: CommandLine, settings: dict[str, object]) -> None:
-    told = cli("tenant", "add", "acme", "--file", "-", input=json.dumps(settings))
-    assert told.code == 2
-    assert "--scope" in told.err or not settings
+    result = cli("tenant", "add", "acme", "--file", "-", input=json.dumps(settings))
+    assert result.code == 2
+    assert "--scope" in result.err or not settings
     assert "acme" not in cli("tenant", "list").out
 
 
@@ -146,12 +146,12 @@ def test_a_tenant_can_be_read_from_standard_input(cli: CommandLine, acme: Path) 
 
 def test_an_invalid_tenant_is_not_stored_and_its_values_are_not_repeated(cli: CommandLine) -> None:
     document = json.dumps({"illu": {"org_id": -4, "apikey": "hunter2hunter2"}})
-    told = cli("tenant", "add", "acme", "--file", "-", "--json", input=document)
-    assert told.code == 2
-    assert told.out == ""
-    problem = json.loads(told.err)
+    result = cli("tenant", "add", "acme", "--file", "-", "--json", input=document)
+    assert result.code == 2
+    assert result.out == ""
+    problem = json.loads(result.err)
     assert {error["field"] for error in problem["errors"]} == {"illu.org_id", "illu.api_key", "illu.apikey"}
-    assert "hunter2" not in told.err
+    assert "hunter2" not in result.err
     assert "acme" not in cli("tenant", "list").out
 
 
@@ -161,49 +161,49 @@ def test_a_tenant_needs_a_name_that_every_key_can_hold(cli: CommandLine, acme: P
 
 
 def test_a_tenant_is_not_added_twice(cli: CommandLine, acme: Path) -> None:
-    told = cli("tenant", "add", DEMO_TENANT, "--file", str(acme))
-    assert told.code == 2
-    assert "tenant set demo" in told.err
+    result = cli("tenant", "add", DEMO_TENANT, "--file", str(acme))
+    assert result.code == 2
+    assert "tenant set demo" in result.err
     assert "revio" in stored(DEMO_TENANT)
 
 
 def test_whoever_gives_no_file_is_asked_and_asked_again_for_what_is_not_valid(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter(["none", "key-1", "88", "key-2", "https://hooks.acme.example/told"])
+    answers = iter(["none", "key-1", "88", "key-2", "https://hooks.acme.example/hook"])
     monkeypatch.setattr(typer, "prompt", lambda *_, **__: next(answers))
     uses = iter([True, False, False, False, False, True])
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: next(uses))
-    told = cli("tenant", "add", "acme")
-    assert told.code == 0, told.err
-    assert "org_id: Input should be a valid integer" in told.err
+    result = cli("tenant", "add", "acme")
+    assert result.code == 0, result.err
+    assert "org_id: Input should be a valid integer" in result.err
     assert stored("acme")["illu"] == {"org_id": "88", "api_key": "key-2"}
     assert stored("acme")["webhook"]["secret"].startswith("whsec_")
 
 
 def test_nothing_is_stored_when_the_questions_end_early(cli: CommandLine) -> None:
-    told = cli("tenant", "add", "acme", input="y\n88\n")
-    assert told.code == 2
+    result = cli("tenant", "add", "acme", input="y\n88\n")
+    assert result.code == 2
     assert "acme" not in cli("tenant", "list").out
 
 
 def test_secrets_and_a_webhooks_address_are_masked(cli: CommandLine) -> None:
-    told = cli("tenant", "show", "demo-webhook", "--json")
-    assert told.json["illu"]["api_key"] == told.json["revio"]["password"] == "**********"
-    assert told.json["webhook"]["url"].endswith("/**********")
+    result = cli("tenant", "show", "demo-webhook", "--json")
+    assert result.json["illu"]["api_key"] == result.json["revio"]["password"] == "**********"
+    assert result.json["webhook"]["url"].endswith("/**********")
     document = stored("demo-webhook")
     for secret in (document["illu"]["api_key"], document["webhook"]["secret"], document["webhook"]["url"]):
-        assert secret not in told.out
+        assert secret not in result.out
 
 
 def test_settings_are_changed_checked_and_shown_masked(cli: CommandLine, acme: Path) -> None:
     cli("tenant", "add", "acme", "--file", str(acme))
-    told = cli("tenant", "set", "acme", "illu.search_lag=60", "--yes")
-    assert told.code == 0
+    result = cli("tenant", "set", "acme", "illu.search_lag=60", "--yes")
+    assert result.code == 0
     assert stored("acme")["illu"]["search_lag"] == 60
-    told = cli("tenant", "set", "acme", "illu.api_key", "--yes", input="a-new-key\n")
-    assert told.code == 0
-    assert "a-new-key" not in told.out + told.err
+    result = cli("tenant", "set", "acme", "illu.api_key", "--yes", input="a-new-key\n")
+    assert result.code == 0
+    assert "a-new-key" not in result.out + result.err
     assert stored("acme")["illu"]["api_key"] == "a-new-key"
     assert cli("tenant", "set", "acme", "--unset", "illu.search_lag", "--yes", "--json").json == {
         "tenant": "acme",
@@ -225,9 +225,9 @@ def test_what_would_not_be_valid_is_not_stored(cli: CommandLine, acme: Path, cha
 
 def test_nothing_is_changed_when_nobody_says_yes(cli: CommandLine, acme: Path) -> None:
     cli("tenant", "add", "acme", "--file", str(acme))
-    told = cli("tenant", "set", "acme", "illu.search_lag=60", input="")
-    assert told.code == 2
-    assert "--yes" in told.err
+    result = cli("tenant", "set", "acme", "illu.search_lag=60", input="")
+    assert result.code == 2
+    assert "--yes" in result.err
     assert "search_lag" not in stored("acme")["illu"]
 
 
@@ -238,7 +238,7 @@ WEBHOOK = {"url": "https://hooks.acme.example/t?token=x", "secret": "whsec_" + "
 
 SET_WEBHOOK = ["tenant", "set", "acme", *(f"webhook.{name}" for name in WEBHOOK), "--yes"]
 TYPED = "".join(f"{value}\n" for value in WEBHOOK.values())
-"""What somebody is asked for then."""
+"""The questions that follow."""
 
 
 def test_each_secret_has_its_vendor_and_no_other(cli: CommandLine, stack: Stack) -> None:
@@ -277,8 +277,8 @@ def test_no_setting_is_changed_while_another_secret_is_not_json(cli: CommandLine
     boto3.client("secretsmanager").put_secret_value(SecretId="crm-bridge/dev/revio/acme", SecretString="{oops")
     before = parts("acme")
     for change in (["illu.search_lag=60"], ["--unset", "illu.search_lag"], ["egito.lists_everything=true"]):
-        told = cli("tenant", "set", "acme", *change, "--yes")
-        assert (told.code, "--file" in told.err) == (2, True)
+        result = cli("tenant", "set", "acme", *change, "--yes")
+        assert (result.code, "--file" in result.err) == (2, True)
         assert parts("acme") == before
     assert cli("tenant", "set", "acme", "--file", "-", "--yes", input=stack.demo_tenant()).code == 0
     assert _written("acme") == json.loads(stack.demo_tenant())
@@ -340,9 +340,9 @@ def test_a_private_address_is_refused_for_a_stack_on_aws(
     assert added.code == 2
     assert "illu.base_url: must be an https address" in added.err
     assert parts("acme") == {}
-    told = cli("tenant", "set", "demo", "izzitup.base_url=https://169.254.169.254", "--yes")
-    assert told.code == 2
-    assert "must be a public address" in told.err
+    result = cli("tenant", "set", "demo", "izzitup.base_url=https://169.254.169.254", "--yes")
+    assert result.code == 2
+    assert "must be a public address" in result.err
 
 
 def test_what_is_no_longer_valid_can_be_corrected(
@@ -402,15 +402,15 @@ def test_a_removed_tenants_keys_are_refused_and_its_secret_is_gone(stack: Stack,
 
 def test_a_tenant_whose_operations_are_not_finished_is_not_removed(crm: Crm, cli: CommandLine) -> None:
     crm.post("/sites", SITE, headers={"Prefer": "respond-async"})
-    told = cli("tenant", "remove", "demo", "--yes")
-    assert told.code == 2
-    assert "not finished" in told.err
+    result = cli("tenant", "remove", "demo", "--yes")
+    assert result.code == 2
+    assert "not finished" in result.err
     assert stored("demo")
     assert cli("tenant", "remove", "demo", "--yes", "--force").code == 0
 
 
 def test_what_a_stack_lacks_is_named(cli: CommandLine) -> None:
-    told = cli("tenant", "list", "--stack", "no-such")
-    assert told.code == 3
-    assert "no-such" in told.err
+    result = cli("tenant", "list", "--stack", "no-such")
+    assert result.code == 3
+    assert "no-such" in result.err
     assert cli("tenant", "list", "--local", "--port", "1").code == 3

@@ -33,7 +33,7 @@ SHOWN = {
     r"127\.0\.0\.1:\d+": "127.0.0.1:3002",
     r"\bmoto\b": "ada ",
 }
-"""What differs each time, and how the page shows it."""
+"""Texts that differ each time, and how the page shows them."""
 LOG = r'^\{"(level|_aws)".*\n'
 """The log of the functions, which run in this process."""
 A_HASH = "4c2e008ca1e3"
@@ -60,8 +60,7 @@ class Reader:
             case "illu":
                 self.stack.illu.fail(Kind(value))
             case "minutes":
-                self.stack.move_clock(60 * int(value))
-                self.stack.deliver_due()
+                self.stack.deliver_due(after=60 * int(value))
 
     def plays(self, session: str) -> str:
         """The session with what the commands say."""
@@ -72,8 +71,8 @@ class Reader:
         program, *arguments = shlex.split(command)
         if program == "crm-bridge":
             arguments = [self.hashes[-1] if one == A_HASH else one for one in arguments]
-            told = self.cli(*arguments)
-            said = told.err + re.sub(LOG, "", told.out, flags=re.MULTILINE)
+            result = self.cli(*arguments)
+            said = result.err + re.sub(LOG, "", result.out, flags=re.MULTILINE)
             if key := re.search(r"crmb_[\w-]{43}", said):
                 os.environ[KEY] = key[0]
         else:

@@ -1,4 +1,4 @@
-"""What docs/costs.toml says of an event, counted where it can be."""
+"""The figures of an event in docs/costs.toml, counted where that is possible."""
 
 import os
 

@@ -134,8 +134,7 @@ def minutes_until_sent(crm: Crm) -> int:
     for minute in range(30):
         if crm.stack.illu.sites:
             return minute
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     raise AssertionError("not within half an hour")
 
 
@@ -183,8 +182,7 @@ def test_waits_two_minutes_at_most_when_the_dispatcher_dies_after_it_has_lent(
         with pytest.raises(_KilledError):
             dispatch(crm)
     assert minutes_until_sent(crm) <= (1 if taken else 2)
-    crm.stack.move_clock(LENT)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=LENT)
     assert len(crm.stack.illu.seen) == 1
 
 

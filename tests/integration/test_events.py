@@ -35,7 +35,7 @@ def steady(answer: Recorded) -> str:
 
 
 RECORDED = [steady(one) for one in recorded()]
-"""The examples in docs/openapi.json. `python -m tests.record_responses` writes them anew."""
+"""The examples in docs/openapi.json. `python -m tests.record_responses` writes them again."""
 
 
 @pytest.mark.parametrize(("event", "before", "status"), CASES, ids=[case[0] for case in CASES])

@@ -1,11 +1,10 @@
-"""What tenants share is not used up, poisoned or slowed by one of them."""
+"""Nothing that tenants share is used up, poisoned or slowed by one of them."""
 
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +15,7 @@ from local.stack import SCOPES, WEBHOOK_KEY
 from local.vendors.simulator import Kind
 from local.vendors.webhook import ReceiverSimulator
 from tests.cases import CASES
-from tests.integration.conftest import SITE, Crm
+from tests.integration.conftest import SITE, Crm, change_settings, cold
 from tests.integration.test_events import invoke
 from tests.memory_aws import quick_stack
 from tests.stack import Stack
@@ -25,21 +24,10 @@ OTHER = "other"
 
 
 @pytest.fixture
-def other(crm: Crm) -> Iterator[Crm]:
+def other(crm: Crm) -> Crm:
     """A second tenant with the same accounts at the vendors."""
     crm.stack.put_secret(OTHER, crm.stack.demo_tenant())
-    other = Crm(crm.stack)
-    other.headers = {"Authorization": f"Bearer {crm.stack.add_key(OTHER, SCOPES, 'other')}"}
-    with other.session:
-        yield other
-
-
-def change(crm: Crm, **vendors: dict[str, Any]) -> None:
-    """The other tenant's secret has these settings from now on."""
-    document = json.loads(crm.stack.demo_tenant())
-    for vendor, settings in vendors.items():
-        document[vendor] |= settings
-    crm.stack.put_secret(OTHER, json.dumps(document))
+    return crm.with_key(*SCOPES, tenant=OTHER)
 
 
 # ---------------------------------------------------------------------- the breaker
@@ -61,8 +49,7 @@ def test_a_tenant_whose_organisation_fails_holds_nobody_else_back(crm: Crm, othe
 def limited(crm: Crm) -> None:
     """A key may send three requests at once, and then one in 1000 seconds."""
     os.environ |= {"KEY_RATE": "0.001", "KEY_BURST": "3"}  # until the stack ends
-    runtime.cache_clear()
-    crm.stack.move_clock(0)
+    cold(crm.stack)
 
 
 @pytest.mark.usefixtures("limited")
@@ -71,10 +58,7 @@ def test_a_loop_of_one_key_is_slowed_and_no_other_key(crm: Crm, other: Crm) -> N
     assert statuses == [201, 201, 201, 429, 429, 429]
     assert len(crm.stack.illu.sites) == 3  # nothing of what is refused is kept or sent
     assert other.create_site(customer_id="C-9").status_code == 201
-    support = crm.stack.add_key("demo", frozenset({"operations:read"}), "support")
-    crm.headers, headers = {"Authorization": f"Bearer {support}"}, crm.headers
-    assert len(crm.get("/operations").json()["operations"]) == 3
-    crm.headers = headers
+    assert len(crm.with_key("operations:read").get("/operations").json()["operations"]) == 3
     refused = crm.create_site(customer_id="C-5")
     assert refused.json()["retryable"] is True
     crm.stack.move_clock(int(refused.headers["Retry-After"]))
@@ -82,7 +66,7 @@ def test_a_loop_of_one_key_is_slowed_and_no_other_key(crm: Crm, other: Crm) -> N
 
 
 @pytest.mark.usefixtures("limited")
-def test_the_connector_is_told_in_its_language_to_send_again(crm: Crm) -> None:
+def test_the_connector_is_asked_in_its_language_to_send_again(crm: Crm) -> None:
     for _ in range(3):
         crm.get("/connector/clubs/k-3/staff")
     answer = crm.post("/connector/clubs/k-3/prospects", headers={"Accept": "application/xml"})
@@ -98,13 +82,14 @@ def test_names_at_revio_are_neither_read_nor_set_by_another_tenant_of_the_same_c
 ) -> None:
     link = {"system": "SALESFORCE", "entity_type": "CUSTOMER", "internal_id": 1015, "external_id": "001-A"}
     assert crm.post("/key-links", link).status_code == 201
-    change(other, revio={"password": "not-the-password"})
+    change_settings(other.stack, OTHER, revio={"password": "not-the-password"})
     answer = other.get("/key-links/systems")
     assert answer.status_code == 503, answer.text
     assert "SALESFORCE" not in answer.text
-    change(other, revio={"base_url": f"{crm.stack.illu.url}/v1"})  # an address of its own, with its own answers
-    runtime.cache_clear()
-    crm.stack.move_clock(0)
+    change_settings(
+        other.stack, OTHER, revio={"base_url": f"{crm.stack.illu.url}/v1"}
+    )  # an address of its own, with its own answers
+    cold(crm.stack)
     assert other.get("/key-links/systems").status_code >= 500
     assert "SALESFORCE" in crm.get("/key-links/systems").text
 
@@ -143,7 +128,7 @@ WEBHOOKS, TAKES = 60, 3.0
 
 def test_a_webhook_does_not_wait_for_those_to_anothers_slow_receiver() -> None:
     """With all workers and queues in the background, and in real time. What is counted: how many of the other tenant's
-    are told while it waits; as many may be on their way as there are workers but one.
+    are notified while it waits; as many may be on their way as there are workers but one.
     """
     with quick_stack(background=True) as stack:
         quick = ReceiverSimulator()
@@ -155,15 +140,15 @@ def test_a_webhook_does_not_wait_for_those_to_anothers_slow_receiver() -> None:
             document["webhook"]["url"] = quick.webhook_url
             stack.put_secret(OTHER, json.dumps(document))
             tenant.headers = {"Authorization": f"Bearer {stack.add_key(OTHER, SCOPES, 'other')}"}
-            alone = told_after(tenant, quick, "C-ALONE")
+            alone = seconds_until_notified(tenant, quick, "C-ALONE")
             stack.receiver.fail(Kind.DELAY, times=WEBHOOKS, seconds=TAKES)
             for number in range(WEBHOOKS):
                 accept(slow_tenant, f"C-{number}")
             until(lambda: len(stack.illu.sites) > WEBHOOKS)  # what is left are webhooks
             before = len(stack.receiver.seen)
-            beside = told_after(tenant, quick, "C-BESIDE")
+            beside = seconds_until_notified(tenant, quick, "C-BESIDE")
             meanwhile = len(stack.receiver.seen) - before
-            sys.stderr.write(f"{alone:.2f} s alone, {beside:.2f} s beside {WEBHOOKS}, {meanwhile} of which were told\n")
+            sys.stderr.write(f"{alone:.2f} s alone, {beside:.2f} s beside {WEBHOOKS}, {meanwhile} of which were sent\n")
             assert len(stack.receiver.seen) < WEBHOOKS
             assert meanwhile <= runtime().queues.workers["webhook"] - 1
         finally:
@@ -175,11 +160,11 @@ def accept(crm: Crm, customer: str) -> None:
     assert crm.post("/sites", site, headers={"Prefer": "respond-async"}).status_code == 202
 
 
-def told_after(crm: Crm, receiver: ReceiverSimulator, customer: str) -> float:
-    """Seconds from its acceptance until the receiver is told of it."""
+def seconds_until_notified(crm: Crm, receiver: ReceiverSimulator, customer: str) -> float:
+    """Return the seconds from its acceptance until the receiver is notified."""
     begun = time.monotonic()
     accept(crm, customer)
-    until(lambda: any(told["data"]["event_key"] == customer for told in receiver.received.values()))
+    until(lambda: any(one["data"]["event_key"] == customer for one in receiver.received.values()))
     return time.monotonic() - begun
 
 

@@ -1,4 +1,4 @@
-"""What is due at once goes to its queue at once: nobody waits for the dispatcher, and nothing needs the message."""
+"""An operation that is due at once goes to its queue at once; if not, the dispatcher puts it there."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -39,8 +39,7 @@ def state(crm: Crm, operation: str) -> str:
 
 def pass_time(crm: Crm, minutes: int) -> None:
     for _ in range(minutes):
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
 
 
 def sent(crm: Crm) -> int:
@@ -56,7 +55,7 @@ def test_what_is_accepted_is_sent_without_the_dispatcher(crm: Crm) -> None:
     assert (len(crm.stack.illu.sites), sent(crm)) == (1, 1)
 
 
-def test_the_tenant_is_told_without_the_dispatcher(crm: Crm) -> None:
+def test_the_tenant_is_notified_without_the_dispatcher(crm: Crm) -> None:
     crm.headers = {"Authorization": f"Bearer {WEBHOOK_KEY}"}
     accept(crm)
     crm.stack.deliver()
@@ -110,7 +109,7 @@ def _raise(error: Exception) -> Any:
 
 
 @pytest.mark.parametrize("send", [fails, fails_after])
-def test_the_caller_is_told_the_same_when_sqs_does_not_answer(
+def test_the_caller_gets_the_same_response_when_sqs_does_not_answer(
     crm: Crm, monkeypatch: pytest.MonkeyPatch, send: Any
 ) -> None:
     with monkeypatch.context() as patch:

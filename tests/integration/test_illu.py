@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass
 class ScriptedIllu:
-    """illu on loopback, responding what it was told to and keeping what it was asked."""
+    """illu on loopback, with responses that a test sets, keeping what it was asked."""
 
     answer: Response = field(default_factory=lambda: Response("{}"))
     asked: list[Asked] = field(default_factory=list)
@@ -223,7 +223,7 @@ def test_key_is_masked_when_illu_repeats_it(scripted: ScriptedIllu, client: Illu
 
 @dataclass(frozen=True)
 class Fate:
-    """What a fault means: the error that the bridge must see, and the sites that illu made."""
+    """The meaning of a fault: the error that the bridge must see, and the sites that illu made."""
 
     error: type[VendorError]
     status: int | None
@@ -379,11 +379,11 @@ def test_cannot_look_when_the_list_may_not_be_whole_or_lacks_what_a_site_is_know
 
 def test_creation_time_is_in_utc_unless_illu_tells_no_zone_or_none(scripted: ScriptedIllu, client: Illu) -> None:
     noon, day = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 1)  # noqa: DTZ001
-    told: tuple[tuple[object, datetime | None], ...] = (
+    cases: tuple[tuple[object, datetime | None], ...] = (
         *(("2026-03-01T12:00:00Z", noon), ("2026-03-01T15:00:00.000+03:00", noon), (1_772_366_400, noon), (None, None)),
         *((text, day) for text in ("2026-03-01", "2026-03-01T00:00:00", "2026-03-01 00:00")),
     )
-    for created_at, expected in told:
+    for created_at, expected in cases:
         scripted.answers(200, [{**LISTED, "created_at": created_at}])
         [site] = client.list_sites(name="Shop")
         assert site.created_at == expected

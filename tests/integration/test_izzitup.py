@@ -26,8 +26,8 @@ from local.stack import LOCAL_HOSTS
 from local.vendors import izzitup
 from local.vendors.izzitup import IzzitUpSimulator, service
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm, failing
-from tests.integration.izzitup_calls import USER, at, cold, in_the_end, posts, put, set_status
+from tests.integration.conftest import Crm, change_settings, cold, failing
+from tests.integration.izzitup_calls import USER, at, in_the_end, posts, put, set_status
 from tests.stack import Stack
 from tests.variants import some
 
@@ -50,7 +50,7 @@ ERRORS: dict[str, tuple[type[VendorError], int, str]] = {
     "Not allowed": (NotAllowedError, 202, "waiting"),
     "Sign in failed": (SignInFailedError, 202, "waiting"),
 }
-"""What each becomes in the client, what the CRM is answered, and in which state the operation is left.
+"""For each fault the client's error, the CRM's response, and the state in which the operation is left.
 
 The login comes last: once it was refused, IzzitUp is not called."""
 
@@ -339,9 +339,8 @@ def test_a_body_that_is_not_json_is_refused(crm: Crm, page: IzzitUpSimulator) ->
         (b"status=5", "application/x-www-form-urlencoded", 415),
         (b'{"status": "' + b"x" * 200_000 + b'"}', "application/json", 413),
     ]
-    url = f"{crm.stack.url}/services/MAIL/status"
     for content, kind, status in bodies:
-        answer = crm.session.put(url, data=content, headers={**crm.headers, "Content-Type": kind}, timeout=60)
+        answer = crm.put("/services/MAIL/status", None, data=content, headers={"Content-Type": kind})
         assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
     assert page.seen == []
 
@@ -387,9 +386,7 @@ def test_callers_without_a_key_or_without_the_scope_are_refused(crm: Crm, page: 
 
 
 def test_is_503_when_the_tenant_has_no_izzitup(crm: Crm) -> None:
-    document = json.loads(crm.stack.demo_tenant())
-    del document["izzitup"]
-    crm.stack.put_secret("demo", json.dumps(document))
+    change_settings(crm.stack, izzitup=None)
     for answer in (set_status(crm), crm.get("/services")):
         assert (answer.status_code, answer.json()["retryable"]) == (503, True)
         assert "izzitup block" in answer.json()["detail"]

@@ -1,4 +1,4 @@
-"""What a change of a key link reserves is a whole event, also if what it had seen there has gone."""
+"""A change of a key link reserves a whole event, also if what it had seen there has gone."""
 
 import pytest
 
@@ -29,8 +29,7 @@ def test_a_rejected_event_that_has_gone_since_it_was_seen_is_made_as_a_whole(
             change.seen[shown[0]] = known.model_copy(update=changes)
 
     monkeypatch.setattr(Change, "_read_current_ties", with_what_has_gone)
-    url = f"{crm.stack.url}/key-links/{key_link_id}"
-    changed = crm.session.put(url, json=OTHER, headers=crm.headers, timeout=60)
+    changed = crm.put(f"/key-links/{key_link_id}", OTHER)
     assert (changed.status_code, changed.json()["external_id"]) == (200, "002")
     assert shown
     assert all("flow" in row for row in rows("OPERATIONS_TABLE"))

@@ -11,12 +11,11 @@ from crm_bridge.engine import KEEP
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import operation_id
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, CommandLine, Crm
+from tests.integration.conftest import SITE, CommandLine, Crm, change_settings, without_site_list
 from tests.integration.connector.conftest import WITHOUT_REFERENCE, change_tenant, save, the_record
 from tests.integration.connector.conftest import in_review as reviewed_record
 from tests.integration.operations.conftest import COMMANDS, FLOWS, JOB, store
 from tests.integration.operations.test_decisions import in_review, made_by_hand
-from tests.stack import Stack
 
 SITE_ID = operation_id("demo", "create_site", str(SITE["customer_id"]))
 PLACE = {name: SITE[name] for name in ("name", "latitude", "longitude", "address")}
@@ -30,14 +29,12 @@ def link_existing(crm: Crm, operation: str, number: object = 4712, **more: objec
     return resolve(crm, operation, action="link", id=str(number), **more)
 
 
-def change_illu(stack: Stack, **changes: object) -> None:
-    """Members that are None are left out. A new API key makes the new settings count at once."""
-    document = json.loads(stack.demo_tenant())
-    document["illu"] |= {**changes, "api_key": "illu-key-2"}
-    document["illu"] = {name: value for name, value in document["illu"].items() if value is not None}
-    stack.put_secret("demo", json.dumps(document))
-    runtime().engine.tenants.get("demo", "create_site", fresh=True)
-    stack.illu.api_key = "illu-key-2"
+def linked_site(crm: Crm) -> str:
+    """An operation whose site, made by hand, a person has linked."""
+    operation = in_review("create_site")
+    made_by_hand(crm, "create_site")
+    assert link_existing(crm, operation).json()["state"] == "succeeded"
+    return operation
 
 
 def is_untouched(crm: Crm, operation: str) -> bool:
@@ -87,7 +84,8 @@ def test_is_422_and_stays_in_review_when_the_id_is_anothers(crm: Crm, wrong: str
 
 @pytest.mark.parametrize("flow", ["create_site", "create_job", "create_key_link"])
 def test_is_422_when_the_vendor_has_no_such_record(crm: Crm, flow: str) -> None:
-    change_illu(crm.stack, site_list_path="/orgs/{org_id}/sites", job_list_path="/orgs/{org_id}/jobs")
+    paths = {"site_list_path": "/orgs/{org_id}/sites", "job_list_path": "/orgs/{org_id}/jobs"}
+    change_settings(crm.stack, illu=paths, at_once=True)
     operation = in_review(flow)
     for more in ({}, {"confirmed": True}):
         answer = link_existing(crm, operation, 999999, **more)
@@ -140,7 +138,7 @@ def test_is_linked_after_a_confirmation_when_the_vendor_may_have_altered_it(crm:
 def test_is_linked_after_a_confirmation_when_illu_cannot_be_asked(
     crm: Crm, flow: str, settings: dict[str, object]
 ) -> None:
-    change_illu(crm.stack, **settings)
+    change_settings(crm.stack, illu=settings, at_once=True)
     operation = in_review(flow)
     answer = link_existing(crm, operation)
     assert (answer.status_code, fields(answer)) == (422, ["confirmed"])
@@ -152,7 +150,7 @@ def test_is_linked_after_a_confirmation_when_illu_cannot_be_asked(
 
 
 def test_a_record_that_a_list_by_name_shows_needs_no_confirmation(crm: Crm) -> None:
-    change_illu(crm.stack, site_list_path="/orgs/{org_id}/sites?name={name}")
+    change_settings(crm.stack, illu={"site_list_path": "/orgs/{org_id}/sites?name={name}"}, at_once=True)
     operation = in_review("create_site")
     made_by_hand(crm, "create_site")
     assert link_existing(crm, operation).json()["state"] == "succeeded"
@@ -317,22 +315,8 @@ def test_what_the_bridge_made_itself_is_not_unlinked(crm: Crm) -> None:
     assert crm.get("/links/crm/customer/C-1001").status_code == 200
 
 
-def test_what_a_caller_may_not_see_it_may_not_unlink(crm: Crm) -> None:
-    operation = in_review("create_site")
-    made_by_hand(crm, "create_site")
-    link_existing(crm, operation)
-    key = crm.stack.add_key("umbrella", frozenset({"operations:resolve"}), "x")
-    answer = crm.post(
-        f"/operations/{operation}/resolve", {"action": "unlink"}, headers={"Authorization": f"Bearer {key}"}
-    )
-    assert answer.status_code == 404
-    assert crm.get(f"/operations/{operation}").json()["state"] == "succeeded"
-
-
 def test_what_the_crm_sent_is_kept_for_the_decision_that_follows_and_expires(crm: Crm) -> None:
-    operation = in_review("create_site")
-    made_by_hand(crm, "create_site")
-    link_existing(crm, operation)
+    operation = linked_site(crm)
     table = runtime().operations
     key = {"operation_id": {"S": f"{operation}#payload"}}
     item = table._client.get_item(TableName=table._table, Key=key)["Item"]
@@ -349,9 +333,7 @@ def test_what_the_crm_sent_is_kept_for_the_decision_that_follows_and_expires(crm
 
 
 def test_no_list_and_no_id_shows_what_is_kept(crm: Crm) -> None:
-    operation = in_review("create_site")
-    made_by_hand(crm, "create_site")
-    link_existing(crm, operation)
+    operation = linked_site(crm)
     assert [one["operation_id"] for one in crm.get("/operations").json()["operations"]] == [operation]
     assert crm.get(f"/operations/{operation}%23payload").status_code == 404
     assert crm.get(f"/operations?id={operation}%23payload").json()["operations"] == []
@@ -392,7 +374,7 @@ def test_the_command_line_needs_no_second_id_when_the_vendor_verifies_it(crm: Cr
 def test_the_command_line_asks_for_the_id_a_second_time_when_it_cannot_be_verified(
     crm: Crm, cli: CommandLine, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
 ) -> None:
-    change_illu(crm.stack, site_list_path=None)
+    without_site_list(crm.stack)
     operation = in_review("create_site")
     terminal(monkeypatch)
     said = cli("operations", "resolve", operation, "link", "--id", "4712", "--yes", input=typed)
@@ -401,7 +383,7 @@ def test_the_command_line_asks_for_the_id_a_second_time_when_it_cannot_be_verifi
 
 
 def test_a_script_says_that_the_id_is_confirmed(crm: Crm, cli: CommandLine) -> None:
-    change_illu(crm.stack, site_list_path=None)
+    without_site_list(crm.stack)
     operation = in_review("create_site")
     linking = ("operations", "resolve", operation, "link", "--id", "4712", "--yes")
     said = cli(*linking)
@@ -411,9 +393,7 @@ def test_a_script_says_that_the_id_is_confirmed(crm: Crm, cli: CommandLine) -> N
 
 
 def test_the_command_line_undoes_a_link(crm: Crm, cli: CommandLine) -> None:
-    operation = in_review("create_site")
-    made_by_hand(crm, "create_site")
-    link_existing(crm, operation)
+    operation = linked_site(crm)
     assert f"operations resolve {operation} unlink" in cli("operations", "show", "demo", operation).out
     dry = cli("operations", "resolve", operation, "unlink", "--dry-run")
     assert "stays, and so does a record that was made by the link" in dry.out

@@ -36,7 +36,7 @@ from tests.stack import Stack
 ROOT = TEMPLATE.parent
 README = (ROOT / "README.md").read_text()
 PAGE = ROOT / "docs/demo.md"
-"""`REWRITE=1` writes its transcript anew."""
+"""`REWRITE=1` writes its transcript again."""
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

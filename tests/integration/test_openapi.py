@@ -1,4 +1,4 @@
-"""What docs/openapi.json does not name is not there, and what goes wrong is in it."""
+"""All routes and errors are in docs/openapi.json, and nothing else is there."""
 
 import json
 from typing import Literal
@@ -38,7 +38,7 @@ def test_whatever_its_vendor_does_an_event_is_answered_as_documented(
     fault: Kind,
     waiting_moves_the_clock: None,  # noqa: ARG001
 ) -> None:
-    """What the document allows is seen to by `every_answer_is_documented`."""
+    """`every_answer_is_documented` checks what the document allows."""
     answered = set()
     for event, _, _ in CASES:
         for vendor in stack.vendors:

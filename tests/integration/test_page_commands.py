@@ -9,10 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from crm_bridge.runtime import runtime
 from local.vendors.simulator import Kind
 from tests.code_blocks import played
-from tests.integration.conftest import CommandLine, Crm
+from tests.integration.conftest import CommandLine, Crm, change_settings
 
 COMMANDS = played("test_a_command_of_a_page_works")
 REQUESTS = played("test_a_request_of_a_page_is_answered")
@@ -61,11 +60,7 @@ def test_a_request_of_a_page_is_answered(crm: Crm, page: str) -> None:
 
 def an_operation_in_review(crm: Crm) -> str:
     """Return the id of an operation whose response was lost at an illu without a list."""
-    document = json.loads(crm.stack.demo_tenant())
-    del document["illu"]["site_list_path"]
-    crm.stack.put_secret(crm.stack.tenant_name, json.dumps(document))
-    runtime.cache_clear()
-    crm.stack.move_clock(0)
+    change_settings(crm.stack, crm.stack.tenant_name, illu={"site_list_path": None}, at_once=True)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = crm.create_site()
     assert crm.settle(accepted)["state"] == "needs_review"

@@ -9,41 +9,13 @@ import pytest
 import requests
 
 from crm_bridge.mapping import BUILT_IN_VERSION
-from crm_bridge.runtime import runtime
 from crm_bridge.tenants import MAPPING_MAX_AGE
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, Crm, age
+from tests.integration.conftest import SITE, Crm, age, change_settings, cold
+from tests.upya import CLIENT, TICKET
 
-TICKET: dict[str, Any] = {
-    "ticketId": "64f0c0ffee",
-    "ticketNumber": "TCK-501",
-    "status": "open",
-    "progress": "new",
-    "title": "Meter does not count",
-    "contractNumber": "K-77",
-    "clientNumber": "C-1001",
-    "origin": "call centre",
-    "createdAt": "2026-11-20T07:00:00.000Z",
-    "updatedAt": "2026-11-20T07:05:00.000Z",
-}
-"""Of Upya, with all members that are known."""
 KEPT = ("job_id", "ticket_id", "site_id", "operation_id")
-"""What a repetition is answered with."""
-CLIENT: dict[str, Any] = {
-    "clientNumber": "C-1001",
-    "status": "active",
-    "entryDate": "2026-11-20T07:00:00.000Z",
-    "profile": {
-        "firstName": "Achieng",
-        "lastName": "Odhiambo",
-        "gender": "f",
-        "village": "Kibomet",
-        "district": "Kitale",
-        "region": "Trans Nzoia",
-        "country": "Kenya",
-    },
-    "contact": {"mobile": "+254700000001"},
-}
+"""The status of the response to a repetition."""
 POSITION = {"version": "gps-1", "expression": "{latitude: gps.lat, longitude: to_number(gps.lon)}"}
 UPYA_LABEL = f"upya {BUILT_IN_VERSION}"
 JOB = {"ticket_id": "64f0c0ffee", "customer_id": "C-1001", "name": "Meter does not count"}
@@ -51,8 +23,7 @@ JOB = {"ticket_id": "64f0c0ffee", "customer_id": "C-1001", "name": "Meter does n
 
 def use_mappings(crm: Crm, **mappings: object) -> None:
     """From now on the demo tenant has these."""
-    crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
-    runtime().engine.tenants.get("demo", "create_job", fresh=True)
+    change_settings(crm.stack, mappings=mappings, at_once=True)
 
 
 def own(expression: str, version: str = "3") -> dict[str, str]:
@@ -60,7 +31,7 @@ def own(expression: str, version: str = "3") -> dict[str, str]:
 
 
 def set_status(crm: Crm, service: str, body: object) -> requests.Response:
-    return crm.session.put(f"{crm.stack.url}/services/{service}/status", json=body, headers=crm.headers, timeout=60)
+    return crm.put(f"/services/{service}/status", body)
 
 
 def post_json(crm: Crm, sent: object) -> requests.Response:
@@ -234,7 +205,7 @@ def test_the_mapping_counts_when_a_payload_is_valid_with_it_and_without(crm: Crm
 
 def store_mappings(crm: Crm, **mappings: object) -> None:
     """Store them without a word to the functions that run."""
-    crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
+    change_settings(crm.stack, mappings=mappings)
 
 
 def test_a_new_version_makes_the_next_event_when_the_one_before_is_ten_seconds_old(crm: Crm) -> None:
@@ -385,17 +356,12 @@ def test_says_which_mapping_made_an_event_when_it_is_sent_again_after_a_refusal(
 def lose_secret(crm: Crm) -> None:
     """Delete the tenant's secret, before a new execution environment."""
     boto3.client("secretsmanager").delete_secret(SecretId="crm-bridge/dev/illu/demo", ForceDeleteWithoutRecovery=True)
-    _forget(crm)
+    cold(crm.stack)
 
 
 def break_secret(crm: Crm) -> None:
     crm.stack.put_secret("demo", '{"mappings": {"create_job": {"built_in": "hush-hush"}}}')
-    _forget(crm)
-
-
-def _forget(crm: Crm) -> None:
-    runtime.cache_clear()
-    crm.stack.move_clock(0)
+    cold(crm.stack)
 
 
 unreadable = pytest.mark.parametrize("lose", [lose_secret, break_secret])
@@ -416,7 +382,7 @@ def test_is_503_and_sends_nothing_when_the_tenants_mapping_cannot_be_read(
 
 
 @unreadable
-def test_nothing_is_told_or_sent_when_nobody_can_know_whether_there_is_a_mapping(
+def test_nothing_is_reported_or_sent_when_nobody_can_know_whether_there_is_a_mapping(
     upya: Crm, lose: Callable[[Crm], None]
 ) -> None:
     lose(upya)

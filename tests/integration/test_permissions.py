@@ -2,7 +2,7 @@
 
     make permissions
 
-writes the table in docs/permissions.md anew.
+writes the table in docs/permissions.md again.
 """
 
 import json
@@ -85,7 +85,7 @@ class Recorder(World):
 
 
 def _logical(name: str) -> str:
-    """What the template calls a table, an index, a queue or a secret."""
+    """Return the template's name of a table, an index, a queue or a secret."""
     if name.startswith(os.environ["SECRET_PREFIX"]):
         return SECRETS.format(name.removeprefix(os.environ["SECRET_PREFIX"]).partition("/")[0])
     table, index, index_name = name.partition("/index/")
@@ -107,7 +107,7 @@ def asked_for() -> set[Permission]:
         _cannot_be_asked(world)
         _has_several_alike(world)
         _changes_are_refused(world)
-        _is_told(world)
+        _is_notified(world)
         _is_handed_over(world)
         _is_linked_by_a_person(world)
         _refuses_sign_in(world)
@@ -233,13 +233,13 @@ def _changes_are_refused(world: Recorder) -> None:
     assert world._request(world.tenant, "DELETE", f"/key-links/{theirs}", None) == 204
 
 
-def _is_told(world: Recorder) -> None:
+def _is_notified(world: Recorder) -> None:
     """First it works the second time, then the receiver says that it is gone for good."""
 
-    def told(stack: Stack, document: dict[str, Any]) -> None:
+    def as_webhook_tenant(stack: Stack, document: dict[str, Any]) -> None:
         document["webhook"] = json.loads(stack.webhook_tenant())["webhook"]
 
-    world.take_in(told)
+    world.take_in(as_webhook_tenant)
     world.stack.receiver.fail(Kind.TOO_MANY)
     for number, status in ((120, None), (121, 410), (122, 410)):
         world.stack.receiver.refuses_with = status
@@ -251,12 +251,12 @@ def _is_told(world: Recorder) -> None:
 
 
 def _is_handed_over(world: Recorder) -> None:
-    """What is accepted, what is told of it, a job whose site has ended, and what a person sends again, of any flow."""
+    """Events that are accepted, their webhooks, a job whose site has ended, and a person's retries, of any flow."""
 
-    def told(stack: Stack, document: dict[str, Any]) -> None:
+    def as_webhook_tenant(stack: Stack, document: dict[str, Any]) -> None:
         document["webhook"] = json.loads(stack.webhook_tenant())["webhook"]
 
-    world.take_in(told)
+    world.take_in(as_webhook_tenant)
     for number, make in enumerate(KINDS, 400):
         event = make(number)
         world.prepare(event)
@@ -290,7 +290,7 @@ def _refuses_sign_in(world: Recorder) -> None:
 
 
 def _has_no_settings(world: Recorder) -> None:
-    """What is known already is told all the same."""
+    """Events that are known already are notified all the same."""
     world.take_in(lambda _, document: document.clear())
     for event in (create_site(150), update_status(150)):
         assert world._request(world.tenant, event.method, event.path(world.stack), event.body) == 503
@@ -357,7 +357,7 @@ def granted() -> set[Permission]:
 
 
 def lambdas_own() -> set[Permission]:
-    """What Lambda does in a function's name: it polls its queue, and writes its log."""
+    """Lambda acts in a function's name: it polls its queue, and writes its log."""
     found = set()
     group = TEMPLATE_SOURCE["Globals"]["Function"]["LoggingConfig"]["LogGroup"]["Ref"]
     for function, properties in FUNCTIONS.items():
@@ -375,7 +375,7 @@ def lambdas_own() -> set[Permission]:
 # ---------------------------------------------------------------------- the test
 
 
-def test_all_that_is_asked_for_and_nothing_else_is_granted_and_told_in_the_docs() -> None:
+def test_all_that_is_asked_for_and_nothing_else_is_granted_and_listed_in_the_docs() -> None:
     """One test, because all of it is about one long recording."""
     asked, by_lambda, grants = asked_for(), lambdas_own(), granted()
     assert sorted((asked | by_lambda) - grants) == [], "asked for, and not granted"

@@ -1,4 +1,4 @@
-"""What the bridge itself fails on: its operation needs review, and its message ends among the dead letters."""
+"""An event on which the bridge itself fails: its operation needs review, its message becomes a dead letter."""
 
 import json
 import os
@@ -46,8 +46,7 @@ def unreadable(crm: Crm) -> Operation:
 
 def carried(crm: Crm, operation: Operation) -> Operation:
     for _ in range(POLICY.most_defects):
-        crm.stack.move_clock(3600)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=3600)
     now = runtime().operations.get(operation.operation_id)
     assert now is not None
     return now

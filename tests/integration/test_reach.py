@@ -11,10 +11,9 @@ from urllib.parse import unquote
 import boto3
 import pytest
 
-from crm_bridge.runtime import runtime
 from local.stack import LOCAL_HOSTS
 from tests.cases import CASES
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.integration.sockets import Vendor, answers
 from tests.integration.test_events import invoke
 from tests.stack import Stack
@@ -49,13 +48,9 @@ def test_no_vendor_is_called_at_an_address_of_this_machine(
     stack.open_hosts = frozenset()
     stack.move_clock(0)
     with closing(Vendor(answers(200))) as private:
-        document = json.loads(stack.demo_tenant())
         for scheme in ("https", "http"):
-            for vendor in ("illu", "revio", "izzitup", "egito"):
-                document[vendor]["base_url"] = f"{scheme}://{host}:{private.port}"
-            stack.put_secret("demo", json.dumps(document))
-            for flow in ("create_site", "key_link", "status_update", "connector_receiver"):
-                runtime().engine.tenants.get("demo", flow, fresh=True)
+            address = {"base_url": f"{scheme}://{host}:{private.port}"}
+            change_settings(stack, illu=address, revio=address, izzitup=address, egito=address, at_once=True)
             for vendor, event in EVENTS:
                 answer: Any = invoke(stack, event)
                 assert answer["statusCode"] >= 202, (vendor, event)

@@ -201,7 +201,7 @@ def test_after_a_deletion_the_same_event_makes_nothing_and_another_of_the_same_r
     assert linked(crm, "crm", "contact", "A-1") == [f"{system(crm.stack)}/contact/{second}"]
 
 
-def test_a_late_deletion_leaves_the_link_of_the_record_that_was_made_anew(crm: Crm) -> None:
+def test_a_late_deletion_leaves_the_link_of_the_record_that_was_made_again(crm: Crm) -> None:
     first = created(crm, key="K-1")
     late = delete(crm, first, **ASYNC)
     assert delete(crm, first).status_code == 204

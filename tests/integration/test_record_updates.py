@@ -49,12 +49,12 @@ def phone(crm: Crm) -> object:
     return the_record(crm.stack)["phone"]
 
 
-def test_a_later_payload_changes_the_record_and_the_caller_is_told(applies: Crm) -> None:
+def test_a_later_payload_changes_the_record_and_the_caller_reads_it(applies: Crm) -> None:
     made = send(applies, "1", 1)
     assert (made.status_code, made.json()["changed_at"]) == (201, at(1))
-    told = send(applies, "2", 2)
-    assert told.status_code == 200
-    assert {**told.json(), "operation_id": ""} == {
+    response = send(applies, "2", 2)
+    assert response.status_code == 200
+    assert {**response.json(), "operation_id": ""} == {
         "system": system(applies.stack),
         "entity": "Contact",
         "id": made.json()["id"],
@@ -62,7 +62,7 @@ def test_a_later_payload_changes_the_record_and_the_caller_is_told(applies: Crm)
         "changed": True,
         "applied": True,
     }
-    assert told.json()["operation_id"] != made.json()["operation_id"]
+    assert response.json()["operation_id"] != made.json()["operation_id"]
     assert phone(applies) == "2"
     assert applies.get("/operations?changed=true").json()["operations"] == []
 
@@ -89,14 +89,14 @@ def test_the_latest_payload_counts_in_whatever_order_they_come_and_come_again(
     assert phone(applies) == "3"
 
 
-def test_an_older_payload_is_left_out_and_the_caller_is_told(applies: Crm) -> None:
+def test_an_older_payload_is_left_out_and_the_caller_reads_it(applies: Crm) -> None:
     send(applies, "2", 2)
     before_the_first = send(applies, "1", 1)
     send(applies, "4", 4)
     between = send(applies, "3", 3)
-    for told in (before_the_first, between):
-        assert told.status_code == 200
-        shown = {name: told.json()[name] for name in ("ignored", "changed", "applied", "not_applied")}
+    for response in (before_the_first, between):
+        assert response.status_code == 200
+        shown = {name: response.json()[name] for name in ("ignored", "changed", "applied", "not_applied")}
         assert shown == {"ignored": "older", "changed": True, "applied": False, "not_applied": OLDER}
     assert phone(applies) == "4"
 
@@ -104,8 +104,8 @@ def test_an_older_payload_is_left_out_and_the_caller_is_told(applies: Crm) -> No
 def test_only_fields_that_nothing_later_said_are_changed_by_an_older_payload(applies: Crm) -> None:
     send(applies, "1", 1)
     send(applies, "3", 3)
-    told = send(applies, "2", 2, mobile="600")
-    assert told.json()["applied"] is True
+    response = send(applies, "2", 2, mobile="600")
+    assert response.json()["applied"] is True
     assert (phone(applies), the_record(applies.stack)["mobile"]) == ("3", "600")
 
 
@@ -197,8 +197,8 @@ def test_a_record_whose_event_had_no_time_is_as_old_as_its_event(applies: Crm) -
 
 def test_it_is_not_applied_and_says_why_when_the_tenant_does_not_want_it(crm: Crm) -> None:
     send(crm, "1", 1)
-    told = send(crm, "2", 2).json()
-    assert (told["applied"], "update: apply" in told["not_applied"]) == (False, True)
+    response = send(crm, "2", 2).json()
+    assert (response["applied"], "update: apply" in response["not_applied"]) == (False, True)
     assert phone(crm) == "1"
     (listed,) = crm.get("/operations?changed=true").json()["operations"]
     assert listed["flow"] == "create_record"
@@ -217,9 +217,9 @@ def test_it_is_not_applied_and_says_why_when_that_would_not_be_safe(
 ) -> None:
     first = {"external_id": "A-1", "fields": JAN}
     assert call(applies, "POST", "/records/Contact", first, **headers).status_code == 201
-    told = call(applies, "POST", "/records/Contact", {**first, "fields": {"phone": "2"}, **changes}, **headers)
-    assert (told.status_code, told.json()["applied"]) == (200, False)
-    assert says in told.json()["not_applied"]
+    response = call(applies, "POST", "/records/Contact", {**first, "fields": {"phone": "2"}, **changes}, **headers)
+    assert (response.status_code, response.json()["applied"]) == (200, False)
+    assert says in response.json()["not_applied"]
     assert phone(applies) == JAN["phone"]
     assert len(applies.get("/operations?changed=true").json()["operations"]) == 1
 
@@ -228,8 +228,8 @@ def test_it_is_not_applied_at_another_egito(applies: Crm) -> None:
     send(applies, "1", 1)
     moved = applies.stack.egito.url.replace("127.0.0.1", "localhost")
     change_tenant(applies.stack, records={"Contact": {"update": "apply"}}, base_url=moved)
-    told = send(applies, "2", 2)
-    assert (told.status_code, phone(applies)) == (409, "1")
+    response = send(applies, "2", 2)
+    assert (response.status_code, phone(applies)) == (409, "1")
 
 
 def test_its_payload_goes_once_it_is_done_and_all_of_it_when_it_is_forgotten(applies: Crm, cli: CommandLine) -> None:
@@ -258,8 +258,7 @@ def test_the_latest_counts_in_the_end_in_any_order_with_any_failures(applies: Cr
         states = {applies.get(one.headers["Location"]).json()["state"] for one in accepted if one.status_code == 202}
         if states <= {"succeeded"}:
             break
-        applies.stack.move_clock(3600)
-        applies.stack.deliver_due()
+        applies.stack.deliver_due(after=3600)
     assert states <= {"succeeded"}
     assert phone(applies) == "2"
     assert runtime().operations.listed_changed("demo", flow=None, limit=10, after=None) == ([], None)
@@ -272,8 +271,7 @@ def test_the_payload_that_arrived_last_counts_of_two_of_one_time(applies: Crm, m
     assert send(applies, "2", 2).status_code == 202
     assert send(applies, "3", minute).status_code == 200
     for _ in range(3):
-        applies.stack.move_clock(200)
-        applies.stack.deliver_due()
+        applies.stack.deliver_due(after=200)
     assert phone(applies) == "3"
 
 
@@ -298,8 +296,8 @@ def deliver(crm: Crm, operation: str) -> dict[str, Any]:
 
 def test_the_first_payload_changes_a_record_that_another_event_has_made(of_another: Crm) -> None:
     for _ in range(2):
-        told = send(of_another, "4", 4)
-        assert (told.status_code, told.json()["applied"]) == (200, True)
+        response = send(of_another, "4", 4)
+        assert (response.status_code, response.json()["applied"]) == (200, True)
     assert phone(of_another) == "4"
     assert send(of_another, "0", 1).json()["ignored"] == "older"
     assert send(of_another, "5", 5).json()["applied"]
@@ -333,11 +331,12 @@ def test_so_does_the_first_payload_if_egito_did_not_respond(of_another: Crm, kin
 def test_the_first_payload_is_left_out_if_it_is_older_than_the_one_that_made_the_record(
     of_another: Crm, *, later: bool
 ) -> None:
-    told = send(of_another, "1", 1, later=later)
+    response = send(of_another, "1", 1, later=later)
     if later:
-        assert deliver(of_another, told.headers["Location"])["state"] == "succeeded"
-        told = send(of_another, "1", 1)
-    assert (told.json()["applied"], told.json()["ignored"], told.json()["not_applied"]) == (False, "older", OLDER)
+        assert deliver(of_another, response.headers["Location"])["state"] == "succeeded"
+        response = send(of_another, "1", 1)
+    body = response.json()
+    assert (body["applied"], body["ignored"], body["not_applied"]) == (False, "older", OLDER)
     assert send(of_another, "2", 2).json()["ignored"] == "older"
     assert phone(of_another) == "3"
     assert send(of_another, "4", 4).json()["applied"]

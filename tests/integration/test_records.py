@@ -369,10 +369,7 @@ def other(crm: Crm) -> Iterator[Crm]:
     egito = EgitoSimulator()
     egito.start()
     change_tenant(crm.stack, "other", base_url=egito.url)
-    other = Crm(crm.stack)
-    other.headers = {"Authorization": f"Bearer {crm.stack.add_key('other', SCOPES, 'other')}"}
-    with other.session:
-        yield other
+    yield crm.with_key(*SCOPES, tenant="other")
     egito.stop()
 
 
@@ -396,15 +393,14 @@ def test_another_tenant_s_key_reads_and_changes_nothing(crm: Crm, other: Crm) ->
 
 @pytest.mark.parametrize("route", range(len(CALLS)))
 def test_is_403_when_the_key_lacks_the_scope(crm: Crm, route: int) -> None:
-    crm.headers = {"Authorization": f"Bearer {crm.stack.add_key('demo', SCOPES - {'records'}, 'no records')}"}
-    assert CALLS[route](crm).status_code == 403
+    assert CALLS[route](crm.with_key(*SCOPES - {"records"})).status_code == 403
     assert (crm.stack.egito.seen, rows("OPERATIONS_TABLE")) == ([], [])
 
 
 def test_the_scope_of_records_is_not_the_connector_s(crm: Crm) -> None:
-    crm.headers = {"Authorization": f"Bearer {crm.stack.add_key('demo', frozenset({'records'}), 'records')}"}
-    assert create(crm).status_code == 201
-    assert crm.get(f"/connector/clubs/{CLUB}/staff").status_code == 403
+    caller = crm.with_key("records")
+    assert create(caller).status_code == 201
+    assert caller.get(f"/connector/clubs/{CLUB}/staff").status_code == 403
 
 
 @pytest.mark.parametrize("route", range(len(WRITES)))

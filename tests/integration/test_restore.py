@@ -115,8 +115,7 @@ def test_an_event_that_settled_after_that_second_is_sent_once_more_unless_its_it
 
     use_restored(crm.stack)
 
-    crm.stack.move_clock(1200)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=1200)
     assert len(crm.stack.illu.sites) == sites
     assert crm.settle(waiting)["state"] == "succeeded"
     assert crm.get("/links/crm/customer/C-3").status_code == (200 if is_copied else 404)

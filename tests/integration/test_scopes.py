@@ -4,7 +4,6 @@ import requests
 
 from crm_bridge.vendors import scopes
 from tests.integration.conftest import Crm
-from tests.integration.operations.conftest import with_scopes
 
 OPEN = {"GET /console", "POST /in/{tenant}/{source}"}
 """They take no API key: a page without data, and requests that prove themselves in another way."""
@@ -46,7 +45,7 @@ def test_each_route_takes_one_scope_and_no_other(crm: Crm) -> None:
     assert routes == set[str]().union(*OPENED.values())
     opened = {}
     for scope in OPENED:
-        caller = with_scopes(crm, "demo", scope)
+        caller = crm.with_key(scope)
         opened[scope] = {route for route in routes if _asked(caller, route).status_code != 403}
     assert opened == OPENED
 

@@ -72,8 +72,7 @@ def test_links_are_undone_and_jobs_woken_the_same_on_another_dynamodb(crm: Crm) 
     ]
     assert [job.json()["state"] for job in jobs] == ["waiting"] * 3
     assert crm.settle(site)["last_attempt"]["event"] == "found"
-    crm.stack.move_clock(60)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=60)
     assert [crm.get(job.headers["Location"]).json()["state"] for job in jobs] == ["succeeded"] * 3
 
     path = f"{site.headers['Location']}/resolve"

@@ -66,7 +66,7 @@ def in_flight(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float
 # ---------------------------------------------------------------- done
 
 
-def test_sets_the_status_and_tells_what_izzitup_told(crm: Crm, page: IzzitUpSimulator) -> None:
+def test_sets_the_status_and_returns_what_izzitup_returned(crm: Crm, page: IzzitUpSimulator) -> None:
     answer = set_status(crm, minute=5)
     assert answer.status_code == 200
     body = answer.json()
@@ -145,19 +145,12 @@ def test_a_new_service_is_known_ten_seconds_later(crm: Crm, page: IzzitUpSimulat
     assert set_status(crm, "SHOP").status_code == 200
 
 
-def test_finds_a_service_that_was_made_anew_under_another_id(crm: Crm, page: IzzitUpSimulator) -> None:
+def test_finds_a_service_that_was_made_again_under_another_id(crm: Crm, page: IzzitUpSimulator) -> None:
     assert set_status(crm, minute=1).status_code == 200
     page.services[1] = service("9", "Mail", "MAIL")
     crm.stack.move_clock(60)
     assert set_status(crm, minute=2).status_code == 200
     assert page.status_of("9") == "7"
-
-
-def test_is_accepted_at_once_when_the_caller_prefers_that(crm: Crm, page: IzzitUpSimulator) -> None:
-    accepted = set_status(crm, Prefer="respond-async")
-    assert (accepted.status_code, accepted.json()["state"], page.seen) == (202, "waiting", [])
-    assert crm.settle(accepted)["result"]["status_name"] == "outage"
-    assert page.status_of("2") == "7"
 
 
 def test_only_what_is_over_expires_after_ninety_days(crm: Crm, page: IzzitUpSimulator) -> None:

@@ -12,12 +12,11 @@ from local.vendors import izzitup
 from local.vendors.izzitup import IzzitUpSimulator
 from local.vendors.simulator import Kind
 from status_update import handler
-from tests.integration.conftest import Crm, rows
+from tests.integration.conftest import Crm, cold, rows
 from tests.integration.izzitup_calls import (
     SECRET,
     USER,
     WRONG,
-    cold,
     in_the_end,
     other_tenant,
     pass_days,
@@ -59,8 +58,7 @@ def test_a_failed_sign_in_is_not_repeated_by_further_events(
         assert notice_first or response.json()["state"] == "waiting"
         cold(crm.stack)
     for _ in range(3):
-        crm.stack.move_clock(600)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=600)
     assert (page.failed_sign_ins, posts(page)) == (1, 1)
 
 
@@ -84,8 +82,7 @@ def test_a_failed_sign_in_is_not_repeated_by_twenty_requests_at_once(crm: Crm, p
     with ThreadPoolExecutor(20) as pool:
         responses = list(pool.map(lambda minute: set_status(crm, minute=minute), range(20)))
     assert [response.status_code for response in responses] == [202] * 20
-    crm.stack.move_clock(60)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=60)
     assert page.failed_sign_ins == 1
 
 
@@ -110,8 +107,7 @@ def test_a_401_is_a_refused_login_too_and_not_repeated(crm: Crm, page: IzzitUpSi
     page.fail(Kind.BAD_KEY)
     responses = [set_status(crm, minute=minute) for minute in (0, 1)]
     assert [response.status_code for response in responses] == [202, 202]
-    crm.stack.move_clock(3600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=3600)
     assert posts(page) == 1
     use(crm, crm.stack.demo_tenant() + " ")
     assert [in_the_end(crm, response)["state"] for response in responses] == ["succeeded"] * 2
@@ -146,7 +142,7 @@ def test_is_applied_after_the_secret_was_touched_when_the_account_was_locked(crm
     assert (accepted.status_code, page.failed_sign_ins) == (202, 1)
     page.locks_after = None
     pass_days(crm.stack, days=1)
-    assert (posts(page), page.status_of("2")) == (1, "5")  # unlocked it is, but nobody has told the bridge
+    assert (posts(page), page.status_of("2")) == (1, "5")  # unlocked it is, but the bridge does not know it
     use(crm, crm.stack.demo_tenant() + "\n", days=1)
     assert crm.settle(accepted)["state"] == "succeeded"
     assert page.status_of("2") == "7"
@@ -178,12 +174,10 @@ def test_signs_in_once_more_when_the_secret_changed_and_is_wrong_again(
         cold(crm.stack)
     for minute in range(2, 5):
         assert set_status(crm, minute=minute).status_code == 202
-        crm.stack.move_clock(3600)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=3600)
     assert page.failed_sign_ins == 2
     use(crm, crm.stack.demo_tenant())
-    crm.stack.move_clock(6 * 3600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=6 * 3600)
     assert crm.settle(accepted)["state"] == "succeeded"
     assert page.failed_sign_ins == 2
 
@@ -196,7 +190,7 @@ def test_is_applied_at_once_when_the_password_was_changed_on_both_sides(crm: Crm
     assert page.failed_sign_ins == 1  # the one with what was remembered
 
 
-# ---------------------------------------------------------------- the password is told to nobody
+# ---------------------------------------------------------------- the password is not shown
 
 PASSWORDS = (
     f"\"{SECRET}\" & 'so on'",
@@ -246,14 +240,12 @@ def test_the_password_is_in_no_answer_no_log_no_table_and_no_metric(
     page.notice_first = False
     page.fail(Kind.CLOSE_AFTER)
     go_on()
-    crm.stack.move_clock(60)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=60)
     page.failures.append("Sign in failed")
     go_on()
     go_on()
     assert responses[-1].json()["state"] == "waiting"
-    crm.stack.move_clock(600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=600)
     ids = [response.json()["operation_id"] for response in responses if "operation_id" in response.json()]
     lists = ("/services", "/operations?state=succeeded", "/operations?state=waiting")
     responses += [crm.get(path) for path in (*lists, *(f"/operations/{one}" for one in ids))]

@@ -1,4 +1,4 @@
-"""What an event costs in DynamoDB, counted on the wire by table and index."""
+"""The cost of an event in DynamoDB, counted on the wire by table and index."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING

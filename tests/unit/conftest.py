@@ -21,6 +21,7 @@ from crm_bridge.token_buckets import TokenBuckets
 from crm_bridge.vendors import PART_OF
 from local.stack import REGION, deploy_stores, put_parts
 from local.template import Template, bundle_template
+from tests.clock import Clock as Clock  # for the tests of this folder
 from tests.memory import MemoryDynamoDb, MemorySecrets
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ TABLES = ("Operations", "Links", "ApiKeys", "Locks", "People", "Requests")
 BURST = 20
 """Requests that one API key may send at once."""
 KEPT: DefaultConfig = {"core": {"reset_boto3_session": False}}
-"""What boto3 has read about AWS's services, which takes it longer than a test."""
+"""boto3's descriptions of AWS's services, whose reading takes it longer than a test."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,19 +39,6 @@ def no_sockets() -> Iterator[None]:
     disable_socket()
     yield
     enable_socket()
-
-
-class Clock:
-    """Epoch seconds that stand still until a test moves them on."""
-
-    def __init__(self) -> None:
-        self.now = 1_795_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def move(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture
@@ -101,7 +89,7 @@ def stores(deployed: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture
 def emulator() -> str:
-    """What plays AWS: `memory`, or `moto`, which knows all of it and takes its time."""
+    """The emulator of AWS: `memory`, or `moto`, which knows all of it and takes its time."""
     return "memory"
 
 

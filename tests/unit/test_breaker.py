@@ -4,7 +4,7 @@ import pytest
 
 from crm_bridge.errors import NotDoneError
 from crm_bridge.outbound.breaker import FAILURES, LONGEST_PAUSE, SEVERAL, SHORTEST_PAUSE, WINDOW, Breaker
-from tests.unit.conftest import Clock
+from tests.clock import Clock
 
 HOST, ACME = "api.shop.example", "acme"
 
@@ -95,7 +95,7 @@ def test_lets_another_through_when_the_one_that_finds_out_never_comes_back(break
     assert admitted(breaker)
 
 
-def test_tells_until_when_calls_are_held_back(breaker: Breaker, clock: Clock) -> None:
+def test_tells_until_when_calls_wait(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, FAILURES - 1)
     assert breaker.retry_at("shop", ACME) == 0
     fail(breaker, 1)

@@ -1,17 +1,17 @@
-"""What is remembered of a vendor, for how long, and what never is."""
+"""The cache of a vendor's responses: what is in it for how long, and what never is."""
 
 import pytest
 
 from crm_bridge.cache import MOST, Cache
 from crm_bridge.errors import NotDoneError
 from crm_bridge.outbound.transport import Scope
-from tests.unit.conftest import Clock
+from tests.clock import Clock
 
 ACME = Scope("acme", "1")
 
 
 class Vendor:
-    """Gives a new answer every time, so that a remembered one can be told from one that was read."""
+    """Returns a new response every time, which differs from a cached one."""
 
     def __init__(self) -> None:
         self.reads = 0

@@ -1,4 +1,4 @@
-"""What is noted of the calls of an attempt, and what of it may be stored."""
+"""The notes about the calls of an attempt, and what of them may be stored."""
 
 from typing import Any
 

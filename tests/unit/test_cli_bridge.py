@@ -28,7 +28,7 @@ def used(**options: Any) -> tuple[str, str, str]:
     return client._request_signer._credentials.access_key, client.meta.region_name, client.meta.endpoint_url
 
 
-def test_takes_what_the_environment_says_unless_it_is_told_otherwise() -> None:
+def test_takes_what_the_environment_says_unless_an_option_says_otherwise() -> None:
     assert used()[:2] == ("testing", "eu-west-1")
     assert used(profile="work", region="us-east-1")[:2] == ("of-work", "us-east-1")
 

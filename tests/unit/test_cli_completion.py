@@ -23,7 +23,7 @@ COMPLETED = {
     "crm-bridge show --ten": "--tenant",
     "crm-bridge show op_": "",
 }
-"""What is typed until the tab key, and what it becomes."""
+"""A line up to the tab key, and its completion."""
 
 
 def test_bash_completes_when_tab_is_pressed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a terminal is shown: nothing in it that the terminal would act on, or hide."""
+"""The output in a terminal: nothing in it that the terminal would act on, or hide."""
 
 import io
 import json
@@ -37,8 +37,8 @@ SUMMARY = OperationSummary(
 
 
 def is_visible(shown: str, times: int = 1) -> bool:
-    told = "".join(shown.split())
-    return told.count("".join(SHOWN.split())) == times and not NOT_SHOWN & set(shown)
+    shown_text = "".join(shown.split())
+    return shown_text.count("".join(SHOWN.split())) == times and not NOT_SHOWN & set(shown)
 
 
 @pytest.mark.parametrize("text", ["Shop 12, Kitale", "Zażółć gęślą jaźń", "日本 🏪", "two\nlines", "\u00a0"])

@@ -49,7 +49,7 @@ def test_lines_are_counted_through_cells_of_several_lines_and_empty_lines(file: 
     assert [error.field for error in found[-1].errors] == ["latitude"]
 
 
-def test_every_mistake_of_a_row_is_told(file: Path) -> None:
+def test_every_mistake_of_a_row_is_reported(file: Path) -> None:
     file.write_text(HEADER + ",,91,x,\n")
     (row,) = rows(file, NewSite)
     assert row.value is None
@@ -57,7 +57,7 @@ def test_every_mistake_of_a_row_is_told(file: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["C-1,Shop,1,2,here,too much\n", 'C-1,"Shop" x,1,2,here\n'])
-def test_what_is_no_row_is_told_and_the_next_one_is_read(file: Path, line: str) -> None:
+def test_what_is_no_row_is_reported_and_the_next_one_is_read(file: Path, line: str) -> None:
     file.write_text(HEADER + line + ROW)
     bad, good = rows(file, NewSite)
     assert (bad.line, bad.value, bad.errors[0].field) == (2, None, "the line")

@@ -84,7 +84,7 @@ def test_every_resource_of_the_template_can_be_made_changed_and_deleted() -> Non
 
 
 BY_SAM = ("cloudformation:*", "s3:*", "logs:*LogDelivery", "logs:ListLogDeliveries", "lambda:List*")
-"""What the SAM CLI itself asks for, API Gateway for its access log, and Lambda's lists."""
+"""Actions for the SAM CLI itself, API Gateway for its access log, and Lambda's lists."""
 
 
 def test_every_action_is_one_that_cloudformation_or_sam_asks_for() -> None:

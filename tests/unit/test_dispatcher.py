@@ -17,8 +17,8 @@ from crm_bridge.outbound.queues import Queues
 from crm_bridge.storage.operation import SHARDS, Operation, State, operation_id
 from crm_bridge.storage.operation_reader import DUE_PAGE, Due
 from dispatcher.handler import LENT, PER_WORKER, RESERVE, SMALLEST_SHARE, lambda_handler
+from tests.clock import Clock
 from tests.faults.outage import MINUTE, MemoryOperations
-from tests.unit.conftest import Clock
 
 WORKERS = 3
 SHARE = PER_WORKER * WORKERS

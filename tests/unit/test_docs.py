@@ -121,9 +121,9 @@ def test_every_variable_that_the_code_reads_is_set_by_the_template() -> None:
 
 def test_every_metric_is_named_with_its_dimensions() -> None:
     code = "".join(path.read_text() for root in ("functions", "layers") for path in (ROOT / root).rglob("*.py"))
-    told = re.findall(r"\b(?:count|measure)\(\s*\"(\w+)\"([^\n]*)", code)
-    assert len(told) >= 9
-    for metric, arguments in told:
+    emitted = re.findall(r"\b(?:count|measure)\(\s*\"(\w+)\"([^\n]*)", code)
+    assert len(emitted) >= 9
+    for metric, arguments in emitted:
         dimensions = ", ".join(f"`{name}`" for name in re.findall(r"\b(\w+)=", arguments)) or "none"
         assert re.search(rf"^\| `{metric}` \| {dimensions} \|", METRICS, re.MULTILINE), metric
 

@@ -1,4 +1,4 @@
-"""What may be one text."""
+"""Types of fields: texts."""
 
 import unicodedata
 

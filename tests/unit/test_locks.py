@@ -148,7 +148,7 @@ def test_what_was_applied_is_kept_for_each_over_all_turns(desk: Desk) -> None:
     assert known.applied == {"web": 1_795_000_000_000_002, "mail": 7, "api": 0}
 
 
-def test_what_was_applied_is_told_to_those_who_must_wait_too(desk: Desk) -> None:
+def test_what_was_applied_is_reported_to_those_who_must_wait_too(desk: Desk) -> None:
     desk.take("ann")
     desk.end("ann", free_at=NOW, applied={"web": 5})
     desk.take("bob")

@@ -3,7 +3,6 @@
 import json
 from contextlib import suppress
 from copy import deepcopy
-from typing import Any
 
 import pytest
 from pydantic import JsonValue, ValidationError
@@ -11,34 +10,8 @@ from pydantic import JsonValue, ValidationError
 from crm_bridge.errors import InvalidError
 from crm_bridge.mapping import BUILT_IN_VERSION, PayloadMapping, mappings_model
 from crm_bridge.settings import parse_tenant
+from tests.upya import CLIENT, TICKET
 
-TICKET: dict[str, Any] = {
-    "ticketId": "64f0c0ffee",
-    "ticketNumber": "TCK-501",
-    "status": "open",
-    "progress": "new",
-    "title": "Meter does not count",
-    "contractNumber": "K-77",
-    "clientNumber": "C-1001",
-    "origin": "call centre",
-    "createdAt": "2026-11-20T07:00:00.000Z",
-    "updatedAt": "2026-11-20T07:05:00.000Z",
-}
-CLIENT: dict[str, Any] = {
-    "clientNumber": "C-1001",
-    "status": "active",
-    "entryDate": "2026-11-20T07:00:00.000Z",
-    "profile": {
-        "firstName": "Achieng",
-        "lastName": "Odhiambo",
-        "gender": "f",
-        "village": "Kibomet",
-        "district": "Kitale",
-        "region": "Trans Nzoia",
-        "country": "Kenya",
-    },
-    "contact": {"mobile": "+254700000001"},
-}
 RECORDS = {"create_job": TICKET, "create_site": CLIENT}
 COMMANDS: dict[str, dict[str, JsonValue]] = {
     "create_job": {
@@ -195,9 +168,9 @@ def test_an_expression_that_fails_on_what_was_sent_is_invalid_and_shows_no_value
 ) -> None:
     with pytest.raises(InvalidError, match="mapping 3") as raised:
         own(expression).apply("create_job", payload)
-    told = raised.value.detail + json.dumps(raised.value.extensions)
-    assert "Wanjiru" not in told
-    assert "471" not in told
+    shown = raised.value.detail + json.dumps(raised.value.extensions)
+    assert "Wanjiru" not in shown
+    assert "471" not in shown
     assert raised.value.extensions["mapping"]["expression"] == expression  # type: ignore[index]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +13,10 @@ from openapi.calls import calls
 from openapi.document import DOCUMENT, examples_of
 from openapi.editions import CLIENTS, FLAT
 from openapi.page import PAGE
-from tests.documented import validator
+from tests.documented import nodes, validator
 
 JSON = "application/json"
+
 WHOLE: dict[str, Any] = json.loads(DOCUMENT.read_text())
 SMALL: dict[str, Any] = json.loads(FLAT.read_text())
 PLAIN: dict[str, dict[str, Any]] = {
@@ -24,16 +24,6 @@ PLAIN: dict[str, dict[str, Any]] = {
     for path, methods in SMALL["paths"].items()
     for method, operation in methods.items()
 }
-
-
-def nodes(node: object) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        yield node
-        for member in node.values():
-            yield from nodes(member)
-    elif isinstance(node, list):
-        for member in node:
-            yield from nodes(member)
 
 
 # ---------------------------------------------------------------- for generators of clients

@@ -25,8 +25,8 @@ from crm_bridge.storage.requests import (
     shape_as_json,
 )
 from local.template import Template
+from tests.clock import Clock
 from tests.memory import MemoryDynamoDb
-from tests.unit.conftest import Clock
 
 SALESFORCE = "001xx000003DGb2AAG"
 """With its suffix; the first 15 are the same id."""

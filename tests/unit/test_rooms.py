@@ -19,7 +19,7 @@ PLACES = {
 }
 MOST_LINES = 500
 OUTSIDE = ("cli", "local", "openapi", "bench", "tests")
-"""What runs on AWS imports none of these."""
+"""Packages that nothing on AWS imports."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The smoke run: a step that fails ends it, is told, and what was made is deleted all the same."""
+"""The smoke run: a step that fails ends it, is printed, and what was made is deleted all the same."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +29,10 @@ def run(smoke: Smoke, *works: Callable[[], str], keep: bool = False) -> tuple[bo
     return passed, [f"{result.step}: {result.result}, {result.what}" for result in smoke.results]
 
 
-def test_all_steps_are_run_and_told_also_those_that_the_emulator_cannot_do(smoke: Smoke) -> None:
-    passed, told = run(smoke, lambda: "done", raising(CannotError("no CodeDeploy")), lambda: "done as well")
+def test_all_steps_are_run_and_reported_also_those_that_the_emulator_cannot_do(smoke: Smoke) -> None:
+    passed, printed = run(smoke, lambda: "done", raising(CannotError("no CodeDeploy")), lambda: "done as well")
     assert passed
-    assert told == [
+    assert printed == [
         "step 0: ok, done",
         "step 1: left out, no CodeDeploy",
         "step 2: ok, done as well",
@@ -42,16 +42,16 @@ def test_all_steps_are_run_and_told_also_those_that_the_emulator_cannot_do(smoke
 
 @pytest.mark.parametrize("error", [FailedError("2 records"), KeyError("body"), OSError("refused")])
 def test_nothing_comes_after_a_step_that_failed_but_the_deletion(smoke: Smoke, error: Exception) -> None:
-    passed, told = run(smoke, raising(error), lambda: "never")
+    passed, printed = run(smoke, raising(error), lambda: "never")
     assert not passed
-    assert told == [f"step 0: failed, {type(error).__name__}: {error}", "delete all: ok, all"]
+    assert printed == [f"step 0: failed, {type(error).__name__}: {error}", "delete all: ok, all"]
 
 
 def test_it_has_failed_if_not_all_could_be_deleted(smoke: Smoke) -> None:
     smoke.delete = raising(FailedError("left: 2 tables"))  # type: ignore[method-assign]
-    passed, told = run(smoke, lambda: "done")
+    passed, printed = run(smoke, lambda: "done")
     assert not passed
-    assert told[-1] == "delete all: failed, FailedError: left: 2 tables"
+    assert printed[-1] == "delete all: failed, FailedError: left: 2 tables"
 
 
 def test_nothing_is_deleted_when_it_is_to_be_kept(smoke: Smoke) -> None:

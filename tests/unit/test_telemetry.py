@@ -1,4 +1,4 @@
-"""What is told, line by line, as CloudWatch takes it up."""
+"""Log and metrics, line by line, as CloudWatch reads them."""
 
 import ast
 import json
@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from logging import StreamHandler
-from threading import Barrier, Thread
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def begin() -> None:
     bind_log()
 
 
-def told(log: StringIO) -> list[dict[str, Any]]:
+def logged(log: StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
@@ -55,7 +56,7 @@ def test_a_line_says_when_and_how_bad_it_is_and_what_belongs_to_it(
     bind_log(flow="create_site", request_id="r-1")
     add_to_log(tenant="acme")
     logger().warning("odd", extra={"try": 2, "made": ["site 1"], "vendor_status": None})
-    (line,) = told(log)
+    (line,) = logged(log)
     assert line == {
         "level": "WARNING",
         "message": "odd",
@@ -71,21 +72,21 @@ def test_a_line_says_when_and_how_bad_it_is_and_what_belongs_to_it(
 def test_a_message_stays_text_when_it_looks_like_json(log: StringIO) -> None:
     for message in ("12", "{}", "null", '{"level": "ERROR"}'):
         logger().info(message)
-    assert [line["message"] for line in told(log)] == ["12", "{}", "null", '{"level": "ERROR"}']
+    assert [line["message"] for line in logged(log)] == ["12", "{}", "null", '{"level": "ERROR"}']
 
 
 def test_a_line_tells_the_trace_that_lambda_names(log: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=3995c3f42cd8ad8;Sampled=1")
     logger().info("answered")
-    assert told(log)[0]["xray_trace_id"] == "1-5759e988-bd862e3fe1be46a994272793"
+    assert logged(log)[0]["xray_trace_id"] == "1-5759e988-bd862e3fe1be46a994272793"
 
 
 def test_the_keys_of_the_event_before_are_gone(log: StringIO) -> None:
     bind_log(operation_id="op_1")
     bind_log(flow="create_site")
     logger().info("answered")
-    assert "operation_id" not in told(log)[0]
-    assert told(log)[0]["flow"] == "create_site"
+    assert "operation_id" not in logged(log)[0]
+    assert logged(log)[0]["flow"] == "create_site"
 
 
 def test_keys_belong_to_one_thread(log: StringIO) -> None:
@@ -99,12 +100,9 @@ def test_keys_belong_to_one_thread(log: StringIO) -> None:
             together.wait()
             logger().info("here", extra={"number": number, "turn": turn})
 
-    threads = [Thread(target=handle, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    lines = told(log)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(handle, range(8)))
+    lines = logged(log)
     assert len(lines) == 160
     for line in lines:
         number, turn = line["number"], line["turn"]
@@ -113,7 +111,7 @@ def test_keys_belong_to_one_thread(log: StringIO) -> None:
 
 def test_no_value_loses_a_line(log: StringIO) -> None:
     logger().info("odd", extra={"of": {1, 2}, "half": "\ud800"})
-    assert (told(log)[0]["of"], told(log)[0]["half"]) == ("{1, 2}", "\ud800")
+    assert (logged(log)[0]["of"], logged(log)[0]["half"]) == ("{1, 2}", "\ud800")
     log.getvalue().encode()
 
 
@@ -131,7 +129,7 @@ def failed() -> BaseException:
 
 def test_a_defect_is_logged_by_kind_and_place_only(log: StringIO) -> None:
     log_defect(failed())
-    (line,) = told(log)
+    (line,) = logged(log)
     assert (line["level"], line["message"], line["exception_name"]) == ("ERROR", "defect", "VendorError")
     assert line["stack_trace"]["module"] == "crm_bridge.errors"
     assert re.search(r"test_telemetry\.py:\d+ failed$", line["stack_trace"]["frames"][-1])
@@ -147,7 +145,7 @@ def test_no_text_of_an_exception_is_logged_however_it_is_passed(log: StringIO) -
         logger().warning("three", exc_info=(type(error), error, error.__traceback__))
         logger().info("four", extra={"exception": str(error)})
     logger().error("five", exc_info=True)  # none is being handled
-    assert [line.get("exception_name") for line in told(log)] == [*["VendorError"] * 3, None, None]
+    assert [line.get("exception_name") for line in logged(log)] == [*["VendorError"] * 3, None, None]
     assert "Wanjiku" not in log.getvalue()
 
 
@@ -171,7 +169,7 @@ logger().info("once")
 
 
 @pytest.mark.parametrize("variable", ["POWERTOOLS_DEV", "POWERTOOLS_LOG_DEDUPLICATION_DISABLED"])
-def test_a_line_is_one_line_whatever_powertools_is_told(variable: str) -> None:
+def test_a_line_is_one_line_whatever_powertools_is_set_to(variable: str) -> None:
     lines = in_a_process("logger().info('one'); count('Defects')", {variable: "true", **NAMESPACE}).splitlines()
     assert [set(json.loads(line)) >= names for line, names in zip(lines, ({"message"}, {"_aws"}), strict=True)]
 
@@ -234,7 +232,7 @@ def test_a_metric_is_in_cloudwatchs_embedded_format(
 
 
 @pytest.mark.parametrize("namespace", [None, ""])
-def test_no_metric_is_told_where_nobody_takes_it_up(
+def test_no_metric_is_printed_where_nobody_reads_it(
     namespace: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("POWERTOOLS_METRICS_NAMESPACE")
@@ -250,7 +248,7 @@ def test_a_defect_is_logged_once_and_counted_once_without_dimensions(
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "stack-CreateSiteFunction-1A")
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "7")
     report_defect(failed())
-    assert len(told(log)) == 1
+    assert len(logged(log)) == 1
     (line,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert (line["Defects"], line["_aws"]["CloudWatchMetrics"][0]["Dimensions"]) == ([1.0], [[]])
 
@@ -289,16 +287,13 @@ def test_a_line_is_one_write_when_eight_threads_write(log: StringIO, monkeypatch
     assert isinstance(handler, StreamHandler)
     handler.setStream(out)
 
-    def write() -> None:
+    def write(_: int) -> None:
         for _ in range(50):
             logger().info("answered")
             count("Defects")
 
-    threads = [Thread(target=write) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
     handler.setStream(log)
     assert len(out.writes) == 800
     assert all(isinstance(json.loads(line), dict) and line.endswith("}\n") for line in out.writes)

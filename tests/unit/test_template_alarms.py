@@ -26,7 +26,7 @@ def own_metrics(alarm: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]
             yield one["MetricName"], {dimension["Name"]: dimension["Value"] for dimension in one.get("Dimensions", [])}
 
 
-def test_every_alarm_is_told_at_the_one_topic_when_it_begins_and_when_it_is_over() -> None:
+def test_every_alarm_is_published_to_the_one_topic_when_it_begins_and_when_it_is_over() -> None:
     assert list(of_type("AWS::SNS::Topic")) == ["AlarmTopic"]
     for alarm in ALARMS.values():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}]
@@ -35,12 +35,12 @@ def test_every_alarm_is_told_at_the_one_topic_when_it_begins_and_when_it_is_over
 
 def test_every_own_metric_of_an_alarm_is_one_that_the_code_tells_with_these_dimensions() -> None:
     code = "".join(path.read_text() for root in ("functions", "layers") for path in (ROOT / root).rglob("*.py"))
-    told = {
+    emitted = {
         (metric, frozenset(re.findall(r"\b(\w+)=", arguments)))
         for metric, arguments in re.findall(r"\b(?:count|measure)\(\s*\"(\w+)\"([^\n]*)", code)
     }
     watched = [own for alarm in ALARMS.values() for own in own_metrics(alarm)]
-    assert {(metric, frozenset(dimensions)) for metric, dimensions in watched} <= told
+    assert {(metric, frozenset(dimensions)) for metric, dimensions in watched} <= emitted
     assert {name for name, _ in watched} == {
         "NeedsReview",
         "OldestReviewAge",

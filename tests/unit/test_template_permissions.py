@@ -103,7 +103,7 @@ def test_everything_at_rest_is_encrypted_with_the_key_if_there_is_one() -> None:
         keys += [resource[member] for resource in of_type(kind).values()]
     for key in keys:
         assert key == {"Fn::If": ["HasKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
-    # Logs are written by Lambda, and alarms are told by CloudWatch, so the roles need the key for neither.
+    # Logs are written by Lambda, and CloudWatch publishes alarms, so the roles need the key for neither.
     assert services_of("kms:Decrypt") == {"dynamodb", "sqs", "secretsmanager"}
 
 

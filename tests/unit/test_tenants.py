@@ -17,7 +17,8 @@ from crm_bridge.settings import Tenant, parse_tenant
 from crm_bridge.storage.api_keys import KEY_CACHE, KEY_MAX_AGE, REFUSED_MAX_AGE, hash_api_key, new_api_key
 from crm_bridge.tenants import MAPPING_MAX_AGE, SECRET_MAX_AGE
 from crm_bridge.vendors.illu import IlluSettings
-from tests.unit.conftest import Clock, Tables
+from tests.clock import Clock
+from tests.unit.conftest import Tables
 
 
 @pytest.fixture
@@ -45,22 +46,10 @@ def test_a_secret_is_not_shown_by_repr_or_dump() -> None:
     assert "a-secret" not in tenant.model_dump_json()
 
 
-@pytest.mark.parametrize("url", ["https://illu.example", "https://illu.example/api/"])
-def test_takes_an_address_that_keeps_the_key_secret(url: str) -> None:
-    tenant = parse_tenant(illu(base_url=url))
-    assert tenant.require(IlluSettings).base_url == url.rstrip("/")
-
-
 @pytest.mark.parametrize(
     "settings",
     [
         {"base_url": "http://api.illu.works"},
-        {"base_url": "http://127.0.0.1.illu.example"},
-        {"base_url": "ftp://api.illu.works"},
-        {"base_url": "api.illu.works"},
-        {"base_url": "https://user:password@api.illu.works"},
-        {"base_url": "https://api.illu.works?key=1"},
-        {"base_url": "https://"},
         {"org_id": 0},
         {"org_id": "many"},
         {"api_key": ""},
@@ -89,7 +78,7 @@ def test_refuses_a_vendor_that_it_does_not_know() -> None:
 # ---------------------------------------------------------------- Secrets Manager
 
 
-def test_reads_a_secret_once_and_again_when_told_to(tables: Tables) -> None:
+def test_reads_a_secret_once_and_again_when_asked_for_a_fresh_one(tables: Tables) -> None:
     assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
     tables.put_secret("acme", illu(api_key="illu-key-2"))
     assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
@@ -112,30 +101,18 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_secret_is_kept_for_five_minutes_of_the_wall_clock(tables: Tables, wall: Clock) -> None:
-    tables.tenants.get("acme", "create_site")
-    tables.put_secret("acme", illu(api_key="illu-key-2"))
-    wall.move(SECRET_MAX_AGE)
-    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-1"
-    wall.move(1)
-    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-2"
-
-
-def test_a_secret_is_read_again_when_the_function_was_frozen_for_longer_than_it_is_kept(
-    tables: Tables, wall: Clock, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("passed", "key"),
+    [(SECRET_MAX_AGE, "illu-key-1"), (SECRET_MAX_AGE + 1, "illu-key-2"), (-3600, "illu-key-2")],
+    ids=["kept", "too old", "the clock is set back"],
+)
+def test_a_secret_is_kept_for_five_minutes_of_the_wall_clock(
+    tables: Tables, wall: Clock, passed: float, key: str
 ) -> None:
-    monkeypatch.setattr("time.monotonic", lambda: 0.0)  # stands still
     tables.tenants.get("acme", "create_site")
     tables.put_secret("acme", illu(api_key="illu-key-2"))
-    wall.move(SECRET_MAX_AGE + 1)
-    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-2"
-
-
-def test_a_secret_is_not_kept_longer_when_the_clock_is_set_back(tables: Tables, wall: Clock) -> None:
-    tables.tenants.get("acme", "create_site")
-    tables.put_secret("acme", illu(api_key="illu-key-2"))
-    wall.move(-3600)
-    assert _key(tables.tenants.get("acme", "create_site")) == "illu-key-2"
+    wall.move(passed)  # the monotonic clock stands still, as in a function that was frozen
+    assert _key(tables.tenants.get("acme", "create_site")) == key
 
 
 def test_a_secret_that_is_too_old_is_not_used_when_secrets_manager_is_down(
@@ -275,10 +252,8 @@ def test_says_which_secret_to_create_when_there_is_none(tables: Tables) -> None:
         tables.tenants.get("nobody", "create_site")
 
 
-@pytest.mark.parametrize("document", ["", "{", "[]", '{"illu": {"org_id": 88}}', '{"illu": {"api_key": "hush-hush"}}'])
+@pytest.mark.parametrize("document", [" ", "{", "[]", '{"illu": {"org_id": 88}}', '{"illu": {"api_key": "hush-hush"}}'])
 def test_says_what_to_check_without_showing_it_when_a_secret_is_not_valid(tables: Tables, document: str) -> None:
-    if not document:
-        document = " "
     tables.put_secret("broken", document)
     with pytest.raises(NotConfiguredError) as raised:
         tables.tenants.get("broken", "create_site")
@@ -429,12 +404,15 @@ def test_a_new_key_works_at_once(tables: Tables, monkeypatch: pytest.MonkeyPatch
     assert [one["ConsistentRead"] for one in asked] == [True]
 
 
-def test_a_key_that_was_tried_before_it_was_made_works_after_ten_seconds(tables: Tables, clock: Clock) -> None:
+@pytest.mark.parametrize("passed", [REFUSED_MAX_AGE, -3600], ids=["ten seconds", "the clock is set back"])
+def test_a_key_that_was_tried_before_it_was_made_works_after_ten_seconds(
+    tables: Tables, clock: Clock, passed: float
+) -> None:
     key = a_key("early")
     with pytest.raises(UnauthenticatedError):
         tables.keys.caller(_bearer(key))
     tables.keys.add(key, "acme", frozenset({"create_site"}), "the CRM")
-    clock.move(REFUSED_MAX_AGE)
+    clock.move(passed)
     assert tables.keys.caller(_bearer(key)).tenant == "acme"
 
 
@@ -447,15 +425,6 @@ def test_a_key_is_looked_up_again_when_the_storage_failed(tables: Tables, monkey
     assert tables.keys.caller(_bearer(a_key("k"))).tenant == "acme"
 
 
-def test_a_refusal_is_not_kept_longer_when_the_clock_is_set_back(tables: Tables, clock: Clock) -> None:
-    key = a_key("early")
-    with pytest.raises(UnauthenticatedError):
-        tables.keys.caller(_bearer(key))
-    tables.keys.add(key, "acme", frozenset({"create_site"}), "the CRM")
-    clock.move(-3600)
-    assert tables.keys.caller(_bearer(key)).tenant == "acme"
-
-
 def test_the_cache_of_keys_stays_small(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crm_bridge.storage.api_keys.KEY_CACHE", 3)
     assert KEY_CACHE == 1000
@@ -465,13 +434,12 @@ def test_the_cache_of_keys_stays_small(tables: Tables, monkeypatch: pytest.Monke
     assert [*tables.keys._cache] == [hash_api_key(a_key(f"k{number}")) for number in (2, 3, 4)]
 
 
-def _change(tables: Tables, key: str, **members: Any) -> None:
-    put: Callable[..., object] = tables.keys._client.update_item
-    put(
+def _change(tables: Tables, key: str, *, disabled: bool) -> None:
+    tables.keys._client.update_item(
         TableName=tables.keys._table,
         Key={"key_hash": {"S": hash_api_key(key)}},
         UpdateExpression="SET disabled = :d",
-        ExpressionAttributeValues={":d": {"BOOL": members["disabled"]}},
+        ExpressionAttributeValues={":d": {"BOOL": disabled}},
     )
 
 
@@ -482,27 +450,17 @@ def test_keys_are_listed_for_their_tenant_only_and_a_revoked_one_is_refused_once
     mine, other, theirs = (new_api_key() for _ in range(3))
     keys.add(mine, "acme", frozenset({"create_site"}), "CRM")
     clock.move(1)
-    keys.add(
-        other,
-        "acme",
-        frozenset({"operations:read"}),
-        "old",
-        expires_at=int(clock()) + 60,
-        created_by="arn:aws:iam::1:user/ada",
-    )
+    ends, ada = int(clock()) + 60, "arn:aws:iam::1:user/ada"
+    keys.add(other, "acme", frozenset({"operations:read"}), "old", expires_at=ends, created_by=ada)
     keys.add(theirs, "bolt", frozenset({"create_site"}), "CRM")
     first, second = keys.of("acme")
     assert (first.key_hash, first.scopes, first.disabled) == (hash_api_key(mine), frozenset({"create_site"}), False)
-    assert (second.label, second.scopes, second.expires_at) == (
-        "old",
-        frozenset({"operations:read"}),
-        int(clock()) + 60,
-    )
-    assert (first.created_by, second.created_by) == ("", "arn:aws:iam::1:user/ada")
-    assert keys.caller({"authorization": f"Bearer {mine}"}).tenant == "acme"
+    assert (second.label, second.scopes, second.expires_at) == ("old", frozenset({"operations:read"}), ends)
+    assert (first.created_by, second.created_by) == ("", ada)
+    assert keys.caller(_bearer(mine)).tenant == "acme"
     keys.revoke(first)
     assert keys.of("acme")[0].disabled
     clock.move(KEY_MAX_AGE)
     with pytest.raises(UnauthenticatedError):
-        keys.caller({"authorization": f"Bearer {mine}"})
-    assert keys.caller({"authorization": f"Bearer {theirs}"}).tenant == "bolt"
+        keys.caller(_bearer(mine))
+    assert keys.caller(_bearer(theirs)).tenant == "bolt"

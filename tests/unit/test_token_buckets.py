@@ -1,12 +1,12 @@
 """How many requests an API key may send: a bucket of tokens for each key."""
 
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from crm_bridge import token_buckets
 from crm_bridge.token_buckets import TokenBuckets
-from tests.unit.conftest import Clock
+from tests.clock import Clock
 
 
 def taken(buckets: TokenBuckets, key: str, times: int) -> int:
@@ -71,10 +71,5 @@ def test_a_clock_that_is_set_back_neither_fills_nor_locks_a_bucket(clock: Clock)
 
 def test_threads_together_get_no_more_than_the_burst(clock: Clock) -> None:
     buckets = TokenBuckets(10, 100, clock)
-    found: list[int] = []
-    threads = [Thread(target=lambda: found.append(taken(buckets, "a", 50))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(found) == 100
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda _: taken(buckets, "a", 50), range(8))) == 100

@@ -1,4 +1,4 @@
-"""What a JMESPath expression does not read of a payload, and where it fails."""
+"""The parts of a payload that a JMESPath expression does not read, and where it fails."""
 
 from typing import Any
 

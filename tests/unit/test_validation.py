@@ -1,4 +1,4 @@
-"""What a problem says of a body that is invalid in many ways, and the types of all problems."""
+"""The problem of a body that is invalid in many ways, and the types of all problems."""
 
 import pytest
 from pydantic import BaseModel, ConfigDict

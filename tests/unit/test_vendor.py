@@ -171,7 +171,7 @@ def test_a_part_has_only_the_blocks_of_its_vendor() -> None:
         parse_tenant(document, frozenset(), "revio")
 
 
-def test_a_tenant_that_does_not_use_a_vendor_is_told_which_block_to_add() -> None:
+def test_a_tenant_that_does_not_use_a_vendor_reads_which_block_to_add() -> None:
     assert Tenant().of(IlluSettings) is None
     with pytest.raises(NotConfiguredError, match="no illu block"):
         Illu.for_tenant(Tenant(), Transport(), Deadline(1), services=None)  # type: ignore[arg-type]

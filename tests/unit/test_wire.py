@@ -1,4 +1,4 @@
-"""What the Connector's bodies say: null, empty and left out are three things, whichever program wrote the XML."""
+"""The Connector's bodies: null, empty and left out are three things, whichever program wrote the XML."""
 
 import json
 import subprocess

@@ -3,8 +3,9 @@
 import json
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
-from threading import Barrier, Thread
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -84,18 +85,10 @@ def test_nothing_of_one_batch_is_in_the_response_to_the_next() -> None:
 
 
 def test_two_threads_do_not_mix_their_batches() -> None:
-    found: dict[int, list[str]] = {}
     engine = Engine(failing=["x-0", "x-1"], parties=2)
-
-    def work(number: int) -> None:
-        found[number] = failed(batch(f"a-{number}", f"x-{number}", f"b-{number}"), engine)
-
-    threads = [Thread(target=work, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == {0: ["m-x-0"], 1: ["m-x-1"]}
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda n: failed(batch(f"a-{n}", f"x-{n}", f"b-{n}"), engine), range(2))
+        assert list(found) == [["m-x-0"], ["m-x-1"]]
 
 
 @pytest.mark.parametrize("error", [ValueError("of customer Wanjiku"), StorageError("of customer Wanjiku")])

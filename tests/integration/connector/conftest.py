@@ -11,12 +11,11 @@ import boto3
 import pytest
 import requests
 
-from crm_bridge.runtime import runtime
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 from local.vendors.egito import CLIENT, CLUB, CONNECTOR_CLUB, EgitoSimulator, Record
 from local.vendors.simulator import Kind
 from tests.connector import Connector, Language
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.stack import Stack
 
 LEFT_OUT = object()
@@ -109,8 +108,7 @@ def egito(stack: Stack) -> EgitoSimulator:
 
 def change_tenant(stack: Stack, *, clubs: dict[str, Any] | None = None, **egito: object) -> None:
     """Members of the tenant's egito block, and its clubs; the function knows them at once."""
-    stack.put_secret("demo", tenant(stack, clubs=clubs, **egito))
-    runtime().engine.tenants.get("demo", "connector_receiver", fresh=True)
+    change_settings(stack, egito=egito, connector={"clubs": clubs} if clubs else {}, at_once=True)
 
 
 def tenant(stack: Stack, *, clubs: dict[str, Any] | None = None, **egito: object) -> str:
@@ -188,8 +186,7 @@ def in_review(crm: Crm) -> str:
         if found := operations(crm, "needs_review"):
             (operation,) = found
             return str(operation["operation_id"])
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     raise AssertionError(f"nothing needs review: {states(crm)}")
 
 

@@ -1,6 +1,5 @@
 """Faults of Egito, refusals, altered texts, and many saves at once."""
 
-import time
 from functools import partial
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.egito import EgitoSimulator
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, failing
 from tests.integration.connector.conftest import (
     EVERYTHING,
     EVERYTHING_ELSE,
@@ -115,10 +114,9 @@ def test_the_record_has_the_last_data_in_the_end_when_an_update_failed(
 
 
 def test_is_saved_later_when_egito_cannot_be_reached(crm: Crm, egito: EgitoSimulator) -> None:
-    egito.fail(Kind.REFUSE, seconds=1)
-    accepted = save(crm)
+    with failing(egito, Kind.REFUSE):
+        accepted = save(crm)
     assert outcome(accepted) == (202, "WARNING")
-    time.sleep(1.2)
     assert crm.settle(accepted)["state"] == "succeeded"
     assert the_record(egito)["externalId"] == accepted.json()["recordID"]
 
@@ -145,8 +143,7 @@ def test_a_lost_answer_is_looked_for_until_egitos_list_must_show_it(crm: Crm, eg
     egito.fail(Kind.CLOSE_AFTER)
     save(crm)
     for _ in range(20):
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     assert (states(crm), len(egito.records["Contact"])) == ({"succeeded": 2}, 1)
 
 

@@ -115,22 +115,25 @@ def test_lists_what_the_dictionary_has(crm: Crm) -> None:
     assert lead_sources(crm) == [("1", "Website", True), ("2", "Walk-in", True)]
 
 
-LEAD_SOURCES = {
+LEAD_SOURCES: dict[str, dict[str, Any]] = {
     "writable": {"dictionary": "leadSource", "writable": True},
     "not writable": {"dictionary": "leadSource"},
     "no dictionary": {},
 }
 
 
-KEPT_IN = pytest.mark.parametrize("where", LEAD_SOURCES.values(), ids=LEAD_SOURCES.keys())
+@pytest.fixture(params=LEAD_SOURCES)
+def where(request: pytest.FixtureRequest, crm: Crm, egito: EgitoSimulator) -> dict[str, Any]:
+    """The tenant's setting of where its lead sources are kept."""
+    setting: dict[str, Any] = LEAD_SOURCES[request.param]
+    egito.dictionary_writable = "writable" in setting
+    change_tenant(crm.stack, lead_sources=setting)
+    return setting
 
 
-@KEPT_IN
 def test_a_lead_source_is_made_once_however_its_name_is_written(
     crm: Crm, egito: EgitoSimulator, where: dict[str, Any]
 ) -> None:
-    egito.dictionary_writable = "writable" in where
-    change_tenant(crm.stack, lead_sources=where)
     before = lead_sources(crm)
     new = add_lead_source(crm, "Facebook")
     assert outcome(new) == (201, "INFO")
@@ -144,10 +147,8 @@ def test_a_lead_source_is_made_once_however_its_name_is_written(
     assert entries == ["Website", "Walk-in", *(["Facebook"] if "writable" in where else [])]
 
 
-@KEPT_IN
-def test_a_lead_source_is_renamed_and_put_out_of_use(crm: Crm, egito: EgitoSimulator, where: dict[str, Any]) -> None:
-    egito.dictionary_writable = "writable" in where
-    change_tenant(crm.stack, lead_sources=where)
+@pytest.mark.usefixtures("where")
+def test_a_lead_source_is_renamed_and_put_out_of_use(crm: Crm) -> None:
     lead_source_id = add_lead_source(crm, "Facebok").json()["id"]
     others = [one for one in lead_sources(crm) if one[0] != lead_source_id]
     for name, active in (("Facebook", True), ("facebook", False), ("Facebook", True)):
@@ -157,13 +158,13 @@ def test_a_lead_source_is_renamed_and_put_out_of_use(crm: Crm, egito: EgitoSimul
         assert lead_sources(crm) == [*others, (lead_source_id, name, active)]
 
 
-@pytest.mark.parametrize("where", ["writable", "not writable"])
-def test_an_entry_of_the_dictionary_is_renamed_where_it_can_be(crm: Crm, egito: EgitoSimulator, where: str) -> None:
-    egito.dictionary_writable = where == "writable"
-    change_tenant(crm.stack, lead_sources=LEAD_SOURCES[where])
+@pytest.mark.parametrize("kept", ["writable", "not writable"])
+def test_an_entry_of_the_dictionary_is_renamed_where_it_can_be(crm: Crm, egito: EgitoSimulator, kept: str) -> None:
+    egito.dictionary_writable = kept == "writable"
+    change_tenant(crm.stack, lead_sources=LEAD_SOURCES[kept])
     assert outcome(change_lead_source(crm, "1", "Web", active=False)) == (200, "INFO")
     assert lead_sources(crm) == [("1", "Web", False), ("2", "Walk-in", True)]
-    assert egito.dictionaries["leadSource"][0]["name"] == ("Web" if where == "writable" else "Website")
+    assert egito.dictionaries["leadSource"][0]["name"] == ("Web" if kept == "writable" else "Website")
     assert outcome(save(crm, leadSource="web")) == (201, "INFO")
     assert the_record(egito)["source"] == "1"
 
@@ -187,12 +188,8 @@ def test_a_lead_source_is_known_whose_name_egito_writes_with_a_combining_accent(
     assert the_record(egito)["source"] == "30"
 
 
-@KEPT_IN
-def test_a_lead_source_is_not_renamed_when_the_name_is_taken(
-    crm: Crm, egito: EgitoSimulator, where: dict[str, Any]
-) -> None:
-    egito.dictionary_writable = "writable" in where
-    change_tenant(crm.stack, lead_sources=where)
+@pytest.mark.usefixtures("where")
+def test_a_lead_source_is_not_renamed_when_the_name_is_taken(crm: Crm) -> None:
     ids = [add_lead_source(crm, name).json()["id"] for name in ("Facebook", "Poster")]
     before = lead_sources(crm)
     answer = change_lead_source(crm, ids[1], "FACEBOOK")
@@ -203,13 +200,8 @@ def test_a_lead_source_is_not_renamed_when_the_name_is_taken(
     assert lead_sources(crm) == before
 
 
-@pytest.mark.usefixtures("eager_switches")
-@KEPT_IN
-def test_one_lead_source_is_made_when_twenty_ask_for_it_at_once(
-    crm: Crm, egito: EgitoSimulator, where: dict[str, Any]
-) -> None:
-    egito.dictionary_writable = "writable" in where
-    change_tenant(crm.stack, lead_sources=where)
+@pytest.mark.usefixtures("eager_switches", "where")
+def test_one_lead_source_is_made_when_twenty_ask_for_it_at_once(crm: Crm) -> None:
     before = lead_sources(crm)
     answers = at_once([partial(add_lead_source, crm, "Facebook")] * 20)
     # Whoever asks while another is making it is to ask again.
@@ -227,7 +219,7 @@ def test_a_lead_source_is_not_made_twice_when_egitos_list_lags(crm: Crm, egito: 
     assert len(egito.dictionaries["leadSource"]) == 3
 
 
-def test_a_lead_source_is_made_anew_when_somebody_has_deleted_it(crm: Crm, egito: EgitoSimulator) -> None:
+def test_a_lead_source_is_made_again_when_somebody_has_deleted_it(crm: Crm, egito: EgitoSimulator) -> None:
     first = add_lead_source(crm, "Facebook").json()["id"]
     egito.dictionaries["leadSource"].pop()
     crm.stack.move_clock(60)
@@ -258,7 +250,7 @@ def test_a_lead_source_is_accepted_while_egito_is_down_and_made_once_it_is_back(
     assert [entry["name"] for entry in egito.dictionaries["leadSource"]] == ["Website", "Walk-in", "Facebook"]
 
 
-def test_a_lead_source_that_was_made_before_is_not_told_while_nobody_can_say_what_it_is_called_now(
+def test_a_lead_source_that_was_made_before_is_not_returned_while_its_name_is_unknown(
     crm: Crm, egito: EgitoSimulator
 ) -> None:
     add_lead_source(crm, "Facebook")

@@ -189,8 +189,7 @@ def test_a_lead_is_converted_when_it_was_made_after_the_member(crm: Crm, egito: 
     member = save(crm, uuid="u-1", userType="MEMBER", city="Gdańsk")
     assert (prospect.status_code, member.status_code) == (202, 201)
     assert crm.settle(prospect)["state"] == "succeeded"
-    crm.stack.move_clock(3600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=3600)
     assert the_record(egito)["city"] == "Gdańsk"
     assert [lead["notes"] for lead in egito.records["Lead"]] in ([], ["won"])
 

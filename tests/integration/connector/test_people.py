@@ -77,7 +77,7 @@ def test_no_lead_is_made_when_the_person_became_a_member_since_it_was_read(
     assert (the_record(egito)["type"], the_record(egito)["company"]) == ("MEMBER", "Acme")
 
 
-def test_a_record_id_is_only_told_when_it_is_stored(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_id_is_only_returned_when_it_is_stored(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     person = saved(crm, uuid="u-1")
 
     def fail(*_: object, **__: object) -> None:
@@ -120,8 +120,7 @@ def test_a_leads_record_that_waits_is_not_made_when_there_is_a_members(crm: Crm,
     egito.fail(Kind.UNAVAILABLE)
     prospect = save(crm, uuid="u-1", city="Kraków")
     assert (prospect.status_code, saved(crm, uuid="u-1", userType="MEMBER")) == (202, prospect.json()["recordID"])
-    crm.stack.move_clock(3600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=3600)
     assert crm.settle(prospect)["state"] == "succeeded"
     assert egito.records["Lead"] == []
     assert the_record(egito)["city"] == "Kraków"

@@ -263,9 +263,9 @@ def test_a_club_is_the_same_by_either_id(crm: Crm, egito: EgitoSimulator) -> Non
 
 
 def test_the_check_tells_the_turn_up_and_what_it_could_see(crm: Crm) -> None:
-    told = call(crm, "GET", "/check")
-    assert told.status_code == 200
-    assert told.json() == {
+    response = call(crm, "GET", "/check")
+    assert response.status_code == 200
+    assert response.json() == {
         "turnUp": {
             "clientID": CLIENT,
             "scheme": "https",
@@ -287,29 +287,29 @@ def test_the_check_names_the_fields_that_do_not_fit_and_shows_no_values(crm: Crm
     egito.fields["Contact"] = (*(name for name in egito.fields["Contact"] if name != "gender"), "vatNumber")
     lead = egito.add("Lead", lastName="Topsecret", notes="Topsecret")
     contact = egito.add("Contact", lastName="Topsecret", vatNumber="Topsecret")
-    told = call(crm, "GET", f"/check?prospect={lead['id']}&member={contact['id']}")
-    assert told.status_code == 200
-    prospects, members = told.json()["maps"]["prospect"], told.json()["maps"]["member"]
+    response = call(crm, "GET", f"/check?prospect={lead['id']}&member={contact['id']}")
+    assert response.status_code == 200
+    prospects, members = response.json()["maps"]["prospect"], response.json()["maps"]["member"]
     assert (prospects["entity"], prospects["compared"], prospects["missing"]) == ("Lead", True, [])
     assert prospects["notMapped"] == []
     assert (members["entity"], members["compared"]) == ("Contact", True)
     assert members["missing"] == ["gender", "guid", "tier"]
     assert members["notMapped"] == ["externalId", "notes", "vatNumber"]
-    assert "topsecret" not in told.text.casefold()
+    assert "topsecret" not in response.text.casefold()
 
 
 def test_the_check_minds_the_fields_of_the_clubs(crm: Crm, egito: EgitoSimulator) -> None:
     clubs: dict[str, Any] = {CLUB: {"connector_id": CONNECTOR_CLUB, "fields": {"club": "Centre", "clubb": "x"}}}
     change_tenant(crm.stack, clubs=clubs)
     contact = egito.add("Contact", lastName="Nowak")
-    told = call(crm, "GET", f"/check?member={contact['id']}").json()["maps"]["member"]
-    assert (told["missing"], told["notMapped"]) == (["clubb"], ["notes"])
+    response = call(crm, "GET", f"/check?member={contact['id']}").json()["maps"]["member"]
+    assert (response["missing"], response["notMapped"]) == (["clubb"], ["notes"])
 
 
 def test_the_check_says_why_when_egito_shows_no_staff(crm: Crm, egito: EgitoSimulator) -> None:
     egito.forbidden = {("User", "list"), ("SelectDictionary", "list")}
-    told = call(crm, "GET", "/check").json()
-    assert told["staff"] == told["leadSources"] == {"count": None, "reason": "Egito: Access denied"}
+    response = call(crm, "GET", "/check").json()
+    assert response["staff"] == response["leadSources"] == {"count": None, "reason": "Egito: Access denied"}
 
 
 @pytest.mark.parametrize("missing", ["errors", "404", "null", "empty"])

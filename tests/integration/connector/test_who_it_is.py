@@ -12,7 +12,7 @@ from crm_bridge.runtime import runtime
 from local.stack import SCOPES
 from local.vendors.egito import CLIENT, CONNECTOR_CLUB, EgitoSimulator
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.integration.connector.conftest import (
     ADA,
     CLUBS,
@@ -65,7 +65,7 @@ def test_is_known_by_the_connectors_id_in_the_address_or_in_the_body(crm: Crm, e
         pytest.param({"mobile": "+48 999 999 999"}, id="name and e-mail, another mobile"),
         pytest.param({"email": LEFT_OUT}, id="name and mobile"),
         pytest.param({"email": "another@mail.example"}, id="name and mobile, another e-mail"),
-        pytest.param({"uuid": "u-1"}, id="name, e-mail and mobile, and the Connector's id that was not told before"),
+        pytest.param({"uuid": "u-1"}, id="name, e-mail and mobile, and the Connector's id that is new"),
     ],
 )
 def test_is_known_by_what_it_has_in_common(crm: Crm, egito: EgitoSimulator, changes: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ def test_is_somebody_else_when_too_little_is_the_same(crm: Crm, egito: EgitoSimu
 @pytest.mark.parametrize(
     "nothing", [{"email": "", "mobile": ""}, {"email": LEFT_OUT, "mobile": LEFT_OUT}, {"email": None, "mobile": " "}]
 )
-def test_two_without_address_and_number_are_two_people_and_both_are_told(
+def test_two_without_address_and_number_are_two_people_and_both_are_reported(
     crm: Crm, egito: EgitoSimulator, nothing: dict[str, Any]
 ) -> None:
     first, second = save(crm, **nothing), save(crm, **nothing)
@@ -176,10 +176,7 @@ NAME_ALONE: dict[str, Any] = {"email": LEFT_OUT, "mobile": LEFT_OUT}
 @pytest.fixture
 def asking(crm: Crm) -> str:
     """Ada's recordID, at a tenant that has people asked about namesakes."""
-    document = json.loads(crm.stack.demo_tenant())
-    document["connector"] |= {"ask_about_namesakes": True}
-    crm.stack.put_secret("demo", json.dumps(document))
-    runtime().engine.tenants.get("demo", "connector_receiver", fresh=True)
+    change_settings(crm.stack, connector={"ask_about_namesakes": True}, at_once=True)
     return saved(crm)
 
 
@@ -281,7 +278,7 @@ def test_the_better_match_counts_when_several_match_a_little(crm: Crm) -> None:
     assert saved(crm) == by_both
 
 
-def test_is_bound_to_the_connectors_id_when_it_is_told_later(crm: Crm, egito: EgitoSimulator) -> None:
+def test_is_bound_to_the_connectors_id_when_it_comes_later(crm: Crm, egito: EgitoSimulator) -> None:
     record_id = saved(crm)
     assert saved(crm, record_id, uuid="u-1") == record_id
     assert saved(crm, uuid="u-1", firstname="Eva", email="eva@mail.example") == record_id

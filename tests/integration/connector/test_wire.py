@@ -31,7 +31,7 @@ from tests.integration.connector_calls import (
 )
 
 JAVA_ACCEPTS = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
-"""What Java's HttpURLConnection asks for unless it is told otherwise; the Connector is written in Java."""
+"""The headers that Java's HttpURLConnection sends by default; the Connector is written in Java."""
 LISTS = ("/staff", "/lead-sources")
 
 
@@ -249,7 +249,7 @@ WORDS = {
 }
 
 
-def test_whatever_egito_says_is_told_in_one_harmless_line(crm: Crm) -> None:
+def test_whatever_egito_says_is_reported_in_one_harmless_line(crm: Crm) -> None:
     for name, words in WORDS.items():
         crm.stack.egito.required["Contact"] = (words,)
         for language in LANGUAGES:
@@ -282,7 +282,7 @@ def test_the_message_of_a_defect_tells_nothing_of_it(crm: Crm, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("kind", [Kind.HTML, Kind.BAD_KEY, Kind.TOO_MANY, Kind.ERROR_BEFORE, Kind.WRONG_STATUS])
-def test_whatever_egito_answers_is_told_in_a_sentence(crm: Crm, kind: Kind) -> None:
+def test_whatever_egito_answers_is_reported_in_a_sentence(crm: Crm, kind: Kind) -> None:
     is_done = kind is Kind.WRONG_STATUS
     for number, language in enumerate(LANGUAGES):
         crm.stack.move_clock(3600)  # the breaker is closed again

@@ -41,7 +41,7 @@ def intouch(stack: Stack, session: requests.Session, language: Language) -> Conn
 # ---------------------------------------------------------------- lists
 
 
-def test_the_connector_gets_the_staff_or_is_told_why_not(intouch: Connector, egito: EgitoSimulator) -> None:
+def test_the_connector_gets_the_staff_or_the_reason_why_not(intouch: Connector, egito: EgitoSimulator) -> None:
     egito.fail(Kind.ERROR_BEFORE, times=9, method="GET")
     with pytest.raises(CallFailedError) as failed:
         intouch.fetch_staff()

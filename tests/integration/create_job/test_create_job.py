@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from crm_bridge.runtime import runtime
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
-from tests.integration.conftest import ROUNDS, Crm
+from tests.integration.conftest import ROUNDS, Crm, change_settings, without_site_list
 from tests.integration.create_job.conftest import DETAILS, JOB, create_job, linked
 
 # ---------------------------------------------------------------- done
@@ -169,28 +168,22 @@ def test_the_job_of_another_ticket_with_the_same_name_is_not_linked(at_home: Crm
 
 @pytest.mark.parametrize("missing", ["job_reference", "job_list_path"])
 def test_needs_review_and_resolved_by_a_person_when_a_job_cannot_be_looked_for(at_home: Crm, missing: str) -> None:
-    tenant = json.loads(at_home.stack.demo_tenant())
-    tenant["illu"] |= {"job_reference": False} if missing == "job_reference" else {"job_list_path": None}
-    at_home.stack.illu.api_key = "illu-key-2"  # so that the new secret is read at once
-    tenant["illu"]["api_key"] = "illu-key-2"
-    at_home.stack.put_secret("demo", json.dumps(tenant))
+    illu: dict[str, object] = {"job_reference": False} if missing == "job_reference" else {"job_list_path": None}
+    change_settings(at_home.stack, illu=illu, at_once=True)
     assert create_job(at_home, ticket_id="warm-up").status_code == 201
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = create_job(at_home)
     operation = at_home.settle(accepted)
     assert operation["state"] == "needs_review"
     assert missing in operation["attempts"][-1]["reason"]
-    resolved = at_home.post(
-        f"{accepted.headers['Location']}/resolve", {"action": "link", "id": "802", "confirmed": True}
-    )
+    decision = {"action": "link", "id": "802", "confirmed": True}
+    resolved = at_home.post(f"{accepted.headers['Location']}/resolve", decision)
     assert resolved.json()["state"] == "succeeded"
     assert linked(at_home, "illu/job/802") == {("ticket", "T-501"), ("site", "4711")}
 
 
 def test_says_nothing_of_the_ticket_in_the_notes_when_the_tenant_does_not_want_it(crm: Crm) -> None:
-    tenant = json.loads(crm.stack.demo_tenant())
-    tenant["illu"]["job_reference"] = False
-    crm.stack.put_secret("demo", json.dumps(tenant))
+    change_settings(crm.stack, illu={"job_reference": False})
     crm.create_site()
     create_job(crm, notes="After 14:00.")
     create_job(crm, ticket_id="T-502")
@@ -231,13 +224,7 @@ def test_tickets_that_differ_only_in_case_get_a_job_each(at_home: Crm) -> None:
 
 def test_a_number_that_is_not_finite_is_422(at_home: Crm) -> None:
     body = json.dumps({**JOB, "workflow_instances": [{"n": 0}]}).replace('"n": 0', '"n": 1e999')
-    answer = at_home.session.post(
-        f"{at_home.stack.url}/jobs",
-        data=body,
-        headers={**at_home.headers, "Content-Type": "application/json"},
-        timeout=60,
-    )
-    assert answer.status_code == 422
+    assert at_home.post("/jobs", data=body, headers={"Content-Type": "application/json"}).status_code == 422
 
 
 def test_a_ticket_that_came_before_its_customer_waits_when_the_caller_is_gone(crm: Crm) -> None:
@@ -249,9 +236,7 @@ def test_a_ticket_that_came_before_its_customer_waits_when_the_caller_is_gone(cr
 
 
 def test_a_site_that_a_person_discarded_is_not_made_by_a_waiting_job(crm: Crm) -> None:
-    tenant = json.loads(crm.stack.demo_tenant())
-    del tenant["illu"]["site_list_path"]
-    crm.stack.put_secret("demo", json.dumps(tenant))
+    without_site_list(crm.stack)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     job = create_job(crm, site=DETAILS)
     site = crm.settle(crm.create_site())
@@ -262,14 +247,11 @@ def test_a_site_that_a_person_discarded_is_not_made_by_a_waiting_job(crm: Crm) -
 
 
 def test_needs_review_when_the_reference_was_switched_on_after_it_was_sent(crm: Crm) -> None:
-    tenant = json.loads(crm.stack.demo_tenant())
-    tenant["illu"]["job_reference"] = False
-    crm.stack.put_secret("demo", json.dumps(tenant))
+    change_settings(crm.stack, illu={"job_reference": False})
     crm.create_site()
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = create_job(crm)
-    crm.stack.put_secret("demo", crm.stack.demo_tenant())
-    runtime().engine.tenants.get("demo", "create_job", fresh=True)
+    change_settings(crm.stack, at_once=True)
     assert crm.settle(accepted)["state"] == "needs_review"
     assert len(crm.stack.illu.jobs) == 1
 
@@ -342,10 +324,7 @@ def test_the_job_of_another_ticket_at_the_same_site_is_no_candidate(at_home: Crm
 
 
 def test_needs_review_when_jobs_are_asked_for_by_a_name_that_illu_altered(at_home: Crm) -> None:
-    tenant = json.loads(at_home.stack.demo_tenant())
-    tenant["illu"]["job_list_path"] += "?name={name}"
-    at_home.stack.put_secret("demo", json.dumps(tenant))
-    runtime().engine.tenants.get("demo", "create_job", fresh=True)
+    change_settings(at_home.stack, illu={"job_list_path": "/orgs/{org_id}/jobs?name={name}"}, at_once=True)
     at_home.stack.illu.alterations = (ALTERATIONS["upper case"],)
     at_home.stack.illu.fail(Kind.CLOSE_AFTER)
     operation = at_home.settle(create_job(at_home))
@@ -356,20 +335,14 @@ def test_needs_review_when_jobs_are_asked_for_by_a_name_that_illu_altered(at_hom
 # ---------------------------------------------------------------- the wire, and races
 
 
-def _round_trips(crm: Crm) -> Counter[str]:
-    assert crm.stack.aws
-    calls = Counter({name.partition(".")[2]: count for name, count in crm.stack.aws.calls.items() if "SQS" not in name})
-    return calls + Counter({"illu": len(crm.stack.illu.seen)})
-
-
 def test_takes_four_round_trips_when_new_and_one_when_repeated(at_home: Crm) -> None:
     create_job(at_home, ticket_id="warm-up")
-    before = _round_trips(at_home)
+    before = at_home.round_trips()
     create_job(at_home)
-    new = _round_trips(at_home)
+    new = at_home.round_trips()
     assert new - before == Counter({"PutItem": 1, "GetItem": 1, "illu": 1, "TransactWriteItems": 1})
     create_job(at_home)
-    assert _round_trips(at_home) - new == Counter({"PutItem": 1})
+    assert at_home.round_trips() - new == Counter({"PutItem": 1})
 
 
 @pytest.mark.usefixtures("eager_switches")

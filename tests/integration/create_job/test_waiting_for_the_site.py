@@ -1,6 +1,5 @@
 """A job waits for its site."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +10,7 @@ from crm_bridge.outbound.transport import Deadline
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import operation_id
 from local.vendors.simulator import Kind
-from tests.integration.conftest import ROUNDS, Crm
+from tests.integration.conftest import ROUNDS, Crm, without_site_list
 from tests.integration.create_job.conftest import DETAILS, create_job
 
 # ---------------------------------------------------------------- a job that waits for its site
@@ -22,8 +21,7 @@ def minutes_until_done(crm: Crm, accepted: requests.Response) -> int:
     for minute in range(60):
         if crm.get(accepted.headers["Location"]).json()["state"] == "succeeded":
             return minute
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     raise AssertionError("it waits for more than an hour")
 
 
@@ -50,8 +48,7 @@ def test_a_job_that_brought_its_site_along_is_made_in_the_minute_after_it(crm: C
     job = create_job(crm, site=DETAILS)
     site = crm.get(f"/operations/{operation_id('demo', 'create_site', 'C-1001')}")
     while crm.get(f"/operations/{site.json()['operation_id']}").json()["state"] != "succeeded":
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     assert minutes_until_done(crm, job) <= 1
     assert (len(crm.stack.illu.sites), len(crm.stack.illu.jobs)) == (1, 1)
 
@@ -60,16 +57,13 @@ def test_a_job_that_brought_its_site_along_is_made_in_the_minute_after_it(crm: C
 def test_a_job_is_made_in_the_minute_after_a_person_decided_about_its_site(
     crm: Crm, decision: dict[str, object]
 ) -> None:
-    tenant = json.loads(crm.stack.demo_tenant())
-    del tenant["illu"]["site_list_path"]
-    crm.stack.put_secret("demo", json.dumps(tenant))
+    without_site_list(crm.stack)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     site = crm.create_site()
     job = create_job(crm)
     assert crm.settle(site)["state"] == "needs_review"
     for _ in range(30):
-        crm.stack.move_clock(60)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=60)
     crm.post(f"{site.headers['Location']}/resolve", decision)
     crm.stack.deliver_due()
     assert minutes_until_done(crm, job) <= 1

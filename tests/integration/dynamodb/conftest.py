@@ -1,4 +1,4 @@
-"""What the engine rests on in DynamoDB, asked of the embedded server and of ministack, which share no code."""
+"""DynamoDB's guarantees on which the engine rests, asked of two emulators that share no code."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def restless_threads() -> Iterator[None]:
 
 
 def race[T](attempt: Callable[[int], T]) -> list[T]:
-    """What `attempt` returned to each racer; they all start at once."""
+    """Return what `attempt` returned to each racer; they all start at once."""
     start = threading.Barrier(RACERS, timeout=30)
 
     def run(racer: int) -> T:
@@ -138,7 +138,7 @@ def race[T](attempt: Callable[[int], T]) -> list[T]:
 class Outcome:
     won: bool
     held: Item
-    """What the table holds, as the racer was told."""
+    """The item in the table, as the racer's response has it."""
 
 
 def winner_of(outcomes: Sequence[Outcome]) -> int:

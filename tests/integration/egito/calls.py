@@ -1,13 +1,9 @@
 """Saves of a person through the bridge to Egito, and its tenant's secret. No tests."""
 
-import json
-
 import requests
 
-from crm_bridge.runtime import runtime
-from local.stack import DEMO_TENANT
 from local.vendors.egito import CLUB
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.stack import Stack
 
 
@@ -18,15 +14,7 @@ def save(crm: Crm, number: int = 1, **changes: object) -> requests.Response:
 
 def put_egito(stack: Stack, **changes: object) -> None:
     """The demo tenant's secret with other members in its egito block."""
-    document = json.loads(stack.demo_tenant())
-    document["egito"] |= changes
-    stack.put_secret(DEMO_TENANT, json.dumps(document))
-
-
-def forget_all(stack: Stack) -> None:
-    """What comes next runs in a new execution environment."""
-    runtime.cache_clear()
-    stack.move_clock(0)
+    change_settings(stack, egito=changes)
 
 
 def saved_names(stack: Stack) -> list[str]:

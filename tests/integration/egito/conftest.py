@@ -20,6 +20,7 @@ from crm_bridge.vendors.egito import Egito
 from crm_bridge.vendors.egito_settings import EgitoSettings
 from local.stack import LOCAL_HOSTS
 from local.vendors.egito import TOKEN_PATH, EgitoSimulator
+from tests.clock import Clock
 from tests.stack import Stack
 
 USER = "bridge@demo"
@@ -31,19 +32,6 @@ REST = "/services/restapi/json"
 WRONA = {"lastName": "Wrona"}
 
 type Respond = Callable[[Request], Response]
-
-
-class Clock:
-    """Epoch seconds that stand still until a test moves them on."""
-
-    def __init__(self) -> None:
-        self.now = 1_795_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def move(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class Asked:
 
 @dataclass
 class Wire:
-    """What arrives at a simulator; and responses that it would not give, for tokens or for calls."""
+    """The requests that arrive at a simulator; and responses that it would not give, for tokens or for calls."""
 
     egito: EgitoSimulator
     monkeypatch: pytest.MonkeyPatch
@@ -163,7 +151,7 @@ class Connect:
         self.forget()
 
     def forget(self) -> None:
-        """What follows is another function, which has no token, and for which nothing is down."""
+        """Let what follows be another function, which has no token, and for which nothing is down."""
         self.transports.append(Transport(on_this_machine=LOCAL_HOSTS))
         self.tokens = Tokens(Notebook(), self._clock)
 

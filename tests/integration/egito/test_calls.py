@@ -1,4 +1,4 @@
-"""What Egito's client sends, and what it makes of the responses to it: saves, records, lists, errors, lost answers."""
+"""The requests of Egito's client, and what it makes of the responses: saves, records, lists, errors, lost answers."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -13,7 +13,8 @@ from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.documents import Change
 from crm_bridge.vendors.egito import VENDOR
 from local.vendors.simulator import Kind
-from tests.integration.egito.conftest import LIFE, Clock, Function, Start
+from tests.clock import Clock
+from tests.integration.egito.conftest import LIFE, Function, Start
 from tests.stack import Stack
 from tests.variants import IS_LONG
 
@@ -28,7 +29,7 @@ def functions(start: Start) -> list[Function]:
 
 
 def at_once[T](functions: Sequence[Function], work: Callable[[Function], T]) -> list[T]:
-    """What `work` gives in each of them, begun at the same moment."""
+    """Return what `work` returns in each of them, begun at the same moment."""
     barrier = Barrier(len(functions))
 
     def run(function: Function) -> T:

@@ -17,8 +17,8 @@ from crm_bridge.outbound.transport import Deadline
 from crm_bridge.vendors.egito import UNCLEAR_PAUSE
 from local.vendors.egito import CLUB, EgitoSimulator
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm, rows
-from tests.integration.egito.calls import forget_all, put_egito, save
+from tests.integration.conftest import Crm, cold, rows
+from tests.integration.egito.calls import put_egito, save
 from tests.integration.egito.conftest import (
     API_SECRET,
     LIFE,
@@ -92,7 +92,7 @@ def fails_to_create(connect: Connect, where: str = "header") -> str:
     return shown(caught.value)
 
 
-def test_no_secret_is_told_when_a_token_call_fails(wire: Wire, connect: Connect) -> None:
+def test_no_secret_is_shown_when_a_token_call_fails(wire: Wire, connect: Connect) -> None:
     for is_refreshing in (False, True):
         for echo in (*ECHOES.values(), *ODD_ECHOES.values()):
             connect.forget()
@@ -103,7 +103,7 @@ def test_no_secret_is_told_when_a_token_call_fails(wire: Wire, connect: Connect)
 
 
 @pytest.mark.parametrize("kind", [Kind.REFUSE, Kind.CLOSE_BEFORE, Kind.CLOSE_AFTER])
-def test_no_secret_is_told_when_the_connection_fails(egito: EgitoSimulator, connect: Connect, kind: Kind) -> None:
+def test_no_secret_is_shown_when_the_connection_fails(egito: EgitoSimulator, connect: Connect, kind: Kind) -> None:
     held = refresh_token(egito, connect)
     if kind is Kind.REFUSE:
         egito.stop()
@@ -114,7 +114,7 @@ def test_no_secret_is_told_when_the_connection_fails(egito: EgitoSimulator, conn
     expect_secret(shown(caught.value), PASSWORD, API_SECRET, held)
 
 
-def test_no_secret_is_told_when_egito_repeats_the_token_of_a_call(wire: Wire, connect: Connect) -> None:
+def test_no_secret_is_shown_when_egito_repeats_the_token_of_a_call(wire: Wire, connect: Connect) -> None:
     for status in (200, 400, 401, 500):
 
         def echo(request: Request, status: int = status) -> Response:
@@ -141,7 +141,7 @@ def test_no_secret_is_in_a_repr(egito: EgitoSimulator, connect: Connect) -> None
     assert client.settings.model_dump_json().count("**********") == 2
 
 
-def test_no_secret_is_told_when_settings_are_wrong(egito: EgitoSimulator) -> None:
+def test_no_secret_is_shown_when_settings_are_wrong(egito: EgitoSimulator) -> None:
     with pytest.raises(ValueError, match="username") as caught:
         settings_of(egito, username=f"{PASSWORD} without", password={"is": PASSWORD}, api_secret=[API_SECRET])
     expect_secret(shown(caught.value), PASSWORD, API_SECRET)
@@ -153,7 +153,7 @@ def test_secrets_are_in_no_answer_no_log_no_record_and_no_metric(
     stack, egito = crm.stack, crm.stack.egito
     egito.users[USER], egito.api_secret = PASSWORD, API_SECRET
     put_egito(stack)
-    forget_all(stack)
+    cold(stack)
     wire = Wire(egito, monkeypatch)
     secrets = {PASSWORD, API_SECRET}
     answers = [save(crm)]
@@ -185,7 +185,9 @@ def test_secrets_are_in_no_answer_no_log_no_record_and_no_metric(
         answers += [save(crm, 400 + number), crm.get(f"/connector/clubs/{CLUB}/check")]
         assert "refused the login" in answers[-1].text
     answers += [
-        crm.get(f"/operations/{told.json()['operation_id']}") for told in answers if "operation_id" in told.json()
+        crm.get(f"/operations/{response.json()['operation_id']}")
+        for response in answers
+        if "operation_id" in response.json()
     ]
     answers += [crm.get(f"/operations?state={state}") for state in ("waiting", "succeeded", "needs_review", "rejected")]
     assert len(rows("OPERATIONS_TABLE")) > 20
@@ -193,7 +195,7 @@ def test_secrets_are_in_no_answer_no_log_no_record_and_no_metric(
     assert '"SignInRefused"' in out
     assert '"message":"operation"' in log.getvalue()
     tables = ("OPERATIONS_TABLE", "LOCKS_TABLE", "LINKS_TABLE", "PEOPLE_TABLE")
-    texts = [*(f"{told.headers} {told.text}" for told in answers), *(repr(rows(table)) for table in tables)]
+    texts = [*(f"{response.headers} {response.text}" for response in answers), *(repr(rows(table)) for table in tables)]
     secrets -= {""}  # the access token of a grant that was revoked
     assert len(secrets) > 10
     expect_secret("".join([*texts, log.getvalue(), out, err]), *secrets)

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
-from tests.integration.egito.calls import expect_waiting, forget_all, put_egito, save, saved_names
+from tests.integration.conftest import Crm, cold
+from tests.integration.egito.calls import expect_waiting, put_egito, save, saved_names
 from tests.integration.egito.conftest import Wire
 from tests.variants import some
 
@@ -18,19 +18,18 @@ def test_nothing_is_lost_when_the_login_is_wrong(
     crm: Crm, wrong: dict[str, str], how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_egito(crm.stack, **wrong)
-    forget_all(crm.stack)
+    cold(crm.stack)
     reason = f"Egito refused the login ({how}). It is not used again until the tenant's secret changes"
 
     answers = [save(crm, number) for number in range(3)]
 
     for accepted in answers:
         expect_waiting(accepted, reason)
-        told = crm.get(accepted.headers["Location"]).json()
-        assert (told["state"], told["last_attempt"]["event"]) == ("waiting", "not done")
-        assert reason in told["last_attempt"]["reason"]
+        operation = crm.get(accepted.headers["Location"]).json()
+        assert (operation["state"], operation["last_attempt"]["event"]) == ("waiting", "not done")
+        assert reason in operation["last_attempt"]["reason"]
     for _ in range(3):  # however often it is tried again
-        crm.stack.move_clock(600)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=600)
     assert crm.stack.egito.token_requests == ["password"]
     assert '"vendor":"Egito","SignInRefused":[1.0]' in capsys.readouterr().out
     assert saved_names(crm.stack) == []
@@ -45,7 +44,7 @@ def test_a_change_is_not_lost_when_the_login_was_wrong(crm: Crm) -> None:
     first = save(crm)
     assert first.status_code == 201
     put_egito(crm.stack, password="of yesterday")
-    forget_all(crm.stack)
+    cold(crm.stack)
     changed = save(crm, recordID=first.json()["recordID"], mobile="600 100 200")
     expect_waiting(changed, "Egito refused the login (invalid_grant)")
 
@@ -128,7 +127,7 @@ def test_nothing_is_lost_when_the_token_was_revoked_twice_in_a_row(crm: Crm) -> 
 def test_nothing_of_a_login_is_shown_among_the_calls(crm: Crm) -> None:
     crm.stack.egito.fail_token(Kind.ERROR_BEFORE)
     save(crm)
-    crm.headers = {"Authorization": f"Bearer {crm.stack.add_key('demo', frozenset(SUPPORT), 'support')}"}
+    crm = crm.with_key(*SUPPORT)
     found = [one["operation_id"] for one in crm.get("/operations").json()["operations"]]
     (exchange,) = [one for each in found for one in crm.get(f"/operations/{each}").json()["exchanges"]]
     assert [(call["path"], call["status"]) for call in exchange["calls"]] == [("/oauth/token", 500)]

@@ -18,6 +18,7 @@ from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.vendors.egito import UNCLEAR_PAUSE, VENDOR, Egito
 from local.stack import LOCAL_HOSTS
 from local.vendors.egito import TOKEN_PATH, EgitoSimulator
+from tests.clock import Clock
 from tests.integration.egito.conftest import (
     API_SECRET,
     LIFE,
@@ -25,7 +26,6 @@ from tests.integration.egito.conftest import (
     REST,
     USER,
     WRONA,
-    Clock,
     Connect,
     Notebook,
     Wire,

@@ -1,8 +1,6 @@
 """key_link from the CRM's call to Rev.io and back, over real HTTP."""
 
-import json
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +14,7 @@ from crm_bridge.runtime import runtime
 from local.stack import SCOPES
 from local.vendors.revio import Record, RevioAccount
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.stack import Stack
 
 type Identity = tuple[str, str, str]
@@ -59,13 +57,11 @@ def link_up(crm: Crm, **changes: object) -> requests.Response:
 
 
 def put(crm: Crm, key_link_id: object, body: object = OTHER, **headers: str) -> requests.Response:
-    url = f"{crm.stack.url}/key-links/{key_link_id}"
-    return crm.session.put(url, json=body, headers={**crm.headers, **headers}, timeout=60)
+    return crm.put(f"/key-links/{key_link_id}", body, headers=headers)
 
 
 def delete(crm: Crm, key_link_id: object, **headers: str) -> requests.Response:
-    url = f"{crm.stack.url}/key-links/{key_link_id}"
-    return crm.session.delete(url, headers={**crm.headers, **headers}, timeout=60)
+    return crm.send("DELETE", f"/key-links/{key_link_id}", headers=headers)
 
 
 def states(crm: Crm) -> Counter[str]:
@@ -125,13 +121,10 @@ def assert_untied(crm: Crm, *identities: Identity) -> None:
 
 def change_tenant(stack: Stack, **settings: object) -> None:
     """Members of the tenant's revio block; the function knows them at once."""
-    tenant = json.loads(stack.demo_tenant())
-    tenant["revio"] |= settings
-    stack.put_secret("demo", json.dumps(tenant))
-    runtime().engine.tenants.get("demo", "key_link", fresh=True)
+    change_settings(stack, revio=settings, at_once=True)
 
 
-def told_names(stack: Stack) -> list[str]:
+def names_requested(stack: Stack) -> list[str]:
     """The requests for names that arrived."""
     return [seen.path for seen in stack.revio.seen if "KeyLink" not in seen.path]
 
@@ -158,28 +151,24 @@ def linked_up(crm: Crm) -> Crm:
 
 
 @pytest.fixture
-def other_tenant(stack: Stack) -> Iterator[Crm]:
+def other_tenant(crm: Crm) -> Crm:
     """The CRM of another tenant, whose account at Rev.io counts from 500."""
     account = RevioAccount("other", password="other-password", next_id=500)
-    stack.revio.accounts.append(account)
-    tenant = json.loads(stack.demo_tenant())
-    tenant["revio"] |= {"client_code": account.client_code, "password": account.password}
-    stack.put_secret("other", json.dumps(tenant))
-    crm = Crm(stack)
-    crm.headers = {"Authorization": f"Bearer {stack.add_key('other', SCOPES, 'other')}"}
-    with crm.session:
-        yield crm
+    crm.stack.revio.accounts.append(account)
+    revio = {"client_code": account.client_code, "password": account.password}
+    change_settings(crm.stack, "other", revio=revio)
+    return crm.with_key(*SCOPES, tenant="other")
 
 
 @pytest.fixture
 def turns_by_the_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for a turn moves the clock on for everybody."""
+    """A wait for a turn moves the clock on."""
     monkeypatch.setattr("crm_bridge.sequence.time", SimpleNamespace(sleep=stack.move_clock))
 
 
 @pytest.fixture
 def quick_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for a turn asks often."""
+    """A function that waits for a turn asks often."""
     monkeypatch.setattr("crm_bridge.sequence.LONGEST_PAUSE", 0.2)
 
 

@@ -165,14 +165,14 @@ def test_one_that_a_new_request_finds_in_the_moment_before_it_is_changed_is_not_
     crm.stack.revio.account.add_key_link(4, 2, 1015, EXTERNAL)
     name = "change_key_link" if call is put else "delete_key_link"
     read, really_do = Revio.key_link, getattr(Revio, name)
-    asked, found, told = Event(), Event(), Event()
+    asked, found, may_go_on = Event(), Event(), Event()
     with ThreadPoolExecutor(1) as pool:
 
         def slow(client: Revio, key_link_id: int) -> RevioKeyLink:
             record = read(client, key_link_id)
             if asked.is_set():  # it is the new request that asks
                 found.set()
-                assert told.wait(10)
+                assert may_go_on.wait(10)
             return record
 
         def overtaken(client: Revio, *arguments: Any) -> None:
@@ -186,7 +186,7 @@ def test_one_that_a_new_request_finds_in_the_moment_before_it_is_changed_is_not_
             patch.setattr(Revio, "key_link", slow)
             patch.setattr(Revio, name, overtaken)
             changed = call(crm, 77)
-            told.set()
+            may_go_on.set()
             made = making[0].result()
     assert changed.status_code == (200 if call is put else 204)
     assert (made.status_code, made.json()["state"]) == (202, "waiting")

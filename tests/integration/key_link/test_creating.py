@@ -1,16 +1,14 @@
 """A key link is created once: by names, with bad input, and when Rev.io has it already."""
 
-import json
 from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from crm_bridge.runtime import runtime
 from local.vendors.revio import RevioAccount
 from local.vendors.simulator import Kind
-from tests.integration.conftest import Crm
+from tests.integration.conftest import Crm, change_settings
 from tests.integration.key_link.conftest import (
     ENTITY_TYPES,
     EXTERNAL,
@@ -26,10 +24,10 @@ from tests.integration.key_link.conftest import (
     key_link,
     link_up,
     linked,
+    names_requested,
     put,
     stale,
     states,
-    told_names,
     wrong_fields,
 )
 
@@ -119,8 +117,7 @@ def test_asks_nothing_more_of_revio_once_it_was_made(crm: Crm, monkeypatch: pyte
 def test_the_tenants_mapping_makes_what_is_posted_and_what_is_put(crm: Crm) -> None:
     expression = "{system: sys, entity_type: 'CUSTOMER', internal_id: to_number(no), external_id: ref}"
     mappings = {"key_link": {"version": "kl-1", "expression": expression}}
-    crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "mappings": mappings}))
-    runtime().engine.tenants.get("demo", "key_link", fresh=True)
+    change_settings(crm.stack, mappings=mappings, at_once=True)
     made = crm.post("/key-links", {"sys": "SALESFORCE", "no": "1015", "ref": EXTERNAL})
     assert (made.status_code, made.json()["id"]) == (201, 77)
     changed = put(crm, 77, {"sys": "SALESFORCE", "no": "2044", "ref": OTHER["external_id"]})
@@ -192,19 +189,19 @@ def test_a_system_that_revio_gets_later_is_found_without_a_restart(linked_up: Cr
 
 
 def test_names_are_read_once_and_not_again_for_each_request(linked_up: Crm) -> None:
-    assert sorted(told_names(linked_up.stack)) == ["/v1/IntegrationEntityType", "/v1/IntegrationSystem"]
+    assert sorted(names_requested(linked_up.stack)) == ["/v1/IntegrationEntityType", "/v1/IntegrationSystem"]
     linked_up.stack.move_clock(3000)
     for number in range(3):
         assert link_up(linked_up, external_id=f"001-{number}").status_code == 201
     linked_up.get("/key-links/77")
     linked_up.get("/key-links/systems")
-    assert len(told_names(linked_up.stack)) == 2
+    assert len(names_requested(linked_up.stack)) == 2
 
 
 def test_a_name_that_does_not_exist_does_not_make_us_ask_each_time(linked_up: Crm) -> None:
     for number in range(5):
         assert link_up(linked_up, system="NETSUITE", external_id=f"001-{number}").status_code == 422
-    assert told_names(linked_up.stack).count("/v1/IntegrationSystem") <= 2
+    assert names_requested(linked_up.stack).count("/v1/IntegrationSystem") <= 2
 
 
 # ---------------------------------------------------------------- exactly the same
@@ -223,7 +220,7 @@ def test_a_longer_id_or_one_in_other_case_is_not_taken_for_ours(crm: Crm) -> Non
     assert found(crm, f"external_id={EXTERNAL}&system=salesforce&entity_type=customer&internal_id=1015") == [83]
 
 
-def test_names_that_contain_one_another_are_told_apart(crm: Crm) -> None:
+def test_names_that_contain_one_another_are_distinguished(crm: Crm) -> None:
     crm.stack.revio.match = "contains"
     account = crm.stack.revio.account
     account.systems = {3: "SALESFORCE SANDBOX", 4: "SALESFORCE"}

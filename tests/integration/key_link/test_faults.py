@@ -5,7 +5,6 @@ from typing import Literal
 
 import pytest
 
-from crm_bridge.errors import NotConfiguredError
 from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.integration.conftest import Crm
@@ -100,8 +99,7 @@ def test_there_is_one_key_link_when_revio_shows_it_later_than_it_made_it(crm: Cr
     accepted = link_up(crm)
     assert (accepted.status_code, accepted.json()["state"]) == (202, "unconfirmed")
     for _ in range(100):
-        crm.stack.move_clock(10)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=10)
         operation = crm.get(accepted.headers["Location"]).json()
         if operation["state"] != "unconfirmed":
             break
@@ -114,8 +112,7 @@ def test_is_found_at_the_first_look_when_revio_shows_it(crm: Crm) -> None:
     change_tenant(crm.stack, search_lag=600)
     crm.stack.revio.fail(Kind.CLOSE_AFTER)
     accepted = link_up(crm)
-    crm.stack.move_clock(40)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=40)
     assert crm.get(accepted.headers["Location"]).json()["state"] == "succeeded"
 
 
@@ -140,7 +137,7 @@ def test_waits_for_a_minute_when_revio_has_had_enough_calls(crm: Crm, refused: s
 
 
 @pytest.mark.parametrize("says_when", [True, False])
-def test_a_reader_is_told_when_to_ask_again_when_revio_has_had_enough_calls(linked_up: Crm, says_when: bool) -> None:
+def test_a_reader_reads_when_to_ask_again_when_revio_has_had_enough_calls(linked_up: Crm, says_when: bool) -> None:
     linked_up.stack.revio.says_when = says_when
     linked_up.stack.revio.calls_per_minute = 1
     for answer in (linked_up.get("/key-links"), linked_up.get("/key-links/77")):
@@ -172,8 +169,7 @@ def test_never_calls_more_often_than_the_tenant_allows(
 
 
 def test_a_pace_below_ten_calls_a_minute_is_no_valid_secret(linked_up: Crm) -> None:
-    with pytest.raises(NotConfiguredError, match=r"revio\.calls_per_minute"):
-        change_tenant(linked_up.stack, calls_per_minute=9)
+    change_tenant(linked_up.stack, calls_per_minute=9)
     for answer in (link_up(linked_up), put(linked_up, 77), delete(linked_up, 77), linked_up.get("/key-links/77")):
         assert (answer.status_code, answer.json()["retryable"]) == (503, True)
         assert "revio.calls_per_minute" in answer.json()["detail"]
@@ -193,8 +189,7 @@ def test_waits_when_the_days_calls_are_used_up(linked_up: Crm, method: str) -> N
     }[method]()
     assert (accepted.status_code, accepted.json()["state"]) == (202, "waiting")
     assert "quota" in accepted.json()["reason"]
-    linked_up.stack.move_clock(60)
-    linked_up.stack.deliver_due()
+    linked_up.stack.deliver_due(after=60)
     assert linked_up.get(accepted.headers["Location"]).json()["state"] == "waiting"
     assert_tied(linked_up, 77)
     linked_up.stack.revio.calls_per_day = 150_000

@@ -60,8 +60,7 @@ def test_takes_six_round_trips_when_it_is_changed_and_four_when_it_is_deleted(
 def settle_all(crm: Crm) -> None:
     """Of those whose turn did not come within the deadline, on a machine that is busy."""
     for _ in range(5):
-        crm.stack.move_clock(600)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=600)
 
 
 def _at_once(call: Callable[[], requests.Response], pool: ThreadPoolExecutor) -> Counter[int]:
@@ -145,12 +144,12 @@ def test_making_changing_and_deleting_at_once_leaves_what_revio_has(crm: Crm) ->
                 if answer.status_code == 202:
                     crm.settle(answer)
             for body in (here, there):
-                told = link_up(crm, **body).json()["id"]
-                assert told in [
+                returned = link_up(crm, **body).json()["id"]
+                assert returned in [
                     one["integration_key_link_id"]
                     for one in crm.stack.revio.key_links
                     if one["external_id"] == body["external_id"]
                 ]
-                assert linked(crm, external(body)) == {internal(body), key_link(told)}
-                assert linked(crm, key_link(told)) == {internal(body), external(body)}
+                assert linked(crm, external(body)) == {internal(body), key_link(returned)}
+                assert linked(crm, key_link(returned)) == {internal(body), external(body)}
     assert states(crm).keys() <= {"succeeded", "rejected"}

@@ -194,7 +194,7 @@ def test_is_503_when_the_tenant_has_no_account_at_revio(linked_up: Crm) -> None:
     runtime().engine.tenants.get("demo", "key_link", fresh=True)
     paths = ("/key-links", "/key-links/77", "/key-links/systems", "/key-links/entity-types")
     answers = [link_up(linked_up, **OTHER), *map(linked_up.get, paths)]
-    assert link_up(linked_up).status_code == 200  # what is known is told all the same
+    assert link_up(linked_up).status_code == 200  # what is known is returned all the same
     answers += [put(linked_up, 77), delete(linked_up, 77)]
     assert [answer.status_code for answer in answers] == [503] * 7
     assert all("revio block" in answer.json()["detail"] and answer.json()["retryable"] for answer in answers)
@@ -276,8 +276,7 @@ def test_secrets_are_never_shown_or_stored_when_revio_repeats_them(
         crm.get("/key-links/77"),
         crm.get("/key-links?internal_id=1015"),
     ]
-    crm.stack.move_clock(90)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=90)
     answers += [crm.get("/operations"), crm.get("/key-links/systems")]
     answers += [crm.get(f"/operations/{one['operation_id']}") for one in answers[-2].json()["operations"]]
     shown = "".join(answer.text + str(answer.headers) for answer in answers) + _stored() + "".join(capfd.readouterr())

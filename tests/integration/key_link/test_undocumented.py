@@ -172,17 +172,16 @@ def test_is_not_believed_to_be_gone_when_only_the_address_is_wrong(
         reason = "it waits for a change" if answer is made else "base_url"
         assert reason in answer.json()["reason"]
     assert_tied(linked_up, 77)
-    linked_up.stack.move_clock(60)
-    linked_up.stack.deliver_due()
+    linked_up.stack.deliver_due(after=60)
     assert_tied(linked_up, 77)
     change_tenant(linked_up.stack)
     settled = [linked_up.settle(answer)["state"] for answer in (deleted, changed, made)]
     assert settled[2] == "succeeded"
     assert sorted(settled[:2]) == ["rejected", "succeeded"]  # whichever was sent first
     assert [record["external_id"] for record in revio.key_links] == [OTHER["external_id"]]
-    told = link_up(linked_up, **OTHER).json()["id"]
-    assert told == revio.key_links[0]["integration_key_link_id"]
-    assert_tied(linked_up, told, OTHER)
+    returned = link_up(linked_up, **OTHER).json()["id"]
+    assert returned == revio.key_links[0]["integration_key_link_id"]
+    assert_tied(linked_up, returned, OTHER)
     assert_untied(linked_up, external(), internal())
 
 

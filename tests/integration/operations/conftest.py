@@ -12,6 +12,7 @@ import requests
 from crm_bridge.errors import Event
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.operation import Attempt, Operation, State, operation_id
+from local.vendors.simulator import Kind
 from operations.flows import flows
 from tests.integration.conftest import SITE, Crm
 from tests.integration.sources.conftest import Sender
@@ -101,20 +102,11 @@ def pages(crm: Crm, **query: object) -> list[list[str]]:
     raise AssertionError("the pages have no end")
 
 
-def with_scopes(crm: Crm, tenant: str, *scopes: str) -> Crm:
-    """The same bridge, called with a key of its own."""
-    other = Crm(crm.stack)
-    other.session.close()
-    other.session = crm.session
-    other.headers = {"Authorization": f"Bearer {crm.stack.add_key(tenant, frozenset(scopes), 'Ann')}"}
-    return other
-
-
 @pytest.fixture
 def umbrella(crm: Crm) -> Crm:
     """Another tenant."""
     crm.stack.put_secret("umbrella", crm.stack.demo_tenant())
-    return with_scopes(crm, "umbrella", "create_site", "operations:read", "operations:resolve")
+    return crm.with_key("create_site", "operations:read", "operations:resolve", tenant="umbrella")
 
 
 @pytest.fixture
@@ -134,6 +126,18 @@ def chosen(many: list[str], **members: str) -> list[str]:
     """Those of which the records say this."""
     records = [runtime().operations.get(one) for one in many]
     return [one.operation_id for one in records if one and members.items() <= one.model_dump(mode="json").items()]
+
+
+def read(operation: str) -> Operation:
+    found = runtime().operations.get(operation)
+    assert found
+    return found
+
+
+def waiting(crm: Crm, *customers: str) -> list[str]:
+    """Operations that illu has surely not done, so that nothing is to be looked for."""
+    crm.stack.illu.fail(Kind.MOVED, times=len(customers))
+    return [str(crm.create_site(customer_id=one).json()["operation_id"]) for one in customers]
 
 
 def resolve(crm: Crm, operation: str, **decision: object) -> requests.Response:

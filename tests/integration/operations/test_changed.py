@@ -1,4 +1,4 @@
-"""Events that came again with a different payload that was not applied: what the caller is told, and the list."""
+"""Events that came again with a different payload that was not applied: the caller's response, and the list."""
 
 import itertools
 from typing import Any
@@ -21,10 +21,10 @@ def moved(crm: Crm, customer: str, address: str = "Moi Ave 13") -> dict[str, Any
     return body
 
 
-def test_the_caller_is_told_that_it_is_not_applied_and_what_to_do(crm: Crm) -> None:
+def test_the_caller_reads_that_it_is_not_applied_and_what_to_do(crm: Crm) -> None:
     made = crm.create_site().json()
-    told = moved(crm, str(SITE["customer_id"]))
-    assert {name: told[name] for name in told.keys() - {"warnings"}} == {
+    response = moved(crm, str(SITE["customer_id"]))
+    assert {name: response[name] for name in response.keys() - {"warnings"}} == {
         "site_id": made["site_id"],
         "customer_id": made["customer_id"],
         "operation_id": made["operation_id"],

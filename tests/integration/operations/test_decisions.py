@@ -16,7 +16,6 @@ from tests.integration.operations.conftest import (
     listed,
     resolve,
     store,
-    with_scopes,
 )
 
 # ---------------------------------------------------------------- what a person decides
@@ -118,7 +117,7 @@ def test_an_id_that_is_linked_already_cannot_be_linked(crm: Crm) -> None:
 
 
 def effects(crm: Crm) -> dict[str, int]:
-    """What there is at the vendors, by flow."""
+    """The records at the vendors, by flow."""
     stack = crm.stack
     return {
         "create_site": len(stack.illu.sites),
@@ -146,7 +145,7 @@ def test_what_a_person_sends_again_is_sent_once(crm: Crm, flow: str) -> None:
 
 
 def test_what_a_person_discards_is_not_done_any_more(crm: Crm) -> None:
-    reader = with_scopes(crm, "demo", "operations:read", "operations:resolve", "operations:payload")
+    reader = crm.with_key("operations:read", "operations:resolve", "operations:payload")
     before, discarded = effects(crm), set()
     for flow in FLOWS:
         operation = in_review(flow)
@@ -156,8 +155,7 @@ def test_what_a_person_discards_is_not_done_any_more(crm: Crm) -> None:
         assert (resolved["last_attempt"]["event"], resolved["last_attempt"]["reason"]) == ("discarded", "by Ann")
         assert reader.get(f"/operations/{operation}").json()["payload"] is None
         discarded.add(operation)
-    crm.stack.move_clock(3600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=3600)
     assert effects(crm) == before
     assert set(ids(listed(crm, state="rejected"))) == discarded
 

@@ -1,4 +1,4 @@
-"""What was sent in an attempt and what came back: what of it is stored, for whom it is shown, and for how long."""
+"""The requests and responses of an attempt: what of them is stored, who may see it, and for how long."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from crm_bridge.outbound.response import LARGEST_BODY
 from crm_bridge.runtime import runtime
 from crm_bridge.storage.exchanges import MOST_EXCHANGES
 from local.vendors.simulator import Kind
-from tests.integration.conftest import SITE, CommandLine, Crm
-from tests.integration.operations.conftest import JOB, STATUS, resolve, with_scopes
+from tests.integration.conftest import SITE, CommandLine, Crm, change_settings, without_site_list
+from tests.integration.operations.conftest import JOB, STATUS, resolve
 
 DAY = 24 * 3600
 
@@ -29,11 +29,11 @@ def failed(crm: Crm, kind: Kind = Kind.ERROR_BEFORE, **changes: object) -> str:
 
 
 def support(crm: Crm) -> Crm:
-    return with_scopes(crm, "demo", "operations:read", "operations:resolve", "operations:payload")
+    return crm.with_key("operations:read", "operations:resolve", "operations:payload")
 
 
 def keep_exchanges(crm: Crm, days: int) -> None:
-    crm.stack.put_secret("demo", json.dumps({**json.loads(crm.stack.demo_tenant()), "keep_exchanges_days": days}))
+    change_settings(crm.stack, keep_exchanges_days=days)
 
 
 def items(crm: Crm) -> list[dict[str, Any]]:
@@ -65,8 +65,7 @@ def test_a_lost_response_shows_the_kind_of_error(crm: Crm) -> None:
 def test_the_look_up_of_an_attempt_is_among_its_calls_and_the_latest_comes_first(crm: Crm) -> None:
     operation = failed(crm)
     crm.stack.illu.fail(Kind.ERROR_BEFORE, method="GET")
-    crm.stack.move_clock(600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=600)
     latest, first = shown(crm, operation)
     assert [call["method"] for call in latest["calls"]] == ["GET"]
     assert "?" not in latest["calls"][0]["path"]
@@ -135,12 +134,7 @@ def test_no_secret_is_stored_with_a_response_that_repeats_it_and_a_long_one_is_c
 
 def test_nothing_of_izzitups_bodies_is_stored_because_they_repeat_the_password(crm: Crm) -> None:
     crm.stack.izzitup.fail(Kind.ERROR_BEFORE)
-    answer = crm.session.put(
-        f"{crm.stack.url}/services/MAIL/status",
-        json={"status": "outage", "occurred_at": STATUS["occurred_at"]},
-        headers=crm.headers,
-        timeout=60,
-    )
+    answer = crm.put("/services/MAIL/status", {"status": "outage", "occurred_at": STATUS["occurred_at"]})
     (exchange,) = shown(support(crm), answer.json()["operation_id"])
     assert exchange["calls"]
     assert (exchange["request"], exchange["response"]) == (None, None)
@@ -169,9 +163,7 @@ def test_what_was_refused_is_erased_with_its_calls(crm: Crm, cli: CommandLine, m
 
 
 def test_a_discarded_event_leaves_no_request_behind(crm: Crm) -> None:
-    document = json.loads(crm.stack.demo_tenant())
-    del document["illu"]["site_list_path"]
-    crm.stack.put_secret("demo", json.dumps(document))
+    without_site_list(crm.stack)
     crm.stack.illu.fail(Kind.CLOSE_AFTER)
     accepted = crm.create_site()
     assert crm.settle(accepted)["state"] == "needs_review"
@@ -191,10 +183,10 @@ def test_neither_log_nor_lists_have_what_was_sent_or_came_back(crm: Crm, capsys:
 
 def test_the_command_line_shows_the_calls_and_the_bodies_when_asked_for(crm: Crm, cli: CommandLine) -> None:
     failed(crm)
-    told = cli("operations", "show", "demo", str(SITE["customer_id"])).out
-    assert "POST /orgs/88/sites: 500, " in told
-    assert "--payload shows what was sent and what came back" in told
-    assert SITE["address"] not in told
+    printed = cli("operations", "show", "demo", str(SITE["customer_id"])).out
+    assert "POST /orgs/88/sites: 500, " in printed
+    assert "--payload shows what was sent and what came back" in printed
+    assert SITE["address"] not in printed
     assert (
         SITE["address"]
         in cli("operations", "show", "demo", str(SITE["customer_id"]), "--payload").out.partition("payload ")[0]
@@ -202,17 +194,14 @@ def test_the_command_line_shows_the_calls_and_the_bodies_when_asked_for(crm: Crm
 
 
 def use_illu(crm: Crm, **settings: object) -> None:
-    tenant = json.loads(crm.stack.demo_tenant())
-    crm.stack.put_secret("demo", json.dumps({**tenant, "illu": {**tenant["illu"], **settings}}))
-    runtime().engine.tenants.get("demo", "create_site", fresh=True)
+    change_settings(crm.stack, illu=settings, at_once=True)
 
 
 def test_records_of_other_customers_that_a_look_up_finds_are_not_stored(crm: Crm, cli: CommandLine) -> None:
     use_illu(crm, search_lag=3000)
     assert crm.create_site(customer_id="A", name="Anna Wekesa", address="Hill Lane 1").status_code == 201
     operation = failed(crm, customer_id="B", latitude=50.0, longitude=20.0)
-    crm.stack.move_clock(61)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=61)
     assert [one["event"] for one in shown(support(crm), operation)] == ["not found yet", "maybe done"]
     assert cli("forget", "demo", "A", "--yes").code == 0
     assert "Anna Wekesa" not in crm.stored()
@@ -221,8 +210,7 @@ def test_records_of_other_customers_that_a_look_up_finds_are_not_stored(crm: Crm
 def test_a_customers_name_in_a_look_ups_address_is_not_shown(crm: Crm) -> None:
     use_illu(crm, site_list_path="/orgs/{org_id}/sites/named/{name}")
     operation = failed(crm, name="Anna Wekesa")
-    crm.stack.move_clock(61)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=61)
     paths = [call["path"] for one in shown(crm, operation) for call in one["calls"]]
     assert "/orgs/{org_id}/sites/named/{name}" in paths
     assert "Anna" not in json.dumps(paths)

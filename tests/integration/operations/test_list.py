@@ -22,7 +22,6 @@ from tests.integration.operations.conftest import (
     pages,
     resolve,
     store,
-    with_scopes,
 )
 
 # ---------------------------------------------------------------- the list
@@ -72,7 +71,7 @@ def test_the_pages_give_every_operation_once_when_all_were_changed_in_one_second
         assert sorted(itertools.chain(*pages(crm, limit=limit, flow="create_site"))) == sorted(made[::2])
 
 
-def test_a_page_is_50_unless_it_is_told(crm: Crm) -> None:
+def test_a_page_is_50_by_default(crm: Crm) -> None:
     for number in range(51):
         store(str(number), at=FIRST + number)
     assert [len(page) for page in pages(crm)] == [50, 1]
@@ -229,7 +228,7 @@ def test_there_is_no_last_attempt_before_the_first(crm: Crm) -> None:
 def test_the_list_shows_neither_a_payload_nor_an_answer(crm: Crm) -> None:
     store("C-1", payload=SITE)
     crm.create_site(customer_id="C-2")
-    key = with_scopes(crm, "demo", "operations:read", "operations:resolve", "operations:payload")
+    key = crm.with_key("operations:read", "operations:resolve", "operations:payload")
     answer = listed(key)
     assert len(ids(answer)) == 2
     assert "Moi Ave" not in answer.text
@@ -260,7 +259,7 @@ def test_each_scope_allows_what_it_says_and_nothing_else(
 ) -> None:
     operation = store("C-1", payload=SITE)
     crm.create_site(customer_id="C-2")
-    caller = with_scopes(crm, "demo", *scopes)
+    caller = crm.with_key(*scopes)
     for path in READS:
         answer = caller.get(path.format(id=operation))
         assert answer.status_code == (200 if reads else 403), path
@@ -283,11 +282,11 @@ def payloads_read(log: StringIO) -> list[tuple[str, str, str]]:
 
 
 def test_who_reads_a_payload_is_logged_and_nothing_of_it(crm: Crm, log: StringIO) -> None:
-    """That no payload is in the log is held for every test."""
+    """The fixture `log` checks in every test that no payload is in the log."""
     operation, empty = store("C-1", payload=SITE), store("C-2")
     crm.get(f"/operations/{operation}")
     assert payloads_read(log) == []
-    reader = with_scopes(crm, "demo", "operations:read", "operations:payload")
+    reader = crm.with_key("operations:read", "operations:payload")
     listed(reader)
     reader.get(f"/operations/{empty}")  # of which nothing is kept
     assert payloads_read(log) == []

@@ -17,7 +17,6 @@ from tests.integration.operations.conftest import (
     store,
     summarized,
     vendors,
-    with_scopes,
 )
 
 # ---------------------------------------------------------------- one operation
@@ -58,7 +57,7 @@ def test_shows_no_link_while_it_is_on_its_way(crm: Crm) -> None:
 
 
 def test_shows_the_payload_only_to_a_key_with_the_scope_and_none_after_success(crm: Crm) -> None:
-    reader = with_scopes(crm, "demo", "operations:read", "operations:resolve", "operations:payload")
+    reader = crm.with_key("operations:read", "operations:resolve", "operations:payload")
     crm.stack.illu.fail(Kind.UNAVAILABLE)
     accepted = crm.create_site()
     location = accepted.headers["Location"]
@@ -88,7 +87,7 @@ def test_anothers_operation_is_404_and_cannot_be_resolved(crm: Crm, umbrella: Cr
     mine = store("C-1", payload=SITE)
     assert crm.get(f"/operations/{mine}").status_code == 200
     assert umbrella.get(f"/operations/{mine}").status_code == 404
-    for decision in ({"action": "discard"}, {"action": "retry"}, {"action": "link", "id": "1"}):
+    for decision in ({"action": "link", "id": "1"}, *({"action": one} for one in ("discard", "retry", "unlink"))):
         assert umbrella.post(f"/operations/{mine}/resolve", decision).status_code == 404
     assert crm.get(f"/operations/{mine}").json()["state"] == "needs_review"
 
@@ -207,5 +206,5 @@ def test_a_vendor_fails_from_the_first_event_that_is_not_settled_until_one_succe
 
 
 def test_the_summary_says_what_the_key_may_do(crm: Crm) -> None:
-    caller = with_scopes(crm, "demo", "operations:read", "create_site")
+    caller = crm.with_key("operations:read", "create_site")
     assert summarized(caller)["scopes"] == ["create_site", "operations:read"]

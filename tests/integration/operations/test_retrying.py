@@ -1,25 +1,13 @@
-"""What waits is retried before its time: one event, or all that match."""
+"""Waiting operations are retried before their time: one event, or all that match."""
 
 import pytest
 
 from crm_bridge.runtime import runtime
-from crm_bridge.storage.operation import Operation, State
+from crm_bridge.storage.operation import State
 from local.vendors.simulator import Kind
 from operations.retrying import MOST_RETRIED
 from tests.integration.conftest import CommandLine, Crm
-from tests.integration.operations.conftest import resolve, store, with_scopes
-
-
-def read(operation: str) -> Operation:
-    found = runtime().operations.get(operation)
-    assert found
-    return found
-
-
-def waiting(crm: Crm, *customers: str) -> list[str]:
-    """Operations that illu has surely not done."""
-    crm.stack.illu.fail(Kind.MOVED, times=len(customers))
-    return [str(crm.create_site(customer_id=one).json()["operation_id"]) for one in customers]
+from tests.integration.operations.conftest import read, resolve, store, waiting
 
 
 def retry_all(crm: Crm, **wanted: object) -> dict[str, object]:
@@ -88,8 +76,7 @@ def test_nothing_else_can_be_sent_at_once(crm: Crm, state: State) -> None:
 def test_one_that_was_taken_up_since_it_was_read_is_left_alone(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     (operation,) = waiting(crm, "C-1")
     before = read(operation)
-    crm.stack.move_clock(600)
-    crm.stack.deliver_due()
+    crm.stack.deliver_due(after=600)
     done = read(operation)
     monkeypatch.setattr(runtime().operations, "get", lambda _: before)
     answer = resolve(crm, operation, action="retry")
@@ -101,8 +88,8 @@ def test_one_that_was_taken_up_since_it_was_read_is_left_alone(crm: Crm, monkeyp
 def test_all_that_match_are_due_after_an_outage_and_a_dry_run_changes_nothing(crm: Crm) -> None:
     one, two = waiting(crm, "C-1", "C-2")
     before = read(one)
-    told = retry_all(crm, dry_run=True)
-    assert (ids(told), told["dry_run"], told["next"]) == ({one, two}, True, None)
+    result = retry_all(crm, dry_run=True)
+    assert (ids(result), result["dry_run"], result["next"]) == ({one, two}, True, None)
     assert read(one) == before
     assert ids(retry_all(crm, text="c-2")) == {two}
     assert read(one) == before
@@ -118,8 +105,8 @@ def test_all_that_match_are_due_after_an_outage_and_a_dry_run_changes_nothing(cr
 
 def test_of_what_needs_review_only_what_was_surely_not_done_is_retried(crm: Crm) -> None:
     doubtful = store("C-1", payload={"a": 1})
-    told = retry_all(crm, state="needs_review")
-    assert (ids(told), told["left_to_a_person"]) == (set(), 1)
+    result = retry_all(crm, state="needs_review")
+    assert (ids(result), result["left_to_a_person"]) == (set(), 1)
     assert read(doubtful).state is State.NEEDS_REVIEW
 
 
@@ -138,7 +125,7 @@ def test_another_tenants_events_and_a_key_that_may_only_look_are_left_out(crm: C
     (operation,) = waiting(crm, "C-1")
     before = read(operation)
     assert ids(retry_all(umbrella)) == set()
-    reader = with_scopes(crm, "demo", "operations:read")
+    reader = crm.with_key("operations:read")
     assert reader.post("/operations/retry", {}).status_code == 403
     assert read(operation) == before
 
@@ -151,8 +138,8 @@ def test_a_filter_that_is_not_known_retries_nothing(crm: Crm, wanted: dict[str, 
 def test_the_command_line_retries_one_that_waits(crm: Crm, cli: CommandLine) -> None:
     (operation,) = waiting(crm, "C-1")
     assert "resolve" in cli("operations", "show", "demo", "C-1").out
-    told = cli("operations", "resolve", operation, "retry", "--dry-run")
-    assert "is sent at once instead of at its time" in told.out
+    result = cli("operations", "resolve", operation, "retry", "--dry-run")
+    assert "is sent at once instead of at its time" in result.out
     assert cli("operations", "resolve", operation, "retry", "--yes").code == 0
     assert read(operation).attempts[-1].event == "made due"
     assert cli("operations", "resolve", operation, "discard", "--yes").code == 2

@@ -41,10 +41,11 @@ class Sender:
         self.crm.stack.put_secret(tenant, json.dumps({**demo, "sources": {"crm": source}, **document}))
         runtime().tenants.get(tenant, "sources", fresh=True)
 
+    def post(self, *, path: str = "/in/demo/crm", **options: Any) -> requests.Response:
+        return self.crm.session.post(self.crm.stack.url + path, timeout=60, **options)
+
     def send(self, *events: object, secret: str = SECRET, path: str = "/in/demo/crm") -> requests.Response:
-        return self.crm.session.post(
-            self.crm.stack.url + path, json=list(events), headers={"x-api-key": secret}, timeout=60
-        )
+        return self.post(path=path, json=list(events), headers={"x-api-key": secret})
 
     def quarantined(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.crm.get("/requests?state=quarantined").json()["requests"]
@@ -67,5 +68,5 @@ def body_of(response: requests.Response) -> dict[str, object]:
 
 def counts(response: requests.Response) -> tuple[int, ...]:
     assert response.status_code == 200, response.text
-    told = response.json()
-    return tuple(told[name] for name in ("stored", "repeated", "quarantined", "ignored"))
+    answer = response.json()
+    return tuple(answer[name] for name in ("stored", "repeated", "quarantined", "ignored"))

@@ -89,7 +89,7 @@ def test_unknown_names_are_looked_up_once_when_a_flood_of_them_comes(
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, sender: Sender) -> list[str]:  # noqa: ARG001 - its settings are read
-    """What is asked of AWS."""
+    """The calls to AWS."""
     made: list[str] = []
     clients: list[Any] = [runtime().dynamodb, runtime().queues.client, runtime().tenants._secrets.client]
     for client in clients:
@@ -185,8 +185,7 @@ def test_the_dispatcher_finds_an_event_when_its_message_could_not_be_sent(
     monkeypatch.undo()
     sender.crm.stack.deliver()
     assert sender.sites == []
-    sender.crm.stack.move_clock(HANDED_OVER + 1)
-    sender.crm.stack.deliver_due()
+    sender.crm.stack.deliver_due(after=HANDED_OVER + 1)
     assert len(sender.sites) == 1
 
 
@@ -234,8 +233,7 @@ def test_an_event_is_looked_for_where_it_was_sent_when_the_account_changes_meanw
     sender.use(illu={**demo["illu"], "org_id": 999})
     runtime().tenants.get("demo", "create_site", fresh=True)
     for _ in range(3):
-        sender.crm.stack.move_clock(60)
-        sender.crm.stack.deliver_due()
+        sender.crm.stack.deliver_due(after=60)
     (operation,) = rows("OPERATIONS_TABLE")
     assert operation["state"] == "needs_review"
     assert len(sender.sites) == 1
@@ -249,8 +247,7 @@ def test_a_person_decides_about_an_event_of_a_source_as_about_any_other(sender: 
     (site,) = sender.sites
     sender.sites.append({**site, "site_id": 4712})  # two are alike, so a person decides
     for _ in range(5):
-        sender.crm.stack.move_clock(60)
-        sender.crm.stack.deliver_due()
+        sender.crm.stack.deliver_due(after=60)
     operation = operation_id("demo", "create_site", "C-1")
     assert sender.crm.get(f"/operations/{operation}").json()["state"] == "needs_review"
     answer = sender.crm.post(f"/operations/{operation}/resolve", {"action": action})

@@ -21,9 +21,7 @@ def sender(crm: Crm) -> Sender:
 
 
 def post(sender: Sender, body: bytes, kind: str, **headers: str) -> Any:
-    return sender.crm.session.post(
-        f"{sender.crm.stack.url}/in/demo/crm", data=body, headers={"Content-Type": kind, **headers}, timeout=60
-    )
+    return sender.post(data=body, headers={"Content-Type": kind, **headers})
 
 
 def source(preset: str, expression: str, **more: object) -> dict[str, Any]:
@@ -39,13 +37,7 @@ def test_a_form_becomes_a_site(sender: Sender, form: str) -> None:
     sender.use(source("in-house", FLAT))
     fields = {"id": "C-1", "name": "Café", "lat": "1.02", "lon": "35", "address": "Søndergade 4"}
     files = {name: (None, value) for name, value in fields.items()} if form == "multipart" else None
-    answer = sender.crm.session.post(
-        f"{sender.crm.stack.url}/in/demo/crm",
-        data=None if files else fields,
-        files=files,
-        headers={"x-api-key": SECRET},
-        timeout=60,
-    )
+    answer = sender.post(data=None if files else fields, files=files, headers={"x-api-key": SECRET})
     assert (answer.status_code, answer.json()["stored"]) == (200, 1), answer.text
     sender.crm.stack.deliver()
     assert [site["name"] for site in sender.sites] == ["Café"]
@@ -74,8 +66,8 @@ ENVELOPE = """<?xml version="1.0" encoding="UTF-8"?>
 def test_salesforce_is_answered_an_acknowledgement(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
     sender.use(source("salesforce-outbound", "@", organization_id=ORGANIZATION, parameter="key"))
     body = ENVELOPE.format(organization=ORGANIZATION).encode()
-    path = f"{sender.crm.stack.url}/in/demo/crm?key={SECRET}"
-    answer = sender.crm.session.post(path, data=body, headers={"Content-Type": "text/xml"}, timeout=60)
+    sent: dict[str, Any] = {"path": f"/in/demo/crm?key={SECRET}", "data": body, "headers": {"Content-Type": "text/xml"}}
+    answer = sender.post(**sent)
     assert (answer.status_code, "<Ack>true</Ack>" in answer.text) == (200, True), answer.text
     assert len(sender.quarantined()) == 1
 
@@ -83,6 +75,6 @@ def test_salesforce_is_answered_an_acknowledgement(sender: Sender, monkeypatch: 
         raise StorageError("no")
 
     monkeypatch.setattr(Requests, "quarantine", fail)
-    again = sender.crm.session.post(path, data=body, headers={"Content-Type": "text/xml"}, timeout=60)
+    again = sender.post(**sent)
     assert "<Ack>false</Ack>" in again.text
     assert rows("OPERATIONS_TABLE") == []

@@ -10,7 +10,7 @@ from crm_bridge.errors import StorageError
 from crm_bridge.runtime import runtime
 from crm_bridge.sources import PRESETS
 from crm_bridge.storage.requests import Requests
-from tests.integration.conftest import rows
+from tests.integration.conftest import change_settings, rows
 from tests.integration.sources.conftest import SECRET, SOURCE, Sender, body_of, company, counts
 
 # ---------------------------------------------------------------------- what was refused
@@ -76,10 +76,8 @@ def test_who_is_throttled_or_unknown_leaves_nothing(sender: Sender, monkeypatch:
 
 
 def test_requests_expire_when_the_tenant_says(sender: Sender) -> None:
-    demo = json.loads(sender.crm.stack.demo_tenant())
     for days in (90, 1):
-        sender.crm.stack.put_secret("demo", json.dumps({**demo, "keep_requests_days": days}))
-        runtime().tenants.get("demo", "create_site", fresh=True)
+        change_settings(sender.crm.stack, keep_requests_days=days, at_once=True)
         sender.crm.post("/sites", {})
         (one,) = [row for row in rows("REQUESTS_TABLE") if row["expires_at"] - row["received_at"] == days * 86400]
         assert one["state"] == "refused"
@@ -98,8 +96,7 @@ def test_a_body_that_cannot_be_read_is_in_quarantine_once(sender: Sender, kind: 
     """Its sender has proved itself, and may drop what is refused, or close the webhook for it."""
 
     def send() -> requests.Response:
-        headers = {"x-api-key": SECRET, "Content-Type": kind}
-        return sender.crm.session.post(f"{sender.crm.stack.url}/in/demo/crm", data=body, headers=headers, timeout=60)
+        return sender.post(data=body, headers={"x-api-key": SECRET, "Content-Type": kind})
 
     assert [counts(send()), counts(send())] == [(0, 0, 1, 0), (0, 1, 0, 0)]
     (kept,) = sender.quarantined()
@@ -115,8 +112,7 @@ def test_a_body_that_cannot_be_read_is_in_quarantine_once(sender: Sender, kind: 
 def test_a_body_that_has_the_secret_in_it_is_not_stored_when_it_cannot_be_split(sender: Sender) -> None:
     sender.use({**{name: value for name, value in SOURCE.items() if name != "key"}, "preset": "zoho-notification"})
     body = {"token": SECRET, "ids": [str(number) for number in range(501)], "module": "Leads"}
-    url = f"{sender.crm.stack.url}/in/demo/crm"
-    refused = sender.crm.session.post(url, json=body, timeout=60)
+    refused = sender.post(json=body)
     assert 400 < refused.status_code < 500
     assert refused.status_code != 401
     (kept,) = rows("REQUESTS_TABLE")
@@ -130,9 +126,8 @@ def test_a_session_of_salesforce_is_not_stored_when_there_are_too_many_notificat
     sender.use({**source, "preset": preset.name, "organization_id": "00DX00000000001"})
     sample = preset.sample.replace(b'<SessionId xsi:nil="true"/>', b"<SessionId>a-session</SessionId>")
     (notification,) = re.findall(b"<Notification>.*</Notification>", sample, re.DOTALL)
-    url = f"{sender.crm.stack.url}/in/demo/crm?key={SECRET}"
     body = sample.replace(notification, 501 * notification)
-    refused = sender.crm.session.post(url, data=body, headers=preset.sample_headers, timeout=60)
+    refused = sender.post(path=f"/in/demo/crm?key={SECRET}", data=body, headers=preset.sample_headers)
     assert 400 < refused.status_code < 500
     assert refused.status_code != 401
     (kept,) = rows("REQUESTS_TABLE")

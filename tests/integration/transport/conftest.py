@@ -20,7 +20,7 @@ NO_HANG = 3.0
 KEY = 's3cret"key\\1'
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 BODY = {"address": "Moi-Avenue-12"}
-TOLD_TO_NOBODY = ("Wanjiru", "s3cret", "Bearer", "Moi-Avenue")
+SECRETS = ("Wanjiru", "s3cret", "Bearer", "Moi-Avenue")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ class Bridge:
     def __init__(self) -> None:
         self.transport = Transport(on_this_machine=frozenset({HOST}))
 
-    def anew(self) -> None:
+    def fresh(self) -> None:
         """Nothing is down any more, and no connection is open."""
         self.transport._adapter.close()
         self.transport = Transport(on_this_machine=frozenset({HOST}))
@@ -59,13 +59,13 @@ class Bridge:
     def fails(self, error: type[VendorError], vendor: Vendor, *, seconds: float = 20, case: object = "") -> VendorError:
         """The error of a call that fails with just this kind after one request, and shows nothing of that."""
         before = len(vendor.requests)
-        self.anew()
+        self.fresh()
         with pytest.raises(VendorError) as caught:
             self.call(vendor.url, seconds=seconds)
         assert type(caught.value) is error, case
         assert len(vendor.requests) == before + 1, case
         shown = "".join([repr(caught.value), caught.value.message, *traceback.format_exception(caught.value)])
-        assert not [secret for secret in TOLD_TO_NOBODY if secret in shown], case
+        assert not [secret for secret in SECRETS if secret in shown], case
         return caught.value
 
 

@@ -1,4 +1,4 @@
-"""What may have happened when a call fails: the decision that everything rests on, over real sockets on loopback.
+"""Failed calls and what may have happened: the decision that everything rests on, over real sockets on loopback.
 
 What a response means once it was read is in unit/test_vendor_response.py.
 """
@@ -46,7 +46,7 @@ from tests.integration.sockets import (
     stays_silent,
     trust,
 )
-from tests.integration.transport.conftest import BODY, HEADERS, SOON, TOLD_TO_NOBODY, Bridge, no_hang
+from tests.integration.transport.conftest import BODY, HEADERS, SECRETS, SOON, Bridge, no_hang
 
 
 def test_answer_when_the_vendor_did_it(bridge: Bridge, vendors: Vendors) -> None:
@@ -76,9 +76,9 @@ def test_tells_how_long_a_vendor_took_and_nothing_else_of_the_call(
     bridge.transport = Transport(lambda: next(times), breaker=breaker, on_this_machine=frozenset({HOST}))
     with suppress(VendorError):
         bridge.call(vendors(behaviour).url)
-    told = json.loads(capsys.readouterr().out)
-    del told["_aws"]
-    assert told == {"VendorLatency": [1500.0], "vendor": "acme"}
+    logged = json.loads(capsys.readouterr().out)
+    del logged["_aws"]
+    assert logged == {"VendorLatency": [1500.0], "vendor": "acme"}
 
 
 # ------------------------------------------------------------------ surely not done
@@ -111,8 +111,8 @@ def test_not_done_when_nothing_listens_but_maybe_done_without_a_body_that_would_
         for method, error in (("POST", NotDoneError), ("GET", MaybeDoneError)):
             with pytest.raises(error) as caught:
                 bridge.call(f"http://{HOST}:{port}/sites?{QUERY}", method=method)
-            told = "".join([repr(caught.value), *traceback.format_exception(caught.value)])
-            assert not [secret for secret in TOLD_TO_NOBODY if secret in told]
+            logged = "".join([repr(caught.value), *traceback.format_exception(caught.value)])
+            assert not [secret for secret in SECRETS if secret in logged]
 
 
 def test_not_done_when_the_name_does_not_resolve(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +328,7 @@ def test_log_shows_nothing_of_the_request_when_the_headers_are_malformed(
 ) -> None:
     caplog.set_level(logging.WARNING)
     bridge.call(vendors(says(head(201, b"no colon") + b"{}")).url)
-    assert not [secret for secret in TOLD_TO_NOBODY if secret in caplog.text]
+    assert not [secret for secret in SECRETS if secret in caplog.text]
 
 
 def test_cookie_is_not_sent_when_an_answer_set_one(bridge: Bridge, vendors: Vendors) -> None:

@@ -62,7 +62,7 @@ def test_connection_is_used_again_only_when_the_function_was_frozen_shortly(
 def test_no_dead_connection_is_used_for_a_post_when_the_function_was_frozen_for_a_minute(
     call: Call, vendors: Vendors, freeze: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The vendor, or a NAT on the way, has forgotten the connection, and nothing has told this side."""
+    """The vendor, or a NAT on the way, has forgotten the connection, and this side does not know it."""
     vendor = vendors(ENDS, answers(201))
     call(vendor.url)
     time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Webhooks end to end: who is told of what, once, also when the receiver is down, gone or not on the Internet."""
+"""Webhooks end to end: who is notified of what, once, also when the receiver is down, gone or not on the Internet."""
 
 import json
 from typing import Any
@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import requests
 
-from crm_bridge.runtime import runtime
 from local.stack import WEBHOOK_KEY, WEBHOOK_TENANT
 from local.vendors.webhook import ReceiverSimulator
-from tests.integration.conftest import SITE, Crm
+from tests.integration.conftest import SITE, Crm, cold
 from tests.stack import Stack
 
 LATER = {"Prefer": "respond-async"}
@@ -24,8 +23,8 @@ def receiver(stack: Stack) -> ReceiverSimulator:
 
 
 @pytest.fixture
-def told(crm: Crm) -> Crm:
-    """A CRM whose tenant is told."""
+def notified(crm: Crm) -> Crm:
+    """A CRM whose tenant is notified."""
     crm.headers = {"Authorization": f"Bearer {WEBHOOK_KEY}"}
     return crm
 
@@ -37,13 +36,7 @@ def set_webhook(crm: Crm, **settings: object) -> None:
     if not settings:
         del document["webhook"]
     crm.stack.put_secret(WEBHOOK_TENANT, json.dumps(document))
-    cold(crm)
-
-
-def cold(crm: Crm) -> None:
-    """What comes next runs in a new execution environment."""
-    runtime.cache_clear()
-    crm.stack.move_clock(0)
+    cold(crm.stack)
 
 
 def accepted(crm: Crm, customer_id: str = "C-1001") -> requests.Response:
@@ -52,14 +45,19 @@ def accepted(crm: Crm, customer_id: str = "C-1001") -> requests.Response:
     return answer
 
 
+def settled(crm: Crm, customer_id: str = "C-1001") -> None:
+    """Let an event be accepted, and done in the background."""
+    accepted(crm, customer_id)
+    work(crm)
+
+
 def work(crm: Crm, *, seconds: float = 60, times: int = 3) -> None:
     for _ in range(times):
-        crm.stack.move_clock(seconds)
-        crm.stack.deliver_due()
+        crm.stack.deliver_due(after=seconds)
 
 
 def events(receiver: ReceiverSimulator) -> list[tuple[str, str]]:
-    return [(told["type"], told["data"]["event_key"]) for told in receiver.received.values()]
+    return [(notified["type"], notified["data"]["event_key"]) for notified in receiver.received.values()]
 
 
 def webhooks(crm: Crm) -> list[dict[str, Any]]:

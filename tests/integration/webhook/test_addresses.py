@@ -20,7 +20,7 @@ from local.stack import LOCAL_HOSTS
 from local.vendors.webhook import ReceiverSimulator
 from tests.integration.conftest import Crm
 from tests.integration.sockets import Vendor, answers, self_signed, trust
-from tests.integration.webhook.conftest import accepted, set_webhook, webhooks, work
+from tests.integration.webhook.conftest import accepted, set_webhook, settled, webhooks, work
 
 # ---------------------------------------------------------------- never to a private address
 
@@ -34,26 +34,25 @@ from tests.integration.webhook.conftest import accepted, set_webhook, webhooks, 
     ],
 )
 def test_nothing_connects_to_this_machine_but_to_what_is_listed(
-    told: Crm, address: str, monkeypatch: pytest.MonkeyPatch
+    notified: Crm, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told.stack.open_hosts = frozenset({urlsplit(told.stack.illu.url).netloc})
+    notified.stack.open_hosts = frozenset({urlsplit(notified.stack.illu.url).netloc})
     # The settings take it, as if the address had been found by a look-up.
     monkeypatch.setenv("LOCAL_HOSTS", ",".join([*LOCAL_HOSTS, "2130706433", "::1", "::ffff:127.0.0.1"]))
     with closing(Vendor(answers(204))) as private:
-        set_webhook(told, url=address.format(port=private.port))
-        accepted(told)
-        work(told)
+        set_webhook(notified, url=address.format(port=private.port))
+        accepted(notified)
+        work(notified)
         assert private.connections == 0
-    (operation,) = webhooks(told)
+    (operation,) = webhooks(notified)
     assert operation["state"] == "waiting"
     assert "could not be reached" in operation["last_attempt"]["reason"]
 
 
-def test_the_receiver_is_open_to_the_local_stack_only(told: Crm, receiver: ReceiverSimulator) -> None:
+def test_the_receiver_is_open_to_the_local_stack_only(notified: Crm, receiver: ReceiverSimulator) -> None:
     assert Transport().on_this_machine == frozenset()
-    told.stack.open_hosts = frozenset({urlsplit(told.stack.illu.url).netloc})
-    accepted(told)
-    work(told)
+    notified.stack.open_hosts = frozenset({urlsplit(notified.stack.illu.url).netloc})
+    settled(notified)
     assert receiver.seen == []
 
 
@@ -82,7 +81,7 @@ class Internet:
         return self.transport.call(
             "acme",
             "POST",
-            f"https://vendor.example:{self.vendor.port}/told",
+            f"https://vendor.example:{self.vendor.port}/hook",
             deadline=Deadline(20),
             headers={"webhook-id": "1"},
             body=b"{}",

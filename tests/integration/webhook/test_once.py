@@ -39,34 +39,34 @@ def settling(monkeypatch: pytest.MonkeyPatch, *, written: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_is_told_once_when_nobody_knows_whether_it_was_settled(
-    told: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch, *, written: bool
+def test_is_notified_once_when_nobody_knows_whether_it_was_settled(
+    notified: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch, *, written: bool
 ) -> None:
-    accepted(told)
+    accepted(notified)
     lost = settling(monkeypatch, written=written)
-    work(told, times=6)
+    work(notified, times=6)
     assert lost
-    assert len(told.stack.illu.sites) == 1
+    assert len(notified.stack.illu.sites) == 1
     assert events(receiver) == [("operation.succeeded", "C-1001")]
     assert len(receiver.attempts) == 1
 
 
 @pytest.mark.parametrize("written", [True, False])
 def test_is_not_answered_202_when_nobody_knows_whether_there_is_something_to_tell(
-    told: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch, *, written: bool
+    notified: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch, *, written: bool
 ) -> None:
     settling(monkeypatch, written=written)
-    answer = told.create_site()
+    answer = notified.create_site()
     assert (answer.status_code, answer.headers["Retry-After"]) == (409, "2")
-    work(told)
-    assert told.create_site().status_code == 200
+    work(notified)
+    assert notified.create_site().status_code == 200
     assert events(receiver) == ([] if written else [("operation.succeeded", "C-1001")])
-    assert len(told.stack.illu.sites) == 1
+    assert len(notified.stack.illu.sites) == 1
 
 
 @pytest.mark.parametrize("heard", [True, False])
-def test_is_told_under_the_same_id_when_whoever_told_it_was_killed(
-    told: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch, *, heard: bool
+def test_is_notified_under_the_same_id_when_its_sender_was_killed(
+    notified: Crm, receiver: ReceiverSimulator, monkeypatch: pytest.MonkeyPatch, *, heard: bool
 ) -> None:
     real = Webhook.notify
 
@@ -75,59 +75,59 @@ def test_is_told_under_the_same_id_when_whoever_told_it_was_killed(
             real(client, webhook_id, body)
         raise KilledError
 
-    accepted(told)
+    accepted(notified)
     with monkeypatch.context() as patched:
         patched.setattr(Webhook, "notify", notify)
         with pytest.raises(KilledError):
-            told.stack.deliver_due()
+            notified.stack.deliver_due()
     assert len(receiver.attempts) == int(heard)
-    work(told)
+    work(notified)
     assert events(receiver) == [("operation.succeeded", "C-1001")]
     assert (len(receiver.attempts), len(set(receiver.attempts))) == (1 + heard, 1)
 
 
-def test_is_told_of_the_one_decision_when_two_people_decide_at_once(
-    told: Crm,
+def test_is_notified_of_the_one_decision_when_two_people_decide_at_once(
+    notified: Crm,
     receiver: ReceiverSimulator,
     eager_switches: None,  # noqa: ARG001 - it works by being there
 ) -> None:
-    operation = in_review(told)
-    work(told)
+    operation = in_review(notified)
+    work(notified)
 
     def decide(number: int) -> int:
         decision = {"action": "link", "id": str(4990 + number)} if number else {"action": "discard"}
-        return told.post(f"/operations/{operation}/resolve", decision).status_code
+        return notified.post(f"/operations/{operation}/resolve", decision).status_code
 
     with ThreadPoolExecutor(8) as pool:
         statuses = sorted(pool.map(decide, range(8)))
     assert statuses == [200] + [409] * 7
-    work(told)
-    decided = told.get(f"/operations/{operation}").json()["state"]
+    work(notified)
+    decided = notified.get(f"/operations/{operation}").json()["state"]
     assert [event for event, _ in events(receiver)] == ["operation.needs_review", f"operation.{decided}"]
 
 
-def test_each_of_many_is_told_once_when_the_queue_brings_everything_twice(
-    told: Crm, receiver: ReceiverSimulator
+def test_each_of_many_is_notified_once_when_the_queue_brings_everything_twice(
+    notified: Crm, receiver: ReceiverSimulator
 ) -> None:
     for number in range(12):
-        accepted(told, f"C-{number}")
+        accepted(notified, f"C-{number}")
     for _ in range(6):
-        told.stack.move_clock(60)
+        notified.stack.move_clock(60)
         with ThreadPoolExecutor(2) as pool:
-            for done in [pool.submit(told.stack.deliver_due) for _ in range(2)]:
+            for done in [pool.submit(notified.stack.deliver_due) for _ in range(2)]:
                 done.result()
     assert sorted(events(receiver)) == sorted(("operation.succeeded", f"C-{number}") for number in range(12))
     assert len(receiver.attempts) == 12
 
 
-def test_what_is_told_is_written_with_what_it_tells_of_and_with_nothing_else(told: Crm) -> None:
-    accepted(told)
-    aws = told.stack.aws
+def test_a_webhook_is_stored_with_the_operation_that_it_is_about_and_with_nothing_else(notified: Crm) -> None:
+    accepted(notified)
+    aws = notified.stack.aws
     assert aws
     before = aws.calls.copy()
-    (queue,) = (queue for queue in told.stack._queues if queue.function.package == "create_site")
+    (queue,) = (queue for queue in notified.stack._queues if queue.function.package == "create_site")
     assert queue.deliver(wait=0)
     made = aws.calls - before
     assert made["DynamoDB_20120810.TransactWriteItems"] == 1
     assert made["DynamoDB_20120810.PutItem"] == 0
-    assert [operation["state"] for operation in webhooks(told)] == ["waiting"]
+    assert [operation["state"] for operation in webhooks(notified)] == ["waiting"]

@@ -2,7 +2,7 @@
 
     REWRITE=1 pytest tests/unit/sources/test_connect_docs.py
 
-writes the table of presets anew.
+writes the table of presets again.
 """
 
 import json

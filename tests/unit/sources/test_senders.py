@@ -2,7 +2,7 @@
 
     REWRITE=1 pytest tests/unit/sources/test_senders.py
 
-writes the tables of the page anew.
+writes the tables of the page again.
 """
 
 import os
