@@ -35,7 +35,6 @@ from crm_bridge.services import Services
 from crm_bridge.settings import Settings, Tenant
 from crm_bridge.storage.links import joined
 from crm_bridge.vendors.connector_settings import ConnectorSettings
-from crm_bridge.vendors.egito_form import form_of
 from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap, StaffMember
 from crm_bridge.words import plain
 

@@ -1,4 +1,4 @@
-"""A record of Egito as the fields of an HTML form, for an Egito that does not take JSON."""
+"""An object as the fields of an HTML form, for a vendor that does not take JSON."""
 
 import json
 from collections.abc import Iterator, Mapping
