@@ -12,6 +12,7 @@ from connector_receiver import record_routes, wire
 from connector_receiver.lead_source_flows import ChangeLeadSource, CreateLeadSource
 from connector_receiver.lead_sources import MAX_AGE, named
 from connector_receiver.models import (
+    PERSON_ID,
     Check,
     LeadSource,
     LeadSourceName,
@@ -46,7 +47,6 @@ from crm_bridge.storage.operation import Operation, State
 from crm_bridge.vendors.connector_settings import ConnectorSettings
 from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap
 
-OUR_ID = "p_[0-9a-f]{32}"
 LATER = "Accepted, and saved as soon as Egito takes it."
 
 
@@ -74,7 +74,7 @@ def _expect_agreement(club_id: str, connector: ConnectorSettings, sent: PersonSa
     if sent.club_id is not None and connector.club(sent.club_id) != club_id:
         wrong.append(FieldError("clubID", "is not the club in the address"))
     if wrong:
-        raise InvalidError("Correct the fields named in errors.", fields=wrong)
+        raise InvalidError.of(*wrong)
 
 
 # ---------------------------------------------------------------------- people
@@ -174,20 +174,16 @@ def _ids(request: Request, sent: PersonSave) -> tuple[str | None, str | None]:
     person_id, connector_id = sent.record_id, canonical(sent.uuid) if sent.uuid else None
     if "id" in request.path:
         in_address = _id_in_address(request)
-        is_ours = re.fullmatch(OUR_ID, in_address)
+        is_ours = re.fullmatch(PERSON_ID, in_address)
         name, told = ("recordID", person_id) if is_ours else ("uuid", connector_id)
         if told not in (None, in_address):
-            raise InvalidError(
-                "Correct the fields named in errors.", fields=[FieldError(name, "is not the one in the address")]
-            )
+            raise InvalidError.of(FieldError(name, "is not the one in the address"))
         if is_ours:
             person_id = in_address
         else:
             connector_id = in_address
-    if person_id is not None and not re.fullmatch(OUR_ID, person_id):
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("recordID", "is no id that the bridge has given")]
-        )
+    if person_id is not None and not re.fullmatch(PERSON_ID, person_id):
+        raise InvalidError.of(FieldError("recordID", "is no id that the bridge has given"))
     return person_id, connector_id
 
 
@@ -200,9 +196,7 @@ def _id_in_address(request: Request) -> str:
         message = (
             detail["msg"].removeprefix("Value error, ") if is_ours else f"must be text of up to {LONGEST_ID} characters"
         )
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("uuid", f"in the address {message}")]
-        ) from None
+        raise InvalidError.of(FieldError("uuid", f"in the address {message}")) from None
 
 
 # ---------------------------------------------------------------------- staff and lead sources
@@ -272,9 +266,7 @@ def _change_lead_source(request: Request) -> Response:
         raise NotFoundError("There is no lead source with this id.")
     same_name = named(there, sent.name, by_id=False)
     if same_name and same_name.id != before.id:
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("name", "is another lead source's")]
-        )
+        raise InvalidError.of(FieldError("name", "is another lead source's"))
     changed = before.model_copy(update={"name": sent.name})
     entries = _ask(request, lambda receiver: receiver.lead_sources.entries(MAX_AGE))  # read just now
     dictionary = _writable(request)

@@ -76,17 +76,13 @@ def _is_xml(header: str) -> bool:
     return kind in XML or (kind.startswith("application/") and kind.endswith("+xml"))
 
 
-def _invalid(*fields: FieldError) -> InvalidError:
-    return InvalidError("Correct the fields named in errors.", fields=fields)
-
-
 def _members(body: bytes, outer: str | None) -> dict[str, str | None]:
     """Return the text of each element, None for one that is null. `outer` is the charset that the header names."""
     root = xml_root(body, outer)
     members: dict[str, str | None] = {}
     for name, text in _leaves(root):
         if name in members:
-            raise _invalid(FieldError(name, "appears more than once"))
+            raise InvalidError.of(FieldError(name, "appears more than once"))
         members[name] = text
     return members
 
@@ -97,7 +93,7 @@ def _leaves(root: ET.Element) -> Iterator[tuple[str, str | None]]:
         if element is root or name in WRAPPERS or name in IGNORED:
             continue
         if len(element):
-            raise _invalid(FieldError(name, "must be text"))
+            raise InvalidError.of(FieldError(name, "must be text"))
         yield name, None if is_nil(element, name) else element.text or ""
 
 

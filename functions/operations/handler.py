@@ -69,7 +69,7 @@ def _list_operations(request: Request) -> JsonResponse[OperationPage]:
     if listing.changed:
         return _list_changed(request, listing, since)
     if listing.after and listing.after.startswith(f"{CHANGED}."):
-        raise _other_list("belongs to a list with changed")
+        raise InvalidError.of(FieldError("after", "belongs to a list with changed"))
     found, going_on = page_of(
         request.caller.tenant,
         [listing.state] if listing.state else FIRST_LOOKED_AT,
@@ -85,7 +85,7 @@ def _list_changed(request: Request, listing: Listing, since: int) -> JsonRespons
     """Return a page of the events whose later payload was not applied."""
     place = listing.after.split(".") if listing.after else None
     if place and place[0] != CHANGED:
-        raise _other_list("belongs to a list without changed")
+        raise InvalidError.of(FieldError("after", "belongs to a list without changed"))
     found, after = runtime().operations.listed_changed(
         request.caller.tenant,
         flow=listing.flow,
@@ -95,10 +95,6 @@ def _list_changed(request: Request, listing: Listing, since: int) -> JsonRespons
     )
     shown = [one.summary_response() for one in found if listing.state in (None, one.state)]
     return JsonResponse(200, {"operations": shown, "next": f"{CHANGED}.{after[1]}.{after[0]}" if after else None})
-
-
-def _other_list(message: str) -> InvalidError:
-    return InvalidError("Correct the fields named in errors.", fields=[FieldError("after", message)])
 
 
 def known_by(tenant: str, record: str) -> list[Operation]:

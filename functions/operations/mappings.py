@@ -58,9 +58,7 @@ def try_mapping(request: Request, *, readable: frozenset[str], shows: bool) -> J
     asked = request.parse(MappingQuestion)
     there = targets()
     if asked.flow is not None and asked.flow not in there:
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("flow", f"must be one of {', '.join(there)}")]
-        )
+        raise InvalidError.of(FieldError("flow", f"must be one of {', '.join(there)}"))
     mappings, known = [], {}
     for name, target in there.items():
         is_readable = PART_OF[target.function] in readable

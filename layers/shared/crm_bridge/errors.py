@@ -49,7 +49,7 @@ BridgeError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from crm_bridge.words import plain
 
@@ -172,6 +172,11 @@ class UnsupportedMediaTypeError(ProblemError):
 
 class InvalidError(ProblemError):
     status, kind, title = 422, "invalid", "The request is not valid"
+
+    @classmethod
+    def of(cls, *fields: FieldError) -> Self:
+        """Return the error about these fields."""
+        return cls("Correct the fields named in errors.", fields=fields)
 
 
 class UnconfirmedError(InvalidError):

@@ -174,9 +174,7 @@ def once(members: Sequence[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(members):
         times = Counter(name for name, _ in members)
         twice = sorted(name for name in found if times[name] > 1)[:MOST_ERRORS]
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError(name, "appears more than once") for name in twice]
-        )
+        raise InvalidError.of(*[FieldError(name, "appears more than once") for name in twice])
     return found
 
 
