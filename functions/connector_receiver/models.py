@@ -24,6 +24,7 @@ from crm_bridge import Command
 from crm_bridge.fields import (
     FIRST_YEAR,
     Id,
+    Input,
     Schema,
     Text,
     composed,
@@ -149,10 +150,10 @@ type Country = Annotated[
 ]
 
 
-class PersonSave(BaseModel):
+class PersonSave(Input):
     """A prospect or a member, as the Connector sends one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
+    model_config = ConfigDict(alias_generator=to_camel)
 
     record_id: PersonId = Field(default=None, alias="recordID")
     """Ours, if the Connector was told it before."""
@@ -192,10 +193,10 @@ class PersonSave(BaseModel):
         return {name: given[name] for name in PERSON_FIELDS if name in given}
 
 
-class LeadSourceSave(BaseModel):
+class LeadSourceSave(Input):
     """A lead source, as the Connector sends one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
+    model_config = ConfigDict(alias_generator=to_camel)
 
     record_id: str | None = Field(default=None, alias="recordID")
     identifier: str | None = None
@@ -205,10 +206,8 @@ class LeadSourceSave(BaseModel):
     active: bool | None = None
 
 
-class Check(BaseModel):
+class Check(Input):
     """What `GET …/check` may ask for: records at Egito with which the maps are compared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     prospect: Id | None = None
     member: Id | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypedDict
 from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, SerializationInfo
 
 from crm_bridge import Command, Result
-from crm_bridge.fields import COMPARED, Id, Schema
+from crm_bridge.fields import COMPARED, Id, Input, Schema
 from crm_bridge.times import EPOCH, Time
 from crm_bridge.vendors.egito_settings import EgitoName
 
@@ -56,7 +56,7 @@ class RecordUpdate(Command):
     fields: ChangedFields
 
 
-class RecordPage(Command):
+class RecordPage(Input):
     """Which part of a list is wanted."""
 
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1

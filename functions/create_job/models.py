@@ -5,10 +5,10 @@ import re
 from datetime import date, datetime
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from create_site.models import SiteDetails
-from crm_bridge import Command
+from crm_bridge import Command, Result
 from crm_bridge.fields import FIRST_YEAR, Id, Number, Schema, Text, printable, printable_schema
 
 LARGEST_INSTANCES = 50_000
@@ -84,10 +84,8 @@ class NewJob(Command):
         return self
 
 
-class JobCreated(BaseModel):
+class JobCreated(Result):
     """illu's own members as they came, whose job it is, and where."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     job_id: str
     ticket_id: str

@@ -3,10 +3,10 @@
 from functools import cache
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from crm_bridge.errors import FieldError, InvalidError, NoSettingsError
-from crm_bridge.fields import JsonSchema, Schema
+from crm_bridge.fields import Input, JsonSchema, Schema
 from crm_bridge.inbound.api import JsonResponse, Request
 from crm_bridge.mapping import PayloadMapping, mappings_model
 from crm_bridge.responses import Mappings
@@ -24,10 +24,10 @@ def _enumerated(schema: JsonSchema) -> JsonSchema:
     return {**schema, "enum": list(targets())}
 
 
-class MappingQuestion(BaseModel):
+class MappingQuestion(Input):
     """A payload that a mapping is tried on. Without one the mappings are only listed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(defer_build=True)
 
     flow: Annotated[str, Field(max_length=50), Schema(_enumerated)] | None = None
     """As `create_site`; required with a payload."""

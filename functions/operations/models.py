@@ -6,7 +6,6 @@ from typing import Annotated, Literal, NotRequired, Self, TypedDict
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -14,7 +13,17 @@ from pydantic import (
     model_validator,
 )
 
-from crm_bridge.fields import AnyId, Id, JsonSchema, Schema, Text, composed, without_unseen, without_unseen_schema
+from crm_bridge.fields import (
+    AnyId,
+    Id,
+    Input,
+    JsonSchema,
+    Schema,
+    Text,
+    composed,
+    without_unseen,
+    without_unseen_schema,
+)
 from crm_bridge.responses import Candidate, Exchange, LinkedRecord, Operation, OperationId, OperationSummary, Time
 from crm_bridge.storage.changed_operations import CHANGED
 from crm_bridge.storage.links import Identity
@@ -37,12 +46,10 @@ NAMES_WHAT_IS_LINKED: dict[str, JsonValue] = {
 """What the model's validator demands, as JSON Schema."""
 
 
-class Resolution(BaseModel):
+class Resolution(Input):
     """What a person decided about an operation."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, json_schema_extra=NAMES_WHAT_IS_LINKED
-    )
+    model_config = ConfigDict(json_schema_extra=NAMES_WHAT_IS_LINKED)
 
     action: Literal["link", "retry", "discard", "unlink"]
     id: Id | None = None
@@ -99,10 +106,8 @@ Since = Annotated[AwareDatetime, BeforeValidator(_written_out), Schema(pattern=T
 Place = Annotated[str, AfterValidator(_place), Schema(pattern=PLACE)]
 
 
-class Listing(BaseModel):
+class Listing(Input):
     """What `GET /operations` may ask for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: (
         Annotated[
@@ -127,10 +132,8 @@ class Listing(BaseModel):
     after: Place | None = None
 
 
-class RetryAll(BaseModel):
+class RetryAll(Input):
     """Which operations are retried."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     state: Literal["waiting", "unconfirmed", "needs_review"] | None = None
     """All three if it is left out."""
@@ -147,10 +150,8 @@ class RetryAll(BaseModel):
     """Only say which ones."""
 
 
-class LinkSearch(BaseModel):
+class LinkSearch(Input):
     """The record whose links are asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     system: Text
     """In whatever case: `crm`, `illu`."""

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from crm_bridge.errors import InvalidError, NotFoundError
+from crm_bridge.fields import Input
 from crm_bridge.inbound.api import JsonResponse, Request
 from crm_bridge.responses import Mappings, MappingTrial
 from crm_bridge.runtime import runtime
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 READ_SCOPE, PAYLOAD_SCOPE = "operations:read", "operations:payload"
 
 
-class SourceQuestion(BaseModel):
+class SourceQuestion(Input):
     """An event that a source's expressions are tried on. Without one the entries of all sources are only listed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(defer_build=True)
 
     source: Annotated[str, Field(max_length=63)] | None = None
     """Its name; required with a payload."""

@@ -23,8 +23,6 @@ import aws_lambda_powertools.utilities.batch  # noqa: E402, F401
 if _pydantic:
     sys.modules["pydantic"] = _pydantic
 
-ON_LAMBDA: bool = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
-
 from crm_bridge.engine import Context, Required  # noqa: E402 - after what is above
 from crm_bridge.flow import Change, Command, Create, Flow, FromSource, Import, Kind, Match, Need, Result, Update  # noqa: E402
 from crm_bridge.function import Function  # noqa: E402

@@ -1,5 +1,6 @@
-"""Types of the fields that several commands have, and how a validator brings its JSON Schema along."""
+"""Base classes of what somebody sends or sets, types of fields, and how a validator brings its JSON Schema along."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     PlainSerializer,
@@ -23,6 +25,7 @@ from crm_bridge.ids import PLACEHOLDERS, TEMPLATES, UNSEEN, canonical, filled_in
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
+ON_LAMBDA = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
 IN_CSV = "in CSV"
 """The validation context of a cell, where a number cannot be told from text."""
 COMPARED = "compared"
@@ -42,6 +45,20 @@ ANYTHING = ("", True)
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Unicode's category Cc, without tab and the ends of lines."""
 _MARKUP = re.compile(r"<[^<>]*>|&#?\w{1,31};")
+
+
+class Input(BaseModel):
+    """What somebody sends or sets: unknown fields are refused, and errors repeat no values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class DocumentPart(Input):
+    """A part of a tenant's document."""
+
+    # Descriptions are for the JSON Schema. To read them from the source takes twice as long as all else of a module.
+    # A tenant is built once, with all that is in it; each of its parts by itself only slows a cold start down.
+    model_config = ConfigDict(defer_build=True, use_attribute_docstrings=not ON_LAMBDA)
 
 
 type JsonSchema = dict[str, Any]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 from pydantic import BaseModel, ConfigDict
 
 from crm_bridge.errors import ConflictError
+from crm_bridge.fields import Input
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.storage.links import Link
 from crm_bridge.storage.operation import Operation, operation_id
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from crm_bridge.engine.settling import Ending
 
 
-class Command(BaseModel):
-    """What a flow sends, as a caller gives it: unknown fields are refused, and errors repeat no values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+class Command(Input):
+    """What a flow sends, as a caller gives it."""
 
 
 class Result(BaseModel):

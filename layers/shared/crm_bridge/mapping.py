@@ -14,8 +14,6 @@ from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
 from pydantic import (
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     PlainSerializer,
@@ -23,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from crm_bridge import ON_LAMBDA
 from crm_bridge.errors import InvalidError
+from crm_bridge.fields import DocumentPart
 from crm_bridge.vendors import REGISTRY
 
 # A list with one record is taken for the record. A list with more yields nothing: one request is one event.
@@ -62,16 +60,8 @@ _MASKED = PlainSerializer(lambda _: MASK, return_type=str)
 """Of customer data: it is stored as it is, and not shown with the settings."""
 
 
-class Sample(BaseModel):
+class Sample(DocumentPart):
     """A payload, and what a mapping shall make of it. A new version that makes something else is not stored."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        defer_build=True,
-        use_attribute_docstrings=not ON_LAMBDA,
-    )
 
     payload: Annotated[JsonValue, _MASKED] = Field(repr=False)
     """What the sender sends; of a source, one event."""
@@ -91,19 +81,11 @@ type Samples = Annotated[
 """By name."""
 
 
-class PayloadMapping(BaseModel):
+class PayloadMapping(DocumentPart):
     """One flow's mapping: what is built in for a CRM, the tenant's own expression, or both.
 
     The own expression's members come on top of those built in. A member that is null or empty text is not given.
     """
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        defer_build=True,
-        use_attribute_docstrings=not ON_LAMBDA,
-    )
 
     built_in: Literal["upya"] | None = None
     """A CRM whose records the bridge knows."""
@@ -111,7 +93,7 @@ class PayloadMapping(BaseModel):
     """The tenant's name for this version of its expression; every operation says which one made it."""
     expression: str | None = Field(default=None, min_length=1, max_length=10_000)
     """A JMESPath expression that yields an object. Its members come on top of those of `built_in`."""
-    samples: Samples = {}
+    samples: Samples = {}  # noqa: RUF012 - pydantic copies it; ruff does not see the base class
     """By name: payloads, and what the mapping makes of them."""
     stored_at: AwareDatetime | None = Field(default=None, exclude=True)
     """Written by the command line: when this version was stored."""
@@ -177,16 +159,8 @@ class PayloadMapping(BaseModel):
         }
 
 
-class Mappings(BaseModel):
+class Mappings(DocumentPart):
     """The mappings of a tenant. `mappings_model` has a field for each function that may have one."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        defer_build=True,
-        use_attribute_docstrings=not ON_LAMBDA,
-    )
 
     @model_validator(mode="after")
     def _are_there(self) -> Self:
