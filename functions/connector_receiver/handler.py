@@ -86,16 +86,6 @@ def _save(request: Request) -> Response:
     _expect_agreement(club_id, connector, sent)
     person_id, connector_id = _ids(request, sent)
     tenant, arrived_at, fields = request.caller.tenant, runtime().clock.microseconds(), sent.fields()
-
-    def command(person_id: str, *, has_namesake: bool = False) -> PersonToSave:
-        return PersonToSave(
-            club_id=club_id,
-            person_id=person_id,
-            fields=fields,
-            arrived_at=arrived_at,
-            has_namesake=has_namesake,
-        )
-
     asks = connector.ask_about_namesakes
     sight = Sight(runtime(), tenant, _egito_settings(tenant), bool(fields.get("leadSource")))
     people = People(
@@ -120,7 +110,13 @@ def _save(request: Request) -> Response:
         )
         if recognised is None:
             raise NotFoundError("This tenant has no person with this recordID. Send the save without it.")
-        save = command(recognised.person_id, has_namesake=asks and recognised.namesake).after(sight.seen(recognised))
+        save = PersonToSave(
+            club_id=club_id,
+            person_id=recognised.person_id,
+            fields=fields,
+            arrived_at=arrived_at,
+            has_namesake=asks and recognised.namesake,
+        ).after(sight.seen(recognised))
         is_stored = recognised.known
         try:
             outcome = run(request, SavePerson, save)
@@ -224,7 +220,7 @@ def _create_lead_source(request: Request) -> Response:
         response = Response(201 if is_new else 200, saved.model_dump())
     else:
         response = _create_in_dictionary(request, dictionary, sent.name)
-    return _with_result(_kept(request, response, active=sent.active, is_egitos=dictionary is not None))
+    return _with_result(_keep(request, response, active=sent.active, is_egitos=dictionary is not None))
 
 
 def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Response:
@@ -279,13 +275,13 @@ def _change_lead_source(request: Request) -> Response:
         response = to_response(run(request, ChangeLeadSource, command), ChangeLeadSource)
     active = before.active if sent.active is None else sent.active
     if response.status == HTTPStatus.ACCEPTED:  # only the name is still on its way
-        _kept(request, Response(200, changed.model_dump()), active=active, is_egitos=is_egitos)
+        _keep(request, Response(200, changed.model_dump()), active=active, is_egitos=is_egitos)
         return _with_result(response)
-    return _with_result(_kept(request, response, active=active, is_egitos=is_egitos))
+    return _with_result(_keep(request, response, active=active, is_egitos=is_egitos))
 
 
-def _kept(request: Request, response: Response, *, active: bool | None, is_egitos: bool) -> Response:
-    """The response, after the bridge has noted what Egito cannot: whether it is in use, and names of our own."""
+def _keep(request: Request, response: Response, *, active: bool | None, is_egitos: bool) -> Response:
+    """Note what Egito cannot store, whether it is in use and names of our own, and return the response."""
     body = response.body if isinstance(response.body, dict) else {}
     if "id" not in body:  # it is not made yet; the Connector saves it again, or does without
         return response
@@ -327,15 +323,15 @@ def _check(request: Request) -> Response:
                 "user": connector.user,
                 "clubs": [{"clubID": ours, "connectorID": club.connector_id} for ours, club in connector.clubs.items()],
             },
-            "maps": {kind: _compared(receiver, a_map, record_id) for kind, (a_map, record_id) in maps.items()},
-            "staff": _counted(lambda: receiver.staff()),
-            "leadSources": _counted(lambda: receiver.lead_sources.all()),
+            "maps": {kind: _compare(receiver, a_map, record_id) for kind, (a_map, record_id) in maps.items()},
+            "staff": _count(receiver.staff),
+            "leadSources": _count(receiver.lead_sources.all),
         }
 
     return Response(200, _ask(request, look))
 
 
-def _compared(receiver: Receiver, a_map: PeopleMap, record_id: str | None) -> dict[str, object]:
+def _compare(receiver: Receiver, a_map: PeopleMap, record_id: str | None) -> dict[str, object]:
     if record_id is None:
         return {"entity": a_map.entity, "compared": False, "missing": [], "notMapped": []}
     try:
@@ -346,7 +342,7 @@ def _compared(receiver: Receiver, a_map: PeopleMap, record_id: str | None) -> di
     return {"entity": a_map.entity, "compared": True, "missing": missing, "notMapped": not_mapped}
 
 
-def _counted(question: Callable[[], list[Any]]) -> dict[str, object]:
+def _count(question: Callable[[], list[Any]]) -> dict[str, object]:
     try:
         return {"count": len(question())}
     except RefusedError as error:
@@ -368,8 +364,8 @@ ROUTES = {
 
 
 def _language(route: str, headers: Mapping[str, str], response: Response) -> Response:
-    """The Connector's; everybody else gets JSON."""
-    return wire.told(headers, response) if _BASE in route else response
+    """Return the response in the Connector's language on its routes; everybody else gets JSON."""
+    return wire.translated(headers, response) if _BASE in route else response
 
 
 lambda_handler = Function(

@@ -167,10 +167,7 @@ def _bounded[R: JsonResponse[EgitoRecord] | JsonResponse[RecordList] | JsonRespo
 ) -> R:
     """Return the response. Raises InvalidError if Lambda cannot return it."""
     if len(json.dumps(response.body)) > LARGEST_RESPONSE:
-        raise InvalidError(
-            "This is more than the bridge can return at once.",
-            fields=too_large,
-        )
+        raise InvalidError("This is more than the bridge can return at once.", fields=too_large)
     return response
 
 

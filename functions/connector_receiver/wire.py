@@ -45,7 +45,7 @@ def read[M: BaseModel](request: Request, model: type[M]) -> M:
     return request.parse(model)
 
 
-def told(headers: Mapping[str, str], response: Response) -> Response:
+def translated(headers: Mapping[str, str], response: Response) -> Response:
     """Return the response in the caller's language. A problem has a result and a sentence, as the others have."""
     body = response.body
     if response.status >= 400 and isinstance(body, Mapping):

@@ -69,10 +69,8 @@ def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> Mapping[
             oldest = min((one.due_at for one in due), default=now)
             measure("OldestDueAge", now - oldest, "Seconds")
         with suppress(StorageError):  # the next run tells it
-            in_review = [
-                since for since in calls.map(runtime().operations.oldest_in_review, SHARDS) if since is not None
-            ]
-            oldest = min(in_review, default=now)
+            in_review = calls.map(runtime().operations.oldest_in_review, SHARDS)
+            oldest = min((since for since in in_review if since is not None), default=now)
             measure("OldestReviewAge", now - oldest, "Seconds")
         by_function = _by_function(due)
         lent = _lent(run, sorted({one.tenant for one in due})[:MOST_COUNTED])

@@ -15,7 +15,7 @@ from crm_bridge.sequence import Turn, Turns
 from crm_bridge.storage.links import Identity, Link, Ties
 from crm_bridge.storage.locks import Lock, Note, read_lock
 from crm_bridge.storage.operation import Attempt, Operation, State
-from crm_bridge.storage.operation_reader import as_operation, standing
+from crm_bridge.storage.operation_reader import as_operation, timed
 from crm_bridge.storage.operations import Claim
 from crm_bridge.vendors.revio import VENDOR
 from crm_bridge.webhooks import webhook
@@ -338,7 +338,7 @@ class Change:
                 ":there": State.SUCCEEDED.value,
                 ":result": self._result,
                 ":state": state.value,
-                ":standing": standing(state, now),
+                ":standing": timed(state, now),
                 ":now": now,
                 ":until": now + KEEP,
                 ":attempt": attempt,

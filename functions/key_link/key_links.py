@@ -15,6 +15,7 @@ NAMES_MAX_AGE = 3600.0
 NAMES_MIN_AGE = 10.0
 """Seconds for which the names that are remembered are believed, and for which one is believed not to be there."""
 SHOWN_NAMES = 50
+KINDS: tuple[NameKind, NameKind] = ("system", "entity_type")
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,11 @@ class KeyLinks:
         search: dict[str, str] = {}
         exact: dict[str, object] = {}
         names: dict[str, str] = {}
-        if wanted.system is not None:
-            system = self._by_name("system", wanted.system)
-            search["system_name"] = names["system"] = system.name
-            exact["integration_system_id"] = system.id
-        if wanted.entity_type is not None:
-            entity_type = self._by_name("entity_type", wanted.entity_type)
-            search["entity_type_name"] = names["entity_type"] = entity_type.name
-            exact["integration_entity_type_id"] = entity_type.id
+        for kind in KINDS:
+            if (name := getattr(wanted, kind)) is not None:
+                named = self._by_name(kind, name)
+                search[f"{kind}_name"] = names[kind] = named.name
+                exact[f"integration_{kind}_id"] = named.id
         if wanted.internal_id is not None:
             exact["internal_id"] = wanted.internal_id
         if wanted.external_id is not None:
@@ -144,8 +142,7 @@ class KeyLinks:
         raise WrongFieldError(message, vendor=VENDOR, field=kind)
 
     def to_stored(self, record: RevioKeyLink) -> StoredKeyLink:
-        systems = {system.id: system.name for system in self.names("system")}
-        entity_types = {entity_type.id: entity_type.name for entity_type in self.names("entity_type")}
+        systems, entity_types = ({one.id: one.name for one in self.names(kind)} for kind in KINDS)
         names = {
             "system": systems.get(record.integration_system_id),
             "entity_type": entity_types.get(record.integration_entity_type_id),

@@ -12,7 +12,9 @@ from typing import Any
 from crm_bridge import responses
 from crm_bridge.errors import FieldError, InvalidError, NotFoundError
 from crm_bridge.inbound.api import JsonResponse, LambdaContext, Request, respond, validated
+from crm_bridge.responses import OPERATION_ID
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.api_keys import PAYLOAD_SCOPE, READ_SCOPE, RESOLVE_SCOPE
 from crm_bridge.storage.changed_operations import CHANGED
 from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import Operation, OperationSummary, State, operation_id
@@ -38,13 +40,8 @@ from operations.models import (
 from operations.retrying import MOST_RETRIED, RETRIED, retry, retry_all, says
 from operations.summary import READ, summary
 
-READ_SCOPE = "operations:read"
-RESOLVE_SCOPE = "operations:resolve"
-PAYLOAD_SCOPE = "operations:payload"
-"""With READ_SCOPE: what the CRM sent, and what candidates at the vendor are called."""
 SETTINGS_OF = ("create_site", "key_link", "connector_receiver")
 """Functions whose settings it may read, to verify ids. The first that a tenant has say how long to keep requests."""
-OPERATION_ID = "op_[0-9a-f]{32}"
 FIRST_LOOKED_AT = (State.NEEDS_REVIEW, State.UNCONFIRMED, State.WAITING, State.SENDING, State.REJECTED, State.SUCCEEDED)
 """The order of the states in a list: what needs a person comes first."""
 
@@ -165,7 +162,14 @@ def _resolve_operation(request: Request) -> JsonResponse[responses.Operation]:
     add_to_log(operation_id=operation.operation_id)
     match resolution.action:
         case "link":
-            resolved = _link(operation, resolution, request)
+            resolved = engine.link_existing(
+                flow_of(operation),
+                operation,
+                resolution.id or "",
+                by=by,
+                deadline=request.deadline,
+                confirmed=resolution.confirmed,
+            )
         case "retry":
             resolved = retry(operation, by=by)
         case "discard":
@@ -202,17 +206,6 @@ def _retry_operations(request: Request) -> JsonResponse[RetryPage]:
             "left_to_a_person": retried.left,
             "next": going_on,
         },
-    )
-
-
-def _link(operation: Operation, resolution: Resolution, request: Request) -> Operation:
-    return runtime().engine.link_existing(
-        flow_of(operation),
-        operation,
-        resolution.id or "",
-        by=request.caller.label,
-        deadline=request.deadline,
-        confirmed=resolution.confirmed,
     )
 
 

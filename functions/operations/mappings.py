@@ -8,16 +8,13 @@ from pydantic import ConfigDict, Field, JsonValue
 from crm_bridge.errors import FieldError, InvalidError, NoSettingsError
 from crm_bridge.fields import Input, JsonSchema, Schema
 from crm_bridge.inbound.api import JsonResponse, Request
-from crm_bridge.mapping import PayloadMapping, mappings_model
+from crm_bridge.mapping import LONGEST_EXPRESSION, PayloadMapping, mappings_model
 from crm_bridge.responses import Mappings
 from crm_bridge.runtime import runtime
-from crm_bridge.telemetry import logger
 from crm_bridge.tenants import MAPPING_MAX_AGE
-from crm_bridge.trial import Target, shown_mapping, try_out
+from crm_bridge.trial import Target, mappings_response, shown_mapping, try_out
 from crm_bridge.vendors import PART_OF
 from operations.flows import flows
-
-LONGEST_EXPRESSION = 10_000
 
 
 def _enumerated(schema: JsonSchema) -> JsonSchema:
@@ -64,12 +61,10 @@ def try_mapping(request: Request, *, readable: frozenset[str], shows: bool) -> J
         is_readable = PART_OF[target.function] in readable
         known[name] = _stored(request.caller.tenant, target.function) if is_readable else None
         mappings.append(shown_mapping(name, name, known[name], shows=shows, is_readable=is_readable))
-    if shows and any(one["samples"] for one in mappings):
-        logger().info("payload read", extra={"samples": [one["name"] for one in mappings if one["samples"]]})
     trial = None
     if "payload" in asked.model_fields_set and asked.flow is not None:
         trial = try_out(asked.flow, there[asked.flow], known[asked.flow], asked.expression, asked.payload, shows=shows)
-    return JsonResponse(200, {"mappings": mappings, "used_after": MAPPING_MAX_AGE, "trial": trial})
+    return JsonResponse(200, mappings_response(mappings, trial))
 
 
 def _stored(tenant: str, function: str) -> PayloadMapping | None:

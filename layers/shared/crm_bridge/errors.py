@@ -49,9 +49,12 @@ BridgeError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crm_bridge.words import plain
+
+if TYPE_CHECKING:
+    from crm_bridge.responses import InvalidField
 
 
 class Event(StrEnum):
@@ -96,6 +99,9 @@ class FieldError:
 
     field: str
     message: str
+
+    def to_response(self) -> "InvalidField":
+        return {"field": self.field, "message": self.message}
 
 
 class ProblemError(BridgeError):

@@ -53,6 +53,7 @@ BUILT_IN_VERSION = "1"
 """Of all that is built in; a change to one of them counts it up."""
 MASK = "**********"
 """Shown instead of a secret, as pydantic does."""
+LONGEST_EXPRESSION = 10_000
 MOST_SAMPLES, LARGEST_SAMPLE = 5, 4000
 """Samples of a mapping, and characters of one as JSON: they are in the tenant's secret, which has 64 KB."""
 
@@ -91,7 +92,7 @@ class PayloadMapping(DocumentPart):
     """A CRM whose records the bridge knows."""
     version: str | None = Field(default=None, min_length=1, max_length=50)
     """The tenant's name for this version of its expression; every operation says which one made it."""
-    expression: str | None = Field(default=None, min_length=1, max_length=10_000)
+    expression: str | None = Field(default=None, min_length=1, max_length=LONGEST_EXPRESSION)
     """A JMESPath expression that yields an object. Its members come on top of those of `built_in`."""
     samples: Samples = {}  # noqa: RUF012 - pydantic copies it; ruff does not see the base class
     """By name: payloads, and what the mapping makes of them."""
@@ -143,10 +144,10 @@ class PayloadMapping(DocumentPart):
         """Return what makes a flow's command: what is built in, then the own expression."""
         return [one for one in (_BUILT_IN.get((self.built_in or "", flow)), self.expression) if one]
 
-    def failed(self, why: str, payload: JsonValue, yielded: JsonValue = None) -> InvalidError:
+    def failed(self, why: str, payload: JsonValue) -> InvalidError:
         return InvalidError(
             f"Correct the tenant's mapping {self.label}, or what is sent: {why}.",
-            extensions={"mapping": self.explained(payload, yielded)},
+            extensions={"mapping": self.explained(payload)},
         )
 
     def explained(self, payload: JsonValue, yielded: JsonValue = None) -> dict[str, object]:

@@ -20,7 +20,6 @@ from crm_bridge.errors import (
 )
 from crm_bridge.outbound.transport import AFTER_DEADLINE, SHORTEST_CALL
 from crm_bridge.storage.operation import Operation, State
-from crm_bridge.storage.operations import Operations
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
@@ -72,7 +71,7 @@ class Turn:
         turns = self.turns
         newer = [note for note in self.lock.notes - self.notes if note.at > self.fresh.get(note.what, note.at)]
         for operation_id in {note.operation_id for note in newer}:
-            operation = turns.operations.get(operation_id)
+            operation = turns.context.operations.get(operation_id)
             if operation and operation.state not in FINISHED:
                 turns.context.wait_for(operation, "a newer one is on its way, and comes first")
         self.notes |= frozenset(newer)
@@ -129,10 +128,6 @@ class Turns:
     @property
     def locks(self) -> "Locks":
         return self.context.services.locks
-
-    @property
-    def operations(self) -> Operations:
-        return self.context.operations
 
     @property
     def clock(self) -> Callable[[], float]:

@@ -10,6 +10,8 @@ from crm_bridge import responses
 from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.inbound.api import validated
 from crm_bridge.mapping import PayloadMapping, as_json
+from crm_bridge.telemetry import logger
+from crm_bridge.tenants import MAPPING_MAX_AGE
 from crm_bridge.tracing import Failure, Trace
 
 TRIED = "tried"
@@ -132,9 +134,11 @@ def try_out(
     try:
         mapping = tried(expression, stored) if expression else stored
     except InvalidError as error:
-        return {**found, "errors": _shown(error.fields or (FieldError("the expression", error.detail),))}
+        fields = error.fields or (FieldError("the expression", error.detail),)
+        return {**found, "errors": [one.to_response() for one in fields]}
     if mapping is None:
-        return {**found, "errors": _shown([FieldError("the expression", "is missing: there is no mapping yet")])}
+        missing = FieldError("the expression", "is missing: there is no mapping yet")
+        return {**found, "errors": [missing.to_response()]}
     trial = Trial(target, mapping, payload)
     before = Trial(target, stored, payload).made if stored and expression else None
     return {
@@ -142,19 +146,29 @@ def try_out(
         "version": mapping.label,
         "command": trial.made,
         "is_valid": not trial.errors,
-        "errors": _shown(trial.errors),
+        "errors": [one.to_response() for one in trial.errors],
         "not_read": list(trial.unread),
         "differences": _compared(trial.differences(before)) if before is not None else [],
         "samples": [
             {
                 "name": one.name,
                 "is_as_expected": one.is_as_expected,
-                "errors": _shown(one.errors),
+                "errors": [wrong.to_response() for wrong in one.errors],
                 "differences": _compared(one.differences, shows=shows),
             }
             for one in (check_samples(target, mapping) if shows or not expression else ())
         ],
     }
+
+
+def mappings_response(
+    mappings: Sequence[responses.ShownMapping], trial: responses.MappingTrial | None
+) -> responses.Mappings:
+    """Return the response with a tenant's mappings and the result of a trial, and log whose samples it shows."""
+    with_samples = [one["name"] for one in mappings if any("payload" in sample for sample in one["samples"])]
+    if with_samples:
+        logger().info("payload read", extra={"samples": with_samples})
+    return {"mappings": [*mappings], "used_after": MAPPING_MAX_AGE, "trial": trial}
 
 
 def shown_mapping(
@@ -180,10 +194,6 @@ def shown_mapping(
             for name, one in (mapping.samples if mapping else {}).items()
         ],
     }
-
-
-def _shown(errors: Sequence[FieldError]) -> list[responses.InvalidField]:
-    return [{"field": one.field, "message": one.message} for one in errors]
 
 
 def _compared(differences: Sequence[Difference], *, shows: bool = True) -> list[responses.MappingDifference]:

@@ -101,11 +101,10 @@ class Request:
 
     def parse[M: BaseModel](self, model: type[M]) -> M:
         """The body as `model`. Raises the ProblemError that says what is wrong with it, field by field."""
-        return validated(model, self._object(self.json()))
-
-    def mapped[M: BaseModel](self, model: type[M], flow: str, mapping: PayloadMapping) -> M:
-        """Return what `mapping` makes of the body, as `model`. Raises ProblemError as `parse` does."""
-        return mapped(self.json(), model, flow, mapping)
+        parsed = self.json()
+        if not isinstance(parsed, dict):
+            raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
+        return validated(model, parsed)
 
     def query_as[M: BaseModel](self, model: type[M]) -> M:
         """The parameters after the `?` as `model`. Raises InvalidError."""
@@ -126,19 +125,9 @@ class Request:
         if not self.body.strip():
             raise NotJsonError("The body is empty. Send a JSON object.")
         try:
-            return json_value(self.text())
+            return json_value(text_of(self.body, charset(self.headers.get("content-type", ""))))
         except CharsetError as error:
             raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
-
-    def text(self) -> str:
-        """The body in the charset that Content-Type names, else in UTF-8. Raises CharsetError."""
-        return text_of(self.body, charset(self.headers.get("content-type", "")))
-
-    @staticmethod
-    def _object(parsed: JsonValue) -> dict[str, JsonValue]:
-        if not isinstance(parsed, dict):
-            raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
-        return parsed
 
 
 def mapped[M: BaseModel](payload: JsonValue, model: type[M], flow: str, mapping: PayloadMapping) -> M:
@@ -228,10 +217,6 @@ type Language = Callable[[str, Mapping[str, str], Response], Response]
 understands."""
 
 
-def unchanged(route: str, headers: Mapping[str, str], response: Response) -> Response:  # noqa: ARG001 - most callers'
-    return response
-
-
 def respond(
     event: Mapping[str, Any],
     context: LambdaContext,
@@ -240,7 +225,7 @@ def respond(
     function: str,
     keys: ApiKeys,
     scopes: Mapping[str, str] | None = None,
-    language: Language = unchanged,
+    language: Language | None = None,
     settings_of: Sequence[str] = (),
 ) -> dict[str, object]:
     """Answer an API Gateway HTTP API event (payload format 2.0). Never raises: what fails becomes a problem document.
@@ -278,7 +263,7 @@ def respond(
             settings_of=settings_of or (function,),
         )
     log_response(response.status)
-    return as_lambda(language(route, headers, response), request_id)
+    return as_lambda(language(route, headers, response) if language else response, request_id)
 
 
 def answered(make: Callable[[], Response], request_id: str) -> Response:
@@ -362,7 +347,7 @@ def receive[M: BaseModel](request: Request, function: str, model: type[M]) -> tu
     if found is None:
         return request.parse(model), None
     try:
-        return request.mapped(model, function, found), found.label
+        return mapped(request.json(), model, function, found), found.label
     except InvalidError as problem:
         if not found.contradicts(function, request.json()):
             with suppress(InvalidError):
@@ -471,7 +456,7 @@ def to_problem(problem: ProblemError) -> Response:
         body["operation_id"] = problem.operation_id
     body |= problem.extensions
     if problem.fields:
-        body["errors"] = [{"field": error.field, "message": error.message} for error in problem.fields]
+        body["errors"] = [error.to_response() for error in problem.fields]
     headers = {"Retry-After": str(problem.retry_after), **problem.headers} if problem.retryable else problem.headers
     return Response(problem.status, body, {**headers, "Content-Type": "application/problem+json"})
 

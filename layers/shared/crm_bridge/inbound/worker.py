@@ -11,8 +11,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from crm_bridge.engine import Engine
 from crm_bridge.errors import BridgeError, UnavailableError
 from crm_bridge.flow import Flow
-from crm_bridge.inbound.api import LambdaContext
-from crm_bridge.outbound.transport import RESERVE, Deadline
+from crm_bridge.inbound.api import LambdaContext, deadline_of
 from crm_bridge.telemetry import add_to_log, bind_log, logger, report_defect
 
 
@@ -53,8 +52,7 @@ def _retry(
         message = json.loads(record.body)
         operation_id, tenant = message["operation_id"], message["tenant"]
         add_to_log(operation_id=operation_id)
-        deadline = Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE)
-        lent_until = message.get("lent_until")
+        deadline, lent_until = deadline_of(context), message.get("lent_until")
         if engine.retry(flows, operation_id, tenant=tenant, deadline=deadline, lent_until=lent_until) is None:
             logger().info("not due")
     except UnavailableError as error:

@@ -35,16 +35,6 @@ class SourceEvent:
     payload: JsonValue = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """The number of events of a request by what the bridge did with them."""
-
-    stored: int
-    repeated: int
-    quarantined: int
-    ignored: int
-
-
 def unauthenticated() -> UnauthenticatedError:
     """Return the error for an unknown tenant, an unknown source and a wrong proof alike."""
     detail = "Unknown source, or the request does not prove who sent it."

@@ -8,14 +8,13 @@ from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, model_vali
 
 from crm_bridge.errors import InvalidError
 from crm_bridge.fields import Schema
-from crm_bridge.mapping import FAILURES, PayloadMapping, Samples, check_expression
+from crm_bridge.mapping import FAILURES, LONGEST_EXPRESSION, PayloadMapping, Samples, check_expression
 from crm_bridge.settings import HeaderSecret, LoginPart, Settings, VendorUrl
 from crm_bridge.sources.preset import Answer, Preset
 from crm_bridge.sources.presets import PRESETS
 from crm_bridge.sources.proof import HeaderName, Proof
 from crm_bridge.sources.signature import Signature
 
-LONGEST_EXPRESSION = 10_000
 OF_PROOFS = ("user", "header", "parameter", "organization_id", "url")
 """Settings of which each proof uses some."""
 

@@ -7,12 +7,12 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from crm_bridge.cache import keep_newest
 from crm_bridge.errors import TooManyRequestsError, UnauthenticatedError
 from crm_bridge.storage.dynamodb import deserialize, guarded, serialize
 from crm_bridge.token_buckets import TokenBuckets
@@ -20,6 +20,10 @@ from crm_bridge.token_buckets import TokenBuckets
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+READ_SCOPE = "operations:read"
+RESOLVE_SCOPE = "operations:resolve"
+PAYLOAD_SCOPE = "operations:payload"
+"""With READ_SCOPE: what the CRM sent, and what candidates at the vendor are called."""
 KEY_MAX_AGE = 60.0
 """Seconds for which a key that was found valid is believed: so long a revoked key may still work."""
 REFUSED_MAX_AGE = 10.0
@@ -92,9 +96,9 @@ class ApiKeys:
         try:
             cached = self._read(hashed, now)
         except UnauthenticatedError:
-            _keep(self._refused, hashed, now + REFUSED_MAX_AGE)
+            keep_newest(self._refused, hashed, now + REFUSED_MAX_AGE, KEY_CACHE)
             raise
-        _keep(self._cache, hashed, cached)
+        keep_newest(self._cache, hashed, cached, KEY_CACHE)
         return cached.caller
 
     def take_token(self, caller: Caller) -> None:
@@ -195,15 +199,6 @@ class ApiKey(BaseModel):
 
 def _refusal() -> UnauthenticatedError:
     return UnauthenticatedError("The API key is unknown, disabled or expired. Ask for a new one.", headers=_ASK)
-
-
-def _keep[T](known: dict[str, T], key: str, value: T) -> None:
-    """Remember `value`, and forget the oldest of more than KEY_CACHE."""
-    known.pop(key, None)  # so that the newest comes last
-    known[key] = value
-    if len(known) > KEY_CACHE:
-        with suppress(StopIteration, KeyError, RuntimeError):  # another thread was quicker
-            del known[next(iter(known))]
 
 
 def _credential(authorization: str) -> str:

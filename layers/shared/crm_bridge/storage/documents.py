@@ -112,17 +112,13 @@ class Documents:
         if change.content is None:
             return {"Delete": {"TableName": self._table, "Key": _key(key), **unchanged}}
         item = {
-            **_key(key),
-            **serialize(
-                {
-                    "version": change.read.version + 1,
-                    "content": change.content,
-                    "writer": writer,
-                    "expires_at": change.expires_at,
-                }
-            ),
+            "document": key,
+            "version": change.read.version + 1,
+            "content": change.content,
+            "writer": writer,
+            "expires_at": change.expires_at,
         }
-        return {"Put": {"TableName": self._table, "Item": item, **unchanged}}
+        return {"Put": {"TableName": self._table, "Item": serialize(item), **unchanged}}
 
 
 def _document(stored: Item) -> Document:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crm_bridge.errors import Event
-from crm_bridge.storage.dynamodb import deserialize, guarded, serialize
+from crm_bridge.storage.dynamodb import deserialize, read_many, serialize
 from crm_bridge.storage.operation import Operation, State, as_time
 
 if TYPE_CHECKING:
@@ -108,14 +108,8 @@ class Exchanges:
         """Return the exchanges of an operation, the latest first. Raises StorageError."""
         if not operation.exchanges:
             return []
-        keys: Any = [_key(operation, ending) for ending in (FAILED, SUCCEEDED)]
-        found: list[Mapping[str, AttributeValueTypeDef]] = []
-        with guarded():
-            while keys:
-                response = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys}})
-                found += response["Responses"].get(self._table, ())
-                unprocessed: Any = response.get("UnprocessedKeys", {})
-                keys = unprocessed.get(self._table, {}).get("Keys")
+        keys = [_key(operation, ending) for ending in (FAILED, SUCCEEDED)]
+        found = read_many(self._client, self._table, keys, consistent=False)
         return sorted(_stored(map(deserialize, found), now), key=lambda one: one.at, reverse=True)
 
 

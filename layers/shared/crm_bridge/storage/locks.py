@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, cast
 from botocore.exceptions import ClientError
 
 from crm_bridge.storage.dynamodb import Reading, deserialize, existing, guarded, serialize, through_conflicts
-from crm_bridge.storage.links import joined
+from crm_bridge.storage.links import joined, parted
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -35,8 +35,8 @@ class Note(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Self:
-        operation_id, at, what = text.split("#")
-        return cls(operation_id, int(at), what.replace("%23", "#").replace("%25", "%"))
+        operation_id, at, what = parted(text)
+        return cls(operation_id, int(at), what)
 
 
 @dataclass(frozen=True)
