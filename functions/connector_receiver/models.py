@@ -1,4 +1,4 @@
-"""What connector_receiver takes and gives, and the commands of its flows.
+"""The requests of the Connector, and the commands and results of its flows.
 
 What the Connector sends has the Connector's own tag names. Source: "Connector API Guide", see docs/vendors/egito.md.
 """
@@ -214,7 +214,7 @@ class Check(Input):
 
 
 class PersonToSave(Command):
-    """What was sent of a person, at a time (epoch microseconds)."""
+    """A save of a person, which arrived at a time (epoch microseconds)."""
 
     club_id: str
     person_id: str
@@ -223,7 +223,7 @@ class PersonToSave(Command):
     has_namesake: bool = False
     """Whether a person decides first if it is the one of the same name that is known."""
     _seen: "Seen | None" = PrivateAttr(default=None)
-    """What was read of the person when it arrived; it is no part of the event."""
+    """The reading of the person when it arrived; it is no part of the event."""
 
     def after(self, seen: "Seen") -> Self:
         """Return it, to be claimed together with what was `seen`."""
@@ -255,7 +255,7 @@ class NewLeadSource(Command):
 
 
 class LeadSourceName(Command):
-    """What an entry of Egito's dictionary is called from a time on (epoch microseconds)."""
+    """A new name of an entry of Egito's dictionary, from a time on (epoch microseconds)."""
 
     dictionary: str
     id: str

@@ -31,7 +31,7 @@ the table takes. Everybody else of this name is recognised by ids only."""
 
 @dataclass(frozen=True)
 class Traits:
-    """By what a person is recognised, hashed. None is "not told", an empty text "there is none"."""
+    """Hashes by which a person is recognised. None is "not sent", an empty text "there is none"."""
 
     name: str
     email: str | None = field(repr=False)
@@ -59,7 +59,7 @@ class Recognised:
 
 
 class Hasher:
-    """What names, addresses and numbers have in common for whoever recognises people by them, as a keyed hash.
+    """Makes keyed hashes of names, addresses and numbers, the same for all forms that compare equal.
 
     `country`: the country of a phone number that names none, two letters.
     """
@@ -101,9 +101,9 @@ class People:
     is_undecided: Callable[[str], bool] | None = None
     """Whether a person's record waits for a decision. None: nobody is asked about people of the same name."""
     also: Callable[[str], Sequence[Reading[Any]]] = lambda _: ()
-    """What is read at once with the person who has an id."""
+    """Returns the readings that go along with the person who has an id."""
     besides: Sequence[Reading[Any]] = ()
-    """What else is to be read."""
+    """Readings that go along with every person."""
 
     def look(
         self,

@@ -1,4 +1,4 @@
-"""What is read of a person at once before a save is claimed, and the transaction that claims the save.
+"""Reads all of a person at once before a save is claimed, and claims the save in one transaction.
 
 The transaction stores the person if that is new or changed, claims the save, and takes the person's turn. The turn is
 taken only if nobody has had it since the row was read. So the records, which were read at once with the row, are what
@@ -28,7 +28,7 @@ from crm_bridge.vendors.egito import VENDOR
 from crm_bridge.vendors.egito_settings import EgitoSettings
 
 CLUB = "club"
-"""What a save says besides its fields."""
+"""The name of the club's fields, which every save sets besides its own."""
 
 
 def row_of_person(person_id: str) -> str:
@@ -42,7 +42,7 @@ def turns_of_person(context: Context, person_id: str) -> Turns:
 
 
 def times_of(command: PersonToSave) -> Mapping[str, int]:
-    """Return when that happened which a save says, by field."""
+    """Return the time of each field that a save sets (epoch microseconds)."""
     times = dict.fromkeys([*command.fields, CLUB], command.arrived_at)
     if command.fields["userType"] == UserType.PROSPECT:
         times["userType"] = 0  # nobody becomes a prospect again who was a member
@@ -51,7 +51,7 @@ def times_of(command: PersonToSave) -> Mapping[str, int]:
 
 @dataclass
 class Seen:
-    """What was read of a person besides who it is.
+    """All that was read of a person besides who it is.
 
     `operations` are those that make the records, by their ids. All of it counts as long as `turn` is not over.
     """

@@ -1,4 +1,4 @@
-"""How the Connector and the bridge talk: JSON, or XML with the Connector's tag names; and a sentence for its log."""
+"""Reads and writes the Connector's bodies: JSON, or XML with its tag names; and a sentence for its log."""
 
 import re
 import unicodedata
@@ -25,14 +25,14 @@ WRAPPERS = frozenset({"providerInfo", "userInfo", "leadInfo", "extraProviderIDs"
 IGNORED = frozenset({"inTouchID"})
 """InTouch's id besides the Connector's, which it may send along."""
 _ITEMS = {"leadSources": "leadSource", "errors": "error", "clubs": "club"}
-"""What an element of a list is called, where that is not the list's own name."""
+"""The names of a list's elements, where they differ from the list's own name."""
 LONGEST_MESSAGE = 300
 _NOT_IN_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 """Source: https://www.w3.org/TR/xml/#charsets"""
 
 
 def read[M: BaseModel](request: Request, model: type[M]) -> M:
-    """The body as `model`, from JSON or XML. Raises ProblemError."""
+    """Return the body as `model`, from JSON or XML. Raises ProblemError."""
     kind = request.headers.get("content-type", "")
     if _is_xml(kind):
         if len(request.body) > MAX_BODY:
@@ -62,7 +62,7 @@ def translated(headers: Mapping[str, str], response: Response) -> Response:
 
 
 def _wants_xml(headers: Mapping[str, str]) -> bool:
-    """The first of the two that is named in Accept; if neither is, the language of the body."""
+    """Return whether Accept names XML before JSON; if it names neither, whether the body is XML."""
     for kind in headers.get("accept", "").split(","):
         if _is_xml(kind):
             return True

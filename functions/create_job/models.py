@@ -1,4 +1,4 @@
-"""What create_job takes and gives."""
+"""The command and the result of create_job."""
 
 import json
 import re
@@ -54,7 +54,7 @@ ONE_SITE: dict[str, JsonValue] = {
         {"required": ["site_id"], "properties": {"site_id": _GIVEN, "customer_id": _NULL, "site": _NULL}},
     ]
 }
-"""What `_names_one_site` demands, as JSON Schema."""
+"""The rules of `_names_one_site`, as JSON Schema."""
 
 
 class NewJob(Command):

@@ -1,4 +1,4 @@
-"""What create_site takes and gives."""
+"""The command and the result of create_site."""
 
 from typing import Annotated
 

@@ -44,7 +44,7 @@ MOST_COUNTED = 1000
 
 @dataclass
 class Run:
-    """What became of one run: operations put on their queue and flows of which some were left, by function."""
+    """One run, and its outcome by function: operations put on the queue, and functions of which some were left."""
 
     now: int
     has_time: Callable[[], bool]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 WHAT = "change"
-"""What is applied to a key link."""
+"""The name, in the key link's row, of all that is applied to it."""
 OPEN = frozenset({State.SENDING, State.WAITING, State.UNCONFIRMED})
 CLOCK_SKEW = 10_000
 """Milliseconds by which the clocks of two functions may differ."""
@@ -33,7 +33,7 @@ CLOCK_SKEW = 10_000
 
 @dataclass(frozen=True)
 class Target:
-    """What a key link shall be: the event of that pair, and its links then."""
+    """The pair that a key link is changed to: the event of that pair, and its links."""
 
     operation_id: str
     event_key: str
@@ -69,7 +69,7 @@ class Change:
     gone: set[str] = field(default_factory=set)
     """Events that there are no more."""
     along: "list[tuple[str, TransactWriteItemTypeDef]]" = field(default_factory=list)
-    """What was last to be written: of the row, of events (by their ids), and of links."""
+    """The last writes: of the row, of events (by their ids), and of links."""
 
     # ------------------------------------------------------------------ the begin
 
@@ -477,7 +477,7 @@ def _is_placeholder(event: Operation) -> bool:
 
 
 def _place(write: "TransactWriteItemTypeDef") -> str:
-    """Which row of the links it writes."""
+    """Return the row of the links that it writes."""
     if "Put" in write:
         item = write["Put"]["Item"]
         return str((item["identity"], item["partner"]))

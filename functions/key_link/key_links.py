@@ -1,4 +1,4 @@
-"""What Rev.io says of key links: its names, searches, and the key link that says what an event says."""
+"""Reads key links at Rev.io: the names of systems and entity types, searches, and the key link of an event's ids."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,7 +20,7 @@ KINDS: tuple[NameKind, NameKind] = ("system", "entity_type")
 
 @dataclass(frozen=True)
 class Criteria:
-    """What Rev.io is asked for, what its responses must then have (it may compare loosely), and the names of that."""
+    """The parameters of a search, the values that a result must have (Rev.io may compare loosely), and their names."""
 
     search: Mapping[str, str]
     exact: Mapping[str, object]

@@ -1,4 +1,4 @@
-"""What key_link takes and gives."""
+"""The requests, commands, results and responses of key_link."""
 
 from typing import Annotated, TypedDict
 

@@ -1,4 +1,4 @@
-"""What operations takes and returns."""
+"""The requests and responses of operations."""
 
 import re
 from typing import Annotated, Literal, NotRequired, Self, TypedDict
@@ -43,7 +43,7 @@ NAMES_WHAT_IS_LINKED: dict[str, JsonValue] = {
         },
     ]
 }
-"""What the model's validator demands, as JSON Schema."""
+"""The rules of the model's validator, as JSON Schema."""
 
 
 class Resolution(Input):

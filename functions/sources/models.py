@@ -1,4 +1,4 @@
-"""What the routes of requests take and return."""
+"""The parameters and responses of the routes of requests."""
 
 from typing import Annotated, NotRequired, TypedDict
 

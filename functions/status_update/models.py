@@ -1,4 +1,4 @@
-"""What status_update takes and gives."""
+"""The requests, the command and the responses of status_update."""
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 SERVICES = frozenset({"dynamodb", "secretsmanager", "sqs"})
-"""What botocore can be asked for. Of botocore's data the rest goes; what is not about a service stays."""
+"""The services that botocore can be asked for. Of botocore's data the rest goes; what is not about a service stays."""
 
 UNUSED = (
     "bin",  # scripts for a shell

@@ -1,4 +1,4 @@
-"""What every function of the CRM Bridge shares: the engine, its tables, the HTTP and queue entries, the clients."""
+"""The parts that all functions of the CRM Bridge share: engine, tables, HTTP and queue entries, vendors' clients."""
 
 import gc
 import os

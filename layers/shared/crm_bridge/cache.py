@@ -1,4 +1,4 @@
-"""What was read from a vendor and changes rarely, remembered for a while by one execution environment."""
+"""Caches what was read from a vendor and changes rarely, for a while, in one execution environment."""
 
 from collections.abc import Callable, Hashable
 from contextlib import suppress

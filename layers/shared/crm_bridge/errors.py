@@ -236,7 +236,7 @@ class NoSettingsError(NotConfiguredError):
 
 
 class PoisonError(BridgeError):
-    """What the bridge has failed on again and again needs review; whatever still names it goes to the dead letters."""
+    """The bridge failed on an operation again and again, so it needs review; its message goes to the dead letters."""
 
 
 class LinkTakenError(BridgeError):
@@ -244,7 +244,7 @@ class LinkTakenError(BridgeError):
 
 
 class OvertakenError(BridgeError):
-    """What is written along with an operation is not as it was read.
+    """An item that is written along with an operation is not as it was read.
 
     `there` is what the table has instead, one item for each of these writes: None if its condition holds, empty if
     there is nothing or the write does not ask for the item.

@@ -1,4 +1,4 @@
-"""Base classes of what somebody sends or sets, types of fields, and how a validator brings its JSON Schema along."""
+"""Base classes of input models, types of fields, and how a validator brings its JSON Schema along."""
 
 import os
 import re
@@ -48,7 +48,7 @@ _MARKUP = re.compile(r"<[^<>]*>|&#?\w{1,31};")
 
 
 class Input(BaseModel):
-    """What somebody sends or sets: unknown fields are refused, and errors repeat no values."""
+    """Input from outside: unknown fields are refused, and errors repeat no values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -144,12 +144,12 @@ def printable(value: str) -> str:
 
 
 def is_same_text(stored: object, sent: str) -> bool:
-    """Whether they are the same but for how accents are composed, and for spaces around."""
+    """Return whether they are the same but for how accents are composed, and for spaces around."""
     return isinstance(stored, str) and composed(stored.strip()) == composed(sent.strip())
 
 
 def may_have_become(sent: str, stored: str) -> bool:
-    """Whether `stored` may be what a vendor made of `sent`.
+    """Return whether `stored` may be what a vendor made of `sent`.
 
     A vendor may cut a text at its end, change its case, strip or escape markup, and drop or replace what is not a
     letter or a digit of ASCII. Those stay in their order, except in what may be markup.
@@ -169,7 +169,7 @@ def may_have_become(sent: str, stored: str) -> bool:
 
 
 def _after(wanted: Sequence[tuple[str, bool]], places: set[int], letter: str) -> Iterator[int]:
-    """Where in `wanted` one may be after `letter`."""
+    """Yield the places in `wanted` at which one may be after `letter`."""
     for start in places:
         for place in range(start, len(wanted)):
             if wanted[place] == ANYTHING:

@@ -1,4 +1,4 @@
-"""What a flow is: one kind of event of a CRM, and how it gets to a vendor.
+"""The base classes of flows. A flow is one kind of event of a CRM, and how it gets to a vendor.
 
 A flow is one class, which names its command, its vendor and its result: `class CreateSite(Create[NewSite, Illu,
 SiteCreated], name="create_site", route="POST /sites")`. Routes, queues, scopes and everything else that lists flows are
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Command(Input):
-    """What a flow sends, as a caller gives it."""
+    """The input of a flow, as a caller gives it."""
 
 
 class Result(BaseModel):
@@ -72,7 +72,7 @@ class FromSource:
 
 
 class Update(NamedTuple):
-    """What becomes of an event that comes again with a different payload."""
+    """Says whether an event that comes again with a different payload is applied."""
 
     applied: Literal["no", "if set", "yes"]
     """`if set`: only if the tenant's settings say so."""

@@ -47,7 +47,7 @@ _BUILT_IN = {
 }
 """By CRM and flow."""
 FAILURES = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What the JMESPath library raises: not only its own errors."""
+"""The errors that the JMESPath library raises: not only its own."""
 MAPPINGS = "The mappings of a tenant, by flow."
 BUILT_IN_VERSION = "1"
 """Of all that is built in; a change to one of them counts it up."""

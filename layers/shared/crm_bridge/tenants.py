@@ -24,7 +24,7 @@ MAPPING_MAX_AGE = 10
 MISSING_MAX_AGE, MOST_MISSING = 60.0, 1000
 """Seconds for which `find` believes that a secret is missing, and the most that are remembered as missing."""
 NO_SECRET = ("ResourceNotFoundException", "InvalidRequestException")
-"""What AWS says of a secret that is not there, and of one that is marked for deletion."""
+"""AWS's error codes for a secret that is not there, and for one that is marked for deletion."""
 
 
 class _Secrets(SecretsProvider):

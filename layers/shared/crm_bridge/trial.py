@@ -1,4 +1,4 @@
-"""What a mapping would make of a payload, for the people who write mappings. Nothing is stored or sent."""
+"""Tries a mapping on a payload, for the people who write mappings. Nothing is stored or sent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,12 +46,12 @@ class Target:
 
 
 class Trial:
-    """What a mapping makes of a payload."""
+    """The result of a mapping on a payload."""
 
     def __init__(self, target: Target, mapping: PayloadMapping, payload: JsonValue) -> None:
         trace = Trace(payload)
         self.made, self.errors = _run(target, mapping, trace)
-        """What the flow gets, and None if an expression fails; what is wrong."""
+        """The members of the flow's command, None if an expression fails; and what is wrong."""
         if target.elsewhere and (goes := target.elsewhere(payload)):
             self.errors = (FieldError("when", f"this event goes {goes}"), *self.errors)
         self.unread: Sequence[str] = trace.unread()[:MOST_UNREAD] if self.made is not None else ()
@@ -68,7 +68,7 @@ class Trial:
 
 
 class Checked(NamedTuple):
-    """What became of a sample. It is as expected if there are neither `errors` nor `differences`."""
+    """The result of a sample. It is as expected if there are neither `errors` nor `differences`."""
 
     name: str
     made: Mapping[str, JsonValue] | None

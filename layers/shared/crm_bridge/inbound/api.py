@@ -67,7 +67,7 @@ DOC_URL = "docs/problems.md#"
 
 
 class LambdaContext(Protocol):
-    """What the bridge uses of Lambda's context object."""
+    """The part of Lambda's context object that the bridge uses."""
 
     aws_request_id: str
 
@@ -410,7 +410,7 @@ def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
 
 
 def _changed(outcome: Outcome, flow: type[Flow[Any, Any, Any]], *, is_older: bool) -> dict[str, object]:
-    """Return what a caller is told whose event came with a different payload than before."""
+    """Return the members of a response to an event that came with a different payload than before."""
     if outcome.applied and not is_older:
         return {"changed": True, "applied": True}
     why = OLDER if is_older else outcome.not_applied or flow.update.text
@@ -427,7 +427,7 @@ _PROBLEMS: tuple[tuple[type[VendorError], type[ProblemError]], ...] = (
     (RefusedError, RefusedByVendorError),
     (VendorError, UnavailableError),
 )
-"""What a caller is answered who waits for a vendor; the first that fits counts."""
+"""The problem for a caller who waits for a vendor, by the vendor's error; the first that fits counts."""
 
 
 def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemError:

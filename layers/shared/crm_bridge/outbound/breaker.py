@@ -1,4 +1,4 @@
-"""Which vendors are down for which tenant, so that no event's time is spent on finding out what is known already.
+"""Stops calls to a vendor that is down for a tenant, so that no event's time is spent on finding that out again.
 
 A vendor may be down for one tenant only, or a tenant's address may be wrong. So failures count for each tenant and
 host. Only when several tenants fail at a host, and nobody succeeds, everybody is held back from it.

@@ -35,7 +35,7 @@ KEEP = 24 * 3600
 
 @dataclass(frozen=True)
 class Grant:
-    """What the vendor gave. `expires_in`: seconds."""
+    """The vendor's response to a login. `expires_in`: seconds."""
 
     access_token: str = field(repr=False)
     expires_in: int

@@ -1,4 +1,4 @@
-"""What came in from a sender, and the events in it."""
+"""A request of a sender, and the events in it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

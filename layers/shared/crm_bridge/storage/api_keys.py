@@ -31,13 +31,13 @@ REFUSED_MAX_AGE = 10.0
 KEY_CACHE = 1000
 """The most keys that are remembered as valid, and the most that are remembered as refused."""
 KEY_FORM = re.compile("crmb_[A-Za-z0-9_-]{43}")
-"""What `new_api_key` makes."""
+"""The form of all keys that `new_api_key` makes."""
 _ASK = {"WWW-Authenticate": "Bearer"}
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: the tenant that the API key belongs to, and what it may do."""
+    """The sender of a request: the tenant that the API key belongs to, and its scopes."""
 
     tenant: str
     scopes: frozenset[str]
@@ -79,7 +79,7 @@ class ApiKeys:
         self._refused: dict[str, float] = {}
 
     def caller(self, headers: Mapping[str, str]) -> Caller:
-        """Who sent a request with these headers (names in lower case).
+        """Return the sender of a request with these headers (names in lower case).
 
         Raises UnauthenticatedError if there is no key, or it is unknown, disabled or expired; StorageError.
         """
@@ -183,7 +183,7 @@ class ApiKeys:
 
 
 class ApiKey(BaseModel):
-    """What the table holds of a key. All times are epoch seconds."""
+    """A key as the table has it. All times are epoch seconds."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 

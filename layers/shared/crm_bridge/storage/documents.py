@@ -40,7 +40,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Change:
-    """What is to follow the version that was read; None deletes it.
+    """The content that follows the version that was read; None deletes it.
 
     The table drops it some time after `expires_at` (epoch seconds).
     """

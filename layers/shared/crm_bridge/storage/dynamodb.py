@@ -66,7 +66,7 @@ def deserialize(item: "Mapping[str, AttributeValueTypeDef]") -> dict[str, object
 
 
 def existing(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
-    """The item that made a condition fail, if the write asked for it; raises `error` if it was something else."""
+    """Return the item that made a condition fail, if the write asked for it; raise `error` if it was something else."""
     if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
         raise error
     return cast("dict[str, AttributeValueTypeDef]", error.response.get("Item", {}))

@@ -1,4 +1,4 @@
-"""What was sent to a vendor in the attempts of an operation, and what came back, for the person who asks why.
+"""Stores what was sent to a vendor in the attempts of an operation, and what came back, for the person who asks why.
 
 They are in items of their own in the operation table, so that the operation stays small and they expire by themselves:
 one item for the attempts that failed, and one for those that succeeded, which may be kept for another time.
@@ -23,7 +23,7 @@ MOST_EXCHANGES = 10
 """The attempts of an operation whose exchanges are stored in each of its items: the latest. Each has at most 2 KB of
 the request, 2 KB of the response and a line for each of ten calls; an item of DynamoDB may have 400 KB."""
 FAILED, SUCCEEDED = "#failed", "#succeeded"
-"""What the ids of the items end with. No operation has such an id."""
+"""The ends of the items' ids. No operation has such an id."""
 
 
 class Call(NamedTuple):
@@ -41,7 +41,7 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Exchange:
-    """What went between the bridge and a vendor in one attempt."""
+    """The calls between the bridge and a vendor in one attempt."""
 
     at: int
     """Epoch seconds at which the attempt was over."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Note(NamedTuple):
-    """That an operation is to apply something to `what` that happened or was asked for `at` (epoch microseconds).
+    """Says that an operation is to apply something to `what` that happened or was asked for `at` (epoch microseconds).
 
     It is left with the turn, and taken away when the end of the turn is settled. So it stays if a function is killed.
     """

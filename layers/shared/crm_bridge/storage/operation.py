@@ -20,7 +20,7 @@ SHARDS = "01234567"
 LISTING_SHARDS = "0123"
 """Partitions of the listing index for each tenant. A new event writes one entry."""
 ERASED = "(erased)"
-"""What the lists show in place of the event key of an operation whose data were erased."""
+"""Shown in lists in place of the event key of an operation whose data were erased."""
 
 
 class State(StrEnum):
@@ -69,7 +69,7 @@ class Candidate(BaseModel):
 
 
 class OperationSummary(BaseModel):
-    """What a list of operations shows. All times are epoch seconds. The listing index projects exactly this."""
+    """An operation as a list shows it. All times are epoch seconds. The listing index projects exactly this."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -84,7 +84,7 @@ class OperationSummary(BaseModel):
 
     @property
     def place(self) -> tuple[str, int]:
-        """Where a list goes on behind it, see `Operations.listed`."""
+        """Return the place at which a list goes on behind it, see `Operations.listed`."""
         return self.operation_id, self.updated_at if self.state in LISTED else self.due_at or 0
 
     def to_response(self) -> "responses.OperationSummary":

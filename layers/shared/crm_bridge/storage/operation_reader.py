@@ -42,7 +42,7 @@ class Due(NamedTuple):
 
 
 type _Place = tuple[float, int]
-"""Where an entry comes among those of all partitions: a time, and the partition's number."""
+"""The place of an entry among those of all partitions: a time, and the partition's number."""
 _END: _Place = (math.inf, 0)
 
 
@@ -93,7 +93,7 @@ class Index(NamedTuple):
 
 
 class OperationReader:
-    """What the operation table and its indexes say. Threads may share it."""
+    """Reads of the operation table and its indexes. Threads may share it."""
 
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
         self._client = client

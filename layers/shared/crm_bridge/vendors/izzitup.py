@@ -93,7 +93,7 @@ FAILURES: Mapping[tuple[str, str], type[VendorError]] = {
 """By `result` and how `message` begins. Source: the REST API page, "Error Messages"."""
 
 _OBJECT = re.compile(r'\{[ \t\r\n]*"')
-"""How an object with members begins. The braces of a page's styles and scripts do not count."""
+"""The start of an object with members. The braces of a page's styles and scripts do not count."""
 MOST_TRIES = 50
 
 _SERVICES = TypeAdapter(list[IzzitUpService])
