@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from connector_receiver import record_routes, wire
 from connector_receiver.lead_source_flows import ChangeLeadSource, CreateLeadSource
-from connector_receiver.lead_sources import MAX_AGE, named
+from connector_receiver.lead_sources import MAX_AGE, matching
 from connector_receiver.models import (
     PERSON_ID,
     Check,
@@ -26,7 +26,7 @@ from connector_receiver.person_records import CreatePersonRecord, Records
 from connector_receiver.receiver import Receiver
 from connector_receiver.records import ChangeRecord, CreateRecord, DeleteRecord
 from connector_receiver.saves import SavePerson
-from connector_receiver.seen import Sight
+from connector_receiver.snapshots import SnapshotReader
 from crm_bridge import Function
 from crm_bridge.errors import (
     FieldError,
@@ -87,7 +87,7 @@ def _save(request: Request) -> Response:
     person_id, connector_id = _ids(request, sent)
     tenant, arrived_at, fields = request.caller.tenant, runtime().clock.microseconds(), sent.fields()
     asks = connector.ask_about_namesakes
-    sight = Sight(runtime(), tenant, _egito_settings(tenant), bool(fields.get("leadSource")))
+    reader = SnapshotReader(runtime(), tenant, _egito_settings(tenant), bool(fields.get("leadSource")))
     people = People(
         runtime().people,
         runtime().links,
@@ -95,8 +95,8 @@ def _save(request: Request) -> Response:
         club_id,
         runtime().clock,
         is_undecided=partial(_ask_if_undecided, request) if asks else None,
-        also=sight.of,
-        besides=sight.lead_sources,
+        also=reader.readings,
+        besides=reader.lead_sources,
     )
     hasher = Hasher(connector.match_key.get_secret_value(), connector.phone_country)
     derived_id = hasher.person_id(tenant, club_id, connector_id) if connector_id else None
@@ -116,7 +116,7 @@ def _save(request: Request) -> Response:
             fields=fields,
             arrived_at=arrived_at,
             has_namesake=asks and recognised.namesake,
-        ).after(sight.seen(recognised))
+        ).with_snapshot(reader.snapshot(recognised))
         is_stored = recognised.known
         try:
             outcome = run(request, SavePerson, save)
@@ -260,7 +260,7 @@ def _change_lead_source(request: Request) -> Response:
     before = next((one for one in there if one.id == request.path["id"]), None)
     if before is None:
         raise NotFoundError("There is no lead source with this id.")
-    same_name = named(there, sent.name, by_id=False)
+    same_name = matching(there, sent.name, by_id=False)
     if same_name and same_name.id != before.id:
         raise InvalidError.of(FieldError("name", "is another lead source's"))
     changed = before.model_copy(update={"name": sent.name})

@@ -51,12 +51,12 @@ class LeadSources:
         entries = self.entries()
         ids = {entry.id for entry in entries}
         known = [one for one in self._merged(entries, self.documents.get(self._key).content) if one.id in ids]
-        return named(known, name, by_id=False)
+        return matching(known, name, by_id=False)
 
-    def meant(self, given: str, read: Document | None = None) -> LeadSource | None:
+    def find(self, given: str, read: Document | None = None) -> LeadSource | None:
         """Return the one with this id, else with this name. `read`: the bridge's document, if it was just read."""
         for max_age in (MAX_AGE, 0):
-            if found := named(self.all(max_age, read if max_age else None), given):
+            if found := matching(self.all(max_age, read if max_age else None), given):
                 return found
         return None
 
@@ -65,7 +65,7 @@ class LeadSources:
         entries = self.entries()
         for _ in range(MOST_TRIES):
             document = self.documents.get(self._key)
-            if there := named(self._merged(entries, document.content), name, by_id=False):
+            if there := matching(self._merged(entries, document.content), name, by_id=False):
                 return there, False
             new = LeadSource(id=f"{OURS}{uuid.uuid4().hex[:12]}", name=name)
             kept = {**document.content, new.id: {"name": name, "active": True}}
@@ -109,7 +109,8 @@ def document_key(tenant: str) -> str:
     return joined(tenant, "lead sources")
 
 
-def named(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> LeadSource | None:
+def matching(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> LeadSource | None:
+    """Return the one with this id, unless `by_id` is false, else the one with this name; None if there is none."""
     wanted = plain(given)
     by_ids = [one for one in lead_sources if by_id and one.id == given.strip()]
     by_name = [one for one in lead_sources if plain(one.name) == wanted]

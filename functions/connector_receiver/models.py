@@ -36,7 +36,7 @@ from crm_bridge.fields import (
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 
 if TYPE_CHECKING:
-    from connector_receiver.seen import Seen
+    from connector_receiver.snapshots import Snapshot
 
 LAST_SENTINEL = date(1900, 1, 1)
 """Systems that know no date of birth write one up to this, or one in the future: .NET 0001-01-01 and 9999-12-31,
@@ -222,18 +222,18 @@ class PersonToSave(Command):
     arrived_at: int
     has_namesake: bool = False
     """Whether a person decides first if it is the one of the same name that is known."""
-    _seen: "Seen | None" = PrivateAttr(default=None)
+    _snapshot: "Snapshot | None" = PrivateAttr(default=None)
     """The reading of the person when it arrived; it is no part of the event."""
 
-    def after(self, seen: "Seen") -> Self:
-        """Return it, to be claimed together with what was `seen`."""
+    def with_snapshot(self, snapshot: "Snapshot") -> Self:
+        """Return it, to be claimed together with its `snapshot`."""
         command = self.model_copy()
-        command._seen = seen  # noqa: SLF001 - its own
+        command._snapshot = snapshot  # noqa: SLF001 - its own
         return command
 
     @property
-    def seen(self) -> "Seen | None":
-        return self._seen
+    def snapshot(self) -> "Snapshot | None":
+        return self._snapshot
 
 
 class NewPersonRecord(Command):

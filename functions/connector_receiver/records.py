@@ -19,7 +19,7 @@ from connector_receiver.record_models import (
     RecordUpdate,
     StoredRecord,
 )
-from connector_receiver.seen import turns_of_person
+from connector_receiver.snapshots import turns_of_person
 from crm_bridge import Change, Context, Create, Identity, Link, Match, Need, Update
 from crm_bridge.errors import (
     CannotLookError,

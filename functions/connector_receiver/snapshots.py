@@ -50,7 +50,7 @@ def times_of(command: PersonToSave) -> Mapping[str, int]:
 
 
 @dataclass
-class Seen:
+class Snapshot:
     """All that was read of a person besides who it is.
 
     `operations` are those that make the records, by their ids. All of it counts as long as `turn` is not over.
@@ -87,7 +87,7 @@ class Seen:
 
 
 @dataclass
-class Sight:
+class SnapshotReader:
     """Reads all that a save of a person needs. `settings`: None if the tenant has none for Egito."""
 
     services: Services
@@ -100,25 +100,27 @@ class Sight:
         key = document_key(self.tenant)
         self.lead_sources = [self.services.people.reading(key)] if self.has_lead_source else []
 
-    def of(self, person_id: str) -> Sequence[Reading[Any]]:
+    def readings(self, person_id: str) -> Sequence[Reading[Any]]:
         """Return what is to be read at once with a person."""
         self._row = self.services.locks.reading(self.tenant, row_of_person(person_id))
         self._operations = {one: self.services.operations.reading(one) for one in self._making(person_id)}
         return [self._row, *self._operations.values()]
 
-    def seen(self, recognised: Recognised) -> Seen:
-        """Return what was read of the person that `of` was called for last."""
-        return self._seen(row=self._row.value, recognised=recognised)
+    def snapshot(self, recognised: Recognised) -> Snapshot:
+        """Return what was read of the person that `readings` was called for last."""
+        return self._snapshot(row=self._row.value, recognised=recognised)
 
-    def in_turn(self, person_id: str) -> Seen:
+    def read(self, person_id: str) -> Snapshot:
         """Read what a save needs that has the turn already."""
-        self.of(person_id)
+        self.readings(person_id)
         self.services.people.read_at_once(*self._operations.values(), *self.lead_sources)
-        return self._seen()
+        return self._snapshot()
 
-    def _seen(self, **others: Any) -> Seen:
+    def _snapshot(self, **others: Any) -> Snapshot:
         operations = {one: reading.value for one, reading in self._operations.items()}
-        return Seen(operations=operations, lead_sources=next((one.value for one in self.lead_sources), None), **others)
+        return Snapshot(
+            operations=operations, lead_sources=next((one.value for one in self.lead_sources), None), **others
+        )
 
     def _making(self, person_id: str) -> Sequence[str]:
         """Return the ids of the operations that make the person's records."""
