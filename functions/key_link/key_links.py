@@ -68,13 +68,13 @@ class KeyLinks:
         inferred = {"internal_id": str(wanted.internal_id)} if wanted.internal_id is not None else {}
         for search in criteria.searches():
             try:
-                found = self.revio.page_of_key_links({**search, **inferred}, wanted.page, wanted.page_size)
+                found, has_more = self.revio.page_of_key_links({**search, **inferred}, wanted.page, wanted.page_size)
             except RefusedError:  # only the names and the external id are documented as searchable
-                found = self.revio.page_of_key_links(search, wanted.page, wanted.page_size)
-            found_links = [self.to_stored(record) for record in found.key_links if criteria.fit(record)]
-            if found_links or found.has_more:
+                found, has_more = self.revio.page_of_key_links(search, wanted.page, wanted.page_size)
+            fitting = [self.to_stored(record) for record in found if criteria.fit(record)]
+            if fitting or has_more:
                 break
-        return found_links, found.has_more
+        return fitting, has_more
 
     def stored(self, link: KeyLink) -> StoredKeyLink | None:
         """The key link that says this already. Several would say the same, so the first will do.

@@ -106,7 +106,7 @@ class PayloadMapping(DocumentPart):
         if (self.expression is None) is not (self.version is None):
             raise ValueError("give version with an expression, and only then")
         if self.expression is not None:
-            check_expression(self.expression)
+            checked_expression(self.expression)
         return self
 
     @property
@@ -186,9 +186,10 @@ def mappings_model() -> type[Mappings]:
     return cast("type[Mappings]", create_model("Mappings", __base__=Mappings, __doc__=MAPPINGS, **fields))
 
 
-def check_expression(expression: str) -> None:
-    """Raise ValueError if it is no JMESPath expression, or calls a function that does not exist, which would be
-    noticed only when it is called.
+def checked_expression(expression: str) -> str:
+    """Return it. Raises ValueError if it is no JMESPath expression, or calls a function that does not exist.
+
+    JMESPath itself would notice that only when the function is called.
     """
     try:
         compiled = jmespath.compile(expression)
@@ -202,6 +203,7 @@ def check_expression(expression: str) -> None:
         variadic = bool(signature) and signature[-1].get("variadic", False)
         if arguments < len(signature) or (arguments > len(signature) and not variadic):
             raise ValueError(f"calls {name}() with {arguments} arguments")
+    return expression
 
 
 def _functions(node: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
