@@ -58,7 +58,7 @@ def _ask[T](request: Request, question: Callable[[Receiver], T]) -> T:
 
 
 def _club(request: Request) -> tuple[str, ConnectorSettings]:
-    """Our id of the club in the address. Raises NotFoundError, NotConfiguredError."""
+    """Return our id of the club in the address. Raises NotFoundError, NotConfiguredError."""
     connector = runtime().tenants.get(request.caller.tenant, FUNCTION).require(ConnectorSettings)
     club_id = connector.club(request.path["club_id"])
     if club_id is None:
@@ -166,7 +166,7 @@ def _doubt(recognised: Recognised) -> str:
 
 
 def _ids(request: Request, sent: PersonSave) -> tuple[str | None, str | None]:
-    """Our id and the Connector's, as far as they are told; that in the address may be either. Raises ProblemError."""
+    """Return our id and the Connector's, as far as they were sent; the address may have either. Raises ProblemError."""
     person_id, connector_id = sent.record_id, canonical(sent.uuid) if sent.uuid else None
     if "id" in request.path:
         in_address = _id_in_address(request)
@@ -237,7 +237,7 @@ def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Respo
 
 
 def _forget_if_gone(request: Request, known: Operation, answer: str) -> None:
-    """Egito does not list it by its name. If it was renamed or deleted since it was made, it is to be made again.
+    """Withdraw an event if its lead source was renamed or deleted at Egito, so that it is made again.
 
     It was not renamed if Egito only altered the name as it stored it.
     """
@@ -292,7 +292,7 @@ def _keep(request: Request, response: Response, *, active: bool | None, is_egito
 
 
 def _writable(request: Request) -> str | None:
-    """Egito's dictionary of lead sources, if it can be written."""
+    """Return Egito's dictionary of lead sources, if it can be written."""
     where = _ask(request, lambda receiver: receiver.settings.lead_sources)
     return where.dictionary if where.writable else None
 
@@ -308,7 +308,7 @@ def _with_result(response: Response) -> Response:
 
 
 def _check(request: Request) -> Response:
-    """Whether the bridge gets into Egito, and whether the maps fit. Names of fields only: the values are people's."""
+    """Return whether Egito accepts the login and the maps fit. Names of fields only: the values are people's."""
     _, connector = _club(request)
     asked = request.query_as(Check)
 

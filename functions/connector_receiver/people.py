@@ -82,7 +82,7 @@ class Hasher:
         return f"p_{self._hashed('person', joined(tenant, club_id, connector_id))}"
 
     def _hashed(self, kind: str, text: str) -> str:
-        """Empty for an empty text."""
+        """Return the keyed hash of a text; empty for an empty text."""
         return hmac.digest(self._key, f"{kind}\0{text}".encode(), hashlib.sha256).hex()[:32] if text else ""
 
 
@@ -198,7 +198,7 @@ class People:
         return f"p_{uuid.uuid4().hex}"
 
     def _asked_about(self, alike: Mapping[str, Any]) -> str | None:
-        """The person of this name about whom somebody is being asked: the same save sent again is the same question."""
+        """Return the person of this name whom a decision waits for: the same save sent again is the same question."""
         if self.is_undecided is None:
             return None
         return next((one for one, told in alike.items() if told.get("asked") and self.is_undecided(one)), None)
@@ -241,7 +241,7 @@ def identity(person_id: str) -> Identity:
 
 
 def _fitting(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | None) -> list[str]:
-    """Those of one name with the same e-mail and mobile, else with the same e-mail, else with the same mobile.
+    """Return those of one name with the same e-mail and mobile, else with the same e-mail, else with the same mobile.
 
     Whoever has another id at the Connector is somebody else, however alike.
     """
@@ -264,7 +264,7 @@ def _fitting(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | N
 
 
 def _alike(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | None) -> dict[str, Any]:
-    """Those of one name whom neither an e-mail, nor a mobile, nor the Connector's id tells from this person."""
+    """Return those of one name whom neither an e-mail, nor a mobile, nor the Connector's id tells from this person."""
     return {
         one: told
         for one, told in namesakes.items()
@@ -285,7 +285,7 @@ _TURKISH = str.maketrans({"\u0131": "i", "\u0307": None})
 
 
 def _plain(text: str) -> str:
-    """A name or an address without what systems change on its way: see the tests for what compares equal."""
+    """Return a name or an address without what systems change on its way; the tests show what compares equal."""
     for _ in range(3):  # escaped twice is frequent: O&amp;#39;Brien
         text = html.unescape(text)
     text = "".join(character for character in text if unicodedata.category(character) != "Cf").translate(_APOSTROPHES)

@@ -89,12 +89,12 @@ class RecordChange(Command):
 
     @property
     def order(self) -> int:
-        """The place of this change among those of the record: by its time, then by its arrival."""
+        """Return the place of this change among those of the record: by its time, then by its arrival."""
         return self.asked_at * 10**17 + self.arrived_at
 
     @property
     def new_record(self) -> NewRecord:
-        """The event that this change is a later payload of, with this payload."""
+        """Return the event that this change is a later payload of, with this payload."""
         changed_at = EPOCH + timedelta(microseconds=self.asked_at)
         key = self.external_id or ""
         return NewRecord(entity=self.entity, key=key, external_id=key, changed_at=changed_at, fields=self.fields)

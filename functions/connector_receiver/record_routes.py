@@ -118,7 +118,7 @@ def _list_dictionary(request: Request) -> JsonResponse[DictionaryEntries]:
 
 
 def _entity(request: Request) -> str:
-    """The entity in the address. Raises NotFoundError if the tenant's settings do not allow it."""
+    """Return the entity in the address. Raises NotFoundError if the tenant's settings do not allow it."""
     entity = request.path["entity"]
     allowed = _egito(request).records
     if entity not in allowed:

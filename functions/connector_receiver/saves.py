@@ -85,7 +85,7 @@ class _Save:
         return Records(self.context, self.egito, self._command.person_id, dict(self._snapshot.operations))
 
     def run(self) -> Saved:
-        """One save of a person at a time; and of what is late, only what nothing later said."""
+        """Apply one save of a person at a time; of a late one, only fields that no later save has set."""
         command = self._command
         saved = turns_of_person(self.context, command.person_id).apply_each(
             times_of(command), lambda fresh: self._save(command, fresh)
@@ -181,7 +181,7 @@ class _Save:
 
     @staticmethod
     def _if_shown[T](question: Callable[[], list[T]]) -> list[T]:
-        """Nothing, if Egito does not show this to the bridge: a person is saved without it all the same."""
+        """Return the list; an empty one if Egito does not show it to the bridge: a person is saved without it."""
         try:
             return question()
         except (RefusedError, ContractBrokenError):

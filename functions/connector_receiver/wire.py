@@ -112,7 +112,7 @@ def _sentence(problem: Mapping[str, object]) -> str:
 
 
 def _fault(field: str, message: str) -> str:
-    """Of a field that the caller made up, nothing is repeated that could be more than a name."""
+    """Return what is wrong with a field. Of a name that the caller made up, only what looks like a name is repeated."""
     is_name = re.fullmatch(r"[\w.]{0,50}", field, re.ASCII)
     if message.startswith(UNKNOWN_FIELD):
         return f"{UNKNOWN_FIELD} {field}" if is_name else UNKNOWN_FIELD

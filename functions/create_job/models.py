@@ -15,7 +15,7 @@ LARGEST_INSTANCES = 50_000
 
 
 def _iso(value: str) -> str:
-    """Kept as it was written: illu does not say which of the forms it wants."""
+    """Return it as it was written: illu does not say which of the forms it wants."""
     is_date = re.fullmatch(r"\d{4}-\d\d-\d\d", value)
     try:
         due = date.fromisoformat(value) if is_date else datetime.fromisoformat(value)

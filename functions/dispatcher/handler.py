@@ -137,7 +137,7 @@ def _dispatch(run: Run, function: str, due: Mapping[str, deque[Due]], lent: Mapp
 
 
 def _enqueue(run: Run, batch: Sequence[Due]) -> None:
-    """Those that the queue does not take are due as before, so the next run sends them."""
+    """Lend a batch and put it on its queue. The next run sends what the queue did not take."""
     function, until, sent_by = batch[0].function, run.now + LENT, run.now + LONGEST_RUN
 
     def lend(due: Due) -> bool:

@@ -132,12 +132,12 @@ class Change:
 
     @property
     def is_holder_certain(self) -> bool:
-        """Whether an event of ours is sure to have the key link, and none that could have it is on its way."""
+        """Return whether an event of ours is sure to have the key link, and none that could have it is on its way."""
         sources = [self.seen.get(event) for event in self.ties]
         return bool(sources) and all(one is None or self._has_key_link(one) for one in sources)
 
     def obstacle(self) -> str | None:
-        """Why the event of the new pair cannot be reserved."""
+        """Return why the event of the new pair cannot be reserved."""
         there = self.seen.get(self.target.operation_id) if self.target else None
         if there is None:
             return None
@@ -154,7 +154,7 @@ class Change:
     def _marks(
         self, operation: Operation, *, with_turn: bool, accepts: bool
     ) -> "list[tuple[str, TransactWriteItemTypeDef]]":
-        """The writes, each with the id of its event; that of the row has none."""
+        """Return the writes, each with the id of its event; that of the row has none."""
         locks, note = self.context.services.locks, self._note(operation)
         finders = frozenset(self.ties) | self.finders
         if with_turn:
@@ -250,7 +250,7 @@ class Change:
                     self.stale = self._read_ties(key_link_id(there.result)).get(event)
 
     def _may_begin(self) -> bool:
-        """Whether the turn may be free, and no newer change is noted or was made."""
+        """Return whether the turn may be free, and no newer change is noted or was made."""
         row = self.row
         return row is None or (
             row.busy_until <= self.context.clock() * 1000
@@ -418,7 +418,7 @@ class Change:
         return self.context.links.ties(self.context.tenant, identity(key_link_id))
 
     def _overtaken(self) -> frozenset[str]:
-        """Earlier changes of the key link that wait: once this is done, they hold nothing any more."""
+        """Return earlier changes of the key link that wait: once this is done, they hold nothing any more."""
         rows = [row for row in (self.row, self.turn.lock if self.turn else None) if row]
         return frozenset(note.operation_id for row in rows for note in row.notes if note.at < self.asked_at)
 
@@ -434,14 +434,14 @@ class Change:
         return Note(operation.operation_id, self.asked_at, WHAT)
 
     def _reserved_for(self, operation: str) -> str:
-        """Changes of one key link take a reservation over from one another: they are made one after the other."""
+        """Return the value of a reservation. Changes of one key link take it over from one another, in turn."""
         return f"{self.key_link_id}#{operation}"
 
     def _reason(self, settled: Operation) -> str:
         return f"by a {'change' if self.target else 'deletion'} of key link {self.key_link_id}, {settled.operation_id}"
 
     def _placeholder(self, operation: Operation) -> Operation:
-        """The new pair's event as this change has stored it, if there was none."""
+        """Return the new pair's event as this change has stored it, if there was none."""
         assert self.target
         return Operation(
             operation_id=self.target.operation_id,

@@ -32,7 +32,7 @@ class Criteria:
         )
 
     def searches(self) -> list[Mapping[str, str]]:
-        """One for each form in which Rev.io may have the external id."""
+        """Return one search for each form in which Rev.io may have the external id."""
         wanted = self.search.get("external_id")
         return [{**self.search, "external_id": form} for form in forms(wanted)] if wanted else [self.search]
 
@@ -63,7 +63,7 @@ class KeyLinks:
         return self.to_stored(self.revio.key_link(key_link_id))
 
     def page(self, wanted: KeyLinkSearch) -> tuple[list[StoredKeyLink], bool]:
-        """One page, without what does not fit exactly, and whether there are more."""
+        """Return one page, without what does not fit exactly, and whether there are more."""
         criteria = self.criteria(wanted)
         inferred = {"internal_id": str(wanted.internal_id)} if wanted.internal_id is not None else {}
         for search in criteria.searches():
@@ -77,7 +77,7 @@ class KeyLinks:
         return fitting, has_more
 
     def stored(self, link: KeyLink) -> StoredKeyLink | None:
-        """The key link that says this already. Several would say the same, so the first will do.
+        """Return the key link that says this already. Several would say the same, so the first will do.
 
         It is read once more by its id: what a search finds may have been changed or deleted a moment ago.
         """
@@ -88,7 +88,7 @@ class KeyLinks:
         return None
 
     def reread(self, key_link_id: int, criteria: Criteria) -> RevioKeyLink | None:
-        """The key link as it is now: what a search finds may have been changed or deleted a moment ago."""
+        """Return the key link as it is now: what a search finds may have been changed or deleted a moment ago."""
         with suppress(NoSuchRecordError):
             record = self.revio.key_link(key_link_id)
             return record if criteria.fit(record) else None

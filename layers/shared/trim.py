@@ -72,7 +72,7 @@ def trim(folder: Path) -> None:
 
 
 def _slim(model: Any) -> Any:
-    """A service's description without its documentation, which is most of it, and which every cold start would read.
+    """Return a service's description without its documentation, most of it, which every cold start would read.
 
     And without what looks through a whole transaction for ARNs, which name their account's endpoint: the bridge names
     its tables.

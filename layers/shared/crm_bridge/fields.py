@@ -188,7 +188,7 @@ def numeric_id(value: str, what: str) -> int:
 
 
 def _or_text(pattern: str) -> Callable[[JsonSchema], JsonSchema]:
-    """CRMs write numbers as text, too; within the same limits, which a pattern has to say."""
+    """Return the `change` for numbers that CRMs write as text; the pattern repeats the limits."""
     return or_schema({"type": "string", "pattern": pattern})
 
 

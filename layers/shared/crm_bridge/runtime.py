@@ -107,7 +107,7 @@ def _buckets(clock: Clock) -> TokenBuckets:
 
 @cache
 def runtime() -> Runtime:
-    """The variables are those of `Globals` in template.yaml; a missing one is a KeyError that names it."""
+    """Return the services. Raises KeyError with the name of a missing variable (`Globals` in template.yaml)."""
     clock = Clock()
     client = aws.client("dynamodb")
     operations = Operations(client, os.environ["OPERATIONS_TABLE"])
@@ -134,7 +134,7 @@ def runtime() -> Runtime:
 
 
 def begin_anew() -> None:
-    """In every copy of a snapshot: its own chances, and nothing that was made before it was copied."""
+    """Seed the random numbers, and drop the services: each copy of a snapshot makes its own."""
     random.seed()
     runtime.cache_clear()
 

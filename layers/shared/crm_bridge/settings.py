@@ -155,7 +155,7 @@ class Tenant(Settings):
 
     @cached_property
     def version(self) -> str:
-        """Tells whether the secret has changed, and nothing else about it: it is salted, and slow to compute."""
+        """Return what changes with the secret and tells nothing else of it: a salted hash that is slow to compute."""
         document = self._document.get_secret_value().encode()
         return hashlib.scrypt(document, salt=b"crm-bridge tenant", n=2**14, r=8, p=1, dklen=16).hex()
 

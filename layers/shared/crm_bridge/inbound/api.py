@@ -90,28 +90,28 @@ class Request:
 
     @property
     def parsed(self) -> JsonValue:
-        """The body's JSON if a route has read it; else None."""
+        """Return the body's JSON if a route has read it; else None."""
         return self._parsed[0] if self._parsed else None
 
     @property
     def wants_later(self) -> bool:
-        """RFC 7240: the caller would rather have a 202 at once than wait for the vendor."""
+        """Return whether the caller would rather have a 202 at once than wait for the vendor (RFC 7240)."""
         preferences = self.headers.get("prefer", "").lower().split(",")
         return "respond-async" in [preference.split(";")[0].strip() for preference in preferences]
 
     def parse[M: BaseModel](self, model: type[M]) -> M:
-        """The body as `model`. Raises the ProblemError that says what is wrong with it, field by field."""
+        """Return the body as `model`. Raises the ProblemError that says what is wrong with it, field by field."""
         parsed = self.json()
         if not isinstance(parsed, dict):
             raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
         return validated(model, parsed)
 
     def query_as[M: BaseModel](self, model: type[M]) -> M:
-        """The parameters after the `?` as `model`. Raises InvalidError."""
+        """Return the parameters after the `?` as `model`. Raises InvalidError."""
         return validated(model, self.query)
 
     def json(self) -> JsonValue:
-        """The body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError, InvalidError."""
+        """Return the body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError, InvalidError."""
         if not self._parsed:
             self._parsed.append(self._read())
         return self._parsed[0]
@@ -324,7 +324,7 @@ def deadline_of(context: LambdaContext) -> Deadline:
 
 
 def body_of(event: APIGatewayProxyEventV2) -> bytes:
-    """Not by `decoded_body`, which fails on what is not UTF-8, nor by `json_body`, which takes NaN."""
+    """Return the body. `decoded_body` fails on what is not UTF-8, and `json_body` takes NaN."""
     body = event.body or ""
     return base64.b64decode(body) if event.is_base64_encoded else body.encode()
 
@@ -443,7 +443,7 @@ def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemE
 
 
 def to_problem(problem: ProblemError) -> Response:
-    """Source: https://www.rfc-editor.org/rfc/rfc9457"""
+    """Return the response of a problem. Source: https://www.rfc-editor.org/rfc/rfc9457"""
     body: dict[str, object] = {
         "type": PROBLEM_TYPE + problem.kind,
         "title": problem.title,

@@ -34,12 +34,12 @@ class Proof(ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The settings that it cannot do without, besides `secrets`."""
+        """Return the settings that it cannot do without, besides `secrets`."""
         return frozenset()
 
     @property
     def takes(self) -> frozenset[str]:
-        """The settings that it uses if they are there."""
+        """Return the settings that it uses if they are there."""
         return frozenset()
 
     @abstractmethod

@@ -82,7 +82,7 @@ class EventRoute(Settings):
 
     @property
     def mapping(self) -> PayloadMapping:
-        """The mapping that makes the flow's command."""
+        """Return the mapping that makes the flow's command."""
         return PayloadMapping(
             version=self.version, expression=self.expression, samples=self.samples, stored_at=self.stored_at
         )

@@ -46,7 +46,7 @@ class Caller:
 
 
 def new_api_key() -> str:
-    """256 random bits behind a prefix by which a scanner for leaked secrets can know it."""
+    """Return a new key: 256 random bits behind a prefix by which a scanner for leaked secrets can know it."""
     return f"crmb_{secrets.token_urlsafe(32)}"
 
 
@@ -160,7 +160,7 @@ class ApiKeys:
             self._client.put_item(TableName=self._table, Item=serialize(item))
 
     def of(self, tenant: str) -> list["ApiKey"]:
-        """A tenant's keys, the oldest first. It reads the whole table, which is small. Raises StorageError."""
+        """Return a tenant's keys, the oldest first. It reads the whole table, which is small. Raises StorageError."""
         pages = self._client.get_paginator("scan").paginate(
             TableName=self._table,
             ConsistentRead=True,
@@ -202,7 +202,7 @@ def _refusal() -> UnauthenticatedError:
 
 
 def _credential(authorization: str) -> str:
-    """The key in one value of Authorization; empty if there is none. Raises UnauthenticatedError."""
+    """Return the key in one value of Authorization; empty if there is none. Raises UnauthenticatedError."""
     scheme, _, credentials = authorization.strip().partition(" ")
     match scheme.lower():
         case "bearer":

@@ -58,7 +58,7 @@ class ChangedOperations(OperationReader):
                 reasons_of(error)
 
     def drop_changed(self, operation: Operation) -> "TransactWriteItemTypeDef":
-        """The write that takes an operation out of this list."""
+        """Return the write that takes an operation out of this list."""
         return {"Delete": {"TableName": self._table, "Key": key_of(_PREFIX + operation.operation_id)}}
 
     def listed_changed(

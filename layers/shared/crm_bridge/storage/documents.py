@@ -71,7 +71,7 @@ class Documents:
         read_at_once(self._client, readings)
 
     def write(self, changes: Mapping[str, Change], others: "Sequence[TransactWriteItemTypeDef]" = ()) -> bool:
-        """All of it, and `others` along with it, or nothing: False if one of them has been written by somebody else."""
+        """Write all of it and `others`, or nothing: return False if somebody else has written one of them."""
         writer = uuid.uuid4().hex
         puts = self.writes(changes, writer)
         with guarded():
@@ -83,11 +83,11 @@ class Documents:
         return True
 
     def writes(self, changes: Mapping[str, Change], writer: str) -> "list[TransactWriteItemTypeDef]":
-        """The writes of `changes`, for a transaction; `writer` stands in them for whoever makes it."""
+        """Return the writes of `changes`, for a transaction; `writer` stands in them for whoever makes it."""
         return [self._write(key, change, writer) for key, change in changes.items()]
 
     def removing(self, key: str, member: str, writer: str) -> "TransactWriteItemTypeDef":
-        """The write that takes a member out of a document, whoever has written the others. It fails without one."""
+        """Return the write that takes a member out of a document, whoever wrote the others. It fails without one."""
         return {
             "Update": {
                 "TableName": self._table,

@@ -151,7 +151,7 @@ class Operation(OperationSummary):
 
     @property
     def shard(self) -> str:
-        """The partition of the due index in which it is while it is unfinished."""
+        """Return the partition of the due index in which it is while it is unfinished."""
         return shard_of(self.operation_id, SHARDS)
 
     @property
@@ -160,13 +160,13 @@ class Operation(OperationSummary):
 
     @property
     def is_erased(self) -> bool:
-        """Whether only the id and the state are left of it, see `Engine.erase`."""
+        """Return whether only the id and the state are left of it, see `Engine.erase`."""
         # An event may have any key, but then it has a fingerprint; the event of a reserved pair has none, but its key.
         return self.event_key == ERASED and not self.fingerprint
 
     @property
     def is_undone(self) -> bool:
-        """Whether it waits and was surely never done."""
+        """Return whether it waits and was surely never done."""
         return self.state is State.WAITING and self.unconfirmed_since is None and self.deferred_at is None
 
     def with_notes_of(self, there: "Operation") -> "Operation":
@@ -201,7 +201,7 @@ class Operation(OperationSummary):
 
 
 def operation_id(tenant: str, flow: str, event_key: str) -> str:
-    """The id under which an event is known: the same event gives the same id, in whichever function it arrives.
+    """Return the id under which an event is known: the same event gives the same id, in whichever function it arrives.
 
     The same is what has the same ids, in whatever form.
     """

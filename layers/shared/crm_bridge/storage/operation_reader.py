@@ -111,7 +111,7 @@ class OperationReader:
         return Reading(self._table, key_of(operation_id), _operation_or_none)
 
     def many(self, operation_ids: Sequence[str]) -> dict[str, Operation]:
-        """Those of them that there are, by their ids. Raises StorageError."""
+        """Return those that exist, by their ids. Raises StorageError."""
         found = map(as_operation, read_many(self._client, self._table, map(key_of, dict.fromkeys(operation_ids))))
         return {operation.operation_id: operation for operation in found}
 
@@ -231,7 +231,7 @@ class OperationReader:
                 query["ExclusiveStartKey"] = response["LastEvaluatedKey"]
 
     def oldest_in_review(self, shard: str) -> int | None:
-        """Since when the oldest operation of one shard has needed a person; None if there is none.
+        """Return since when the oldest operation of one shard has needed a person; None if there is none.
 
         In epoch seconds, for all tenants. Raises StorageError.
         """
@@ -268,7 +268,7 @@ def key_of(operation_id: str) -> "dict[str, AttributeValueTypeDef]":
 
 
 def timed(name: str, at: int) -> str:
-    """A sort key: a tenant or a state, and a time."""
+    """Return a sort key: a tenant or a state, and a time."""
     return f"{name}#{at:010}"
 
 

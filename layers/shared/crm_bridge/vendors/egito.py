@@ -374,7 +374,7 @@ def _token_errors(members: Mapping[str, object]) -> list[str]:
 
 
 def _is_refusal(status: int, errors: list[str]) -> bool:
-    """Whether a token response refuses the login: any 401, and an error with 200, 400 or 403."""
+    """Return whether a token response refuses the login: any 401, and an error with 200, 400 or 403."""
     if status == HTTPStatus.UNAUTHORIZED:
         return True
     # A web server that fails by itself writes the status's own phrase there: {"error": "Bad Request"}.

@@ -121,7 +121,7 @@ class Revio(Vendor[RevioSettings]):
 
     @property
     def destination(self) -> str:
-        """The client code alone decides whose data are written, whichever host is asked."""
+        """Return the client code, which alone decides whose data are written, whichever host is asked."""
         return f"client code {self.settings.client_code}"
 
     def headers(self) -> Mapping[str, str]:
