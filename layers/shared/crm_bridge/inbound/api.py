@@ -246,7 +246,13 @@ def respond(
     def routed() -> Response:
         nonlocal request
         request = _request(proxied, context, headers, keys)
-        return _routed(request, route, routes, function=function, keys=keys, scopes=scopes or {})
+        keys.take_token(request.caller)
+        scope = (scopes or {}).get(route, function)
+        if scope not in request.caller.scopes:
+            raise ForbiddenError(f"This API key lacks the scope {scope}.")
+        if route not in routes:
+            raise NotFoundError(f"There is no route {route}.")
+        return routes[route](request)
 
     response = answered(routed, request_id)
     if request is not None and 400 <= response.status < 500:
@@ -298,25 +304,6 @@ def _request(
         body=body_of(event),
         query=event.query_string_parameters,
     )
-
-
-def _routed(
-    request: Request,
-    route_key: str,
-    routes: Mapping[str, Route],
-    *,
-    function: str,
-    keys: ApiKeys,
-    scopes: Mapping[str, str],
-) -> Response:
-    keys.take_token(request.caller)
-    scope = scopes.get(route_key, function)
-    if scope not in request.caller.scopes:
-        raise ForbiddenError(f"This API key lacks the scope {scope}.")
-    route = routes.get(route_key)
-    if route is None:
-        raise NotFoundError(f"There is no route {route_key}.")
-    return route(request)
 
 
 def deadline_of(context: LambdaContext) -> Deadline:

@@ -4,7 +4,6 @@ Nothing here does I/O or knows AWS: `receive` makes events out of a request, `an
 """
 
 from crm_bridge.sources.incoming import Incoming, SourceEvent, unauthenticated
-from crm_bridge.sources.preset import Preset
 from crm_bridge.sources.presets import PRESETS
 from crm_bridge.sources.receiving import answer, receive, try_again
 from crm_bridge.sources.settings import EventRoute, SourceSettings
@@ -13,7 +12,6 @@ __all__ = [
     "PRESETS",
     "EventRoute",
     "Incoming",
-    "Preset",
     "SourceEvent",
     "SourceSettings",
     "answer",
