@@ -169,7 +169,7 @@ def may_have_become(sent: str, stored: str) -> bool:
 
 
 def _after(wanted: Sequence[tuple[str, bool]], places: set[int], letter: str) -> Iterator[int]:
-    """Yield the places in `wanted` at which one may be after `letter`."""
+    """Where in `wanted` one may be after `letter`."""
     for start in places:
         for place in range(start, len(wanted)):
             if wanted[place] == ANYTHING:

@@ -95,6 +95,10 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
                 self._spend(len(part))
                 parts += part
 
+    def run(self, parsed: Node, payload: JsonValue) -> Any:
+        self.failed = None
+        return self.visit(parsed, payload)
+
     def visit_field(self, node: Node, value: object) -> object:
         if isinstance(value, dict):
             self.read[id(value), node["value"]] = value
@@ -127,8 +131,7 @@ class Trace:
             offset = getattr(error, "lex_position", getattr(error, "lexer_position", None))
             return Failure("it is no JMESPath expression", offset if isinstance(offset, int) else len(expression))
         try:
-            self._interpreter.failed = None
-            yielded: JsonValue = self._interpreter.visit(parsed, self.payload)
+            yielded: JsonValue = self._interpreter.run(parsed, self.payload)
         except FAILURES as error:
             failed = self._interpreter.failed
             name = f"{failed['value']}() " if failed else ""
