@@ -13,11 +13,19 @@ from cli.bridge import Bridge
 from cli.command import Name, WrongInputError, command
 from cli.output import moment
 from crm_bridge.settings import Tenant
-from crm_bridge.storage.api_keys import KEY_MAX_AGE, ApiKey, hash_api_key, new_api_key
+from crm_bridge.storage.api_keys import (
+    KEY_MAX_AGE,
+    PAYLOAD_SCOPE,
+    READ_SCOPE,
+    RESOLVE_SCOPE,
+    ApiKey,
+    hash_api_key,
+    new_api_key,
+)
 from crm_bridge.storage.operation import as_time
 from crm_bridge.vendors import REGISTRY, scopes
 
-SCOPES = scopes() | {"operations:read", "operations:resolve", "operations:payload"}
+SCOPES = scopes() | {READ_SCOPE, RESOLVE_SCOPE, PAYLOAD_SCOPE}
 SHORT_HASH = 12
 """Characters of a key's hash that name it: enough to distinguish a tenant's keys."""
 EXPIRES = "365d"

@@ -15,9 +15,10 @@ from cli.output import moment
 from cli.progress import progress_of
 from crm_bridge.errors import NotFoundError, StorageError
 from crm_bridge.inbound.api import validated
+from crm_bridge.responses import OPERATION_ID
 from crm_bridge.storage.operation import Operation
 from crm_bridge.storage.requests import StoredRequest
-from operations.handler import OPERATION_ID, known_by
+from operations.handler import known_by
 from sources.models import RequestListing
 from sources.requests import EARLIEST, LATEST, find
 

@@ -1,3 +1,3 @@
-"""What the InTouch Connector delivers, prospects and members of gyms, becomes records in Egito."""
+"""Prospects and members of gyms, which the InTouch Connector delivers, become records in Egito."""
 
 import crm_bridge  # noqa: F401 - before pydantic, see there

@@ -10,8 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from connector_receiver import record_routes, wire
 from connector_receiver.lead_source_flows import ChangeLeadSource, CreateLeadSource
-from connector_receiver.lead_sources import MAX_AGE, named
+from connector_receiver.lead_sources import MAX_AGE, matching
 from connector_receiver.models import (
+    PERSON_ID,
     Check,
     LeadSource,
     LeadSourceName,
@@ -25,7 +26,7 @@ from connector_receiver.person_records import CreatePersonRecord, Records
 from connector_receiver.receiver import Receiver
 from connector_receiver.records import ChangeRecord, CreateRecord, DeleteRecord
 from connector_receiver.saves import SavePerson
-from connector_receiver.seen import Sight
+from connector_receiver.snapshots import SnapshotReader
 from crm_bridge import Function
 from crm_bridge.errors import (
     FieldError,
@@ -46,7 +47,6 @@ from crm_bridge.storage.operation import Operation, State
 from crm_bridge.vendors.connector_settings import ConnectorSettings
 from crm_bridge.vendors.egito_settings import EgitoSettings, PeopleMap
 
-OUR_ID = "p_[0-9a-f]{32}"
 LATER = "Accepted, and saved as soon as Egito takes it."
 
 
@@ -58,7 +58,7 @@ def _ask[T](request: Request, question: Callable[[Receiver], T]) -> T:
 
 
 def _club(request: Request) -> tuple[str, ConnectorSettings]:
-    """Our id of the club in the address. Raises NotFoundError, NotConfiguredError."""
+    """Return our id of the club in the address. Raises NotFoundError, NotConfiguredError."""
     connector = runtime().tenants.get(request.caller.tenant, FUNCTION).require(ConnectorSettings)
     club_id = connector.club(request.path["club_id"])
     if club_id is None:
@@ -74,7 +74,7 @@ def _expect_agreement(club_id: str, connector: ConnectorSettings, sent: PersonSa
     if sent.club_id is not None and connector.club(sent.club_id) != club_id:
         wrong.append(FieldError("clubID", "is not the club in the address"))
     if wrong:
-        raise InvalidError("Correct the fields named in errors.", fields=wrong)
+        raise InvalidError.of(*wrong)
 
 
 # ---------------------------------------------------------------------- people
@@ -86,18 +86,8 @@ def _save(request: Request) -> Response:
     _expect_agreement(club_id, connector, sent)
     person_id, connector_id = _ids(request, sent)
     tenant, arrived_at, fields = request.caller.tenant, runtime().clock.microseconds(), sent.fields()
-
-    def command(person_id: str, *, has_namesake: bool = False) -> PersonToSave:
-        return PersonToSave(
-            club_id=club_id,
-            person_id=person_id,
-            fields=fields,
-            arrived_at=arrived_at,
-            has_namesake=has_namesake,
-        )
-
     asks = connector.ask_about_namesakes
-    sight = Sight(runtime(), tenant, _egito_settings(tenant), bool(fields.get("leadSource")))
+    reader = SnapshotReader(runtime(), tenant, _egito_settings(tenant), bool(fields.get("leadSource")))
     people = People(
         runtime().people,
         runtime().links,
@@ -105,8 +95,8 @@ def _save(request: Request) -> Response:
         club_id,
         runtime().clock,
         is_undecided=partial(_ask_if_undecided, request) if asks else None,
-        also=sight.of,
-        besides=sight.lead_sources,
+        also=reader.readings,
+        besides=reader.lead_sources,
     )
     hasher = Hasher(connector.match_key.get_secret_value(), connector.phone_country)
     derived_id = hasher.person_id(tenant, club_id, connector_id) if connector_id else None
@@ -120,7 +110,13 @@ def _save(request: Request) -> Response:
         )
         if recognised is None:
             raise NotFoundError("This tenant has no person with this recordID. Send the save without it.")
-        save = command(recognised.person_id, has_namesake=asks and recognised.namesake).after(sight.seen(recognised))
+        save = PersonToSave(
+            club_id=club_id,
+            person_id=recognised.person_id,
+            fields=fields,
+            arrived_at=arrived_at,
+            has_namesake=asks and recognised.namesake,
+        ).with_snapshot(reader.snapshot(recognised))
         is_stored = recognised.known
         try:
             outcome = run(request, SavePerson, save)
@@ -170,24 +166,20 @@ def _doubt(recognised: Recognised) -> str:
 
 
 def _ids(request: Request, sent: PersonSave) -> tuple[str | None, str | None]:
-    """Our id and the Connector's, as far as they are told; that in the address may be either. Raises ProblemError."""
+    """Return our id and the Connector's, as far as they were sent; the address may have either. Raises ProblemError."""
     person_id, connector_id = sent.record_id, canonical(sent.uuid) if sent.uuid else None
     if "id" in request.path:
         in_address = _id_in_address(request)
-        is_ours = re.fullmatch(OUR_ID, in_address)
+        is_ours = re.fullmatch(PERSON_ID, in_address)
         name, told = ("recordID", person_id) if is_ours else ("uuid", connector_id)
         if told not in (None, in_address):
-            raise InvalidError(
-                "Correct the fields named in errors.", fields=[FieldError(name, "is not the one in the address")]
-            )
+            raise InvalidError.of(FieldError(name, "is not the one in the address"))
         if is_ours:
             person_id = in_address
         else:
             connector_id = in_address
-    if person_id is not None and not re.fullmatch(OUR_ID, person_id):
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("recordID", "is not an id of the bridge")]
-        )
+    if person_id is not None and not re.fullmatch(PERSON_ID, person_id):
+        raise InvalidError.of(FieldError("recordID", "is not an id of the bridge"))
     return person_id, connector_id
 
 
@@ -200,9 +192,7 @@ def _id_in_address(request: Request) -> str:
         message = (
             detail["msg"].removeprefix("Value error, ") if is_ours else f"must be text of up to {LONGEST_ID} characters"
         )
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("uuid", f"in the address {message}")]
-        ) from None
+        raise InvalidError.of(FieldError("uuid", f"in the address {message}")) from None
 
 
 # ---------------------------------------------------------------------- staff and lead sources
@@ -230,7 +220,7 @@ def _create_lead_source(request: Request) -> Response:
         response = Response(201 if is_new else 200, saved.model_dump())
     else:
         response = _create_in_dictionary(request, dictionary, sent.name)
-    return _with_result(_kept(request, response, active=sent.active, is_egitos=dictionary is not None))
+    return _with_result(_keep(request, response, active=sent.active, is_egitos=dictionary is not None))
 
 
 def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Response:
@@ -247,7 +237,7 @@ def _create_in_dictionary(request: Request, dictionary: str, name: str) -> Respo
 
 
 def _forget_if_gone(request: Request, known: Operation, answer: str) -> None:
-    """Egito does not list it by its name. If it was renamed or deleted since it was made, it is to be made again.
+    """Withdraw an event if its lead source was renamed or deleted at Egito, so that it is made again.
 
     It was not renamed if Egito only altered the name as it stored it.
     """
@@ -270,11 +260,9 @@ def _change_lead_source(request: Request) -> Response:
     before = next((one for one in there if one.id == request.path["id"]), None)
     if before is None:
         raise NotFoundError("There is no lead source with this id.")
-    same_name = named(there, sent.name, by_id=False)
+    same_name = matching(there, sent.name, by_id=False)
     if same_name and same_name.id != before.id:
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("name", "belongs to another lead source")]
-        )
+        raise InvalidError.of(FieldError("name", "belongs to another lead source"))
     changed = before.model_copy(update={"name": sent.name})
     entries = _ask(request, lambda receiver: receiver.lead_sources.entries(MAX_AGE))  # read just now
     dictionary = _writable(request)
@@ -287,13 +275,13 @@ def _change_lead_source(request: Request) -> Response:
         response = to_response(run(request, ChangeLeadSource, command), ChangeLeadSource)
     active = before.active if sent.active is None else sent.active
     if response.status == HTTPStatus.ACCEPTED:  # only the name is still on its way
-        _kept(request, Response(200, changed.model_dump()), active=active, is_egitos=is_egitos)
+        _keep(request, Response(200, changed.model_dump()), active=active, is_egitos=is_egitos)
         return _with_result(response)
-    return _with_result(_kept(request, response, active=active, is_egitos=is_egitos))
+    return _with_result(_keep(request, response, active=active, is_egitos=is_egitos))
 
 
-def _kept(request: Request, response: Response, *, active: bool | None, is_egitos: bool) -> Response:
-    """The response, after the bridge has noted what Egito cannot: whether it is in use, and names of our own."""
+def _keep(request: Request, response: Response, *, active: bool | None, is_egitos: bool) -> Response:
+    """Note what Egito cannot store, whether it is in use and names of our own, and return the response."""
     body = response.body if isinstance(response.body, dict) else {}
     if "id" not in body:  # it is not made yet; the Connector saves it again, or does without
         return response
@@ -304,7 +292,7 @@ def _kept(request: Request, response: Response, *, active: bool | None, is_egito
 
 
 def _writable(request: Request) -> str | None:
-    """Egito's dictionary of lead sources, if it can be written."""
+    """Return Egito's dictionary of lead sources, if it can be written."""
     where = _ask(request, lambda receiver: receiver.settings.lead_sources)
     return where.dictionary if where.writable else None
 
@@ -320,7 +308,7 @@ def _with_result(response: Response) -> Response:
 
 
 def _check(request: Request) -> Response:
-    """Whether the bridge gets into Egito, and whether the maps fit. Names of fields only: the values are people's."""
+    """Return whether Egito accepts the login and the maps fit. Names of fields only: the values are people's."""
     _, connector = _club(request)
     asked = request.query_as(Check)
 
@@ -335,15 +323,15 @@ def _check(request: Request) -> Response:
                 "user": connector.user,
                 "clubs": [{"clubID": ours, "connectorID": club.connector_id} for ours, club in connector.clubs.items()],
             },
-            "maps": {kind: _compared(receiver, a_map, record_id) for kind, (a_map, record_id) in maps.items()},
-            "staff": _counted(lambda: receiver.staff()),
-            "leadSources": _counted(lambda: receiver.lead_sources.all()),
+            "maps": {kind: _compare(receiver, a_map, record_id) for kind, (a_map, record_id) in maps.items()},
+            "staff": _count(receiver.staff),
+            "leadSources": _count(receiver.lead_sources.all),
         }
 
     return Response(200, _ask(request, look))
 
 
-def _compared(receiver: Receiver, a_map: PeopleMap, record_id: str | None) -> dict[str, object]:
+def _compare(receiver: Receiver, a_map: PeopleMap, record_id: str | None) -> dict[str, object]:
     if record_id is None:
         return {"entity": a_map.entity, "compared": False, "missing": [], "notMapped": []}
     try:
@@ -354,7 +342,7 @@ def _compared(receiver: Receiver, a_map: PeopleMap, record_id: str | None) -> di
     return {"entity": a_map.entity, "compared": True, "missing": missing, "notMapped": not_mapped}
 
 
-def _counted(question: Callable[[], list[Any]]) -> dict[str, object]:
+def _count(question: Callable[[], list[Any]]) -> dict[str, object]:
     try:
         return {"count": len(question())}
     except RefusedError as error:
@@ -376,8 +364,8 @@ ROUTES = {
 
 
 def _language(route: str, headers: Mapping[str, str], response: Response) -> Response:
-    """The Connector's; everybody else gets JSON."""
-    return wire.told(headers, response) if _BASE in route else response
+    """Return the response in the Connector's language on its routes; everybody else gets JSON."""
+    return wire.translated(headers, response) if _BASE in route else response
 
 
 lambda_handler = Function(

@@ -21,7 +21,7 @@ MAX_AGE = 300.0
 """Seconds for which a remembered dictionary is believed. What it lacks may have been made a moment ago."""
 MOST_TRIES = 30
 OURS = "ls_"
-"""With which the ids of the bridge's own begin."""
+"""The prefix of the ids of the bridge's own lead sources."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +43,29 @@ class LeadSources:
         return self.cache.get_or_load(self.scope, key, lambda: self.egito.dictionary(kind), max_age=max_age)
 
     def all(self, max_age: float = 0, read: Document | None = None) -> list[LeadSource]:
-        """`read`: what the bridge keeps, if it was just read."""
+        """Return all lead sources. `read`: the bridge's document, if it was just read."""
         return self._merged(self.entries(max_age), (read or self.documents.get(self._key)).content)
 
     def in_dictionary(self, name: str) -> LeadSource | None:
-        """The entry of the dictionary with this name."""
+        """Return the entry of the dictionary with this name."""
         entries = self.entries()
         ids = {entry.id for entry in entries}
         known = [one for one in self._merged(entries, self.documents.get(self._key).content) if one.id in ids]
-        return named(known, name, by_id=False)
+        return matching(known, name, by_id=False)
 
-    def meant(self, given: str, read: Document | None = None) -> LeadSource | None:
-        """The one with this id, else the one with this name. `read`: what the bridge keeps, if it was just read."""
+    def find(self, given: str, read: Document | None = None) -> LeadSource | None:
+        """Return the one with this id, else with this name. `read`: the bridge's document, if it was just read."""
         for max_age in (MAX_AGE, 0):
-            if found := named(self.all(max_age, read if max_age else None), given):
+            if found := matching(self.all(max_age, read if max_age else None), given):
                 return found
         return None
 
     def add(self, name: str) -> tuple[LeadSource, bool]:
-        """The one with this name, kept by the bridge unless there is one; and whether it is new."""
+        """Return the one with this name, which the bridge stores unless it exists; and whether it is new."""
         entries = self.entries()
         for _ in range(MOST_TRIES):
             document = self.documents.get(self._key)
-            if there := named(self._merged(entries, document.content), name, by_id=False):
+            if there := matching(self._merged(entries, document.content), name, by_id=False):
                 return there, False
             new = LeadSource(id=f"{OURS}{uuid.uuid4().hex[:12]}", name=name)
             kept = {**document.content, new.id: {"name": name, "active": True}}
@@ -74,7 +74,7 @@ class LeadSources:
         raise StorageError("Too many changes of lead sources at once. Send the same request again.")
 
     def keep(self, lead_source: LeadSource, *, name_is_egitos: bool) -> None:
-        """Store what the list shows of it from now on, besides what Egito says."""
+        """Store the name and the state of a lead source that the list shows, where Egito cannot store them."""
         there = [entry.name for entry in self.entries(MAX_AGE) if entry.id == lead_source.id]
         is_egitos = name_is_egitos or there == [lead_source.name]
         for _ in range(MOST_TRIES):
@@ -92,7 +92,7 @@ class LeadSources:
         return document_key(self.scope.tenant)
 
     def _place(self, lead_source_id: str) -> str:
-        """Where it stands in what is kept: that of a dictionary is of this Egito, in another the same id is another."""
+        """Return its key in the document. An entry's key names this Egito: in another the same id is another entry."""
         is_ours = lead_source_id.startswith(OURS)
         return lead_source_id if is_ours else joined(self.egito.destination, lead_source_id)
 
@@ -109,7 +109,8 @@ def document_key(tenant: str) -> str:
     return joined(tenant, "lead sources")
 
 
-def named(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> LeadSource | None:
+def matching(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> LeadSource | None:
+    """Return the one with this id, unless `by_id` is false, else the one with this name; None if there is none."""
     wanted = plain(given)
     by_ids = [one for one in lead_sources if by_id and one.id == given.strip()]
     by_name = [one for one in lead_sources if plain(one.name) == wanted]
@@ -117,5 +118,5 @@ def named(lead_sources: list[LeadSource], given: str, *, by_id: bool = True) -> 
 
 
 def plain(name: str) -> str:
-    """Neither case nor spaces around a name count, nor how its accents are written."""
+    """Return a name as it is compared: without case, spaces around it, and differences in how accents are written."""
     return normalized(normalized(name).casefold()).strip()

@@ -1,4 +1,4 @@
-"""What connector_receiver takes and gives, and the commands of its flows.
+"""The requests of the Connector, and the commands and results of its flows.
 
 What the Connector sends has the Connector's own tag names. Source: "Connector API Guide", see docs/vendors/egito.md.
 """
@@ -24,6 +24,7 @@ from crm_bridge import Command
 from crm_bridge.fields import (
     FIRST_YEAR,
     Id,
+    Input,
     Schema,
     Text,
     composed,
@@ -35,7 +36,7 @@ from crm_bridge.fields import (
 from crm_bridge.vendors.egito_settings import PERSON_FIELDS
 
 if TYPE_CHECKING:
-    from connector_receiver.seen import Seen
+    from connector_receiver.snapshots import Snapshot
 
 LAST_SENTINEL = date(1900, 1, 1)
 """Systems that know no date of birth write one up to this, or one in the future: .NET 0001-01-01 and 9999-12-31,
@@ -149,10 +150,10 @@ type Country = Annotated[
 ]
 
 
-class PersonSave(BaseModel):
+class PersonSave(Input):
     """A prospect or a member, as the Connector sends one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
+    model_config = ConfigDict(alias_generator=to_camel)
 
     record_id: PersonId = Field(default=None, alias="recordID")
     """Ours, if the Connector was told it before."""
@@ -192,10 +193,10 @@ class PersonSave(BaseModel):
         return {name: given[name] for name in PERSON_FIELDS if name in given}
 
 
-class LeadSourceSave(BaseModel):
+class LeadSourceSave(Input):
     """A lead source, as the Connector sends one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
+    model_config = ConfigDict(alias_generator=to_camel)
 
     record_id: str | None = Field(default=None, alias="recordID")
     identifier: str | None = None
@@ -205,17 +206,15 @@ class LeadSourceSave(BaseModel):
     active: bool | None = None
 
 
-class Check(BaseModel):
+class Check(Input):
     """What `GET …/check` may ask for: records at Egito with which the maps are compared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     prospect: Id | None = None
     member: Id | None = None
 
 
 class PersonToSave(Command):
-    """What was sent of a person, at a time (epoch microseconds)."""
+    """A save of a person, which arrived at a time (epoch microseconds)."""
 
     club_id: str
     person_id: str
@@ -223,18 +222,18 @@ class PersonToSave(Command):
     arrived_at: int
     has_namesake: bool = False
     """Whether a person decides first if it is the one of the same name that is known."""
-    _seen: "Seen | None" = PrivateAttr(default=None)
-    """What was read of the person when it arrived; it is no part of the event."""
+    _snapshot: "Snapshot | None" = PrivateAttr(default=None)
+    """The reading of the person when it arrived; it is no part of the event."""
 
-    def after(self, seen: "Seen") -> Self:
-        """Return it, to be claimed together with what was `seen`."""
+    def with_snapshot(self, snapshot: "Snapshot") -> Self:
+        """Return it, to be claimed together with its `snapshot`."""
         command = self.model_copy()
-        command._seen = seen  # noqa: SLF001 - its own
+        command._snapshot = snapshot  # noqa: SLF001 - its own
         return command
 
     @property
-    def seen(self) -> "Seen | None":
-        return self._seen
+    def snapshot(self) -> "Snapshot | None":
+        return self._snapshot
 
 
 class NewPersonRecord(Command):
@@ -256,7 +255,7 @@ class NewLeadSource(Command):
 
 
 class LeadSourceName(Command):
-    """What an entry of Egito's dictionary is called from a time on (epoch microseconds)."""
+    """A new name of an entry of Egito's dictionary, from a time on (epoch microseconds)."""
 
     dictionary: str
     id: str

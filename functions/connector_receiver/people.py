@@ -32,7 +32,7 @@ the table takes. Everybody else of this name is recognised by ids only."""
 
 @dataclass(frozen=True)
 class Traits:
-    """By what a person is recognised, hashed. None is "not told", an empty text "there is none"."""
+    """Hashes by which a person is recognised. None is "not sent", an empty text "there is none"."""
 
     name: str
     email: str | None = field(repr=False)
@@ -60,7 +60,7 @@ class Recognised:
 
 
 class Hasher:
-    """What names, addresses and numbers have in common for whoever recognises people by them, as a keyed hash.
+    """Makes keyed hashes of names, addresses and numbers, the same for all forms that compare equal.
 
     `country`: the country of a phone number that names none, two letters.
     """
@@ -83,7 +83,7 @@ class Hasher:
         return f"p_{self._hashed('person', joined(tenant, club_id, connector_id))}"
 
     def _hashed(self, kind: str, text: str) -> str:
-        """Empty for an empty text."""
+        """Return the keyed hash of a text; empty for an empty text."""
         return hmac.digest(self._key, f"{kind}\0{text}".encode(), hashlib.sha256).hex()[:32] if text else ""
 
 
@@ -102,9 +102,9 @@ class People:
     is_undecided: Callable[[str], bool] | None = None
     """Whether a person's record waits for a decision. None: nobody is asked about people of the same name."""
     also: Callable[[str], Sequence[Reading[Any]]] = lambda _: ()
-    """What is read at once with the person who has an id."""
+    """Returns the readings that go along with the person who has an id."""
     besides: Sequence[Reading[Any]] = ()
-    """What else is to be read."""
+    """Readings that go along with every person."""
 
     def look(
         self,
@@ -199,7 +199,7 @@ class People:
         return f"p_{uuid.uuid4().hex}"
 
     def _asked_about(self, alike: Mapping[str, Any]) -> str | None:
-        """The person of this name about whom somebody is being asked: the same save sent again is the same question."""
+        """Return the person of this name whom a decision waits for: the same save sent again is the same question."""
         if self.is_undecided is None:
             return None
         return next((one for one, told in alike.items() if told.get("asked") and self.is_undecided(one)), None)
@@ -242,7 +242,7 @@ def identity(person_id: str) -> Identity:
 
 
 def _fitting(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | None) -> list[str]:
-    """Those of one name with the same e-mail and mobile, else with the same e-mail, else with the same mobile.
+    """Return those of one name with the same e-mail and mobile, else with the same e-mail, else with the same mobile.
 
     Whoever has another id at the Connector is somebody else, however alike.
     """
@@ -265,7 +265,7 @@ def _fitting(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | N
 
 
 def _alike(namesakes: Mapping[str, Any], traits: Traits, connector_id: str | None) -> dict[str, Any]:
-    """Those of one name whom neither an e-mail, nor a mobile, nor the Connector's id tells from this person."""
+    """Return those of one name whom neither an e-mail, nor a mobile, nor the Connector's id tells from this person."""
     return {
         one: told
         for one, told in namesakes.items()
@@ -286,7 +286,7 @@ _TURKISH = str.maketrans({"\u0131": "i", "\u0307": None})
 
 
 def _plain(text: str) -> str:
-    """A name or an address without what systems change on its way: see the tests for what compares equal."""
+    """Return a name or an address without what systems change on its way; the tests show what compares equal."""
     for _ in range(3):  # escaped twice is frequent: O&amp;#39;Brien
         text = html.unescape(text)
     text = "".join(character for character in text if unicodedata.category(character) != "Cf").translate(_APOSTROPHES)

@@ -130,14 +130,14 @@ class Records:
         return self.read[operation_id]
 
     def making_by_now(self, entity: str) -> Operation | None:
-        """The same, read again if it may have changed since. Raises StorageError."""
+        """Return the same, read again if it may have changed since. Raises StorageError."""
         making = self.making(entity)
         if making and making.state not in (State.SUCCEEDED, State.REJECTED):
             del self.read[self._id(entity)]
         return self.making(entity)
 
     def made(self, entity: str) -> None:
-        """It has been made: what was read before is no longer true."""
+        """Forget the reading of a record that has been made since."""
         self.read.pop(self._id(entity), None)
 
     def id(self, entity: str) -> str | None:

@@ -11,7 +11,7 @@ from crm_bridge.vendors.egito_settings import EgitoSettings, StaffMember
 
 @dataclass(frozen=True)
 class Receiver:
-    """What the flows of the Connector have in common."""
+    """The settings, the staff and the lead sources, for all flows of the Connector."""
 
     context: Context
     egito: Egito

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypedDict
 from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, SerializationInfo
 
 from crm_bridge import Command, Result
-from crm_bridge.fields import COMPARED, Id, Schema
+from crm_bridge.fields import COMPARED, Id, Input, Schema
 from crm_bridge.times import EPOCH, Time
 from crm_bridge.vendors.egito_settings import EgitoName
 
@@ -56,7 +56,7 @@ class RecordUpdate(Command):
     fields: ChangedFields
 
 
-class RecordPage(Command):
+class RecordPage(Input):
     """Which part of a list is wanted."""
 
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
@@ -89,12 +89,12 @@ class RecordChange(Command):
 
     @property
     def order(self) -> int:
-        """The place of this change among those of the record: by its time, then by its arrival."""
+        """Return the place of this change among those of the record: by its time, then by its arrival."""
         return self.asked_at * 10**17 + self.arrived_at
 
     @property
     def new_record(self) -> NewRecord:
-        """The event that this change is a later payload of, with this payload."""
+        """Return the event that this change is a later payload of, with this payload."""
         changed_at = EPOCH + timedelta(microseconds=self.asked_at)
         key = self.external_id or ""
         return NewRecord(entity=self.entity, key=key, external_id=key, changed_at=changed_at, fields=self.fields)

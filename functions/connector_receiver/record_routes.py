@@ -118,7 +118,7 @@ def _list_dictionary(request: Request) -> JsonResponse[DictionaryEntries]:
 
 
 def _entity(request: Request) -> str:
-    """The entity in the address. Raises NotFoundError if the tenant's settings do not allow it."""
+    """Return the entity in the address. Raises NotFoundError if the tenant's settings do not allow it."""
     entity = request.path["entity"]
     allowed = _egito(request).records
     if entity not in allowed:
@@ -167,10 +167,7 @@ def _bounded[R: JsonResponse[EgitoRecord] | JsonResponse[RecordList] | JsonRespo
 ) -> R:
     """Return the response. Raises InvalidError if Lambda cannot return it."""
     if len(json.dumps(response.body)) > LARGEST_RESPONSE:
-        raise InvalidError(
-            "This is more than the bridge can return at once.",
-            fields=too_large,
-        )
+        raise InvalidError("This is more than the bridge can return at once.", fields=too_large)
     return response
 
 

@@ -19,7 +19,7 @@ from connector_receiver.record_models import (
     RecordUpdate,
     StoredRecord,
 )
-from connector_receiver.seen import turns_of_person
+from connector_receiver.snapshots import turns_of_person
 from crm_bridge import Change, Context, Create, Identity, Link, Match, Need, Update
 from crm_bridge.errors import (
     CannotLookError,
@@ -44,7 +44,7 @@ from crm_bridge.vendors.egito_settings import EgitoSettings
 BY_PUT = "Change the record by PUT /records/{entity}/{id}."
 NO_REFERENCE = "Egito has no field for the event's key (egito.records)"
 DELETED = "deleted"
-"""What a deletion says of a record. What a change says are its fields, each with a dot before its name."""
+"""The name of a deletion in a record's row. A change has its fields there, each with a dot before its name."""
 
 
 class CreateRecord(Create[NewRecord, Egito, StoredRecord], name="create_record", function="connector_receiver"):

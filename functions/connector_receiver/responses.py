@@ -1,4 +1,4 @@
-"""What connector_receiver returns, with the Connector's names; docs/openapi.json is made of it."""
+"""The responses of connector_receiver, with the Connector's names; docs/openapi.json is made of them."""
 
 # ruff: noqa: N815
 

@@ -11,7 +11,7 @@ from connector_receiver.lead_sources import plain
 from connector_receiver.models import NewPersonRecord, PersonToSave, Saved, UserType
 from connector_receiver.person_records import CreatePersonRecord, Records
 from connector_receiver.receiver import Receiver
-from connector_receiver.seen import CLUB, Seen, Sight, times_of, turns_of_person
+from connector_receiver.snapshots import CLUB, Snapshot, SnapshotReader, times_of, turns_of_person
 from crm_bridge import Change, Context, Need, Update
 from crm_bridge.errors import (
     ContractBrokenError,
@@ -45,7 +45,7 @@ class SavePerson(Change[PersonToSave, Egito, Saved], name="save_person", functio
         return joined(command.person_id, str(command.arrived_at), said)
 
     def claim(self, command: PersonToSave, operation: Operation, *, later: bool) -> Claim | None:
-        return command.seen.claim(self.context, command, operation, later=later) if command.seen else None
+        return command.snapshot.claim(self.context, command, operation, later=later) if command.snapshot else None
 
     def send(self, command: PersonToSave, vendor: Egito) -> Saved:
         return _Save(Receiver(self.context, vendor), command).run()
@@ -71,21 +71,21 @@ class _Save:
         return self._receiver.settings
 
     @cached_property
-    def _seen(self) -> Seen:
+    def _snapshot(self) -> Snapshot:
         """Return what is there in the turn: read with the claim that took it, or else now."""
-        seen = self._command.seen
-        if seen and seen.turn and seen.turn is self.context.ending and not seen.turn.is_over:
-            return seen
+        snapshot = self._command.snapshot
+        if snapshot and snapshot.turn and snapshot.turn is self.context.ending and not snapshot.turn.is_over:
+            return snapshot
         has_lead_source = bool(self._command.fields.get("leadSource"))
-        sight = Sight(self.context.services, self.context.tenant, self._settings, has_lead_source)
-        return sight.in_turn(self._command.person_id)
+        reader = SnapshotReader(self.context.services, self.context.tenant, self._settings, has_lead_source)
+        return reader.read(self._command.person_id)
 
     @cached_property
     def _records(self) -> Records:
-        return Records(self.context, self.egito, self._command.person_id, dict(self._seen.operations))
+        return Records(self.context, self.egito, self._command.person_id, dict(self._snapshot.operations))
 
     def run(self) -> Saved:
-        """One save of a person at a time; and of what is late, only what nothing later said."""
+        """Apply one save of a person at a time; of a late one, only fields that no later save has set."""
         command = self._command
         saved = turns_of_person(self.context, command.person_id).apply_each(
             times_of(command), lambda fresh: self._save(command, fresh)
@@ -167,7 +167,7 @@ class _Save:
 
     def _lead_source(self, given: str) -> str | None:
         sources = self._receiver.lead_sources
-        meant = next(iter(self._if_shown(lambda: [sources.meant(given, self._seen.lead_sources)])), None)
+        meant = next(iter(self._if_shown(lambda: [sources.find(given, self._snapshot.lead_sources)])), None)
         if meant is None or sources.dictionary is None:
             return meant.name if meant else None
         for max_age in (LEAD_SOURCES_MAX_AGE, 0):  # it may have been made a moment ago
@@ -181,7 +181,7 @@ class _Save:
 
     @staticmethod
     def _if_shown[T](question: Callable[[], list[T]]) -> list[T]:
-        """Nothing, if Egito does not show this to the bridge: a person is saved without it all the same."""
+        """Return the list; an empty one if Egito does not show it to the bridge: a person is saved without it."""
         try:
             return question()
         except (RefusedError, ContractBrokenError):

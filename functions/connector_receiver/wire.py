@@ -1,4 +1,4 @@
-"""How the Connector and the bridge talk: JSON, or XML with the Connector's tag names; and a sentence for its log."""
+"""Reads and writes the Connector's bodies: JSON, or XML with its tag names; and a sentence for its log."""
 
 import re
 import unicodedata
@@ -25,14 +25,14 @@ WRAPPERS = frozenset({"providerInfo", "userInfo", "leadInfo", "extraProviderIDs"
 IGNORED = frozenset({"inTouchID"})
 """InTouch's id besides the Connector's, which it may send along."""
 _ITEMS = {"leadSources": "leadSource", "errors": "error", "clubs": "club"}
-"""What an element of a list is called, where that is not the list's own name."""
+"""The names of a list's elements, where they differ from the list's own name."""
 LONGEST_MESSAGE = 300
 _NOT_IN_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 """Source: https://www.w3.org/TR/xml/#charsets"""
 
 
 def read[M: BaseModel](request: Request, model: type[M]) -> M:
-    """The body as `model`, from JSON or XML. Raises ProblemError."""
+    """Return the body as `model`, from JSON or XML. Raises ProblemError."""
     kind = request.headers.get("content-type", "")
     if _is_xml(kind):
         if len(request.body) > MAX_BODY:
@@ -45,7 +45,7 @@ def read[M: BaseModel](request: Request, model: type[M]) -> M:
     return request.parse(model)
 
 
-def told(headers: Mapping[str, str], response: Response) -> Response:
+def translated(headers: Mapping[str, str], response: Response) -> Response:
     """Return the response in the caller's language. A problem has a result and a sentence, as the others have."""
     body = response.body
     if response.status >= 400 and isinstance(body, Mapping):
@@ -62,7 +62,7 @@ def told(headers: Mapping[str, str], response: Response) -> Response:
 
 
 def _wants_xml(headers: Mapping[str, str]) -> bool:
-    """The first of the two that is named in Accept; if neither is, the language of the body."""
+    """Return whether Accept names XML before JSON; if it names neither, whether the body is XML."""
     for kind in headers.get("accept", "").split(","):
         if _is_xml(kind):
             return True
@@ -76,17 +76,13 @@ def _is_xml(header: str) -> bool:
     return kind in XML or (kind.startswith("application/") and kind.endswith("+xml"))
 
 
-def _invalid(*fields: FieldError) -> InvalidError:
-    return InvalidError("Correct the fields named in errors.", fields=fields)
-
-
 def _members(body: bytes, outer: str | None) -> dict[str, str | None]:
     """Return the text of each element, None for one that is null. `outer` is the charset that the header names."""
     root = xml_root(body, outer)
     members: dict[str, str | None] = {}
     for name, text in _leaves(root):
         if name in members:
-            raise _invalid(FieldError(name, "appears more than once"))
+            raise InvalidError.of(FieldError(name, "appears more than once"))
         members[name] = text
     return members
 
@@ -97,7 +93,7 @@ def _leaves(root: ET.Element) -> Iterator[tuple[str, str | None]]:
         if element is root or name in WRAPPERS or name in IGNORED:
             continue
         if len(element):
-            raise _invalid(FieldError(name, "must be text"))
+            raise InvalidError.of(FieldError(name, "must be text"))
         yield name, None if is_nil(element, name) else element.text or ""
 
 
@@ -116,7 +112,7 @@ def _sentence(problem: Mapping[str, object]) -> str:
 
 
 def _fault(field: str, message: str) -> str:
-    """Of a field that the caller made up, nothing is repeated that could be more than a name."""
+    """Return what is wrong with a field. Of a name that the caller made up, only what looks like a name is repeated."""
     is_name = re.fullmatch(r"[\w.]{0,50}", field, re.ASCII)
     if message.startswith(UNKNOWN_FIELD):
         return f"{UNKNOWN_FIELD} {field}" if is_name else UNKNOWN_FIELD

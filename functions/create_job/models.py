@@ -1,21 +1,21 @@
-"""What create_job takes and gives."""
+"""The command and the result of create_job."""
 
 import json
 import re
 from datetime import date, datetime
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from create_site.models import SiteDetails
-from crm_bridge import Command
+from crm_bridge import Command, Result
 from crm_bridge.fields import FIRST_YEAR, Id, Number, Schema, Text, printable, printable_schema
 
 LARGEST_INSTANCES = 50_000
 
 
 def _iso(value: str) -> str:
-    """Kept as it was written: illu does not say which of the forms it wants."""
+    """Return it as it was written: illu does not say which of the forms it wants."""
     is_date = re.fullmatch(r"\d{4}-\d\d-\d\d", value)
     try:
         due = date.fromisoformat(value) if is_date else datetime.fromisoformat(value)
@@ -54,7 +54,7 @@ ONE_SITE: dict[str, JsonValue] = {
         {"required": ["site_id"], "properties": {"site_id": _GIVEN, "customer_id": _NULL, "site": _NULL}},
     ]
 }
-"""What `_names_one_site` demands, as JSON Schema."""
+"""The rules of `_names_one_site`, as JSON Schema."""
 
 
 class NewJob(Command):
@@ -84,10 +84,8 @@ class NewJob(Command):
         return self
 
 
-class JobCreated(BaseModel):
+class JobCreated(Result):
     """illu's own members as they came, whose job it is, and where."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     job_id: str
     ticket_id: str

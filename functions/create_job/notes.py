@@ -1,4 +1,4 @@
-"""How a job's notes name the ticket that it was made for, and how a job is recognised by them."""
+"""Names the ticket in a job's notes, and recognises a job by them."""
 
 import re
 

@@ -1,10 +1,10 @@
-"""What create_site takes and gives."""
+"""The command and the result of create_site."""
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from crm_bridge import Command
+from crm_bridge import Command, Result
 from crm_bridge.fields import Id, Latitude, Longitude, Text
 
 
@@ -23,10 +23,8 @@ class NewSite(SiteDetails):
     customer_id: Id
 
 
-class SiteCreated(BaseModel):
+class SiteCreated(Result):
     """illu's own members as they came, and whose site it is."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     site_id: int
     customer_id: str

@@ -44,7 +44,7 @@ MOST_COUNTED = 1000
 
 @dataclass
 class Run:
-    """What became of one run: operations put on their queue and flows of which some were left, by function."""
+    """One run, and its outcome by function: operations put on the queue, and functions of which some were left."""
 
     now: int
     has_time: Callable[[], bool]
@@ -69,10 +69,8 @@ def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> Mapping[
             oldest = min((one.due_at for one in due), default=now)
             measure("OldestDueAge", now - oldest, "Seconds")
         with suppress(StorageError):  # the next run tells it
-            in_review = [
-                since for since in calls.map(runtime().operations.oldest_in_review, SHARDS) if since is not None
-            ]
-            oldest = min(in_review, default=now)
+            in_review = calls.map(runtime().operations.oldest_in_review, SHARDS)
+            oldest = min((since for since in in_review if since is not None), default=now)
             measure("OldestReviewAge", now - oldest, "Seconds")
         by_function = _by_function(due)
         lent = _lent(run, sorted({one.tenant for one in due})[:MOST_COUNTED])
@@ -139,7 +137,7 @@ def _dispatch(run: Run, function: str, due: Mapping[str, deque[Due]], lent: Mapp
 
 
 def _enqueue(run: Run, batch: Sequence[Due]) -> None:
-    """Those that the queue does not take are due as before, so the next run sends them."""
+    """Lend a batch and put it on its queue. The next run sends what the queue did not take."""
     function, until, sent_by = batch[0].function, run.now + LENT, run.now + LONGEST_RUN
 
     def lend(due: Due) -> bool:

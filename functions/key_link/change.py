@@ -15,7 +15,7 @@ from crm_bridge.sequence import Turn, Turns
 from crm_bridge.storage.links import Identity, Link, Ties
 from crm_bridge.storage.locks import Lock, Note, read_lock
 from crm_bridge.storage.operation import Attempt, Operation, State
-from crm_bridge.storage.operation_reader import as_operation, standing
+from crm_bridge.storage.operation_reader import as_operation, timed
 from crm_bridge.storage.operations import Claim
 from crm_bridge.vendors.revio import VENDOR
 from crm_bridge.webhooks import webhook
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 WHAT = "change"
-"""What is applied to a key link."""
+"""The name, in the key link's row, of all that is applied to it."""
 OPEN = frozenset({State.SENDING, State.WAITING, State.UNCONFIRMED})
 CLOCK_SKEW = 10_000
 """Milliseconds by which the clocks of two functions may differ."""
@@ -33,7 +33,7 @@ CLOCK_SKEW = 10_000
 
 @dataclass(frozen=True)
 class Target:
-    """What a key link shall be: the event of that pair, and its links then."""
+    """The pair that a key link is changed to: the event of that pair, and its links."""
 
     operation_id: str
     event_key: str
@@ -69,7 +69,7 @@ class Change:
     gone: set[str] = field(default_factory=set)
     """Events that there are no more."""
     along: "list[tuple[str, TransactWriteItemTypeDef]]" = field(default_factory=list)
-    """What was last to be written: of the row, of events (by their ids), and of links."""
+    """The last writes: of the row, of events (by their ids), and of links."""
 
     # ------------------------------------------------------------------ the begin
 
@@ -132,12 +132,12 @@ class Change:
 
     @property
     def is_holder_certain(self) -> bool:
-        """Whether an event of ours is sure to have the key link, and none that could have it is on its way."""
+        """Return whether an event of ours is sure to have the key link, and none that could have it is on its way."""
         sources = [self.seen.get(event) for event in self.ties]
         return bool(sources) and all(one is None or self._has_key_link(one) for one in sources)
 
     def obstacle(self) -> str | None:
-        """Why the event of the new pair cannot be reserved."""
+        """Return why the event of the new pair cannot be reserved."""
         there = self.seen.get(self.target.operation_id) if self.target else None
         if there is None:
             return None
@@ -154,7 +154,7 @@ class Change:
     def _marks(
         self, operation: Operation, *, with_turn: bool, accepts: bool
     ) -> "list[tuple[str, TransactWriteItemTypeDef]]":
-        """The writes, each with the id of its event; that of the row has none."""
+        """Return the writes, each with the id of its event; that of the row has none."""
         locks, note = self.context.services.locks, self._note(operation)
         finders = frozenset(self.ties) | self.finders
         if with_turn:
@@ -250,7 +250,7 @@ class Change:
                     self.stale = self._read_ties(key_link_id(there.result)).get(event)
 
     def _may_begin(self) -> bool:
-        """Whether the turn may be free, and no newer change is noted or was made."""
+        """Return whether the turn may be free, and no newer change is noted or was made."""
         row = self.row
         return row is None or (
             row.busy_until <= self.context.clock() * 1000
@@ -338,7 +338,7 @@ class Change:
                 ":there": State.SUCCEEDED.value,
                 ":result": self._result,
                 ":state": state.value,
-                ":standing": standing(state, now),
+                ":standing": timed(state, now),
                 ":now": now,
                 ":until": now + KEEP,
                 ":attempt": attempt,
@@ -418,7 +418,7 @@ class Change:
         return self.context.links.ties(self.context.tenant, identity(key_link_id))
 
     def _overtaken(self) -> frozenset[str]:
-        """Earlier changes of the key link that wait: once this is done, they hold nothing any more."""
+        """Return earlier changes of the key link that wait: once this is done, they hold nothing any more."""
         rows = [row for row in (self.row, self.turn.lock if self.turn else None) if row]
         return frozenset(note.operation_id for row in rows for note in row.notes if note.at < self.asked_at)
 
@@ -434,14 +434,14 @@ class Change:
         return Note(operation.operation_id, self.asked_at, WHAT)
 
     def _reserved_for(self, operation: str) -> str:
-        """Changes of one key link take a reservation over from one another: they are made one after the other."""
+        """Return the value of a reservation. Changes of one key link take it over from one another, in turn."""
         return f"{self.key_link_id}#{operation}"
 
     def _reason(self, settled: Operation) -> str:
         return f"by a {'change' if self.target else 'deletion'} of key link {self.key_link_id}, {settled.operation_id}"
 
     def _placeholder(self, operation: Operation) -> Operation:
-        """The new pair's event as this change has stored it, if there was none."""
+        """Return the new pair's event as this change has stored it, if there was none."""
         assert self.target
         return Operation(
             operation_id=self.target.operation_id,
@@ -477,7 +477,7 @@ def _is_placeholder(event: Operation) -> bool:
 
 
 def _place(write: "TransactWriteItemTypeDef") -> str:
-    """Which row of the links it writes."""
+    """Return the row of the links that it writes."""
     if "Put" in write:
         item = write["Put"]["Item"]
         return str((item["identity"], item["partner"]))

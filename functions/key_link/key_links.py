@@ -1,4 +1,4 @@
-"""What Rev.io says of key links: its names, searches, and the key link that says what an event says."""
+"""Reads key links at Rev.io: the names of systems and entity types, searches, and the key link of an event's ids."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,11 +15,12 @@ NAMES_MAX_AGE = 3600.0
 NAMES_MIN_AGE = 10.0
 """Seconds for which the names that are remembered are believed, and for which one is believed not to be there."""
 SHOWN_NAMES = 50
+KINDS: tuple[NameKind, NameKind] = ("system", "entity_type")
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """What Rev.io is asked for, what its responses must then have (it may compare loosely), and the names of that."""
+    """The parameters of a search, the values that a result must have (Rev.io may compare loosely), and their names."""
 
     search: Mapping[str, str]
     exact: Mapping[str, object]
@@ -31,7 +32,7 @@ class Criteria:
         )
 
     def searches(self) -> list[Mapping[str, str]]:
-        """One for each form in which Rev.io may have the external id."""
+        """Return one search for each form in which Rev.io may have the external id."""
         wanted = self.search.get("external_id")
         return [{**self.search, "external_id": form} for form in forms(wanted)] if wanted else [self.search]
 
@@ -62,21 +63,21 @@ class KeyLinks:
         return self.to_stored(self.revio.key_link(key_link_id))
 
     def page(self, wanted: KeyLinkSearch) -> tuple[list[StoredKeyLink], bool]:
-        """One page, without what does not fit exactly, and whether there are more."""
+        """Return one page, without what does not fit exactly, and whether there are more."""
         criteria = self.criteria(wanted)
         inferred = {"internal_id": str(wanted.internal_id)} if wanted.internal_id is not None else {}
         for search in criteria.searches():
             try:
-                found = self.revio.page_of_key_links({**search, **inferred}, wanted.page, wanted.page_size)
+                found, has_more = self.revio.page_of_key_links({**search, **inferred}, wanted.page, wanted.page_size)
             except RefusedError:  # only the names and the external id are documented as searchable
-                found = self.revio.page_of_key_links(search, wanted.page, wanted.page_size)
-            found_links = [self.to_stored(record) for record in found.key_links if criteria.fit(record)]
-            if found_links or found.has_more:
+                found, has_more = self.revio.page_of_key_links(search, wanted.page, wanted.page_size)
+            fitting = [self.to_stored(record) for record in found if criteria.fit(record)]
+            if fitting or has_more:
                 break
-        return found_links, found.has_more
+        return fitting, has_more
 
     def stored(self, link: KeyLink) -> StoredKeyLink | None:
-        """The key link that says this already. Several would say the same, so the first will do.
+        """Return the key link that says this already. Several would say the same, so the first will do.
 
         It is read once more by its id: what a search finds may have been changed or deleted a moment ago.
         """
@@ -87,7 +88,7 @@ class KeyLinks:
         return None
 
     def reread(self, key_link_id: int, criteria: Criteria) -> RevioKeyLink | None:
-        """The key link as it is now: what a search finds may have been changed or deleted a moment ago."""
+        """Return the key link as it is now: what a search finds may have been changed or deleted a moment ago."""
         with suppress(NoSuchRecordError):
             record = self.revio.key_link(key_link_id)
             return record if criteria.fit(record) else None
@@ -117,14 +118,11 @@ class KeyLinks:
         search: dict[str, str] = {}
         exact: dict[str, object] = {}
         names: dict[str, str] = {}
-        if wanted.system is not None:
-            system = self._by_name("system", wanted.system)
-            search["system_name"] = names["system"] = system.name
-            exact["integration_system_id"] = system.id
-        if wanted.entity_type is not None:
-            entity_type = self._by_name("entity_type", wanted.entity_type)
-            search["entity_type_name"] = names["entity_type"] = entity_type.name
-            exact["integration_entity_type_id"] = entity_type.id
+        for kind in KINDS:
+            if (name := getattr(wanted, kind)) is not None:
+                named = self._by_name(kind, name)
+                search[f"{kind}_name"] = names[kind] = named.name
+                exact[f"integration_{kind}_id"] = named.id
         if wanted.internal_id is not None:
             exact["internal_id"] = wanted.internal_id
         if wanted.external_id is not None:
@@ -144,8 +142,7 @@ class KeyLinks:
         raise WrongFieldError(message, vendor=VENDOR, field=kind)
 
     def to_stored(self, record: RevioKeyLink) -> StoredKeyLink:
-        systems = {system.id: system.name for system in self.names("system")}
-        entity_types = {entity_type.id: entity_type.name for entity_type in self.names("entity_type")}
+        systems, entity_types = ({one.id: one.name for one in self.names(kind)} for kind in KINDS)
         names = {
             "system": systems.get(record.integration_system_id),
             "entity_type": entity_types.get(record.integration_entity_type_id),

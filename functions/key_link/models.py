@@ -1,11 +1,11 @@
-"""What key_link takes and gives."""
+"""The requests, commands, results and responses of key_link."""
 
 from typing import Annotated, TypedDict
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from crm_bridge import Command
-from crm_bridge.fields import Id, Number, Schema, Text
+from crm_bridge import Command, Result
+from crm_bridge.fields import Id, Input, Number, Schema, Text
 
 LONGEST_NAME = 100
 """Bytes; with it, and `LONGEST_ID`, every key of our tables stays within DynamoDB's limits."""
@@ -57,10 +57,8 @@ class KeyLinkChange(KeyLinkDeletion):
     link: KeyLink
 
 
-class StoredKeyLink(BaseModel):
+class StoredKeyLink(Result):
     """Rev.io's own members as they came, and the names that belong to its ids."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     id: int
     system: str | None
@@ -78,7 +76,7 @@ class DeletedKeyLink(BaseModel):
     deleted: bool = True
 
 
-class KeyLinkSearch(Command):
+class KeyLinkSearch(Input):
     """What `GET /key-links` may ask for."""
 
     external_id: Id | None = None

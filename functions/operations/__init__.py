@@ -1,3 +1,3 @@
-"""What became of an event, what is to become of it, and which id belongs to which: for people."""
+"""For people: shows and resolves operations, and finds linked ids."""
 
 import crm_bridge  # noqa: F401 - before pydantic, see there

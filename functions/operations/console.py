@@ -33,7 +33,7 @@ OWN = "your own system"
 
 
 def page(request_id: str) -> Mapping[str, object]:
-    """The response to `GET /console`. Nothing runs in the page, or is loaded or asked by it, but what stands in it.
+    """Return the response to `GET /console`. The page runs and loads nothing but what is in it.
 
     Source: https://www.w3.org/TR/CSP3/
     """

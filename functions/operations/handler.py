@@ -12,7 +12,9 @@ from typing import Any
 from crm_bridge import responses
 from crm_bridge.errors import FieldError, InvalidError, NotFoundError
 from crm_bridge.inbound.api import JsonResponse, LambdaContext, Request, respond, validated
+from crm_bridge.responses import OPERATION_ID
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.api_keys import PAYLOAD_SCOPE, READ_SCOPE, RESOLVE_SCOPE
 from crm_bridge.storage.changed_operations import CHANGED
 from crm_bridge.storage.links import Identity
 from crm_bridge.storage.operation import Operation, OperationSummary, State, operation_id
@@ -38,13 +40,8 @@ from operations.models import (
 from operations.retrying import MOST_RETRIED, RETRIED, retry, retry_all, says
 from operations.summary import READ, summary
 
-READ_SCOPE = "operations:read"
-RESOLVE_SCOPE = "operations:resolve"
-PAYLOAD_SCOPE = "operations:payload"
-"""With READ_SCOPE: what the CRM sent, and what candidates at the vendor are called."""
 SETTINGS_OF = ("create_site", "key_link", "connector_receiver")
 """Functions whose settings it may read, to verify ids. The first that a tenant has say how long to keep requests."""
-OPERATION_ID = "op_[0-9a-f]{32}"
 FIRST_LOOKED_AT = (State.NEEDS_REVIEW, State.UNCONFIRMED, State.WAITING, State.SENDING, State.REJECTED, State.SUCCEEDED)
 """The order of the states in a list: what needs a person comes first."""
 
@@ -69,7 +66,7 @@ def _list_operations(request: Request) -> JsonResponse[OperationPage]:
     if listing.changed:
         return _list_changed(request, listing, since)
     if listing.after and listing.after.startswith(f"{CHANGED}."):
-        raise _other_list("belongs to a list with changed")
+        raise InvalidError.of(FieldError("after", "belongs to a list with changed"))
     found, going_on = page_of(
         request.caller.tenant,
         [listing.state] if listing.state else FIRST_LOOKED_AT,
@@ -85,7 +82,7 @@ def _list_changed(request: Request, listing: Listing, since: int) -> JsonRespons
     """Return a page of the events whose later payload was not applied."""
     place = listing.after.split(".") if listing.after else None
     if place and place[0] != CHANGED:
-        raise _other_list("belongs to a list without changed")
+        raise InvalidError.of(FieldError("after", "belongs to a list without changed"))
     found, after = runtime().operations.listed_changed(
         request.caller.tenant,
         flow=listing.flow,
@@ -95,10 +92,6 @@ def _list_changed(request: Request, listing: Listing, since: int) -> JsonRespons
     )
     shown = [one.summary_response() for one in found if listing.state in (None, one.state)]
     return JsonResponse(200, {"operations": shown, "next": f"{CHANGED}.{after[1]}.{after[0]}" if after else None})
-
-
-def _other_list(message: str) -> InvalidError:
-    return InvalidError("Correct the fields named in errors.", fields=[FieldError("after", message)])
 
 
 def known_by(tenant: str, record: str) -> list[Operation]:
@@ -169,7 +162,14 @@ def _resolve_operation(request: Request) -> JsonResponse[responses.Operation]:
     add_to_log(operation_id=operation.operation_id)
     match resolution.action:
         case "link":
-            resolved = _link(operation, resolution, request)
+            resolved = engine.link_existing(
+                flow_of(operation),
+                operation,
+                resolution.id or "",
+                by=by,
+                deadline=request.deadline,
+                confirmed=resolution.confirmed,
+            )
         case "retry":
             resolved = retry(operation, by=by)
         case "discard":
@@ -206,17 +206,6 @@ def _retry_operations(request: Request) -> JsonResponse[RetryPage]:
             "left_to_a_person": retried.left,
             "next": going_on,
         },
-    )
-
-
-def _link(operation: Operation, resolution: Resolution, request: Request) -> Operation:
-    return runtime().engine.link_existing(
-        flow_of(operation),
-        operation,
-        resolution.id or "",
-        by=request.caller.label,
-        deadline=request.deadline,
-        confirmed=resolution.confirmed,
     )
 
 

@@ -3,31 +3,28 @@
 from functools import cache
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from crm_bridge.errors import FieldError, InvalidError, NoSettingsError
-from crm_bridge.fields import JsonSchema, Schema
+from crm_bridge.fields import Input, JsonSchema, Schema
 from crm_bridge.inbound.api import JsonResponse, Request
-from crm_bridge.mapping import PayloadMapping, mappings_model
+from crm_bridge.mapping import LONGEST_EXPRESSION, PayloadMapping, mappings_model
 from crm_bridge.responses import Mappings
 from crm_bridge.runtime import runtime
-from crm_bridge.telemetry import logger
 from crm_bridge.tenants import MAPPING_MAX_AGE
-from crm_bridge.trial import Target, shown_mapping, try_out
+from crm_bridge.trial import Target, mappings_response, shown_mapping, try_out
 from crm_bridge.vendors import PART_OF
 from operations.flows import flows
-
-LONGEST_EXPRESSION = 10_000
 
 
 def _enumerated(schema: JsonSchema) -> JsonSchema:
     return {**schema, "enum": list(targets())}
 
 
-class MappingQuestion(BaseModel):
+class MappingQuestion(Input):
     """A payload that a mapping is tried on. Without one the mappings are only listed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(defer_build=True)
 
     flow: Annotated[str, Field(max_length=50), Schema(_enumerated)] | None = None
     """As `create_site`; required with a payload."""
@@ -58,20 +55,16 @@ def try_mapping(request: Request, *, readable: frozenset[str], shows: bool) -> J
     asked = request.parse(MappingQuestion)
     there = targets()
     if asked.flow is not None and asked.flow not in there:
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError("flow", f"must be one of {', '.join(there)}")]
-        )
+        raise InvalidError.of(FieldError("flow", f"must be one of {', '.join(there)}"))
     mappings, known = [], {}
     for name, target in there.items():
         is_readable = PART_OF[target.function] in readable
         known[name] = _stored(request.caller.tenant, target.function) if is_readable else None
         mappings.append(shown_mapping(name, name, known[name], shows=shows, is_readable=is_readable))
-    if shows and any(one["samples"] for one in mappings):
-        logger().info("payload read", extra={"samples": [one["name"] for one in mappings if one["samples"]]})
     trial = None
     if "payload" in asked.model_fields_set and asked.flow is not None:
         trial = try_out(asked.flow, there[asked.flow], known[asked.flow], asked.expression, asked.payload, shows=shows)
-    return JsonResponse(200, {"mappings": mappings, "used_after": MAPPING_MAX_AGE, "trial": trial})
+    return JsonResponse(200, mappings_response(mappings, trial))
 
 
 def _stored(tenant: str, function: str) -> PayloadMapping | None:

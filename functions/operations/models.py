@@ -1,4 +1,4 @@
-"""What operations takes and returns."""
+"""The requests and responses of operations."""
 
 import re
 from typing import Annotated, Literal, NotRequired, Self, TypedDict
@@ -6,7 +6,6 @@ from typing import Annotated, Literal, NotRequired, Self, TypedDict
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -14,7 +13,17 @@ from pydantic import (
     model_validator,
 )
 
-from crm_bridge.fields import AnyId, Id, JsonSchema, Schema, Text, composed, without_unseen, without_unseen_schema
+from crm_bridge.fields import (
+    AnyId,
+    Id,
+    Input,
+    JsonSchema,
+    Schema,
+    Text,
+    composed,
+    without_unseen,
+    without_unseen_schema,
+)
 from crm_bridge.responses import Candidate, Exchange, LinkedRecord, Operation, OperationId, OperationSummary, Time
 from crm_bridge.storage.changed_operations import CHANGED
 from crm_bridge.storage.links import Identity
@@ -34,15 +43,13 @@ NAMES_WHAT_IS_LINKED: dict[str, JsonValue] = {
         },
     ]
 }
-"""What the model's validator demands, as JSON Schema."""
+"""The rules of the model's validator, as JSON Schema."""
 
 
-class Resolution(BaseModel):
+class Resolution(Input):
     """What a person decided about an operation."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, json_schema_extra=NAMES_WHAT_IS_LINKED
-    )
+    model_config = ConfigDict(json_schema_extra=NAMES_WHAT_IS_LINKED)
 
     action: Literal["link", "retry", "discard", "unlink"]
     id: Id | None = None
@@ -63,7 +70,7 @@ PLACE = rf"^({'|'.join([*State, CHANGED])})\.[0-9]{{1,10}}\.op_[0-9a-f]{{32}}$"
 
 
 def _place(value: str) -> str:
-    if not re.fullmatch(PLACE.strip("^$"), value):
+    if not re.fullmatch(PLACE, value):
         raise ValueError("give what stood under next in the response before")
     return value
 
@@ -89,7 +96,7 @@ TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z
 
 def _written_out(value: object) -> object:
     # A number may be seconds or milliseconds.
-    if not isinstance(value, str) or not re.fullmatch(TIME.strip("^$"), value):
+    if not isinstance(value, str) or not re.fullmatch(TIME, value):
         raise ValueError("must be a time as in ISO 8601, with a zone: 2026-11-30T08:00:00Z")
     return value
 
@@ -99,10 +106,8 @@ Since = Annotated[AwareDatetime, BeforeValidator(_written_out), Schema(pattern=T
 Place = Annotated[str, AfterValidator(_place), Schema(pattern=PLACE)]
 
 
-class Listing(BaseModel):
+class Listing(Input):
     """What `GET /operations` may ask for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: (
         Annotated[
@@ -127,10 +132,8 @@ class Listing(BaseModel):
     after: Place | None = None
 
 
-class RetryAll(BaseModel):
+class RetryAll(Input):
     """Which operations are retried."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     state: Literal["waiting", "unconfirmed", "needs_review"] | None = None
     """All three if it is left out."""
@@ -147,10 +150,8 @@ class RetryAll(BaseModel):
     """Only say which ones."""
 
 
-class LinkSearch(BaseModel):
+class LinkSearch(Input):
     """The record whose links are asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     system: Text
     """In whatever case: `crm`, `illu`."""

@@ -13,7 +13,7 @@ MOST_RETRIED = 100
 
 
 class Retried(NamedTuple):
-    """What became of a page: `due` are due from now on (with `dry_run`: would be), `left` are left to a person."""
+    """The result for a page: `due` are due from now on (with `dry_run`: would be), `left` are left to a person."""
 
     due: list[Operation]
     left: int

@@ -1,4 +1,4 @@
-"""How a tenant's operations stand, at a glance: out of the newest of each state, without a count of all there are."""
+"""Summarizes a tenant's operations: from the newest of each state, without a count of all."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ def summary(
     scopes: Iterable[str],
     here: Deployment,
 ) -> Summary:
-    """Return it of `newest`, up to READ of each state in the order of the list; `more` says of which there are more."""
+    """Return the summary of `newest`, up to READ operations of each state; `more` says of which there are more."""
     everything = [one for some in newest.values() for one in some]
     return {
         **here,
@@ -48,7 +48,7 @@ def _flows_of() -> dict[str, set[str]]:
 
 
 def _hours(operations: Sequence[OperationSummary], now: int) -> list[HourSummary]:
-    """How many changed last in each of the last hours, by the state in which they are now; the oldest hour first."""
+    """Return how many changed last in each of the last hours, by their present state; the oldest hour first."""
     this_hour = now // HOUR
     counts: dict[int, Counter[State]] = {}
     for one in operations:
@@ -60,7 +60,7 @@ def _hours(operations: Sequence[OperationSummary], now: int) -> list[HourSummary
 
 
 def _vendor(vendor: str, operations: Sequence[OperationSummary]) -> VendorSummary:
-    """As far as it can be told from what became of the tenant's events; nobody is asked."""
+    """Return whether a vendor responds, as the outcomes of the tenant's events tell; nobody is asked."""
     worked = [one.updated_at for one in operations if one.state is State.SUCCEEDED]
     failing = [one for one in operations if one.state in UNSETTLED and one.last_attempt]
     last = max(failing, key=lambda one: one.updated_at, default=None)

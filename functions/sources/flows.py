@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
-from crm_bridge import Flow
+from crm_bridge import Flow, FromSource
 from crm_bridge.errors import InvalidError
 from crm_bridge.inbound.api import mapped
 from crm_bridge.sources import EventRoute, SourceSettings
@@ -31,13 +31,13 @@ def command_of(settings: SourceSettings, source: str, payload: JsonValue, now: f
     if number is None:
         return None
     route = settings.events[number]
-    flow = flow_named(route.flow)
-    reached = flow.from_source if flow else None
-    if flow is None or reached is None:
+    found = reached(route.flow)
+    if found is None:
         raise InvalidError(f"A source cannot send to the flow {route.flow}. Correct the events of the source {source}.")
-    command = mapped(payload, reached.sent or flow.command, flow.function, route.mapping)
-    if reached.to_command:
-        command = reached.to_command(command, now)
+    flow, from_source = found
+    command = mapped(payload, from_source.sent or flow.command, flow.function, route.mapping)
+    if from_source.to_command:
+        command = from_source.to_command(command, now)
     return Mapped(flow, command, label(source, route))
 
 
@@ -51,10 +51,11 @@ def label(source: str, route: EventRoute) -> str:
 
 
 @cache
-def flow_named(name: str) -> AnyFlow | None:
-    """Return the flow with this name. Its function is imported, which mostly has the same name."""
+def reached(name: str) -> tuple[AnyFlow, FromSource] | None:
+    """Return the flow with this name, if sources reach it. Its function is imported, which mostly has the same name."""
     for function in sorted(called_functions(), key=lambda function: (function != name, function)):
         flows: dict[str, AnyFlow] = import_module(f"{function}.handler").lambda_handler.flows
         if name in flows:
-            return flows[name]
+            from_source = flows[name].from_source
+            return (flows[name], from_source) if from_source else None
     return None

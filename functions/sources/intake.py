@@ -43,7 +43,6 @@ from crm_bridge.outbound.transport import Deadline
 from crm_bridge.runtime import runtime
 from crm_bridge.settings import Tenant
 from crm_bridge.sources import (
-    Accepted,
     Incoming,
     SourceEvent,
     SourceSettings,
@@ -199,20 +198,13 @@ def _accepted(source: Source, events: Sequence[Mapped | Invalid | None]) -> Resp
     kept = [one for some in _in_parallel(source, jobs) for one in some]
     stored = [one for one in kept if isinstance(one, Operation)]
     runtime().engine.hand_over(*stored)
-    done = {state: kept.count(state) for state in Kept} | {Kept.STORED: len(stored)}
-    logger().info(
-        "received",
-        extra={
-            **{str(state): number for state, number in done.items()},
-            "refused": len(refused),
-            "failed": kept.count(None),
-        },
-    )
+    counts = {state.value: kept.count(state) for state in Kept} | {"stored": len(stored)}
+    logger().info("received", extra={**counts, "refused": len(refused), "failed": kept.count(None)})
     if None in kept:
         return try_again(source.settings)
     if refused:
         return _refused(source, refused[0].problem, refused[0].event.payload)
-    return answer(source.settings, Accepted(**{state.value: number for state, number in done.items()}))
+    return answer(source.settings, counts)
 
 
 def _prepared(source: Source, event: SourceEvent) -> Mapped | Invalid | None:

@@ -1,19 +1,18 @@
-"""What the routes of requests take and return."""
+"""The parameters and responses of the routes of requests."""
 
 from typing import Annotated, NotRequired, TypedDict
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, Field, JsonValue
 
+from crm_bridge.fields import Input
 from crm_bridge.responses import RequestSummary, Time
 from crm_bridge.storage.requests import RequestState
 
 PLACE = "^[0-9a-f]{32}$"
 
 
-class RequestListing(BaseModel):
+class RequestListing(Input):
     """What `GET /requests` may ask for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     """Of the request, or one that it carried."""

@@ -6,7 +6,9 @@ import re
 from crm_bridge.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from crm_bridge.inbound.api import JsonResponse, Request
 from crm_bridge.outbound.transport import Deadline
+from crm_bridge.responses import REQUEST_ID
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.api_keys import PAYLOAD_SCOPE, READ_SCOPE, RESOLVE_SCOPE
 from crm_bridge.storage.operation import as_time
 from crm_bridge.storage.requests import RequestState, StoredRequest, place_in_time
 from crm_bridge.telemetry import add_to_log, logger
@@ -14,8 +16,6 @@ from crm_bridge.vendors import SOURCES
 from sources.flows import command_of
 from sources.models import RequestDetails, RequestListing, RequestPage
 
-READ_SCOPE, RESOLVE_SCOPE, PAYLOAD_SCOPE = "operations:read", "operations:resolve", "operations:payload"
-REQUEST_ID = "req_[0-9a-f]{32}"
 MOST_FOUND = 100
 """The most requests with an id that are looked at."""
 EARLIEST, LATEST = "0", "g"

@@ -2,29 +2,28 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from crm_bridge.errors import InvalidError, NotFoundError
+from crm_bridge.fields import Input
 from crm_bridge.inbound.api import JsonResponse, Request
+from crm_bridge.mapping import LONGEST_EXPRESSION
 from crm_bridge.responses import Mappings, MappingTrial
 from crm_bridge.runtime import runtime
 from crm_bridge.sources import SourceSettings
-from crm_bridge.sources.settings import LONGEST_EXPRESSION
-from crm_bridge.telemetry import logger
+from crm_bridge.storage.api_keys import PAYLOAD_SCOPE, READ_SCOPE
 from crm_bridge.tenants import MAPPING_MAX_AGE
 from crm_bridge.vendors import SOURCES
-from sources.flows import fitting, flow_named
+from sources.flows import fitting, reached
 
 if TYPE_CHECKING:
     from crm_bridge.trial import Target
 
-READ_SCOPE, PAYLOAD_SCOPE = "operations:read", "operations:payload"
 
-
-class SourceQuestion(BaseModel):
+class SourceQuestion(Input):
     """An event that a source's expressions are tried on. Without one the entries of all sources are only listed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(defer_build=True)
 
     source: Annotated[str, Field(max_length=63)] | None = None
     """Its name; required with a payload."""
@@ -42,7 +41,7 @@ def _try_source(request: Request) -> JsonResponse[Mappings]:
     Nothing is stored or sent. Without a payload the entries of all sources are only listed. An expression that is given
     is tried in place of the entry's own, and compared with it.
     """
-    from crm_bridge.trial import shown_mapping  # the function's cold start does not wait for it
+    from crm_bridge.trial import mappings_response, shown_mapping  # the function's cold start does not wait for it
 
     asked = request.parse(SourceQuestion)
     part = runtime().tenants.find(request.caller.tenant, SOURCES, max_age=MAPPING_MAX_AGE)
@@ -53,8 +52,6 @@ def _try_source(request: Request) -> JsonResponse[Mappings]:
         for name, settings in sources.items()
         for number, one in enumerate(settings.events)
     ]
-    if shows and any(one["samples"] for one in mappings):
-        logger().info("payload read", extra={"samples": [one["name"] for one in mappings if one["samples"]]})
     trial = None
     if "payload" in asked.model_fields_set and asked.source is not None:
         settings = sources.get(asked.source)
@@ -62,7 +59,7 @@ def _try_source(request: Request) -> JsonResponse[Mappings]:
             what = "source of this name" if settings is None else "entry of this number in the source"
             raise NotFoundError(f"This tenant has no {what}. Without a payload, all are listed.")
         trial = _trial(asked, asked.source, settings, shows=shows)
-    return JsonResponse(200, {"mappings": mappings, "used_after": MAPPING_MAX_AGE, "trial": trial})
+    return JsonResponse(200, mappings_response(mappings, trial))
 
 
 def _trial(asked: SourceQuestion, source: str, settings: SourceSettings, *, shows: bool) -> MappingTrial:
@@ -87,11 +84,11 @@ def target_of(source: str, settings: SourceSettings, number: int, now: float) ->
     """Return what an entry of a source makes commands for; None if no source reaches its flow."""
     from crm_bridge.trial import Target
 
-    flow = flow_named(settings.events[number].flow)
-    reached = flow.from_source if flow else None
-    if flow is None or reached is None:
+    found = reached(settings.events[number].flow)
+    if found is None:
         return None
-    to_command = reached.to_command
+    flow, from_source = found
+    to_command = from_source.to_command
 
     def complete(sent: Any) -> object:
         return to_command(sent, now) if to_command else sent
@@ -105,7 +102,7 @@ def target_of(source: str, settings: SourceSettings, number: int, now: float) ->
             return None
         return "to no entry, so it is ignored" if fits is None else f"to the entry {source}/{fits}"
 
-    return Target(flow.name, flow.function, reached.sent or flow.command, complete, elsewhere)
+    return Target(flow.name, flow.function, from_source.sent or flow.command, complete, elsewhere)
 
 
 ROUTES = {"POST /sources/try": _try_source}

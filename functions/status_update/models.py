@@ -1,10 +1,10 @@
-"""What status_update takes and gives."""
+"""The requests, the command and the responses of status_update."""
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer
 
-from crm_bridge import Command
+from crm_bridge import Command, Result
 from crm_bridge.fields import LONGEST_ID, Schema, Text, or_schema, text_of_whole_number
 from crm_bridge.times import Time, microseconds
 from crm_bridge.vendors.izzitup import ServiceStatus
@@ -69,10 +69,8 @@ class StatusChange(ServiceStatusSent):
         return microseconds(at) * 10**17 + microseconds(self.arrived_at)
 
 
-class StatusUpdated(BaseModel):
+class StatusUpdated(Result):
     """The service as IzzitUp returned it, with its status by name; or `ignored`, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str
     occurred_at: AwareDatetime

@@ -1,3 +1,3 @@
-"""What became of an operation that was answered with 202 is told at the address that its tenant names."""
+"""Sends the outcome of an operation whose caller got a 202 to the address that its tenant names."""
 
 import crm_bridge  # noqa: F401 - before pydantic, see there

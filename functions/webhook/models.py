@@ -1,4 +1,4 @@
-"""What webhook gives. What it takes is made where operations settle: `crm_bridge.webhooks`."""
+"""The result of webhook. Its command is made where operations settle: `crm_bridge.webhooks`."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 SERVICES = frozenset({"dynamodb", "secretsmanager", "sqs"})
-"""What botocore can be asked for. Of botocore's data the rest goes; what is not about a service stays."""
+"""The services that botocore can be asked for. Of botocore's data the rest goes; what is not about a service stays."""
 
 UNUSED = (
     "bin",  # scripts for a shell
@@ -72,7 +72,7 @@ def trim(folder: Path) -> None:
 
 
 def _slim(model: Any) -> Any:
-    """A service's description without its documentation, which is most of it, and which every cold start would read.
+    """Return a service's description without its documentation, most of it, which every cold start would read.
 
     And without what looks through a whole transaction for ARNs, which name their account's endpoint: the bridge names
     its tables.

@@ -17,6 +17,7 @@ from cli import keys
 from cli.bridge import Bridge
 from cli.stored_mappings import without_stamps
 from connector_receiver import record_routes
+from crm_bridge.storage.api_keys import PAYLOAD_SCOPE
 from crm_bridge.tenant_parts import PARTS, joined
 from crm_bridge.tenants import SECRET_MAX_AGE
 from local.stack import DEMO_TENANT
@@ -89,7 +90,7 @@ def test_the_crms_key_may_neither_look_nor_decide_and_a_persons_key_may(
 
 def test_the_command_line_knows_every_scope_that_a_function_asks_for(stack: Stack) -> None:
     flows = {function.package for function in stack.template.functions.values()} - {"operations", "webhook", "sources"}
-    asked = {*operations.SCOPES.values(), operations.PAYLOAD_SCOPE, record_routes.SCOPE} | (flows - {"dispatcher"})
+    asked = {*operations.SCOPES.values(), PAYLOAD_SCOPE, record_routes.SCOPE} | (flows - {"dispatcher"})
     assert asked == keys.SCOPES
 
 

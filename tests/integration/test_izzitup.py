@@ -7,20 +7,20 @@ from typing import Literal
 import pytest
 from werkzeug.wrappers import Response
 
-from crm_bridge.errors import VendorError
+from crm_bridge.errors import (
+    ContractBrokenError,
+    NoSuchRecordError,
+    RefusedError,
+    SignInPausedError,
+    SignInRefusedError,
+    VendorError,
+)
 from crm_bridge.outbound.transport import Deadline, Transport
 from crm_bridge.vendors.izzitup import (
     FAILURES,
-    IncompleteRequestError,
     IzzitUp,
     IzzitUpSettings,
-    NotAllowedError,
-    ServiceNotFoundError,
     ServiceStatus,
-    SignInFailedError,
-    StatusNotAllowedError,
-    StatusNotFoundError,
-    UnknownActionError,
 )
 from local.stack import LOCAL_HOSTS
 from local.vendors import izzitup
@@ -42,13 +42,13 @@ def page(stack: Stack) -> IzzitUpSimulator:
 # ---------------------------------------------------------------- the seven failures
 
 ERRORS: dict[str, tuple[type[VendorError], int, str]] = {
-    "Service not found": (ServiceNotFoundError, 404, "rejected"),
-    "Status not found": (StatusNotFoundError, 422, "rejected"),
-    "Status not allowed": (StatusNotAllowedError, 422, "rejected"),
-    "Incomplete request": (IncompleteRequestError, 502, "unconfirmed"),
-    "Unknown action": (UnknownActionError, 502, "unconfirmed"),
-    "Not allowed": (NotAllowedError, 202, "waiting"),
-    "Sign in failed": (SignInFailedError, 202, "waiting"),
+    "Service not found": (NoSuchRecordError, 404, "rejected"),
+    "Status not found": (RefusedError, 422, "rejected"),
+    "Status not allowed": (RefusedError, 422, "rejected"),
+    "Incomplete request": (ContractBrokenError, 502, "unconfirmed"),
+    "Unknown action": (ContractBrokenError, 502, "unconfirmed"),
+    "Not allowed": (SignInRefusedError, 202, "waiting"),
+    "Sign in failed": (SignInPausedError, 202, "waiting"),
 }
 """For each fault the client's error, the CRM's response, and the state in which the operation is left.
 
@@ -82,7 +82,7 @@ def test_the_simulator_and_the_client_know_the_same_failures() -> None:
     assert {words for _, words in FAILURES} == set(ERRORS)
 
 
-def test_each_failure_is_an_error_of_its_own_whatever_its_status() -> None:
+def test_each_failure_is_told_apart_whatever_its_status() -> None:
     alone = IzzitUpSimulator()  # without the bridge
     alone.start()
     client = client_of(alone)

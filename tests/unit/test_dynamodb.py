@@ -8,7 +8,8 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_bridge.storage.dynamodb import deserialize, serialize
+from crm_bridge.errors import StorageError
+from crm_bridge.storage.dynamodb import MOST_READ, deserialize, read_many, serialize
 
 TEXTS = st.text(max_size=5)
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -66,3 +67,41 @@ def test_a_number_comes_out_as_an_integer_also_when_it_was_put_in_by_hand() -> N
     )
     assert plain == {"a": [{"b": 12}], "c": {1}, "expires_at": 1_795_000_000, "big": 10**20}
     assert type(plain["a"][0]["b"]) is int  # type: ignore[index]
+
+
+class Batches:
+    """A client that returns at most `most` items of a call, and counts the calls."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.calls: list[dict[str, Any]] = []
+
+    def batch_get_item(self, *, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803 - boto3's name
+        [(table, asked)] = RequestItems.items()
+        self.calls.append(asked)
+        assert len(asked["Keys"]) <= MOST_READ
+        found, left = asked["Keys"][: self.most], asked["Keys"][self.most :]
+        return {"Responses": {table: found}, "UnprocessedKeys": {table: {"Keys": left}} if left else {}}
+
+
+KEYS: list[Any] = [{"id": {"N": str(number)}} for number in range(MOST_READ + 20)]
+
+
+def test_all_items_are_read_when_they_are_more_than_one_call_gives() -> None:
+    for most, calls in ((MOST_READ, 2), (60, 3)):
+        client: Any = Batches(most)
+        assert list(read_many(client, "things", KEYS)) == KEYS
+        assert [asked["ConsistentRead"] for asked in client.calls] == [True] * calls
+
+
+def test_an_item_is_read_without_consistency_when_that_is_enough() -> None:
+    client: Any = Batches(MOST_READ)
+    assert list(read_many(client, "things", iter(KEYS[:1]), consistent=False)) == KEYS[:1]
+    assert [asked["ConsistentRead"] for asked in client.calls] == [False]
+
+
+def test_reading_many_fails_when_the_table_is_throttled() -> None:
+    client: Any = Batches(0)
+    with pytest.raises(StorageError, match="throttled"):
+        list(read_many(client, "things", KEYS[:3]))
+    assert len(client.calls) == 1

@@ -1,11 +1,13 @@
 """Trials of mappings on payloads in the form that public integration guides show."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from crm_bridge.mapping import PayloadMapping, Sample
-from crm_bridge.trial import Trial, check_samples
+from crm_bridge.tenants import MAPPING_MAX_AGE
+from crm_bridge.trial import Trial, check_samples, mappings_response, shown_mapping
 from operations.mappings import targets
 
 SALESFORCE: dict[str, Any] = {
@@ -114,3 +116,18 @@ def test_an_expression_that_yields_no_object_or_too_much_is_named() -> None:
         large = trial("create_job", "{a: b, c: b}", {"b": letters})
         assert large.errors[0].message == "yields too much"
         assert trial("create_job", "{a: b}", {"b": letters}).made
+
+
+def test_whose_samples_were_read_is_logged_when_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = Sample(payload={"a": 1}, command={"ticket_id": 1})
+    with_sample = PayloadMapping(version="1", expression="{ticket_id: a}", samples={"one": sample})
+    for shows, logged in ((False, []), (True, ["jobs"])):
+        log = Mock()
+        monkeypatch.setattr("crm_bridge.trial.logger", lambda log=log: log)
+        shown = [
+            shown_mapping(name, "create_job", mapping, shows=shows)
+            for name, mapping in (("jobs", with_sample), ("others", None))
+        ]
+        response = mappings_response(shown, None)
+        assert response == {"mappings": shown, "used_after": MAPPING_MAX_AGE, "trial": None}
+        assert [call.kwargs["extra"]["samples"] for call in log.info.call_args_list] == ([logged] if logged else [])

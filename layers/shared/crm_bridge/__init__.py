@@ -1,4 +1,4 @@
-"""What every function of the CRM Bridge shares: the engine, its tables, the HTTP and queue entries, the clients."""
+"""The parts that all functions of the CRM Bridge share: engine, tables, HTTP and queue entries, vendors' clients."""
 
 import gc
 import os
@@ -22,8 +22,6 @@ import aws_lambda_powertools.utilities.batch  # noqa: E402, F401
 
 if _pydantic:
     sys.modules["pydantic"] = _pydantic
-
-ON_LAMBDA: bool = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
 
 from crm_bridge.engine import Context, Required  # noqa: E402 - after what is above
 from crm_bridge.flow import Change, Command, Create, Flow, FromSource, Import, Kind, Match, Need, Result, Update  # noqa: E402

@@ -1,13 +1,23 @@
-"""What was read from a vendor and changes rarely, remembered for a while by one execution environment."""
+"""Caches what was read from a vendor and changes rarely, for a while, in one execution environment."""
 
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crm_bridge.outbound.transport import Scope
+if TYPE_CHECKING:
+    from crm_bridge.outbound.transport import Scope
 
 MOST = 1000
 """Things that are remembered; then the oldest is forgotten."""
+
+
+def keep_newest[K, V](known: dict[K, V], key: K, value: V, most: int) -> None:
+    """Put a value last, and drop the first of more than `most`. Threads may share the dictionary."""
+    known.pop(key, None)  # so that the newest comes last
+    known[key] = value
+    if len(known) > most:
+        with suppress(StopIteration, KeyError, RuntimeError):  # another thread was quicker
+            del known[next(iter(known))]
 
 
 class Cache:
@@ -17,7 +27,7 @@ class Cache:
         self._clock = clock
         self._known: dict[tuple[Scope, Hashable], tuple[float, Any]] = {}
 
-    def get_or_load[T](self, scope: Scope, what: Hashable, read: Callable[[], T], *, max_age: float) -> T:
+    def get_or_load[T](self, scope: "Scope", what: Hashable, read: Callable[[], T], *, max_age: float) -> T:
         """Return what `read` gave at most `max_age` seconds ago, or gives now. An error that it raises is not cached.
 
         Only the same tenant recalls it, and only with the same version of its secret.
@@ -30,9 +40,5 @@ class Cache:
                 return remembered
         began = self._clock()
         fresh = read()
-        self._known.pop(key, None)  # so that the newest comes last
-        self._known[key] = began, fresh
-        if len(self._known) > MOST:
-            with suppress(StopIteration, KeyError, RuntimeError):  # another thread was quicker
-                del self._known[next(iter(self._known))]
+        keep_newest(self._known, key, (began, fresh), MOST)
         return fresh

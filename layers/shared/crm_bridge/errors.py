@@ -49,9 +49,12 @@ BridgeError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crm_bridge.words import plain
+
+if TYPE_CHECKING:
+    from crm_bridge.responses import InvalidField
 
 
 class Event(StrEnum):
@@ -96,6 +99,9 @@ class FieldError:
 
     field: str
     message: str
+
+    def to_response(self) -> "InvalidField":
+        return {"field": self.field, "message": self.message}
 
 
 class ProblemError(BridgeError):
@@ -173,6 +179,11 @@ class UnsupportedMediaTypeError(ProblemError):
 class InvalidError(ProblemError):
     status, kind, title = 422, "invalid", "The request is not valid"
 
+    @classmethod
+    def of(cls, *fields: FieldError) -> Self:
+        """Return the error about these fields."""
+        return cls("Correct the fields named in errors.", fields=fields)
+
 
 class UnconfirmedError(InvalidError):
     """The vendor could not be asked whether an id is the right one, so a person has to give it a second time."""
@@ -225,7 +236,7 @@ class NoSettingsError(NotConfiguredError):
 
 
 class PoisonError(BridgeError):
-    """What the bridge has failed on again and again needs review; whatever still names it goes to the dead letters."""
+    """The bridge failed on an operation again and again, so it needs review; its message goes to the dead letters."""
 
 
 class LinkTakenError(BridgeError):
@@ -233,7 +244,7 @@ class LinkTakenError(BridgeError):
 
 
 class OvertakenError(BridgeError):
-    """What is written along with an operation is not as it was read.
+    """An item that is written along with an operation is not as it was read.
 
     `there` is what the table has instead, one item for each of these writes: None if its condition holds, empty if
     there is nothing or the write does not ask for the item.

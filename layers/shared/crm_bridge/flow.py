@@ -1,4 +1,4 @@
-"""What a flow is: one kind of event of a CRM, and how it gets to a vendor.
+"""The base classes of flows. A flow is one kind of event of a CRM, and how it gets to a vendor.
 
 A flow is one class, which names its command, its vendor and its result: `class CreateSite(Create[NewSite, Illu,
 SiteCreated], name="create_site", route="POST /sites")`. Routes, queues, scopes and everything else that lists flows are
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 from pydantic import BaseModel, ConfigDict
 
 from crm_bridge.errors import ConflictError
+from crm_bridge.fields import Input
 from crm_bridge.outbound.vendor import Vendor
 from crm_bridge.storage.links import Link
 from crm_bridge.storage.operation import Operation, operation_id
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from crm_bridge.engine.settling import Ending
 
 
-class Command(BaseModel):
-    """What a flow sends, as a caller gives it: unknown fields are refused, and errors repeat no values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+class Command(Input):
+    """The input of a flow, as a caller gives it."""
 
 
 class Result(BaseModel):
@@ -73,7 +72,7 @@ class FromSource:
 
 
 class Update(NamedTuple):
-    """What becomes of an event that comes again with a different payload."""
+    """Says whether an event that comes again with a different payload is applied."""
 
     applied: Literal["no", "if set", "yes"]
     """`if set`: only if the tenant's settings say so."""

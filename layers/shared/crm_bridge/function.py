@@ -15,7 +15,6 @@ from crm_bridge.inbound.api import (
     respond,
     run,
     to_response,
-    unchanged,
 )
 from crm_bridge.inbound.worker import consume
 from crm_bridge.runtime import runtime
@@ -34,7 +33,7 @@ class Function:
         *flows: type[Flow[Any, Any, Any]],
         routes: Mapping[str, Route] | None = None,
         scopes: Mapping[str, str] | None = None,
-        language: Language = unchanged,
+        language: Language | None = None,
     ) -> None:
         self.name = name
         self.flows = {flow.name: flow for flow in flows}

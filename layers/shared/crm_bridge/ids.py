@@ -72,7 +72,7 @@ _SUFFIX = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 
 
 def canonical(text: str) -> str:
-    """The form in which this id is compared: of a GUID its small letters with dashes, of a Salesforce id its 15.
+    """Return the form in which this id is compared: of a GUID its small letters with dashes, of a Salesforce id its 15.
 
     18 characters are a Salesforce id if their suffix says so. 15 need not be one, so nothing is added to them.
     """
@@ -82,7 +82,7 @@ def canonical(text: str) -> str:
 
 
 def canonical_key(key: str) -> str:
-    """A key whose parts were `joined`, each in its canonical form."""
+    """Return a key whose parts were `joined`, each in its canonical form."""
     return "#".join(map(canonical, key.split("#")))
 
 
@@ -110,7 +110,7 @@ def _guid(text: str) -> str | None:
 
 
 def _salesforce(text: str) -> str | None:
-    """The 15 characters of 18 whose last three fit; they also tell the case of what is in one case throughout."""
+    """Return the 15 characters of 18 whose last three fit; these also restore the case of a text in one case."""
     if not (len(text) == 18 and text.isascii() and text.isalnum()):
         return None
     record, suffix = text[:15], text[15:].upper()
@@ -126,7 +126,7 @@ def _salesforce(text: str) -> str | None:
 
 
 def _suffix(record: str) -> str:
-    """Salesforce's three characters after 15: one for five, each of whose bits says that a letter is a capital.
+    """Return Salesforce's three characters after 15: one for five, each of whose bits says that a letter is a capital.
 
     Source: https://help.salesforce.com/s/articleView?id=000385066&type=1
     """

@@ -14,8 +14,6 @@ from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
 from pydantic import (
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     PlainSerializer,
@@ -23,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from crm_bridge import ON_LAMBDA
 from crm_bridge.errors import InvalidError
+from crm_bridge.fields import DocumentPart
 from crm_bridge.vendors import REGISTRY
 
 # A list with one record is taken for the record. A list with more yields nothing: one request is one event.
@@ -49,12 +47,13 @@ _BUILT_IN = {
 }
 """By CRM and flow."""
 FAILURES = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What the JMESPath library raises: not only its own errors."""
+"""The errors that the JMESPath library raises: not only its own."""
 MAPPINGS = "The mappings of a tenant, by flow."
 BUILT_IN_VERSION = "1"
 """Of all that is built in; a change to one of them counts it up."""
 MASK = "**********"
 """Shown instead of a secret, as pydantic does."""
+LONGEST_EXPRESSION = 10_000
 MOST_SAMPLES, LARGEST_SAMPLE = 5, 4000
 """Samples of a mapping, and characters of one as JSON: they are in the tenant's secret, which has 64 KB."""
 
@@ -62,16 +61,8 @@ _MASKED = PlainSerializer(lambda _: MASK, return_type=str)
 """Of customer data: it is stored as it is, and not shown with the settings."""
 
 
-class Sample(BaseModel):
+class Sample(DocumentPart):
     """A payload, and the command that a mapping must make of it. A version that makes another one is not stored."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        defer_build=True,
-        use_attribute_docstrings=not ON_LAMBDA,
-    )
 
     payload: Annotated[JsonValue, _MASKED] = Field(repr=False)
     """The sender's payload; for a source, one event."""
@@ -91,28 +82,20 @@ type Samples = Annotated[
 """By name."""
 
 
-class PayloadMapping(BaseModel):
+class PayloadMapping(DocumentPart):
     """One flow's mapping: the built-in one for a CRM, the tenant's own expression, or both.
 
     Members of the own expression replace built-in ones of the same name. A member that is null or empty text counts as
     missing.
     """
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        defer_build=True,
-        use_attribute_docstrings=not ON_LAMBDA,
-    )
-
     built_in: Literal["upya"] | None = None
     """A CRM whose records the bridge knows."""
     version: str | None = Field(default=None, min_length=1, max_length=50)
     """The tenant's name for this version of its expression. Every operation has the version that made it."""
-    expression: str | None = Field(default=None, min_length=1, max_length=10_000)
+    expression: str | None = Field(default=None, min_length=1, max_length=LONGEST_EXPRESSION)
     """A JMESPath expression that yields an object. Its members replace those of `built_in` with the same name."""
-    samples: Samples = {}
+    samples: Samples = {}  # noqa: RUF012 - pydantic copies it; ruff does not see the base class
     """By name: payloads, each with the command that the mapping must make of it."""
     stored_at: AwareDatetime | None = Field(default=None, exclude=True)
     """Written by the command line: when this version was stored."""
@@ -124,7 +107,7 @@ class PayloadMapping(BaseModel):
         if (self.expression is None) is not (self.version is None):
             raise ValueError("give version with an expression, and only then")
         if self.expression is not None:
-            check_expression(self.expression)
+            checked_expression(self.expression)
         return self
 
     @property
@@ -165,10 +148,10 @@ class PayloadMapping(BaseModel):
         """Return what makes a flow's command: what is built in, then the own expression."""
         return [one for one in (_BUILT_IN.get((self.built_in or "", flow)), self.expression) if one]
 
-    def failed(self, why: str, payload: JsonValue, yielded: JsonValue = None) -> InvalidError:
+    def failed(self, why: str, payload: JsonValue) -> InvalidError:
         return InvalidError(
             f"Correct the tenant's mapping {self.label}, or what is sent: {why}.",
-            extensions={"mapping": self.explained(payload, yielded)},
+            extensions={"mapping": self.explained(payload)},
         )
 
     def explained(self, payload: JsonValue, yielded: JsonValue = None) -> dict[str, object]:
@@ -181,16 +164,8 @@ class PayloadMapping(BaseModel):
         }
 
 
-class Mappings(BaseModel):
+class Mappings(DocumentPart):
     """The mappings of a tenant. `mappings_model` has a field for each function that may have one."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        defer_build=True,
-        use_attribute_docstrings=not ON_LAMBDA,
-    )
 
     @model_validator(mode="after")
     def _are_there(self) -> Self:
@@ -215,9 +190,10 @@ def mappings_model() -> type[Mappings]:
     return cast("type[Mappings]", create_model("Mappings", __base__=Mappings, __doc__=MAPPINGS, **fields))
 
 
-def check_expression(expression: str) -> None:
-    """Raise ValueError if it is no JMESPath expression, or calls a function that does not exist, which would be
-    noticed only when it is called.
+def checked_expression(expression: str) -> str:
+    """Return it. Raises ValueError if it is no JMESPath expression, or calls a function that does not exist.
+
+    JMESPath itself would notice that only when the function is called.
     """
     try:
         compiled = jmespath.compile(expression)
@@ -231,6 +207,7 @@ def check_expression(expression: str) -> None:
         variadic = bool(signature) and signature[-1].get("variadic", False)
         if arguments < len(signature) or (arguments > len(signature) and not variadic):
             raise ValueError(f"calls {name}() with {arguments} arguments")
+    return expression
 
 
 def _functions(node: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""What a function is made of: built once per execution environment out of its environment variables, at first use."""
+"""The services of a function: built once per execution environment from its environment variables, at first use."""
 
 import gc
 import os
@@ -45,7 +45,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What only some functions use is imported and made when it is asked for: no other's cold start waits for it."""
+    """Services that only some functions use are imported at first use: no other cold start waits for them."""
 
     clock: Clock
     dynamodb: "DynamoDBClient"
@@ -76,7 +76,7 @@ class Runtime:
 
     @cached_property
     def source_buckets(self) -> TokenBuckets:
-        """How many requests a source may send, as `keys` limits those of an API key."""
+        """Limits how many requests a source may send, as `keys` does for an API key."""
         return _buckets(self.clock)
 
     @cached_property
@@ -107,7 +107,7 @@ def _buckets(clock: Clock) -> TokenBuckets:
 
 @cache
 def runtime() -> Runtime:
-    """The variables are those of `Globals` in template.yaml; a missing one is a KeyError that names it."""
+    """Return the services. Raises KeyError with the name of a missing variable (`Globals` in template.yaml)."""
     clock = Clock()
     client = aws.client("dynamodb")
     operations = Operations(client, os.environ["OPERATIONS_TABLE"])
@@ -134,7 +134,7 @@ def runtime() -> Runtime:
 
 
 def begin_anew() -> None:
-    """In every copy of a snapshot: its own chances, and nothing that was made before it was copied."""
+    """Seed the random numbers, and drop the services: each copy of a snapshot makes its own."""
     random.seed()
     runtime.cache_clear()
 

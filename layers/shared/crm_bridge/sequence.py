@@ -20,7 +20,6 @@ from crm_bridge.errors import (
 )
 from crm_bridge.outbound.transport import AFTER_DEADLINE, SHORTEST_CALL
 from crm_bridge.storage.operation import Operation, State
-from crm_bridge.storage.operations import Operations
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
@@ -55,7 +54,7 @@ class Turn:
         return self.ends(settled)
 
     def ends(self, settled: Operation, *, is_done: bool = False) -> "Sequence[TransactWriteItemTypeDef]":
-        """The write that ends it. `is_done` tells whoever finds what was changed (see `Locks.finding`)."""
+        """Return the write that ends it. `is_done` tells whoever finds what was changed (see `Locks.finding`)."""
         if self.is_over:
             return ()
         counts = settled.state is State.SUCCEEDED or settled.unconfirmed_since is not None
@@ -72,14 +71,14 @@ class Turn:
         turns = self.turns
         newer = [note for note in self.lock.notes - self.notes if note.at > self.fresh.get(note.what, note.at)]
         for operation_id in {note.operation_id for note in newer}:
-            operation = turns.operations.get(operation_id)
+            operation = turns.context.operations.get(operation_id)
             if operation and operation.state not in FINISHED:
                 turns.context.wait_for(operation, "a newer one is on its way, and comes first")
         self.notes |= frozenset(newer)
 
     @contextmanager
     def during(self, sign_in: str = NO_SIGN_IN) -> Iterator[None]:
-        """Around what it is for: notes what may still arrive, and ends it where there is nothing that settles it."""
+        """Note, around the work, what may still arrive; end the turn where nothing settles it."""
         try:
             yield
         except SignInRefusedError as error:  # it may be tried again at once, with other credentials
@@ -131,10 +130,6 @@ class Turns:
         return self.context.services.locks
 
     @property
-    def operations(self) -> Operations:
-        return self.context.operations
-
-    @property
     def clock(self) -> Callable[[], float]:
         return self.context.clock
 
@@ -143,7 +138,7 @@ class Turns:
         return self.context.tenant
 
     def apply[T](self, what: str, occurred_at: int, work: Callable[[], T], *, sign_in: str = NO_SIGN_IN) -> T | None:
-        """The same as `apply_each`, of one thing."""
+        """Return the same as `apply_each`, of one thing."""
         return self.apply_each({what: occurred_at}, lambda _: work(), sign_in=sign_in)
 
     def apply_each[T](
@@ -177,7 +172,7 @@ class Turns:
         return what in turn.lock.applied or any(note.what == what for note in turn.lock.notes - turn.notes)
 
     def begin(self, times: Mapping[str, int], *, sign_in: str = NO_SIGN_IN) -> Turn:
-        """A turn, which ends with the operation of the run. Raises NotDoneError, SignInPausedError, StorageError."""
+        """Return a turn that ends with the run's operation. Raises NotDoneError, SignInPausedError, StorageError."""
         operation = self.context.operation
         assert operation
         mine = _notes(operation, times)

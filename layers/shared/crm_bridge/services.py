@@ -1,4 +1,4 @@
-"""What one execution environment has for all runs; `runtime` makes it."""
+"""The interface of the services that all runs of one execution environment share; `runtime` makes them."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol

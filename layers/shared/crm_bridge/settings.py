@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -20,8 +18,8 @@ from pydantic import (
     create_model,
 )
 
-from crm_bridge import ON_LAMBDA
 from crm_bridge.errors import NotConfiguredError
+from crm_bridge.fields import DocumentPart
 from crm_bridge.mapping import Mappings, mappings_model
 from crm_bridge.outbound.public_addresses import is_public_host
 from crm_bridge.vendors import SOURCES, vendors
@@ -37,18 +35,8 @@ LONGEST_HOST = 253
 KEEP_REQUESTS_DAYS = 30
 
 
-class Settings(BaseModel):
+class Settings(DocumentPart):
     """One block of a tenant's document, or a part of a block."""
-
-    # Descriptions are for the JSON Schema. To read them from the source takes twice as long as all else of a module.
-    # A tenant is built once, with all that is in it; each of its parts by itself only slows a cold start down.
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        defer_build=True,
-        use_attribute_docstrings=not ON_LAMBDA,
-    )
 
     block: ClassVar[str] = ""
     """Its name in the document; empty for a part of a block. A block's `title` follows "Does the tenant use"."""
@@ -172,7 +160,7 @@ class Tenant(Settings):
 
     @cached_property
     def version(self) -> str:
-        """Tells whether the secret has changed, and nothing else about it: it is salted, and slow to compute."""
+        """Return what changes with the secret and tells nothing else of it: a salted hash that is slow to compute."""
         document = self._document.get_secret_value().encode()
         return hashlib.scrypt(document, salt=b"crm-bridge tenant", n=2**14, r=8, p=1, dklen=16).hex()
 

@@ -11,7 +11,7 @@ PARTS = (*(entry.part for entry in REGISTRY), SOURCES)
 EMPTY = "{}"
 """The text of a part without settings."""
 OF_ALL = ("keep_requests_days", "keep_exchanges_days")
-"""What every part with settings says, so that no function has to read another's secret for it."""
+"""Settings that every part repeats, so that no function has to read another's secret for them."""
 WEBHOOK = "webhook"
 """The part that other parts say about whether it is there."""
 

@@ -1,7 +1,6 @@
 """Tenants: their settings, out of Secrets Manager."""
 
 import time
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,6 +8,7 @@ from aws_lambda_powertools.utilities.parameters import GetParameterError, Secret
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
+from crm_bridge.cache import keep_newest
 from crm_bridge.errors import NoSettingsError, NotConfiguredError, StorageError
 from crm_bridge.outbound.public_addresses import local_hosts
 from crm_bridge.settings import Tenant, parse_tenant
@@ -24,7 +24,7 @@ MAPPING_MAX_AGE = 10
 MISSING_MAX_AGE, MOST_MISSING = 60.0, 1000
 """Seconds for which `find` believes that a secret is missing, and the most that are remembered as missing."""
 NO_SECRET = ("ResourceNotFoundException", "InvalidRequestException")
-"""What AWS says of a secret that is not there, and of one that is marked for deletion."""
+"""AWS's error codes for a secret that is not there, and for one that is marked for deletion."""
 
 
 class _Secrets(SecretsProvider):
@@ -101,11 +101,7 @@ class Tenants:
         try:
             return self.get(name, function, max_age=max_age)
         except NoSettingsError:
-            self._missing.pop(key, None)  # so that the newest comes last
-            self._missing[key] = now + MISSING_MAX_AGE
-            if len(self._missing) > MOST_MISSING:
-                with suppress(StopIteration, KeyError, RuntimeError):  # another thread was quicker
-                    del self._missing[next(iter(self._missing))]
+            keep_newest(self._missing, key, now + MISSING_MAX_AGE, MOST_MISSING)
             return None
 
     def get(self, name: str, function: str, *, fresh: bool = False, max_age: int = SECRET_MAX_AGE) -> Tenant:

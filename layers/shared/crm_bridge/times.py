@@ -53,7 +53,4 @@ def microseconds(time: datetime) -> int:
 def expect_past(name: str, time: datetime, now: datetime) -> None:
     """Raise InvalidError, which names the field, if the time is in the future."""
     if time > now + AHEAD:
-        raise InvalidError(
-            "Correct the fields named in errors.",
-            fields=[FieldError(name, f"is in the future; here it is {now:%Y-%m-%dT%H:%M:%SZ}")],
-        )
+        raise InvalidError.of(FieldError(name, f"is in the future; here it is {now:%Y-%m-%dT%H:%M:%SZ}"))

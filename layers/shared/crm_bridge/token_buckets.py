@@ -1,4 +1,4 @@
-"""How many requests each API key may send to one execution environment of a function: a bucket of tokens for each key.
+"""Limits the requests of each API key to one execution environment of a function: a bucket of tokens for each key.
 
 Every environment has buckets of its own, so N environments let N times as much through. A shared count would cost each
 request a write.

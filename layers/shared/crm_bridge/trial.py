@@ -1,4 +1,4 @@
-"""What a mapping would make of a payload, for the people who write mappings. Nothing is stored or sent."""
+"""Tries a mapping on a payload, for the people who write mappings. Nothing is stored or sent."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,8 @@ from crm_bridge import responses
 from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.inbound.api import validated
 from crm_bridge.mapping import PayloadMapping, as_json
+from crm_bridge.telemetry import logger
+from crm_bridge.tenants import MAPPING_MAX_AGE
 from crm_bridge.tracing import Failure, Trace
 
 TRIED = "tried"
@@ -46,12 +48,12 @@ class Target:
 
 
 class Trial:
-    """What a mapping makes of a payload."""
+    """The result of a mapping on a payload."""
 
     def __init__(self, target: Target, mapping: PayloadMapping, payload: JsonValue) -> None:
         trace = Trace(payload)
         self.made, self.errors = _run(target, mapping, trace)
-        """What the flow gets, and None if an expression fails; what is wrong."""
+        """The members of the flow's command, None if an expression fails; and what is wrong."""
         if target.elsewhere and (goes := target.elsewhere(payload)):
             self.errors = (FieldError("when", f"this event goes {goes}"), *self.errors)
         self.unread: Sequence[str] = trace.unread()[:MOST_UNREAD] if self.made is not None else ()
@@ -68,7 +70,7 @@ class Trial:
 
 
 class Checked(NamedTuple):
-    """What became of a sample. It is as expected if there are neither `errors` nor `differences`."""
+    """The result of a sample. It is as expected if there are neither `errors` nor `differences`."""
 
     name: str
     made: Mapping[str, JsonValue] | None
@@ -134,9 +136,11 @@ def try_out(
     try:
         mapping = tried(expression, stored) if expression else stored
     except InvalidError as error:
-        return {**found, "errors": _shown(error.fields or (FieldError("the expression", error.detail),))}
+        fields = error.fields or (FieldError("the expression", error.detail),)
+        return {**found, "errors": [one.to_response() for one in fields]}
     if mapping is None:
-        return {**found, "errors": _shown([FieldError("the expression", "is missing: there is no mapping yet")])}
+        missing = FieldError("the expression", "is missing: there is no mapping yet")
+        return {**found, "errors": [missing.to_response()]}
     trial = Trial(target, mapping, payload)
     before = Trial(target, stored, payload).made if stored and expression else None
     return {
@@ -144,19 +148,29 @@ def try_out(
         "version": mapping.label,
         "command": trial.made,
         "is_valid": not trial.errors,
-        "errors": _shown(trial.errors),
+        "errors": [one.to_response() for one in trial.errors],
         "not_read": list(trial.unread),
         "differences": _compared(trial.differences(before)) if before is not None else [],
         "samples": [
             {
                 "name": one.name,
                 "is_as_expected": one.is_as_expected,
-                "errors": _shown(one.errors),
+                "errors": [wrong.to_response() for wrong in one.errors],
                 "differences": _compared(one.differences, shows=shows),
             }
             for one in (check_samples(target, mapping) if shows or not expression else ())
         ],
     }
+
+
+def mappings_response(
+    mappings: Sequence[responses.ShownMapping], trial: responses.MappingTrial | None
+) -> responses.Mappings:
+    """Return the response with a tenant's mappings and the result of a trial, and log whose samples it shows."""
+    with_samples = [one["name"] for one in mappings if any("payload" in sample for sample in one["samples"])]
+    if with_samples:
+        logger().info("payload read", extra={"samples": with_samples})
+    return {"mappings": [*mappings], "used_after": MAPPING_MAX_AGE, "trial": trial}
 
 
 def shown_mapping(
@@ -182,10 +196,6 @@ def shown_mapping(
             for name, one in (mapping.samples if mapping else {}).items()
         ],
     }
-
-
-def _shown(errors: Sequence[FieldError]) -> list[responses.InvalidField]:
-    return [{"field": one.field, "message": one.message} for one in errors]
 
 
 def _compared(differences: Sequence[Difference], *, shows: bool = True) -> list[responses.MappingDifference]:

@@ -29,7 +29,7 @@ class WebhookEvent(BaseModel):
 
 
 def webhook(settled: Operation) -> Operation:
-    """The operation that tells of `settled`, due at once."""
+    """Return the operation that tells of `settled`, due at once."""
     # One lease settles an operation once, and then a person may decide about what it has put in review.
     name = f"{settled.operation_id}_{settled.state}_{settled.lease}"
     event = {

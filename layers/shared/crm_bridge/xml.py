@@ -44,11 +44,7 @@ def is_nil(element: ET.Element, name: str) -> bool:
     said = next((element.attrib[nil] for nil in _NIL if nil in element.attrib), "false")
     found = _BOOLEANS.get(said.strip())
     if found is None:
-        raise _invalid(name, "must have true or false as its nil attribute")
+        raise InvalidError.of(FieldError(name, "must have true or false as its nil attribute"))
     if found and (element.text or "").strip():
-        raise _invalid(name, "must be empty, because its nil attribute is true")
+        raise InvalidError.of(FieldError(name, "must be empty, because its nil attribute is true"))
     return found
-
-
-def _invalid(name: str, message: str) -> InvalidError:
-    return InvalidError("Correct the fields named in errors.", fields=[FieldError(name, message)])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from crm_bridge.errors import UnauthenticatedError
-from crm_bridge.sources import Accepted, Incoming, SourceSettings, answer, receive, try_again
+from crm_bridge.sources import Incoming, SourceSettings, answer, receive, try_again
 
 NOW = 1_795_000_000.0
 SECRET = "the-secret-of-a-sender"
@@ -39,7 +39,7 @@ def test_refused_when_the_secret_is_wrong() -> None:
 
 
 def test_counts_are_answered_when_all_is_stored() -> None:
-    response = answer(settings(), Accepted(1, 2, 3, 4))
+    response = answer(settings(), {"stored": 1, "repeated": 2, "quarantined": 3, "ignored": 4})
     assert (response.status, response.body) == (200, {"stored": 1, "repeated": 2, "quarantined": 3, "ignored": 4})
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from crm_bridge.errors import ProblemError
 from crm_bridge.inbound.api import Response
-from crm_bridge.sources import PRESETS, Accepted, SourceSettings, answer, receive, try_again
+from crm_bridge.sources import PRESETS, SourceSettings, answer, receive, try_again
 from local.senders import DAY, HOUR, MINUTE, SENDERS, SILENT, Bridge, Sender, notes, outage, play, survives, table
 from local.source_requests import sample
 
@@ -24,8 +24,8 @@ EVENTS = [{"flow": "create_site", "version": "1", "expression": "{customer_id: i
 VALUES = {"user": "bridge", "organization_id": "00DX00000000001", "url": "https://bridge.example/in/acme/crm"}
 START = 1_795_000_000.0
 EVERY_MINUTE = [START + MINUTE * number for number in range(60)]
-STORED = Accepted(stored=1, repeated=0, quarantined=0, ignored=0)
-QUARANTINED = Accepted(stored=0, repeated=0, quarantined=1, ignored=0)
+STORED = {"stored": 1, "repeated": 0, "quarantined": 0, "ignored": 0}
+QUARANTINED = {"stored": 0, "repeated": 0, "quarantined": 1, "ignored": 0}
 BY_NAME = {sender.preset: sender for sender in SENDERS}
 RELIABLE = [
     *("hubspot-app", "hubspot-workflow", "salesforce-outbound", "freshdesk", "power-automate", "shopify"),

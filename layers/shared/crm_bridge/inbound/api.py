@@ -67,7 +67,7 @@ DOC_URL = "docs/problems.md#"
 
 
 class LambdaContext(Protocol):
-    """What the bridge uses of Lambda's context object."""
+    """The part of Lambda's context object that the bridge uses."""
 
     aws_request_id: str
 
@@ -90,29 +90,28 @@ class Request:
 
     @property
     def parsed(self) -> JsonValue:
-        """The body's JSON if a route has read it; else None."""
+        """Return the body's JSON if a route has read it; else None."""
         return self._parsed[0] if self._parsed else None
 
     @property
     def wants_later(self) -> bool:
-        """RFC 7240: the caller would rather have a 202 at once than wait for the vendor."""
+        """Return whether the caller would rather have a 202 at once than wait for the vendor (RFC 7240)."""
         preferences = self.headers.get("prefer", "").lower().split(",")
         return "respond-async" in [preference.split(";")[0].strip() for preference in preferences]
 
     def parse[M: BaseModel](self, model: type[M]) -> M:
-        """The body as `model`. Raises the ProblemError that says what is wrong with it, field by field."""
-        return validated(model, self._object(self.json()))
-
-    def mapped[M: BaseModel](self, model: type[M], flow: str, mapping: PayloadMapping) -> M:
-        """Return what `mapping` makes of the body, as `model`. Raises ProblemError as `parse` does."""
-        return mapped(self.json(), model, flow, mapping)
+        """Return the body as `model`. Raises the ProblemError that says what is wrong with it, field by field."""
+        parsed = self.json()
+        if not isinstance(parsed, dict):
+            raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
+        return validated(model, parsed)
 
     def query_as[M: BaseModel](self, model: type[M]) -> M:
-        """The parameters after the `?` as `model`. Raises InvalidError."""
+        """Return the parameters after the `?` as `model`. Raises InvalidError."""
         return validated(model, self.query)
 
     def json(self) -> JsonValue:
-        """The body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError, InvalidError."""
+        """Return the body. Raises TooLargeError, UnsupportedMediaTypeError, NotJsonError, InvalidError."""
         if not self._parsed:
             self._parsed.append(self._read())
         return self._parsed[0]
@@ -126,19 +125,9 @@ class Request:
         if not self.body.strip():
             raise NotJsonError("The body is empty. Send a JSON object.")
         try:
-            return json_value(self.text())
+            return json_value(text_of(self.body, charset(self.headers.get("content-type", ""))))
         except CharsetError as error:
             raise NotJsonError(f"The body cannot be read as JSON in UTF-8: {error}.") from None
-
-    def text(self) -> str:
-        """The body in the charset that Content-Type names, else in UTF-8. Raises CharsetError."""
-        return text_of(self.body, charset(self.headers.get("content-type", "")))
-
-    @staticmethod
-    def _object(parsed: JsonValue) -> dict[str, JsonValue]:
-        if not isinstance(parsed, dict):
-            raise InvalidError("Send one JSON object.", fields=[FieldError("", "must be an object")])
-        return parsed
 
 
 def mapped[M: BaseModel](payload: JsonValue, model: type[M], flow: str, mapping: PayloadMapping) -> M:
@@ -182,9 +171,7 @@ def once(members: Sequence[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(members):
         times = Counter(name for name, _ in members)
         twice = sorted(name for name in found if times[name] > 1)[:MOST_ERRORS]
-        raise InvalidError(
-            "Correct the fields named in errors.", fields=[FieldError(name, "appears more than once") for name in twice]
-        )
+        raise InvalidError.of(*[FieldError(name, "appears more than once") for name in twice])
     return found
 
 
@@ -238,10 +225,6 @@ type Language = Callable[[str, Mapping[str, str], Response], Response]
 understands."""
 
 
-def unchanged(route: str, headers: Mapping[str, str], response: Response) -> Response:  # noqa: ARG001 - most callers'
-    return response
-
-
 def respond(
     event: Mapping[str, Any],
     context: LambdaContext,
@@ -250,7 +233,7 @@ def respond(
     function: str,
     keys: ApiKeys,
     scopes: Mapping[str, str] | None = None,
-    language: Language = unchanged,
+    language: Language | None = None,
     settings_of: Sequence[str] = (),
 ) -> dict[str, object]:
     """Answer an API Gateway HTTP API event (payload format 2.0). Never raises: what fails becomes a problem document.
@@ -271,7 +254,13 @@ def respond(
     def routed() -> Response:
         nonlocal request
         request = _request(proxied, context, headers, keys)
-        return _routed(request, route, routes, function=function, keys=keys, scopes=scopes or {})
+        keys.take_token(request.caller)
+        scope = (scopes or {}).get(route, function)
+        if scope not in request.caller.scopes:
+            raise ForbiddenError(f"This API key lacks the scope {scope}.")
+        if route not in routes:
+            raise NotFoundError(f"There is no route {route}.")
+        return routes[route](request)
 
     response = answered(routed, request_id)
     if request is not None and 400 <= response.status < 500:
@@ -288,7 +277,7 @@ def respond(
             settings_of=settings_of or (function,),
         )
     log_response(response.status)
-    return as_lambda(language(route, headers, response), request_id)
+    return as_lambda(language(route, headers, response) if language else response, request_id)
 
 
 def answered(make: Callable[[], Response], request_id: str) -> Response:
@@ -325,31 +314,12 @@ def _request(
     )
 
 
-def _routed(
-    request: Request,
-    route_key: str,
-    routes: Mapping[str, Route],
-    *,
-    function: str,
-    keys: ApiKeys,
-    scopes: Mapping[str, str],
-) -> Response:
-    keys.take_token(request.caller)
-    scope = scopes.get(route_key, function)
-    if scope not in request.caller.scopes:
-        raise ForbiddenError(f"This API key lacks the scope {scope}.")
-    route = routes.get(route_key)
-    if route is None:
-        raise NotFoundError(f"There is no route {route_key}.")
-    return route(request)
-
-
 def deadline_of(context: LambdaContext) -> Deadline:
     return Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE)
 
 
 def body_of(event: APIGatewayProxyEventV2) -> bytes:
-    """Not by `decoded_body`, which fails on what is not UTF-8, nor by `json_body`, which takes NaN."""
+    """Return the body. `decoded_body` fails on what is not UTF-8, and `json_body` takes NaN."""
     body = event.body or ""
     return base64.b64decode(body) if event.is_base64_encoded else body.encode()
 
@@ -372,7 +342,7 @@ def receive[M: BaseModel](request: Request, function: str, model: type[M]) -> tu
     if found is None:
         return request.parse(model), None
     try:
-        return request.mapped(model, function, found), found.label
+        return mapped(request.json(), model, function, found), found.label
     except InvalidError as problem:
         if not found.contradicts(function, request.json()):
             with suppress(InvalidError):
@@ -435,7 +405,7 @@ def to_response(outcome: Outcome, flow: type[Flow[Any, Any, Any]]) -> Response:
 
 
 def _changed(outcome: Outcome, flow: type[Flow[Any, Any, Any]], *, is_older: bool) -> dict[str, object]:
-    """Return what a caller is told whose event came with a different payload than before."""
+    """Return the members of a response to an event that came with a different payload than before."""
     if outcome.applied and not is_older:
         return {"changed": True, "applied": True}
     why = OLDER if is_older else outcome.not_applied or flow.update.text
@@ -452,7 +422,7 @@ _PROBLEMS: tuple[tuple[type[VendorError], type[ProblemError]], ...] = (
     (RefusedError, RefusedByVendorError),
     (VendorError, UnavailableError),
 )
-"""What a caller is answered who waits for a vendor; the first that fits counts."""
+"""The problem for a caller who waits for a vendor, by the vendor's error; the first that fits counts."""
 
 
 def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemError:
@@ -468,7 +438,7 @@ def _as_problem(error: VendorError, operation_id: str | None = None) -> ProblemE
 
 
 def to_problem(problem: ProblemError) -> Response:
-    """Source: https://www.rfc-editor.org/rfc/rfc9457"""
+    """Return the response of a problem. Source: https://www.rfc-editor.org/rfc/rfc9457"""
     body: dict[str, object] = {
         "type": PROBLEM_TYPE + problem.kind,
         "title": problem.title,
@@ -481,7 +451,7 @@ def to_problem(problem: ProblemError) -> Response:
         body["operation_id"] = problem.operation_id
     body |= problem.extensions
     if problem.fields:
-        body["errors"] = [{"field": error.field, "message": error.message} for error in problem.fields]
+        body["errors"] = [error.to_response() for error in problem.fields]
     headers = {"Retry-After": str(problem.retry_after), **problem.headers} if problem.retryable else problem.headers
     return Response(problem.status, body, {**headers, "Content-Type": "application/problem+json"})
 

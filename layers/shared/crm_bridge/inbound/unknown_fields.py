@@ -6,9 +6,9 @@ from typing import TypeAliasType, get_args
 from pydantic import BaseModel
 
 UNKNOWN_FIELD = "Unknown field"
-"""How every such message begins."""
+"""The start of every such message."""
 LEAST_ALIKE = 0.7
-"""How alike two names must be, from 0 to 1. `entity` and `entity_type` are; `number` and `name` are not."""
+"""The least similarity of two names, from 0 to 1. `entity` and `entity_type` are; `number` and `name` are not."""
 MOST_KNOWN = 100
 """Known names that an unknown one is compared with."""
 

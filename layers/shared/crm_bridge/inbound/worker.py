@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
@@ -11,8 +10,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from crm_bridge.engine import Engine
 from crm_bridge.errors import BridgeError, UnavailableError
 from crm_bridge.flow import Flow
-from crm_bridge.inbound.api import LambdaContext
-from crm_bridge.outbound.transport import RESERVE, Deadline
+from crm_bridge.inbound.api import LambdaContext, deadline_of
 from crm_bridge.telemetry import add_to_log, bind_log, logger, report_defect
 
 
@@ -34,32 +32,23 @@ def consume(
 
     Source: https://docs.aws.amazon.com/powertools/python/latest/utilities/batch/#processing-messages-from-sqs
     """
+
+    def retry(record: SQSRecord) -> None:  # the processor passes the message by this name
+        bind_log(flow=function, request_id=context.aws_request_id)
+        try:
+            message = json.loads(record.body)
+            operation_id, tenant = message["operation_id"], message["tenant"]
+            add_to_log(operation_id=operation_id)
+            deadline, lent_until = deadline_of(context), message.get("lent_until")
+            if engine.retry(flows, operation_id, tenant=tenant, deadline=deadline, lent_until=lent_until) is None:
+                logger().info("not due")
+        except UnavailableError as error:
+            logger().warning("storage unavailable", extra={"exception_name": type(error).__name__})
+            raise MessageFailedError from None
+        except Exception as error:  # noqa: BLE001 - one message must not make the others of its batch come again
+            report_defect(error)
+            raise MessageFailedError from None
+
     # A new one each time: a processor keeps the messages of its last batch, and two threads would mix theirs.
     processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
-    handler = partial(_retry, context=context, engine=engine, function=function, flows=flows)
-    return process_partial_response(dict(event), handler, processor)
-
-
-def _retry(
-    record: SQSRecord,
-    context: LambdaContext,
-    engine: Engine,
-    function: str,
-    flows: Mapping[str, type[Flow[Any, Any, Any]]],
-) -> None:
-    """Raises MessageFailedError. The processor passes the message by the name `record`."""
-    bind_log(flow=function, request_id=context.aws_request_id)
-    try:
-        message = json.loads(record.body)
-        operation_id, tenant = message["operation_id"], message["tenant"]
-        add_to_log(operation_id=operation_id)
-        deadline = Deadline(context.get_remaining_time_in_millis() / 1000 - RESERVE)
-        lent_until = message.get("lent_until")
-        if engine.retry(flows, operation_id, tenant=tenant, deadline=deadline, lent_until=lent_until) is None:
-            logger().info("not due")
-    except UnavailableError as error:
-        logger().warning("storage unavailable", extra={"exception_name": type(error).__name__})
-        raise MessageFailedError from None
-    except Exception as error:  # noqa: BLE001 - one message must not make the others of its batch come again
-        report_defect(error)
-        raise MessageFailedError from None
+    return process_partial_response(dict(event), retry, processor)

@@ -1,4 +1,4 @@
-"""Which vendors are down for which tenant, so that no event's time is spent on finding out what is known already.
+"""Stops calls to a vendor that is down for a tenant, so that no event's time is spent on finding that out again.
 
 A vendor may be down for one tenant only, or a tenant's address may be wrong. So failures count for each tenant and
 host. Only when several tenants fail at a host, and nobody succeeds, everybody is held back from it.
@@ -63,17 +63,17 @@ class Breaker:
             failing.retry_at = now + LONGEST_PAUSE  # this one finds out, and none of the tenant's others until it has
 
     def is_down(self, vendor: str, tenant: str) -> bool:
-        """Whether it is at any of its hosts, so that what was not done is not held against an event."""
+        """Return whether it is down at any of its hosts, so that a failed attempt does not count."""
         with self._lock:
             return any(self._down(vendor, tenant))
 
     def retry_at(self, vendor: str, tenant: str) -> float:
-        """When a call to it is let through again, by this clock; 0 if it is not down."""
+        """Return when a call is let through again, by this clock; 0 if it is not down."""
         with self._lock:
             return max((one.retry_at for one in self._down(vendor, tenant)), default=0.0)
 
     def failed(self, vendor: str, host: str, tenant: str) -> None:
-        """A call brought no response, or one that says that the vendor is not well (5xx)."""
+        """Count a call that brought no response, or a 5xx."""
         with self._lock:
             now = self._clock()
             failing = self._failing.setdefault(host, {}).setdefault(tenant, _Failing(vendor))
@@ -89,7 +89,7 @@ class Breaker:
             count("VendorDown", vendor=vendor)
 
     def worked(self, host: str, tenant: str) -> None:
-        """If it was down for everybody, it is for nobody any more."""
+        """Note a success. A host that was down for everybody is down for nobody any more."""
         with self._lock:
             if self._is_down_for_all(host):
                 del self._failing[host]

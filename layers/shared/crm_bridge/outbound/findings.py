@@ -1,4 +1,4 @@
-"""What a check of a vendor finds, for `crm-bridge doctor`."""
+"""Findings of a vendor's check, for `crm-bridge doctor`."""
 
 from collections.abc import Callable
 from enum import StrEnum

@@ -35,7 +35,7 @@ KEEP = 24 * 3600
 
 @dataclass(frozen=True)
 class Grant:
-    """What the vendor gave. `expires_in`: seconds."""
+    """The vendor's response to a login. `expires_in`: seconds."""
 
     access_token: str = field(repr=False)
     expires_in: int
@@ -85,7 +85,7 @@ class Tokens:
         self._remembered: dict[str, _Kept] = {}
 
     def get(self, login: Login, deadline: Deadline, *, rejected: str | None = None) -> str:
-        """A token, but not the `rejected` one.
+        """Return a token, but not the `rejected` one.
 
         Raises SignInPausedError if the credentials were refused, SignInRefusedError if a token was rejected that was
         only just given, NotDoneError if none comes in time, StorageError, and what asking for it raises.

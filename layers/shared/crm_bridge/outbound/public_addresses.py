@@ -26,7 +26,7 @@ class NotPublicError(urllib3.exceptions.HTTPError):
 
 
 def is_public(address: str) -> bool:
-    """Not if it may lead to a private one: IPv4 in IPv6 (mapped, NAT64, 6to4, Teredo) is not public, whatever it is."""
+    """Return whether an address is public. IPv4 in IPv6 (mapped, NAT64, 6to4, Teredo) is not: it may be private."""
     found = ipaddress.ip_address(address)
     return found.is_global and not found.is_multicast and (found.version == 4 or found in GLOBAL_UNICAST)
 

@@ -42,7 +42,7 @@ class Message(NamedTuple):
 
     @property
     def id(self) -> str:
-        """A repeated message is dropped if it is repeated within five minutes."""
+        """Return its id. SQS drops a message of the same id that comes within five minutes."""
         return f"{self.operation_id}#{self.lent_until}"
 
 

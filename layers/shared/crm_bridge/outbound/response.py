@@ -56,11 +56,11 @@ class VendorResponse:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the vendor asked us to wait, if it did."""
+        """Return the seconds that the vendor asked us to wait, if it did."""
         return _retry_after(self.headers)
 
     def json(self, *, masks: bool = True) -> Any:
-        """The parsed body, in which secrets that the vendor repeats are masked (see `masked`).
+        """Return the parsed body, in which secrets that the vendor repeats are masked (see `masked`).
 
         Without `masks` it may hold secrets: for a token, and for a record that is written back as a whole.
         Raises ContractBrokenError if it is not JSON, or has too many elements for a function.
@@ -70,7 +70,7 @@ class VendorResponse:
 
     @cached_property
     def _parsed(self) -> tuple[Any, bool]:
-        """The parsed body, and whether it has nothing to mask: a list may have millions of elements."""
+        """Return the parsed body, and whether it has nothing to mask: a list may have millions of elements."""
         if self.body.count(b"[") + self.body.count(b"{") > MOST_CONTAINERS or self.body.count(b",") > MOST_ELEMENTS:
             message = f"{self.vendor} answered with a list of too many elements"
             raise ContractBrokenError(message, vendor=self.vendor, status=self.status)
@@ -93,19 +93,20 @@ class VendorResponse:
         return _masked(parsed, _secrets(self.secrets, SHORTEST_SECRET).masked)
 
     def text(self) -> str:
-        """The body in the charset that its Content-Type names, else in UTF-8. Raises CharsetError."""
+        """Return the body in the charset that its Content-Type names, else in UTF-8. Raises CharsetError."""
         return text_of(self.body, charset(self.headers.get("Content-Type", "")))
 
     def readable_text(self) -> str:
-        """The same, with what cannot be read replaced."""
+        """Return the same, with what cannot be read replaced."""
         try:
             return self.text()
         except CharsetError:
             return self.body.decode(errors="replace")
 
     def words(self) -> str:
-        """The vendor's own words in an error: the usual members of a JSON object, or plain text; never markup, and
-        never a whole object, which could be what we sent.
+        """Return the vendor's own words in an error: the usual members of a JSON object, or plain text.
+
+        Never markup, and never a whole object, which could be what we sent.
         """
         text = self.readable_text()
         try:
@@ -216,7 +217,7 @@ def _said(value: object, depth: int = 0) -> str:
 
 
 def expect(response: VendorResponse, *statuses: int) -> None:
-    """Returns if the status is one of `statuses`; else raises the VendorError that says what may have happened."""
+    """Raise the VendorError that says what may have happened, unless the status is one of `statuses`."""
     if response.status in statuses:
         return
     raise _error(response)
@@ -267,7 +268,7 @@ def _moved_to(response: VendorResponse) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds; from either form of RFC 9110. What is neither counts as not given."""
+    """Return the seconds, from either form of RFC 9110; None for any other value."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])

@@ -71,17 +71,17 @@ class Vendor[SettingsT: Settings]:
 
     @property
     def address(self) -> str:
-        """The address that the paths of all calls are appended to."""
+        """Return the address that the paths of all calls are appended to."""
         return str(getattr(self.settings, "base_url", ""))
 
     @property
     def destination(self) -> str:
-        """The account that is written to, without a secret. An event is not repeated at another account."""
+        """Return the account that is written to, without a secret. An event is not repeated at another account."""
         return self.address
 
     @property
     def search_lag(self) -> int:
-        """Seconds after which a new record is found by a look-up; 0 if nothing is looked up."""
+        """Return the seconds after which a new record is found by a look-up; 0 if nothing is looked up."""
         return int(getattr(self.settings, "search_lag", 0))
 
     def headers(self) -> Mapping[str, str]:

@@ -3,18 +3,15 @@
 Nothing here does I/O or knows AWS: `receive` makes events out of a request, `answer` and `try_again` the response.
 """
 
-from crm_bridge.sources.incoming import Accepted, Incoming, SourceEvent, unauthenticated
-from crm_bridge.sources.preset import Preset
+from crm_bridge.sources.incoming import Incoming, SourceEvent, unauthenticated
 from crm_bridge.sources.presets import PRESETS
 from crm_bridge.sources.receiving import answer, content_hash, receive, try_again
 from crm_bridge.sources.settings import EventRoute, SourceSettings
 
 __all__ = [
     "PRESETS",
-    "Accepted",
     "EventRoute",
     "Incoming",
-    "Preset",
     "SourceEvent",
     "SourceSettings",
     "answer",

@@ -1,4 +1,4 @@
-"""What came in from a sender, and the events in it."""
+"""A request of a sender, and the events in it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,16 +35,6 @@ class SourceEvent:
     key: str
     """What makes it unique at the sender; a hash of its canonical JSON where the sender gives nothing."""
     payload: JsonValue = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """The number of events of a request by what the bridge did with them."""
-
-    stored: int
-    repeated: int
-    quarantined: int
-    ignored: int
 
 
 def unauthenticated() -> UnauthenticatedError:

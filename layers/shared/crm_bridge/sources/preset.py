@@ -35,7 +35,7 @@ class Preset:
     """Members of the payload that differ when the sender repeats an event, such as `meta.attempt`; not hashed."""
     answers: ClassVar[tuple[Answer, ...]] = ("async 200", "async 202")
     """Those that it understands; the first is the default."""
-    sample_headers: ClassVar[Mapping[str, str]]
+    sample_headers: ClassVar[Mapping[str, str]] = {"content-type": "application/json"}
     sample: ClassVar[bytes]
     """A made-up request of the documented shape, without its proof."""
 

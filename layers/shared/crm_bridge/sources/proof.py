@@ -1,4 +1,4 @@
-"""How a sender proves who it is: a signature, a login, or a secret in a header, in the query or in the body.
+"""Checks that a sender is who it claims to be: by a signature, a login, or a secret in a header, the query or the body.
 
 Every proof accepts any of a source's secrets, so that a secret can be replaced without a gap. A comparison takes the
 same time wherever two texts differ, and all secrets are compared.
@@ -34,12 +34,12 @@ class Proof(ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The settings that it cannot do without, besides `secrets`."""
+        """Return the settings that it cannot do without, besides `secrets`."""
         return frozenset()
 
     @property
     def takes(self) -> frozenset[str]:
-        """The settings that it uses if they are there."""
+        """Return the settings that it uses if they are there."""
         return frozenset()
 
     @abstractmethod

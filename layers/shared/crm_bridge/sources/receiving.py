@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 
 import jmespath
@@ -10,7 +11,7 @@ from pydantic import JsonValue
 from crm_bridge.errors import TooLargeError, UnavailableError
 from crm_bridge.inbound.api import Response, to_problem
 from crm_bridge.mapping import FAILURES
-from crm_bridge.sources.incoming import LARGEST_EVENTS, MOST_EVENTS, Accepted, Incoming, SourceEvent, unauthenticated
+from crm_bridge.sources.incoming import LARGEST_EVENTS, MOST_EVENTS, Incoming, SourceEvent, unauthenticated
 from crm_bridge.sources.proof import is_one_of
 from crm_bridge.sources.settings import SourceSettings
 
@@ -97,17 +98,11 @@ def _ack(is_stored: bool) -> Response:
     return Response(200, text, {"Content-Type": "text/xml; charset=utf-8"})
 
 
-def answer(settings: SourceSettings, accepted: Accepted) -> Response:
-    """Return the response to a request whose events are all stored, in quarantine or ignored."""
+def answer(settings: SourceSettings, counts: Mapping[str, int]) -> Response:
+    """Return the response to a request whose events are all stored, in quarantine or ignored: how many are which."""
     kind = settings.answer_used()
     if kind == "soap ack":
         return _ack(is_stored=True)
-    counts = {
-        "stored": accepted.stored,
-        "repeated": accepted.repeated,
-        "quarantined": accepted.quarantined,
-        "ignored": accepted.ignored,
-    }
     return Response(202 if kind == "async 202" else 200, counts)
 
 

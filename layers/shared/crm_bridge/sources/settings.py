@@ -8,25 +8,19 @@ from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, model_vali
 
 from crm_bridge.errors import InvalidError
 from crm_bridge.fields import Schema
-from crm_bridge.mapping import FAILURES, PayloadMapping, Samples, check_expression
+from crm_bridge.mapping import FAILURES, LONGEST_EXPRESSION, PayloadMapping, Samples, checked_expression
 from crm_bridge.settings import HeaderSecret, LoginPart, Settings, VendorUrl
 from crm_bridge.sources.preset import Answer, Preset
 from crm_bridge.sources.presets import PRESETS
 from crm_bridge.sources.proof import HeaderName, Proof
 from crm_bridge.sources.signature import Signature
 
-LONGEST_EXPRESSION = 10_000
 OF_PROOFS = ("user", "header", "parameter", "organization_id", "url")
 """Settings of which each proof uses some."""
 
 
-def _expression(value: str) -> str:
-    check_expression(value)
-    return value
-
-
 def _key_part(value: str) -> str:
-    return value if value.startswith("header:") else _expression(value)
+    return value if value.startswith("header:") else checked_expression(value)
 
 
 def _preset_name(value: str) -> str:
@@ -49,7 +43,7 @@ def _without_escapes(value: str) -> str:
     return value
 
 
-type Expression = Annotated[str, Field(min_length=1, max_length=LONGEST_EXPRESSION), AfterValidator(_expression)]
+type Expression = Annotated[str, Field(min_length=1, max_length=LONGEST_EXPRESSION), AfterValidator(checked_expression)]
 type KeyPart = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_key_part)]
 type SourceSecret = Annotated[HeaderSecret, Field(min_length=16, max_length=500)]
 type SignedUrl = Annotated[VendorUrl, AfterValidator(_without_escapes)]
@@ -88,7 +82,7 @@ class EventRoute(Settings):
 
     @property
     def mapping(self) -> PayloadMapping:
-        """The mapping that makes the flow's command."""
+        """Return the mapping that makes the flow's command."""
         return PayloadMapping(
             version=self.version, expression=self.expression, samples=self.samples, stored_at=self.stored_at
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from crm_bridge import ON_LAMBDA
+from crm_bridge.fields import ON_LAMBDA
 from crm_bridge.sources.incoming import Incoming
 from crm_bridge.sources.proof import HeaderName, Proof, Read, is_one_of, secrets_of
 

@@ -7,12 +7,12 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from crm_bridge.cache import keep_newest
 from crm_bridge.errors import TooManyRequestsError, UnauthenticatedError
 from crm_bridge.storage.dynamodb import deserialize, guarded, serialize
 from crm_bridge.token_buckets import TokenBuckets
@@ -20,6 +20,10 @@ from crm_bridge.token_buckets import TokenBuckets
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+READ_SCOPE = "operations:read"
+RESOLVE_SCOPE = "operations:resolve"
+PAYLOAD_SCOPE = "operations:payload"
+"""With READ_SCOPE: what the CRM sent, and what candidates at the vendor are called."""
 KEY_MAX_AGE = 60.0
 """Seconds for which a key that was found valid is believed: so long a revoked key may still work."""
 REFUSED_MAX_AGE = 10.0
@@ -27,13 +31,13 @@ REFUSED_MAX_AGE = 10.0
 KEY_CACHE = 1000
 """The most keys that are remembered as valid, and the most that are remembered as refused."""
 KEY_FORM = re.compile("crmb_[A-Za-z0-9_-]{43}")
-"""What `new_api_key` makes."""
+"""The form of all keys that `new_api_key` makes."""
 _ASK = {"WWW-Authenticate": "Bearer"}
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: the tenant that the API key belongs to, and what it may do."""
+    """The sender of a request: the tenant that the API key belongs to, and its scopes."""
 
     tenant: str
     scopes: frozenset[str]
@@ -42,7 +46,7 @@ class Caller:
 
 
 def new_api_key() -> str:
-    """256 random bits behind a prefix by which a scanner for leaked secrets can know it."""
+    """Return a new key: 256 random bits behind a prefix by which a scanner for leaked secrets can know it."""
     return f"crmb_{secrets.token_urlsafe(32)}"
 
 
@@ -75,7 +79,7 @@ class ApiKeys:
         self._refused: dict[str, float] = {}
 
     def caller(self, headers: Mapping[str, str]) -> Caller:
-        """Who sent a request with these headers (names in lower case).
+        """Return the sender of a request with these headers (names in lower case).
 
         Raises UnauthenticatedError if there is no key, or it is unknown, disabled or expired; StorageError.
         """
@@ -92,9 +96,9 @@ class ApiKeys:
         try:
             cached = self._read(hashed, now)
         except UnauthenticatedError:
-            _keep(self._refused, hashed, now + REFUSED_MAX_AGE)
+            keep_newest(self._refused, hashed, now + REFUSED_MAX_AGE, KEY_CACHE)
             raise
-        _keep(self._cache, hashed, cached)
+        keep_newest(self._cache, hashed, cached, KEY_CACHE)
         return cached.caller
 
     def take_token(self, caller: Caller) -> None:
@@ -156,7 +160,7 @@ class ApiKeys:
             self._client.put_item(TableName=self._table, Item=serialize(item))
 
     def of(self, tenant: str) -> list["ApiKey"]:
-        """A tenant's keys, the oldest first. It reads the whole table, which is small. Raises StorageError."""
+        """Return a tenant's keys, the oldest first. It reads the whole table, which is small. Raises StorageError."""
         pages = self._client.get_paginator("scan").paginate(
             TableName=self._table,
             ConsistentRead=True,
@@ -179,7 +183,7 @@ class ApiKeys:
 
 
 class ApiKey(BaseModel):
-    """What the table holds of a key. All times are epoch seconds."""
+    """A key as the table has it. All times are epoch seconds."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -197,17 +201,8 @@ def _refusal() -> UnauthenticatedError:
     return UnauthenticatedError("The API key is unknown, disabled or expired. Ask for a new one.", headers=_ASK)
 
 
-def _keep[T](known: dict[str, T], key: str, value: T) -> None:
-    """Remember `value`, and forget the oldest of more than KEY_CACHE."""
-    known.pop(key, None)  # so that the newest comes last
-    known[key] = value
-    if len(known) > KEY_CACHE:
-        with suppress(StopIteration, KeyError, RuntimeError):  # another thread was quicker
-            del known[next(iter(known))]
-
-
 def _credential(authorization: str) -> str:
-    """The key in one value of Authorization; empty if there is none. Raises UnauthenticatedError."""
+    """Return the key in one value of Authorization; empty if there is none. Raises UnauthenticatedError."""
     scheme, _, credentials = authorization.strip().partition(" ")
     match scheme.lower():
         case "bearer":

@@ -21,7 +21,7 @@ _PREFIX = f"{CHANGED}#"
 
 
 class ChangedOperations(OperationReader):
-    """What is kept of payloads that were not applied. Threads may share it."""
+    """Reads and writes of the payloads that were not applied. Threads may share it."""
 
     def note_changed(self, operation: Operation, fingerprint: str, now: int, *, listed_until: int) -> None:
         """Store that the event came with a payload of this fingerprint, which is not the operation's.
@@ -58,7 +58,7 @@ class ChangedOperations(OperationReader):
                 reasons_of(error)
 
     def drop_changed(self, operation: Operation) -> "TransactWriteItemTypeDef":
-        """The write that takes an operation out of this list."""
+        """Return the write that takes an operation out of this list."""
         return {"Delete": {"TableName": self._table, "Key": key_of(_PREFIX + operation.operation_id)}}
 
     def listed_changed(

@@ -40,7 +40,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Change:
-    """What is to follow the version that was read; None deletes it.
+    """The content that follows the version that was read; None deletes it.
 
     The table drops it some time after `expires_at` (epoch seconds).
     """
@@ -71,7 +71,7 @@ class Documents:
         read_at_once(self._client, readings)
 
     def write(self, changes: Mapping[str, Change], others: "Sequence[TransactWriteItemTypeDef]" = ()) -> bool:
-        """All of it, and `others` along with it, or nothing: False if one of them has been written by somebody else."""
+        """Write all of it and `others`, or nothing: return False if somebody else has written one of them."""
         writer = uuid.uuid4().hex
         puts = self.writes(changes, writer)
         with guarded():
@@ -83,11 +83,11 @@ class Documents:
         return True
 
     def writes(self, changes: Mapping[str, Change], writer: str) -> "list[TransactWriteItemTypeDef]":
-        """The writes of `changes`, for a transaction; `writer` stands in them for whoever makes it."""
+        """Return the writes of `changes`, for a transaction; `writer` stands in them for whoever makes it."""
         return [self._write(key, change, writer) for key, change in changes.items()]
 
     def removing(self, key: str, member: str, writer: str) -> "TransactWriteItemTypeDef":
-        """The write that takes a member out of a document, whoever has written the others. It fails without one."""
+        """Return the write that takes a member out of a document, whoever wrote the others. It fails without one."""
         return {
             "Update": {
                 "TableName": self._table,
@@ -112,17 +112,13 @@ class Documents:
         if change.content is None:
             return {"Delete": {"TableName": self._table, "Key": _key(key), **unchanged}}
         item = {
-            **_key(key),
-            **serialize(
-                {
-                    "version": change.read.version + 1,
-                    "content": change.content,
-                    "writer": writer,
-                    "expires_at": change.expires_at,
-                }
-            ),
+            "document": key,
+            "version": change.read.version + 1,
+            "content": change.content,
+            "writer": writer,
+            "expires_at": change.expires_at,
         }
-        return {"Put": {"TableName": self._table, "Item": item, **unchanged}}
+        return {"Put": {"TableName": self._table, "Item": serialize(item), **unchanged}}
 
 
 def _document(stored: Item) -> Document:

@@ -1,10 +1,11 @@
 """DynamoDB as the tables of the bridge use it: values in and out, and its failures as StorageError."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import batched
 from time import sleep
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 type Item = Mapping[str, AttributeValueTypeDef]
 
+MOST_READ = 100
+"""Items that DynamoDB gives at once by their keys."""
 _PASSING_REASONS = {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
 
@@ -63,7 +66,7 @@ def deserialize(item: "Mapping[str, AttributeValueTypeDef]") -> dict[str, object
 
 
 def existing(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
-    """The item that made a condition fail, if the write asked for it; raises `error` if it was something else."""
+    """Return the item that made a condition fail, if the write asked for it; raise `error` if it was something else."""
     if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
         raise error
     return cast("dict[str, AttributeValueTypeDef]", error.response.get("Item", {}))
@@ -125,6 +128,22 @@ def read_at_once(client: "DynamoDBClient", readings: Sequence[Reading[Any]]) -> 
         response = through_conflicts(lambda: client.transact_get_items(TransactItems=gets))
     for one, found in zip(readings, response["Responses"], strict=True):
         one.item = found.get("Item", {})
+
+
+def read_many(
+    client: "DynamoDBClient", table: str, keys: "Iterable[Item]", *, consistent: bool = True
+) -> "Iterator[Item]":
+    """Yield the items with these keys that there are, in any order. Raises StorageError."""
+    for some in batched(keys, MOST_READ, strict=False):
+        left: Any = some
+        while left:
+            with guarded():
+                response = client.batch_get_item(RequestItems={table: {"Keys": left, "ConsistentRead": consistent}})
+            yield from response["Responses"].get(table, ())
+            unprocessed: Any = response.get("UnprocessedKeys", {})
+            before, left = left, unprocessed.get(table, {}).get("Keys", ())
+            if len(left) == len(before):
+                raise StorageError("The bridge's storage is throttled. Send the same request again.")
 
 
 def _is_passing(error: ClientError) -> bool:

@@ -1,4 +1,4 @@
-"""What was sent to a vendor in the attempts of an operation, and what came back, for the person who asks why.
+"""Stores what was sent to a vendor in the attempts of an operation, and what came back, for the person who asks why.
 
 They are in items of their own in the operation table, so that the operation stays small and they expire by themselves:
 one item for the attempts that failed, and one for those that succeeded, which may be kept for another time.
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crm_bridge.errors import Event
-from crm_bridge.storage.dynamodb import deserialize, guarded, serialize
+from crm_bridge.storage.dynamodb import deserialize, read_many, serialize
 from crm_bridge.storage.operation import Operation, State, as_time
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MOST_EXCHANGES = 10
 characters of the request, as many of the response, and a line for each of ten calls; an item of DynamoDB may have
 400 KB, and each write costs by its size."""
 FAILED, SUCCEEDED = "#failed", "#succeeded"
-"""What the ids of the items end with. No operation has such an id."""
+"""The ends of the items' ids. No operation has such an id."""
 
 
 class Call(NamedTuple):
@@ -42,7 +42,7 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Exchange:
-    """What went between the bridge and a vendor in one attempt."""
+    """The calls between the bridge and a vendor in one attempt."""
 
     at: int
     """Epoch seconds at which the attempt was over."""
@@ -113,14 +113,8 @@ class Exchanges:
         """Return the exchanges of an operation, the latest first. Raises StorageError."""
         if not operation.exchanges:
             return []
-        keys: Any = [_key(operation, ending) for ending in (FAILED, SUCCEEDED)]
-        found: list[Mapping[str, AttributeValueTypeDef]] = []
-        with guarded():
-            while keys:
-                response = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys}})
-                found += response["Responses"].get(self._table, ())
-                unprocessed: Any = response.get("UnprocessedKeys", {})
-                keys = unprocessed.get(self._table, {}).get("Keys")
+        keys = [_key(operation, ending) for ending in (FAILED, SUCCEEDED)]
+        found = read_many(self._client, self._table, keys, consistent=False)
         return sorted(_stored(map(deserialize, found), now), key=lambda one: one.at, reverse=True)
 
 

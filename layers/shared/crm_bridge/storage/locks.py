@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, cast
 from botocore.exceptions import ClientError
 
 from crm_bridge.storage.dynamodb import Reading, deserialize, existing, guarded, serialize, through_conflicts
-from crm_bridge.storage.links import joined
+from crm_bridge.storage.links import joined, parted
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Note(NamedTuple):
-    """That an operation is to apply something to `what` that happened or was asked for `at` (epoch microseconds).
+    """Says that an operation is to apply something to `what` that happened or was asked for `at` (epoch microseconds).
 
     It is left with the turn, and taken away when the end of the turn is settled. So it stays if a function is killed.
     """
@@ -35,8 +35,8 @@ class Note(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Self:
-        operation_id, at, what = text.split("#")
-        return cls(operation_id, int(at), what.replace("%23", "#").replace("%25", "%"))
+        operation_id, at, what = parted(text)
+        return cls(operation_id, int(at), what)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Locks:
         refused: str | None = None,
         ended: int | None = None,
     ) -> "UpdateTypeDef":
-        """The write that ends a turn, for the transaction that settles its operation; it takes these notes away."""
+        """Return the write that ends a turn and takes these notes away, for the transaction that settles."""
         changes, more = ["busy_until = :free_at"], ""
         values: dict[str, object] = {":holder": holder, ":free_at": free_at}
         names = {"#holder": "holder"}
@@ -174,7 +174,7 @@ class Locks:
     def taking(
         self, tenant: str, name: str, notes: frozenset[Note], read: Lock, *, holder: str, until: int
     ) -> "UpdateTypeDef":
-        """The write that gives `holder` the turn if nobody has had it since the row was `read`, nor ended it.
+        """Return the write that gives `holder` the turn if nobody has had it since the row was `read`, nor ended it.
 
         Each turn has a holder of its own, and its end takes its notes away.
         """
@@ -203,7 +203,7 @@ class Locks:
         until: int,
         others: frozenset[Note],
     ) -> "UpdateTypeDef":
-        """The write that gives `holder` the turn for `note`, if it is free and nothing later was applied.
+        """Return the write that gives `holder` the turn for `note`, if it is free and nothing later was applied.
 
         No notes but `others` may be there, and nobody but `finders` may have found what is to be changed.
         """
@@ -223,8 +223,8 @@ class Locks:
     def noting(
         self, tenant: str, name: str, note: Note, finders: Set[str], *, holder: str | None = None
     ) -> "UpdateTypeDef":
-        """The write that leaves `note`, if nobody but `finders` has found what is to be changed; for a `holder`, if it
-        still has the turn."""
+        """Return the write that leaves `note`, if nobody but `finders` has found what is to be changed; for a `holder`,
+        if it still has the turn."""
         values: dict[str, object] = {":notes": _texts({note}), ":nothing": {}}
         conditions = []
         if holder is not None:
@@ -258,7 +258,7 @@ class Locks:
         return update
 
     def forgetting(self, tenant: str, name: str, note: Note) -> "UpdateTypeDef":
-        """The write that takes `note` away where there is no turn that ends."""
+        """Return the write that takes `note` away where there is no turn that ends."""
         return {
             "TableName": self._table,
             "Key": _key(tenant, name),
@@ -269,7 +269,7 @@ class Locks:
     def finding(
         self, tenant: str, name: str, operation_id: str, *, since: int, now: int, notes: frozenset[Note]
     ) -> "UpdateTypeDef":
-        """The write that says who has found something, if nobody changes it, and nobody has `since`.
+        """Return the write that says who has found something, if nobody changes it, and nobody has `since`.
 
         Only `notes` may be there. All times are in epoch milliseconds.
         """
@@ -302,7 +302,7 @@ class Locks:
         return True
 
     def has_refused(self, tenant: str, name: str, what: str) -> bool:
-        """Whether `what` was refused, ever, where nobody takes turns."""
+        """Return whether `what` was refused, ever, where nobody takes turns."""
         with guarded():
             response = self._client.get_item(TableName=self._table, Key=_key(tenant, name), ConsistentRead=True)
         return what in cast("set[str]", deserialize(response.get("Item", {})).get("refused", ()))

@@ -20,7 +20,7 @@ SHARDS = "01234567"
 LISTING_SHARDS = "0123"
 """Partitions of the listing index for each tenant. A new event writes one entry."""
 ERASED = "(erased)"
-"""What the lists show in place of the event key of an operation whose data were erased."""
+"""Shown in lists in place of the event key of an operation whose data were erased."""
 
 
 class State(StrEnum):
@@ -69,7 +69,7 @@ class Candidate(BaseModel):
 
 
 class OperationSummary(BaseModel):
-    """What a list of operations shows. All times are epoch seconds. The listing index projects exactly this."""
+    """An operation as a list shows it. All times are epoch seconds. The listing index projects exactly this."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -84,7 +84,7 @@ class OperationSummary(BaseModel):
 
     @property
     def place(self) -> tuple[str, int]:
-        """Where a list goes on behind it, see `Operations.listed`."""
+        """Return the place at which a list goes on behind it, see `Operations.listed`."""
         return self.operation_id, self.updated_at if self.state in LISTED else self.due_at or 0
 
     def to_response(self) -> "responses.OperationSummary":
@@ -151,7 +151,7 @@ class Operation(OperationSummary):
 
     @property
     def shard(self) -> str:
-        """The partition of the due index in which it is while it is unfinished."""
+        """Return the partition of the due index in which it is while it is unfinished."""
         return shard_of(self.operation_id, SHARDS)
 
     @property
@@ -160,13 +160,13 @@ class Operation(OperationSummary):
 
     @property
     def is_erased(self) -> bool:
-        """Whether only the id and the state are left of it, see `Engine.erase`."""
+        """Return whether only the id and the state are left of it, see `Engine.erase`."""
         # An event may have any key, but then it has a fingerprint; the event of a reserved pair has none, but its key.
         return self.event_key == ERASED and not self.fingerprint
 
     @property
     def is_undone(self) -> bool:
-        """Whether it waits and was surely never done."""
+        """Return whether it waits and was surely never done."""
         return self.state is State.WAITING and self.unconfirmed_since is None and self.deferred_at is None
 
     def with_notes_of(self, there: "Operation") -> "Operation":
@@ -201,7 +201,7 @@ class Operation(OperationSummary):
 
 
 def operation_id(tenant: str, flow: str, event_key: str) -> str:
-    """The id under which an event is known: the same event gives the same id, in whichever function it arrives.
+    """Return the id under which an event is known: the same event gives the same id, in whichever function it arrives.
 
     The same is what has the same ids, in whatever form.
     """

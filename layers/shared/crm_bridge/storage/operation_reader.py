@@ -3,11 +3,10 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import batched, count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
 
-from crm_bridge.errors import StorageError
-from crm_bridge.storage.dynamodb import Item, Reading, deserialize, guarded, serialize
+from crm_bridge.storage.dynamodb import Item, Reading, deserialize, guarded, read_many, serialize
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -25,8 +24,6 @@ MOST_DUE = 2000
 """Entries of one tenant that `due` reads in each shard, so that a run does not grow with a tenant's backlog."""
 LISTING_INDEX = "listing"
 LISTING_BATCH = 1000
-BATCH = 100
-"""So many items DynamoDB gives at once by their keys."""
 MOST_QUERIES = 10
 """Queries for one page after the first of each shard, if few of the operations are in this state and of this flow."""
 PERSON = "!"
@@ -45,7 +42,7 @@ class Due(NamedTuple):
 
 
 type _Place = tuple[float, int]
-"""Where an entry comes among those of all partitions: a time, and the partition's number."""
+"""The place of an entry among those of all partitions: a time, and the partition's number."""
 _END: _Place = (math.inf, 0)
 
 
@@ -96,7 +93,7 @@ class Index(NamedTuple):
 
 
 class OperationReader:
-    """What the operation table and its indexes say. Threads may share it."""
+    """Reads of the operation table and its indexes. Threads may share it."""
 
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
         self._client = client
@@ -114,24 +111,9 @@ class OperationReader:
         return Reading(self._table, key_of(operation_id), _operation_or_none)
 
     def many(self, operation_ids: Sequence[str]) -> dict[str, Operation]:
-        """Those of them that there are, by their ids. Raises StorageError."""
-        found = {}
-        for some in batched(dict.fromkeys(operation_ids), BATCH, strict=False):
-            keys: Sequence[Mapping[str, Any]] = [key_of(one) for one in some]
-            while keys:
-                with guarded():
-                    response = self._client.batch_get_item(
-                        RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
-                    )
-                for item in response["Responses"].get(self._table, ()):
-                    operation = as_operation(item)
-                    found[operation.operation_id] = operation
-                unprocessed = response["UnprocessedKeys"]
-                left = unprocessed[self._table]["Keys"] if self._table in unprocessed else ()
-                if len(left) == len(keys):
-                    raise StorageError("The bridge's storage is throttled. Send the same request again.")
-                keys = left
-        return found
+        """Return those that exist, by their ids. Raises StorageError."""
+        found = map(as_operation, read_many(self._client, self._table, map(key_of, dict.fromkeys(operation_ids))))
+        return {operation.operation_id: operation for operation in found}
 
     def listed(
         self, tenant: str, state: State, *, flow: str | None, limit: int, after: tuple[str, int] | None, since: int = 0
@@ -251,7 +233,7 @@ class OperationReader:
                 query["ExclusiveStartKey"] = response["LastEvaluatedKey"]
 
     def oldest_in_review(self, shard: str) -> int | None:
-        """Since when the oldest operation of one shard has needed a person; None if there is none.
+        """Return since when the oldest operation of one shard has needed a person; None if there is none.
 
         In epoch seconds, for all tenants. Raises StorageError.
         """
@@ -288,7 +270,7 @@ def key_of(operation_id: str) -> "dict[str, AttributeValueTypeDef]":
 
 
 def timed(name: str, at: int) -> str:
-    """A sort key: a tenant or a state, and a time."""
+    """Return a sort key: a tenant or a state, and a time."""
     return f"{name}#{at:010}"
 
 
@@ -310,18 +292,13 @@ def as_operation(item: "Mapping[str, AttributeValueTypeDef]") -> Operation:
     return Operation.model_validate(deserialize(item))
 
 
-def standing(state: State, updated_at: int) -> str:
-    """Sorts a tenant's operations in the listing index by state and time."""
-    return timed(state, updated_at)
-
-
 def as_item(operation: Operation) -> "dict[str, AttributeValueTypeDef]":
     item = operation.model_dump(mode="json", exclude_none=True)
     for name in ("waiters", "held"):
         item[name] = set(getattr(operation, name)) or None  # a list is no set to DynamoDB, and there is no empty set
     if operation.state in LISTED:
         item["listed"] = f"{operation.tenant}#{shard_of(operation.operation_id, LISTING_SHARDS)}"
-        item["standing"] = standing(operation.state, operation.updated_at)
+        item["standing"] = timed(operation.state, operation.updated_at)
     if operation.state is State.NEEDS_REVIEW:
         item["due_shard"] = operation.shard
         item["due"] = timed(PERSON, operation.updated_at)

@@ -10,7 +10,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -19,7 +18,15 @@ from pydantic import BaseModel, ConfigDict
 from crm_bridge.errors import FieldError, StorageError
 from crm_bridge.ids import canonical
 from crm_bridge.storage.api_keys import KEY_FORM
-from crm_bridge.storage.dynamodb import deserialize, existing, guarded, reasons_of, serialize, through_conflicts
+from crm_bridge.storage.dynamodb import (
+    deserialize,
+    existing,
+    guarded,
+    read_many,
+    reasons_of,
+    serialize,
+    through_conflicts,
+)
 from crm_bridge.storage.operation import as_time
 
 if TYPE_CHECKING:
@@ -34,8 +41,8 @@ MOST_LOOKED_AT = 1000
 """Values of a body among which ids are looked for."""
 MOST_QUERIES = 10
 """Queries for one page, if few requests fit."""
-BATCH, MOST_AT_ONCE = 25, 100
-"""Items that one BatchWriteItem takes, and that one BatchGetItem gives."""
+BATCH = 25
+"""Items that one BatchWriteItem takes."""
 LARGEST_SHAPE = 10_000
 """Characters of a shape as JSON; a larger one is not stored."""
 DAY = 24 * 3600
@@ -122,7 +129,7 @@ class StoredRequest(BaseModel):
             "ids": list(self.ids),
             "status": self.status,
             "problem": self.problem,
-            "errors": [{"field": error.field, "message": error.message} for error in self.errors],
+            "errors": [error.to_response() for error in self.errors],
             "request_id": self.request_id,
             "operation_id": self.operation_id,
         }
@@ -232,8 +239,8 @@ class Requests:
             if "LastEvaluatedKey" not in page:
                 break
             asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
-        batches = batched(places[:limit], MOST_AT_ONCE, strict=False)
-        found = [one for some in batches for one in self._at(tenant, some)]
+        keys = [_key(_tenant_place(tenant), at) for at in places[:limit]]
+        found = map(_as_request, read_many(self._client, self._table, keys))
         return sorted(found, key=lambda one: one.at, reverse=True)
 
     def change(self, request: StoredRequest, state: RequestState, by: str, operation_id: str | None = None) -> bool:
@@ -272,17 +279,6 @@ class Requests:
 
     def _pointer(self, request: StoredRequest, place: str, at: str) -> "dict[str, AttributeValueTypeDef]":
         return {**_key(place, at), **serialize({"leads_to": request.at, "expires_at": request.expires_at})}
-
-    def _at(self, tenant: str, places: Sequence[str]) -> list[StoredRequest]:
-        keys: Any = [_key(_tenant_place(tenant), at) for at in places]
-        found: list[StoredRequest] = []
-        while keys:
-            with guarded():
-                answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
-            found += map(_as_request, answer["Responses"].get(self._table, ()))
-            left: Any = answer.get("UnprocessedKeys", {}).get(self._table, {})
-            keys = left.get("Keys")
-        return found
 
     def _write(self, writes: "Sequence[WriteRequestTypeDef]") -> None:
         left: Any = list(writes)

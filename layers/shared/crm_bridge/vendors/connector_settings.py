@@ -74,7 +74,7 @@ class ConnectorSettings(Settings):
         return {name for club in self.clubs.values() for name in club.fields}
 
     def club(self, club_id: str) -> str | None:
-        """Our id of the club with this id, which may be the Connector's; None if there is none."""
+        """Return our id of the club with this id, which may be the Connector's; None if there is none."""
         wanted = canonical(club_id)
         ours = {canonical(club_id): club_id for club_id in self.clubs}
         theirs = {canonical(club.connector_id): club_id for club_id, club in self.clubs.items()}

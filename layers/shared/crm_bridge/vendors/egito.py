@@ -27,6 +27,7 @@ from crm_bridge.errors import (
 from crm_bridge.fields import LONGEST_ID
 from crm_bridge.ids import has_unseen
 from crm_bridge.outbound.findings import Finding, Result
+from crm_bridge.outbound.form import form_of
 from crm_bridge.outbound.oauth import Grant, Login, Tokens
 from crm_bridge.outbound.response import VendorResponse, basic, expect
 from crm_bridge.outbound.transport import Deadline, Transport, changing_nothing
@@ -373,7 +374,7 @@ def _token_errors(members: Mapping[str, object]) -> list[str]:
 
 
 def _is_refusal(status: int, errors: list[str]) -> bool:
-    """Whether a token response refuses the login: any 401, and an error with 200, 400 or 403."""
+    """Return whether a token response refuses the login: any 401, and an error with 200, 400 or 403."""
     if status == HTTPStatus.UNAUTHORIZED:
         return True
     # A web server that fails by itself writes the status's own phrase there: {"error": "Bad Request"}.

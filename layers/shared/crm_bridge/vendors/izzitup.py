@@ -81,47 +81,19 @@ class IzzitUpService(BaseModel):
         return next((one.name.lower() for one in ServiceStatus if self.status == str(int(one))), None)
 
 
-class ServiceNotFoundError(NoSuchRecordError):
-    """Warning `Service not found`"""
-
-
-class StatusNotFoundError(RefusedError):
-    """Warning `Status not found`"""
-
-
-class StatusNotAllowedError(RefusedError):
-    """Warning `Status not allowed. …`"""
-
-
-class IncompleteRequestError(ContractBrokenError):
-    """Error `Incomplete request`: it no longer takes what it is documented to take."""
-
-
-class UnknownActionError(ContractBrokenError):
-    """Error `Unknown action`: the same."""
-
-
-class SignInFailedError(SignInPausedError):
-    """Error `Sign in failed`: never tried again with the same password, because the account might be locked."""
-
-
-class NotAllowedError(SignInRefusedError):
-    """Error `Not allowed`: the account signed in, and lacks the right."""
-
-
 FAILURES: Mapping[tuple[str, str], type[VendorError]] = {
-    ("Warning", "Service not found"): ServiceNotFoundError,
-    ("Warning", "Status not found"): StatusNotFoundError,
-    ("Warning", "Status not allowed"): StatusNotAllowedError,
-    ("Error", "Incomplete request"): IncompleteRequestError,
-    ("Error", "Unknown action"): UnknownActionError,
-    ("Error", "Sign in failed"): SignInFailedError,
-    ("Error", "Not allowed"): NotAllowedError,
+    ("Warning", "Service not found"): NoSuchRecordError,
+    ("Warning", "Status not found"): RefusedError,
+    ("Warning", "Status not allowed"): RefusedError,
+    ("Error", "Incomplete request"): ContractBrokenError,  # it no longer takes what it is documented to take
+    ("Error", "Unknown action"): ContractBrokenError,
+    ("Error", "Sign in failed"): SignInPausedError,  # not tried again: the account might be locked
+    ("Error", "Not allowed"): SignInRefusedError,  # the account signed in, and lacks the right
 }
 """By `result` and how `message` begins. Source: the REST API page, "Error Messages"."""
 
 _OBJECT = re.compile(r'\{[ \t\r\n]*"')
-"""How an object with members begins. The braces of a page's styles and scripts do not count."""
+"""The start of an object with members. The braces of a page's styles and scripts do not count."""
 MOST_TRIES = 50
 
 _SERVICES = TypeAdapter(list[IzzitUpService])
@@ -190,10 +162,10 @@ def _parsed(response: VendorResponse) -> Any:
         result, message = (str(parsed.get(name)).strip() for name in ("result", "message"))
         for (kind, words), error in FAILURES.items():
             # A refused login is one, whatever kind of failure it is called.
-            if message.startswith(words) and (result == kind or error is SignInFailedError):
+            if message.startswith(words) and (result == kind or error is SignInPausedError):
                 raise error(f"IzzitUp: {words}", vendor=VENDOR, status=response.status)
     if response.status == 401:  # whoever says so, it was the login that was refused
-        raise SignInFailedError("IzzitUp answered 401", vendor=VENDOR, status=401)
+        raise SignInPausedError("IzzitUp answered 401", vendor=VENDOR, status=401)
     try:
         expect(replace(response, body=b""), 200)
     except RefusedError as error:  # the web server's word, not IzzitUp's

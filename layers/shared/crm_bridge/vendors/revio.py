@@ -111,12 +111,6 @@ class RevioNamed:
     name: str
 
 
-@dataclass(frozen=True)
-class RevioPage:
-    key_links: list[RevioKeyLink]
-    has_more: bool
-
-
 _RECORDS = TypeAdapter(list[RevioKeyLink])
 
 
@@ -127,7 +121,7 @@ class Revio(Vendor[RevioSettings]):
 
     @property
     def destination(self) -> str:
-        """The client code alone decides whose data are written, whichever host is asked."""
+        """Return the client code, which alone decides whose data are written, whichever host is asked."""
         return f"client code {self.settings.client_code}"
 
     def headers(self) -> Mapping[str, str]:
@@ -209,10 +203,10 @@ class Revio(Vendor[RevioSettings]):
             if number == MOST_PAGES:
                 raise CannotLookError("Rev.io has too many key links to look through", vendor=VENDOR)
 
-    def page_of_key_links(self, search: Mapping[str, str], page: int, size: int) -> RevioPage:
-        """Return one page of key links; the first is 1."""
+    def page_of_key_links(self, search: Mapping[str, str], page: int, size: int) -> tuple[list[RevioKeyLink], bool]:
+        """Return one page of key links, the first is 1, and whether there may be more."""
         records, has_more = self._page("IntegrationKeyLink", search, page, size)
-        return RevioPage(_key_links(records), has_more and bool(records))
+        return _key_links(records), has_more and bool(records)
 
     def key_link(self, key_link_id: int) -> RevioKeyLink:
         """`GET /IntegrationKeyLink/{id}`. Raises NoSuchRecordError.

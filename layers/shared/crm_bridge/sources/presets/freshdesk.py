@@ -11,7 +11,6 @@ class Freshdesk(Preset):
     source_page = "https://support.freshdesk.com/support/solutions/articles/132589-using-webhooks-in-automation-rules"
     proofs = {"header": Header("x-api-key"), "basic": Basic()}
     is_any_text_json = True
-    sample_headers = {"content-type": "application/json"}
     sample = (
         b'{"freshdesk_webhook": {"ticket_id": 40021, "ticket_subject": "No power", "ticket_status": "Open",'
         b' "ticket_priority": "High", "ticket_requester_email": "a@example.invalid",'

@@ -36,7 +36,6 @@ class HubSpotApp(Preset):
         "eventId",
     )
     volatile = ("attemptNumber",)
-    sample_headers = {"content-type": "application/json"}
     sample = (
         b'[{"eventId": 77, "subscriptionId": 9001, "portalId": 555, "appId": 321, "occurredAt": 1790000000000,'
         b' "subscriptionType": "company.creation", "attemptNumber": 0, "objectId": 4242, "changeSource": "CRM_UI"}]'
@@ -55,5 +54,4 @@ class HubSpotWorkflow(Preset):
         "bearer": Header("authorization", "Bearer "),
         "query": Query("key"),
     }
-    sample_headers = {"content-type": "application/json"}
     sample = b'{"type": "company", "hs_object_id": "4242", "name": "Shop 12", "hs_lastmodifieddate": "1790000000000"}'

@@ -12,5 +12,4 @@ class InHouse(Preset):
     proofs = {"header": Header("x-api-key"), "bearer": Header("authorization", "Bearer "), "basic": Basic()}
     may_sign = True
     formats = ("json", "form", "multipart", "xml")
-    sample_headers = {"content-type": "application/json"}
     sample = b'{"type": "customer.created", "id": "55", "name": "Ola Testowa", "changed_at": "2026-03-01T10:00:00Z"}'

@@ -45,7 +45,6 @@ class PowerAutomate(Preset):
     source_page = "https://learn.microsoft.com/en-us/azure/connectors/connectors-native-http"
     proofs = {"header": Header("x-api-key"), "bearer": Header("authorization", "Bearer "), "basic": Basic()}
     answers = ("async 200",)
-    sample_headers = {"content-type": "application/json"}
     sample = (
         b'{"run_id": "08585000000000000000000000000CU00", "type": "account", "id": "55", "name": "Shop 12",'
         b' "modifiedon": "2026-03-01T10:00:00Z"}'

@@ -12,7 +12,6 @@ class PipedriveV2(Preset):
     proofs = {"basic": Basic()}
     key = ("meta.company_id", "meta.webhook_id", "meta.id")
     volatile = ("meta.attempt",)
-    sample_headers = {"content-type": "application/json"}
     sample = (
         b'{"meta": {"action": "change", "entity": "deal", "entity_id": "746", "company_id": "9", "webhook_id": "3",'
         b' "id": "11111111-2222-3333-4444-555555555555", "change_source": "app", "attempt": 1, "version": "2.0",'
@@ -29,7 +28,6 @@ class PipedriveV1(Preset):
     proofs = {"basic": Basic()}
     key = ("meta.company_id", "meta.webhook_id", "event", "meta.id", "meta.timestamp_micro")
     volatile = ("retry",)
-    sample_headers = {"content-type": "application/json"}
     sample = (
         b'{"v": 1, "event": "added.person", "retry": 0, "current": {"id": 55, "name": "Ola Testowa", "org_id": 7},'
         b' "previous": null, "meta": {"action": "added", "object": "person", "id": 55, "company_id": 9, "user_id": 1,'

@@ -18,7 +18,6 @@ class SalesforceFlow(Preset):
     proofs = {"header": Header("x-api-key"), "bearer": Header("authorization", "Bearer "), "basic": Basic()}
     key = ("event_id",)
     answers = ("async 200",)
-    sample_headers = {"content-type": "application/json"}
     sample = (
         b'{"event_id": "001X00000000001AAA 2026-03-01T10:00:00Z", "type": "account", "id": "001X00000000001AAA",'
         b' "name": "Shop 12"}'

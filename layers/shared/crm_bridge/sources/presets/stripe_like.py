@@ -21,5 +21,4 @@ class StripeLike(Preset):
     }
     key = ("account || ''", "type", "id")
     volatile = ("pending_webhooks",)
-    sample_headers = {"content-type": "application/json"}
     sample = b'{"id": "evt_55", "type": "customer.created", "data": {"object": {"id": "cus_7", "name": "Ola Testowa"}}}'

@@ -24,7 +24,6 @@ class Upya(Preset):
         "status || ''",
         "updatedAt",
     )
-    sample_headers = {"content-type": "application/json"}
     sample = (
         b'{"ticketId": "T-0001", "ticketNumber": 1207, "status": "Open", "title": "Lamp off", "clientNumber": "C-88",'
         b' "contractNumber": "K-19", "updatedAt": "2026-03-01T10:00:00.000Z"}'

@@ -29,7 +29,6 @@ class ZohoNotification(Preset):
     proofs = {"body": BodyToken("token")}
     is_any_text_json = True
     key = ("channel_id", "server_time", "module", "operation", "id")
-    sample_headers = {"content-type": "application/json"}
     sample = (
         b'{"server_time": 1790000000000, "module": "Contacts", "operation": "update", "ids": ["900001", "900002"],'
         b' "affected_values": [{"record_id": "900001", "values": {"Phone": "000"}}], "channel_id": "1001"}'

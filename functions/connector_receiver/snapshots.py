@@ -1,4 +1,4 @@
-"""What is read of a person at once before a save is claimed, and the transaction that claims the save.
+"""Reads all of a person at once before a save is claimed, and claims the save in one transaction.
 
 The transaction stores the person if that is new or changed, claims the save, and takes the person's turn. The turn is
 taken only if nobody has had it since the row was read. So the records, which were read at once with the row, are what
@@ -28,7 +28,7 @@ from crm_bridge.vendors.egito import VENDOR
 from crm_bridge.vendors.egito_settings import EgitoSettings
 
 CLUB = "club"
-"""What a save says besides its fields."""
+"""The name of the club's fields, which every save sets besides its own."""
 
 
 def row_of_person(person_id: str) -> str:
@@ -42,7 +42,7 @@ def turns_of_person(context: Context, person_id: str) -> Turns:
 
 
 def times_of(command: PersonToSave) -> Mapping[str, int]:
-    """Return when that happened which a save says, by field."""
+    """Return the time of each field that a save sets (epoch microseconds)."""
     times = dict.fromkeys([*command.fields, CLUB], command.arrived_at)
     if command.fields["userType"] == UserType.PROSPECT:
         times["userType"] = 0  # nobody becomes a prospect again who was a member
@@ -50,8 +50,8 @@ def times_of(command: PersonToSave) -> Mapping[str, int]:
 
 
 @dataclass
-class Seen:
-    """What was read of a person besides who it is.
+class Snapshot:
+    """All that was read of a person besides who it is.
 
     `operations` are those that make the records, by their ids. All of it counts as long as `turn` is not over.
     """
@@ -87,7 +87,7 @@ class Seen:
 
 
 @dataclass
-class Sight:
+class SnapshotReader:
     """Reads all that a save of a person needs. `settings`: None if the tenant has none for Egito."""
 
     services: Services
@@ -100,25 +100,27 @@ class Sight:
         key = document_key(self.tenant)
         self.lead_sources = [self.services.people.reading(key)] if self.has_lead_source else []
 
-    def of(self, person_id: str) -> Sequence[Reading[Any]]:
+    def readings(self, person_id: str) -> Sequence[Reading[Any]]:
         """Return what is to be read at once with a person."""
         self._row = self.services.locks.reading(self.tenant, row_of_person(person_id))
         self._operations = {one: self.services.operations.reading(one) for one in self._making(person_id)}
         return [self._row, *self._operations.values()]
 
-    def seen(self, recognised: Recognised) -> Seen:
-        """Return what was read of the person that `of` was called for last."""
-        return self._seen(row=self._row.value, recognised=recognised)
+    def snapshot(self, recognised: Recognised) -> Snapshot:
+        """Return what was read of the person that `readings` was called for last."""
+        return self._snapshot(row=self._row.value, recognised=recognised)
 
-    def in_turn(self, person_id: str) -> Seen:
+    def read(self, person_id: str) -> Snapshot:
         """Read what a save needs that has the turn already."""
-        self.of(person_id)
+        self.readings(person_id)
         self.services.people.read_at_once(*self._operations.values(), *self.lead_sources)
-        return self._seen()
+        return self._snapshot()
 
-    def _seen(self, **others: Any) -> Seen:
+    def _snapshot(self, **others: Any) -> Snapshot:
         operations = {one: reading.value for one, reading in self._operations.items()}
-        return Seen(operations=operations, lead_sources=next((one.value for one in self.lead_sources), None), **others)
+        return Snapshot(
+            operations=operations, lead_sources=next((one.value for one in self.lead_sources), None), **others
+        )
 
     def _making(self, person_id: str) -> Sequence[str]:
         """Return the ids of the operations that make the person's records."""
