@@ -59,6 +59,8 @@ def list_keys(bridge: Bridge, name: Name) -> None:
         documents.append({**document, "state": state})
         made = moment(key.created_at), key.created_by.rpartition("/")[2], _day(key.expires_at)
         rows.append((document["key"], key.label, " ".join(sorted(key.scopes)), *made, state))
+    if not documents:
+        bridge.expect_tenant(name)
     bridge.output.document(documents)
     bridge.output.table(("key", "label", "scopes", "created", "by", "expires", "state"), rows)
 
@@ -76,9 +78,10 @@ def revoke(
         if one.key_hash == hash_api_key(key) or (len(key) >= SHORT_HASH and one.key_hash.startswith(key))
     ]
     if len(found) != 1:
+        bridge.expect_tenant(name)
         raise WrongInputError(
             f"{name} has {'several keys' if found else 'no key'} with this hash. "
-            f"`crm-bridge tenant key list {name}` lists its keys."
+            f"`{bridge.output.command(f'tenant key list {name}')}` lists its keys."
         )
     bridge.runtime.keys.revoke(found[0])
     bridge.output.document({"key": found[0].key_hash[:SHORT_HASH], "label": found[0].label})

@@ -16,6 +16,7 @@ from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.browser.chromium import complaints
 from tests.browser.conftest import Console, Tenant
+from tests.browser.test_mapping import quarantine
 from tests.integration.operations.conftest import store
 from tests.stack import Stack
 
@@ -77,6 +78,33 @@ def test_an_outage_is_seen_at_once(console: Console, tenant: Tenant) -> None:
     assert "illu Failing" in vendor.text
     assert "last success" in vendor.text
     assert [entry.text for entry in console.all("#legend li")] == ["Waiting 2", "Succeeded 1"]
+
+
+def test_a_vendor_that_responds_again_says_what_still_waits_and_until_when(console: Console, tenant: Tenant) -> None:
+    tenant.stack.illu.fail(Kind.UNAVAILABLE, seconds=600)
+    tenant.create_site(customer_id="C-1")
+    tenant.stack.move_clock(60)
+    tenant.stack.illu.heal()
+    assert tenant.create_site(customer_id="C-2").status_code == 201
+    console.sign_in(tenant.key)
+    (vendor,) = console.all("#vendors li")
+    assert "illu Responding" in vendor.text
+    assert "1 event waits after a failure, next attempt in 9 min" in vendor.text
+
+
+def test_events_in_quarantine_are_counted_and_one_click_away(console: Console, tenant: Tenant) -> None:
+    tenant.create_site(customer_id="C-1")
+    request = quarantine(tenant.stack)
+    console.sign_in(tenant.key)
+    assert console("#attention").text.startswith("1 event is in quarantine until a person")
+    assert "Nothing needs a person" not in console("#attention").text
+    console("#attention a").click()
+    console.finds(1)
+    assert console.all("#list li") == []
+    assert [row.get_attribute("data-request") for row in console.all("#refused li")] == [request]
+    assert console("#only-quarantined").get_attribute("aria-pressed") == "true"
+    console("#only-all").click()
+    console.until(lambda: len(console.all("#list li")) == 1 and not console.all("#refused li"))
 
 
 def test_the_header_says_of_which_tenant_and_deployment_it_is(console: Console, tenant: Tenant) -> None:

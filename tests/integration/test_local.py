@@ -152,7 +152,7 @@ def test_the_command_line_works_on_it_from_a_terminal_that_knows_nothing_of_it(
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
     monkeypatch.chdir(tmp_path)
     with (
-        running("--port", str(port), home=tmp_path, number=signal.SIGTERM),
+        running("--port", str(port), home=tmp_path, number=signal.SIGTERM) as (banner, _),
         patch.dict(os.environ, environment, clear=True),
     ):
         here = ["--local", "--port", str(port)]
@@ -168,6 +168,12 @@ def test_the_command_line_works_on_it_from_a_terminal_that_knows_nothing_of_it(
         ):
             result = CliRunner().invoke(app, [*command.split(), *here])
             assert result.exit_code == code, f"{command}: {result.output}"
+        exported = re.search(r"^  export (CRM_BRIDGE_LOCAL=1 CRM_BRIDGE_PORT=.*)$", banner, re.MULTILINE)
+        assert exported
+        with patch.dict(os.environ, dict(one.split("=") for one in exported[1].split())):
+            for command in ("operations show demo T-1", "send create_site sites.jsonl"):
+                result = CliRunner().invoke(app, command.split())
+                assert result.exit_code == 0, f"{command}: {result.output}"
 
 
 def free_ports() -> int:

@@ -59,7 +59,7 @@ function chooseMapping() {
   redraw($("try-active"), one, () => activeSince(one));
 }
 function activeSince(one) {
-  if (!one.is_readable) return [`Whether there is a mapping cannot be seen here. crm-bridge mapping show ${glance.tenant} ${one.name} shows it.`];
+  if (!one.is_readable) return [`Whether there is a mapping cannot be seen here. ${commandLine(`mapping show ${glance.tenant} ${one.name}`)} shows it.`];
   if (one.version === null) return ["There is no mapping yet: what is sent must be what the flow takes."];
   const samples = one.samples.length ? ` ${count(one.samples.length, "sample")}.` : " No samples.";
   return [`Version ${one.version} `, ...(one.stored_at ? [`is active since ${exact(one.stored_at)}`] : ["is active; since when is not known"]), `.${samples}`];
@@ -106,7 +106,7 @@ function differences(found) {
 // The settings are secrets of AWS, which no route writes; so whoever may do that types it.
 function storing(one) {
   return [make("p", {}, "Nothing was stored. To store this expression, save it in a file, and type:"),
-    make("pre", {id: "try-command-line"}, `crm-bridge mapping set ${glance.tenant} ${one.name} expression.jmes`),
+    make("pre", {id: "try-command-line"}, commandLine(`mapping set ${glance.tenant} ${one.name} expression.jmes`)),
     make("p", {class: "dim small"}, `Every function uses it within ${mappings.usedAfter} seconds. Samples that come out otherwise stop it.`),
     make("button", {type: "button", id: "try-save", class: "quiet", onclick: () => download("expression.jmes", "text/plain", `${$("try-expression").value.trim()}\n`)}, "Save the expression")];
 }
