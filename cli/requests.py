@@ -36,7 +36,7 @@ def requests(
     bridge: Bridge,
     name: Name,
     wanted: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A request's id, or one that it carried: a ticket's, ...")
+        str | None, typer.Argument(metavar="ID", help="A request's id, or one that it carried: a ticket's, ...")
     ] = None,
     action: Annotated[Action | None, typer.Argument(help="The decision on an event in quarantine.")] = None,
     state: Annotated[RequestState | None, typer.Option("--state", help="Only those in this state.")] = None,

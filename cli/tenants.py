@@ -96,7 +96,7 @@ def set_settings(
     changes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SETTING=VALUE]...",
+            metavar="SETTING=VALUE",
             help="illu.search_lag=60. You are asked for a setting without =VALUE, and it is not shown; a secret is "
             "only accepted like this.",
         ),

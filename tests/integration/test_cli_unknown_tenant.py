@@ -44,7 +44,7 @@ MORE = (
     "operations list nobody --changed",
     "requests nobody C-1001 resend --yes",
     "show C-1001 --tenant nobody",
-    "mapping try create_site payload.json --tenant nobody",
+    "mapping try nobody create_site payload.json",
 )
 FILES = {
     "customers.csv": "customer_id,name,address,latitude,longitude\nC-1,Duka,Moi Ave 41,1.0,35.0\n",
