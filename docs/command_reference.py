@@ -50,7 +50,9 @@ def commands(group: TyperGroup, name: str) -> Iterator[Command]:
         if isinstance(command, TyperGroup):
             yield from commands(command, f"{name} {part}")
         else:
-            parameters = [one for one in command.params if isinstance(one, TyperArgument | TyperOption) and not one.hidden]
+            parameters = [
+                one for one in command.params if isinstance(one, TyperArgument | TyperOption) and not one.hidden
+            ]
             yield f"{name} {part}", inspect.cleandoc(command.help or ""), parameters
 
 
