@@ -150,7 +150,9 @@ def _checked_scopes(scopes: Sequence[str] | None, settings: Tenant) -> frozenset
     if unknown := sorted(set(scopes or ()) - SCOPES):
         raise WrongInputError(f"Unknown scope {', '.join(unknown)}. The scopes are {', '.join(sorted(SCOPES))}.")
     if not (found := frozenset(scopes or used_scopes(settings))):
-        raise WrongInputError("The settings have no vendor with a flow. Give --scope.")
+        raise WrongInputError(
+            "The settings have no vendor, so the key would allow nothing. Add a vendor's block, or give --scope."
+        )
     return found
 
 

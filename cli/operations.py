@@ -220,7 +220,8 @@ def retry(
     report = {"operations": len(chosen), "left_to_a_person": len(found) - len(chosen), "minutes": round(minutes, 1)}
     if dry_run:
         bridge.output.table(COLUMNS, map(_row, chosen), head=3)
-    bridge.output.line(f"{len(chosen):,} operations, {rate:,} a minute, so within {max(1, round(minutes)):,} min.")
+    within = f"{len(chosen):,} operations, {rate:,} a minute, so within {max(1, round(minutes)):,} min."
+    bridge.output.line(within if chosen else "No operations found that can be retried.")
     if len(found) > len(chosen):
         bridge.output.line(
             f"{len(found) - len(chosen):,} more may have been done: `operations resolve` decides about each."

@@ -168,7 +168,8 @@ def _banner(stack: Stack, port: int) -> None:
         "",
         f"For crm-bridge, and the examples of {stack.url}/docs, in another terminal:",
         "",
-        f"  export {' '.join(f'{name}={value}' for name, value in variables.items())}",
+        f'  export PATH="{Path(sys.executable).parent}:$PATH" '
+        + " ".join(f"{name}={value}" for name, value in variables.items()),
     ]
     if stack.aws:
         account = {"AWS_ENDPOINT_URL": stack.aws_url, "AWS_DEFAULT_REGION": REGION, **stack.aws.credentials}

@@ -76,6 +76,7 @@ def test_an_event_in_quarantine_is_tried_until_the_expression_is_right(
     assert console("#try-command-line").text == (
         f"crm-bridge mapping set demo hubspot/0 expression.jmes --local --port {urlsplit(console.address).port}"
     )
+    assert console("#try-resend").text.startswith(f"crm-bridge requests demo {request} resend --local")
     assert "Nothing was stored" in console("#try-store").text
     assert stack.illu.sites == []
 

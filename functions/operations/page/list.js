@@ -152,7 +152,7 @@ function requestRow(one) {
   const reasons = [`${one.status} ${one.problem}`, ...one.errors.map((wrong) => `${wrong.field} ${wrong.message}`), one.id];
   return make("li", {"data-request": one.id},
     badge(one.state),
-    make("span", {class: "what"}, `${one.route} `, make("strong", {}, one.ids.join(", "))),
+    make("span", {class: "what"}, `${one.route === "POST /in/{tenant}/{source}" ? `From ${one.sender}` : one.route} `, make("strong", {}, one.ids.join(", "))),
     make("span", {class: "dim small changed"}, when(one.received_at)),
     make("span", {class: "small why"}, reasons.join("; "), " ", one.problem === "invalid" ? make("a", {href: `#mapping/${one.id}`}, "Try a mapping") : ""));
 }

@@ -44,7 +44,7 @@ async function takePayload(id) {
   const what = one.payload !== undefined ? "This is what the sender sent."
     : one.state === "quarantined" && !mayReadPayloads() ? "Kinds stand in place of values: only a key with the scope operations:payload gets what was sent."
     : "Kinds stand in place of values: what was sent is not kept of this request. Put in values that are made up.";
-  redraw($("try-from"), [id, what], () => [make("span", {}, `${label(one.state)} request ${one.id}, ${one.ids.join(", ")}. ${what}`)]);
+  redraw($("try-from"), [id, what], () => [make("span", {}, `${label(one.state)} request ${[one.id, ...one.ids].join(", ")}. ${what}`)]);
 }
 
 const chosenMapping = () => mappings?.all.find((one) => one.name === $("try-mapping").value);
@@ -107,8 +107,10 @@ function differences(found) {
 function storing(one) {
   return [make("p", {}, "Nothing was stored. To store this expression, save it in a file, and type:"),
     make("pre", {id: "try-command-line"}, commandLine(`mapping set ${glance.tenant} ${one.name} expression.jmes`)),
+    view.request ? make("p", {}, "Then send the event again:") : null,
+    view.request ? make("pre", {id: "try-resend"}, commandLine(`requests ${glance.tenant} ${view.request} resend`)) : null,
     make("p", {class: "dim small"}, `Every function uses it within ${mappings.usedAfter} seconds. Samples that come out otherwise stop it.`),
-    make("button", {type: "button", id: "try-save", class: "quiet", onclick: () => download("expression.jmes", "text/plain", `${$("try-expression").value.trim()}\n`)}, "Save the expression")];
+    make("button", {type: "button", id: "try-save", class: "quiet", onclick: () => download("expression.jmes", "text/plain", `${$("try-expression").value.trim()}\n`)}, "Save the expression")].filter((part) => part !== null);
 }
 $("try-back").addEventListener("click", () => { location.hash = lastList; });
 $("try-mapping").addEventListener("change", chooseMapping);

@@ -31,7 +31,7 @@ function attention(failing) {
   $("attention").classList.toggle("needs", waiting > 0 || quarantine.count > 0 || failing.length > 0);
   const events = (state, number, isMore, one, several) => make("a", {href: addressOf({state})}, `${number.toLocaleString()}${isMore ? "+" : ""} ${number === 1 && !isMore ? `event ${one}` : `events ${several}`}`);
   if (waiting) words.push(events("needs_review", waiting, more, "needs a person", "need a person"), ". ");
-  if (quarantine.count) words.push(events(QUARANTINED, quarantine.count, quarantine.more, "is in quarantine", "are in quarantine"), " until a person corrects the mapping, or discards them. ");
+  if (quarantine.count) words.push(events(QUARANTINED, quarantine.count, quarantine.more, "is in quarantine", "are in quarantine"), `: correct the mapping, then send ${quarantine.count === 1 ? "it" : "them"} again. `);
   if (!words.length) words.push("Nothing needs a person. ");
   for (const one of failing)
     words.push(make("strong", {}, `${vendorName(one)} is failing`), `: ${count(one.unsettled, "event")} ${one.unsettled === 1 ? "is" : "are"} not settled; the bridge retries by itself. `);

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from crm_bridge import ON_LAMBDA
-from crm_bridge.errors import InvalidError
+from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.vendors import REGISTRY
 
 # A list with one record is taken for the record. A list with more yields nothing: one request is one event.
@@ -139,9 +139,9 @@ class PayloadMapping(BaseModel):
                 yielded = jmespath.search(expression, payload)
             except FAILURES as error:
                 # Its text can repeat what the CRM sent.
-                raise self.failed(f"it fails on what was sent ({type(error).__name__})", payload) from None
+                raise self.failed(f"fails on what was sent ({type(error).__name__})", payload) from None
             if not isinstance(yielded, dict):
-                raise self.failed("it yields no object for what was sent; send one record in a request", payload)
+                raise self.failed("yields no object for what was sent; send one record in a request", payload)
             members |= {name: value for name, value in yielded.items() if value not in (None, "")}
         return members
 
@@ -163,7 +163,8 @@ class PayloadMapping(BaseModel):
 
     def failed(self, why: str, payload: JsonValue, yielded: JsonValue = None) -> InvalidError:
         return InvalidError(
-            f"Correct the tenant's mapping {self.label}, or what is sent: {why}.",
+            f"Correct the tenant's mapping {self.label}, or what is sent: it {why}.",
+            fields=[FieldError("the expression", why)],
             extensions={"mapping": self.explained(payload, yielded)},
         )
 
