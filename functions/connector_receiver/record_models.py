@@ -24,7 +24,7 @@ from crm_bridge.vendors.egito_settings import EgitoName
 MOST_FIELDS = 200
 MOST_CHANGED = 100
 """Each changed field has its own time in one DynamoDB expression, which may have 4 KB:
-https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html"""
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html"""
 LARGEST_PAGE = 200
 
 
