@@ -249,9 +249,8 @@ class Egito(Vendor[EgitoSettings]):
                 lambda entries: f"{len(entries)} lead sources",
             )
         yield self.asked("staff", lambda egito: egito.staff(), lambda staff: f"{len(staff)} people")
-        others = self._connector.club_fields()
-        yield self._compared("prospects", self.settings.prospects, others)
-        yield self._compared("members", self.settings.members, others)
+        for people, its_map in (("prospects", self.settings.prospects), ("members", self.settings.members)):
+            yield self._compared(people, its_map, self._connector.club_fields())
 
     def _compared(self, people: str, its_map: PeopleMap, others: set[str]) -> Finding:
         check = f"field map of {people}"
