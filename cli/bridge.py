@@ -113,7 +113,11 @@ class Bridge:
                 raise
             return
         if tenant not in known:
-            raise _no_tenant(tenant)
+            raise self._no_tenant(tenant)
+
+    def _no_tenant(self, tenant: str) -> NotConfiguredError:
+        listing = self.output.command("tenant list")
+        return NotConfiguredError(f"There is no tenant {tenant}. `{listing}` lists the tenants.")
 
     def parts(self, tenant: str) -> dict[str, str]:
         """Return the texts of a tenant's secrets by part (see `crm_bridge.tenant_parts.split`)."""
@@ -128,7 +132,7 @@ class Bridge:
         """Return the same. Raises NotConfiguredError if there is no secret."""
         if parts := self.parts(tenant):
             return parts
-        raise _no_tenant(tenant)
+        raise self._no_tenant(tenant)
 
     def secret_name(self, part: str, tenant: str) -> str:
         return f"{self._outputs['SecretPrefix']}{part}/{tenant}"
@@ -212,7 +216,7 @@ class Bridge:
             except OSError:
                 raise UnavailableError(
                     f"No local stack is running on port {self._local_port}: cannot read {file}, where `make run` keeps "
-                    "its access key. Start it as the same user, or give its --port."
+                    "its access key. Start it as the same user, or name its port with --port."
                 ) from None
             os.environ |= {
                 "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._local_port + 1}",
@@ -236,7 +240,3 @@ class Bridge:
                 "another version. The stack and the command line must be of the same version."
             )
         return found
-
-
-def _no_tenant(tenant: str) -> NotConfiguredError:
-    return NotConfiguredError(f"There is no tenant {tenant}. `crm-bridge tenant list` lists the tenants.")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -86,11 +87,23 @@ def _shared(
     local: Annotated[
         bool, _option("The bridge on this machine (make run).", "--local", envvar="CRM_BRIDGE_LOCAL")
     ] = False,
-    port: Annotated[int, _option("Its port, with --local.", min=1, max=65_534)] = 3000,
+    port: Annotated[int, _option("Its port, with --local.", envvar="CRM_BRIDGE_PORT", min=1, max=65_534)] = 3000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    context: typer.Context,
 ) -> Bridge:
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, options=_typed(context))
     return Bridge(stack, profile=profile, region=region, local_port=port if local else None, output=output)
+
+
+def _typed(context: typer.Context) -> str:
+    """Return the options that name the bridge as they were typed, for the commands that are suggested."""
+    names = [one for one in ("stack", "profile", "region", "local", "port") if _is_typed(context, one)]
+    return "".join(f" --{one}" if one == "local" else f" --{one} {quote(str(context.params[one]))}" for one in names)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:

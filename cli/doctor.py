@@ -76,7 +76,8 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
     try:
         settings = bridge.tenant(tenant)
     except NotConfiguredError as error:
-        yield Finding(tenant, "settings", Result.FAILED, error.detail, f"See `crm-bridge tenant add {tenant}`.")
+        add = bridge.output.command(f"tenant add {tenant}")
+        yield Finding(tenant, "settings", Result.FAILED, error.detail, f"See `{add}`.")
         return
     yield _secrets(bridge, tenant)
     used = [entry for entry in REGISTRY if settings.of(entry.vendor().settings_model)]
@@ -86,7 +87,7 @@ def _findings(bridge: Bridge, tenant: str) -> Iterator[Finding]:
     yield _in_review(bridge, tenant)
     if sources := settings.all_sources():
         yield _sources(sources, used)
-        yield _quarantine(tenant)
+        yield _quarantine(bridge, tenant)
     for entry in used:
         yield from _vendor(bridge, tenant, entry)
 
@@ -180,7 +181,8 @@ def _secrets(bridge: Bridge, tenant: str) -> Finding:
     wanted = split(joined(parts.values()))
     wrong = ", ".join(sorted(part for part in parts if has_webhook(parts[part]) != has_webhook(wanted[part])))
     problem = f"{wrong}: has_webhook does not agree with the webhook's secret" if wrong else ""
-    what = f"A change was interrupted. Finish it: `crm-bridge tenant show {tenant}`, then `tenant set` it again."
+    show = bridge.output.command(f"tenant show {tenant}")
+    what = f"A change was interrupted. Finish it: `{show}`, then `tenant set` it again."
     return _found(tenant, "secrets", ", ".join(parts), problem, what, result=Result.FAILED)
 
 
@@ -188,16 +190,19 @@ def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
     now = bridge.runtime.clock()
     keys = [key for key in bridge.runtime.keys.of(tenant) if not key.disabled]
     keys = [key for key in keys if not key.expires_at or key.expires_at > now]
-    what = f"crm-bridge tenant key add {tenant}"
+    add = f"tenant key add {tenant}"
     if not keys:
-        yield Finding(tenant, "API keys", Result.FAILED, "no key is valid", f"Make one: `{what}`.")
+        yield Finding(
+            tenant, "API keys", Result.FAILED, "no key is valid", f"Make one: `{bridge.output.command(add)}`."
+        )
         return
     allowed = frozenset[str]().union(*(key.scopes for key in keys))
     missing = sorted(used_scopes(settings) - allowed)
     forever = sum(key.expires_at is None for key in keys)
     ok = f"{len(keys)} valid" + (f", {forever} of which never expires" if forever else "")
     problem = f"no key has the scope {', '.join(missing)}" if missing else ""
-    yield _found(tenant, "API keys", ok, problem, f"Make one: `{what} --scope {(missing or [''])[0]}`.")
+    with_scope = bridge.output.command(f"{add} --scope {(missing or [''])[0]}")
+    yield _found(tenant, "API keys", ok, problem, f"Make one: `{with_scope}`.")
     for key in keys:
         check = f"API key {key.key_hash[:SHORT_HASH]}"
         if key.expires_at and key.expires_at <= now + EXPIRES_SOON:
@@ -206,14 +211,15 @@ def _keys(bridge: Bridge, tenant: str, settings: Tenant) -> Iterator[Finding]:
             yield Finding(tenant, check, Result.WARNING, detail, renew)
         if unknown := sorted(key.scopes - SCOPES):
             detail = f"{key.label} has a scope that allows nothing: {', '.join(unknown)}"
-            renew = f"Make another: `{what} --scope ...` (--help lists the scopes). Then revoke this one."
+            with_scope = bridge.output.command(f"{add} --scope ...")
+            renew = f"Make another: `{with_scope}` (--help lists the scopes). Then revoke this one."
             yield Finding(tenant, check, Result.WARNING, detail, renew)
 
 
 def _in_review(bridge: Bridge, tenant: str) -> Finding:
     in_review, more = bridge.runtime.operations.listed(tenant, State.NEEDS_REVIEW, flow=None, limit=100, after=None)
     problem = f"{len(in_review)}{' or more' if more else ''} wait for a person" if in_review else ""
-    what = f"`crm-bridge operations list {tenant} --state needs_review` shows them."
+    what = f"`{bridge.output.command(f'operations list {tenant} --state needs_review')}` shows them."
     return _found(tenant, "needs review", "none", problem, what)
 
 
@@ -226,9 +232,9 @@ def _sources(sources: Mapping[str, SourceSettings], used: Sequence[Entry]) -> Fi
     return _found("sources", "settings", ok, problem, "Add the vendor's block.", result=Result.FAILED)
 
 
-def _quarantine(tenant: str) -> Finding:
+def _quarantine(bridge: Bridge, tenant: str) -> Finding:
     listing = RequestListing(state=RequestState.QUARANTINED, limit=100)
     found, more = find(tenant, listing)
     problem = f"{len(found)}{' or more' if more else ''} wait for a person" if found else ""
-    what = f"`crm-bridge requests {tenant} --state quarantined` shows them."
+    what = f"`{bridge.output.command(f'requests {tenant} --state quarantined')}` shows them."
     return _found("sources", "events in quarantine", "none", problem, what)

@@ -84,6 +84,7 @@ def forget(
     unfinished = [one for one in found.operations.values() if one.state not in REPLACEABLE | {State.SUCCEEDED}]
     report = found.report(name)
     if not (found.operations or found.links or found.people or found.requests):
+        bridge.expect_tenant(name)
         raise WrongInputError(f'No data found for "{wanted}". Give SYSTEM/ENTITY/ID, for instance crm/customer/C-1001.')
     output.table(
         ("where", "what", "number"),
@@ -99,7 +100,8 @@ def forget(
     if unfinished:
         raise WrongInputError(
             f"Nothing was erased: {', '.join(one.operation_id for one in unfinished)} "
-            "are not finished. Wait until they are, or decide about them with `crm-bridge operations resolve`."
+            "are not finished. Wait until they are, or decide about each: "
+            f"`{output.command('operations resolve OPERATION ...')}`."
         )
     if dry_run:
         output.document({**report, "dry_run": True})

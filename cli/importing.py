@@ -131,6 +131,7 @@ class Run:
             raise WrongInputError("Name the result file with --result, because the rows come from standard input.")
         result = result or file.with_name(f"{file.name}.result.csv")
         refuse_special(result)  # before anything is sent
+        self._bridge.expect_tenant(self._tenant)
         rate = rate or self._suitable_rate()  # first: a flow needs the bridge's tables
         plan = self._plan(self._checked(file))
         _print_plan(self._output, plan, rate)

@@ -67,6 +67,8 @@ def list_keys(bridge: Bridge, name: Name) -> None:
         documents.append({**document, "state": state})
         made = moment(key.created_at), key.created_by.rpartition("/")[2], _day(key.expires_at)
         rows.append((document["key"], key.label, " ".join(sorted(key.scopes)), *made, state))
+    if not documents:
+        bridge.expect_tenant(name)
     bridge.output.document(documents)
     bridge.output.table(("key", "label", "scopes", "created", "by", "expires", "state"), rows)
 
@@ -84,9 +86,10 @@ def revoke(
         if one.key_hash == hash_api_key(key) or (len(key) >= SHORT_HASH and one.key_hash.startswith(key))
     ]
     if len(found) != 1:
+        bridge.expect_tenant(name)
         raise WrongInputError(
             f"{name} has {'several keys' if found else 'no key'} with this hash. "
-            f"`crm-bridge tenant key list {name}` lists its keys."
+            f"`{bridge.output.command(f'tenant key list {name}')}` lists its keys."
         )
     bridge.runtime.keys.revoke(found[0])
     bridge.output.document({"key": found[0].key_hash[:SHORT_HASH], "label": found[0].label})
@@ -155,7 +158,9 @@ def _checked_scopes(scopes: Sequence[str] | None, settings: Tenant) -> frozenset
     if unknown := sorted(set(scopes or ()) - SCOPES):
         raise WrongInputError(f"Unknown scope {', '.join(unknown)}. The scopes are {', '.join(sorted(SCOPES))}.")
     if not (found := frozenset(scopes or used_scopes(settings))):
-        raise WrongInputError("The settings have no vendor with a flow. Give --scope.")
+        raise WrongInputError(
+            "The settings have no vendor, so the key would allow nothing. Add a vendor's block, or give --scope."
+        )
     return found
 
 

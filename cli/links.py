@@ -95,6 +95,7 @@ def find(
     identity = validated(LinkSearch, {"system": system, "entity": entity, "id": record}).identity
     partners = bridge.runtime.links.of(name, identity)
     if not partners:
+        bridge.expect_tenant(name)
         raise NotFoundError(f"{system} {entity} {record} has no links.")
     found = [StoredLink(identity, one.identity, one.operation_id, int(one.linked_at.timestamp())) for one in partners]
     bridge.output.document([one.document() for one in found])
@@ -109,6 +110,8 @@ def export(
 ) -> None:
     """Export all links of a tenant as CSV, each once. The whole table of links is read."""
     found = list(stored(bridge, name))
+    if not found:
+        bridge.expect_tenant(name)
     if bridge.output.as_json:
         bridge.output.document([one.document() for one in found])
         return
@@ -128,6 +131,7 @@ def import_links(bridge: Bridge, name: Name, file: File, dry_run: DryRun = False
     """
     output = bridge.output
     wrong, records = _read(file)
+    bridge.expect_tenant(name)
     known = bridge.runtime.operations.many([one.operation_id(name) for one in records])
     new = [one for one in records if one.operation_id(name) not in known]
     for one in records:

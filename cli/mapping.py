@@ -20,16 +20,15 @@ from cli.storing import Before, change_settings
 from crm_bridge.errors import InvalidError
 from crm_bridge.mapping import PayloadMapping
 from crm_bridge.tenant_parts import joined
-from crm_bridge.tenants import MAPPING_MAX_AGE
+from crm_bridge.tenants import MAPPING_MAX_AGE, SECRET_MAX_AGE
 from crm_bridge.trial import TRIED, Difference, Trial, tried
 from crm_bridge.vendors import PART_OF, SOURCES
 from operations.mappings import targets
 
 app = typer.Typer(help="Mappings: try, compare and store what makes commands of a CRM's payload.", no_args_is_help=True)
 
-Wanted = Annotated[
-    str, typer.Argument(metavar="MAPPING", help="A flow: create_site, ...; or a source and the entry's number: crm/0")
-]
+WHICH = "A flow: create_site, ...; or a source and the entry's number: crm/0"
+Wanted = Annotated[str, typer.Argument(metavar="MAPPING", help=WHICH)]
 Expression = Annotated[Path, typer.Argument(help="The JMESPath expression; - for standard input.")]
 
 
@@ -39,17 +38,27 @@ Expression = Annotated[Path, typer.Argument(help="The JMESPath expression; - for
 @command(app, "try")
 def try_mapping(
     bridge: Bridge,
-    wanted: Wanted,
-    file: Annotated[Path, typer.Argument(help="A payload as the CRM sends it, as JSON; - for standard input.")],
-    tenant: Annotated[str | None, typer.Option(help="Try the mapping of this tenant.")] = None,
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="TENANT", help="The tenant whose mapping is tried. With --expression it may be left out."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(metavar="MAPPING", help=WHICH)],
+    third: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A payload as the CRM sends it, as JSON; - for standard input.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(hidden=True)] = None,
     expression: Annotated[Path | None, typer.Option(help="Try the JMESPath expression in this file.")] = None,
 ) -> None:
     """Show what a mapping makes of a payload. Nothing is stored or sent.
 
-    With both --tenant and --expression, the expression takes the place of the tenant's own, and is compared with it.
+    With both a tenant and --expression, the expression takes the place of the tenant's own, and is compared with it.
     """
+    *before, wanted, name = [first, second] if third is None else [first, second, third]
+    tenant, file = before[0] if before else tenant, Path(name)
     if tenant is None and expression is None:
-        raise WrongInputError("Give --tenant, --expression, or both.")
+        raise WrongInputError("Give a tenant before the mapping, or --expression, or both.")
     payload = read_event(file)
     there = stored_mappings(bridge.tenant(tenant)) if tenant else {}
     stored = there.get(wanted) if wanted in targets() else find_mapping(tenant or "No tenant", there, wanted)
@@ -59,9 +68,12 @@ def try_mapping(
     mapping = _tried(expression, stored) if expression else stored and stored.mapping
     assert mapping
     result = Trial(target, mapping, payload)
-    before = Trial(target, stored.mapping, payload) if stored and expression else None
-    changed = result.differences(before.made) if before else []
+    if isinstance(payload, list) and result.errors:
+        raise WrongInputError(f"{file} has a list, of which no valid command is made. Give one element of it.")
+    active = Trial(target, stored.mapping, payload) if stored and expression else None
+    changed = result.differences(active.made) if active else []
     stored_at = _stored_at(bridge, tenant, stored) if tenant and stored else None
+    used_after = _used_after(bridge, tenant, stored) if tenant and stored else 0
     bridge.output.document(
         {
             "flow": target.flow,
@@ -72,12 +84,12 @@ def try_mapping(
             "not_read": list(result.unread),
             "differences": [{"field": name, "stored": old, "tried": new} for name, old, new in changed],
             "stored_at": stored_at and moment(stored_at),
-            "used_everywhere_since": stored_at and moment(stored_at + MAPPING_MAX_AGE),
+            "used_everywhere_since": stored_at and moment(stored_at + used_after),
         }
     )
-    _print_trial(bridge, result, changed, label=mapping.label, compared=before is not None)
+    _print_trial(bridge, result, changed, label=mapping.label, compared=active is not None)
     if stored_at and stored:
-        bridge.output.line(_age(stored, stored_at))
+        bridge.output.line(_age(stored, stored_at, used_after))
     if result.errors:
         raise NotAllWellError
 
@@ -120,7 +132,7 @@ def _cell(value: JsonValue) -> str:
 def show(
     bridge: Bridge,
     name: Name,
-    wanted: Annotated[str | None, typer.Argument(metavar="[MAPPING]", help="Only this one: create_site, crm/0")] = None,
+    wanted: Annotated[str | None, typer.Argument(metavar="MAPPING", help="Only this one: create_site, crm/0")] = None,
     samples: Annotated[bool, typer.Option("--samples", help="Also the payloads of its samples.")] = False,
 ) -> None:
     """Show the stored mappings, since when they are active, and whether their samples come out as expected."""
@@ -129,7 +141,8 @@ def show(
     times = {one.name: _stored_at(bridge, name, one) for one in chosen}
     bridge.output.document([_document(one, times[one.name], samples=samples) for one in chosen])
     if wanted:
-        _show_one(bridge, chosen[0], times[chosen[0].name], samples=samples)
+        age = _age(chosen[0], times[chosen[0].name], _used_after(bridge, name, chosen[0]))
+        _show_one(bridge, chosen[0], age, samples=samples)
         return
     bridge.output.table(
         ("mapping", "version", "active since", "samples"),
@@ -159,7 +172,7 @@ def _document(one: StoredMapping, stored_at: int, *, samples: bool) -> dict[str,
     }
 
 
-def _show_one(bridge: Bridge, one: StoredMapping, stored_at: int, *, samples: bool) -> None:
+def _show_one(bridge: Bridge, one: StoredMapping, age: str, *, samples: bool) -> None:
     output, mapping = bridge.output, one.mapping
     output.pairs(
         {
@@ -170,7 +183,7 @@ def _show_one(bridge: Bridge, one: StoredMapping, stored_at: int, *, samples: bo
             "samples": _samples(one),
         }
     )
-    output.line(_age(one, stored_at))
+    output.line(age)
     if mapping.expression:
         output.line(mapping.expression)
     for name, sample in mapping.samples.items() if samples else ():
@@ -198,10 +211,21 @@ def _part(stored: StoredMapping) -> str:
     return SOURCES if stored.place[0] == SOURCES else PART_OF[stored.target.function]
 
 
-def _age(stored: StoredMapping, stored_at: int) -> str:
+def _used_after(bridge: Bridge, tenant: str, stored: StoredMapping) -> int:
+    """Return the seconds after which every function uses it. A function without a mapping looks for one less often."""
+    if stored.place[0] == SOURCES:
+        return MAPPING_MAX_AGE
+    try:
+        _previous(bridge, tenant, stored)
+    except WrongInputError:
+        return SECRET_MAX_AGE
+    return MAPPING_MAX_AGE
+
+
+def _age(stored: StoredMapping, stored_at: int, used_after: int) -> str:
     """Functions keep a mapping for a moment, so one that was just stored is not yet used by all of them."""
-    is_used = stored_at + MAPPING_MAX_AGE <= time.time()
-    used = "Every function uses it." if is_used else f"Every function uses it {MAPPING_MAX_AGE} s later at the latest."
+    is_used = stored_at + used_after <= time.time()
+    used = "Every function uses it." if is_used else f"Every function uses it {used_after} s later at the latest."
     what = f"Version {stored.mapping.label} of {stored.name} was" if stored.mapping.stored_at else "The settings were"
     return f"{what} stored at {moment(stored_at)}.\n{used}"
 

@@ -82,18 +82,17 @@ def list_operations(
     states = [state] if state else FIRST_LOOKED_AT
     if changed:
         operations = list(islice(_with_reason(bridge.listed_changed(name, states, flow), reason), limit))
-        if not operations:
-            bridge.expect_tenant(name)
-        bridge.output.document([one.summary_response() for one in operations])
-        bridge.output.table(CHANGED_COLUMNS, map(_changed_row, operations), head=3)
-        number = len(operations)
+        documents = [one.summary_response() for one in operations]
+        columns, cells = list(CHANGED_COLUMNS), [*map(_changed_row, operations)]
     else:
         found = list(islice(_with_reason(bridge.listed(name, states, flow), reason), limit))
-        if not found:
-            bridge.expect_tenant(name)
-        bridge.output.document([one.to_response() for one in found])
-        bridge.output.table(COLUMNS, map(_row, found), head=3)
-        number = len(found)
+        documents = [one.to_response() for one in found]
+        columns, cells = list(COLUMNS), [*map(_row, found)]
+    number = len(documents)
+    if not number:
+        bridge.expect_tenant(name)
+    bridge.output.document(documents)
+    bridge.output.table(columns, cells, head=3)
     if not number:
         bridge.output.line("No operations found.")
     if number == limit:
@@ -113,9 +112,9 @@ def show(
     _ = bridge.runtime  # what is below asks for it by itself
     found = known_by(name, wanted)
     if not found:
-        raise NotFoundError(
-            f"{name} has no operation {wanted}. `crm-bridge operations list {name}` lists the operations."
-        )
+        bridge.expect_tenant(name)
+        listing = bridge.output.command(f"operations list {name}")
+        raise NotFoundError(f"{name} has no operation {wanted}. `{listing}` lists the operations.")
     found.sort(key=lambda one: one.created_at)
     exchanges = exchanges_of(bridge, found)
     bridge.output.document([document(one, exchanges, payload=payload) for one in found])
@@ -212,6 +211,8 @@ def retry(
         raise WrongInputError("Only an operation that is waiting, unconfirmed or in review can be retried.")
     listed = bridge.listed(name, [state] if state else RETRIED, flow)
     summaries = list(islice(_with_reason(listed, reason), limit))
+    if not summaries:
+        bridge.expect_tenant(name)
     whole = bridge.runtime.operations.many([one.operation_id for one in summaries])
     found = [whole[one.operation_id] for one in summaries if one.operation_id in whole]
     chosen = [one for one in found if is_safe(one)]
@@ -219,7 +220,8 @@ def retry(
     report = {"operations": len(chosen), "left_to_a_person": len(found) - len(chosen), "minutes": round(minutes, 1)}
     if dry_run:
         bridge.output.table(COLUMNS, map(_row, chosen), head=3)
-    bridge.output.line(f"{len(chosen):,} operations, {rate:,} a minute, so within {max(1, round(minutes)):,} min.")
+    within = f"{len(chosen):,} operations, {rate:,} a minute, so within {max(1, round(minutes)):,} min."
+    bridge.output.line(within if chosen else "No operations found that can be retried.")
     if len(found) > len(chosen):
         bridge.output.line(
             f"{len(found) - len(chosen):,} more may have been done: `operations resolve` decides about each."
@@ -238,7 +240,8 @@ def retry(
             retried += is_due
             progress.advance("due" if is_due else "left alone")
     bridge.output.document({**report, "retried": retried})
-    bridge.output.line(f"{retried:,} are due from now on. `crm-bridge operations list {name}` shows their states.")
+    listing = bridge.output.command(f"operations list {name}")
+    bridge.output.line(f"{retried:,} are due from now on. `{listing}` shows their states.")
 
 
 def _is_unlinkable(operation: Operation) -> bool:
@@ -329,16 +332,17 @@ def print_operation(output: Output, operation: Operation, exchanges: ExchangesOf
             [column.removesuffix("_at") for column in columns],
             [[one.get(column) for column in columns] for one in candidates],
         )
+    decide = f"operations resolve {operation.operation_id}"
     if operation.state in (State.WAITING, State.UNCONFIRMED):
         next_step = (
             "send it" if operation.state is State.WAITING else "look at the vendor, and send only what is not there,"
         )
         output.line(f"The bridge takes it up again by itself. To let it {next_step} at once:", style="bold")
-        output.line(f"  crm-bridge operations resolve {operation.operation_id} retry")
+        output.line(f"  {output.command(f'{decide} retry')}")
     if operation.state is State.NEEDS_REVIEW:
         output.line("It waits for a person. Look at the vendor, then one of:", style="bold")
         for choice in ("link --id THE-VENDORS-ID", "retry", "discard"):
-            output.line(f"  crm-bridge operations resolve {operation.operation_id} {choice}")
+            output.line(f"  {output.command(f'{decide} {choice}')}")
     if _is_unlinkable(operation):
         output.line("If the link is wrong:", style="bold")
-        output.line(f"  crm-bridge operations resolve {operation.operation_id} unlink")
+        output.line(f"  {output.command(f'{decide} unlink')}")

@@ -48,8 +48,10 @@ class Output:
     nothing steers the terminal.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, options: str = "") -> None:
+        """`options` name the bridge, and belong to every command that is suggested."""
         self.as_json = as_json
+        self._options = options
         self.screen = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.notices = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
@@ -107,6 +109,10 @@ class Output:
                 grid.add_row(Text(name, style="dim"), _cell(value))
         if not self.as_json:
             self.screen.print(grid)
+
+    def command(self, arguments: str) -> str:
+        """Return a command that works on the same bridge when it is copied."""
+        return f"crm-bridge {arguments}{self._options}"
 
     def notice(self, text: str, style: str = "") -> None:
         """Print what is not the result: progress, questions, errors."""

@@ -36,7 +36,7 @@ def requests(
     bridge: Bridge,
     name: Name,
     wanted: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A request's id, or one that it carried: a ticket's, ...")
+        str | None, typer.Argument(metavar="ID", help="A request's id, or one that it carried: a ticket's, ...")
     ] = None,
     action: Annotated[Action | None, typer.Argument(help="The decision on an event in quarantine.")] = None,
     state: Annotated[RequestState | None, typer.Option("--state", help="Only those in this state.")] = None,
@@ -47,9 +47,11 @@ def requests(
     """List requests that were refused, and events in quarantine. With an ID, show one, or decide about it."""
     _ = bridge.runtime  # what is below asks for it by itself
     if action:
-        _act(bridge, _one(name, wanted or ""), action, yes=yes)
+        _act(bridge, _one(bridge, name, wanted or ""), action, yes=yes)
         return
     found, more = _found(name, RequestListing(id=wanted, state=state, limit=min(limit, PAGE)), limit)
+    if not found:
+        bridge.expect_tenant(name)
     bridge.output.document([document(one, payload=payload) if wanted else one.to_response() for one in found])
     if wanted and len(found) == 1:
         print_request(bridge.output, found[0], payload=payload)
@@ -78,13 +80,15 @@ def _found(tenant: str, listing: RequestListing, limit: int) -> tuple[list[Store
         listing = listing.model_copy(update={"after": after})
 
 
-def _one(tenant: str, wanted: str) -> StoredRequest:
+def _one(bridge: Bridge, tenant: str, wanted: str) -> StoredRequest:
     """Return the request with this id, or the only event in quarantine that carried it."""
     quarantined = RequestState.QUARANTINED
     found, _ = find(tenant, RequestListing(id=wanted)) if wanted else ([], None)
     found = [one for one in found if one.id == wanted] or [one for one in found if one.state is quarantined] or found
     if not found:
-        raise NotFoundError(f"{tenant} has no request {wanted}. `crm-bridge requests {tenant}` lists them.")
+        bridge.expect_tenant(tenant)
+        listing = bridge.output.command(f"requests {tenant}")
+        raise NotFoundError(f"{tenant} has no request {wanted}. `{listing}` lists them.")
     if len(found) > 1:
         raise WrongInputError(f"Several requests carried this id. Give one of {', '.join(one.id for one in found)}.")
     return found[0]
@@ -102,7 +106,7 @@ def _act(bridge: Bridge, request: StoredRequest, action: Action, *, yes: bool) -
         except InvalidError as error:
             raise WrongInputError(error.detail, error.fields) from None
     bridge.output.document(details(ended))
-    done = f"Accepted. `crm-bridge show {ended.operation_id}` shows its result."
+    done = f"Accepted. `{bridge.output.command(f'show {ended.operation_id}')}` shows its result."
     bridge.output.line("Discarded." if action is Action.DISCARD else done)
 
 
@@ -141,4 +145,4 @@ def print_request(output: Output, request: StoredRequest, *, payload: bool) -> N
     if request.state is RequestState.QUARANTINED:
         output.line("It waits for a person. Correct the source's expression, then one of:", style="bold")
         for choice in Action:
-            output.line(f"  crm-bridge requests {request.tenant} {request.id} {choice}")
+            output.line(f"  {output.command(f'requests {request.tenant} {request.id} {choice}')}")

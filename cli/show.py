@@ -67,6 +67,8 @@ def show(
     if found.refused:
         bridge.output.notice(f"AWS does not let you read {', '.join(found.refused)}.", style="yellow")
     if not found.operations and not found.requests:
+        if tenant:
+            bridge.expect_tenant(tenant)
         where = tenant or (found.tenants[0] if len(found.tenants) == 1 else f"{len(found.tenants)} tenants")
         raise NotFoundError(f'No events found for "{wanted}" in {where}.')
     exchanges = operations.exchanges_of(bridge, found.operations)
@@ -135,4 +137,4 @@ def _print(bridge: Bridge, found: _Found, exchanges: operations.ExchangesOf, *, 
     output.table(("tenant", "state", "event", "operation"), rows, head=3)
     refused = [(one.tenant, one.state, moment(one.received_at), one.id) for one in found.requests]
     output.table(("tenant", "state", "received", "request"), refused, head=3)
-    output.line("`crm-bridge show` with an id in the last column shows one of them.")
+    output.line(f"`{output.command('show ID')}` shows one of them, by its id in the last column.")

@@ -67,9 +67,8 @@ def change_settings(bridge: Bridge, before: Before, document: str, *, accept: bo
     names = [row[0] for row in rows]
     within = used_within(names, before)
     bridge.output.document({"tenant": before.tenant, "changed": names, "used_everywhere_after": within})
-    bridge.output.line(
-        f"Stored. Every function uses it within {within} s. Check it: `crm-bridge doctor {before.tenant}`."
-    )
+    check = bridge.output.command(f"doctor {before.tenant}")
+    bridge.output.line(f"Stored. Every function uses it within {within} s. Check it: `{check}`.")
     return True
 
 

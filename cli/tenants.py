@@ -55,7 +55,8 @@ def add(
         raise WrongInputError("The settings have no vendor and no webhook. Nothing was stored.")
     key = NewKey.checked(bridge, scope, label, expires, settings)  # before anything is stored
     if bridge.parts(name):
-        raise WrongInputError(f"The tenant {name} exists already. Change it with `crm-bridge tenant set {name}`.")
+        change = bridge.output.command(f"tenant set {name}")
+        raise WrongInputError(f"The tenant {name} exists already. Change it with `{change}`.")
     _ = bridge.runtime  # flows are made of it
     run_samples(settings, document, accept=False)
     document = stamped(document, EMPTY, datetime.now(UTC))
@@ -141,7 +142,7 @@ def remove(
         more = " or more" if len(unfinished) == MOST_COUNTED else ""
         raise WrongInputError(
             f"{name} has operations that are not finished ({len(unfinished)}{more}), and never would be. "
-            f"See `crm-bridge operations list {name}`, or give --force."
+            f"See `{bridge.output.command(f'operations list {name}')}`, or give --force."
         )
     if not yes:
         confirm(

@@ -50,7 +50,9 @@ def commands(group: TyperGroup, name: str) -> Iterator[Command]:
         if isinstance(command, TyperGroup):
             yield from commands(command, f"{name} {part}")
         else:
-            parameters = [one for one in command.params if isinstance(one, TyperArgument | TyperOption)]
+            parameters = [
+                one for one in command.params if isinstance(one, TyperArgument | TyperOption) and not one.hidden
+            ]
             yield f"{name} {part}", inspect.cleandoc(command.help or ""), parameters
 
 
@@ -71,7 +73,7 @@ def _name(parameter: Parameter) -> str:
 
 def _place(argument: TyperArgument) -> str:
     """Return how an argument stands in the line that is typed."""
-    shown = (argument.metavar or _name(argument).upper()).strip("[]")
+    shown = argument.metavar or _name(argument).upper()
     shown += "..." if argument.nargs == -1 else ""
     return shown if argument.required else f"[{shown}]"
 

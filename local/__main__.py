@@ -52,7 +52,7 @@ def main() -> int:
                 exits.enter_context(
                     private_file(access_key_file(options.port), stack.aws.credentials["AWS_ACCESS_KEY_ID"])
                 )
-            _banner(stack)
+            _banner(stack, options.port)
             stopped.wait()
     except (PortInUseError, _TenantFileError) as error:
         return _failed(str(error))
@@ -135,7 +135,7 @@ def _tenant(path: Path) -> tuple[str, str]:
     return path.stem, document
 
 
-def _banner(stack: Stack) -> None:
+def _banner(stack: Stack, port: int) -> None:
     named = parse_tenant(stack.tenant_document, LOCAL_HOSTS)
     used = ((vendor.name, getattr(named.of(vendor.settings_model), "base_url", None)) for vendor in vendors())
     addresses = {name: address for name, address in used if address}
@@ -144,6 +144,7 @@ def _banner(stack: Stack) -> None:
         "[bold]CRM Bridge is running.[/bold] Ctrl-C stops it; nothing is kept.",
         "",
         f"  gateway   {stack.url}",
+        f"  console   {stack.url}/console",
         f"  AWS       {stack.aws_url}",
         f"  tenant    {stack.tenant_name}",
         f"  its key   {stack.api_key}",
@@ -160,6 +161,16 @@ def _banner(stack: Stack) -> None:
         lines.append(
             f"  webhooks  {url}   (results of events that got 202 with the key {WEBHOOK_KEY}; {url}/_state shows them)"
         )
+    variables = {"CRM_BRIDGE_URL": stack.url, "CRM_BRIDGE_API_KEY": stack.api_key}
+    if stack.aws and port:  # else the command line does not find the AWS
+        variables = {"CRM_BRIDGE_LOCAL": "1", "CRM_BRIDGE_PORT": str(port), **variables}
+    lines += [
+        "",
+        f"For crm-bridge, and the examples of {stack.url}/docs, in another terminal:",
+        "",
+        f'  export PATH="{Path(sys.executable).parent}:$PATH" '
+        + " ".join(f"{name}={value}" for name, value in variables.items()),
+    ]
     if stack.aws:
         account = {"AWS_ENDPOINT_URL": stack.aws_url, "AWS_DEFAULT_REGION": REGION, **stack.aws.credentials}
         lines += [

@@ -52,8 +52,8 @@ def text() -> str:
 <body>
 <h1>CRM Bridge: API reference</h1>
 <p>Made of <a href="openapi.json">openapi.json</a> by <code>make openapi</code>. The calls need two variables:
-<code>{URL}</code>, which is <code>http://127.0.0.1:3000</code> for <code>make run</code> and else what
-<code>sam deploy</code> prints, and <code>{KEY}</code>. Their values are those of the demo.</p>
+<code>{URL}</code> and <code>{KEY}</code>. <code>make run</code> prints both; on AWS the first is what
+<code>sam deploy</code> prints. The values in the calls are those of the demo.</p>
 <nav><ul>{links}</ul></nav>
 {sections}
 </body>

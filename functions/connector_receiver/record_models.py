@@ -3,10 +3,18 @@
 Names of entities and fields are Egito's own, which its public pages do not list: docs/vendors/egito.md.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Literal, TypedDict
 
-from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, SerializationInfo
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+)
 
 from crm_bridge import Command, Result
 from crm_bridge.fields import COMPARED, Id, Input, Schema
@@ -16,7 +24,7 @@ from crm_bridge.vendors.egito_settings import EgitoName
 MOST_FIELDS = 200
 MOST_CHANGED = 100
 """Each changed field has its own time in one DynamoDB expression, which may have 4 KB:
-https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html"""
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html"""
 LARGEST_PAGE = 200
 
 
@@ -46,7 +54,8 @@ class RecordCreation(Command):
     """The record's id in the CRM. It is linked to the one that Egito gives."""
     changed_at: Time | None = None
     """When the CRM last changed the record. A later payload of the same event is applied by it, if the tenant's
-    `egito.records` says so."""
+    `egito.records` says so. A `PUT` counts from its arrival, so if the CRM's clock is ahead, a payload goes before a
+    `PUT` that arrives in the time by which it is ahead, at most five minutes."""
     fields: Fields
 
 
@@ -71,6 +80,14 @@ class NewRecord(Command):
     external_id: str | None = None
     changed_at: Time | None = None
     fields: dict[str, JsonValue]
+    is_applied: Annotated[bool, Field(exclude=True)] = False
+    """Whether a later payload is applied. Only then does `changed_at` tell one payload from another."""
+
+    @field_serializer("changed_at", mode="wrap")
+    def _compared(
+        self, value: datetime | None, serialize: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> object:
+        return None if info.context == COMPARED and not self.is_applied else serialize(value)
 
 
 class RecordChange(Command):
@@ -97,7 +114,9 @@ class RecordChange(Command):
         """Return the event that this change is a later payload of, with this payload."""
         changed_at = EPOCH + timedelta(microseconds=self.asked_at)
         key = self.external_id or ""
-        return NewRecord(entity=self.entity, key=key, external_id=key, changed_at=changed_at, fields=self.fields)
+        return NewRecord(
+            entity=self.entity, key=key, external_id=key, changed_at=changed_at, fields=self.fields, is_applied=True
+        )
 
 
 class RecordDeletion(Command):

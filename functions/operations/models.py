@@ -218,7 +218,9 @@ class VendorSummary(TypedDict):
     """Of what is still waiting or unconfirmed."""
     reason: str | None
     unsettled: int
-    """How many are waiting or unconfirmed."""
+    """How many are waiting or unconfirmed after an attempt."""
+    next_attempt: Time | None
+    """When the bridge takes up the first of them again."""
 
 
 class Deployment(TypedDict):

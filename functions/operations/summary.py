@@ -73,6 +73,7 @@ def _vendor(vendor: str, operations: Sequence[OperationSummary]) -> VendorSummar
         "last_failure": as_time(last.updated_at) if last else None,
         "reason": last.last_attempt.reason if last and last.last_attempt else None,
         "unsettled": len(failing),
+        "next_attempt": as_time(min((one.due_at for one in failing if one.due_at), default=None)),
     }
 
 

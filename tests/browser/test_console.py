@@ -30,7 +30,7 @@ def test_somebody_signs_in_and_sees_the_vendors_and_what_came(console: Console, 
     assert "C-1" in rows[1]
     (vendor,) = console.all("#vendors li")
     assert "illu Failing" in vendor.text
-    assert "1 not settled" in vendor.text
+    assert "1 event waits after a failure, next attempt in" in vendor.text
     assert console("#plot svg").get_attribute("aria-label") == "At most 2 in an hour, 2 in all"
     assert [chip.text for chip in console.all("#states button")][:4] == [
         "All 2",
@@ -476,7 +476,7 @@ def test_a_response_that_comes_after_signing_out_is_not_shown(
         "};"
     )
     console("#refresh").click()
-    console.until(lambda: browser.execute_script("return window.go.length") == 2)
+    console.until(lambda: browser.execute_script("return window.go.length") == 3)
     console("#sign-out").click()
     browser.execute_script("window.go.forEach((go) => go())")
     browser.execute_async_script("setTimeout(arguments[0], 100)")

@@ -65,6 +65,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.parametrize("page", ["troubleshooting.html", "settings.html", "connect/hubspot-workflow.html"])
+def test_no_table_and_no_document_of_a_page_must_be_moved_on_a_phone(browser: Chrome, site: str, page: str) -> None:
+    look(browser, width=390)
+    browser.get(f"{site}/{page}")
+    boxes = ".md-typeset__scrollwrap, .language-json pre, .language-json code"
+    widths = "return [...document.querySelectorAll(arguments[0])].map((one) => one.scrollWidth - one.clientWidth)"
+    found = browser.execute_script(widths, boxes)
+    assert found
+    assert max(found) <= 0
+
+
 TYPE = """
     const field = document.querySelector('[data-md-component=search-query]')
     field.value = arguments[0]
@@ -76,6 +87,7 @@ TYPE = """
 @pytest.fixture(scope="module")
 def searching(browser: Chrome, site: str) -> Chrome:
     """The first page with its search open."""
+    look(browser, width=1280)
     browser.get(f"{site}/index.html")
     browser.find_element(By.CSS_SELECTOR, "[data-md-component=search-query]").click()
     return browser

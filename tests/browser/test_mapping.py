@@ -1,6 +1,7 @@
 """The console's view of mappings: what one makes of a payload, before anything is stored or sent."""
 
 import json
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -72,7 +73,10 @@ def test_an_event_in_quarantine_is_tried_until_the_expression_is_right(
     assert json.loads(console("#try-command").text)["longitude"] == 35.5
     assert [cell.text for cell in console.all("#try-differences td")] == ["longitude", "nothing", "35.5"]
     assert console("#try-not-read").text == "Not read: type"
-    assert console("#try-command-line").text == "crm-bridge mapping set demo hubspot/0 expression.jmes"
+    assert console("#try-command-line").text == (
+        f"crm-bridge mapping set demo hubspot/0 expression.jmes --local --port {urlsplit(console.address).port}"
+    )
+    assert console("#try-resend").text.startswith(f"crm-bridge requests demo {request} resend --local")
     assert "Nothing was stored" in console("#try-store").text
     assert stack.illu.sites == []
 

@@ -16,6 +16,7 @@ from local.vendors.alterations import ALTERATIONS
 from local.vendors.simulator import Kind
 from tests.browser.chromium import complaints
 from tests.browser.conftest import Console, Tenant
+from tests.browser.test_mapping import quarantine
 from tests.integration.operations.conftest import store
 from tests.stack import Stack
 
@@ -78,6 +79,33 @@ def test_an_outage_is_seen_at_once(console: Console, tenant: Tenant) -> None:
     assert "illu Failing" in vendor.text
     assert "last success" in vendor.text
     assert [entry.text for entry in console.all("#legend li")] == ["Waiting 2", "Succeeded 1"]
+
+
+def test_a_vendor_that_responds_again_says_what_still_waits_and_until_when(console: Console, tenant: Tenant) -> None:
+    tenant.stack.illu.fail(Kind.UNAVAILABLE, seconds=600)
+    tenant.create_site(customer_id="C-1")
+    tenant.stack.move_clock(60)
+    tenant.stack.illu.heal()
+    assert tenant.create_site(customer_id="C-2").status_code == 201
+    console.sign_in(tenant.key)
+    (vendor,) = console.all("#vendors li")
+    assert "illu Responding" in vendor.text
+    assert "1 event waits after a failure, next attempt in" in vendor.text
+
+
+def test_events_in_quarantine_are_counted_and_one_click_away(console: Console, tenant: Tenant) -> None:
+    tenant.create_site(customer_id="C-1")
+    request = quarantine(tenant.stack)
+    console.sign_in(tenant.key)
+    assert console("#attention").text == "1 event is in quarantine: correct the mapping, then send it again."
+    console("#attention a").click()
+    console.finds(1)
+    assert console.all("#list li") == []
+    assert [row.get_attribute("data-request") for row in console.all("#refused li")] == [request]
+    assert "From hubspot" in console("#refused li").text
+    assert console("#only-quarantined").get_attribute("aria-pressed") == "true"
+    console("#only-all").click()
+    console.until(lambda: len(console.all("#list li")) == 1 and not console.all("#refused li"))
 
 
 def test_the_header_says_of_which_tenant_and_deployment_it_is(console: Console, tenant: Tenant) -> None:
@@ -359,8 +387,9 @@ def test_what_is_listed_is_exported_and_no_spreadsheet_runs_it(
     console: Console, tenant: Tenant, browser: Chrome, tmp_path: Path
 ) -> None:
     formulas = ['=HYPERLINK("http://x";"y");-1', "+1", "-1", "@x", "'=1", "a;=b", "a\t+1", "\uff1d1", "C-2", '"a", b']
+    now = int(time.time())
     for number, key in enumerate(formulas):
-        store(key, at=int(time.time()) - number)
+        store(key, at=now - number)
     store("C-3", State.REJECTED, at=int(time.time()))
     behavior = {"behavior": "allow", "downloadPath": str(tmp_path)}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", behavior)

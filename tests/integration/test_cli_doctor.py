@@ -166,6 +166,19 @@ def test_a_field_map_is_compared_with_a_real_record(stack: Stack, cli: CommandLi
     assert "Ada" not in cli("doctor", "demo").out
 
 
+@pytest.mark.parametrize(("records", "result"), [({"Contact": {}}, "not checked"), ({}, "failed")])
+def test_a_connector_that_is_not_set_up_fails_only_when_egito_would_be_of_no_use(
+    stack: Stack, cli: CommandLine, records: dict[str, object], result: str
+) -> None:
+    document = json.loads(stack.demo_tenant())
+    del document["connector"]
+    document["egito"]["records"] = records
+    stack.put_secret("demo", json.dumps(document))
+    found = results(cli)
+    assert (found["Egito connector"], found["Egito token"]) == (result, "ok")
+    assert ("failed" in found.values()) is (result == "failed")
+
+
 def test_a_tenant_that_is_not_there_fails(cli: CommandLine) -> None:
     assert results(cli, "nobody")["nobody settings"] == "failed"
 

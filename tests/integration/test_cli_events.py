@@ -41,14 +41,18 @@ def test_every_route_that_takes_an_event_is_one_of_its_functions() -> None:
 # ---------------------------------------------------------------- mapping try
 
 
-def tried(cli: CommandLine, *arguments: str, payload: object = CLIENT, code: ExitCode = ExitCode.DONE) -> Any:
-    said = cli("mapping", "try", "create_site", "-", *arguments, "--json", input=json.dumps(payload))
+def tried(
+    cli: CommandLine, tenant: str, *options: str, payload: object = CLIENT, code: ExitCode = ExitCode.DONE
+) -> Any:
+    """Try the mapping of a tenant, or of none if it is empty."""
+    which = [tenant, "create_site"] if tenant else ["create_site"]
+    said = cli("mapping", "try", *which, "-", *options, "--json", input=json.dumps(payload))
     assert said.code == code, said
     return said.json if code in (ExitCode.DONE, ExitCode.NOT_ALL_WELL) else json.loads(said.err)
 
 
 def test_the_mapping_of_a_tenant_makes_a_command_and_nothing_is_sent_or_stored(stack: Stack, cli: CommandLine) -> None:
-    result = tried(cli, "--tenant", UPYA_TENANT)
+    result = tried(cli, UPYA_TENANT)
     assert (result["mapping"], result["command"], result["valid"]) == ("upya 1 + 1", MADE, True)
     assert result["not_read"] == ["status"]
     assert len(stack.illu.sites) == 0
@@ -58,7 +62,7 @@ def test_the_mapping_of_a_tenant_makes_a_command_and_nothing_is_sent_or_stored(s
 def test_an_expression_is_compared_with_the_one_that_is_stored(cli: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "tried.jmespath"
     file.write_text("{latitude: gps.latitude, longitude: gps.longitude, name: profile.lastName}\n")
-    result = tried(cli, "--tenant", UPYA_TENANT, "--expression", str(file))
+    result = tried(cli, UPYA_TENANT, "--expression", str(file))
     assert result["mapping"] == "upya 1 + tried"
     assert result["differences"] == [{"field": "name", "stored": "Ann O", "tried": "O"}]
 
@@ -66,7 +70,7 @@ def test_an_expression_is_compared_with_the_one_that_is_stored(cli: CommandLine,
 def test_unknown_and_missing_members_are_named_when_the_command_is_not_valid(cli: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "tried.jmespath"
     file.write_text("{customer_id: clientNumber, name: profile.lastName, adress: profile.village}")
-    result = tried(cli, "--expression", str(file), code=ExitCode.NOT_ALL_WELL)
+    result = tried(cli, "", "--expression", str(file), code=ExitCode.NOT_ALL_WELL)
     assert {one["field"]: one["message"] for one in result["errors"]} == {
         "adress": 'Unknown field "adress". Did you mean "address"?',
         "latitude": "is required",
@@ -79,7 +83,7 @@ def test_unknown_and_missing_members_are_named_when_the_command_is_not_valid(cli
 def test_the_function_that_fails_is_named_with_line_and_column(cli: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "tried.jmespath"
     file.write_text("{\n  name: join(' ', [profile.middleName])\n}\n")
-    result = tried(cli, "--expression", str(file), code=ExitCode.NOT_ALL_WELL)
+    result = tried(cli, "", "--expression", str(file), code=ExitCode.NOT_ALL_WELL)
     assert (result["command"], result["not_read"]) == (None, [])
     assert result["errors"] == [
         {"field": "the expression", "message": "join() takes list of texts, and got null"},
@@ -91,19 +95,36 @@ def test_what_cannot_be_tried_is_wrong_input(cli: CommandLine, tmp_path: Path) -
     file = tmp_path / "tried.jmespath"
     for text, message in (("{a: ", "no JMESPath"), ("{a: foo(b)}", "calls foo(), which JMESPath does not have")):
         file.write_text(text)
-        assert message in tried(cli, "--expression", str(file), code=ExitCode.WRONG_INPUT)["error"]
-    assert "Give --tenant" in tried(cli, code=ExitCode.WRONG_INPUT)["error"]
-    assert "has no mapping" in tried(cli, "--tenant", "demo", code=ExitCode.WRONG_INPUT)["error"]
+        assert message in tried(cli, "", "--expression", str(file), code=ExitCode.WRONG_INPUT)["error"]
+    assert "Give a tenant" in tried(cli, "", code=ExitCode.WRONG_INPUT)["error"]
+    assert "has no mapping" in tried(cli, "demo", code=ExitCode.WRONG_INPUT)["error"]
     for body in ("{", '{"a": 1, "a": 2}', "[NaN]", f'"{"x" * 140_000}"', "[" * 100_000):
-        said = cli("mapping", "try", "create_site", "-", "--tenant", UPYA_TENANT, input=body)
+        said = cli("mapping", "try", UPYA_TENANT, "create_site", "-", input=body)
         assert (said.code, said.out) == (ExitCode.WRONG_INPUT, "")
-    assert cli("mapping", "try", "webhook", "-", "--tenant", UPYA_TENANT, input="{}").code == ExitCode.WRONG_INPUT
+    assert cli("mapping", "try", UPYA_TENANT, "webhook", "-", input="{}").code == ExitCode.WRONG_INPUT
 
 
-def test_it_says_since_when_every_function_uses_the_settings(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ("mapping", "try", "create_site", "-", "--tenant", UPYA_TENANT)
+def test_a_tenant_may_also_be_an_option_as_in_version_1_0_0(cli: CommandLine) -> None:
+    said = cli("mapping", "try", "create_site", "-", "--tenant", UPYA_TENANT, "--json", input=json.dumps(CLIENT))
+    assert said.json == tried(cli, UPYA_TENANT)
+
+
+def test_a_list_is_wrong_input_when_no_valid_command_is_made_of_it(cli: CommandLine, tmp_path: Path) -> None:
+    said = tried(cli, UPYA_TENANT, payload=[CLIENT, CLIENT], code=ExitCode.WRONG_INPUT)
+    assert said["error"] == "- has a list, of which no valid command is made. Give one element of it."
+    file = tmp_path / "tried.jmespath"
+    file.write_text(f"[0] && `{json.dumps(MADE)}`")
+    assert tried(cli, "", "--expression", str(file), payload=[CLIENT])["command"] == MADE
+
+
+def test_it_says_since_when_every_function_uses_the_settings(
+    stack: Stack, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("mapping", "try", UPYA_TENANT, "create_site", "-")
+    assert "300 s later at the latest" in cli(*arguments, input=json.dumps(CLIENT)).out  # it is the first one
+    stack.put_secret(UPYA_TENANT, stack.upya_tenant())
     assert "10 s later at the latest" in cli(*arguments, input=json.dumps(CLIENT)).out
-    stored = tried(cli, "--tenant", UPYA_TENANT)
+    stored = tried(cli, UPYA_TENANT)
     assert stored["stored_at"] < stored["used_everywhere_since"]
     import time
 

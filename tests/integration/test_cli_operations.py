@@ -214,11 +214,3 @@ def test_candidates_are_shown_and_their_names_only_with_the_payload(crm: Crm, cl
     result = cli("operations", "show", "demo", "C-1001").out
     assert ("4711" in result, "Duka" in result, "--payload shows their names" in result) == (True, False, True)
     assert "Duka" in cli("operations", "show", "demo", "C-1001", "--payload").out
-
-
-@pytest.mark.parametrize("command", [("operations", "list"), ("operations", "list", "--changed"), ("tail",)])
-def test_a_tenant_that_does_not_exist_is_named(crm: Crm, cli: CommandLine, command: tuple[str, ...]) -> None:  # noqa: ARG001
-    result = cli(*command, "nobody")
-    assert result.code == 2
-    assert "There is no tenant nobody" in result.err
-    assert cli("operations", "list", "demo").code == 0

@@ -152,7 +152,7 @@ def test_the_command_line_works_on_it_from_a_terminal_that_knows_nothing_of_it(
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
     monkeypatch.chdir(tmp_path)
     with (
-        running("--port", str(port), home=tmp_path, number=signal.SIGTERM),
+        running("--port", str(port), home=tmp_path, number=signal.SIGTERM) as (banner, _),
         patch.dict(os.environ, environment, clear=True),
     ):
         here = ["--local", "--port", str(port)]
@@ -168,6 +168,12 @@ def test_the_command_line_works_on_it_from_a_terminal_that_knows_nothing_of_it(
         ):
             result = CliRunner().invoke(app, [*command.split(), *here])
             assert result.exit_code == code, f"{command}: {result.output}"
+        exported = re.search(r"^  (export PATH=.* CRM_BRIDGE_LOCAL=1 .*)$", banner, re.MULTILINE)
+        assert exported
+        for command in ("operations show demo T-1", "send create_site sites.jsonl"):
+            pasted = ["bash", "-c", f"{exported[1]}\n{sys.executable} -m cli {command}"]
+            done = subprocess.run(pasted, env=environment, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
 
 
 def free_ports() -> int:

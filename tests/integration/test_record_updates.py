@@ -204,6 +204,18 @@ def test_it_is_not_applied_and_says_why_when_the_tenant_does_not_want_it(crm: Cr
     assert listed["flow"] == "create_record"
 
 
+def test_a_payload_of_which_only_changed_at_differs_is_the_same_when_it_is_not_applied(crm: Crm) -> None:
+    made, again = send(crm, "1", 1), send(crm, "1", 2)
+    assert (again.status_code, again.json()) == (200, made.json())
+    assert crm.get("/operations?changed=true").json()["operations"] == []
+
+
+def test_a_payload_of_which_only_changed_at_differs_from_the_first_is_applied(applies: Crm) -> None:
+    for minute, number in enumerate(["1", "2", "1"], start=1):
+        send(applies, number, minute)
+    assert phone(applies) == "1"
+
+
 @pytest.mark.parametrize(
     ("changes", "headers", "says"),
     [

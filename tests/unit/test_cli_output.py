@@ -1,9 +1,12 @@
 """The output in a terminal: nothing in it that the terminal would act on, or hide."""
 
+import ast
 import io
 import json
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,3 +261,11 @@ def test_the_version_and_the_help_are_printed_without_a_bridge(option: str) -> N
     printed = CliRunner().invoke(app, [option])
     assert printed.exit_code == 0
     assert (f"crm-bridge {__version__}" if option == "--version" else "operations") in printed.output
+
+
+def test_every_command_that_is_suggested_names_the_bridge() -> None:
+    """`Output.command` adds the options that were typed."""
+    nodes = [(file, node) for file in Path("cli").glob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
+    texts = [(file, ast.unparse(node)) for file, node in nodes if isinstance(node, ast.JoinedStr)]
+    assert len(texts) > 100
+    assert [(file, text) for file, text in texts if re.search(r"crm-bridge [a-z]", text)] == []

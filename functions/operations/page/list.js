@@ -2,12 +2,13 @@
 const SPANS = {"": ["Any time", 0], "1h": ["In the last hour", 1], "24h": ["In the last 24 hours", 24], "7d": ["In the last 7 days", 168]};
 const FILTERS = {  // what an address may say, and which values of it are valid
   id: (value) => value.length <= 1000,
-  state: (value) => STATES.includes(value),
+  state: (value) => STATES.includes(value) || value === QUARANTINED,
   flow: (value) => Object.hasOwn(FLOWS, value),
   since: (value) => Object.hasOwn(SPANS, value),
   changed: (value) => value === "true",
   text: (value) => value.length <= 200,
 };
+const QUARANTINED = "quarantined";  // a state of requests: they have no operation yet
 const PAGE = 50, MOST_ROWS = 1000;
 let view = {}, rows = [], refused = [], next = null;
 let isSearch = false;  // whether the first row gets the focus when the list is there
@@ -44,7 +45,8 @@ function fillFilters() {
 }
 function apply() {
   const id = $("wanted").value.trim();
-  const state = id && id !== view.id ? "" : view.state;  // an id is found in whichever state it is
+  const isOther = (id && id !== view.id) || (view.state === QUARANTINED && ($("flow").value || $("changed").value));
+  const state = isOther ? "" : view.state;  // an id is found in whichever state it is; a request has no flow
   const address = addressOf({id, state, flow: $("flow").value, since: $("since").value, changed: $("changed").value, text: $("text").value.trim()});
   if (address === `#${location.hash.slice(1)}`) attempt(() => show());
   else location.hash = address;
@@ -62,14 +64,15 @@ $("clear").addEventListener("click", () => {
 
 function query(wanted, limit, after) {
   const parameters = new URLSearchParams();
-  for (const name of ["id", "state", "flow", "changed"]) if (wanted[name]) parameters.set(name, wanted[name]);
+  for (const name of wanted.state === QUARANTINED ? ["id", "state"] : ["id", "state", "flow", "changed"]) if (wanted[name]) parameters.set(name, wanted[name]);
   if (wanted.since) parameters.set("since", new Date(now() - SPANS[wanted.since][1] * 3600_000).toISOString());
   parameters.set("limit", limit);
   if (after) parameters.set("after", after);
-  return `/operations?${parameters}`;
+  return `/${wanted.state === QUARANTINED ? "requests" : "operations"}?${parameters}`;
 }
 const matches = (one) => !view.text || [one.event_key, keyOf(one), reasonOf(one)].some((words) => words.toLowerCase().includes(view.text.toLowerCase()));
 const shownRows = () => rows.filter(matches);
+const numberRead = () => view.state === QUARANTINED ? refused.length : rows.length;
 
 // Reads as many rows as there were before, so that a refresh does not fold up what "Show more" has opened.
 async function loadList(wanted = PAGE) {
@@ -85,10 +88,13 @@ async function loadList(wanted = PAGE) {
   try {
     do {
       const page = await ask(query(view, Math.min(100, wanted - found.size), after));
-      for (const one of page.operations) found.set(one.operation_id, one);
+      for (const one of page.operations ?? page.requests) found.set(one.id ?? one.operation_id, one);
       after = page.next;
     } while (after && found.size < wanted);
-    if (view.id) requests = (await ask(`/requests?id=${encodeURIComponent(view.id)}`)).requests;
+    if (view.state === QUARANTINED) {
+      requests = [...found.values()];
+      found.clear();
+    } else if (view.id) requests = (await ask(`/requests?id=${encodeURIComponent(view.id)}`)).requests;
   } catch (error) {
     if (signal.aborted || location.hash !== address || view.operation) throw error;
     if ($("list").dataset.address !== address) {  // rows of another list must not stand under this one's error
@@ -133,9 +139,9 @@ function drawList() {
     (list.contains(focused) ? focused : list.children[Math.min(place, list.children.length - 1)]?.firstChild)?.focus({preventScroll: true});
   redraw($("refused"), refused, () => refused.map(requestRow));
   const number = shown.length + refused.length;
-  const found = isFiltered() ? `${number.toLocaleString()} found${next ? ", more not read yet" : ""}` : next ? `the first ${shown.length}` : "";
+  const found = isFiltered() ? `${number.toLocaleString()} found${next ? ", more not read yet" : ""}` : next ? `the first ${number}` : "";
   if ($("count").textContent !== found) $("count").textContent = found;  // it is read aloud
-  $("more").hidden = !next || rows.length >= MOST_ROWS;
+  $("more").hidden = !next || numberRead() >= MOST_ROWS;
   $("none").hidden = number > 0;
   redraw($("none"), [view, Boolean(next)], nothing);
   $("export-csv").disabled = $("export-json").disabled = !shown.length;
@@ -146,7 +152,7 @@ function requestRow(one) {
   const reasons = [`${one.status} ${one.problem}`, ...one.errors.map((wrong) => `${wrong.field} ${wrong.message}`), one.id];
   return make("li", {"data-request": one.id},
     badge(one.state),
-    make("span", {class: "what"}, `${one.route} `, make("strong", {}, one.ids.join(", "))),
+    make("span", {class: "what"}, `${one.route === "POST /in/{tenant}/{source}" ? `From ${one.sender}` : one.route} `, make("strong", {}, one.ids.join(", "))),
     make("span", {class: "dim small changed"}, when(one.received_at)),
     make("span", {class: "small why"}, reasons.join("; "), " ", one.problem === "invalid" ? make("a", {href: `#mapping/${one.id}`}, "Try a mapping") : ""));
 }
@@ -160,9 +166,10 @@ function nothing() {
   if (view.changed) words.push("a different payload that was not applied");
   if (view.text) words.push(`“${view.text}” in its key or reason`);
   const hint = view.id ? "Ids of other systems are written system/entity/id. A request without an API key is not kept." : next ? "Press Show more to read more rows." : "";
+  if (view.state === QUARANTINED) return [make("strong", {}, "No event in quarantine found."), next ? "Press Show more to read more rows." : ""];
   return [make("strong", {}, `No operation found with ${words.join(", ")}.`), hint];
 }
-$("more").addEventListener("click", () => attempt(() => loadList(rows.length + PAGE)));
+$("more").addEventListener("click", () => attempt(() => loadList(numberRead() + PAGE)));
 
 // ---- export
 const COLUMNS = ["operation_id", "flow", "event_key", "state", "last_event", "reason", "vendor_status", "due_at", "created_at", "updated_at"];

@@ -43,7 +43,7 @@ async function refresh(quiet) {
   await attempt(async () => {
     if (view.operation) await loadOperation(view.operation, true);
     else if (view.mapping) await loadMapping(null, true);
-    else if (!view.unknown) await Promise.all([loadOverview(), loadList(Math.max(PAGE, rows.length))]);
+    else if (!view.unknown) await Promise.all([loadOverview(), loadList(Math.max(PAGE, numberRead()))]);
     tick();
     if (!quiet) say("Up to date.");
     else if (isStale) say("");
@@ -73,6 +73,6 @@ addEventListener("keydown", (event) => {
   }
 });
 // Only the gateway of `make run` has it; on AWS nothing is asked.
-if (["127.0.0.1", "localhost", "[::1]"].includes(location.hostname))
+if (isLocal)
   fetch("/docs", {cache: "no-store"}).then((response) => $("docs").hidden = !response.ok, () => {});
 $("key").focus();

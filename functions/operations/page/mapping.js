@@ -44,7 +44,7 @@ async function takePayload(id) {
   const what = one.payload !== undefined ? "This is what the sender sent."
     : one.state === "quarantined" && !mayReadPayloads() ? "Kinds stand in place of values: only a key with the scope operations:payload may see the values."
     : "Kinds stand in place of values: the values of this request were not kept. Replace the kinds with invented values.";
-  redraw($("try-from"), [id, what], () => [make("span", {}, `${label(one.state)} request ${one.id}, ${one.ids.join(", ")}. ${what}`)]);
+  redraw($("try-from"), [id, what], () => [make("span", {}, `${label(one.state)} request ${[one.id, ...one.ids].join(", ")}. ${what}`)]);
 }
 
 const chosenMapping = () => mappings?.all.find((one) => one.name === $("try-mapping").value);
@@ -59,7 +59,7 @@ function chooseMapping() {
   redraw($("try-active"), one, () => activeSince(one));
 }
 function activeSince(one) {
-  if (!one.is_readable) return [`Whether there is a mapping cannot be seen here. crm-bridge mapping show ${glance.tenant} ${one.name} shows it.`];
+  if (!one.is_readable) return [`Whether there is a mapping cannot be seen here. ${commandLine(`mapping show ${glance.tenant} ${one.name}`)} shows it.`];
   if (one.version === null) return ["There is no mapping yet: what is sent must be what the flow takes."];
   const samples = one.samples.length ? ` ${count(one.samples.length, "sample")}.` : " No samples.";
   return [`Version ${one.version} `, ...(one.stored_at ? [`is active since ${exact(one.stored_at)}`] : ["is active; since when is not known"]), `.${samples}`];
@@ -106,9 +106,11 @@ function differences(found) {
 // The settings are secrets of AWS, which no route writes; so whoever may do that types it.
 function storing(one) {
   return [make("p", {}, "Nothing was stored. To store this expression, save it in a file, and type:"),
-    make("pre", {id: "try-command-line"}, `crm-bridge mapping set ${glance.tenant} ${one.name} expression.jmes`),
+    make("pre", {id: "try-command-line"}, commandLine(`mapping set ${glance.tenant} ${one.name} expression.jmes`)),
+    view.request ? make("p", {}, "Then send the event again:") : null,
+    view.request ? make("pre", {id: "try-resend"}, commandLine(`requests ${glance.tenant} ${view.request} resend`)) : null,
     make("p", {class: "dim small"}, `Every function uses it within ${mappings.usedAfter} seconds. It is not stored if the result of a sample differs.`),
-    make("button", {type: "button", id: "try-save", class: "quiet", onclick: () => download("expression.jmes", "text/plain", `${$("try-expression").value.trim()}\n`)}, "Save the expression")];
+    make("button", {type: "button", id: "try-save", class: "quiet", onclick: () => download("expression.jmes", "text/plain", `${$("try-expression").value.trim()}\n`)}, "Save the expression")].filter((part) => part !== null);
 }
 $("try-back").addEventListener("click", () => { location.hash = lastList; });
 $("try-mapping").addEventListener("change", chooseMapping);

@@ -1,8 +1,10 @@
 // ---------------------------------------------------------------- overview: the header, vendors, a day by the hour
 let glance = null;
+let quarantine = {count: 0, more: false};  // events of sources that no mapping made a command of
 
 function forgetOverview() {
   glance = null;
+  quarantine = {count: 0, more: false};
   ahead = 0;
   clear("attention", "vendors", "plot", "legend", "states");
 }
@@ -10,7 +12,9 @@ const mayDecide = () => glance !== null && glance.scopes.includes("operations:re
 const vendorName = (one) => one.vendor === "webhook" ? "Webhooks to you" : one.vendor;
 
 async function loadOverview() {
-  glance = await ask("/operations/summary");
+  const [summary, page] = await Promise.all([ask("/operations/summary"), ask(query({state: QUARANTINED}, 100))]);
+  glance = summary;
+  quarantine = {count: page.requests.length, more: page.next !== null};
   ahead = Date.parse(glance.at) - Date.now();
   if (Math.abs(ahead) < 5000) ahead = 0;
   $("where").textContent = `${glance.tenant} · ${glance.stage} · ${glance.region}`;
@@ -19,15 +23,16 @@ async function loadOverview() {
   const known = glance.vendors.filter((one) => one.state !== "nothing known");
   redraw($("vendors"), known, () => known.length ? known.map(vendor) : [make("li", {class: "dim"}, "No outcome is known yet.")]);
   drawPlot();
-  redraw($("attention"), [glance.states.needs_review, known], () => attention(known.filter((one) => one.state === "failing")));
+  redraw($("attention"), [glance.states.needs_review, quarantine, known], () => attention(known.filter((one) => one.state === "failing")));
   drawStates();
 }
 function attention(failing) {
-  const {count: waiting, more} = glance.states.needs_review;
-  $("attention").classList.toggle("needs", waiting > 0 || failing.length > 0);
-  const words = [];
-  if (waiting) words.push(make("a", {href: addressOf({state: "needs_review"})}, `${waiting.toLocaleString()}${more ? "+" : ""} ${waiting === 1 ? "event needs" : "events need"} a person`), ". ");
-  else words.push("Nothing needs a person. ");
+  const {count: waiting, more} = glance.states.needs_review, words = [];
+  $("attention").classList.toggle("needs", waiting > 0 || quarantine.count > 0 || failing.length > 0);
+  const events = (state, number, isMore, one, several) => make("a", {href: addressOf({state})}, `${number.toLocaleString()}${isMore ? "+" : ""} ${number === 1 && !isMore ? `event ${one}` : `events ${several}`}`);
+  if (waiting) words.push(events("needs_review", waiting, more, "needs a person", "need a person"), ". ");
+  if (quarantine.count) words.push(events(QUARANTINED, quarantine.count, quarantine.more, "is in quarantine", "are in quarantine"), `: correct the mapping, then send ${quarantine.count === 1 ? "it" : "them"} again. `);
+  if (!words.length) words.push("Nothing needs a person. ");
   for (const one of failing)
     words.push(make("strong", {}, `${vendorName(one)} is failing`), `: ${count(one.unsettled, "event")} ${one.unsettled === 1 ? "is" : "are"} not settled; the bridge retries by itself. `);
   return words;
@@ -36,13 +41,14 @@ function vendor(one) {
   const since = one.last_success ? ["last success ", when(one.last_success)] : ["no success yet"];
   return make("li", {class: one.state},
     make("strong", {}, vendorName(one)), " ", make("span", {class: "badge"}, label(one.state)),
-    one.unsettled ? make("div", {class: "small"}, `${one.unsettled} not settled`) : null,
+    one.unsettled ? make("div", {class: "small"}, `${count(one.unsettled, "event waits", "events wait")} after a failure`, ...(one.next_attempt ? [", next attempt ", when(one.next_attempt)] : [])) : null,
     one.state === "failing" ? make("div", {class: "small"}, one.reason || "", ", ", when(one.last_failure)) : null,
     make("div", {class: "dim small"}, ...since));
 }
 function drawStates() {
   const all = STATES.map((name) => glance.states[name]);
   const entries = [[null, all.reduce((sum, one) => sum + one.count, 0), all.some((one) => one.more)], ...STATES.map((name, place) => [name, all[place].count, all[place].more])];
+  if (quarantine.count || view.state === QUARANTINED) entries.push([QUARANTINED, quarantine.count, quarantine.more]);
   const focused = $("states").contains(document.activeElement) ? document.activeElement.id : null;
   redraw($("states"), [entries, view.state], () => entries.map(([name, number, more]) => make("button", {
     type: "button", id: `only-${name || "all"}`, "aria-pressed": String((view.state || null) === name), title: name ? MEANS[name] : null,

@@ -8,6 +8,7 @@ const MEANS = {
   sending: "It is being sent right now.",
   rejected: "Not done, and it will not be sent again by itself.",
   succeeded: "Done at the vendor.",
+  quarantined: "No mapping made a valid event of it. It waits for a person, and is not counted in All.",
 };
 const DECISIONS = ["linked", "retry requested", "discarded", "unlinked", "made due"];  // events of an attempt that a person caused
 const $ = (id) => document.getElementById(id);
@@ -51,6 +52,8 @@ function clear(...ids) {
 const label = (name) => name.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase());
 const badge = (state, id = null) => make("span", {class: `badge ${state}`, title: MEANS[state] ?? null, id}, label(state));
 const vendorOf = (one) => FLOWS[one.flow]?.vendor ?? "the vendor";
+const isLocal = ["127.0.0.1", "localhost", "[::1]"].includes(location.hostname);
+const commandLine = (words) => `crm-bridge ${words}${isLocal ? ` --local --port ${location.port}` : ""}`;
 const count = (number, singular, plural = `${singular}s`) => `${number.toLocaleString()} ${number === 1 ? singular : plural}`;
 
 // A key of several parts is stored as `a#b#c`, with # and % escaped; see `joined` in storage/links.py.

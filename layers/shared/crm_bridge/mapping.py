@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from crm_bridge.errors import InvalidError
+from crm_bridge.errors import FieldError, InvalidError
 from crm_bridge.fields import DocumentPart
 from crm_bridge.vendors import REGISTRY
 
@@ -123,12 +123,12 @@ class PayloadMapping(DocumentPart):
                 yielded = jmespath.search(expression, payload)
                 check_finite(yielded)
             except NotFiniteError as error:
-                raise self.failed(f"it {error}", payload) from None
+                raise self.failed(str(error), payload) from None
             except FAILURES as error:
                 # Its text can repeat what the CRM sent.
-                raise self.failed(f"it fails on what was sent ({type(error).__name__})", payload) from None
+                raise self.failed(f"fails on what was sent ({type(error).__name__})", payload) from None
             if not isinstance(yielded, dict):
-                raise self.failed("it yields no object for what was sent; send one record in a request", payload)
+                raise self.failed("yields no object for what was sent; send one record in a request", payload)
             members |= {name: value for name, value in yielded.items() if value not in (None, "")}
         return members
 
@@ -150,7 +150,8 @@ class PayloadMapping(DocumentPart):
 
     def failed(self, why: str, payload: JsonValue) -> InvalidError:
         return InvalidError(
-            f"Correct the tenant's mapping {self.label}, or what is sent: {why}.",
+            f"Correct the tenant's mapping {self.label}, or what is sent: it {why}.",
+            fields=[FieldError("the expression", why)],
             extensions={"mapping": self.explained(payload)},
         )
 

@@ -189,6 +189,7 @@ def test_says_that_there_are_more_than_it_has_looked_at(crm: Crm, monkeypatch: p
 def test_a_vendor_fails_from_the_first_event_that_is_not_settled_until_one_succeeds(crm: Crm) -> None:
     crm.create_site(customer_id="C-1")
     assert vendors(crm)["illu"] == ("responding", 0)
+    assert [one["next_attempt"] for one in summarized(crm)["vendors"]] == [None] * 5
     crm.stack.move_clock(10)
     crm.stack.illu.fail(Kind.TOO_MANY, times=2)
     crm.create_site(customer_id="C-2")
@@ -202,6 +203,9 @@ def test_a_vendor_fails_from_the_first_event_that_is_not_settled_until_one_succe
     crm.stack.move_clock(10)
     crm.create_site(customer_id="C-4")
     assert vendors(crm)["illu"] == ("responding", 2)
+    waiting = [one["due_at"] for one in crm.get("/operations?state=waiting").json()["operations"]]
+    (illu,) = [one for one in summarized(crm)["vendors"] if one["vendor"] == "illu"]
+    assert (len(waiting), illu["next_attempt"]) == (2, min(waiting))
     assert vendors(crm)["Rev.io"] == ("nothing known", 0)
 
 

@@ -234,13 +234,14 @@ class Egito(Vendor[EgitoSettings]):
 
     def check(self) -> Iterator[Finding]:
         """Also compare the field maps with a real record. Names of fields only are shown: the values are people's."""
+        yield self.asked("token", lambda egito: egito.sign_in(), lambda _: "signed in")
         if self._connector is None:
-            detail, what_to_do = "there is no connector block", "Add it: see docs/settings.md."
-            yield Finding(VENDOR, "clubs", Result.FAILED, detail, what_to_do)
+            entities = ", ".join(sorted(self.settings.records))
+            result = Result.NOT_CHECKED if entities else Result.FAILED
+            yield Finding(VENDOR, "connector", result, f"not set up; /records takes {entities or 'no entity'}")
             return
         clubs = ", ".join(f"{ours} is {club.connector_id}" for ours, club in self._connector.clubs.items())
         yield Finding(VENDOR, "clubs", Result.OK, clubs)
-        yield self.asked("token", lambda egito: egito.sign_in(), lambda _: "signed in")
         if kind := self.settings.lead_sources.dictionary:
             yield self.asked(
                 f"dictionary {kind}",
@@ -248,9 +249,8 @@ class Egito(Vendor[EgitoSettings]):
                 lambda entries: f"{len(entries)} lead sources",
             )
         yield self.asked("staff", lambda egito: egito.staff(), lambda staff: f"{len(staff)} people")
-        others = self._connector.club_fields()
-        yield self._compared("prospects", self.settings.prospects, others)
-        yield self._compared("members", self.settings.members, others)
+        for people, its_map in (("prospects", self.settings.prospects), ("members", self.settings.members)):
+            yield self._compared(people, its_map, self._connector.club_fields())
 
     def _compared(self, people: str, its_map: PeopleMap, others: set[str]) -> Finding:
         check = f"field map of {people}"
