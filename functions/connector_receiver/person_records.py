@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 from connector_receiver.models import NewPersonRecord, PersonRecord, SharedRecord
@@ -171,8 +172,12 @@ def _made(making: Operation | None) -> str | None:
 
 
 def _is_decided(making: Operation | None) -> bool:
-    """Return whether a person has decided that a new record is to be made."""
-    return making is not None and any(attempt.event is Event.RETRY_REQUESTED for attempt in making.attempts)
+    """Return whether a person was asked about a namesake, and has decided that a new record is to be made.
+
+    "Retry all" also retries what has failed for other reasons, before anybody was asked.
+    """
+    events = [attempt.event for attempt in making.attempts] if making else []
+    return (SeveralFoundError.event, Event.RETRY_REQUESTED) in pairwise(events)
 
 
 def _maps(command: NewPersonRecord, settings: EgitoSettings) -> list[PeopleMap]:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from connector_receiver import people
+from crm_bridge.errors import Event
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import Attempt, State
 from local.stack import SCOPES
 from local.vendors.egito import CLIENT, CONNECTOR_CLUB, EgitoSimulator
 from local.vendors.simulator import Kind
@@ -219,6 +221,23 @@ def test_a_new_record_is_made_when_a_person_says_that_the_namesake_is_somebody_e
     another = save(crm, **NAME_ALONE)  # a new question
     assert another.json()["recordID"] not in (asking, answer.json()["recordID"])
     assert len(operations(crm, "needs_review")) == 1
+
+
+@pytest.mark.usefixtures("asking")
+def test_a_person_is_still_asked_when_all_that_failed_before_are_retried(crm: Crm, egito: EgitoSimulator) -> None:
+    save(crm, **NAME_ALONE)
+    asked = runtime().operations.get(in_review(crm))
+    assert asked
+    last = Attempt(at=asked.updated_at, event=Event.OUT_OF_ATTEMPTS)
+    not_asked = {"attempts": (Attempt(at=asked.updated_at, event=Event.NOT_DONE), last), "last_attempt": last}
+    runtime().operations.save(asked.model_copy(update=not_asked), over=State.NEEDS_REVIEW)
+    retried = crm.send("POST", "/operations/retry", {"state": "needs_review", "dry_run": False})
+    assert [one["operation_id"] for one in retried.json()["operations"]] == [asked.operation_id]
+    crm.stack.deliver_due()
+    assert in_review(crm) == asked.operation_id
+    question = crm.get(f"/operations/{asked.operation_id}").json()["attempts"][-1]["reason"]
+    assert "somebody of this name is known in this club" in question
+    assert len(egito.records["Contact"]) == 1
 
 
 def test_nobody_is_asked_when_something_tells_a_namesake_apart(crm: Crm, egito: EgitoSimulator, asking: str) -> None:
