@@ -291,7 +291,10 @@ class Run:
                 time.sleep(LOOK_AGAIN)
                 operations = self._bridge.runtime.operations.many([line.operation_id for line in pending])
                 for line in pending:
-                    self._note(line, operations[line.operation_id], is_new=True)
+                    if operation := operations.get(line.operation_id):
+                        self._note(line, operation, is_new=True)
+                    else:
+                        line.state, line.detail = "erased", "its data were erased meanwhile"
                     if line.state not in DUE:
                         progress.advance(line.state)
                 pending = [line for line in pending if line.state in DUE]

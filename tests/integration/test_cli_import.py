@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from cli.importing import Run
 from crm_bridge.runtime import runtime
+from crm_bridge.storage.operation import Operation
+from crm_bridge.storage.operations import Operations
 from local.vendors.simulator import Kind
 from tests.integration.conftest import SITE, CommandLine, Crm, without_site_list
 from tests.integration.operations.conftest import store
@@ -237,6 +240,25 @@ def test_it_waits_out_an_outage_with_a_row_now_and_then(stack: Stack, cli: Comma
     assert (result.code, Counter(line["state"] for line in result_rows(file))) == (0, {"succeeded": 30})
     assert len({site["name"] for site in stack.illu.sites}) == len(stack.illu.sites) == 30
     assert len(stack.illu.seen) < 30 + 7 + 30  # what it takes, and a look for each that was in doubt
+
+
+def test_it_does_not_wait_for_what_is_erased_meanwhile(
+    stack: Stack, cli: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customers(file, rows=2, bad=0)
+    stack.illu.fail(Kind.UNAVAILABLE, times=2)
+    many = Operations.many
+    reads: list[int] = []
+
+    def forgetful(operations: Operations, ids: Sequence[str]) -> dict[str, Operation]:
+        reads.append(len(ids))
+        return many(operations, ids) if len(reads) == 1 else {}
+
+    monkeypatch.setattr(Operations, "many", forgetful)
+    monkeypatch.setattr("cli.importing.LOOK_AGAIN", 0)
+    result = cli("import", "sites", "demo", str(file), "--yes", "--rate", "100000", "--wait", "1")
+    assert (result.code, Counter(line["state"] for line in result_rows(file))) == (1, {"erased": 2})
+    assert reads == [2, 2]
 
 
 @pytest.mark.usefixtures("waiting_passes_the_time")
