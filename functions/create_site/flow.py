@@ -52,11 +52,8 @@ class CreateSite(Create[NewSite, Illu, SiteCreated], name="create_site", route="
     def verify(self, command: NewSite, result: SiteCreated, vendor: Illu) -> str | None:
         site = vendor.site(result.site_id, name=command.name)
         if not _is_at(command, site, SAME_PLACE):
-            raise InvalidError(
-                "illu's site with this id is at another position than the customer. Choose another one, or correct its "
-                "position at illu first.",
-                fields=[FieldError("id", "is the id of a site at another position")],
-            )
+            why = "This site is not where the customer is. Choose another one, or correct its position at illu first."
+            raise InvalidError(why, fields=[FieldError("id", "is the id of a site at another position")])
         return None if is_same_text(site.name, command.name) else "illu's site with this id has another name"
 
     def links(self, command: NewSite, result: SiteCreated) -> Sequence[Link]:
