@@ -338,7 +338,8 @@ class Engine:
         context = flow.context
 
         def send(vendor: V) -> R | Match[R]:
-            account, sending = flow.account(vendor), context.operation or operation
+            account, sending = flow.account(vendor), context.operation
+            assert sending
             if flow.is_repeatable and is_elsewhere(sending, account):
                 raise CannotLookError("it is about an account that the tenant no longer names", vendor=vendor.name)
             if sending.sent_to is None:
