@@ -177,7 +177,10 @@ def _is_decided(making: Operation | None) -> bool:
     "Retry all" also retries what has failed for other reasons, before anybody was asked.
     """
     events = [attempt.event for attempt in making.attempts] if making else []
-    return (SeveralFoundError.event, Event.RETRY_REQUESTED) in pairwise(events)
+    return any(
+        before in (SeveralFoundError.event, Event.UNLINKED) and event is Event.RETRY_REQUESTED
+        for before, event in pairwise(events)
+    )
 
 
 def _maps(command: NewPersonRecord, settings: EgitoSettings) -> list[PeopleMap]:

@@ -3,18 +3,10 @@
 Names of entities and fields are Egito's own, which its public pages do not list: docs/vendors/egito.md.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Literal, TypedDict
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    JsonValue,
-    PlainSerializer,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
-    field_serializer,
-)
+from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, SerializationInfo
 
 from crm_bridge import Command, Result
 from crm_bridge.fields import COMPARED, Id, Input, Schema
@@ -80,14 +72,6 @@ class NewRecord(Command):
     external_id: str | None = None
     changed_at: Time | None = None
     fields: dict[str, JsonValue]
-    is_applied: Annotated[bool, Field(exclude=True)] = False
-    """Whether a later payload is applied. Only then does `changed_at` tell one payload from another."""
-
-    @field_serializer("changed_at", mode="wrap")
-    def _compared(
-        self, value: datetime | None, serialize: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> object:
-        return None if info.context == COMPARED and not self.is_applied else serialize(value)
 
 
 class RecordChange(Command):
@@ -114,9 +98,7 @@ class RecordChange(Command):
         """Return the event that this change is a later payload of, with this payload."""
         changed_at = EPOCH + timedelta(microseconds=self.asked_at)
         key = self.external_id or ""
-        return NewRecord(
-            entity=self.entity, key=key, external_id=key, changed_at=changed_at, fields=self.fields, is_applied=True
-        )
+        return NewRecord(entity=self.entity, key=key, external_id=key, changed_at=changed_at, fields=self.fields)
 
 
 class RecordDeletion(Command):

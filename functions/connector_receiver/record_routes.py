@@ -51,7 +51,6 @@ def _create_record(request: Request) -> Response:
     change = change_of(command, _egito(request), arrived_at=runtime().clock.microseconds())
     if isinstance(change, str):
         return to_response(replace(run(request, CreateRecord, command), not_applied=change), CreateRecord)
-    command = command.model_copy(update={"is_applied": True})
     outcome = run(request, CreateRecord, command, notes_changed=False)
     if not outcome.changed:
         there = _existing(outcome.operation)

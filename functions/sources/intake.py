@@ -75,8 +75,8 @@ class Kept(StrEnum):
     IGNORED = "ignored"
 
 
-type Job = Callable[[], Sequence[Operation | Kept]]
-"""Stores some events. Returns the operation of each that is new."""
+type Job = Callable[[], Operation | Kept]
+"""Stores one event. Returns the operation of one that is new."""
 
 
 class Invalid(NamedTuple):
@@ -181,20 +181,21 @@ def _accepted(source: Source, events: Sequence[Mapped | Invalid | None]) -> Resp
     """Store the events of a request, and return the response to it; None is one that no entry of the settings fits."""
     quarantines = source.settings.invalid == "quarantine" and source.part.keep_requests_days > 0
     refused: list[Invalid] = []
-    of_one: dict[str, list[Mapped]] = {}
-    jobs: list[Job] = []
+    of_one: dict[str, list[Job]] = {}
+    jobs: list[list[Job]] = []
     for event in events:
         match event:
             case None:
-                jobs.append(lambda: [Kept.IGNORED])
+                jobs.append([lambda: Kept.IGNORED])
             case Mapped(flow, command):
-                of_one.setdefault(flow.operation_id(source.tenant, flow().key(command)), []).append(event)
+                one = flow.operation_id(source.tenant, flow().key(command))
+                of_one.setdefault(one, []).append(partial(_store, source, event))
             case invalid if quarantines and len(_payload(invalid.event)) <= LARGEST_PAYLOAD:
-                jobs.append(partial(_quarantine, source, invalid))
+                jobs.append([partial(_quarantine, source, invalid)])
             case invalid:
                 refused.append(invalid)
     # Of several payloads of one event the first counts, as if each had come by itself.
-    jobs += [partial(_store, source, payloads) for payloads in of_one.values()]
+    jobs += of_one.values()
     kept = [one for some in _in_parallel(source, jobs) for one in some]
     stored = [one for one in kept if isinstance(one, Operation)]
     runtime().engine.hand_over(*stored)
@@ -218,19 +219,30 @@ def _prepared(source: Source, event: SourceEvent) -> Mapped | Invalid | None:
         return Invalid(event, InternalError("The bridge failed on this event."))
 
 
-def _in_parallel(source: Source, jobs: Sequence[Job]) -> list[Sequence[Operation | Kept | None]]:
-    """Return what each job did, in their order; None if it failed, or if no time was left for it."""
+def _in_parallel(source: Source, jobs: Sequence[Sequence[Job]]) -> list[Sequence[Operation | Kept | None]]:
+    """Return what the jobs did, those of one event in their order; None if one failed, or if no time was left for it.
 
-    def run(job: Job) -> Sequence[Operation | Kept | None]:
+    The jobs that follow one that failed are left out.
+    """
+
+    def done(job: Job) -> Operation | Kept | None:
         if source.deadline.remaining() <= 0:
-            return [None]
+            return None
         try:
             return job()
         except (UnavailableError, RunningError):
-            return [None]
+            return None
         except Exception as error:  # noqa: BLE001 - one event must not keep the others out
             report_defect(error)
-            return [None]
+            return None
+
+    def run(of_one: Sequence[Job]) -> list[Operation | Kept | None]:
+        kept: list[Operation | Kept | None] = []
+        for job in of_one:
+            kept.append(done(job))
+            if kept[-1] is None:
+                break
+        return kept
 
     if len(jobs) <= 1:
         return [run(job) for job in jobs]
@@ -243,23 +255,20 @@ def _bind(source: Source) -> None:
     bind_log(flow=SOURCES, request_id=source.context.aws_request_id, tenant=source.tenant, source=source.name)
 
 
-def _store(source: Source, payloads: Sequence[Mapped]) -> list[Operation | Kept]:
+def _store(source: Source, one: Mapped) -> Operation | Kept:
     """Store an event as waiting, and return its operation if it is new. Raises RunningError, StorageError."""
-    claims = [
-        runtime().engine.accept(
-            one.flow,
-            one.command,
-            tenant=source.tenant,
-            deadline=source.deadline,
-            notifies=source.part.has_webhook,
-            mapping=one.mapping,
-        )
-        for one in payloads
-    ]
-    return [claim.operation if claim.won else Kept.REPEATED for claim in claims]
+    claim = runtime().engine.accept(
+        one.flow,
+        one.command,
+        tenant=source.tenant,
+        deadline=source.deadline,
+        notifies=source.part.has_webhook,
+        mapping=one.mapping,
+    )
+    return claim.operation if claim.won else Kept.REPEATED
 
 
-def _quarantine(source: Source, invalid: Invalid) -> list[Kept]:
+def _quarantine(source: Source, invalid: Invalid) -> Kept:
     """Store an event that is not valid, with its payload. Raises StorageError."""
     event, problem = invalid
     mapping = problem.extensions.get("mapping")
@@ -281,10 +290,10 @@ def _quarantine(source: Source, invalid: Invalid) -> list[Kept]:
         payload=_payload(event),
     )
     if not runtime().requests.quarantine(quarantined):
-        return [Kept.REPEATED]
+        return Kept.REPEATED
     logger().warning("quarantined", extra={"quarantined": quarantined.id, "fields": len(problem.fields)})
     count("NeedsReview", reason="quarantined")
-    return [Kept.QUARANTINED]
+    return Kept.QUARANTINED
 
 
 def _payload(event: SourceEvent) -> str:

@@ -171,3 +171,11 @@ def test_what_is_made_is_shown_as_text_and_never_as_markup(
     assert markup in console("#try-not-read").text
     assert console.all("#mapping img") == []
     assert complaints(browser) == []
+
+
+def test_events_in_quarantine_are_found_by_their_time(console: Console, tenant: Tenant) -> None:
+    request = quarantine(tenant.stack)
+    console.sign_in(tenant.key)
+    console.browser.execute_script("location.hash = 'state=quarantined&since=24h'")
+    console.finds(1)
+    assert [row.get_attribute("data-request") for row in console.all("#refused li")] == [request]

@@ -204,10 +204,15 @@ def test_it_is_not_applied_and_says_why_when_the_tenant_does_not_want_it(crm: Cr
     assert listed["flow"] == "create_record"
 
 
-def test_a_payload_of_which_only_changed_at_differs_is_the_same_when_it_is_not_applied(crm: Crm) -> None:
-    made, again = send(crm, "1", 1), send(crm, "1", 2)
-    assert (again.status_code, again.json()) == (200, made.json())
-    assert crm.get("/operations?changed=true").json()["operations"] == []
+@pytest.mark.parametrize("before", ["ignore", "apply"])
+def test_the_same_payload_has_no_second_effect_when_the_tenant_changes_its_mind(crm: Crm, before: str) -> None:
+    after = {"ignore": "apply", "apply": "ignore"}[before]
+    change_tenant(crm.stack, records={"Contact": {**REFERENCE, "update": before}})
+    made = send(crm, "1", 1)
+    change_tenant(crm.stack, records={"Contact": {**REFERENCE, "update": after}})
+    the_record(crm.stack)["phone"] = "by hand"
+    assert send(crm, "1", 1).json() == made.json()
+    assert phone(crm) == "by hand"
 
 
 def test_a_payload_of_which_only_changed_at_differs_from_the_first_is_applied(applies: Crm) -> None:

@@ -65,7 +65,7 @@ $("clear").addEventListener("click", () => {
 function query(wanted, limit, after) {
   const parameters = new URLSearchParams();
   for (const name of wanted.state === QUARANTINED ? ["id", "state"] : ["id", "state", "flow", "changed"]) if (wanted[name]) parameters.set(name, wanted[name]);
-  if (wanted.since) parameters.set("since", new Date(now() - SPANS[wanted.since][1] * 3600_000).toISOString());
+  if (wanted.since) parameters.set(wanted.state === QUARANTINED ? "from" : "since", new Date(now() - SPANS[wanted.since][1] * 3600_000).toISOString());
   parameters.set("limit", limit);
   if (after) parameters.set("after", after);
   return `/${wanted.state === QUARANTINED ? "requests" : "operations"}?${parameters}`;

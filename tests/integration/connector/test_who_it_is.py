@@ -224,6 +224,22 @@ def test_a_new_record_is_made_when_a_person_says_that_the_namesake_is_somebody_e
 
 
 @pytest.mark.usefixtures("asking")
+def test_a_person_who_undid_the_link_of_a_namesake_is_not_asked_again(crm: Crm, egito: EgitoSimulator) -> None:
+    answer = save(crm, **NAME_ALONE, city="Kraków")
+    operation = in_review(crm)
+    assert resolve(crm, operation, "link", the_record(egito)["id"]).status_code == 200
+    assert in_the_end(crm, answer)["state"] == "succeeded"
+    crm.send("POST", f"/operations/{operation}/resolve", {"action": "unlink"}).raise_for_status()
+    assert resolve(crm, operation, "retry").status_code == 200
+    for _ in range(3):
+        crm.stack.deliver_due(after=60)
+    found = crm.get(f"/operations/{operation}").json()
+    assert (found["state"], len(egito.records["Contact"])) == ("succeeded", 2), [
+        one["event"] for one in found["attempts"]
+    ]
+
+
+@pytest.mark.usefixtures("asking")
 def test_a_person_is_still_asked_when_all_that_failed_before_are_retried(crm: Crm, egito: EgitoSimulator) -> None:
     save(crm, **NAME_ALONE)
     asked = runtime().operations.get(in_review(crm))

@@ -15,14 +15,18 @@ def form_of(fields: Mapping[str, object], vendor: str) -> dict[str, str]:
     form: dict[str, str] = {}
     size = 0
     for name, value in _named(fields):
-        size += len(name) + len(value)
+        size += len(name) + len(value or "")
         if size > LARGEST_FORM:
             raise RefusedError("the record is too large to be sent as a form: use shorter names", vendor=vendor)
-        form[name] = value
+        if value is not None:
+            form[name] = value
     return form
 
 
-def _named(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+def _named(value: object, name: str = "") -> Iterator[tuple[str, str | None]]:
+    """Yield the name and the text of each value; of an object or a list None, because its name also takes time."""
+    if isinstance(value, Mapping | list):
+        yield name, None
     if isinstance(value, Mapping):
         for member, inner in value.items():
             yield from _named(inner, f"{name}.{member}" if name else str(member))
