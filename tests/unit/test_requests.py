@@ -200,6 +200,7 @@ def test_what_was_not_written_is_written_again_or_fails(requests: Requests, monk
                 "apiKey",
                 "APIKey",
                 "accessKey",
+                "private_key_id",
                 "SECRET_KEY",
                 "Session-Id",
                 "sessionID",
@@ -210,6 +211,10 @@ def test_what_was_not_written_is_written_again_or_fails(requests: Requests, monk
                 "CardNumber",
                 "passport_number",
             )
+        ),
+        *(
+            ({name: "7"}, ("7",))
+            for name in ("access_point_id", "accessRequestId", "private_customer_id", "license_ref", "phone_id")
         ),
         ({"id": API_KEY, "ticket_id": f" {API_KEY}\n", "order_id": f"{API_KEY}x"}, (f"{API_KEY}x",)),
     ],

@@ -49,24 +49,11 @@ DAY = 24 * 3600
 _ID_NAMES = ("_id", "-id", "_key", "_number", "_ref")
 _ID_ENDS = ("Id", "ID", "Key", "Number", "Ref")
 _WORD = re.compile("[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")
-_OF_CREDENTIALS = frozenset(
-    (
-        "access",
-        "api",
-        "auth",
-        "bearer",
-        "encryption",
-        "license",
-        "password",
-        "private",
-        "secret",
-        "session",
-        "signing",
-        "token",
-    )
-)
+_OF_CREDENTIALS = frozenset(("api", "auth", "bearer", "password", "secret", "session", "token"))
 """Words of names such as `api_key` and `SessionId`."""
-_OF_PEOPLE = frozenset(("card", "cell", "fax", "mobile", "passport", "phone", "telephone"))
+_OF_KEYS = frozenset(("access", "encryption", "license", "private", "signing"))
+"""Words that tell a credential in a name that has `key` in it, such as `accessKeyId`."""
+_OF_PEOPLE = frozenset(("card", "cell", "fax", "license", "mobile", "passport", "phone", "telephone"))
 """Words of names of numbers such as `phoneNumber`: no record is known by them."""
 
 
@@ -332,7 +319,9 @@ def _is_id(name: str, value: object) -> bool:
 
 def _is_private(words: Sequence[str]) -> bool:
     """Return whether the words of a name are those of a credential, or of a person's own number."""
-    return not (_OF_CREDENTIALS.isdisjoint(words) and (words[-1:] != ["number"] or _OF_PEOPLE.isdisjoint(words)))
+    is_key = "key" in words and not _OF_KEYS.isdisjoint(words)
+    is_persons = words[-1:] == ["number"] and not _OF_PEOPLE.isdisjoint(words)
+    return is_key or is_persons or not _OF_CREDENTIALS.isdisjoint(words)
 
 
 def _tenant_place(tenant: str) -> str:
