@@ -19,7 +19,7 @@ NOTED = {"path": "/orders", "shows_bodies": True, "secrets": (SECRET,)}
 @pytest.fixture
 def wire(clock: Clock) -> Wire:
     wire = Wire(body=b'{"id": 7}')
-    wire.before = lambda: clock.move(1.2345)
+    wire.before = lambda: clock.move(1.23456)
     return wire
 
 
@@ -51,13 +51,13 @@ def test_notes_what_was_called_and_how_long_it_took(transport: Transport, calls:
     begun = int(clock.now * 1000)
     call(transport)
     ((at, *others),) = noted(calls).calls
-    assert (round(at - begun, -1), others) == (0, ["POST", "/orders", 200, None, 1234])
+    assert (round(at - begun, -1), others) == (0, ["POST", "/orders", 200, None, 1235])
 
 
 def test_measures_how_long_it_took(transport: Transport, capsys: pytest.CaptureFixture[str]) -> None:
     call(transport)
     line = json.loads(capsys.readouterr().out)
-    assert (line["VendorLatency"], line["vendor"]) == ([1234.5], "shop")
+    assert (line["VendorLatency"], line["vendor"]) == ([1234.6], "shop")
     (kind,) = line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
     assert kind == {"Name": "VendorLatency", "Unit": "Milliseconds"}
 
