@@ -340,3 +340,40 @@ def with_exchange(bench: Bench) -> Operation:
     bench.tables.operations.save(operation, [put], over=operation.state)
     assert bench.tables.operations.exchanges.of(bench.stored(), int(bench.clock.now)) == [exchange]
     return bench.stored()
+
+
+class Marks:
+    """What a flow writes at the end of its operation: nothing, but it notes the events at which it was asked."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def writes(self, settled: Operation, event: Event) -> Sequence[Any]:  # noqa: ARG002
+        self.events.append(event)
+        return ()
+
+    def adapts(self, event: Event, there: Sequence[Any]) -> bool:  # noqa: ARG002
+        return False
+
+
+def end_with(bench: Bench, monkeypatch: pytest.MonkeyPatch, ending: Any) -> None:
+    """Let this ending be written with the operation of each order that is sent."""
+    real = bench.flow.send
+
+    def send(flow: Any, *arguments: Any) -> Any:
+        flow.context.ending = ending
+        return real(flow, *arguments)
+
+    monkeypatch.setattr(bench.flow, "send", send)
+
+
+def kept_until(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the times until which payloads are kept from now on."""
+    keep, until = bench.tables.operations.keep_payload, list[int]()
+
+    def kept(operation: Operation, expires_at: int) -> Any:
+        until.append(expires_at)
+        return keep(operation, expires_at)
+
+    monkeypatch.setattr(bench.tables.operations, "keep_payload", kept)
+    return until

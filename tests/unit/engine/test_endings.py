@@ -9,7 +9,7 @@ import pytest
 from crm_bridge.engine.settling import Together, Unsettled
 from crm_bridge.errors import Event, OvertakenError
 from crm_bridge.storage.operation import Operation, State
-from tests.unit.engine.conftest import Bench, Receipt, waits
+from tests.unit.engine.conftest import Bench, Marks, Receipt, end_with, waits
 
 SETTLED = cast("Operation", SimpleNamespace(name="settled"))
 OWN: Any = [{"Put": "own 1"}, {"Put": "own 2"}]
@@ -105,42 +105,18 @@ def test_a_waiter_is_settled_with_what_its_flow_writes(bench: Bench, monkeypatch
     bench.run()
     first = bench.stored().model_copy(update={"state": State.SENDING})
     bench.tables.operations.save(first, over=State.SUCCEEDED)
-    written: list[Operation] = []
-
-    class Marks:
-        def writes(self, settled: Operation, event: Event) -> Any:
-            written.append(settled)
-            assert event is Event.NOT_DONE
-            return ()
-
-        def adapts(self, event: Event, there: Sequence[Any]) -> bool:  # noqa: ARG002
-            return False
-
-    real = bench.flow.send
-
-    def send(flow: Any, *arguments: Any) -> Any:
-        flow.context.ending = Marks()
-        return real(flow, *arguments)
-
-    monkeypatch.setattr(bench.flow, "send", send)
+    marks = Marks()
+    end_with(bench, monkeypatch, marks)
     waiting = waits(bench)
-    assert [one.operation_id for one in written] == [waiting.operation_id]
+    assert marks.events == [Event.NOT_DONE]
     assert bench.stored().waiters == {waiting.operation_id}
 
 
 def test_it_ends_also_when_what_it_has_done_could_not_be_settled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    save, events = bench.tables.operations.save, []
-
-    class Marks:
-        def writes(self, settled: Operation, event: Event) -> Any:  # noqa: ARG002
-            events.append(event)
-            return ()
-
-        def adapts(self, event: Event, there: Sequence[Any]) -> bool:  # noqa: ARG002
-            return False
+    save, marks = bench.tables.operations.save, Marks()
 
     def send(flow: Any, *_: object) -> Receipt:
-        flow.context.ending = Marks()
+        flow.context.ending = marks
         flow.context.calls.add("POST", "/orders", 201, 9, secrets=(), request=None, response=None)
         return Receipt(receipt=101)
 
@@ -152,7 +128,7 @@ def test_it_ends_also_when_what_it_has_done_could_not_be_settled(bench: Bench, m
     monkeypatch.setattr(bench.flow, "send", send)
     monkeypatch.setattr(bench.tables.operations, "save", overtaken)
     stored = bench.run().operation
-    assert (stored.state, events) == (State.UNCONFIRMED, [Event.DONE, Event.MAYBE_DONE])
+    assert (stored.state, marks.events) == (State.UNCONFIRMED, [Event.DONE, Event.MAYBE_DONE])
     (exchange,) = bench.tables.operations.exchanges.of(stored, int(bench.clock.now))
     assert exchange.event is Event.MAYBE_DONE
 
@@ -160,19 +136,7 @@ def test_it_ends_also_when_what_it_has_done_could_not_be_settled(bench: Bench, m
 def test_nothing_ends_with_an_event_whose_record_is_anothers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.run("other")
     bench.shop.sent.clear()  # so that the shop gives the same number again
-    events: list[Event] = []
-
-    class Marks:
-        def writes(self, settled: Operation, event: Event) -> Any:  # noqa: ARG002
-            events.append(event)
-            return ()
-
-    real = bench.flow.send
-
-    def send(flow: Any, *arguments: Any) -> Any:
-        flow.context.ending = Marks()
-        return real(flow, *arguments)
-
-    monkeypatch.setattr(bench.flow, "send", send)
+    marks = Marks()
+    end_with(bench, monkeypatch, marks)
     assert bench.run().operation.state is State.NEEDS_REVIEW
-    assert events == [Event.DONE]
+    assert marks.events == [Event.DONE]

@@ -20,8 +20,8 @@ from crm_bridge.errors import (
 )
 from crm_bridge.flow import Match
 from crm_bridge.storage.links import Identity, Link
-from crm_bridge.storage.operation import Candidate, Operation, State
-from tests.unit.engine.conftest import Bench, Order, Receipt, failing, hit, raising
+from crm_bridge.storage.operation import Candidate, State
+from tests.unit.engine.conftest import Bench, Order, Receipt, failing, hit, kept_until, raising
 
 
 def test_links_the_record_when_exactly_one_fits(unconfirmed: Bench) -> None:
@@ -425,13 +425,7 @@ def test_the_flow_knows_the_operation_that_it_looks_for(unconfirmed: Bench, monk
 def test_the_payload_of_what_was_found_is_kept_for_as_long_as_the_operation_could_be_unlinked(
     unconfirmed: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, until = unconfirmed.tables.operations.keep_payload, []
-
-    def kept(operation: Operation, expires_at: int) -> Any:
-        until.append(expires_at)
-        return keep(operation, expires_at)
-
-    monkeypatch.setattr(unconfirmed.tables.operations, "keep_payload", kept)
+    until = kept_until(unconfirmed, monkeypatch)
     unconfirmed.shop.hits = [hit(101, unconfirmed.clock)]
     unconfirmed.retry()
     assert until == [int(unconfirmed.clock.now) + POLICY.keep]

@@ -20,7 +20,7 @@ from crm_bridge.errors import (
 )
 from crm_bridge.outbound.transport import Deadline
 from crm_bridge.storage.operation import Operation, State
-from tests.unit.engine.conftest import Bench, Receipt, failing, hit, raising, with_exchange
+from tests.unit.engine.conftest import Bench, Marks, Receipt, failing, hit, kept_until, raising, with_exchange
 
 
 def test_succeeds_with_links_when_a_person_links_the_record(in_review: Bench) -> None:
@@ -200,13 +200,7 @@ def test_the_calls_of_an_event_are_gone_when_a_person_discards_it(in_review: Ben
 def test_the_payload_of_what_a_person_links_is_kept_for_as_long_as_the_operation_could_be_unlinked(
     in_review: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, until = in_review.tables.operations.keep_payload, []
-
-    def kept(operation: Operation, expires_at: int) -> Any:
-        until.append(expires_at)
-        return keep(operation, expires_at)
-
-    monkeypatch.setattr(in_review.tables.operations, "keep_payload", kept)
+    until = kept_until(in_review, monkeypatch)
     in_review.link_existing(in_review.stored(), "101", by="ops")
     assert until == [int(in_review.clock.now) + POLICY.keep]
 
@@ -214,10 +208,7 @@ def test_the_payload_of_what_a_person_links_is_kept_for_as_long_as_the_operation
 def test_says_so_when_what_ends_with_a_decision_changes_again_and_again(
     in_review: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Restless:
-        def writes(self, settled: Operation, event: Event) -> Any:  # noqa: ARG002
-            return ()
-
+    class Restless(Marks):
         def adapts(self, event: Event, there: object) -> bool:  # noqa: ARG002
             return True
 

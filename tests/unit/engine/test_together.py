@@ -9,7 +9,7 @@ import pytest
 from crm_bridge.errors import Event, StorageError
 from crm_bridge.storage.links import Identity, Link
 from crm_bridge.storage.operation import Operation, State, operation_id
-from tests.unit.engine.conftest import Bench, raising
+from tests.unit.engine.conftest import Bench, Marks, end_with, raising
 from tests.unit.engine.test_log import lines
 from tests.unit.engine.test_require import SHIP, ship
 
@@ -101,17 +101,7 @@ def test_the_log_names_each_of_the_two(bench: Bench, log: StringIO) -> None:
 def test_the_other_is_settled_at_once_when_it_ends_something_itself(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Marks:
-        def writes(self, settled: Operation, event: Event) -> Any:  # noqa: ARG002
-            return ()
-
-    real = bench.flow.send
-
-    def send(flow: Any, *arguments: Any) -> Any:
-        flow.context.ending = Marks()
-        return real(flow, *arguments)
-
-    monkeypatch.setattr(bench.flow, "send", send)
+    end_with(bench, monkeypatch, Marks())
     outcome = bench.run(settles=False)
     assert (outcome.unsettled, bench.stored().state) == (None, State.SUCCEEDED)
 

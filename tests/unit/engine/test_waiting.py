@@ -8,7 +8,7 @@ import pytest
 from crm_bridge.engine import POLICY
 from crm_bridge.errors import Event, NotDoneError, RefusedError, StorageError
 from crm_bridge.storage.operation import Operation, State, operation_id
-from tests.unit.engine.conftest import Bench, failing, hit, park, raising, waits
+from tests.unit.engine.conftest import Bench, end_with, failing, hit, park, raising, waits
 from tests.unit.engine.test_queues import with_queues
 
 
@@ -58,14 +58,8 @@ def test_what_the_flow_adds_is_written_also_when_the_note_could_not_be_left(
         def adapts(self, event: Event, there: object) -> bool:
             raise AssertionError((event, there))
 
-    send = bench.flow.send
-
-    def send_with_ending(flow: Any, command: Any, vendor: Any) -> Any:
-        flow.context.ending = Release()
-        return send(flow, command, vendor)
-
     bench.run()
-    monkeypatch.setattr(bench.flow, "send", send_with_ending)
+    end_with(bench, monkeypatch, Release())
     assert waits(bench).state is State.WAITING
     assert asked == 2 * [(State.WAITING, Event.NOT_DONE)]  # with the note, and without
     assert bench.tables.operations.get("op_released")
